@@ -1,0 +1,3 @@
+//! iSCSI without I/O.
+#![no_std]
+extern crate alloc;

@@ -1,0 +1,3 @@
+//! The journal without I/O.
+#![no_std]
+extern crate alloc;

@@ -1,0 +1,3 @@
+//! SCSI without I/O.
+#![no_std]
+extern crate alloc;

@@ -1,0 +1,1 @@
+//! Holdfast: a storage array in software.
