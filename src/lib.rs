@@ -1,1 +1,7 @@
-//! Holdfast: a storage array in software.
+//! Holdfast: a storage array in software, whose consistent copies live at two or three sites.
+//!
+//! `docs/architecture.md` is the map.
+
+pub mod channel;
+pub mod clock;
+pub mod disk;

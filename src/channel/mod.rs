@@ -1,0 +1,3 @@
+//! The channel adapters: what hosts and other arrays reach the array by.
+
+pub mod transport;

@@ -1,0 +1,6 @@
+//! The disk adapter: cache memory, units, RAID, the extents of volumes, the cache.
+//!
+//! A leaf: it knows volumes by number only.
+
+pub mod device;
+pub mod slot;

@@ -1,0 +1,318 @@
+//! Cache memory: pages of 4096 bytes, counted, pooled, handed round by handle.
+//!
+//! A page is received into once, as a [`SlotMut`] that nobody else sees; frozen into a [`Slot`] it never changes
+//! again, so the cache, the journal writer, a destage and a response may all hold the same bytes. Newer data takes a
+//! new slot. The last handle that goes returns the page to its pool.
+//!
+//! The pool is the memory limit of the array (`[cache] memory`). It is divided by [`Class`]: the memory that later
+//! classes may not touch is the reserve of the earlier ones, so that work which frees memory (journal, restore,
+//! inbound) never waits for work that fills it (hosts): `docs/architecture.md`, "slots cannot deadlock".
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use tokio::sync::Notify;
+
+/// Bytes of one slot: the page of the cache, and the unit of every transfer to a device.
+pub const SLOT_BYTES: usize = 4096;
+
+/// Who asks for memory, in the order of the reserves: a class may wait only for classes before it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    /// Parity and old data of a partial-stripe write.
+    Raid,
+    /// Records of the journal writer, and refilling of what it sent away.
+    Journal,
+    /// Pages refilled for a restore, destage of partial pages.
+    Restore,
+    /// Data arriving from a peer.
+    Inbound,
+    /// Journals read back from the units for a reader.
+    JournalRead,
+    /// Host reads and writes.
+    Host,
+}
+
+impl Class {
+    /// Thirty-seconds of the pool that must stay free after this class has taken its share.
+    const fn kept_free(self) -> usize {
+        match self {
+            Self::Raid => 0,
+            Self::Journal => 1,
+            Self::Restore => 2,
+            Self::Inbound => 4,
+            Self::JournalRead => 6,
+            Self::Host => 8,
+        }
+    }
+}
+
+/// Gives back memory on demand: the cache drops clean pages. Returns how many it dropped. Called with no lock of the
+/// pool held; nobody may ask the pool for memory while holding a lock that this needs.
+pub type Reclaim = Box<dyn Fn(usize) -> usize + Send + Sync>;
+
+/// The pool. Cloning gives another handle to the same pool.
+#[derive(Clone)]
+pub struct SlotPool(Arc<Shared>);
+
+struct Shared {
+    limit: usize,
+    in_use: AtomicUsize,
+    idle: Mutex<Vec<Arc<Page>>>,
+    freed: Notify,
+    reclaim: OnceLock<Reclaim>,
+}
+
+#[repr(C, align(4096))]
+struct Bytes([u8; SLOT_BYTES]);
+
+struct Page {
+    bytes: Box<Bytes>,
+    pool: Weak<Shared>,
+}
+
+/// A page of one owner, writable. Its content is what the last user left: whoever freezes it has filled it.
+pub struct SlotMut(Option<Arc<Page>>);
+
+/// A page that never changes again. Cloning is cheap.
+pub struct Slot(Option<Arc<Page>>);
+
+impl SlotPool {
+    /// A pool of `memory_bytes`; at least 64 slots, so that every class has one.
+    #[must_use]
+    pub fn new(memory_bytes: usize) -> Self {
+        Self(Arc::new(Shared {
+            limit: (memory_bytes / SLOT_BYTES).max(64),
+            in_use: AtomicUsize::new(0),
+            idle: Mutex::new(Vec::new()),
+            freed: Notify::new(),
+            reclaim: OnceLock::new(),
+        }))
+    }
+
+    /// Names the one who gives memory back; the first call counts.
+    pub fn set_reclaim(&self, reclaim: Reclaim) {
+        let _ = self.0.reclaim.set(reclaim);
+    }
+
+    /// `count` slots for `class`, or none at all when that would touch an earlier class's reserve even after the
+    /// cache has given back what it can.
+    #[must_use]
+    pub fn try_take(&self, class: Class, count: usize) -> Option<Vec<SlotMut>> {
+        self.claim(class, count).then(|| (0..count).map(|_| self.page()).collect())
+    }
+
+    /// `count` slots for `class`, waiting until they are there.
+    pub async fn take(&self, class: Class, count: usize) -> Vec<SlotMut> {
+        loop {
+            let freed = self.0.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if let Some(slots) = self.try_take(class, count) {
+                return slots;
+            }
+            freed.await;
+        }
+    }
+
+    /// Lets everybody who waits try again: pages have become clean, so the cache can give some back now.
+    pub fn wake(&self) {
+        self.0.freed.notify_waiters();
+    }
+
+    /// The most slots that one request of `class` can ever get: more would wait for ever.
+    #[must_use]
+    pub fn largest_request(&self, class: Class) -> usize {
+        self.0.limit - self.kept_free(class)
+    }
+
+    /// Slots in use, clean pages of the cache included.
+    #[must_use]
+    pub fn in_use(&self) -> usize {
+        self.0.in_use.load(Ordering::Relaxed)
+    }
+
+    /// Slots of the whole pool.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.0.limit
+    }
+
+    fn kept_free(&self, class: Class) -> usize {
+        (self.0.limit * class.kept_free()).div_ceil(32)
+    }
+
+    fn claim(&self, class: Class, count: usize) -> bool {
+        let ceiling = self.largest_request(class);
+        for attempt in 0..2 {
+            let mut now = self.0.in_use.load(Ordering::Relaxed);
+            while now + count <= ceiling {
+                match self.0.in_use.compare_exchange_weak(
+                    now,
+                    now + count,
+                    Ordering::AcqRel,
+                    Ordering::Relaxed,
+                ) {
+                    Ok(_) => return true,
+                    Err(seen) => now = seen,
+                }
+            }
+            // A little more than is missing, so that the next requests find room without asking again.
+            let missing = (now + count).saturating_sub(ceiling) + RECLAIM_AHEAD;
+            if attempt == 0 {
+                self.0.reclaim.get().map_or(0, |reclaim| reclaim(missing));
+            }
+        }
+        false
+    }
+
+    fn page(&self) -> SlotMut {
+        let idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        SlotMut(Some(idle.unwrap_or_else(|| {
+            Arc::new(Page { bytes: Box::new(Bytes([0; SLOT_BYTES])), pool: Arc::downgrade(&self.0) })
+        })))
+    }
+}
+
+impl fmt::Debug for SlotPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SlotPool({} of {})", self.in_use(), self.limit())
+    }
+}
+
+/// Slots given back beyond those that are missing, in one pass over the cache.
+const RECLAIM_AHEAD: usize = 32;
+/// Idle pages kept for reuse; beyond that they go back to the allocator.
+const IDLE_MAX: usize = 16_384;
+
+/// Returns a page to its pool when this was the last handle.
+fn give_back(page: &mut Option<Arc<Page>>) {
+    let Some(mut page) = page.take() else { return };
+    if Arc::get_mut(&mut page).is_none() {
+        return; // Another handle is left, or goes at this moment: then `Page::drop` settles the account.
+    }
+    let Some(shared) = page.pool.upgrade() else { return };
+    let mut idle = shared.idle.lock().unwrap_or_else(PoisonError::into_inner);
+    if idle.len() < IDLE_MAX {
+        idle.push(page);
+        drop(idle);
+        shared.in_use.fetch_sub(1, Ordering::AcqRel);
+        shared.freed.notify_waiters();
+    }
+}
+
+impl SlotMut {
+    /// No byte changes from here on.
+    #[must_use]
+    pub fn freeze(mut self) -> Slot {
+        Slot(self.0.take())
+    }
+}
+
+impl Deref for SlotMut {
+    type Target = [u8; SLOT_BYTES];
+    fn deref(&self) -> &[u8; SLOT_BYTES] {
+        &self.0.as_ref().expect("a slot holds its page until it is dropped").bytes.0
+    }
+}
+
+impl DerefMut for SlotMut {
+    fn deref_mut(&mut self) -> &mut [u8; SLOT_BYTES] {
+        let page = self.0.as_mut().expect("a slot holds its page until it is dropped");
+        &mut Arc::get_mut(page).expect("a writable slot has one owner and no weak handles").bytes.0
+    }
+}
+
+impl Deref for Slot {
+    type Target = [u8; SLOT_BYTES];
+    fn deref(&self) -> &[u8; SLOT_BYTES] {
+        &self.0.as_ref().expect("a slot holds its page until it is dropped").bytes.0
+    }
+}
+
+impl Clone for Slot {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl Drop for SlotMut {
+    fn drop(&mut self) {
+        give_back(&mut self.0);
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        give_back(&mut self.0);
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // Pages that wait in the pool were settled when they came back; they are dropped with the pool itself,
+        // when the upgrade fails.
+        if let Some(shared) = self.pool.upgrade() {
+            shared.in_use.fetch_sub(1, Ordering::AcqRel);
+            shared.freed.notify_waiters();
+        }
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Slot")
+    }
+}
+
+impl fmt::Debug for SlotMut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SlotMut")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_leaves_the_reserves_of_those_before_it() {
+        let pool = SlotPool::new(64 * SLOT_BYTES);
+        let host = pool.try_take(Class::Host, 48).expect("three quarters are for hosts");
+        assert!(pool.try_take(Class::Host, 1).is_none());
+        let inbound = pool.try_take(Class::Inbound, 8).expect("peers still get theirs");
+        assert!(pool.try_take(Class::JournalRead, 1).is_none());
+        drop(host);
+        drop(inbound);
+        assert_eq!(pool.in_use(), 0);
+    }
+
+    #[test]
+    fn the_last_handle_returns_the_page() {
+        let pool = SlotPool::new(64 * SLOT_BYTES);
+        let mut slot = pool.try_take(Class::Host, 1).expect("empty pool").remove(0);
+        slot[0] = 9;
+        let (a, b) = {
+            let slot = slot.freeze();
+            (slot.clone(), slot)
+        };
+        drop(a);
+        assert_eq!((pool.in_use(), b[0]), (1, 9));
+        drop(b);
+        assert_eq!(pool.in_use(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_woken_when_memory_is_freed() {
+        let pool = SlotPool::new(64 * SLOT_BYTES);
+        let all = pool.take(Class::Host, 48).await;
+        let waiting = tokio::spawn({
+            let pool = pool.clone();
+            async move { pool.take(Class::Host, 4).await.len() }
+        });
+        tokio::task::yield_now().await;
+        drop(all);
+        assert_eq!(waiting.await.expect("no panic"), 4);
+    }
+}
