@@ -61,7 +61,7 @@ pub enum Provisioning {
     Full,
     /// Thin: unmapped blocks read as zeros and give their space back in multiples of this many blocks.
     Thin {
-        /// OPTIMAL UNMAP GRANULARITY of page B0h.
+        /// OPTIMAL UNMAP GRANULARITY of page B0h, at least one.
         unmap_granularity_blocks: u32,
     },
 }
@@ -71,7 +71,7 @@ pub enum Provisioning {
 pub struct Geometry {
     /// Length of a logical block.
     pub block_size: BlockSize,
-    /// Number of logical blocks.
+    /// Number of logical blocks, at least one.
     pub blocks: u64,
     /// Thin or not.
     pub provisioning: Provisioning,

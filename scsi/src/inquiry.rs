@@ -187,7 +187,7 @@ fn block_limits(geometry: &Geometry) -> Vec<u8> {
 /// Page B1h: a medium that does not rotate, of no particular form.
 fn characteristics() -> Vec<u8> {
     let mut page = Vec::from(NON_ROTATING.to_be_bytes());
-    page.resize(BLOCK_LIMITS_BYTES, 0);
+    page.resize(CHARACTERISTICS_BYTES, 0);
     page
 }
 
@@ -227,6 +227,7 @@ const WSNZ: u8 = 0x01;
 /// The alignment field is valid, and zero.
 const UGAVALID: u32 = 1 << 31;
 const BLOCK_LIMITS_BYTES: usize = 0x3C;
+const CHARACTERISTICS_BYTES: usize = 0x3C;
 const NON_ROTATING: u16 = 1;
 const LBPU: u8 = 0x80;
 const LBPWS: u8 = 0x40;

@@ -375,12 +375,9 @@ impl LogicalUnit {
             return Err(Sense::invalid_field_in_cdb(1));
         }
         let block = if request.no_data { SameBlock::Zeros } else { SameBlock::Received };
-        let expected = match block {
-            SameBlock::Zeros => 0,
-            SameBlock::Received => self.geometry.block_size.bytes(),
-        };
-        if data_out_bytes.is_some_and(|bytes| bytes != expected) {
-            return Err(Sense::invalid_field_in_cdb(request.blocks_at));
+        let one_block = self.geometry.block_size.bytes();
+        if block == SameBlock::Received && data_out_bytes.is_some_and(|bytes| bytes != one_block) {
+            return Err(Sense::WRONG_DATA_LENGTH);
         }
         Ok(Admission::WriteSame { range, unmap: request.unmap, fua: self.is_write_through(), block })
     }

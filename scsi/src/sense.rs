@@ -15,12 +15,15 @@
 use alloc::vec::Vec;
 
 use crate::block::Lba;
+use crate::wire::{array_at, put, u8_at, u32_at, u64_at};
 
 /// The category of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SenseKey {
     /// Nothing to report.
     NoSense,
+    /// It worked in the end.
+    RecoveredError,
     /// The medium cannot be accessed now.
     NotReady,
     /// The medium lost data.
@@ -33,10 +36,20 @@ pub enum SenseKey {
     UnitAttention,
     /// The medium may not be written.
     DataProtect,
+    /// A blank or not blank place where the other was expected.
+    BlankCheck,
+    /// What the vendor says.
+    VendorSpecific,
+    /// A copy between units ended early.
+    CopyAborted,
     /// The command was given up; a repeat may succeed.
     AbortedCommand,
+    /// The end of a partition with data left to write.
+    VolumeOverflow,
     /// Compared data differed.
     Miscompare,
+    /// The command is done, and there is something to say.
+    Completed,
 }
 
 /// The field that an ILLEGAL REQUEST is about.
@@ -57,7 +70,7 @@ pub enum SenseFormat {
     Descriptor,
 }
 
-/// A condition in the words of SPC-4. The constructors below are the only ones in use, so one list shows all that can be reported.
+/// A condition in the words of SPC-4. Units here report only what the constructors below name, so one list shows all of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sense {
     /// Category.
@@ -83,6 +96,8 @@ impl Sense {
     pub const LUN_NOT_SUPPORTED: Self = Self::new(SenseKey::IllegalRequest, 0x25, 0x00);
     /// A parameter list that is cut in the middle of something.
     pub const PARAMETER_LIST_LENGTH: Self = Self::new(SenseKey::IllegalRequest, 0x1A, 0x00);
+    /// The transport announced another amount of data than the command takes. No field of the command is to blame.
+    pub const WRONG_DATA_LENGTH: Self = Self::new(SenseKey::IllegalRequest, 0x24, 0x00);
     /// Saved mode pages were asked for.
     pub const SAVING_NOT_SUPPORTED: Self = Self::new(SenseKey::IllegalRequest, 0x39, 0x00);
     /// The volume is not to be written by hosts.
@@ -165,9 +180,46 @@ impl Sense {
         }
     }
 
+    /// Reads the sense data of another target, of either format. `None`: too short, or a response code that SPC-4 does not have.
+    /// Only information and field pointer are kept of what follows the code.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        match u8_at(bytes, 0) & RESPONSE_CODE {
+            0x70 | 0x71 => Self::from_fixed(bytes),
+            0x72 | 0x73 => Self::from_descriptor(bytes),
+            _ => None,
+        }
+    }
+
+    fn from_fixed(bytes: &[u8]) -> Option<Self> {
+        let key = SenseKey::from_code(bytes.get(2)? & KEY)?;
+        let mut sense = Self::new(key, u8_at(bytes, 12), u8_at(bytes, 13));
+        if u8_at(bytes, 0) & VALID != 0 {
+            sense.information = Some(u64::from(u32_at(bytes, 3)));
+        }
+        sense.field = field_pointer(key, array_at(bytes, 15));
+        Some(sense)
+    }
+
+    fn from_descriptor(bytes: &[u8]) -> Option<Self> {
+        let key = SenseKey::from_code(bytes.get(1)? & KEY)?;
+        let mut sense = Self::new(key, u8_at(bytes, 2), u8_at(bytes, 3));
+        let mut rest = bytes.get(8..).unwrap_or(&[]);
+        while let [kind, length, ..] = rest {
+            let (descriptor, next) = rest.split_at_checked(2 + usize::from(*length)).unwrap_or((rest, &[]));
+            match kind {
+                0x00 if u8_at(descriptor, 2) & VALID != 0 => sense.information = Some(u64_at(descriptor, 4)),
+                0x02 => sense.field = field_pointer(key, array_at(descriptor, 4)),
+                _ => {}
+            }
+            rest = next;
+        }
+        Some(sense)
+    }
+
     fn fixed(&self) -> [u8; 18] {
         let fitting = self.information.and_then(|value| u32::try_from(value).ok());
-        let valid = if fitting.is_some() { 0x80 } else { 0x00 };
+        let valid = if fitting.is_some() { VALID } else { 0 };
         let [i0, i1, i2, i3] = fitting.unwrap_or(0).to_be_bytes();
         let [s0, s1, s2] = self.specific();
         let key = self.key.code();
@@ -189,7 +241,7 @@ impl Sense {
             bytes.push(0);
             length += 8;
         }
-        crate::wire::put(&mut bytes, 7, &[length]);
+        put(&mut bytes, 7, &[length]);
         bytes
     }
 
@@ -197,35 +249,69 @@ impl Sense {
     fn specific(&self) -> [u8; 3] {
         let (flags, byte) = match self.field {
             None => return [0; 3],
-            Some(FieldPointer::Cdb(byte)) => (0xC0, byte),
-            Some(FieldPointer::ParameterList(byte)) => (0x80, byte),
+            Some(FieldPointer::Cdb(byte)) => (SKSV | CDB, byte),
+            Some(FieldPointer::ParameterList(byte)) => (SKSV, byte),
         };
         let [high, low] = byte.to_be_bytes();
         [flags, high, low]
     }
 }
 
+/// Sense key specific bytes have this meaning with ILLEGAL REQUEST only.
+fn field_pointer(key: SenseKey, specific: [u8; 3]) -> Option<FieldPointer> {
+    let [flags, high, low] = specific;
+    let byte = u16::from_be_bytes([high, low]);
+    match (key, flags & (SKSV | CDB)) {
+        (SenseKey::IllegalRequest, SKSV) => Some(FieldPointer::ParameterList(byte)),
+        (SenseKey::IllegalRequest, flags) if flags == SKSV | CDB => Some(FieldPointer::Cdb(byte)),
+        _ => None,
+    }
+}
+
 impl SenseKey {
+    /// All of them, in the order of their codes, Ch being reserved.
+    const BY_CODE: [Option<Self>; 16] = [
+        Some(Self::NoSense),
+        Some(Self::RecoveredError),
+        Some(Self::NotReady),
+        Some(Self::MediumError),
+        Some(Self::HardwareError),
+        Some(Self::IllegalRequest),
+        Some(Self::UnitAttention),
+        Some(Self::DataProtect),
+        Some(Self::BlankCheck),
+        Some(Self::VendorSpecific),
+        Some(Self::CopyAborted),
+        Some(Self::AbortedCommand),
+        None,
+        Some(Self::VolumeOverflow),
+        Some(Self::Miscompare),
+        Some(Self::Completed),
+    ];
+
     /// The code on the wire.
     #[must_use]
     pub fn code(self) -> u8 {
-        match self {
-            Self::NoSense => 0x0,
-            Self::NotReady => 0x2,
-            Self::MediumError => 0x3,
-            Self::HardwareError => 0x4,
-            Self::IllegalRequest => 0x5,
-            Self::UnitAttention => 0x6,
-            Self::DataProtect => 0x7,
-            Self::AbortedCommand => 0xB,
-            Self::Miscompare => 0xE,
-        }
+        let place = Self::BY_CODE.iter().position(|key| *key == Some(self));
+        place.and_then(|code| u8::try_from(code).ok()).unwrap_or(0)
+    }
+
+    fn from_code(code: u8) -> Option<Self> {
+        Self::BY_CODE.get(usize::from(code)).copied().flatten()
     }
 }
+
+const RESPONSE_CODE: u8 = 0x7F;
+const VALID: u8 = 0x80;
+const KEY: u8 = 0x0F;
+const SKSV: u8 = 0x80;
+/// The field is in the command, not in the parameter list.
+const CDB: u8 = 0x40;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn fixed_format_points_at_the_field() {
@@ -251,5 +337,39 @@ mod tests {
         assert_eq!(usize::from(bytes[7]), bytes.len() - 8);
         assert_eq!(&bytes[20..], [0x02, 0x06, 0, 0, 0x80, 1, 2, 0]);
         assert_eq!(Sense::NO_SENSE.to_bytes(SenseFormat::Descriptor), [0x72, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn every_key_has_its_own_code() {
+        for code in 0..16 {
+            let back = SenseKey::from_code(code).map(SenseKey::code);
+            assert_eq!(back, (code != 0xC).then_some(code));
+        }
+        assert_eq!(SenseKey::AbortedCommand.code(), 0xB);
+        assert_eq!(SenseKey::Miscompare.code(), 0xE);
+    }
+
+    #[test]
+    fn what_is_reported_is_read_back() {
+        let mut both = Sense::invalid_field_in_parameters(7);
+        both.information = Some(9);
+        for sense in
+            [Sense::NO_SENSE, Sense::UNIT_FAILURE, Sense::invalid_field_in_cdb(1), Sense::miscompare(3), both]
+        {
+            for format in [SenseFormat::Fixed, SenseFormat::Descriptor] {
+                assert_eq!(Sense::from_bytes(&sense.to_bytes(format)), Some(sense));
+            }
+        }
+        let cut = &Sense::MANUAL_INTERVENTION.to_bytes(SenseFormat::Fixed)[..14];
+        assert_eq!(Sense::from_bytes(cut), Some(Sense::MANUAL_INTERVENTION));
+    }
+
+    proptest! {
+        #[test]
+        fn no_sense_data_breaks_anything(mut bytes in prop::collection::vec(any::<u8>(), 0..260), code in 0x70_u8..0x74) {
+            let _ = Sense::from_bytes(&bytes);
+            put(&mut bytes, 0, &[code]);
+            let _ = Sense::from_bytes(&bytes);
+        }
     }
 }

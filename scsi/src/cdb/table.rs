@@ -145,7 +145,8 @@ impl Row {
     }
 }
 
-/// The row of a command on this device, once its length and its CONTROL byte are right.
+/// The row of a command on this device, once its CONTROL byte is right. A command that is shorter than its row is unknown; one that is
+/// longer is not, because transports carry short commands in a field of 16 bytes.
 #[inline]
 pub(crate) fn lookup(device: Device, cdb: &[u8]) -> Result<&'static Row, Sense> {
     let opcode = *cdb.first().ok_or(Sense::INVALID_COMMAND)?;

@@ -127,7 +127,7 @@ fn write_same_wants_one_block_and_a_number_of_blocks() {
     assert_eq!(unit.admit(HOST, &sixteen(0x93, 0x01, 8, 16), Some(0)), wanted(false, SameBlock::Zeros));
     for wrong in [0, 256, 1024] {
         let refused = unit.admit(HOST, &ten(0x41, 0x08, 8, 16), Some(wrong));
-        assert_eq!(refused, check(Sense::invalid_field_in_cdb(7)));
+        assert_eq!(refused, check(Sense::WRONG_DATA_LENGTH));
     }
     assert_eq!(admit(&mut unit, &ten(0x41, 0, 0, 0)), check(Sense::invalid_field_in_cdb(7)));
     let past = u32::try_from(BLOCKS + 1).unwrap();
