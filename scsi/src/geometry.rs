@@ -12,9 +12,9 @@ pub const MAX_TRANSFER_BYTES: u32 = 16 << 20;
 /// The transfer length that page B0h recommends: a few full stripes.
 pub const OPTIMAL_TRANSFER_BYTES: u32 = 1 << 20;
 
-/// The most space one WRITE SAME may cover. A longer one ends with INVALID FIELD IN CDB. It bounds how long one command holds its
-/// range.
-pub const MAX_WRITE_SAME_BYTES: u32 = 64 << 20;
+/// The most space one WRITE SAME may cover: what one READ can read back, which initiators take for granted (libiscsi's suite does). A
+/// longer one ends with INVALID FIELD IN CDB. It bounds how long one command holds its range.
+pub const MAX_WRITE_SAME_BYTES: u32 = MAX_TRANSFER_BYTES;
 
 /// The most blocks one UNMAP may name in all. Beyond it the command ends with INVALID FIELD IN PARAMETER LIST.
 pub const MAX_UNMAP_BLOCKS: u32 = 1 << 20;

@@ -323,7 +323,7 @@ pub(crate) mod tests {
         assert_eq!(u32_at(&page, 20), 1 << 20);
         assert_eq!(u32_at(&page, 24), 256);
         assert_eq!((u32_at(&page, 28), u32_at(&page, 32)), (8, 1 << 31));
-        assert_eq!(u64_at(&page, 36), 131_072);
+        assert_eq!(u64_at(&page, 36), 32768);
     }
 
     #[test]
