@@ -29,7 +29,7 @@ mod wire;
 
 pub use attention::{FreshNexus, UnitAttention};
 pub use block::{BlockRange, Lba};
-pub use cdb::build::{Forced, HostCdb, unmap_list};
+pub use cdb::build::{Capacity, Forced, HostCdb, parse_lun_list, unmap_list};
 pub use cdb::spc::ModeSelect;
 pub use cdb::table::{DataDirection, data_direction};
 pub use cdb::vendor::{

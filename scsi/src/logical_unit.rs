@@ -240,8 +240,6 @@ impl LogicalUnit {
         let row = table::lookup(self.device(), cdb)?;
         self.pass(row.gate, nexus)?;
         match row.command {
-            Command::Block(Block::Read(form)) => self.read(form, cdb),
-            Command::Block(Block::Write(form)) => self.write(form, cdb),
             Command::Block(block) => self.block(block, cdb, data_out_bytes),
             Command::Primary(primary) => self.primary(primary, nexus, cdb),
             Command::Vendor(_) => Err(Sense::INVALID_COMMAND),
@@ -296,6 +294,7 @@ impl LogicalUnit {
         Ok(range)
     }
 
+    #[inline]
     fn block(&self, block: Block, cdb: &[u8], data_out_bytes: Option<u32>) -> Result<Admission, Sense> {
         match block {
             Block::Read(form) => self.read(form, cdb),

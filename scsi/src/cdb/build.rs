@@ -6,7 +6,8 @@
 use alloc::vec::Vec;
 
 use crate::block::{BlockRange, Lba};
-use crate::wire::put;
+use crate::lun::Lun;
+use crate::wire::{put, u32_at};
 
 /// A command of at most 16 bytes, padded with zeros as transports carry it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +115,33 @@ pub fn unmap_list(ranges: &[BlockRange]) -> Option<Vec<u8>> {
     Some(list)
 }
 
+/// What READ CAPACITY(16) says of another target's unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Number of logical blocks.
+    pub blocks: u64,
+    /// Length of one in bytes.
+    pub block_bytes: u32,
+}
+
+impl Capacity {
+    /// Reads the data. `None`: cut short, or a capacity that cannot be.
+    #[must_use]
+    pub fn from_bytes(data: &[u8]) -> Option<Self> {
+        let blocks = u64::from_be_bytes(*data.first_chunk()?).checked_add(1)?;
+        let block_bytes = u32::from_be_bytes(*data.get(8..)?.first_chunk()?);
+        (block_bytes > 0).then_some(Self { blocks, block_bytes })
+    }
+}
+
+/// Reads the data of REPORT LUNS, as far as it arrived. LUNs in a form that is not understood here are left out.
+#[must_use]
+pub fn parse_lun_list(data: &[u8]) -> Vec<Lun> {
+    let listed = usize::try_from(u32_at(data, 0) / 8).unwrap_or(usize::MAX);
+    let (luns, _) = data.get(8..).unwrap_or(&[]).as_chunks::<8>();
+    luns.iter().take(listed).filter_map(|lun| Lun::from_bytes(*lun)).collect()
+}
+
 fn fua(forced: Forced) -> u8 {
     match forced {
         Forced::No => 0,
@@ -129,6 +157,7 @@ mod tests {
     use crate::cdb::table::{Device, Form, lookup};
     use crate::geometry::{BlockSize, Provisioning};
     use crate::inquiry::tests::geometry;
+    use crate::target::report_luns;
     use proptest::prelude::*;
 
     proptest! {
@@ -157,6 +186,33 @@ mod tests {
         assert_eq!(HostCdb::read(too_long, Forced::No), None);
         assert_eq!(unmap_list(&[too_long]), None);
         assert_eq!(unmap_list(&[BlockRange { start: Lba(0), blocks: 1 }; 4096]), None);
+    }
+
+    #[test]
+    fn capacity_is_read_with_care() {
+        let data = |last: u64, length: u32| {
+            let mut data = [0; 32];
+            put(&mut data, 0, &last.to_be_bytes());
+            put(&mut data, 8, &length.to_be_bytes());
+            data
+        };
+        assert_eq!(Capacity::from_bytes(&data(7, 512)), Some(Capacity { blocks: 8, block_bytes: 512 }));
+        assert_eq!(Capacity::from_bytes(&data(7, 512)[..11]), None);
+        assert_eq!(Capacity::from_bytes(&data(7, 0)), None);
+        assert_eq!(Capacity::from_bytes(&data(u64::MAX, 512)), None);
+    }
+
+    #[test]
+    fn a_list_of_luns_is_read_as_far_as_it_is_whole() {
+        let luns = [Lun::ZERO, Lun::new(300).unwrap()];
+        let cdb = HostCdb::report_luns(64);
+        let data = report_luns(&luns, cdb.as_bytes()).data_in;
+        assert_eq!(parse_lun_list(&data), luns);
+        assert_eq!(parse_lun_list(&data[..20]), luns[..1]);
+        let mut padded = data.clone();
+        padded.extend([0; 16]);
+        assert_eq!(parse_lun_list(&padded), luns);
+        assert_eq!(parse_lun_list(&[]), []);
     }
 
     #[test]
