@@ -3,4 +3,5 @@
 //! A leaf: it knows volumes by number only.
 
 pub mod device;
+pub mod io;
 pub mod slot;
