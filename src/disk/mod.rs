@@ -4,4 +4,7 @@
 
 pub mod device;
 pub mod io;
+pub mod raid;
 pub mod slot;
+pub mod superblock;
+pub mod unit;
