@@ -5,9 +5,9 @@
 //! declared and draws no further complaints.
 
 use super::mistake::closest;
-use super::provision::{PortalAddress, RaidLevel, SvolSpec};
 use super::quantity::ByteSize;
 use super::walk::{Table, whole};
+use crate::volume::kind::{PortalAddress, RaidLevel, SvolSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 

@@ -10,17 +10,18 @@ mod provision;
 mod provision_read;
 mod quantity;
 mod read;
-mod secret;
 mod walk;
 
+pub use crate::volume::kind::{
+    CacheMode, CopyMode, InitiatorRule, PortalAddress, RaidLevel, Release, Schedule, SvolAccess, SvolSpec,
+};
+pub use crate::volume::secret::{SECRET_MAX_BYTES, SECRET_MIN_BYTES, Secret};
 pub use mistake::Mistake;
 pub use provision::{
-    CacheMode, Chap, ChapUser, CopyMode, GroupSpec, InitiatorRule, JournalSpec, LinkSpec, LunSpec,
-    MutualChap, PairSpec, ParityGroupSpec, PortalAddress, Provision, RaidLevel, ReaderSpec, Release,
-    Schedule, SvolAccess, SvolSpec, TargetSpec, UnitSpec, VolumeSpec,
+    Chap, ChapUser, GroupSpec, JournalSpec, LinkSpec, LunSpec, MutualChap, PairSpec, ParityGroupSpec,
+    Provision, ReaderSpec, TargetSpec, UnitSpec, VolumeSpec,
 };
 pub use quantity::{ByteSize, parse_duration};
-pub use secret::{SECRET_MAX_BYTES, SECRET_MIN_BYTES, Secret};
 
 use crate::volume::name::{ArrayName, ArrayNumber, PortalGroup};
 use std::net::SocketAddr;

@@ -1,15 +1,15 @@
 //! Reads `[provision]`: each entry by itself; what entries say about each other is for `check`.
 
 use super::provision::{
-    CacheMode, Chap, ChapUser, CopyMode, GroupSpec, InitiatorRule, JournalSpec, LinkSpec, LunSpec, PairSpec,
-    ParityGroupSpec, Provision, RaidLevel, ReaderSpec, Release, Schedule, SvolAccess, TargetSpec, UnitSpec,
-    VolumeSpec,
+    Chap, ChapUser, GroupSpec, JournalSpec, LinkSpec, LunSpec, PairSpec, ParityGroupSpec, Provision,
+    ReaderSpec, TargetSpec, UnitSpec, VolumeSpec,
 };
 use super::quantity::{ByteSize, parse_duration};
 use super::read::{SLOT_BYTES, path, size_within, slots_within};
-use super::secret::Secret;
 use super::walk::{Read, Table, Value, boolean, parsed, small, text, whole, word};
+use crate::volume::kind::{CacheMode, CopyMode, InitiatorRule, RaidLevel, Release, Schedule, SvolAccess};
 use crate::volume::name::{ARRAY_NUMBER_MAX, ArrayNumber, LUN_MAX, Lun};
+use crate::volume::secret::Secret;
 use std::time::Duration;
 use toml::de::DeValue;
 

@@ -1,4 +1,4 @@
-//! A secret: in memory for as long as it is needed, never in a message, a log or a debug print.
+//! A secret: in memory and in the control store, never in a message, a log, a view or a debug print.
 
 use std::fmt;
 
@@ -33,6 +33,20 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(not shown)")
+    }
+}
+
+/// How a secret is kept in the control store, and nowhere else; the type itself cannot be serialised by accident.
+pub(super) mod stored {
+    use super::Secret;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(secret: &Secret, to: S) -> Result<S::Ok, S::Error> {
+        secret.0.serialize(to)
+    }
+
+    pub(crate) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<Secret, D::Error> {
+        Vec::deserialize(from).map(|bytes: Vec<u8>| Secret(bytes.into()))
     }
 }
 
