@@ -18,6 +18,8 @@ pub mod format;
 mod journal;
 mod number;
 pub mod pointer;
+pub mod reader;
+pub mod restore;
 
 mod ring;
 mod sequencer;
