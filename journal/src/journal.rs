@@ -5,7 +5,7 @@ use crate::format::{
 };
 use crate::number::UpdateNumber;
 use crate::pointer::PointerInformation;
-use crate::sequencer::{AppendError, Batch, Commit, Placement, Sequencer};
+use crate::sequencer::{AppendError, Batch, Commit, Full, Placement, Sequencer};
 use crate::update::{Draft, DraftSize, Stored};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -63,8 +63,8 @@ pub struct Usage {
 ///
 /// Poll again: `poll_commit` after `append`, `idle_commit`, `handle_committed` and `handle_checkpointed`;
 /// `poll_checkpoint` whenever [`wants_checkpoint`](Self::wants_checkpoint) says so, which may change with every call.
-/// Before a write is handed to the units the other way round is never right: data first, then the records, is not
-/// needed either, because a restart verifies the data of what nothing claims as flushed.
+/// Write data and records of one commit may be written in any order before the flush: a restart verifies the write
+/// data of what nothing claims as flushed. After a restart the first thing is a checkpoint; appends wait for it.
 ///
 /// Costs: an append is O(1), a batch is encoded once; memory is one small entry for each group commit held, and the
 /// update information of what is not durable plus the newest few thousand.
@@ -148,10 +148,22 @@ impl Journal {
         self.session_first = self.sequencer.next;
     }
 
+    /// Throws away the group commit that holds `number` and all later ones, which were never durable.
+    pub(crate) fn truncate_at(&mut self, number: UpdateNumber) {
+        while let Some(batch) = self.index.pop_back_if(|batch| batch.last >= number) {
+            self.sequencer.forget(&batch);
+        }
+        let newest = self.sequencer.recent.back().map(|recent| recent.stored.update.generation);
+        self.sequencer.generation = newest.unwrap_or(self.checkpoint.generation);
+    }
+
     /// Takes the next update and says where its write data goes. The number must be [`next`](Self::next).
     pub fn append(&mut self, draft: Draft) -> Result<Placement, AppendError> {
         if self.failed {
             return Err(AppendError::Failed);
+        }
+        if self.is_new_session() {
+            return Err(AppendError::Full(Full::NewSession));
         }
         let result = self.sequencer.append(draft);
         self.refused |= matches!(result, Err(AppendError::Full(_)));
@@ -160,7 +172,7 @@ impl Journal {
 
     /// Whether an update of that size would be taken now.
     pub fn fits(&self, size: DraftSize) -> bool {
-        !self.failed && self.sequencer.fits(size)
+        !self.failed && !self.is_new_session() && self.sequencer.fits(size)
     }
 
     /// Write data that one update may have at most, in blocks: half the area.
@@ -184,7 +196,7 @@ impl Journal {
 
     /// Closes the open batch and hands it out, if none is in flight.
     pub fn poll_commit(&mut self) -> Option<Commit> {
-        if self.failed || self.checkpoint.session != self.sequencer.session {
+        if self.failed || self.is_new_session() {
             return None;
         }
         self.sequencer.poll_commit()
@@ -311,11 +323,10 @@ impl Journal {
         }
         let Sequencer { info, data, .. } = &self.sequencer;
         let (info_oldest, data_oldest) = self.oldest_offsets();
-        let new_session = self.checkpoint.session != self.sequencer.session;
         let info_freeable = info_oldest.saturating_sub(info.freed);
         let data_freeable = data_oldest.saturating_sub(data.freed);
         let limit_moves = self.info_limit(info_oldest) > info.limit;
-        new_session
+        self.is_new_session()
             || info_freeable >= info.size_bytes / 8
             || data_freeable >= data.size_bytes / 8
             || (self.refused && (limit_moves || data_freeable > 0))
@@ -374,6 +385,11 @@ impl Journal {
     /// What the volume was formatted as.
     pub fn superblock(&self) -> &Superblock {
         &self.superblock
+    }
+
+    /// A restart's first checkpoint is not durable.
+    fn is_new_session(&self) -> bool {
+        self.checkpoint.session != self.sequencer.session
     }
 
     /// The oldest group commit that is held, durable or not.

@@ -19,6 +19,7 @@ mod journal;
 mod number;
 pub mod pointer;
 pub mod reader;
+pub mod recovery;
 pub mod restore;
 
 mod ring;

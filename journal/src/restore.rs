@@ -223,6 +223,10 @@ mod tests {
         UpdateNumber::new(value)
     }
 
+    fn position(number: UpdateNumber) -> usize {
+        usize::try_from(number.get()).unwrap() - 1
+    }
+
     #[test]
     fn what_arrives_early_waits_for_the_missing_number() {
         let mut queue = RestoreQueue::new(UpdateNumber::NONE, UpdateNumber::NONE);
@@ -314,7 +318,7 @@ mod tests {
                 while let Some(started) = queue.poll_start() {
                     // Being prepared together means touching different bytes.
                     for other in &preparing {
-                        let (a, b) = (ranges[started.get() as usize - 1], ranges[other.get() as usize - 1]);
+                        let (a, b) = (ranges[position(started)], ranges[position(*other)]);
                         prop_assert!(a.0 + a.1 <= b.0 || b.0 + b.1 <= a.0);
                     }
                     preparing.push(started);
@@ -324,7 +328,7 @@ mod tests {
                     queue.handle_prepared(preparing.swap_remove(pick));
                 }
                 while let Some(visible) = queue.poll_visible() {
-                    let (start, length) = ranges[visible.get() as usize - 1];
+                    let (start, length) = ranges[position(visible)];
                     image[start..start + length].fill(visible.get());
                 }
             }

@@ -42,18 +42,18 @@ impl Ring {
     }
 
     /// From `offset` to the end of the area.
-    pub(crate) fn to_area_end(&self, offset: u64) -> u64 {
+    pub(crate) fn until_area_end(&self, offset: u64) -> u64 {
         self.size_bytes.saturating_sub(self.within(offset))
     }
 
     /// The first offset of the lap behind `offset`.
     pub(crate) fn next_lap(&self, offset: u64) -> u64 {
-        offset.saturating_add(self.to_area_end(offset))
+        offset.saturating_add(self.until_area_end(offset))
     }
 
     /// Where a run of `length` bytes would begin if it were placed at `offset` or behind.
     pub(crate) fn start_for(&self, offset: u64, length: u64) -> u64 {
-        if length <= self.to_area_end(offset) { offset } else { self.next_lap(offset) }
+        if length <= self.until_area_end(offset) { offset } else { self.next_lap(offset) }
     }
 
     /// Where the next run of `length` bytes may begin; `None` if it does not fit.

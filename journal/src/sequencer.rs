@@ -58,6 +58,9 @@ pub enum Full {
     Data,
     /// Too many batches wait to be written: wait for the commit in flight.
     CommitBehind,
+    /// The first checkpoint after a restart is not durable yet. Before it is, even write data must not be written: it
+    /// could complete a group commit that the restart threw away.
+    NewSession,
 }
 
 /// Why an append was refused; nothing has changed then.
@@ -86,6 +89,9 @@ impl fmt::Display for AppendError {
             Self::Full(Full::Info) => f.write_str("the update information area is full"),
             Self::Full(Full::Data) => f.write_str("the write data area is full"),
             Self::Full(Full::CommitBehind) => f.write_str("too many group commits wait to be written"),
+            Self::Full(Full::NewSession) => {
+                f.write_str("the first checkpoint after a restart is not durable")
+            }
             Self::NotNext { expected, given } => write!(f, "update {given} where {expected} must come next"),
             Self::Invalid(error) => write!(f, "impossible update: {error}"),
             Self::TooLarge => f.write_str("the write data is larger than the write data area allows"),
@@ -273,7 +279,7 @@ impl Sequencer {
         let run_bytes = round_up(batch.info_bytes.saturating_add(record_bytes));
         let within_limits = run_bytes <= self.batch_info_limit
             && data_end.saturating_sub(batch.data_start) <= MAX_BATCH_DATA_BYTES
-            && run_bytes <= self.info.to_area_end(batch.info_start);
+            && run_bytes <= self.info.until_area_end(batch.info_start);
         if within_limits && batch.info_start.saturating_add(run_bytes) > self.info.limit {
             return Err(AppendError::Full(Full::Info));
         }
@@ -395,6 +401,18 @@ impl Sequencer {
                 return;
             }
             self.recent.pop_front();
+        }
+    }
+
+    /// After a restart: the newest batch turned out not to be durable.
+    pub(crate) fn forget(&mut self, batch: &Batch) {
+        self.info.head = batch.info_start;
+        self.data.head = batch.data_start;
+        self.next = batch.first;
+        self.durable = batch.first.previous();
+        self.previous_hash = batch.previous_hash;
+        while self.recent.back().is_some_and(|recent| recent.stored.update.number >= batch.first) {
+            self.recent.pop_back();
         }
     }
 
