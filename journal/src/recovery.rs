@@ -86,7 +86,8 @@ pub struct Chosen {
 }
 
 /// Chooses superblock and checkpoint from the first four blocks. A formatting that was cut off between the blocks
-/// leaves the old journal or the new one: only a superblock with a checkpoint of its own incarnation counts.
+/// leaves the old journal, the new one or none, and is repeated: only a superblock with a checkpoint of its own
+/// incarnation counts.
 pub fn choose(head: &[u8]) -> Result<Chosen, RecoveryError> {
     let (blocks, _) = head.as_chunks::<BLOCK_LENGTH>();
     let [super_a, super_b, slot_a, slot_b, ..] = blocks else {
@@ -490,3 +491,36 @@ impl Recovered {
 /// Read beyond a piece, so that a record that begins in it is whole.
 const OVERLAP_BYTES: u64 = 2 * BLOCK_BYTES;
 const _: () = assert!(MAX_RECORD_BYTES <= 8192 && MAX_BATCH_INFO_BYTES <= READ_BYTES);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_combination_meets_exactly_one_row_of_the_decision_table() {
+        for found in [Found::Valid, Found::Bad] {
+            for claim in [Claim::Made, Claim::Absent] {
+                for payload in [Payload::Good, Payload::Bad] {
+                    let rows = matching(found, claim, payload).count();
+                    assert_eq!(rows, 1, "{found:?} {claim:?} {payload:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_flushed_is_never_cut_off() {
+        for found in [Found::Valid, Found::Bad] {
+            for payload in [Payload::Good, Payload::Bad] {
+                assert_ne!(decide(found, Claim::Made, payload), Verdict::End);
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_that_is_too_short_or_empty_is_refused() {
+        assert!(matches!(choose(&[]), Err(RecoveryError::NoSuperblock(FormatError::TooShort))));
+        let zeros = alloc::vec![0; 4 * BLOCK_LENGTH];
+        assert!(matches!(choose(&zeros), Err(RecoveryError::NoSuperblock(FormatError::Magic))));
+    }
+}

@@ -269,3 +269,114 @@ fn open_block(block: &[u8], magic: [u8; 8]) -> Result<Reader<'_>, FormatError> {
     input.slice(12)?;
     Ok(input)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    fn superblock() -> Superblock {
+        Superblock {
+            incarnation: Incarnation::new(0x0102_0304_0506_0708_090A_0B0C_0D0E_0F10),
+            array: ArrayNumber(3),
+            group: GroupNumber(4),
+            info_bytes: 16 * BLOCK_BYTES,
+            data_bytes: 256 * BLOCK_BYTES,
+        }
+    }
+
+    fn checkpoint() -> CheckpointRecord {
+        CheckpointRecord {
+            incarnation: superblock().incarnation,
+            session: 2,
+            sequence: 9,
+            info_oldest: 3 * BLOCK_BYTES,
+            data_oldest: 40 * BLOCK_BYTES,
+            info_limit: 19 * BLOCK_BYTES,
+            first_retained: UpdateNumber::new(11),
+            next: UpdateNumber::new(21),
+            flushed: UpdateNumber::new(20),
+            settled: UpdateNumber::new(10),
+            session_first: UpdateNumber::new(5),
+            generation: Generation { counter: 1, array: ArrayNumber(3), first: UpdateNumber::FIRST },
+            previous_hash: 0xABCD_EF01,
+            extra: vec![7; MAX_EXTRA_BYTES],
+        }
+    }
+
+    #[test]
+    fn superblock_and_checkpoint_decode_to_what_was_encoded() {
+        assert_eq!(Superblock::decode(&superblock().encode()), Ok(superblock()));
+        for length in [0, 1, MAX_EXTRA_BYTES] {
+            let checkpoint = CheckpointRecord { extra: vec![7; length], ..checkpoint() };
+            assert_eq!(CheckpointRecord::decode(&checkpoint.encode().unwrap()), Ok(checkpoint));
+        }
+        let too_long = CheckpointRecord { extra: vec![7; MAX_EXTRA_BYTES + 1], ..checkpoint() };
+        assert_eq!(too_long.encode(), Err(FormatError::ExtraTooLong));
+    }
+
+    #[test]
+    fn every_flipped_byte_of_superblock_and_checkpoint_is_found() {
+        let (superblock, checkpoint) = (superblock().encode(), checkpoint().encode().unwrap());
+        for position in 0..BLOCK_LENGTH {
+            for flip in [0x01, 0x80, 0xFF] {
+                let (mut a, mut b) = (superblock.clone(), checkpoint.clone());
+                a[position] ^= flip;
+                b[position] ^= flip;
+                assert!(Superblock::decode(&a).is_err(), "superblock byte {position}");
+                assert!(CheckpointRecord::decode(&b).is_err(), "checkpoint byte {position}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_subset_of_sectors_of_two_checkpoints_is_one_of_them_or_refused() {
+        let (old, new) =
+            (checkpoint(), CheckpointRecord { sequence: 11, settled: UpdateNumber::new(12), ..checkpoint() });
+        let (old_block, new_block) = (old.encode().unwrap(), new.encode().unwrap());
+        for subset in 0_u32..256 {
+            let mut block = old_block.clone();
+            for sector in (0..8).filter(|sector| subset >> sector & 1 == 1) {
+                let range = sector * 512..(sector + 1) * 512;
+                block[range.clone()].copy_from_slice(&new_block[range]);
+            }
+            if let Ok(found) = CheckpointRecord::decode(&block) {
+                assert!(found == old || found == new, "subset {subset:08b}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_later_version_is_named_and_not_guessed_at() {
+        let mut block = superblock().encode();
+        block[8] = 2;
+        let crc = super::super::crc32c(&block[..SEALED_LENGTH]);
+        block[SEALED_LENGTH..].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Superblock::decode(&block), Err(FormatError::Version(2)));
+    }
+
+    #[test]
+    fn a_volume_is_divided_by_the_ratio_and_one_too_small_is_refused() {
+        let params = FormatParams {
+            incarnation: Incarnation::new(1),
+            array: ArrayNumber(1),
+            group: GroupNumber(1),
+            volume_bytes: 1 << 30,
+            data_per_info: DEFAULT_RATIO,
+            first: UpdateNumber::FIRST,
+            generation: Generation::default(),
+        };
+        let plan = Superblock::plan(&params).unwrap();
+        assert_eq!(plan.volume_bytes(), 1 << 30);
+        assert_eq!(plan.data_bytes / plan.info_bytes, 16);
+        let smallest = (HEAD_BLOCKS + 2 * MIN_AREA_BLOCKS) * BLOCK_BYTES;
+        assert!(Superblock::plan(&FormatParams { volume_bytes: smallest, ..params }).is_ok());
+        for volume_bytes in [0, BLOCK_BYTES, smallest - 1] {
+            let result = Superblock::plan(&FormatParams { volume_bytes, ..params });
+            assert_eq!(result, Err(FormatError::VolumeTooSmall));
+        }
+        for data_per_info in [0, MAX_RATIO + 1] {
+            assert_eq!(Superblock::plan(&FormatParams { data_per_info, ..params }), Err(FormatError::Ratio));
+        }
+    }
+}

@@ -451,3 +451,204 @@ pub(super) fn take_extents(input: &mut Reader<'_>, count: usize) -> Result<Vec<E
     }
     Ok(extents)
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use alloc::vec;
+    use proptest::prelude::*;
+
+    fn stamp() -> BatchStamp {
+        BatchStamp {
+            record_count: 3,
+            session: 0x0102_0304,
+            incarnation: 0x1112_1314_1516_1718,
+            info_offset: 0x2000,
+            flushed: UpdateNumber::new(0x41),
+        }
+    }
+
+    fn record(update: Update) -> Record {
+        let data_offset = 0x5000;
+        Record {
+            entry: Entry::Update(update),
+            stamp: stamp(),
+            index: 1,
+            previous_hash: 7,
+            data_offset,
+            skip_bytes: 512,
+            hash: 0,
+        }
+    }
+
+    pub(crate) fn arbitrary_update() -> impl Strategy<Value = Update> {
+        let extent = (0_u32..9, 0_u64..1 << 48, 1_u64..1 << 15, 0_u8..3).prop_map(
+            |(volume, start, length, content)| {
+                let (length_bytes, content) = match content {
+                    0 => (length, Content::Data),
+                    1 => (length, Content::Zero),
+                    _ => (length * 512, Content::Pattern { bytes: 512 }),
+                };
+                Extent { volume: VolumeNumber(volume), start_bytes: start, length_bytes, content }
+            },
+        );
+        let copy = (any::<u32>(), any::<bool>(), prop::option::of(any::<u64>()));
+        (1_u64.., any::<[u64; 3]>(), 0_u8..6, copy, prop::collection::vec(extent, 0..9)).prop_map(
+            |(number, [first, time_ns, crc], kind, (volume, last_of_pair, as_of), mut extents)| {
+                let form = as_of.map_or(CopyForm::RangeOnly, |as_of| CopyForm::Received {
+                    as_of: UpdateNumber::new(as_of),
+                });
+                let kind = match kind {
+                    0 => Kind::Heartbeat,
+                    1 => Kind::Void,
+                    2 => Kind::Bookmark,
+                    3 => Kind::InitialCopy(InitialCopy { volume: VolumeNumber(volume), last_of_pair, form }),
+                    _ => Kind::HostWrite,
+                };
+                let carries = matches!(kind, Kind::HostWrite | Kind::InitialCopy(_));
+                if !carries {
+                    extents.clear();
+                }
+                let range_only = matches!(kind, Kind::InitialCopy(copy) if copy.form == CopyForm::RangeOnly);
+                let data: u64 = extents.iter().map(Extent::payload_bytes).sum();
+                let data_bytes = if range_only { 0 } else { u32::try_from(data).unwrap() };
+                Update {
+                    number: UpdateNumber::new(number),
+                    generation: Generation {
+                        counter: volume,
+                        array: ArrayNumber(3),
+                        first: UpdateNumber::new(first),
+                    },
+                    kind,
+                    time_ns,
+                    extents,
+                    data_bytes,
+                    data_crc32c: if data_bytes == 0 { 0 } else { u32::try_from(crc >> 32).unwrap() },
+                }
+            },
+        )
+    }
+
+    pub(crate) fn fixed_update() -> Update {
+        let extent =
+            |content| Extent { volume: VolumeNumber(9), start_bytes: 0x600, length_bytes: 1024, content };
+        Update {
+            number: UpdateNumber::new(0x42),
+            generation: Generation { counter: 5, array: ArrayNumber(6), first: UpdateNumber::new(0x40) },
+            kind: Kind::InitialCopy(InitialCopy {
+                volume: VolumeNumber(9),
+                last_of_pair: true,
+                form: CopyForm::Received { as_of: UpdateNumber::new(0x3F) },
+            }),
+            time_ns: 0x7777,
+            extents: vec![
+                extent(Content::Data),
+                extent(Content::Zero),
+                extent(Content::Pattern { bytes: 512 }),
+            ],
+            data_bytes: 1536,
+            data_crc32c: 0x8888,
+        }
+    }
+
+    #[test]
+    fn the_fields_of_a_record_lie_where_the_table_says() {
+        let bytes = record(fixed_update()).encode().unwrap();
+        let number = |at: usize, width: usize| {
+            bytes[at..at + width].iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte))
+        };
+        assert_eq!(&bytes[..4], b"HFUR");
+        let fields = [
+            (4, 4, 192),
+            (8, 1, 2),
+            (9, 1, 3),
+            (10, 2, 3),
+            (12, 2, 512),
+            (14, 2, 1),
+            (16, 2, 3),
+            (18, 2, 0),
+            (20, 4, 0x0102_0304),
+            (24, 8, 0x42),
+            (32, 4, 5),
+            (36, 4, 6),
+            (40, 8, 0x40),
+            (48, 8, 0x1112_1314_1516_1718),
+            (56, 8, 0x2000),
+            (64, 8, 0x7777),
+            (72, 8, 0x41),
+            (80, 4, 7),
+            (84, 4, 0x8888),
+            (88, 8, 0x5000),
+            (96, 4, 1536),
+            (100, 4, 9),
+            (104, 8, 0x3F),
+            (112, 4, 9),
+            (116, 2, 0),
+            (120, 8, 0x600),
+            (128, 8, 1024),
+            (140, 2, 1),
+            (164, 2, 2),
+            (166, 2, 512),
+            (184, 4, 0),
+        ];
+        for (at, width, value) in fields {
+            assert_eq!(number(at, width), value, "at {at}");
+        }
+        assert_eq!(number(188, 4), u64::from(crate::format::crc32c(&bytes[..188])));
+        assert_eq!(bytes.len(), 192);
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_record_is_found() {
+        let bytes = record(fixed_update()).encode().unwrap();
+        for position in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[position / 8] ^= 1 << (position % 8);
+            assert!(decode(&damaged).is_err(), "bit {position}");
+        }
+        for length in 0..bytes.len() {
+            assert_eq!(decode(&bytes[..length]).unwrap_err(), FormatError::TooShort);
+        }
+    }
+
+    #[test]
+    fn the_longest_update_fits_into_a_record_and_a_longer_one_is_refused() {
+        let mut update = fixed_update();
+        update.kind = Kind::HostWrite;
+        let zero = Extent { content: Content::Zero, ..update.extents[1] };
+        update.extents = vec![zero; MAX_EXTENTS];
+        (update.data_bytes, update.data_crc32c) = (0, 0);
+        assert_eq!(record(update.clone()).encode().unwrap().len(), MAX_RECORD_BYTES);
+        update.extents.push(zero);
+        assert!(record(update).encode().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_decodes_to_what_was_encoded(update in arbitrary_update(), behind in any::<[u8; 5]>()) {
+            let original = record(update);
+            let mut bytes = original.encode().unwrap();
+            let length = bytes.len();
+            bytes.extend_from_slice(&behind);
+            let (decoded, decoded_length) = decode(&bytes).unwrap();
+            prop_assert_eq!(decoded_length, length);
+            let hash = decoded.hash;
+            prop_assert_eq!(decoded, Record { hash, ..original });
+        }
+
+        #[test]
+        fn garbage_with_a_right_checksum_never_panics(
+            update in arbitrary_update(), position in any::<prop::sample::Index>(), garbage in any::<[u8; 8]>(),
+        ) {
+            let mut bytes = record(update).encode().unwrap();
+            let end = bytes.len() - 4;
+            let at = position.index(end - 8);
+            bytes[at..at + 8].copy_from_slice(&garbage);
+            let crc = crate::format::crc32c(&bytes[..end]);
+            bytes[end..].copy_from_slice(&crc.to_le_bytes());
+            if let Ok((decoded, _)) = decode(&bytes) && let Entry::Update(update) = decoded.entry {
+                prop_assert_eq!(update.check(), Ok(()));
+            }
+        }
+    }
+}

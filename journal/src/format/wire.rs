@@ -85,3 +85,50 @@ pub fn decode_wire(bytes: &[u8]) -> Result<(Update, usize), FormatError> {
     let body = Body { code, flags, time_ns, data_crc32c, data_bytes, pair_volume, as_of };
     Ok((body.update(number, generation, extents)?, length))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::{arbitrary_update, fixed_update};
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_flipped_bit_of_a_wire_record_is_found() {
+        let bytes = encode_wire(&fixed_update()).unwrap();
+        assert_eq!(bytes.len(), wire_length(3));
+        for position in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[position / 8] ^= 1 << (position % 8);
+            assert!(decode_wire(&damaged).is_err(), "bit {position}");
+        }
+        for length in 0..bytes.len() {
+            assert_eq!(decode_wire(&bytes[..length]), Err(FormatError::TooShort));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_wire_record_decodes_to_what_was_encoded(update in arbitrary_update()) {
+            let mut bytes = encode_wire(&update).unwrap();
+            let length = bytes.len();
+            bytes.push(0xFF);
+            prop_assert_eq!(decode_wire(&bytes), Ok((update, length)));
+        }
+
+        #[test]
+        fn what_a_peer_sends_is_an_update_or_refused(
+            update in arbitrary_update(), position in any::<prop::sample::Index>(), garbage in any::<[u8; 8]>(),
+        ) {
+            let mut bytes = encode_wire(&update).unwrap();
+            let end = bytes.len() - 4;
+            let at = position.index(end - 8);
+            bytes[at..at + 8].copy_from_slice(&garbage);
+            let crc = crate::format::crc32c(&bytes[..end]);
+            bytes[end..].copy_from_slice(&crc.to_le_bytes());
+            if let Ok((update, length)) = decode_wire(&bytes) {
+                prop_assert_eq!(update.check(), Ok(()));
+                prop_assert_eq!(encode_wire(&update).unwrap(), &bytes[..length]);
+            }
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! A journal volume in memory that loses, tears and keeps unflushed sectors, and the oracle beside it.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 use holdfast_journal::format::{FormatParams, crc32c};
 use holdfast_journal::recovery::{HEAD_BYTES, Recovered, Recovery, RecoveryError};
