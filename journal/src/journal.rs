@@ -190,7 +190,9 @@ impl Journal {
             data_used: data.used(),
             data_capacity: data.size_bytes,
             updates: next.since(self.first_retained()),
-            freeable: info_oldest.saturating_sub(info.freed) + data_oldest.saturating_sub(data.freed),
+            freeable: info_oldest
+                .saturating_sub(info.freed)
+                .saturating_add(data_oldest.saturating_sub(data.freed)),
         }
     }
 
@@ -251,6 +253,21 @@ impl Journal {
     /// The update information of a recent update, durable or not, from memory.
     pub fn recent(&self, number: UpdateNumber) -> Option<&Stored> {
         self.sequencer.find_recent(number).map(|recent| &recent.stored)
+    }
+
+    /// Bytes of both rings that lie behind the group commit of `number`: how far a reader that has everything up to
+    /// `number` is behind, to within one group commit.
+    pub fn bytes_after(&self, number: UpdateNumber) -> u64 {
+        let Sequencer { info, data, .. } = &self.sequencer;
+        let position = self.index.partition_point(|batch| batch.last <= number);
+        let next = self.index.get(position).copied().or_else(|| {
+            let mut waiting = self.sequencer.in_flight.iter().chain(&self.sequencer.pending);
+            waiting.find(|batch| batch.last > number).copied()
+        });
+        next.map_or(0, |batch| {
+            let info_bytes = info.head.saturating_sub(batch.info_start);
+            info_bytes.saturating_add(data.head.saturating_sub(batch.data_start))
+        })
     }
 
     /// Where the update information of a durable update that is held lies.

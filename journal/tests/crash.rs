@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Bench, Random};
+use common::{Bench, Random, make_update, number, recover};
 use holdfast_journal::Full;
 use proptest::prelude::*;
 
@@ -133,4 +133,89 @@ fn what_is_released_is_written_again_only_after_a_durable_checkpoint() {
     bench.flush();
     bench.append(5).unwrap();
     assert_eq!(bench.journal.usage().updates, 1);
+}
+
+/// A seed whose update satisfies `wanted`.
+fn seed_where(wanted: impl Fn(&holdfast_journal::Update) -> bool) -> u64 {
+    (0..).find(|seed| wanted(&make_update(1, *seed).0.update)).unwrap()
+}
+
+#[test]
+fn a_torn_group_commit_is_kept_whole_or_not_at_all_whatever_sectors_survive() {
+    let many_extents = seed_where(|update| update.extents.len() == 12 && update.data_bytes == 0);
+    for count in [1, 5, 10, 14] {
+        let mut bench = Bench::new(4 + 16 + 20, 1);
+        bench.append(1).unwrap();
+        bench.start_commit();
+        bench.flush();
+        for _ in 0..count {
+            bench.append(many_extents).unwrap();
+        }
+        let before = bench.disk.clone();
+        assert!(bench.start_commit());
+        bench.disk.flush();
+        let sectors = if count > 9 { 16 } else { 8 };
+        let at =
+            common::index(bench.journal.pointer_information(number(9), number(9)).update_information_newest)
+                - sectors * 512;
+        for subset in 0_u32..1 << sectors {
+            if sectors == 16 && subset % 37 != 0 && subset != 0xFFFF {
+                continue;
+            }
+            let mut disk = before.clone();
+            for sector in (0..sectors).filter(|sector| subset >> sector & 1 == 1) {
+                let range = at + sector * 512..at + (sector + 1) * 512;
+                disk.flushed[range.clone()].copy_from_slice(&bench.disk.flushed[range]);
+            }
+            let newest = recover(&disk).unwrap().newest().get();
+            assert!(newest == 1 || newest == 1 + count, "{count} records, sectors {subset:b}: {newest}");
+            // Zeros behind the last record need not have been written.
+            let same = disk.flushed == bench.disk.flushed;
+            assert_eq!(newest == 1 + count, same, "{count} records, sectors {subset:b}");
+        }
+    }
+}
+
+/// The discarded commit lies whole in the last block of ring A, its successor did not fit there and went to the start
+/// of the area; two restarts later no checkpoint names the first number of that session any more.
+#[test]
+fn a_discarded_commit_before_the_end_of_the_area_does_not_hide_its_successor_at_the_start() {
+    let mut bench = Bench::new(4 + 16 + 64, 1);
+    let small = seed_where(|update| update.extents.len() == 1 && update.data_bytes == 512);
+    let long = seed_where(|update| update.extents.len() == 12 && update.data_bytes == 0);
+    let blocks = bench.journal.superblock().info_bytes / 4096;
+    for _ in 0..blocks - 1 {
+        bench.append(small).unwrap();
+        bench.start_commit();
+        bench.flush();
+    }
+    bench.release(4);
+    bench.start_checkpoint();
+    bench.flush();
+    let last = bench.journal.durable();
+    // The commit of the next number reaches the volume, its write data does not.
+    let without_data = bench.disk.clone();
+    bench.append(small).unwrap();
+    let place = bench.journal.recent(last.next()).unwrap().place.unwrap();
+    bench.start_commit();
+    bench.disk.flush();
+    let at = common::index(place.volume_offset_bytes);
+    bench.disk.flushed[at..at + 4096].copy_from_slice(&without_data.flushed[at..at + 4096]);
+    bench.crash(&mut Random(1));
+    assert_eq!(bench.journal.durable(), last);
+    bench.start_checkpoint();
+    bench.flush();
+    // Two blocks of records: they go to the start of the area.
+    for _ in 0..10 {
+        bench.append(long).unwrap();
+    }
+    bench.start_commit();
+    bench.flush();
+    bench.release(1);
+    for _ in 0..3 {
+        bench.crash(&mut Random(1));
+        assert_eq!(bench.journal.durable().since(last), 10);
+        bench.start_checkpoint();
+        bench.flush();
+    }
 }

@@ -285,6 +285,8 @@ fn pointer_information_shows_the_eight_addresses() {
     let data = head + bench.journal.superblock().info_bytes;
     assert_eq!(info.update_information_head, head);
     assert_eq!(info.write_data_head, data);
+    assert_eq!(bench.journal.bytes_after(number(2)), (1 + blocks) * BLOCK_BYTES);
+    assert_eq!(bench.journal.bytes_after(number(3)), 0);
     assert_eq!(info.update_information_oldest, head + BLOCK_BYTES);
     assert_eq!(info.update_information_newest, head + 3 * BLOCK_BYTES);
     assert_eq!(info.write_data_oldest, data + blocks * BLOCK_BYTES);
@@ -310,4 +312,55 @@ fn the_callers_own_bytes_and_the_settled_number_come_back() {
     assert_eq!(journal.extra(), b"readers");
     assert_eq!(journal.settled(), number(1), "only what is durable can be settled");
     assert!(bench.journal.set_extra(&[0; 2049]).is_err());
+}
+
+#[test]
+fn a_valid_commit_of_another_history_in_the_place_of_a_durable_one_is_corruption() {
+    let mut benches = [Bench::new(4 + 16 + 40, 2), Bench::new(4 + 16 + 40, 2)];
+    for (history, bench) in benches.iter_mut().enumerate() {
+        for value in 0..4 {
+            bench.append(value * 10 + u64::try_from(history).unwrap()).unwrap();
+            bench.start_commit();
+            bench.flush();
+        }
+    }
+    let [ours, twin] = benches;
+    let located = ours.journal.locate(number(2)).unwrap();
+    let range = index(located.info_offset)..index(located.info_offset + located.info_bytes);
+    let mut disk = ours.disk.clone();
+    disk.flushed[range.clone()].copy_from_slice(&twin.disk.flushed[range]);
+    assert!(matches!(recover(&disk), Err(RecoveryError::Corruption { number, .. }) if number.get() == 2));
+}
+
+#[test]
+fn a_lost_checkpoint_hides_nothing_that_it_allowed() {
+    // Ring A of 96 MiB: larger than one look-ahead.
+    let mut bench = Bench::new(4 + 2 * 24576, 1);
+    let commit = |bench: &mut Bench| {
+        while let Some(commit) = bench.journal.poll_commit() {
+            bench.disk.write(commit.info_offset, &commit.info);
+            bench.disk.flush();
+            bench.journal.handle_committed().unwrap();
+        }
+    };
+    while bench.journal.usage().info_used < 80 << 20 {
+        match bench.journal.append(unmap(bench.journal.next())) {
+            Ok(_) => {}
+            Err(AppendError::Full(Full::CommitBehind)) => commit(&mut bench),
+            Err(error) => {
+                assert_eq!(error, AppendError::Full(Full::Info));
+                commit(&mut bench);
+                bench.start_checkpoint();
+                bench.flush();
+            }
+        }
+    }
+    commit(&mut bench);
+    let newest = bench.journal.durable();
+    assert_eq!(recover(&bench.disk).unwrap().newest(), newest);
+    for slot in [2, 3] {
+        bench.disk.flushed[slot * 4096 + 100] ^= 1;
+        assert_eq!(recover(&bench.disk).unwrap().newest(), newest);
+        bench.disk.flushed[slot * 4096 + 100] ^= 1;
+    }
 }
