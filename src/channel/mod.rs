@@ -1,3 +1,5 @@
 //! The channel adapters: what hosts and other arrays reach the array by.
 
+pub mod sim_network;
+pub mod tcp_network;
 pub mod transport;
