@@ -6,5 +6,6 @@
 extern crate alloc;
 
 pub mod digest;
+pub mod initiator;
 pub mod pdu;
 pub mod serial;
