@@ -5,6 +5,9 @@
 #![no_std]
 extern crate alloc;
 
+pub mod chap;
 pub mod digest;
+pub mod params;
 pub mod pdu;
 pub mod serial;
+pub mod text;
