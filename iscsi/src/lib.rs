@@ -7,7 +7,11 @@ extern crate alloc;
 
 pub mod chap;
 pub mod digest;
+pub mod discovery;
+mod login;
+pub mod name;
 pub mod params;
 pub mod pdu;
 pub mod serial;
+pub mod target;
 pub mod text;

@@ -238,6 +238,12 @@ impl Negotiation {
         Self { offer, agreed: Parameters::default(), seen: 0, has_declared: false }
     }
 
+    /// Goes on after the login, where only declarations are possible.
+    #[must_use]
+    pub fn resume(offer: Offer, agreed: Parameters) -> Self {
+        Self { offer, agreed, seen: 0, has_declared: true }
+    }
+
     /// What is agreed so far.
     #[must_use]
     pub fn agreed(&self) -> Parameters {

@@ -164,6 +164,13 @@ impl TextBuilder {
         self.text.len()
     }
 
+    /// Takes back everything after the first `length` bytes, which must end between two pairs.
+    pub(crate) fn truncate(&mut self, length: usize) {
+        if self.text.is_char_boundary(length) {
+            self.text.truncate(length);
+        }
+    }
+
     /// Whether nothing was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {
