@@ -5,7 +5,14 @@
 #![no_std]
 extern crate alloc;
 
+pub mod chap;
 pub mod digest;
+pub mod discovery;
 pub mod initiator;
+mod login;
+pub mod name;
+pub mod params;
 pub mod pdu;
 pub mod serial;
+pub mod target;
+pub mod text;
