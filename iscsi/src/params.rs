@@ -272,7 +272,12 @@ impl Negotiation {
             self.answer_row(row, value, phase, kind, out)?;
         }
         for (key, value) in pairs.iter() {
-            if key != "SendTargets" && !is_answer(value) && !TABLE.iter().any(|row| row.name == key) {
+            if key == "SendTargets" {
+                // Anywhere else than in the full feature phase it is out of place; there it is the connection's affair.
+                if phase != Phase::FullFeature {
+                    out.push(key, REJECT)?;
+                }
+            } else if !is_answer(value) && !TABLE.iter().any(|row| row.name == key) {
                 out.push(key, NOT_UNDERSTOOD)?;
             }
         }

@@ -8,8 +8,10 @@ use super::window::Window;
 use super::{AbortScope, Event, Fatal, MAX_CONTROL_BYTES, MAX_CONTROL_QUEUE, Progress};
 use crate::login::{Entropy, LoggedIn, Login};
 use crate::params::{Offer, Parameters};
+use crate::pdu::bhs::BHS_BYTES;
 use crate::pdu::command::{MAX_SENSE_BYTES, Residual, join_sense};
 use crate::pdu::login::{LoginResponse, LoginStatus};
+use crate::pdu::reject::RejectReason;
 use crate::pdu::{Bhs, Tsih};
 use crate::serial::{CmdSn, StatSn};
 use alloc::boxed::Box;
@@ -103,6 +105,8 @@ pub struct Connection {
     pub(super) events: VecDeque<Event>,
     /// The PDU whose data segment is being collected.
     pub(super) collecting: Option<Bhs>,
+    /// The PDU whose payload goes to the caller's buffer; a Reject repeats it.
+    pub(super) last_header: Bhs,
     pub(super) text: Option<TextExchange>,
     pub(super) functions: Functions,
     pub(super) rejects: u32,
@@ -131,6 +135,7 @@ impl Connection {
             control_bytes: 0,
             events: VecDeque::new(),
             collecting: None,
+            last_header: Bhs([0; BHS_BYTES]),
             text: None,
             functions: Functions::default(),
             rejects: 0,
@@ -216,9 +221,16 @@ impl Connection {
         transfer.receive(length)
     }
 
-    /// The digest of a task's payload is wrong: the task ends with CHECK CONDITION.
-    pub fn payload_digest_error(&mut self, task: TaskId) {
+    /// The digest of the payload announced by the last header is wrong: the PDU is rejected, and the task ends with
+    /// CHECK CONDITION.
+    ///
+    /// # Errors
+    /// When that has happened too often; the connection is to be closed.
+    pub fn payload_digest_error(&mut self, task: TaskId) -> Result<(), Fatal> {
+        let header = self.last_header;
+        self.reject(&header, RejectReason::DataDigestError)?;
         self.fail(task, TransferError::Corrupt);
+        Ok(())
     }
 
     /// Ends a task with GOOD after the first `bytes` of the caller's buffer, as far as the initiator has room. What the

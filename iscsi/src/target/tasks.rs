@@ -46,7 +46,7 @@ pub(super) struct Task {
     /// Payload of a write; other commands have none.
     pub(super) transfer: Option<Transfer>,
     pub(super) outcome: Option<Outcome>,
-    /// Data-In PDUs sent.
+    /// Data-In or R2T PDUs sent.
     pub(super) data_sn: u32,
     /// Whether an R2T entry waits in the send queue.
     pub(super) r2t_queued: bool,
