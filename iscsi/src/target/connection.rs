@@ -87,8 +87,8 @@ pub(super) struct Agreed {
 /// ends it. Words about a task that is [no longer alive](Self::is_alive) are ignored.
 ///
 /// **Output**: after any of these, and after [`handle_timeout`](Self::handle_timeout), poll
-/// [`poll_event`](Self::poll_event) and [`poll_transmit`](Self::poll_transmit) until they are empty. Status numbers are given
-/// in the order of `poll_transmit`, so what it hands out must go to the wire in that order.
+/// [`poll_event`](Self::poll_event) and [`poll_transmit`](Self::poll_transmit) until they are empty. Status
+/// numbers are given in the order of `poll_transmit`, so what it hands out must go to the wire in that order.
 ///
 /// **Cost**: nothing is allocated for a command in the common case; finding a task by its tag looks at every slot.
 #[derive(Debug)]

@@ -52,8 +52,8 @@ impl Connection {
         self.send_async(AsyncEvent::LogoutRequested { within_s }, [0; 8], &[]);
     }
 
-    /// Tells the initiator that its session ends now; the connection closes after that. In a login nothing is sent, and the
-    /// caller closes at once.
+    /// Tells the initiator that its session ends now; the connection closes after that. In a login nothing is
+    /// sent, and the caller closes at once.
     pub fn drop_session(&mut self) {
         let event = AsyncEvent::SessionDropped { time2wait_s: 0, time2retain_s: 0 };
         self.send_async(event, [0; 8], &[]);

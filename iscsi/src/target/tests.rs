@@ -173,14 +173,11 @@ impl Initiator {
     }
 
     fn start(&mut self, command: &ScsiCommand, data: &[u8]) -> TaskId {
-        match self.send(command.build(), &[], data).unwrap() {
-            Incoming::Command(started) => {
-                assert_eq!(started.itt, command.itt);
-                assert_eq!(started.immediate_bytes, u32::try_from(data.len()).unwrap());
-                started.task
-            }
-            other => panic!("{other:?}"),
-        }
+        let incoming = self.send(command.build(), &[], data).unwrap();
+        let Incoming::Command(started) = incoming else { panic!("{incoming:?}") };
+        assert_eq!(started.itt, command.itt);
+        assert_eq!(started.immediate_bytes, u32::try_from(data.len()).unwrap());
+        started.task
     }
 
     fn read(&mut self, expected_length: u32) -> TaskId {

@@ -5,8 +5,8 @@
 //!                                           ^start              each at most MaxBurstLength     ^end
 //! ```
 //!
-//! DataPDUInOrder and DataSequenceInOrder are Yes, so one number says what has been announced: every Data-Out must begin
-//! there. Invariant: `received <= announced`, `start <= asked <= wanted` once R2Ts go out.
+//! DataPDUInOrder and DataSequenceInOrder are Yes, so one number says what has been announced: every Data-Out
+//! must begin there. Invariant: `received <= announced`, `start <= asked <= wanted` once R2Ts go out.
 
 use super::Progress;
 use crate::params::Parameters;
