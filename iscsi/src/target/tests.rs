@@ -877,6 +877,46 @@ fn feed(host: &mut Initiator, bhs: [u8; 48], ahs: &[u8], answer: u8) -> Result<(
 
 proptest! {
     #[test]
+    fn whatever_text_comes_nobody_logs_in_without_the_secret(
+        requests in proptest::collection::vec(
+            (
+                any::<bool>(),
+                0..4_u8,
+                proptest::collection::vec(
+                    proptest::sample::select(vec![
+                        "AuthMethod=None", "AuthMethod=CHAP", "AuthMethod=CHAP,None", "CHAP_A=5", "CHAP_A=7,5",
+                        "CHAP_N=host", "CHAP_R=0x00", "CHAP_R=0b", "CHAP_I=1", "CHAP_C=0x1234567890",
+                        "MaxBurstLength=512", "HeaderDigest=None", "InitialR2T=Maybe", "SendTargets=All",
+                        "SessionType=Discovery", "X-com.example=1", "MaxRecvDataSegmentLength=512", "Key", "=",
+                    ]),
+                    0..6,
+                ),
+            ),
+            1..20,
+        ),
+    ) {
+        let mut host = Initiator::new(chap());
+        let mut text = format!("InitiatorName={INITIATOR} TargetName={TARGET} ");
+        for (operational, next, keys) in requests {
+            text.push_str(&keys.join(" "));
+            let current = if operational { Stage::Operational } else { Stage::Security };
+            let next = match next {
+                0 => None,
+                1 if !operational => Some(Stage::Operational),
+                _ => Some(Stage::FullFeature),
+            };
+            let answer = host.login(current, next, &text);
+            prop_assert!(host.target.poll_event().is_none());
+            let Some((response, answer)) = answer else { return Err(TestCaseError::fail("no answer")) };
+            prop_assert!(response.stage.next.is_none() && answer.len() <= 8192);
+            if response.status != LoginStatus::SUCCESS {
+                break;
+            }
+            text.clear();
+        }
+    }
+
+    #[test]
     fn any_headers_in_any_order_are_handled_without_panic_and_within_limits(
         pdus in proptest::collection::vec(
             (
