@@ -1,6 +1,6 @@
 //! The operational keys and the rules by which they are negotiated (RFC 7143 chapter 13).
 //!
-//! One table, [`TABLE`], says for each key how the result comes about, what range is possible, and whether it means
+//! One table, `TABLE`, says for each key how the result comes about, what range is possible, and whether it means
 //! anything in a discovery session. [`Negotiation`] is the target's side: the initiator offers, the target
 //! answers. A key that nobody mentions keeps the default of the RFC, not ours.
 //!

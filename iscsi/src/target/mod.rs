@@ -1,8 +1,8 @@
 //! The target's side of a session with its one connection (RFC 7143 chapters 4 and 7, ErrorRecoveryLevel 0).
 //!
-//! [`Connection`] is the state machine; [`window`](self) and transfer state are its parts, each in its own file:
-//! `window` the command numbers, `tasks` the table of living commands, `transfer` the payload of one command,
-//! `receive`, `control` and `transmit` the three directions in which the connection works.
+//! [`Connection`] is the state machine. Its parts have a file each: `window` the command numbers, `tasks` the table
+//! of living commands, `transfer` the payload of one write. What it does is in `receive` (headers and data),
+//! `control` (everything that is not a command) and `transmit` (what goes out).
 
 mod connection;
 mod control;

@@ -964,3 +964,116 @@ proptest! {
         }
     }
 }
+
+/// What an initiator has promised or been asked to send for one write.
+struct Sending {
+    itt: Itt,
+    task: TaskId,
+    size: u32,
+    /// Ranges still to be sent: tag, next DataSN, from, to.
+    owed: Vec<(Ttt, u32, u32, u32)>,
+    arrived: u32,
+    completed: u32,
+}
+
+impl Initiator {
+    /// Begins a write as the agreed parameters allow it, with as much unasked data as they allow.
+    fn begin_write(&mut self, size: u32) -> Sending {
+        let agreed = self.target.parameters;
+        let first = agreed.first_burst_bytes.min(size);
+        let room = first.min(agreed.target_segment_bytes);
+        let immediate = if agreed.immediate_data { room } else { 0 };
+        let more = !agreed.initial_r2t && immediate < first;
+        let command = ScsiCommand { is_final: !more, ..self.command(Direction::Write, size) };
+        let task = self.start(&command, &vec![0; usize::try_from(immediate).unwrap()]);
+        let owed = if more { vec![(Ttt::RESERVED, 0, immediate, first)] } else { Vec::new() };
+        let mut sending = Sending { itt: command.itt, task, size, owed, arrived: immediate, completed: 0 };
+        self.note(&mut sending, |target| target.solicit(task, size));
+        self.note(&mut sending, |target| target.payload_received(task, immediate));
+        sending
+    }
+
+    fn note(&mut self, sending: &mut Sending, act: impl FnOnce(&mut Connection) -> Progress) {
+        if let Progress::Complete { received } = act(&mut self.target) {
+            assert_eq!((received, sending.arrived), (sending.size, sending.size));
+            sending.completed += 1;
+            self.target.send_status(sending.task, 0, &[], sending.size.into());
+        }
+    }
+
+    /// Sends one Data-Out of up to `limit` bytes, if any is owed.
+    fn send_owed(&mut self, sending: &mut Sending, limit: u32) {
+        let Some((ttt, sn, from, to)) = sending.owed.first_mut() else { return };
+        let length = limit.min(*to - *from);
+        let (tag, place, last) = (*ttt, (*sn, *from, length), *from + length == *to);
+        *from += length;
+        *sn += 1;
+        if last {
+            sending.owed.remove(0);
+        }
+        let task = sending.task;
+        assert_eq!(place.1, sending.arrived, "in order and without a hole");
+        sending.arrived += length;
+        let incoming = self.data_out(sending.itt, tag, place, last);
+        assert_eq!(incoming, Incoming::DataOut { task, offset: place.1, length });
+        self.note(sending, |target| target.payload_received(task, length));
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_write_of_a_conforming_initiator_arrives_whole_and_is_answered_once(
+        keys in (any::<bool>(), any::<bool>(), 512..20_000_u32, 512..20_000_u32, 1..12_u32),
+        sizes in proptest::collection::vec(0..60_000_u32, 1..6),
+        steps in proptest::collection::vec((0..6_usize, 1..9_000_u32), 0..300),
+    ) {
+        let yes = |value| if value { "Yes" } else { "No" };
+        let (initial_r2t, immediate, first, burst, r2ts) = keys;
+        let text = format!(
+            "InitialR2T={} ImmediateData={} FirstBurstLength={first} MaxBurstLength={burst} MaxOutstandingR2T={r2ts}",
+            yes(initial_r2t), yes(immediate),
+        );
+        let mut host = Initiator::logged_in(&text);
+        let limit = host.target.parameters.max_outstanding_r2t;
+        let mut writes: Vec<Sending> = sizes.iter().map(|size| host.begin_write(*size)).collect();
+        let mut answered = 0;
+        // The given steps first, in their disorder; then as many orderly ones as it takes.
+        let orderly = (0..writes.len()).cycle().map(|which| (which, 9000)).take(10_000);
+        for (which, length) in steps.into_iter().chain(orderly) {
+            if let Some(sending) = writes.get_mut(which) {
+                host.send_owed(sending, length);
+            } else if let Some(transmit) = host.transmit() {
+                answered += receive_answer(&mut writes, &transmit, (burst, limit));
+            }
+            if length == 9000 {
+                while let Some(transmit) = host.transmit() {
+                    answered += receive_answer(&mut writes, &transmit, (burst, limit));
+                }
+            }
+            if answered == sizes.len() {
+                break;
+            }
+        }
+        prop_assert_eq!(answered, sizes.len());
+        prop_assert!(writes.iter().all(|sending| sending.completed == 1));
+        prop_assert!(host.target.poll_event().is_none() && host.transmit().is_none());
+    }
+}
+
+/// Takes an R2T or a status; gives 1 for a status.
+fn receive_answer(writes: &mut [Sending], transmit: &Transmit, (burst, limit): (u32, u32)) -> usize {
+    let bhs = Bhs(transmit.bhs);
+    let sending = writes.iter_mut().find(|sending| sending.itt == bhs.itt()).unwrap();
+    if let Ok(response) = ScsiResponse::parse(&bhs) {
+        assert_eq!((response.status, response.residual), (0, Residual::None));
+        assert!(sending.owed.is_empty());
+        return 1;
+    }
+    let r2t = ReadyToTransfer::parse(&bhs).unwrap();
+    let end = r2t.buffer_offset + r2t.desired_length;
+    assert!(end <= sending.size && r2t.desired_length <= burst);
+    assert!(sending.owed.iter().all(|(ttt, ..)| *ttt != Ttt::RESERVED), "unsolicited data comes first");
+    sending.owed.push((r2t.ttt, 0, r2t.buffer_offset, end));
+    assert!(sending.owed.len() <= usize::try_from(limit).unwrap());
+    0
+}
