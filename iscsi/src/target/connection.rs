@@ -255,7 +255,8 @@ impl Connection {
         self.queue.push_back(Outgoing::Status(task));
     }
 
-    /// Forgets tasks, for a function that another session asked for. Nothing more is sent for them.
+    /// Forgets tasks, for a function that another session asked for. Nothing more is sent for them, and nothing
+    /// [completes](super::Transmit::completes) them any more.
     pub fn abort_tasks(&mut self, scope: AbortScope) -> Vec<TaskId> {
         let doomed: Vec<TaskId> = self
             .tasks

@@ -209,6 +209,11 @@ impl Connection {
         let Ok(request) = TaskManagementRequest::parse(bhs) else {
             return self.reject(bhs, RejectReason::InvalidPduField);
         };
+        // Before anything is aborted, since the caller would never hear of it.
+        if self.functions.0.len() >= MAX_FUNCTIONS || self.functions.0.contains(&request.itt) {
+            self.answer_function(request.itt, FunctionResponse::Rejected);
+            return Ok(discard(bhs));
+        }
         let aborted = match request.function {
             Function::AbortTask => match self.abort_one(&request) {
                 Some(aborted) => aborted,
@@ -226,10 +231,6 @@ impl Connection {
             }
             Function::TargetWarmReset | Function::TargetColdReset => self.abort_tasks(AbortScope::All),
         };
-        if self.functions.0.len() >= MAX_FUNCTIONS || self.functions.0.contains(&request.itt) {
-            self.answer_function(request.itt, FunctionResponse::Rejected);
-            return Ok(discard(bhs));
-        }
         self.functions.0.push(request.itt);
         self.events.push_back(Event::TaskManagement(TaskManagement {
             itt: request.itt,

@@ -82,7 +82,7 @@ pub enum Event {
     TransferFailed(TaskId),
     /// The initiator has logged out; all tasks are dead, the connection closes after the response.
     LoggedOut {
-        /// The tasks that were alive.
+        /// The tasks that were there, as in [`TaskManagement::aborted`].
         aborted: Vec<TaskId>,
     },
 }
@@ -96,7 +96,8 @@ pub struct TaskManagement {
     pub function: Function,
     /// Logical unit; means nothing for the resets of the whole target.
     pub lun: Lun,
-    /// Tasks of this session that it concerns; they are no longer alive.
+    /// Tasks of this session that it concerns. They are no longer alive and nothing [completes](Transmit::completes)
+    /// them any more: their buffers go when the device server is done with them.
     pub aborted: Vec<TaskId>,
 }
 

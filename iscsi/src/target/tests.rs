@@ -570,6 +570,22 @@ fn a_write_takes_immediate_then_unsolicited_then_solicited_data() {
 }
 
 #[test]
+fn a_write_that_needs_little_still_waits_for_all_that_was_promised() {
+    let mut host = Initiator::logged_in("InitialR2T=No FirstBurstLength=2048");
+    let command = ScsiCommand { is_final: false, ..host.command(Direction::Write, 4096) };
+    let task = host.start(&command, &[0; 512]);
+    assert_eq!(host.target.solicit(task, 512), Progress::More);
+    assert_eq!(host.target.payload_received(task, 512), Progress::More);
+    host.data_out(command.itt, Ttt::RESERVED, (0, 512, 512), false);
+    assert_eq!(host.target.payload_received(task, 512), Progress::More);
+    host.data_out(command.itt, Ttt::RESERVED, (1, 1024, 0), true);
+    assert_eq!(host.target.payload_received(task, 0), Progress::Complete { received: 1024 });
+    assert!(host.transmit().is_none(), "nothing is asked for beyond what is needed");
+    host.target.send_status(task, 0, &[], 512);
+    assert_eq!(host.status().0.residual, Residual::Underflow(3584));
+}
+
+#[test]
 fn data_out_of_order_ends_the_command_and_what_follows_is_dropped() {
     for (sn, offset, last, qualifier) in [
         (27, 0, true, (0x47, 0x05)),
@@ -731,6 +747,20 @@ fn a_reset_concerns_the_tasks_of_its_logical_unit() {
     host.function(Function::TaskReassign, Itt::RESERVED, CmdSn(0));
     let response = TaskManagementResponse::parse(&Bhs(host.transmit().unwrap().bhs)).unwrap();
     assert_eq!(response.response, FunctionResponse::NotSupported);
+}
+
+#[test]
+fn a_function_too_many_is_refused_before_it_aborts_anything() {
+    let mut host = Initiator::logged_in("");
+    for _ in 0..MAX_FUNCTIONS {
+        host.function(Function::LogicalUnitReset, Itt::RESERVED, CmdSn(0));
+        assert!(matches!(host.target.poll_event(), Some(Event::TaskManagement(_))));
+    }
+    let task = host.read(512);
+    host.function(Function::LogicalUnitReset, Itt::RESERVED, CmdSn(0));
+    let response = TaskManagementResponse::parse(&Bhs(host.transmit().unwrap().bhs)).unwrap();
+    assert_eq!(response.response, FunctionResponse::Rejected);
+    assert!(host.target.is_alive(task) && host.target.poll_event().is_none());
 }
 
 #[test]
