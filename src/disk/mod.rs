@@ -2,9 +2,14 @@
 //!
 //! A leaf: it knows volumes by number only.
 
+pub mod cache;
 pub mod device;
+mod error;
 pub mod io;
 pub mod raid;
 pub mod slot;
+pub mod space;
 pub mod superblock;
 pub mod unit;
+
+pub use error::VolumeError;
