@@ -3,13 +3,12 @@
 
 mod common;
 
-use common::{Bench, Disk, Random, index, number, recover};
+use common::{Bench, Disk, Random, index, number, recover, unmap};
 use holdfast_journal::format::record::MAX_RECORD_BYTES;
 use holdfast_journal::format::{BLOCK_BYTES, FormatParams};
 use holdfast_journal::recovery::{HEAD_BYTES, Recovery, RecoveryError};
 use holdfast_journal::{
-    AppendError, ArrayNumber, Content, Draft, Extent, Full, Generation, GroupNumber, Incarnation, Journal,
-    Kind, Update, UpdateNumber, VolumeNumber,
+    AppendError, ArrayNumber, Content, Full, Generation, GroupNumber, Incarnation, Journal, UpdateNumber,
 };
 
 /// Some group commits, a lap and a restart behind them, all claimed by an idle commit.
@@ -188,24 +187,6 @@ fn the_scan_asks_for_whole_blocks_inside_the_volume_and_comes_to_an_end() {
         assert!(requests < 100);
     }
     assert!(matches!(recovery.finish(), Err(RecoveryError::Corruption { .. })));
-}
-
-fn unmap(value: UpdateNumber) -> Draft {
-    let extent = |start| Extent {
-        volume: VolumeNumber(1),
-        start_bytes: start,
-        length_bytes: 1,
-        content: Content::Zero,
-    };
-    Draft::new(Update {
-        number: value,
-        generation: Generation::default(),
-        kind: Kind::HostWrite,
-        time_ns: 0,
-        extents: (0..256).map(extent).collect(),
-        data_bytes: 0,
-        data_crc32c: 0,
-    })
 }
 
 #[test]

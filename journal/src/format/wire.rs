@@ -41,7 +41,8 @@ pub fn encode_wire(update: &Update) -> Result<Vec<u8>, FormatError> {
     update.check()?;
     let length = wire_length(update.extents.len());
     let body = Body::of_update(update);
-    let mut out = Writer::with_capacity(length);
+    let mut bytes = Vec::new();
+    let mut out = Writer::new(&mut bytes, length);
     out.put(&WIRE_MAGIC).u32(u32::try_from(length).map_err(|_| FormatError::Length)?);
     out.u8(body.code).u8(body.flags);
     out.u16(u16::try_from(update.extents.len()).map_err(|_| FormatError::Length)?);
@@ -50,7 +51,8 @@ pub fn encode_wire(update: &Update) -> Result<Vec<u8>, FormatError> {
     out.u64(body.time_ns).u64(body.as_of.get()).u32(body.pair_volume.0).u32(body.data_crc32c);
     put_extents(&mut out, &update.extents)?;
     out.u32(0);
-    Ok(out.seal())
+    out.seal();
+    Ok(bytes)
 }
 
 /// The update at the start of `bytes` and the length of its record. [`FormatError::TooShort`] asks for more bytes; a
