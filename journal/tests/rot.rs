@@ -292,7 +292,7 @@ fn the_callers_own_bytes_and_the_settled_number_come_back() {
     let journal = recover(&bench.disk).unwrap().into_journal();
     assert_eq!(journal.extra(), b"readers");
     assert_eq!(journal.settled(), number(1), "only what is durable can be settled");
-    assert!(bench.journal.set_extra(&[0; 2049]).is_err());
+    assert!(bench.journal.set_extra(&[0; 3901]).is_err());
 }
 
 #[test]

@@ -714,7 +714,7 @@ impl Receiver for Half {
 
     fn handle_bad_payload(&mut self) -> Result<(), End> {
         match std::mem::replace(&mut self.current, Current::Nothing) {
-            Current::Payload(task, _) => self.connection.payload_digest_error(task),
+            Current::Payload(task, _) => self.connection.payload_digest_error(task)?,
             Current::Nothing | Current::Collect => self.connection.data_digest_error()?,
         }
         self.events();

@@ -12,4 +12,6 @@ pub mod space;
 pub mod superblock;
 pub mod unit;
 
+pub use cache::{DiskAdapter, Gate, Pieces, Prepared, RawVolume};
 pub use error::VolumeError;
+pub use space::map::{VolumeId, VolumeKind};

@@ -30,7 +30,7 @@ use crate::ring::Ring;
 use alloc::vec::Vec;
 
 /// Bytes of the caller's own in a checkpoint; more are refused.
-pub const MAX_EXTRA_BYTES: usize = 2048;
+pub const MAX_EXTRA_BYTES: usize = 3900;
 /// The smallest area: a tail, the longest record and a marker always fit beside each other.
 pub const MIN_AREA_BLOCKS: u64 = 16;
 /// Write data for each byte of update information unless the operator chooses: a 4 KiB write needs a record of 144

@@ -24,7 +24,7 @@
 //! 100  4  P-VOL of the initial copy
 //! 104  8  as of: the number S of received initial-copy data
 //! 112 24n extents: volume 4, content 2 (0 data, 1 zero, 2 pattern), pattern bytes 2, start 8, length 8
-//!      4  reserved
+//!      4  initial copy: the reading array whose pair is copied, else 0
 //!      4  CRC32C of all bytes before
 //! ```
 //!
@@ -143,7 +143,7 @@ impl Record<'_> {
         out.u64(self.stamp.flushed.get()).u32(self.previous_hash).u32(body.data_crc32c);
         out.u64(self.data_offset).u32(body.data_bytes).u32(body.pair_volume.0).u64(body.as_of.get());
         put_extents(&mut out, extents)?;
-        out.u32(0);
+        out.u32(body.reader.0);
         Ok(out.seal())
     }
 
@@ -196,8 +196,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Record<'static>, usize), FormatErr
     let pair_volume = VolumeNumber(input.u32()?);
     let as_of = UpdateNumber::new(input.u64()?);
     let extents = take_extents(&mut input, extent_count)?;
-    input.reserved(4)?;
-    let body = Body { code, flags, time_ns, data_crc32c, data_bytes, pair_volume, as_of };
+    let reader = ArrayNumber(input.u32()?);
+    let body = Body { code, flags, time_ns, data_crc32c, data_bytes, pair_volume, reader, as_of };
     let entry = body.entry(number, generation, extents)?;
     let stamp = BatchStamp { record_count, session, incarnation, info_offset, flushed };
     if index >= record_count
@@ -317,6 +317,7 @@ pub(super) struct Body {
     pub(super) data_crc32c: u32,
     pub(super) data_bytes: u32,
     pub(super) pair_volume: VolumeNumber,
+    pub(super) reader: ArrayNumber,
     pub(super) as_of: UpdateNumber,
 }
 
@@ -331,6 +332,7 @@ impl Body {
                 data_crc32c: 0,
                 data_bytes: 0,
                 pair_volume: VolumeNumber(0),
+                reader: ArrayNumber(0),
                 as_of: UpdateNumber::NONE,
             },
         }
@@ -354,6 +356,7 @@ impl Body {
             data_crc32c: update.data_crc32c,
             data_bytes: update.data_bytes,
             pair_volume: copy.map_or(VolumeNumber(0), |copy| copy.volume),
+            reader: copy.map_or(ArrayNumber(0), |copy| copy.reader),
             as_of: update.as_of().unwrap_or(UpdateNumber::NONE),
         }
     }
@@ -382,6 +385,7 @@ impl Body {
             1 => Kind::HostWrite,
             2 => Kind::InitialCopy(InitialCopy {
                 volume: self.pair_volume,
+                reader: self.reader,
                 last_of_pair: self.flags & FLAG_LAST_OF_PAIR != 0,
                 form: if received { CopyForm::Received { as_of: self.as_of } } else { CopyForm::RangeOnly },
             }),
@@ -392,8 +396,8 @@ impl Body {
         };
         let is_copy = matches!(kind, Kind::InitialCopy(_));
         let known_flags = if is_copy { FLAG_LAST_OF_PAIR | FLAG_RECEIVED } else { 0 };
-        let unused_set =
-            (!is_copy && self.pair_volume.0 != 0) || (!received && self.as_of != UpdateNumber::NONE);
+        let unused_set = (!is_copy && (self.pair_volume.0 != 0 || self.reader.0 != 0))
+            || (!received && self.as_of != UpdateNumber::NONE);
         if self.flags & !known_flags != 0 || unused_set {
             return Err(FormatError::Reserved);
         }
@@ -509,7 +513,12 @@ pub(crate) mod tests {
                     0 => Kind::Heartbeat,
                     1 => Kind::Void,
                     2 => Kind::Bookmark,
-                    3 => Kind::InitialCopy(InitialCopy { volume: VolumeNumber(volume), last_of_pair, form }),
+                    3 => Kind::InitialCopy(InitialCopy {
+                        volume: VolumeNumber(volume),
+                        reader: ArrayNumber(2),
+                        last_of_pair,
+                        form,
+                    }),
                     _ => Kind::HostWrite,
                 };
                 let carries = matches!(kind, Kind::HostWrite | Kind::InitialCopy(_));
@@ -544,6 +553,7 @@ pub(crate) mod tests {
             generation: Generation { counter: 5, array: ArrayNumber(6), first: UpdateNumber::new(0x40) },
             kind: Kind::InitialCopy(InitialCopy {
                 volume: VolumeNumber(9),
+                reader: ArrayNumber(8),
                 last_of_pair: true,
                 form: CopyForm::Received { as_of: UpdateNumber::new(0x3F) },
             }),
@@ -596,7 +606,7 @@ pub(crate) mod tests {
             (140, 2, 1),
             (164, 2, 2),
             (166, 2, 512),
-            (184, 4, 0),
+            (184, 4, 8),
         ];
         for (at, width, value) in fields {
             assert_eq!(number(at, width), value, "at {at}");

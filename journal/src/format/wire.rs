@@ -14,14 +14,14 @@
 //!  56  4  P-VOL of the initial copy
 //!  60  4  CRC32C of the write data
 //!  64 24n extents
-//!      4  reserved
+//!      4  initial copy: the reading array whose pair is copied, else 0
 //!      4  CRC32C of all bytes before
 //! ```
 
 use super::FormatError;
 use super::bytes::{Reader, Writer, unseal};
 use super::record::{Body, EXTENT_BYTES, put_extents, put_generation, take_extents, take_generation};
-use crate::number::{UpdateNumber, VolumeNumber};
+use crate::number::{ArrayNumber, UpdateNumber, VolumeNumber};
 use crate::update::{MAX_EXTENTS, Update};
 use alloc::vec::Vec;
 
@@ -50,7 +50,7 @@ pub fn encode_wire(update: &Update) -> Result<Vec<u8>, FormatError> {
     put_generation(&mut out, update.generation);
     out.u64(body.time_ns).u64(body.as_of.get()).u32(body.pair_volume.0).u32(body.data_crc32c);
     put_extents(&mut out, &update.extents)?;
-    out.u32(0);
+    out.u32(body.reader.0);
     out.seal();
     Ok(bytes)
 }
@@ -83,8 +83,8 @@ pub fn decode_wire(bytes: &[u8]) -> Result<(Update, usize), FormatError> {
     let pair_volume = VolumeNumber(input.u32()?);
     let data_crc32c = input.u32()?;
     let extents = take_extents(&mut input, extent_count)?;
-    input.reserved(4)?;
-    let body = Body { code, flags, time_ns, data_crc32c, data_bytes, pair_volume, as_of };
+    let reader = ArrayNumber(input.u32()?);
+    let body = Body { code, flags, time_ns, data_crc32c, data_bytes, pair_volume, reader, as_of };
     Ok((body.update(number, generation, extents)?, length))
 }
 

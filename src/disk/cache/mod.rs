@@ -19,6 +19,7 @@ mod page;
 mod pieces;
 mod raw;
 mod read;
+mod ready;
 mod usage;
 mod volume;
 mod write;

@@ -26,6 +26,10 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    pub(super) fn of_whole_pages(inner: Arc<Inner>, volume: Arc<Volume>, span: Span) -> Self {
+        Self { inner, volume, span, pinned: Vec::new(), copies: Vec::new() }
+    }
+
     /// First byte.
     #[must_use]
     pub fn offset_bytes(&self) -> u64 {
@@ -267,7 +271,7 @@ impl Inner {
         }
     }
 
-    fn check_trouble(&self, volume: &Volume) -> Result<(), VolumeError> {
+    pub(super) fn check_trouble(&self, volume: &Volume) -> Result<(), VolumeError> {
         match volume.trouble() {
             Some(trouble) if self.totals.dirty.load(Ordering::Acquire) >= self.trouble_limit() => {
                 Err(trouble)
@@ -281,7 +285,7 @@ impl Inner {
         self.dirty_limit(self.settings.dirty_low_percent)
     }
 
-    fn check_space(&self, volume: &Volume, span: Span) -> Result<(), VolumeError> {
+    pub(super) fn check_space(&self, volume: &Volume, span: Span) -> Result<(), VolumeError> {
         if volume.spec.kind != VolumeKind::Thin {
             return Ok(());
         }
@@ -388,5 +392,5 @@ fn merge(
 const ZERO_WALK_BYTES: u64 = 64 << 20;
 /// Dirty pages for each slot of the pool at most: pages that share a slot (WRITE SAME) cost only their entry. More
 /// writes wait.
-const DIRTY_PER_SLOT_MAX: usize = 4;
+pub(super) const DIRTY_PER_SLOT_MAX: usize = 4;
 const _: () = assert!(SLOT_BYTES == 4096);
