@@ -5,7 +5,6 @@
 //! then moved to its place. A connection that ends also ends the command that it waits for.
 
 use super::command::{Exit, Request, Response, Shell};
-use crate::config::Limits;
 use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -48,10 +47,11 @@ impl ManagementSocket {
         Ok(Self { listener, path: path.to_owned() })
     }
 
-    /// Answers clients until the future is dropped, which ends all of them.
-    pub async fn serve(&self, shell: Shell, limits: &Limits) {
+    /// Answers at most `clients_max` clients at a time until the future is dropped, which ends all of them. Further
+    /// clients are closed at once.
+    pub async fn serve(&self, shell: Shell, clients_max: u32) {
         let shell = Arc::new(shell);
-        let places = Arc::new(Semaphore::new(usize::try_from(limits.shell_clients).unwrap_or(usize::MAX)));
+        let places = Arc::new(Semaphore::new(usize::try_from(clients_max).unwrap_or(usize::MAX)));
         let mut clients = JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -176,10 +176,9 @@ mod tests {
         let path = directory.path().join("holdfast.sock");
         let socket = ManagementSocket::bind(&path).unwrap();
         let shell = Shell::new(Arc::new(Fixed), Arc::new(SystemClock::new()));
-        let limits = Limits { shell_clients: clients, ..Limits::default() };
         let test = tokio::task::spawn_blocking(move || test(path));
         tokio::select! {
-            () = socket.serve(shell, &limits) => unreachable!(),
+            () = socket.serve(shell, clients) => unreachable!(),
             result = test => result.unwrap(),
         }
     }
