@@ -137,3 +137,10 @@ impl Drop for Undo<'_> {
         }
     }
 }
+
+#[cfg(test)]
+impl DiskAdapter {
+    pub(crate) fn space_for_tests(&self) -> Arc<Space> {
+        self.space(ParityGroupId(1)).expect("tests use parity group 1")
+    }
+}

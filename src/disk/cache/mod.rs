@@ -25,7 +25,7 @@ mod volume;
 mod write;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use gate::Gate;
 pub use pieces::{Piece, Pieces};

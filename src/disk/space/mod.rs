@@ -15,6 +15,9 @@ pub mod map;
 mod record;
 mod unit;
 
+#[cfg(test)]
+mod tests;
+
 use super::VolumeError;
 use super::raid::Run;
 use super::raid::group::ParityGroup;

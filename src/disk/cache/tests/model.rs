@@ -56,7 +56,7 @@ impl World<'_> {
         let volume = self.oracles.borrow()[v].volume;
         let Ok((prepared, mut slots)) = self.array.ready(volume, sector, count).await else { return };
         if self.random.below(3) == 0 {
-            self.array.clock.sleep(Duration::from_micros(self.random.below(900))).await;
+            self.array.clock.sleep(Duration::from_millis(self.random.below(3))).await;
         }
         let (version, gate) = (self.version(), self.number(v));
         if self.random.below(6) == 0 {
@@ -124,7 +124,11 @@ impl World<'_> {
                 13..22 => self.read().await,
                 _ => self.destage().await,
             }
-            self.array.clock.sleep(Duration::from_micros(self.random.below(50))).await;
+            if self.random.below(4) == 0 {
+                self.array.clock.sleep(Duration::from_millis(1)).await;
+            } else {
+                tokio::task::yield_now().await;
+            }
         }
     }
 
@@ -132,10 +136,18 @@ impl World<'_> {
     async fn journal(&self) {
         loop {
             let upto = self.next_number.get();
-            self.array.clock.sleep(Duration::from_micros(self.random.below(1500))).await;
+            self.array.clock.sleep(Duration::from_millis(1 + self.random.below(4))).await;
             self.bed.gate.advance(upto);
         }
     }
+}
+
+async fn settle(oracles: &RefCell<Vec<Oracle>>, array: &Array) {
+    let mut settled = oracles.take();
+    for oracle in &mut settled {
+        oracle.settle(array).await;
+    }
+    oracles.replace(settled);
 }
 
 fn run_seed(seed: u64, level: Level, units: usize, pool_pages: usize, group_mib: u64) {
@@ -153,9 +165,7 @@ fn run_seed(seed: u64, level: Level, units: usize, pool_pages: usize, group_mib:
                     oracles.borrow_mut().push(Oracle::new(volume, VOLUME_BYTES));
                 }
             }
-            for oracle in oracles.borrow_mut().iter_mut() {
-                oracle.settle(&array).await;
-            }
+            settle(&oracles, &array).await;
             array.adapter.set_gate(VolumeId(1), Some(bed.gate.clone())).unwrap();
             let world = World {
                 array: array.clone(),
@@ -165,7 +175,7 @@ fn run_seed(seed: u64, level: Level, units: usize, pool_pages: usize, group_mib:
                 next_version: &next_version,
                 next_number: &next_number,
             };
-            let limit = array.clock.sleep(Duration::from_micros(1000 + random.below(60_000)));
+            let limit = array.clock.sleep(Duration::from_millis(1 + random.below(400)));
             tokio::select! {
                 biased;
                 _ = join_all((0..5).map(|_| world.host())) => {}
@@ -178,9 +188,7 @@ fn run_seed(seed: u64, level: Level, units: usize, pool_pages: usize, group_mib:
     }
     life(async {
         let array = bed.open().await.unwrap();
-        for oracle in oracles.borrow_mut().iter_mut() {
-            oracle.settle(&array).await;
-        }
+        settle(&oracles, &array).await;
     });
 }
 

@@ -14,10 +14,10 @@ use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotMut, SlotPool};
 use crate::disk::space::MapStart;
 use crate::disk::space::map::VolumeKind;
 
-pub(super) const MIB: u64 = 1 << 20;
-pub(super) const PAGE: u64 = SLOT_BYTES as u64;
-pub(super) const SECTOR: usize = 512;
-pub(super) const GROUP: ParityGroupId = ParityGroupId(1);
+pub(crate) const MIB: u64 = 1 << 20;
+pub(crate) const PAGE: u64 = SLOT_BYTES as u64;
+pub(crate) const SECTOR: usize = 512;
+pub(crate) const GROUP: ParityGroupId = ParityGroupId(1);
 const OWNER: Owner = Owner { array: ArrayIdentity(0xa), number: 1 };
 const IDENTITY: GroupIdentity = GroupIdentity(0x61);
 const MAGIC: u64 = 0x5345_4354_4f52_2121;
@@ -25,7 +25,7 @@ const MAGIC: u64 = 0x5345_4354_4f52_2121;
 const ANYWHERE: u64 = u64::MAX;
 
 /// One life of a runtime with virtual time; what it spawned ends with it.
-pub(super) fn life<T>(work: impl Future<Output = T>) -> T {
+pub(crate) fn life<T>(work: impl Future<Output = T>) -> T {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(work)
@@ -33,13 +33,13 @@ pub(super) fn life<T>(work: impl Future<Output = T>) -> T {
 
 /// A device that fails the test when a sector arrives before its gate is open.
 #[derive(Debug, Clone)]
-pub(super) struct GateWatch {
-    pub(super) disk: SimDisk,
-    pub(super) gate: Arc<Gate>,
+pub(crate) struct GateWatch {
+    pub(crate) disk: SimDisk,
+    pub(crate) gate: Arc<Gate>,
     /// Writes wait here when somebody holds it.
-    pub(super) hold: Arc<tokio::sync::RwLock<()>>,
+    pub(crate) hold: Arc<tokio::sync::RwLock<()>>,
     /// The same for reads.
-    pub(super) hold_reads: Arc<tokio::sync::RwLock<()>>,
+    pub(crate) hold_reads: Arc<tokio::sync::RwLock<()>>,
 }
 
 impl BlockDevice for GateWatch {
@@ -83,15 +83,15 @@ impl BlockDevice for GateWatch {
 
 /// What a sector says about itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Stamp {
-    pub(super) volume: u64,
-    pub(super) sector: u64,
-    pub(super) version: u64,
-    pub(super) gate: u64,
+pub(crate) struct Stamp {
+    pub(crate) volume: u64,
+    pub(crate) sector: u64,
+    pub(crate) version: u64,
+    pub(crate) gate: u64,
 }
 
 impl Stamp {
-    pub(super) fn write(&self, bytes: &mut [u8]) {
+    pub(crate) fn write(&self, bytes: &mut [u8]) {
         for (i, word) in bytes.chunks_exact_mut(8).enumerate() {
             let value = match i % 5 {
                 0 => MAGIC,
@@ -104,7 +104,7 @@ impl Stamp {
         }
     }
 
-    pub(super) fn of(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
         let word = |i: usize| u64::from_le_bytes(bytes[i * 8..i * 8 + 8].try_into().unwrap());
         let stamp = Self { volume: word(1), sector: word(2), version: word(3), gate: word(4) };
         let mut whole = [0; SECTOR];
@@ -114,15 +114,15 @@ impl Stamp {
 }
 
 /// The units, and everything that survives a life.
-pub(super) struct Bed {
-    pub(super) watches: Vec<GateWatch>,
-    pub(super) gate: Arc<Gate>,
-    pub(super) pool_bytes: usize,
+pub(crate) struct Bed {
+    pub(crate) watches: Vec<GateWatch>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) pool_bytes: usize,
     level: Level,
 }
 
 impl Bed {
-    pub(super) fn new(seed: u64, units: usize, level: Level, unit_bytes: u64, pool_bytes: usize) -> Self {
+    pub(crate) fn new(seed: u64, units: usize, level: Level, unit_bytes: u64, pool_bytes: usize) -> Self {
         life(async {
             let clock = Arc::new(SimClock::new(0));
             let latency =
@@ -155,11 +155,11 @@ impl Bed {
         self.watches.iter().map(named).collect()
     }
 
-    pub(super) async fn open(&self) -> Result<Array, VolumeError> {
+    pub(crate) async fn open(&self) -> Result<Array, VolumeError> {
         self.open_with(settings()).await
     }
 
-    pub(super) async fn open_with(&self, settings: CacheSettings) -> Result<Array, VolumeError> {
+    pub(crate) async fn open_with(&self, settings: CacheSettings) -> Result<Array, VolumeError> {
         let clock = Arc::new(SimClock::new(0));
         let pool = SlotPool::new(self.pool_bytes);
         let adapter = DiskAdapter::new(pool.clone(), clock.clone(), settings);
@@ -168,14 +168,14 @@ impl Bed {
         Ok(Array { adapter, pool, clock })
     }
 
-    pub(super) fn crash(&self, entropy: &SeededEntropy) {
+    pub(crate) fn crash(&self, entropy: &SeededEntropy) {
         for watch in &self.watches {
             watch.disk.crash(entropy);
         }
     }
 }
 
-pub(super) fn settings() -> CacheSettings {
+pub(crate) fn settings() -> CacheSettings {
     CacheSettings {
         age_max: Duration::from_millis(20),
         retry_pause: Duration::from_millis(3),
@@ -187,21 +187,21 @@ pub(super) fn settings() -> CacheSettings {
 
 /// One life of the array.
 #[derive(Clone)]
-pub(super) struct Array {
-    pub(super) adapter: DiskAdapter,
-    pub(super) pool: SlotPool,
-    pub(super) clock: Arc<SimClock>,
+pub(crate) struct Array {
+    pub(crate) adapter: DiskAdapter,
+    pub(crate) pool: SlotPool,
+    pub(crate) clock: Arc<SimClock>,
 }
 
 impl Array {
-    pub(super) async fn create(&self, id: u32, size_bytes: u64, kind: VolumeKind) -> VolumeId {
+    pub(crate) async fn create(&self, id: u32, size_bytes: u64, kind: VolumeKind) -> VolumeId {
         let spec = VolumeSpec { id: VolumeId(id), parity_group: GROUP, size_bytes, kind };
         self.adapter.create_volume(spec).await.unwrap();
         VolumeId(id)
     }
 
     /// Writes sectors stamped with `version`.
-    pub(super) async fn write(
+    pub(crate) async fn write(
         &self,
         volume: VolumeId,
         sector: u64,
@@ -214,7 +214,7 @@ impl Array {
         Ok(())
     }
 
-    pub(super) async fn ready(
+    pub(crate) async fn ready(
         &self,
         volume: VolumeId,
         sector: u64,
@@ -227,7 +227,7 @@ impl Array {
     }
 
     /// The stamps of sectors; `None` for zeros.
-    pub(super) async fn stamps(
+    pub(crate) async fn stamps(
         &self,
         volume: VolumeId,
         sector: u64,
@@ -243,7 +243,7 @@ impl Array {
     }
 }
 
-pub(super) fn stamps_of(bytes: &[u8]) -> Vec<Option<Stamp>> {
+pub(crate) fn stamps_of(bytes: &[u8]) -> Vec<Option<Stamp>> {
     let stamp = |sector: &[u8]| {
         let stamp = Stamp::of(sector);
         assert!(stamp.is_some() || sector.iter().all(|byte| *byte == 0), "a sector that nobody wrote");
@@ -252,7 +252,7 @@ pub(super) fn stamps_of(bytes: &[u8]) -> Vec<Option<Stamp>> {
     bytes.chunks_exact(SECTOR).map(stamp).collect()
 }
 
-pub(super) fn fill(
+pub(crate) fn fill(
     slots: Vec<SlotMut>,
     volume: VolumeId,
     sector: u64,
@@ -273,7 +273,7 @@ pub(super) fn fill(
     stamped.collect()
 }
 
-pub(super) fn fill_pattern(mut slot: SlotMut, volume: VolumeId, version: u64, gate: u64) -> Slot {
+pub(crate) fn fill_pattern(mut slot: SlotMut, volume: VolumeId, version: u64, gate: u64) -> Slot {
     for bytes in slot.chunks_exact_mut(SECTOR) {
         Stamp { volume: u64::from(volume.0), sector: ANYWHERE, version, gate }.write(bytes);
     }
@@ -282,31 +282,31 @@ pub(super) fn fill_pattern(mut slot: SlotMut, volume: VolumeId, version: u64, ga
 
 /// For every sector of a volume the versions it had, zero for zeros; and which is the oldest that it may have after a
 /// crash.
-pub(super) struct Oracle {
-    pub(super) volume: VolumeId,
-    pub(super) history: Vec<Vec<u64>>,
-    pub(super) durable: Vec<usize>,
+pub(crate) struct Oracle {
+    pub(crate) volume: VolumeId,
+    pub(crate) history: Vec<Vec<u64>>,
+    pub(crate) durable: Vec<usize>,
 }
 
 impl Oracle {
-    pub(super) fn new(volume: VolumeId, size_bytes: u64) -> Self {
+    pub(crate) fn new(volume: VolumeId, size_bytes: u64) -> Self {
         let sectors = usize::try_from(size_bytes).unwrap() / SECTOR;
         Self { volume, history: vec![vec![0]; sectors], durable: vec![0; sectors] }
     }
 
-    pub(super) fn apply(&mut self, sector: u64, count: u64, version: u64) {
+    pub(crate) fn apply(&mut self, sector: u64, count: u64, version: u64) {
         for sector in sector..sector + count {
             self.history[usize::try_from(sector).unwrap()].push(version);
         }
     }
 
     /// How many versions each sector has had.
-    pub(super) fn marks(&self, sector: u64, count: u64) -> Vec<usize> {
+    pub(crate) fn marks(&self, sector: u64, count: u64) -> Vec<usize> {
         let sectors = sector..sector + count;
         sectors.map(|sector| self.history[usize::try_from(sector).unwrap()].len() - 1).collect()
     }
 
-    pub(super) fn made_durable(&mut self, sector: u64, marks: &[usize]) {
+    pub(crate) fn made_durable(&mut self, sector: u64, marks: &[usize]) {
         for (i, mark) in marks.iter().enumerate() {
             let durable = &mut self.durable[usize::try_from(sector).unwrap() + i];
             *durable = (*durable).max(*mark);
@@ -314,7 +314,7 @@ impl Oracle {
     }
 
     /// The sector holds its version `from` or a later one.
-    pub(super) fn check(&self, sector: u64, from: usize, stamp: Option<Stamp>) {
+    pub(crate) fn check(&self, sector: u64, from: usize, stamp: Option<Stamp>) {
         let history = &self.history[usize::try_from(sector).unwrap()];
         let version = stamp.map_or(0, |stamp| {
             assert_eq!(stamp.volume, u64::from(self.volume.0), "{stamp:?} belongs to another volume");
@@ -330,7 +330,7 @@ impl Oracle {
     }
 
     /// After a crash: every sector is what was durable or later; that is what it is from now on.
-    pub(super) async fn settle(&mut self, array: &Array) {
+    pub(crate) async fn settle(&mut self, array: &Array) {
         let sectors = self.history.len() as u64;
         for first in (0..sectors).step_by(64) {
             let count = 64.min(sectors - first);
