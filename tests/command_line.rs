@@ -1,5 +1,7 @@
 //! The binary as scripts meet it: output, exit codes, the way to a running array.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use holdfast::clock::{BoxFuture, SystemClock};
 use holdfast::shell::command::Shell;
 use holdfast::shell::socket::ManagementSocket;

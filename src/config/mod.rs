@@ -5,6 +5,7 @@
 //! of a part that this build does not have: nothing is silently ignored.
 
 mod check;
+mod designate;
 mod mistake;
 mod provision;
 mod provision_read;
@@ -16,6 +17,7 @@ pub use crate::volume::kind::{
     CacheMode, CopyMode, InitiatorRule, PortalAddress, RaidLevel, Release, Schedule, SvolAccess, SvolSpec,
 };
 pub use crate::volume::secret::{SECRET_MAX_BYTES, SECRET_MIN_BYTES, Secret};
+pub use designate::missing_designations;
 pub use mistake::Mistake;
 pub use provision::{
     Chap, ChapUser, GroupSpec, JournalSpec, LinkSpec, LunSpec, MutualChap, PairSpec, ParityGroupSpec,

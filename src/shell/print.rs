@@ -258,8 +258,8 @@ mod tests {
         assert_eq!(escape(evil), "a\\u{1b}[2Jb\\u{7f}\\u{9b}31m\\u{202e}x\\u{a}y");
         let row = LinkView { name: evil.into(), reason: Some(evil.into()), ..LinkView::default() };
         for text in [
-            list(&[row.clone()], true, 0),
-            list(&[row.clone()], false, 80),
+            list(std::slice::from_ref(&row), true, 0),
+            list(std::slice::from_ref(&row), false, 80),
             object(&row, true, 0),
             object(&row, false, 80),
         ] {

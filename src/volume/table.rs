@@ -3,16 +3,18 @@
 //! Rows are shared: a copy of all tables costs a pointer for each row, so that a change works on a copy of its own,
 //! readers keep the picture they began with, and the store sees by comparing pointers which rows have changed.
 
-use super::group::GroupRecord;
+use super::designation::Refusal;
+use super::group::{GroupEvent, GroupRecord, GroupState};
+use super::kind::SvolAccess;
 use super::name::{
     ArrayNumber, GroupName, GroupNumber, IscsiName, LinkName, PairName, PairNumber, ParityGroupName,
     ParityGroupNumber, VolumeName, VolumeNumber,
 };
-use super::pair::PairRecord;
+use super::pair::{PairEvent, PairRecord, PairState};
 use super::pointer::PointerRecord;
 use super::record::{
     ForwardRecord, LinkRecord, MetaRecord, ParityGroupRecord, ReaderRecord, ResultRecord, ScheduleRecord,
-    TargetRecord, VolumeRecord,
+    TargetRecord, VolumeRecord, VolumeState, VolumeUsage,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -199,11 +201,82 @@ impl Tables {
         self.readers.iter().filter(move |reader| reader.group == group)
     }
 
+    /// Lets something happen to a pair; an unused pair is taken out.
+    ///
+    /// # Errors
+    /// There is no such pair, or the event has no meaning in its state.
+    pub fn pair_event(
+        &mut self,
+        number: PairNumber,
+        event: PairEvent,
+        reason: Option<String>,
+    ) -> Result<PairState, Refusal> {
+        let pair = self.pairs.edit(&number).ok_or_else(|| Refusal::missing("pair", number))?;
+        let Some(state) = pair.state.after(event) else {
+            return Err(Refusal::conflict(format!("pair {} is {}", pair.name, pair.state)));
+        };
+        (pair.state, pair.reason) = (state, reason);
+        if state == PairState::Unused {
+            self.pairs.remove(&number);
+        }
+        Ok(state)
+    }
+
+    /// Lets something happen to a group; an unused group is taken out.
+    ///
+    /// # Errors
+    /// There is no such group, or the event has no meaning in its state.
+    pub fn group_event(
+        &mut self,
+        number: GroupNumber,
+        event: GroupEvent,
+        reason: Option<String>,
+    ) -> Result<GroupState, Refusal> {
+        let group = self.groups.edit(&number).ok_or_else(|| Refusal::missing("group", number))?;
+        let Some(state) = group.state.after(event) else {
+            return Err(Refusal::conflict(format!("group {} is {}", group.name, group.state)));
+        };
+        (group.state, group.reason) = (state, reason);
+        if state == GroupState::Unused {
+            self.groups.remove(&number);
+        }
+        Ok(state)
+    }
+
+    /// What hosts may do with a volume now (mission row A2). A volume that does not exist: nothing.
+    #[must_use]
+    pub fn host_access(&self, number: VolumeNumber) -> HostAccess {
+        let Some(volume) = self.volumes.get(&number) else { return HostAccess::None };
+        match (volume.usage, volume.state) {
+            (VolumeUsage::Journal(_), _)
+            | (VolumeUsage::Host, VolumeState::Abnormal | VolumeState::Unused) => HostAccess::None,
+            (VolumeUsage::Host, VolumeState::Normal | VolumeState::Main) => HostAccess::ReadWrite,
+            (VolumeUsage::Host, VolumeState::Auxiliary) => {
+                let group = self.pairs_of_volume(number).next().and_then(|pair| self.groups.get(&pair.group));
+                match group.map(|group| group.settings.svol_access) {
+                    Some(SvolAccess::Read) => HostAccess::ReadOnly,
+                    Some(SvolAccess::None) | None => HostAccess::None,
+                }
+            }
+        }
+    }
+
     /// Whether a volume is mapped to hosts.
     #[must_use]
     pub fn is_mapped(&self, volume: VolumeNumber) -> bool {
         self.targets.iter().any(|target| target.luns.iter().any(|lun| lun.volume == volume))
     }
+}
+
+/// What hosts may do with a volume.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HostAccess {
+    /// Read and write.
+    ReadWrite,
+    /// Read.
+    ReadOnly,
+    /// Nothing.
+    None,
 }
 
 /// Rows found by a number or by text.

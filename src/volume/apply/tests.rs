@@ -2,12 +2,13 @@
 
 use super::*;
 use crate::volume::designation::{NewLink, NewParityGroup, NewTarget, NewVolume};
-use crate::volume::group::{GroupSettings, GroupState};
+use crate::volume::group::{GroupEvent, GroupSettings, GroupState};
 use crate::volume::kind::{CacheMode, CopyMode, InitiatorRule, RaidLevel, Release, Schedule, SvolAccess};
 use crate::volume::name::{ArrayNumber, Lun, UpdateNumber};
-use crate::volume::pair::PairState;
+use crate::volume::pair::{PairEvent, PairState};
 use crate::volume::record::{Identity, MetaRecord, UnitRecord, VolumeState, VolumeUsage};
 use crate::volume::secret::Secret;
+use crate::volume::table::HostAccess;
 
 const SETTINGS: GroupSettings = GroupSettings {
     svol_access: SvolAccess::None,
@@ -292,6 +293,47 @@ fn what_excludes_each_other_is_refused_with_its_reason() {
     assert_eq!(waiting.refusal.as_deref(), Some("volume jnl is mapped to hosts"));
     let jnl = beta.tables.volume_named(&"jnl".parse().unwrap()).unwrap();
     assert_eq!(jnl.usage, VolumeUsage::Host);
+}
+
+#[test]
+fn hosts_may_do_with_a_volume_what_its_role_allows() {
+    for (svol_access, expected) in
+        [(SvolAccess::None, HostAccess::None), (SvolAccess::Read, HostAccess::ReadOnly)]
+    {
+        let (mut alpha, mut beta) = both();
+        let settings = GroupSettings { svol_access, ..SETTINGS };
+        alpha.say(Designation::CreateGroup { name: "g1".parse().unwrap(), settings }).unwrap();
+        for step in [journal("jnl", None), pair("p1", "data1", "beta:copy1")] {
+            alpha.say(step).unwrap();
+        }
+        deliver(&mut alpha, &mut beta, "beta");
+        let access = |array: &Array, name: &str| {
+            let volume = array.tables.volume_named(&name.parse().unwrap()).unwrap().number;
+            array.tables.host_access(volume)
+        };
+        assert_eq!(access(&alpha, "data1"), HostAccess::ReadWrite);
+        assert_eq!(access(&alpha, "data2"), HostAccess::ReadWrite);
+        assert_eq!(access(&alpha, "jnl"), HostAccess::None);
+        assert_eq!(access(&beta, "copy1"), expected);
+    }
+}
+
+#[test]
+fn states_change_through_their_table_and_unused_rows_go() {
+    let (mut alpha, _) = both();
+    for step in [group(), pair("p1", "data1", "beta:copy1")] {
+        alpha.say(step).unwrap();
+    }
+    let tables = &mut alpha.tables;
+    let pair = tables.pair_named(&"p1".parse().unwrap()).unwrap().number;
+    assert!(tables.pair_event(pair, PairEvent::CopyRestored, None).is_err());
+    assert_eq!(tables.pair_event(pair, PairEvent::Suspend, Some("full".into())), Ok(PairState::Suspended));
+    assert_eq!(tables.pairs.get(&pair).unwrap().reason.as_deref(), Some("full"));
+    assert_eq!(tables.pair_event(pair, PairEvent::Delete, None), Ok(PairState::Unused));
+    assert!(tables.pairs.is_empty());
+    let group = tables.group_named(&"g1".parse().unwrap()).unwrap().number;
+    assert_eq!(tables.group_event(group, GroupEvent::Suspend, None), Ok(GroupState::Suspended));
+    assert!(tables.group_event(group, GroupEvent::Create, None).is_err());
 }
 
 #[test]
