@@ -4,6 +4,7 @@
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::too_many_lines,
+    clippy::disallowed_methods,
     dead_code,
     unreachable_pub,
     missing_docs,
@@ -27,6 +28,7 @@ use holdfast_iscsi::chap;
 use holdfast_iscsi::discovery::Access;
 use holdfast_iscsi::initiator::{Credentials, DigestWish, Error, MutualCredentials};
 use holdfast_iscsi::pdu::Isid;
+use holdfast_iscsi::pdu::command::Residual;
 use holdfast_iscsi::pdu::login::LoginStatus;
 use holdfast_iscsi::target::{AbortScope, Settings};
 use ram::{BLOCK, Only, Ram, TARGET};
@@ -186,10 +188,29 @@ async fn a_long_cdb_travels_and_data_lands_in_pages() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn data_beyond_what_a_command_takes_is_not_written() {
+    let (rig, _) = simulated(Ram::new(BYTES)).await;
+    let unit = rig.unit(&SessionOptions::default()).await;
+    unit.write(0, vec![1; 4 * BLOCK], Durability::Cached).await.unwrap();
+    let mut cdb = [0; 10];
+    (cdb[0], cdb[8]) = (0x2a, 1);
+    let data = Data::Out(vec![2; 3 * BLOCK].into());
+    let reply = unit.session().command(Command { lun: lun(0), cdb: &cdb, data }, LIMIT).await.unwrap();
+    assert_eq!((reply.status, reply.residual), (0, Residual::Underflow(2 * BLOCK as u32)));
+    assert_eq!(unit.read(0, 4).await.unwrap(), [vec![2; BLOCK], vec![1; 3 * BLOCK]].concat());
+    // And a command that would take more than there is writes what there is.
+    cdb[8] = 4;
+    let data = Data::Out(vec![3; BLOCK].into());
+    let reply = unit.session().command(Command { lun: lun(0), cdb: &cdb, data }, LIMIT).await.unwrap();
+    assert_eq!((reply.status, reply.residual), (0, Residual::Overflow(3 * BLOCK as u32)));
+    assert_eq!(unit.read(0, 2).await.unwrap(), [vec![3; BLOCK], vec![1; BLOCK]].concat());
+}
+
+#[tokio::test(start_paused = true)]
 async fn both_sides_have_to_know_their_secrets() {
     let mut ram = Ram::new(BYTES);
     let identity = |name: &str, secret: &[u8]| chap::Identity {
-        name: name.to_owned().into(),
+        name: name.to_owned(),
         secret: chap::Secret::new(secret).unwrap(),
     };
     let (host, array) = (identity("host", b"secret of the host"), identity("array", b"secret of the array"));
