@@ -161,6 +161,7 @@ enum Task {
     Filling {
         id: TaskId,
         room: Room,
+        bytes: u32,
         then: Then,
     },
     /// It is with the storage.
@@ -460,7 +461,7 @@ impl Half {
     }
 
     fn fill(&mut self, id: TaskId, room: Room, bytes: u32, then: Then) {
-        self.set(id, Task::Filling { id, room, then });
+        self.set(id, Task::Filling { id, room, bytes, then });
         let progress = self.connection.solicit(id, bytes);
         self.progress(id, progress);
     }
@@ -473,8 +474,11 @@ impl Half {
             }
             Progress::Complete { received } => {
                 let Some(task) = self.task(id) else { return };
-                let Task::Filling { room, then, .. } = std::mem::replace(task, Task::None) else { return };
-                let bytes = to_usize(received).min(room.capacity());
+                let Task::Filling { room, bytes, then, .. } = std::mem::replace(task, Task::None) else {
+                    return;
+                };
+                // The initiator may have sent more than the command takes.
+                let bytes = to_usize(received.min(bytes)).min(room.capacity());
                 if let Some(open) = &self.session {
                     open.membership.counters().count(0, 0, u64::from(received));
                 }

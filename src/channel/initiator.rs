@@ -385,9 +385,9 @@ impl Driver {
         }
     }
 
-    /// Sends what there is to send, takes what has come, lets time act. Pending when all three have nothing left.
+    /// Sends what there is to send, takes what has come, lets time act. Ready when something has happened that the
+    /// caller should look at, pending when all three have nothing left.
     fn poll_pass(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
-        self.inbox.parse(&mut self.half)?;
         self.gather();
         let written = self.outbox.poll_write(cx, &mut *self.transport)?;
         // More may have become ready to go while the outbox was full.
@@ -395,7 +395,10 @@ impl Driver {
             cx.waker().wake_by_ref();
         }
         if let Poll::Ready(count) = self.inbox.poll_fill(cx, &mut *self.transport, &mut self.half)? {
-            return Poll::Ready(if count == 0 { Err(end_of_stream()) } else { Ok(()) });
+            if count == 0 {
+                return Poll::Ready(Err(end_of_stream()));
+            }
+            return Poll::Ready(self.inbox.parse(&mut self.half));
         }
         self.poll_time(cx)
     }
