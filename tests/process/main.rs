@@ -1,0 +1,13 @@
+//! The shipping binary as processes, with real sockets, real files and foreign tools. One file for each promise.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod foreign_clients;
+mod foreign_target;
+mod kill_auxiliary;
+mod kill_primary;
+mod qemu_image;
+mod rounds;
+mod stopped_auxiliary;
