@@ -13,18 +13,20 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-const TARGET: &str = "iqn.2026-11.io.holdfast:stand-in";
-const VOLUMES: u16 = 2;
-const VOLUME_BYTES: u64 = 16 << 20;
+pub(crate) const TARGET: &str = "iqn.2026-11.io.holdfast:stand-in";
+pub(crate) const VOLUMES: u16 = 2;
+pub(crate) const VOLUME_BYTES: u64 = 16 << 20;
 
-struct ForeignTarget {
+/// A running tgtd with its files.
+pub(crate) struct ForeignTarget {
     child: Child,
     portal: String,
     _directory: tempfile::TempDir,
 }
 
 impl ForeignTarget {
-    async fn start(control: u16) -> Self {
+    /// Starts it on a control number of its own, which also decides the port.
+    pub(crate) async fn start(control: u16) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let portal = format!("127.0.0.1:{}", 30_000 + control);
         let child = Command::new("tgtd")
@@ -58,6 +60,11 @@ impl ForeignTarget {
         expect_tool(&mut admin(control, "bind", "target", &["--tid", "1", "-I", "ALL"]));
         target
     }
+
+    /// What foreign initiators call its first volume.
+    pub(crate) fn url(&self) -> String {
+        format!("iscsi://{}/{TARGET}/1", self.portal)
+    }
 }
 
 impl Drop for ForeignTarget {
@@ -89,8 +96,7 @@ async fn the_checked_writer_and_a_foreign_target_agree() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_foreign_tools_work_against_a_foreign_target() {
     let target = ForeignTarget::start(178).await;
-    let url = format!("iscsi://{}/{TARGET}/1", target.portal);
-    exercise(&target.portal, TARGET, &url, VOLUME_BYTES);
+    exercise(&target.portal, TARGET, &target.url(), VOLUME_BYTES);
 }
 
 fn admin(control: u16, operation: &str, mode: &str, more: &[&str]) -> Command {

@@ -4,6 +4,7 @@
 mod support;
 
 mod bad_input;
+mod bench_smoke;
 mod foreign_clients;
 mod foreign_target;
 mod kill_auxiliary;

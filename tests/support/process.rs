@@ -458,9 +458,12 @@ impl Drop for Array {
     }
 }
 
-/// The binary under test.
+/// The binary under test: the one that was built with the tests, or the one that `HOLDFAST_BINARY` names.
 pub(crate) fn binary() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_holdfast"))
+    match std::env::var_os("HOLDFAST_BINARY") {
+        Some(path) => Command::new(path),
+        None => Command::new(env!("CARGO_BIN_EXE_holdfast")),
+    }
 }
 
 /// Runs a tool to its end. A tool that is not installed is a failure, never a skip.

@@ -56,6 +56,9 @@ pub(crate) struct Session {
     tasks: [tokio::task::JoinHandle<()>; 2],
 }
 
+/// Where the outcome of a command that was sent will arrive.
+type Answer = oneshot::Receiver<Result<Vec<u8>, HostError>>;
+
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
@@ -191,12 +194,7 @@ impl Shared {
         self.window_moved.notify_waiters();
     }
 
-    async fn send(
-        &self,
-        lun: u16,
-        cdb: [u8; 16],
-        transfer: Transfer,
-    ) -> Result<oneshot::Receiver<Result<Vec<u8>, HostError>>, HostError> {
+    async fn send(&self, lun: u16, cdb: [u8; 16], transfer: Transfer) -> Result<Answer, HostError> {
         loop {
             let moved = self.window_moved.notified();
             tokio::pin!(moved);
@@ -209,12 +207,7 @@ impl Shared {
     }
 
     /// Sends if the window is open. Numbering and queueing are one step, so that commands travel in CmdSN order.
-    fn try_send(
-        &self,
-        lun: u16,
-        cdb: &[u8; 16],
-        transfer: &Transfer,
-    ) -> Result<Option<oneshot::Receiver<Result<Vec<u8>, HostError>>>, HostError> {
+    fn try_send(&self, lun: u16, cdb: &[u8; 16], transfer: &Transfer) -> Result<Option<Answer>, HostError> {
         let mut state = self.lock();
         if let Some(why) = &state.dead {
             return Err(HostError::Unknown(why.clone()));

@@ -48,8 +48,9 @@ pub(crate) struct Log {
     tick: u64,
     entries: Vec<Option<Entry>>,
     syncs: Vec<Sync>,
-    last_issued: Vec<u64>,
     last_acked: Vec<u64>,
+    /// The issued zeroing that covers a sector. There is at most one, because places are zeroed once.
+    zeroed_by: Vec<u64>,
     floor: u64,
     previous_chain: u64,
     acked_per_volume: [u64; 8],
@@ -65,8 +66,8 @@ impl Log {
             tick: 0,
             entries: Vec::new(),
             syncs: Vec::new(),
-            last_issued: vec![0; geometry.total_sectors()],
             last_acked: vec![0; geometry.total_sectors()],
+            zeroed_by: vec![0; geometry.total_sectors()],
             floor: 0,
             previous_chain: 0,
             acked_per_volume: [0; 8],
@@ -127,8 +128,8 @@ impl Log {
             self.entries.resize(index + 1, None);
         }
         self.entries[index] = Some(entry);
-        for sector in &mut self.last_issued[command.place.flat(&self.geometry)] {
-            *sector = (*sector).max(command.id.0);
+        if let Action::Zero { .. } = command.action {
+            self.zeroed_by[command.place.flat(&self.geometry)].fill(command.id.0);
         }
         entry
     }
@@ -171,45 +172,26 @@ impl Log {
         if bytes.len() != place.bytes() {
             return vec![Violation::ShortRead { place, got_bytes: bytes.len() }];
         }
-        let mut violations = Vec::new();
-        let mut lba = place.lba;
-        for (sector, &at_least) in bytes.chunks_exact(super::SECTOR_BYTES).zip(&ticket.at_least) {
-            let newest = self.last_issued[self.geometry.flat(place.volume, lba)];
-            self.judge_read_sector(place.volume, lba, sector, at_least, newest, &mut violations);
-            lba += 1;
-        }
-        violations
+        let sectors = bytes.chunks_exact(super::SECTOR_BYTES).zip(&ticket.at_least);
+        let judged = (place.lba..).zip(sectors).filter_map(|(lba, (sector, &at_least))| {
+            self.judge_read_sector(place.volume, lba, sector, at_least)
+        });
+        judged.collect()
     }
 
-    fn judge_read_sector(
-        &self,
-        volume: u32,
-        lba: u64,
-        sector: &[u8],
-        at_least: u64,
-        newest: u64,
-        violations: &mut Vec<Violation>,
-    ) {
+    fn judge_read_sector(&self, volume: u32, lba: u64, sector: &[u8], at_least: u64) -> Option<Violation> {
+        // What is found was issued before the read returned, because everything in the log was.
         let found = if sector.iter().all(|&byte| byte == 0) {
-            self.zeroing_of(volume, lba).filter(|&zero| zero <= newest && zero >= at_least).unwrap_or(0)
+            let zeroing = self.zeroed_by[self.geometry.flat(volume, lba)];
+            if zeroing >= at_least { zeroing } else { 0 }
         } else {
             match super::stamp::identify(self, volume, lba, sector) {
                 Ok(id) => id.0,
-                Err(why) => return violations.push(Violation::Damaged { volume, lba, why }),
+                Err(why) => return Some(Violation::Damaged { volume, lba, why }),
             }
         };
-        if found < at_least {
-            let (expected, found) = (WriteId(at_least), WriteId(found));
-            violations.push(Violation::Stale { volume, lba, expected, found });
-        }
-    }
-
-    /// The issued zeroing that covers a sector. There is at most one, because places are zeroed once.
-    fn zeroing_of(&self, volume: u32, lba: u64) -> Option<u64> {
-        let covers = |entry: &&Entry| {
-            matches!(entry.command.action, Action::Zero { .. }) && entry.command.place.contains(volume, lba)
-        };
-        self.entries().find(covers).map(|entry| entry.command.id.0)
+        let (expected, found) = (WriteId(at_least), WriteId(found));
+        (found < expected).then_some(Violation::Stale { volume, lba, expected, found })
     }
 
     /// For every sector the newest version that must be there after a crash: acknowledged before a SYNCHRONIZE CACHE
