@@ -4,4 +4,7 @@
 
 pub mod channel;
 pub mod clock;
+pub mod config;
 pub mod disk;
+pub mod shell;
+pub mod volume;

@@ -5,11 +5,19 @@
 
 use crate::clock::BoxFuture;
 use std::fmt;
-use std::io;
+use std::io::{self, IoSliceMut};
+use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A connected stream. Vectored writes are worth their while on it.
 pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Reads into several places with one call, which is how data lands in cache slots directly. Like `poll_read`:
+    /// zero bytes mean that the other end has closed.
+    fn poll_read_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        places: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>>;
     /// The other end, for people and logs.
     fn peer(&self) -> String;
     /// This end's address, which decides what discovery answers.

@@ -3,4 +3,8 @@
 //! A leaf: it knows volumes by number only.
 
 pub mod device;
+pub mod io;
+pub mod raid;
 pub mod slot;
+pub mod superblock;
+pub mod unit;

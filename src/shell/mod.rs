@@ -1,0 +1,5 @@
+//! The maintenance shell: one command tree for the binary, the local socket and whatever else talks to operators.
+//!
+//! It sees the array through [`view::Console`] only.
+
+pub mod view;
