@@ -1,7 +1,7 @@
 //! CHAP (RFC 1994 as RFC 7143 section 12.1.3 uses it), one way and mutual, with MD5 and SHA-256.
 //!
-//! Values come as `0x` and hexadecimal digits or as `0b` and base64. Their length is checked before anything is decoded,
-//! and the decoder writes into an array of fixed size. Responses are compared in constant time.
+//! Values come as `0x` and hexadecimal digits or as `0b` and base64. Their length is checked before anything is
+//! decoded, and the decoder writes into an array of fixed size. Responses are compared in constant time.
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -18,7 +18,7 @@ use crate::discovery::{Access, Directory};
 use crate::name::IscsiName;
 use crate::params::{Negotiation, Offer, Parameters, Phase, SessionKind};
 use crate::pdu::login::{LoginRequest, LoginResponse, LoginStatus, Stage, StageFlags, VERSION};
-use crate::pdu::{Cid, Isid, Itt, ResponseNumbers, Tsih};
+use crate::pdu::{Bhs, Cid, Isid, Itt, ResponseNumbers, Tsih};
 use crate::text::{Pairs, TextBuilder, TextCollector, list_values};
 use alloc::vec::Vec;
 use sha2::{Digest as _, Sha256};
@@ -415,6 +415,21 @@ fn check_proof(
     let response = challenge.algorithm.respond(identifier.ok_or(refused)?, &target.secret, received);
     push(out, "CHAP_N", &target.name)?;
     push(out, "CHAP_R", Hex(response.as_bytes()))
+}
+
+/// The response to a request whose header makes no sense.
+pub(crate) fn refusal_of_malformed(bhs: &Bhs) -> LoginResponse {
+    LoginResponse {
+        stage: StageFlags { is_continued: false, current: Stage::Security, next: None },
+        version_max: VERSION,
+        version_active: VERSION,
+        isid: Isid(bhs.take::<8, 6>()),
+        tsih: Tsih::default(),
+        itt: bhs.itt(),
+        numbers: ResponseNumbers::default(),
+        status: LoginStatus::INITIATOR_ERROR,
+        data_bytes: 0,
+    }
 }
 
 fn response(request: &LoginRequest, stage: StageFlags) -> LoginResponse {

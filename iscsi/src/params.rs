@@ -1,8 +1,8 @@
 //! The operational keys and the rules by which they are negotiated (RFC 7143 chapter 13).
 //!
-//! One table, [`TABLE`], says for each key how the result comes about, what range is possible, and whether it means
-//! anything in a discovery session. [`Negotiation`] is the target's side: the initiator offers, the target answers. A key
-//! that nobody mentions keeps the default of the RFC, not ours.
+//! One table, `TABLE`, says for each key how the result comes about, what range is possible, and whether it means
+//! anything in a discovery session. [`Negotiation`] is the target's side: the initiator offers, the target
+//! answers. A key that nobody mentions keeps the default of the RFC, not ours.
 //!
 //! Invariant of [`Parameters`]: FirstBurstLength <= MaxBurstLength, and no length is zero.
 
@@ -272,7 +272,12 @@ impl Negotiation {
             self.answer_row(row, value, phase, kind, out)?;
         }
         for (key, value) in pairs.iter() {
-            if key != "SendTargets" && !is_answer(value) && !TABLE.iter().any(|row| row.name == key) {
+            if key == "SendTargets" {
+                // Anywhere else than in the full feature phase it is out of place; there it is the connection's affair.
+                if phase != Phase::FullFeature {
+                    out.push(key, REJECT)?;
+                }
+            } else if !is_answer(value) && !TABLE.iter().any(|row| row.name == key) {
                 out.push(key, NOT_UNDERSTOOD)?;
             }
         }

@@ -10,7 +10,7 @@
 //! * [`recovery`]: what a restart makes of the volume
 //! * [`restore`]: the order in which an auxiliary applies updates
 //! * [`reader`]: what each reading array has, and what may be freed because of it
-//! * [`pointer`]: the eight addresses of the pointer information
+//! * [`mod@pointer`]: the eight addresses of the pointer information
 #![no_std]
 extern crate alloc;
 

@@ -393,7 +393,7 @@ impl Recovery {
             }
             self.sequencer.generation = update.generation;
             self.sequencer.recent.push_back(Recent {
-                stored: Stored { update, place },
+                stored: Stored { update: update.into_owned(), place },
                 data_offset: record.data_offset,
                 skip_bytes: record.skip_bytes,
             });

@@ -264,6 +264,7 @@ mod tests {
         let mut copy = write(1, 0, 10);
         copy.kind = Kind::InitialCopy(InitialCopy {
             volume: VolumeNumber(1),
+            reader: crate::number::ArrayNumber(2),
             last_of_pair: true,
             form: CopyForm::Received { as_of: number(2) },
         });

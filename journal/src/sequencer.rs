@@ -12,6 +12,7 @@ use crate::format::{BLOCK_BYTES, Superblock};
 use crate::number::{Generation, UpdateNumber};
 use crate::ring::{Ring, round_up};
 use crate::update::{DataPlace, Draft, DraftSize, MAX_EXTENTS, MAX_UPDATE_DATA_BYTES, Stored, UpdateError};
+use alloc::borrow::Cow;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::fmt;
@@ -315,7 +316,7 @@ impl Sequencer {
         batch.previous_hash = self.previous_hash;
         let mut commit = Commit {
             info_offset: self.info.physical(batch.info_start),
-            info: Vec::new(),
+            info: Vec::with_capacity(usize::try_from(round_up(batch.info_bytes)).unwrap_or(0)),
             first: batch.first,
             last: batch.last,
             data: Vec::new(),
@@ -340,14 +341,11 @@ impl Sequencer {
         };
         for index in 0..stamp.record_count {
             let record = self.record(batch, stamp, index, commit);
-            let bytes = record.encode().expect("append checked the update");
-            let crc = bytes.last_chunk::<4>().expect("a record ends with its checksum");
-            self.previous_hash = u32::from_le_bytes(*crc);
-            commit.info.extend_from_slice(&bytes);
+            self.previous_hash = record.encode(&mut commit.info).expect("append checked the update");
         }
     }
 
-    fn record(&self, batch: &Batch, stamp: BatchStamp, index: u16, commit: &mut Commit) -> Record {
+    fn record(&self, batch: &Batch, stamp: BatchStamp, index: u16, commit: &mut Commit) -> Record<'_> {
         let previous_hash = self.previous_hash;
         if batch.is_marker() {
             let entry = Entry::Marker { number: batch.last, generation: self.generation };
@@ -367,7 +365,7 @@ impl Sequencer {
             commit.data.push((number, place.volume_offset_bytes));
         }
         Record {
-            entry: Entry::Update(recent.stored.update.clone()),
+            entry: Entry::Update(Cow::Borrowed(&recent.stored.update)),
             stamp,
             index,
             previous_hash,
@@ -426,3 +424,104 @@ impl Sequencer {
 
 const _: () = assert!(MAX_RECORD_BYTES <= 2 * 4096);
 const _: () = assert!((MAX_UPDATE_DATA_BYTES as u64) < MAX_BATCH_DATA_BYTES);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::FormatParams;
+    use crate::number::{ArrayNumber, GroupNumber, Incarnation, VolumeNumber};
+    use crate::update::{Content, Extent, Kind, Update};
+    use alloc::vec;
+
+    fn sequencer() -> Sequencer {
+        let params = FormatParams {
+            incarnation: Incarnation::new(5),
+            array: ArrayNumber(1),
+            group: GroupNumber(7),
+            volume_bytes: 1 << 30,
+            data_per_info: 16,
+            first: UpdateNumber::new(100),
+            generation: Generation::default(),
+        };
+        Sequencer::new(&Superblock::plan(&params).unwrap(), params.first, params.generation)
+    }
+
+    fn write(number: UpdateNumber, start_bytes: u64, data_bytes: u32) -> Draft {
+        let length_bytes = u64::from(data_bytes);
+        Draft::new(Update {
+            number,
+            generation: Generation::default(),
+            kind: Kind::HostWrite,
+            time_ns: 0,
+            extents: vec![Extent {
+                volume: VolumeNumber(1),
+                start_bytes,
+                length_bytes,
+                content: Content::Data,
+            }],
+            data_bytes,
+            data_crc32c: 1,
+        })
+    }
+
+    #[test]
+    fn data_lies_as_its_cache_pages_lie() {
+        let mut sequencer = sequencer();
+        let data_area = sequencer.data.area_offset_bytes;
+        // 4096 bytes from byte 512 on touch two pages.
+        let placement = sequencer.append(write(UpdateNumber::new(100), 3 * 4096 + 512, 4096)).unwrap();
+        assert_eq!((placement.data_offset, placement.data_blocks), (data_area, 2));
+        assert_eq!(sequencer.recent[0].stored.place.unwrap().skip_bytes, 512);
+        let placement = sequencer.append(write(UpdateNumber::new(101), 8192, 4096)).unwrap();
+        assert_eq!((placement.data_offset, placement.data_blocks), (data_area + 8192, 1));
+    }
+
+    #[test]
+    fn a_commit_holds_no_more_data_than_its_limit_and_one_is_in_flight() {
+        let mut sequencer = sequencer();
+        for _ in 0..5 {
+            sequencer.append(write(sequencer.next, 0, MAX_UPDATE_DATA_BYTES)).unwrap();
+        }
+        let commit = sequencer.poll_commit().unwrap();
+        assert_eq!((commit.first.get(), commit.last.get(), commit.data.len()), (100, 101, 2));
+        assert!(sequencer.poll_commit().is_none());
+        assert_eq!(sequencer.durable.get(), 99);
+        sequencer.handle_committed().unwrap();
+        assert_eq!(sequencer.durable.get(), 101);
+        assert_eq!(sequencer.poll_commit().unwrap().first.get(), 102);
+    }
+
+    #[test]
+    fn a_commit_holds_no_more_records_than_its_limit_and_so_many_may_wait() {
+        let mut sequencer = sequencer();
+        let refused = loop {
+            let mut draft = write(sequencer.next, 0, 512);
+            draft.update.extents[0].content = Content::Zero;
+            (draft.update.data_bytes, draft.update.data_crc32c, draft.skip_bytes) = (0, 0, 0);
+            if let Err(error) = sequencer.append(draft) {
+                break error;
+            }
+        };
+        assert_eq!(refused, AppendError::Full(Full::CommitBehind));
+        assert_eq!(sequencer.pending.len(), MAX_PENDING_BATCHES);
+        let commit = sequencer.poll_commit().unwrap();
+        assert_eq!(u64::try_from(commit.info.len()).unwrap(), MAX_BATCH_INFO_BYTES);
+        assert!(commit.data.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_durable_stays_in_memory_and_of_the_rest_the_newest() {
+        let mut sequencer = sequencer();
+        for _ in 0..2 * MAX_RECENT_UPDATES {
+            sequencer.append(write(sequencer.next, 0, 512)).unwrap();
+        }
+        assert!(sequencer.find_recent(UpdateNumber::new(100)).is_some());
+        while sequencer.poll_commit().is_some() {
+            sequencer.handle_committed();
+        }
+        assert_eq!(sequencer.recent.len(), MAX_RECENT_UPDATES);
+        assert!(sequencer.find_recent(UpdateNumber::new(100)).is_none());
+        assert!(sequencer.find_recent(sequencer.durable).is_some());
+        assert!(sequencer.find_recent(sequencer.next).is_none());
+    }
+}

@@ -5,7 +5,7 @@
 //! decoders call it, so neither a record nor a peer's answer can hold anything else.
 
 use crate::format::BLOCK_BYTES;
-use crate::number::{Generation, UpdateNumber, VolumeNumber};
+use crate::number::{ArrayNumber, Generation, UpdateNumber, VolumeNumber};
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -84,6 +84,8 @@ pub enum CopyForm {
 pub struct InitialCopy {
     /// The P-VOL of the pair that is copied.
     pub volume: VolumeNumber,
+    /// The array that keeps the pair's S-VOL: for all other readers the update is empty.
+    pub reader: ArrayNumber,
     /// This range ends the copy of the pair.
     pub last_of_pair: bool,
     /// Where the data is.

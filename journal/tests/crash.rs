@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Bench, Random, make_update, number, recover};
+use common::{Bench, Random, make_update, number, recover, unmap};
 use holdfast_journal::Full;
 use proptest::prelude::*;
 
@@ -137,7 +137,7 @@ fn what_is_released_is_written_again_only_after_a_durable_checkpoint() {
 
 /// A seed whose update satisfies `wanted`.
 fn seed_where(wanted: impl Fn(&holdfast_journal::Update) -> bool) -> u64 {
-    (0..).find(|seed| wanted(&make_update(1, *seed).0.update)).unwrap()
+    (0..).find(|seed| wanted(&make_update(1, *seed).0.update)).expect("some seed does")
 }
 
 #[test]
@@ -182,7 +182,6 @@ fn a_torn_group_commit_is_kept_whole_or_not_at_all_whatever_sectors_survive() {
 fn a_discarded_commit_before_the_end_of_the_area_does_not_hide_its_successor_at_the_start() {
     let mut bench = Bench::new(4 + 16 + 64, 1);
     let small = seed_where(|update| update.extents.len() == 1 && update.data_bytes == 512);
-    let long = seed_where(|update| update.extents.len() == 12 && update.data_bytes == 0);
     let blocks = bench.journal.superblock().info_bytes / 4096;
     for _ in 0..blocks - 1 {
         bench.append(small).unwrap();
@@ -205,16 +204,14 @@ fn a_discarded_commit_before_the_end_of_the_area_does_not_hide_its_successor_at_
     assert_eq!(bench.journal.durable(), last);
     bench.start_checkpoint();
     bench.flush();
-    // Two blocks of records: they go to the start of the area.
-    for _ in 0..10 {
-        bench.append(long).unwrap();
-    }
+    // A record of two blocks: it goes to the start of the area.
+    bench.append_draft(unmap(last.next()), Vec::new()).unwrap();
     bench.start_commit();
     bench.flush();
     bench.release(1);
     for _ in 0..3 {
         bench.crash(&mut Random(1));
-        assert_eq!(bench.journal.durable().since(last), 10);
+        assert_eq!(bench.journal.durable().since(last), 1);
         bench.start_checkpoint();
         bench.flush();
     }

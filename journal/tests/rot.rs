@@ -3,13 +3,12 @@
 
 mod common;
 
-use common::{Bench, Disk, Random, index, number, recover};
+use common::{Bench, Disk, Random, index, number, recover, unmap};
 use holdfast_journal::format::record::MAX_RECORD_BYTES;
 use holdfast_journal::format::{BLOCK_BYTES, FormatParams};
 use holdfast_journal::recovery::{HEAD_BYTES, Recovery, RecoveryError};
 use holdfast_journal::{
-    AppendError, ArrayNumber, Content, Draft, Extent, Full, Generation, GroupNumber, Incarnation, Journal,
-    Kind, Update, UpdateNumber, VolumeNumber,
+    AppendError, ArrayNumber, Content, Full, Generation, GroupNumber, Incarnation, Journal, UpdateNumber,
 };
 
 /// Some group commits, a lap and a restart behind them, all claimed by an idle commit.
@@ -190,24 +189,6 @@ fn the_scan_asks_for_whole_blocks_inside_the_volume_and_comes_to_an_end() {
     assert!(matches!(recovery.finish(), Err(RecoveryError::Corruption { .. })));
 }
 
-fn unmap(value: UpdateNumber) -> Draft {
-    let extent = |start| Extent {
-        volume: VolumeNumber(1),
-        start_bytes: start,
-        length_bytes: 1,
-        content: Content::Zero,
-    };
-    Draft::new(Update {
-        number: value,
-        generation: Generation::default(),
-        kind: Kind::HostWrite,
-        time_ns: 0,
-        extents: (0..256).map(extent).collect(),
-        data_bytes: 0,
-        data_crc32c: 0,
-    })
-}
-
 #[test]
 fn ring_a_never_runs_further_ahead_of_a_checkpoint_than_a_restart_searches() {
     let params = FormatParams {
@@ -311,7 +292,7 @@ fn the_callers_own_bytes_and_the_settled_number_come_back() {
     let journal = recover(&bench.disk).unwrap().into_journal();
     assert_eq!(journal.extra(), b"readers");
     assert_eq!(journal.settled(), number(1), "only what is durable can be settled");
-    assert!(bench.journal.set_extra(&[0; 2049]).is_err());
+    assert!(bench.journal.set_extra(&[0; 3901]).is_err());
 }
 
 #[test]

@@ -409,9 +409,10 @@ impl Driver {
                 Segment::None => {}
                 Segment::Bytes(bytes) => self.outbox.small_segment(&bytes, out.data_digest),
                 Segment::Task { task, offset, bytes } => {
-                    if let Some(Pending { data: Data::Out(pieces), .. }) = self.half.find(task) {
-                        self.outbox.segment(pieces, (to_usize(offset), to_usize(bytes)), out.data_digest);
-                    }
+                    let Some(Pending { data: Data::Out(pieces), .. }) = self.half.find(task) else {
+                        unreachable!("a command keeps its data until it is answered");
+                    };
+                    self.outbox.segment(pieces, (to_usize(offset), to_usize(bytes)), out.data_digest);
                 }
             }
         }

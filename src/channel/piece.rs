@@ -204,8 +204,12 @@ impl Room {
         }
     }
 
-    /// Copies `bytes` to `offset`; it fits.
+    /// Copies `bytes` to `offset`; what does not fit is dropped.
     pub(super) fn put(&mut self, offset: usize, bytes: &[u8]) {
+        let bytes = &bytes[..bytes.len().min(self.capacity().saturating_sub(offset))];
+        if bytes.is_empty() {
+            return;
+        }
         match self {
             Self::Bytes(room) => room[offset..offset + bytes.len()].copy_from_slice(bytes),
             Self::Slots { slots, first_offset } => {
@@ -229,6 +233,7 @@ impl Room {
         places_max: usize,
         places: &mut Vec<IoSliceMut<'a>>,
     ) {
+        let bytes = bytes.min(self.capacity().saturating_sub(offset));
         match self {
             Self::Bytes(room) => places.push(IoSliceMut::new(&mut room[offset..offset + bytes])),
             Self::Slots { slots, first_offset } => {

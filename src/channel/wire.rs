@@ -73,6 +73,8 @@ pub(super) struct Inbox<Task> {
     /// The payload before this PDU was large: only a header is read ahead, so that the next payload, probably large
     /// too, lands in its place directly.
     is_bulk: bool,
+    /// A header is there that the receiver was not ready for.
+    is_stalled: bool,
 }
 
 /// How far the current PDU has come.
@@ -95,8 +97,24 @@ struct Segment<Task> {
 
 impl<Task: Copy> Inbox<Task> {
     pub(super) fn new() -> Self {
-        let buffer = vec![0; INBOX_BYTES].into_boxed_slice();
-        Self { buffer, start: 0, end: 0, stage: Stage::Header, digest: Digest::new(), is_bulk: false }
+        let buffer = vec![0; INBOX_SMALL_BYTES].into_boxed_slice();
+        Self {
+            buffer,
+            start: 0,
+            end: 0,
+            stage: Stage::Header,
+            digest: Digest::new(),
+            is_bulk: false,
+            is_stalled: false,
+        }
+    }
+
+    /// Gives the large buffer back: nothing has come for a while.
+    pub(super) fn shrink(&mut self) {
+        if self.start == self.end && self.buffer.len() > INBOX_SMALL_BYTES {
+            self.buffer = vec![0; INBOX_SMALL_BYTES].into_boxed_slice();
+            (self.start, self.end) = (0, 0);
+        }
     }
 
     /// Takes all PDUs that are in the buffer, as long as the receiver is ready for them.
@@ -105,16 +123,23 @@ impl<Task: Copy> Inbox<Task> {
         Ok(())
     }
 
+    /// Whether [`parse`](Self::parse) stopped because the receiver was not ready, not for want of bytes.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.is_stalled
+    }
+
     /// One step; false if more bytes are needed or the receiver is not ready.
     fn step<R: Receiver<Task = Task>>(&mut self, receiver: &mut R) -> Result<bool, R::Error> {
         match &mut self.stage {
             Stage::Header => {
-                if !receiver.is_ready() {
-                    return Ok(false);
-                }
+                self.is_stalled = false;
                 let Some(bytes) = self.buffer[self.start..self.end].first_chunk::<BHS_BYTES>() else {
                     return Ok(false);
                 };
+                if !receiver.is_ready() {
+                    self.is_stalled = true;
+                    return Ok(false);
+                }
                 let bhs = Bhs(*bytes);
                 let frame = receiver.handle_bhs(&bhs)?;
                 self.start += BHS_BYTES;
@@ -191,7 +216,7 @@ impl<Task: Copy> Inbox<Task> {
     ) -> Poll<io::Result<usize>> {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
-        } else if self.buffer.len() - self.end < INBOX_BYTES / 4 {
+        } else if self.buffer.len() - self.end < self.buffer.len() / 4 {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
@@ -199,6 +224,7 @@ impl<Task: Copy> Inbox<Task> {
             && segment.done < segment.bytes
             && let Place::Room(task, offset) = segment.place
             && let Some(room) = receiver.room(task)
+            && offset + segment.done < room.capacity()
         {
             let count =
                 ready!(segment.poll_read(cx, transport, (room, offset), &mut self.buffer[self.end..]))?;
@@ -215,6 +241,11 @@ impl<Task: Copy> Inbox<Task> {
         ready!(Pin::new(transport).poll_read(cx, &mut into))?;
         let count = into.filled().len();
         self.end += count;
+        if self.end == self.buffer.len() && self.end < INBOX_BYTES {
+            let mut large = vec![0; INBOX_BYTES].into_boxed_slice();
+            large[..self.end].copy_from_slice(&self.buffer);
+            self.buffer = large;
+        }
         Poll::Ready(Ok(count))
     }
 }
@@ -422,8 +453,11 @@ impl Outbox {
 }
 
 const DIGEST_BYTES: usize = 4;
-/// What is read from the socket in one go; a connection at rest holds it.
+/// What is read from the socket in one go.
 const INBOX_BYTES: usize = 64 << 10;
+/// The buffer of a connection on which little happens, so that a thousand of them cost little. It holds a header with
+/// the longest additional headers.
+const INBOX_SMALL_BYTES: usize = 512;
 /// From here on payload is read straight into its place, with no more than a header ahead.
 const BULK_BYTES: usize = 32 << 10;
 /// What is read after a large payload: a header, perhaps with digests.

@@ -2,4 +2,9 @@
 //!
 //! It sees the array through [`view::Console`] only.
 
+pub mod client;
+pub mod command;
+pub mod parse;
+mod print;
+pub mod socket;
 pub mod view;

@@ -53,6 +53,8 @@ pub struct ArrayView {
     pub identity: String,
     /// Version of the program.
     pub version: String,
+    /// The configuration file that it was started with.
+    pub config_file: String,
     /// How often this array has been started.
     pub incarnation: u64,
     /// Wall time of the snapshot, ms since 1970.

@@ -6,6 +6,7 @@
 use super::kind::{Release, SvolAccess};
 use super::name::{ArrayNumber, GroupName, GroupNumber, LinkName, UpdateNumber, VolumeName, VolumeNumber};
 use super::pair::PairState;
+use super::record::Identity;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -34,6 +35,12 @@ pub struct GroupRecord {
     pub next_update_number: UpdateNumber,
     /// Its generations, oldest first; at least one.
     pub generations: Vec<Generation>,
+    /// Identity of the formatting of its journal volume here; none until it is formatted.
+    #[serde(default)]
+    pub journal_incarnation: Option<Identity>,
+    /// The array stopped cleanly: no numbered update can have been lost since.
+    #[serde(default)]
+    pub stopped_cleanly: bool,
 }
 
 /// Where a group comes from.

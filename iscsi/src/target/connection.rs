@@ -8,8 +8,10 @@ use super::window::Window;
 use super::{AbortScope, Event, Fatal, MAX_CONTROL_BYTES, MAX_CONTROL_QUEUE, Progress};
 use crate::login::{Entropy, LoggedIn, Login};
 use crate::params::{Offer, Parameters};
+use crate::pdu::bhs::BHS_BYTES;
 use crate::pdu::command::{MAX_SENSE_BYTES, Residual, join_sense};
 use crate::pdu::login::{LoginResponse, LoginStatus};
+use crate::pdu::reject::RejectReason;
 use crate::pdu::{Bhs, Tsih};
 use crate::serial::{CmdSn, StatSn};
 use alloc::boxed::Box;
@@ -85,8 +87,8 @@ pub(super) struct Agreed {
 /// ends it. Words about a task that is [no longer alive](Self::is_alive) are ignored.
 ///
 /// **Output**: after any of these, and after [`handle_timeout`](Self::handle_timeout), poll
-/// [`poll_event`](Self::poll_event) and [`poll_transmit`](Self::poll_transmit) until they are empty. Status numbers are given
-/// in the order of `poll_transmit`, so what it hands out must go to the wire in that order.
+/// [`poll_event`](Self::poll_event) and [`poll_transmit`](Self::poll_transmit) until they are empty. Status
+/// numbers are given in the order of `poll_transmit`, so what it hands out must go to the wire in that order.
 ///
 /// **Cost**: nothing is allocated for a command in the common case; finding a task by its tag looks at every slot.
 #[derive(Debug)]
@@ -103,6 +105,8 @@ pub struct Connection {
     pub(super) events: VecDeque<Event>,
     /// The PDU whose data segment is being collected.
     pub(super) collecting: Option<Bhs>,
+    /// The PDU whose payload goes to the caller's buffer; a Reject repeats it.
+    pub(super) last_header: Bhs,
     pub(super) text: Option<TextExchange>,
     pub(super) functions: Functions,
     pub(super) rejects: u32,
@@ -131,6 +135,7 @@ impl Connection {
             control_bytes: 0,
             events: VecDeque::new(),
             collecting: None,
+            last_header: Bhs([0; BHS_BYTES]),
             text: None,
             functions: Functions::default(),
             rejects: 0,
@@ -216,9 +221,16 @@ impl Connection {
         transfer.receive(length)
     }
 
-    /// The digest of a task's payload is wrong: the task ends with CHECK CONDITION.
-    pub fn payload_digest_error(&mut self, task: TaskId) {
+    /// The digest of the payload announced by the last header is wrong: the PDU is rejected, and the task ends with
+    /// CHECK CONDITION.
+    ///
+    /// # Errors
+    /// When that has happened too often; the connection is to be closed.
+    pub fn payload_digest_error(&mut self, task: TaskId) -> Result<(), Fatal> {
+        let header = self.last_header;
+        self.reject(&header, RejectReason::DataDigestError)?;
         self.fail(task, TransferError::Corrupt);
+        Ok(())
     }
 
     /// Ends a task with GOOD after the first `bytes` of the caller's buffer, as far as the initiator has room. What the
@@ -243,7 +255,8 @@ impl Connection {
         self.queue.push_back(Outgoing::Status(task));
     }
 
-    /// Forgets tasks, for a function that another session asked for. Nothing more is sent for them.
+    /// Forgets tasks, for a function that another session asked for. Nothing more is sent for them, and nothing
+    /// [completes](super::Transmit::completes) them any more.
     pub fn abort_tasks(&mut self, scope: AbortScope) -> Vec<TaskId> {
         let doomed: Vec<TaskId> = self
             .tasks

@@ -43,15 +43,17 @@ impl Connection {
     }
 
     /// Asks the initiator to log out within so many seconds; the connection is over after that
-    /// ([`handle_timeout`](Self::handle_timeout) says so). In a login nothing is sent.
+    /// ([`handle_timeout`](Self::handle_timeout) says so). A login is refused.
     pub fn shutdown(&mut self, within_s: u16, now_ns: u64) {
         self.now_ns = now_ns;
         let limit_ns = u64::from(within_s) * 1_000_000_000;
         self.close_deadline_ns = Some(now_ns.saturating_add(limit_ns));
+        self.refuse_service();
         self.send_async(AsyncEvent::LogoutRequested { within_s }, [0; 8], &[]);
     }
 
-    /// Tells the initiator that its session ends now; the connection closes after that.
+    /// Tells the initiator that its session ends now; the connection closes after that. In a login nothing is
+    /// sent, and the caller closes at once.
     pub fn drop_session(&mut self) {
         let event = AsyncEvent::SessionDropped { time2wait_s: 0, time2retain_s: 0 };
         self.send_async(event, [0; 8], &[]);
@@ -93,7 +95,7 @@ impl Connection {
         };
         // The ping is repeated from memory of its own: the caller's goes on to the next PDU.
         self.queue_control(Control::with_data(answer.build(), data.to_vec()));
-        self.check_flood()
+        Ok(())
     }
 
     pub(super) fn handle_text(
@@ -118,7 +120,7 @@ impl Connection {
         }
         if request.is_continued {
             self.send_text(&request, exchange);
-            return self.check_flood();
+            return Ok(());
         }
         let text = exchange.collector.take();
         if exchange.rest.is_empty() {
@@ -130,7 +132,7 @@ impl Connection {
             return self.reject(bhs, RejectReason::ProtocolError).map(|_| ());
         }
         self.send_text(&request, exchange);
-        self.check_flood()
+        Ok(())
     }
 
     fn answer_text(&mut self, directory: &dyn Directory, text: &[u8]) -> Result<Vec<u8>, RejectReason> {
@@ -207,6 +209,11 @@ impl Connection {
         let Ok(request) = TaskManagementRequest::parse(bhs) else {
             return self.reject(bhs, RejectReason::InvalidPduField);
         };
+        // Before anything is aborted, since the caller would never hear of it.
+        if self.functions.0.len() >= MAX_FUNCTIONS || self.functions.0.contains(&request.itt) {
+            self.answer_function(request.itt, FunctionResponse::Rejected);
+            return Ok(discard(bhs));
+        }
         let aborted = match request.function {
             Function::AbortTask => match self.abort_one(&request) {
                 Some(aborted) => aborted,
@@ -224,10 +231,6 @@ impl Connection {
             }
             Function::TargetWarmReset | Function::TargetColdReset => self.abort_tasks(AbortScope::All),
         };
-        if self.functions.0.len() >= MAX_FUNCTIONS || self.functions.0.contains(&request.itt) {
-            self.answer_function(request.itt, FunctionResponse::Rejected);
-            return Ok(discard(bhs));
-        }
         self.functions.0.push(request.itt);
         self.events.push_back(Event::TaskManagement(TaskManagement {
             itt: request.itt,
@@ -302,7 +305,7 @@ impl Connection {
         self.queue.push_back(Outgoing::Control(control));
     }
 
-    fn check_flood(&self) -> Result<(), Fatal> {
+    pub(super) fn check_flood(&self) -> Result<(), Fatal> {
         let is_flooded =
             self.control_count > 2 * MAX_CONTROL_QUEUE || self.control_bytes > 2 * MAX_CONTROL_BYTES;
         if is_flooded { Err(Fatal::Flooded) } else { Ok(()) }

@@ -1,8 +1,8 @@
 //! The target's side of a session with its one connection (RFC 7143 chapters 4 and 7, ErrorRecoveryLevel 0).
 //!
-//! [`Connection`] is the state machine; [`window`](self) and transfer state are its parts, each in its own file:
-//! `window` the command numbers, `tasks` the table of living commands, `transfer` the payload of one command,
-//! `receive`, `control` and `transmit` the three directions in which the connection works.
+//! [`Connection`] is the state machine. Its parts have a file each: `window` the command numbers, `tasks` the table
+//! of living commands, `transfer` the payload of one write. What it does is in `receive` (headers and data),
+//! `control` (everything that is not a command) and `transmit` (what goes out).
 
 mod connection;
 mod control;
@@ -82,7 +82,7 @@ pub enum Event {
     TransferFailed(TaskId),
     /// The initiator has logged out; all tasks are dead, the connection closes after the response.
     LoggedOut {
-        /// The tasks that were alive.
+        /// The tasks that were there, as in [`TaskManagement::aborted`].
         aborted: Vec<TaskId>,
     },
 }
@@ -96,7 +96,8 @@ pub struct TaskManagement {
     pub function: Function,
     /// Logical unit; means nothing for the resets of the whole target.
     pub lun: Lun,
-    /// Tasks of this session that it concerns; they are no longer alive.
+    /// Tasks of this session that it concerns. They are no longer alive and nothing [completes](Transmit::completes)
+    /// them any more: their buffers go when the device server is done with them.
     pub aborted: Vec<TaskId>,
 }
 

@@ -7,7 +7,7 @@ use super::transmit::Control;
 use super::window::{Admission, Window};
 use super::{Event, Fatal, MAX_LOGIN_SEGMENT_BYTES};
 use crate::discovery::Directory;
-use crate::login::Reply;
+use crate::login::{Reply, refusal_of_malformed};
 use crate::params::SessionKind;
 use crate::pdu::ahs::{Cdb, MAX_AHS_BYTES, is_bidirectional};
 use crate::pdu::bhs::Immediate;
@@ -42,7 +42,7 @@ pub enum Incoming {
     /// was agreed.
     Collect,
     /// A command. Its immediate data goes to the beginning of the task's buffer.
-    Command(Box<Command>),
+    Command(Command),
     /// Payload of a task goes to its buffer, as far as that was solicited; what lies beyond is read and dropped. Either
     /// way [`Connection::payload_received`] is told the whole length, zero included.
     DataOut {
@@ -138,7 +138,11 @@ impl Connection {
             (Phase::Login(_), Ok(Opcode::LoginRequest)) => self.collect(directory, bhs),
             (Phase::Login(_), _) => Err(Fatal::Malformed),
             (Phase::Agreed(_) | Phase::Ended, _) => Err(Fatal::Ended),
-            (Phase::FullFeature(_), Ok(opcode)) => self.dispatch(directory, opcode, bhs, ahs),
+            (Phase::FullFeature(_), Ok(opcode)) => {
+                self.last_header = bhs;
+                let incoming = self.dispatch(directory, opcode, bhs, ahs)?;
+                self.check_flood().map(|()| incoming)
+            }
             (Phase::FullFeature(_), Err(_)) => self.reject(&bhs, RejectReason::CommandNotSupported),
         }
     }
@@ -150,11 +154,12 @@ impl Connection {
     pub fn handle_data(&mut self, directory: &dyn Directory, segment: &[u8]) -> Result<(), Fatal> {
         let Some(bhs) = self.collecting.take() else { return Err(Fatal::Malformed) };
         match bhs.opcode() {
-            Ok(Opcode::LoginRequest) => self.handle_login(directory, &bhs, segment),
-            Ok(Opcode::TextRequest) => self.handle_text(directory, &bhs, segment),
-            Ok(Opcode::NopOut) => self.handle_nop_out(&bhs, segment),
-            _ => Err(Fatal::Malformed),
+            Ok(Opcode::LoginRequest) => self.handle_login(directory, &bhs, segment)?,
+            Ok(Opcode::TextRequest) => self.handle_text(directory, &bhs, segment)?,
+            Ok(Opcode::NopOut) => self.handle_nop_out(&bhs, segment)?,
+            _ => return Err(Fatal::Malformed),
         }
+        self.check_flood()
     }
 
     /// The digest of a data segment that was to be collected or dropped is wrong: it is rejected.
@@ -222,9 +227,12 @@ impl Connection {
 
     fn handle_login(&mut self, directory: &dyn Directory, bhs: &Bhs, segment: &[u8]) -> Result<(), Fatal> {
         let Phase::Login(login) = &mut self.phase else { return Err(Fatal::Malformed) };
-        let request = LoginRequest::parse(bhs).map_err(|_| Fatal::Malformed)?;
-        self.window = Window::new(request.numbers.cmd_sn);
-        match login.handle(directory, &request, segment) {
+        self.window = Window::new(bhs.request_numbers().cmd_sn);
+        let reply = match LoginRequest::parse(bhs) {
+            Ok(request) => login.handle(directory, &request, segment),
+            Err(_) => Reply::Refuse(refusal_of_malformed(bhs)),
+        };
+        match reply {
             Reply::Continue(response, text) => self.queue_login_response(response, text),
             Reply::Agreed(response, text, login) => {
                 self.events.push_back(Event::LoggedIn(login.clone()));
@@ -286,7 +294,7 @@ impl Connection {
             self.fail(id, error);
             return Ok(discard(bhs));
         }
-        Ok(Incoming::Command(Box::new(announce(id, command))))
+        Ok(Incoming::Command(announce(id, command)))
     }
 
     fn begin_transfer(&self, command: &ScsiCommand) -> Result<Option<Transfer>, TransferError> {

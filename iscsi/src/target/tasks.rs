@@ -46,7 +46,7 @@ pub(super) struct Task {
     /// Payload of a write; other commands have none.
     pub(super) transfer: Option<Transfer>,
     pub(super) outcome: Option<Outcome>,
-    /// Data-In PDUs sent.
+    /// Data-In or R2T PDUs sent.
     pub(super) data_sn: u32,
     /// Whether an R2T entry waits in the send queue.
     pub(super) r2t_queued: bool,
@@ -63,6 +63,8 @@ struct Slot {
 #[derive(Debug, Default)]
 pub(super) struct Tasks {
     slots: Vec<Slot>,
+    /// Task tags by slot, reserved where there is no task: a search touches these few bytes and no task.
+    tags: Vec<Itt>,
     free: Vec<u16>,
     ordered: u32,
     immediate: u32,
@@ -83,10 +85,12 @@ impl Tasks {
             Some(index) => index,
             None => {
                 self.slots.push(Slot::default());
+                self.tags.push(Itt::RESERVED);
                 u16::try_from(self.slots.len() - 1).ok()?
             }
         };
         let slot = self.slots.get_mut(usize::from(index))?;
+        *self.tags.get_mut(usize::from(index))? = task.itt;
         slot.task = Some(task);
         Some(TaskId { slot: index, generation: slot.generation })
     }
@@ -107,6 +111,7 @@ impl Tasks {
             return None;
         }
         let task = slot.task.take()?;
+        *self.tags.get_mut(usize::from(id.slot))? = Itt::RESERVED;
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(id.slot);
         match task.immediate {
@@ -118,7 +123,12 @@ impl Tasks {
 
     /// The living task with this tag.
     pub(super) fn find(&self, itt: Itt) -> Option<TaskId> {
-        self.iter().find(|(_, task)| task.itt == itt).map(|(id, _)| id)
+        if itt == Itt::RESERVED {
+            return None;
+        }
+        let index = self.tags.iter().position(|tag| *tag == itt)?;
+        let generation = self.slots.get(index)?.generation;
+        Some(TaskId { slot: u16::try_from(index).ok()?, generation })
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (TaskId, &Task)> {
@@ -130,5 +140,51 @@ impl Tasks {
     /// Commands that use up the window.
     pub(super) fn ordered(&self) -> u32 {
         self.ordered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(itt: u32, immediate: Immediate) -> Task {
+        Task {
+            itt: Itt(itt),
+            lun: [0; 8],
+            cmd_sn: CmdSn(0),
+            immediate,
+            expected_length: 0,
+            reads: false,
+            transfer: None,
+            outcome: None,
+            data_sn: 0,
+            r2t_queued: false,
+            is_announced: true,
+        }
+    }
+
+    #[test]
+    fn a_dead_task_is_met_neither_by_tag_nor_by_name_though_its_slot_is_used_again() {
+        let mut tasks = Tasks::default();
+        let first = tasks.insert(task(7, Immediate::No)).unwrap();
+        assert_eq!(tasks.find(Itt(7)), Some(first));
+        assert!(tasks.remove(first).is_some());
+        assert_eq!(tasks.find(Itt(7)), None);
+        assert!(tasks.remove(first).is_none());
+        let second = tasks.insert(task(7, Immediate::No)).unwrap();
+        assert_eq!(first.slot(), second.slot());
+        assert!(tasks.get(first).is_none() && tasks.get_mut(first).is_none());
+        assert_eq!(tasks.find(Itt(7)), Some(second));
+        assert_eq!(tasks.find(Itt::RESERVED), None);
+    }
+
+    #[test]
+    fn immediate_and_ordered_commands_have_limits_of_their_own() {
+        let mut tasks = Tasks::default();
+        let ordered = (0..1000).filter_map(|itt| tasks.insert(task(itt, Immediate::No))).count();
+        let immediate = (1000..2000).filter_map(|itt| tasks.insert(task(itt, Immediate::Yes))).count();
+        assert_eq!((ordered, immediate), (128, 16));
+        assert_eq!(tasks.ordered(), QUEUE_DEPTH);
+        assert_eq!(tasks.iter().count(), 144);
     }
 }

@@ -5,8 +5,8 @@
 //!                                           ^start              each at most MaxBurstLength     ^end
 //! ```
 //!
-//! DataPDUInOrder and DataSequenceInOrder are Yes, so one number says what has been announced: every Data-Out must begin
-//! there. Invariant: `received <= announced`, `start <= asked <= wanted` once R2Ts go out.
+//! DataPDUInOrder and DataSequenceInOrder are Yes, so one number says what has been announced: every Data-Out
+//! must begin there. Invariant: `received <= announced`, `start <= asked <= wanted` once R2Ts go out.
 
 use super::Progress;
 use crate::params::Parameters;
@@ -165,10 +165,10 @@ impl Transfer {
     /// The next R2T to be sent, if one is due.
     pub(super) fn next_request(&mut self, parameters: &Parameters, slot: u16) -> Option<Request> {
         let wanted = self.wanted?;
-        if self.unsolicited.is_some() || self.announced >= wanted && self.asked <= self.announced {
+        if self.unsolicited.is_some() {
             return None;
         }
-        if self.asked == 0 {
+        if self.next_r2t_sn == 0 {
             self.start = self.announced;
             self.asked = self.announced;
         }
@@ -186,11 +186,6 @@ impl Transfer {
     /// Whether the initiator owes data.
     pub(super) fn is_awaited(&self) -> bool {
         self.unsolicited.is_some() || self.start < self.asked
-    }
-
-    /// R2Ts sent so far.
-    pub(super) fn r2t_count(&self) -> u32 {
-        self.next_r2t_sn
     }
 
     fn sequence_end(&self, parameters: &Parameters, start: u32) -> u32 {

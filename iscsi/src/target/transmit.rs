@@ -125,7 +125,6 @@ impl Connection {
 
     fn emit_status(&mut self, id: TaskId) -> Option<Transmit> {
         let task = self.tasks.remove(id)?;
-        let r2t_count = task.transfer.map_or(0, |transfer| transfer.r2t_count());
         let Task { itt, data_sn, is_announced, outcome, .. } = task;
         let (status, segment, residual) = match outcome? {
             Outcome::Status { status, segment, residual } => (status, segment, residual),
@@ -137,7 +136,7 @@ impl Connection {
             status,
             residual,
             numbers: self.take_numbers(),
-            exp_data_sn: data_sn.wrapping_add(r2t_count),
+            exp_data_sn: data_sn,
             data_bytes: u32::try_from(segment.len()).unwrap_or_default(),
         };
         let source = if segment.is_empty() { Source::None } else { Source::Owned(segment) };
@@ -163,7 +162,7 @@ impl Connection {
             None => Source::Task { task: id, offset, length },
             Some(data) => Source::Owned(cut(data, offset, length)),
         };
-        let (itt, lun, data_sn) = (task.itt, task.lun, task.data_sn);
+        let (itt, data_sn) = (task.itt, task.data_sn);
         task.data_sn = data_sn.wrapping_add(1);
         let mut completes = None;
         let (status, numbers) = if is_last {
@@ -183,7 +182,8 @@ impl Connection {
             is_final,
             acknowledge: false,
             status,
-            lun,
+            // Valid only beside a transfer tag.
+            lun: [0; 8],
             itt,
             ttt: Ttt::RESERVED,
             numbers,
@@ -207,6 +207,7 @@ impl Connection {
         let transfer = task.transfer.as_mut()?;
         let request = transfer.next_request(&self.parameters, id.slot())?;
         transfer.deadline_ns = Some(deadline_ns);
+        task.data_sn = task.data_sn.wrapping_add(1);
         // The next one of the same task goes out behind what others have to send.
         self.queue_r2t(id);
         let r2t = ReadyToTransfer {

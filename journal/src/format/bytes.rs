@@ -58,14 +58,17 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What has been written.
-pub(super) struct Writer {
-    bytes: Vec<u8>,
+/// A structure being written behind what `bytes` already holds.
+pub(super) struct Writer<'a> {
+    bytes: &'a mut Vec<u8>,
+    start: usize,
 }
 
-impl Writer {
-    pub(super) fn with_capacity(capacity: usize) -> Self {
-        Self { bytes: Vec::with_capacity(capacity) }
+impl<'a> Writer<'a> {
+    pub(super) fn new(bytes: &'a mut Vec<u8>, length: usize) -> Self {
+        bytes.reserve(length);
+        let start = bytes.len();
+        Self { bytes, start }
     }
 
     pub(super) fn put(&mut self, bytes: &[u8]) -> &mut Self {
@@ -89,17 +92,18 @@ impl Writer {
         self.put(&value.to_le_bytes())
     }
 
-    /// Zeros up to `length`, which is never below what has been written.
+    /// Zeros up to `length` bytes of the structure, which is never below what has been written.
     pub(super) fn pad_to(&mut self, length: usize) -> &mut Self {
-        self.bytes.resize(length.max(self.bytes.len()), 0);
+        let end = self.start.saturating_add(length).max(self.bytes.len());
+        self.bytes.resize(end, 0);
         self
     }
 
-    /// Ends with the checksum of all that was written.
-    pub(super) fn seal(mut self) -> Vec<u8> {
-        let crc = crc32c(&self.bytes);
+    /// Ends the structure with the checksum of all of it, and gives the checksum.
+    pub(super) fn seal(mut self) -> u32 {
+        let crc = crc32c(self.bytes.get(self.start..).unwrap_or(&[]));
         self.u32(crc);
-        self.bytes
+        crc
     }
 }
 

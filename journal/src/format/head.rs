@@ -30,7 +30,7 @@ use crate::ring::Ring;
 use alloc::vec::Vec;
 
 /// Bytes of the caller's own in a checkpoint; more are refused.
-pub const MAX_EXTRA_BYTES: usize = 2048;
+pub const MAX_EXTRA_BYTES: usize = 3900;
 /// The smallest area: a tail, the longest record and a marker always fit beside each other.
 pub const MIN_AREA_BLOCKS: u64 = 16;
 /// Write data for each byte of update information unless the operator chooses: a 4 KiB write needs a record of 144
@@ -102,11 +102,13 @@ impl Superblock {
 
     /// The block.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Writer::with_capacity(BLOCK_LENGTH);
+        let mut block = Vec::new();
+        let mut out = Writer::new(&mut block, BLOCK_LENGTH);
         out.put(&SUPERBLOCK_MAGIC).u32(VERSION).u32(4096).put(&self.incarnation.get().to_le_bytes());
         out.u32(self.array.0).u32(self.group.0).u64(self.info_bytes).u64(self.data_bytes);
         out.pad_to(SEALED_LENGTH);
-        out.seal()
+        out.seal();
+        block
     }
 
     /// Reads one copy.
@@ -195,7 +197,8 @@ impl CheckpointRecord {
             return Err(FormatError::ExtraTooLong);
         }
         let extra_length = u32::try_from(self.extra.len()).map_err(|_| FormatError::ExtraTooLong)?;
-        let mut out = Writer::with_capacity(BLOCK_LENGTH);
+        let mut block = Vec::new();
+        let mut out = Writer::new(&mut block, BLOCK_LENGTH);
         out.put(&CHECKPOINT_MAGIC).u32(VERSION).u32(self.session).put(&self.incarnation.get().to_le_bytes());
         out.u64(self.sequence).u64(self.info_oldest).u64(self.data_oldest).u64(self.info_limit);
         out.u64(self.first_retained.get()).u64(self.next.get()).u64(self.flushed.get());
@@ -203,7 +206,8 @@ impl CheckpointRecord {
         put_generation(&mut out, self.generation);
         out.u32(self.previous_hash).u32(extra_length).put(&self.extra);
         out.pad_to(SEALED_LENGTH);
-        Ok(out.seal())
+        out.seal();
+        Ok(block)
     }
 
     /// Reads one slot.

@@ -24,7 +24,7 @@
 //! 100  4  P-VOL of the initial copy
 //! 104  8  as of: the number S of received initial-copy data
 //! 112 24n extents: volume 4, content 2 (0 data, 1 zero, 2 pattern), pattern bytes 2, start 8, length 8
-//!      4  reserved
+//!      4  initial copy: the reading array whose pair is copied, else 0
 //!      4  CRC32C of all bytes before
 //! ```
 //!
@@ -39,6 +39,7 @@ use crate::ring::{Ring, round_up};
 use crate::update::{
     Content, CopyForm, DataPlace, Extent, InitialCopy, Kind, MAX_EXTENTS, Stored, Update, data_blocks,
 };
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 /// Bytes of a record without its extents.
@@ -71,14 +72,14 @@ pub(crate) fn record_length(extent_count: usize) -> usize {
 
 /// What a record is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Entry {
-    /// An update.
-    Update(Update),
+pub(crate) enum Entry<'a> {
+    /// An update; borrowed when it is written, owned when it was read.
+    Update(Cow<'a, Update>),
     /// An idle commit; everything up to `number` is flushed.
     Marker { number: UpdateNumber, generation: Generation },
 }
 
-impl Entry {
+impl Entry<'_> {
     pub(crate) fn number(&self) -> UpdateNumber {
         match self {
             Self::Update(update) => update.number,
@@ -106,8 +107,8 @@ pub(crate) struct BatchStamp {
 
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Record {
-    pub(crate) entry: Entry,
+pub(crate) struct Record<'a> {
+    pub(crate) entry: Entry<'a>,
     pub(crate) stamp: BatchStamp,
     pub(crate) index: u16,
     pub(crate) previous_hash: u32,
@@ -118,9 +119,9 @@ pub(crate) struct Record {
     pub(crate) hash: u32,
 }
 
-impl Record {
-    /// The bytes; their last four are the hash that the next record carries.
-    pub(crate) fn encode(&self) -> Result<Vec<u8>, FormatError> {
+impl Record<'_> {
+    /// Appends the bytes to `bytes`, and gives the hash that the next record carries.
+    pub(crate) fn encode(&self, bytes: &mut Vec<u8>) -> Result<u32, FormatError> {
         let extents: &[Extent] = match &self.entry {
             Entry::Update(update) => {
                 update.check()?;
@@ -131,10 +132,10 @@ impl Record {
         let length = record_length(extents.len());
         let body = Body::of(&self.entry);
         let generation = self.entry.generation();
-        let mut out = Writer::with_capacity(length);
-        out.put(&RECORD_MAGIC).u32(u32::try_from(length).map_err(|_| FormatError::Length)?);
-        out.u8(body.code).u8(body.flags);
-        out.u16(u16::try_from(extents.len()).map_err(|_| FormatError::Length)?);
+        let length_field = u32::try_from(length).map_err(|_| FormatError::Length)?;
+        let count_field = u16::try_from(extents.len()).map_err(|_| FormatError::Length)?;
+        let mut out = Writer::new(bytes, length);
+        out.put(&RECORD_MAGIC).u32(length_field).u8(body.code).u8(body.flags).u16(count_field);
         out.u16(self.skip_bytes).u16(self.index).u16(self.stamp.record_count).u16(0);
         out.u32(self.stamp.session).u64(self.entry.number().get());
         put_generation(&mut out, generation);
@@ -142,7 +143,7 @@ impl Record {
         out.u64(self.stamp.flushed.get()).u32(self.previous_hash).u32(body.data_crc32c);
         out.u64(self.data_offset).u32(body.data_bytes).u32(body.pair_volume.0).u64(body.as_of.get());
         put_extents(&mut out, extents)?;
-        out.u32(0);
+        out.u32(body.reader.0);
         Ok(out.seal())
     }
 
@@ -158,7 +159,7 @@ impl Record {
 }
 
 /// Decodes the record at the start of `bytes`; also gives its length. Says nothing about whether it belongs there.
-pub(crate) fn decode(bytes: &[u8]) -> Result<(Record, usize), FormatError> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<(Record<'static>, usize), FormatError> {
     let mut input = Reader::new(bytes);
     if input.take::<4>()? != RECORD_MAGIC {
         return Err(FormatError::Magic);
@@ -195,8 +196,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Record, usize), FormatError> {
     let pair_volume = VolumeNumber(input.u32()?);
     let as_of = UpdateNumber::new(input.u64()?);
     let extents = take_extents(&mut input, extent_count)?;
-    input.reserved(4)?;
-    let body = Body { code, flags, time_ns, data_crc32c, data_bytes, pair_volume, as_of };
+    let reader = ArrayNumber(input.u32()?);
+    let body = Body { code, flags, time_ns, data_crc32c, data_bytes, pair_volume, reader, as_of };
     let entry = body.entry(number, generation, extents)?;
     let stamp = BatchStamp { record_count, session, incarnation, info_offset, flushed };
     if index >= record_count
@@ -217,7 +218,7 @@ pub fn decode_record(superblock: &super::Superblock, bytes: &[u8]) -> Result<(St
     }
     let place = record.place(&superblock.data_ring());
     match record.entry {
-        Entry::Update(update) => Ok((Stored { update, place }, length)),
+        Entry::Update(update) => Ok((Stored { update: update.into_owned(), place }, length)),
         Entry::Marker { .. } => Err(FormatError::Magic),
     }
 }
@@ -230,7 +231,7 @@ pub fn decode_batch(superblock: &super::Superblock, bytes: &[u8]) -> Result<Vec<
     for record in run.records {
         let place = record.place(&ring);
         if let Entry::Update(update) = record.entry {
-            updates.push(Stored { update, place });
+            updates.push(Stored { update: update.into_owned(), place });
         }
     }
     Ok(updates)
@@ -240,7 +241,7 @@ pub fn decode_batch(superblock: &super::Superblock, bytes: &[u8]) -> Result<Vec<
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
     /// Never empty.
-    pub(crate) records: Vec<Record>,
+    pub(crate) records: Vec<Record<'static>>,
     pub(crate) stamp: BatchStamp,
     /// Hash of the record before the first.
     pub(crate) previous_hash: u32,
@@ -316,11 +317,12 @@ pub(super) struct Body {
     pub(super) data_crc32c: u32,
     pub(super) data_bytes: u32,
     pub(super) pair_volume: VolumeNumber,
+    pub(super) reader: ArrayNumber,
     pub(super) as_of: UpdateNumber,
 }
 
 impl Body {
-    fn of(entry: &Entry) -> Self {
+    fn of(entry: &Entry<'_>) -> Self {
         match entry {
             Entry::Update(update) => Self::of_update(update),
             Entry::Marker { .. } => Self {
@@ -330,6 +332,7 @@ impl Body {
                 data_crc32c: 0,
                 data_bytes: 0,
                 pair_volume: VolumeNumber(0),
+                reader: ArrayNumber(0),
                 as_of: UpdateNumber::NONE,
             },
         }
@@ -353,6 +356,7 @@ impl Body {
             data_crc32c: update.data_crc32c,
             data_bytes: update.data_bytes,
             pair_volume: copy.map_or(VolumeNumber(0), |copy| copy.volume),
+            reader: copy.map_or(ArrayNumber(0), |copy| copy.reader),
             as_of: update.as_of().unwrap_or(UpdateNumber::NONE),
         }
     }
@@ -362,9 +366,9 @@ impl Body {
         number: UpdateNumber,
         generation: Generation,
         extents: Vec<Extent>,
-    ) -> Result<Entry, FormatError> {
+    ) -> Result<Entry<'static>, FormatError> {
         if self.code != MARKER_CODE {
-            return Ok(Entry::Update(self.update(number, generation, extents)?));
+            return Ok(Entry::Update(Cow::Owned(self.update(number, generation, extents)?)));
         }
         let empty = self.flags == 0 && self.data_bytes == 0 && extents.is_empty();
         if empty { Ok(Entry::Marker { number, generation }) } else { Err(FormatError::Reserved) }
@@ -381,6 +385,7 @@ impl Body {
             1 => Kind::HostWrite,
             2 => Kind::InitialCopy(InitialCopy {
                 volume: self.pair_volume,
+                reader: self.reader,
                 last_of_pair: self.flags & FLAG_LAST_OF_PAIR != 0,
                 form: if received { CopyForm::Received { as_of: self.as_of } } else { CopyForm::RangeOnly },
             }),
@@ -391,8 +396,8 @@ impl Body {
         };
         let is_copy = matches!(kind, Kind::InitialCopy(_));
         let known_flags = if is_copy { FLAG_LAST_OF_PAIR | FLAG_RECEIVED } else { 0 };
-        let unused_set =
-            (!is_copy && self.pair_volume.0 != 0) || (!received && self.as_of != UpdateNumber::NONE);
+        let unused_set = (!is_copy && (self.pair_volume.0 != 0 || self.reader.0 != 0))
+            || (!received && self.as_of != UpdateNumber::NONE);
         if self.flags & !known_flags != 0 || unused_set {
             return Err(FormatError::Reserved);
         }
@@ -410,7 +415,7 @@ impl Body {
     }
 }
 
-pub(super) fn put_generation(out: &mut Writer, generation: Generation) {
+pub(super) fn put_generation(out: &mut Writer<'_>, generation: Generation) {
     out.u32(generation.counter).u32(generation.array.0).u64(generation.first.get());
 }
 
@@ -422,7 +427,7 @@ pub(super) fn take_generation(input: &mut Reader<'_>) -> Result<Generation, Form
     })
 }
 
-pub(super) fn put_extents(out: &mut Writer, extents: &[Extent]) -> Result<(), FormatError> {
+pub(super) fn put_extents(out: &mut Writer<'_>, extents: &[Extent]) -> Result<(), FormatError> {
     for extent in extents {
         let (content, pattern_bytes) = match extent.content {
             Content::Data => (0, 0),
@@ -468,10 +473,10 @@ pub(crate) mod tests {
         }
     }
 
-    fn record(update: Update) -> Record {
+    fn record(update: Update) -> Record<'static> {
         let data_offset = 0x5000;
         Record {
-            entry: Entry::Update(update),
+            entry: Entry::Update(Cow::Owned(update)),
             stamp: stamp(),
             index: 1,
             previous_hash: 7,
@@ -479,6 +484,12 @@ pub(crate) mod tests {
             skip_bytes: 512,
             hash: 0,
         }
+    }
+
+    fn encoded(record: &Record<'_>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes).unwrap();
+        bytes
     }
 
     pub(crate) fn arbitrary_update() -> impl Strategy<Value = Update> {
@@ -502,7 +513,12 @@ pub(crate) mod tests {
                     0 => Kind::Heartbeat,
                     1 => Kind::Void,
                     2 => Kind::Bookmark,
-                    3 => Kind::InitialCopy(InitialCopy { volume: VolumeNumber(volume), last_of_pair, form }),
+                    3 => Kind::InitialCopy(InitialCopy {
+                        volume: VolumeNumber(volume),
+                        reader: ArrayNumber(2),
+                        last_of_pair,
+                        form,
+                    }),
                     _ => Kind::HostWrite,
                 };
                 let carries = matches!(kind, Kind::HostWrite | Kind::InitialCopy(_));
@@ -537,6 +553,7 @@ pub(crate) mod tests {
             generation: Generation { counter: 5, array: ArrayNumber(6), first: UpdateNumber::new(0x40) },
             kind: Kind::InitialCopy(InitialCopy {
                 volume: VolumeNumber(9),
+                reader: ArrayNumber(8),
                 last_of_pair: true,
                 form: CopyForm::Received { as_of: UpdateNumber::new(0x3F) },
             }),
@@ -553,7 +570,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_fields_of_a_record_lie_where_the_table_says() {
-        let bytes = record(fixed_update()).encode().unwrap();
+        let bytes = encoded(&record(fixed_update()));
         let number = |at: usize, width: usize| {
             bytes[at..at + width].iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte))
         };
@@ -589,7 +606,7 @@ pub(crate) mod tests {
             (140, 2, 1),
             (164, 2, 2),
             (166, 2, 512),
-            (184, 4, 0),
+            (184, 4, 8),
         ];
         for (at, width, value) in fields {
             assert_eq!(number(at, width), value, "at {at}");
@@ -600,7 +617,7 @@ pub(crate) mod tests {
 
     #[test]
     fn every_flipped_bit_of_a_record_is_found() {
-        let bytes = record(fixed_update()).encode().unwrap();
+        let bytes = encoded(&record(fixed_update()));
         for position in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[position / 8] ^= 1 << (position % 8);
@@ -618,16 +635,16 @@ pub(crate) mod tests {
         let zero = Extent { content: Content::Zero, ..update.extents[1] };
         update.extents = vec![zero; MAX_EXTENTS];
         (update.data_bytes, update.data_crc32c) = (0, 0);
-        assert_eq!(record(update.clone()).encode().unwrap().len(), MAX_RECORD_BYTES);
+        assert_eq!(encoded(&record(update.clone())).len(), MAX_RECORD_BYTES);
         update.extents.push(zero);
-        assert!(record(update).encode().is_err());
+        assert!(record(update).encode(&mut Vec::new()).is_err());
     }
 
     proptest! {
         #[test]
         fn a_record_decodes_to_what_was_encoded(update in arbitrary_update(), behind in any::<[u8; 5]>()) {
             let original = record(update);
-            let mut bytes = original.encode().unwrap();
+            let mut bytes = encoded(&original);
             let length = bytes.len();
             bytes.extend_from_slice(&behind);
             let (decoded, decoded_length) = decode(&bytes).unwrap();
@@ -640,7 +657,7 @@ pub(crate) mod tests {
         fn garbage_with_a_right_checksum_never_panics(
             update in arbitrary_update(), position in any::<prop::sample::Index>(), garbage in any::<[u8; 8]>(),
         ) {
-            let mut bytes = record(update).encode().unwrap();
+            let mut bytes = encoded(&record(update));
             let end = bytes.len() - 4;
             let at = position.index(end - 8);
             bytes[at..at + 8].copy_from_slice(&garbage);

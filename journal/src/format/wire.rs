@@ -14,14 +14,14 @@
 //!  56  4  P-VOL of the initial copy
 //!  60  4  CRC32C of the write data
 //!  64 24n extents
-//!      4  reserved
+//!      4  initial copy: the reading array whose pair is copied, else 0
 //!      4  CRC32C of all bytes before
 //! ```
 
 use super::FormatError;
 use super::bytes::{Reader, Writer, unseal};
 use super::record::{Body, EXTENT_BYTES, put_extents, put_generation, take_extents, take_generation};
-use crate::number::{UpdateNumber, VolumeNumber};
+use crate::number::{ArrayNumber, UpdateNumber, VolumeNumber};
 use crate::update::{MAX_EXTENTS, Update};
 use alloc::vec::Vec;
 
@@ -41,7 +41,8 @@ pub fn encode_wire(update: &Update) -> Result<Vec<u8>, FormatError> {
     update.check()?;
     let length = wire_length(update.extents.len());
     let body = Body::of_update(update);
-    let mut out = Writer::with_capacity(length);
+    let mut bytes = Vec::new();
+    let mut out = Writer::new(&mut bytes, length);
     out.put(&WIRE_MAGIC).u32(u32::try_from(length).map_err(|_| FormatError::Length)?);
     out.u8(body.code).u8(body.flags);
     out.u16(u16::try_from(update.extents.len()).map_err(|_| FormatError::Length)?);
@@ -49,8 +50,9 @@ pub fn encode_wire(update: &Update) -> Result<Vec<u8>, FormatError> {
     put_generation(&mut out, update.generation);
     out.u64(body.time_ns).u64(body.as_of.get()).u32(body.pair_volume.0).u32(body.data_crc32c);
     put_extents(&mut out, &update.extents)?;
-    out.u32(0);
-    Ok(out.seal())
+    out.u32(body.reader.0);
+    out.seal();
+    Ok(bytes)
 }
 
 /// The update at the start of `bytes` and the length of its record. [`FormatError::TooShort`] asks for more bytes; a
@@ -81,8 +83,8 @@ pub fn decode_wire(bytes: &[u8]) -> Result<(Update, usize), FormatError> {
     let pair_volume = VolumeNumber(input.u32()?);
     let data_crc32c = input.u32()?;
     let extents = take_extents(&mut input, extent_count)?;
-    input.reserved(4)?;
-    let body = Body { code, flags, time_ns, data_crc32c, data_bytes, pair_volume, as_of };
+    let reader = ArrayNumber(input.u32()?);
+    let body = Body { code, flags, time_ns, data_crc32c, data_bytes, pair_volume, reader, as_of };
     Ok((body.update(number, generation, extents)?, length))
 }
 

@@ -140,6 +140,25 @@ pub fn make_update(value: u64, seed: u64) -> (Draft, Vec<u8>) {
     (Draft::new(update), data)
 }
 
+/// An UNMAP of 256 descriptors: its record takes two blocks.
+pub fn unmap(value: UpdateNumber) -> Draft {
+    let extent = |start| Extent {
+        volume: VolumeNumber(1),
+        start_bytes: start,
+        length_bytes: 1,
+        content: Content::Zero,
+    };
+    Draft::new(Update {
+        number: value,
+        generation: Generation::default(),
+        kind: Kind::HostWrite,
+        time_ns: 0,
+        extents: (0..256).map(extent).collect(),
+        data_bytes: 0,
+        data_crc32c: 0,
+    })
+}
+
 /// A journal, its volume, and what must be found on it.
 pub struct Bench {
     pub disk: Disk,
@@ -180,6 +199,11 @@ impl Bench {
     pub fn append(&mut self, seed: u64) -> Result<(), Full> {
         let value = self.journal.next().get();
         let (draft, data) = make_update(value, seed);
+        self.append_draft(draft, data)
+    }
+
+    pub fn append_draft(&mut self, draft: Draft, data: Vec<u8>) -> Result<(), Full> {
+        let value = draft.update.number.get();
         let (size, skip) = (draft.size(), usize::from(draft.skip_bytes));
         let fits = self.journal.fits(size);
         let update = draft.update.clone();

@@ -254,6 +254,8 @@ fn new_group(
         remote_journals: Vec::new(),
         next_update_number: FIRST_UPDATE,
         generations,
+        journal_incarnation: None,
+        stopped_cleanly: false,
     });
     Ok(Outcome::Created { number })
 }

@@ -164,7 +164,7 @@ impl Dice {
     }
 
     fn is_kept(&mut self) -> bool {
-        self.next() % 2 == 0
+        self.next().is_multiple_of(2)
     }
 }
 

@@ -1,0 +1,1 @@
+//! The races and the borders, one by one.
