@@ -4,6 +4,7 @@
 use crate::foreign_clients::exercise;
 use crate::support::iscsi::{IscsiPort, PortOptions};
 use crate::support::process::{expect_tool, run_tool};
+use crate::support::proxy::{LinkState, Proxy};
 use crate::support::random::seed_from_environment;
 use crate::support::wof::{
     DurableRule, Geometry, Observed, Plan, Until, Writer, check_crash, check_prefix, read_image,
@@ -91,6 +92,31 @@ async fn the_checked_writer_and_a_foreign_target_agree() {
     let observed = Observed::from_images(writer.log(), &images);
     check_prefix(writer.log(), &observed).expect_clean("order");
     check_crash(writer.log(), &observed, DurableRule::Acknowledged).expect_clean("everything is there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_checked_writer_survives_cut_half_open_and_slow_paths() {
+    let target = ForeignTarget::start(180).await;
+    let seed = seed_from_environment(32);
+    let geometry = Geometry { sectors_per_block: 1, ..Geometry::new(u32::from(VOLUMES), VOLUME_BYTES / 512) };
+    let proxy = Proxy::start(target.portal.clone()).await.expect("a free port");
+    let ports = [IscsiPort::new(PortOptions::new(&proxy.address(), TARGET, 0, VOLUMES))];
+    let mut writer = Writer::new(seed, Plan::mixed(seed, geometry));
+    let (clock, stop) = (SystemClock::new(), AtomicBool::new(false));
+    let slow = LinkState::Slow { delay: Duration::from_millis(5), bytes_per_s: 20_000_000 };
+    let (summary, ()) =
+        tokio::join!(writer.run(&ports, &clock, 8, Until { commands: 1_000, stop: &stop }), async {
+            for state in [LinkState::Cut, LinkState::HalfOpen, slow, LinkState::Cut] {
+                clock.sleep(Duration::from_millis(100)).await;
+                proxy.set(state);
+                clock.sleep(Duration::from_millis(300)).await;
+                proxy.set(LinkState::Up);
+            }
+        });
+    assert_eq!(summary.violations, []);
+    assert!(summary.retries > 0 && writer.is_settled(), "{summary:?}");
+    let images = read_image(&ports[0], geometry).await.expect("the volumes can be read");
+    check_prefix(writer.log(), &Observed::from_images(writer.log(), &images)).expect_clean("order");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -172,6 +172,23 @@ async fn after_a_crash_the_flushed_must_be_there_and_the_rest_is_sent_again() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_live_read_of_replaced_data_is_reported() {
+    let seed = seed_from_environment(9);
+    let geometry = Geometry::new(2, 4096);
+    let ports = [ModelPrimary::new(seed, geometry, 0)];
+    let mut writer = Writer::new(seed, Plan::mixed(seed, geometry));
+    run(&mut writer, &ports, 8, 300).await;
+    let old = ports[0].state.borrow().1.clone();
+    run(&mut writer, &ports, 8, 300).await;
+    // A cache that forgot half of the history: what it returns was right once.
+    ports[0].state.borrow_mut().1 = old;
+    let stop = AtomicBool::new(false);
+    let summary = writer.run(&ports, &SimClock::new(0), 8, Until { commands: 300, stop: &stop }).await;
+    let stale = summary.violations.iter().filter(|one| matches!(one, Violation::Stale { .. })).count();
+    assert!(stale > 0 && stale == summary.violations.len(), "{:?}", summary.violations);
+}
+
 /// The shortest journal that holds everything durable.
 fn last_durable_record(log: &Log, geometry: Geometry, journal: &[Record]) -> usize {
     let is_enough = |keep: &usize| {
