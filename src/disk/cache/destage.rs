@@ -26,7 +26,7 @@ use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::OwnedMutexGuard;
 
@@ -118,6 +118,9 @@ struct Swept {
     /// A page that has to wait for its gate.
     closed: Option<(Arc<Volume>, u64)>,
 }
+
+/// A dirty extent: since when, where, which pages.
+type DirtyPlace = (MonotonicNs, (VolumeId, u32), PageBits);
 
 /// Whether a pass waits for gates.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -217,7 +220,14 @@ impl Inner {
                 swept.closed = swept.closed.take().or(self.volume(volume.id()).ok().map(|v| (v, number)));
             }
         }
-        volume.set_trouble(outcome.clone().err());
+        if outcome.is_err() {
+            let pause = u64::try_from(self.settings.retry_pause.as_nanos()).unwrap_or(u64::MAX);
+            volume.pause_until(MonotonicNs(self.clock.now().0.saturating_add(pause)));
+        }
+        // A pass that found nothing to write has proved nothing.
+        if outcome.is_err() || swept.pages > 0 {
+            volume.set_trouble(outcome.clone().err());
+        }
         outcome
     }
 
@@ -260,13 +270,11 @@ impl Inner {
             return Plan::Idle;
         }
         self.idle.store(false, Ordering::Release);
-        let mut extents = Vec::new();
-        for cell in &self.shards {
-            let shard = cell.lock();
-            extents.extend(shard.dirty.iter().map(|(place, extent)| (extent.oldest, *place, extent.pages)));
-        }
-        extents.sort_unstable_by_key(|(oldest, place, _)| (*oldest, *place));
-        let Some((oldest, ..)) = extents.first() else { return Plan::Idle };
+        let now = self.clock.now();
+        let (extents, paused) = self.oldest_first(now);
+        let Some((oldest, ..)) = extents.first() else {
+            return Plan::Until(paused.map_or(self.settings.retry_pause, |until| until.since(now)));
+        };
         let mut too_many = dirty.saturating_sub(self.dirty_limit(self.settings.dirty_low_percent));
         if dirty <= self.dirty_limit(self.settings.dirty_high_percent) {
             too_many = 0;
@@ -274,16 +282,17 @@ impl Inner {
         if self.pressed.swap(false, Ordering::AcqRel) {
             too_many = too_many.max(dirty.div_ceil(2));
         }
-        let age = self.clock.now().since(*oldest);
+        let age = now.since(*oldest);
         if too_many == 0 && age < self.settings.age_max {
-            return Plan::Until(self.settings.age_max - age);
+            let wait = self.settings.age_max - age;
+            return Plan::Until(paused.map_or(wait, |until| wait.min(until.since(now))));
         }
         // What is nearly old goes along, so that passes are few and stripes full.
         let young = self.settings.age_max.mul_f32(0.75);
         let mut work: BTreeMap<VolumeId, Vec<(u32, PageBits)>> = BTreeMap::new();
         let mut taken = 0;
         for (oldest, (volume, extent), pages) in extents {
-            if taken >= too_many && self.clock.now().since(oldest) < young {
+            if taken >= too_many && now.since(oldest) < young {
                 break;
             }
             taken += usize::try_from(pages.count()).unwrap_or(usize::MAX);
@@ -291,6 +300,28 @@ impl Inner {
         }
         work.values_mut().for_each(|extents| extents.sort_unstable_by_key(|(extent, _)| *extent));
         Plan::Now(work)
+    }
+
+    /// Dirty extents of the volumes that may be destaged now, and when the next of the others may be.
+    fn oldest_first(&self, now: MonotonicNs) -> (Vec<DirtyPlace>, Option<MonotonicNs>) {
+        let volumes = self.volumes.read().unwrap_or_else(PoisonError::into_inner);
+        let paused: BTreeMap<_, _> = volumes
+            .values()
+            .filter(|volume| volume.paused_until() > now)
+            .map(|volume| (volume.id(), volume.paused_until()))
+            .collect();
+        drop(volumes);
+        let (mut extents, mut next) = (Vec::new(), None);
+        for cell in &self.shards {
+            for (place, extent) in &cell.lock().dirty {
+                match paused.get(&place.0) {
+                    None => extents.push((extent.oldest, *place, extent.pages)),
+                    Some(until) => next = Some(next.map_or(*until, |next: MonotonicNs| next.min(*until))),
+                }
+            }
+        }
+        extents.sort_unstable_by_key(|(oldest, place, _)| (*oldest, *place));
+        (extents, next)
     }
 
     async fn sweep(self: Arc<Self>, work: BTreeMap<VolumeId, Vec<(u32, PageBits)>>) -> Swept {
@@ -320,16 +351,18 @@ impl Inner {
         all
     }
 
+    /// Nothing could be written, because gates are closed or others are at it: waits for one of them. A volume that
+    /// failed has its own pause and holds nobody up.
     async fn pause_after(&self, swept: Swept) {
-        if swept.pages > 0 && !swept.failed {
+        if swept.pages > 0 || swept.failed {
             return;
         }
         let pause = self.clock.sleep(self.settings.retry_pause);
         match swept.closed {
-            Some((volume, number)) if !swept.failed => {
+            Some((volume, number)) => {
                 tokio::select! { biased; () = volume.wait_open(number) => {} () = pause => {} }
             }
-            _ => pause.await,
+            None => pause.await,
         }
     }
 }

@@ -37,9 +37,10 @@ impl World<'_> {
         (volume, sector, count.min(sectors - sector))
     }
 
-    /// The first volume is journaled: its writes have numbers.
+    /// The first volume is journaled: nearly all of its writes have numbers. One that has none may share its page with
+    /// one that has.
     fn number(&self, volume: usize) -> u64 {
-        if volume != 0 {
+        if volume != 0 || self.random.below(5) == 0 {
             return 0;
         }
         self.next_number.set(self.next_number.get() + 1);
