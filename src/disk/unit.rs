@@ -4,7 +4,7 @@
 
 use super::device::{BlockDevice, DeviceError};
 use super::raid::{ArrayIdentity, GroupIdentity, UnitIdentity};
-use super::slot::{Class, SLOT_BYTES, SlotPool};
+use super::slot::{Class, SLOT_BYTES, SlotMut, SlotPool};
 use super::superblock::{Superblock, SuperblockError, UncheckedSuperblock};
 use std::sync::Arc;
 
@@ -63,6 +63,9 @@ pub enum RefusalReason {
         /// That group.
         identity: GroupIdentity,
     },
+    /// It begins with something, though not with a superblock of ours.
+    #[error("it is not empty: it may hold somebody's data, wipe its beginning first")]
+    NotEmpty,
     /// It cannot be read or written.
     #[error("{0}")]
     Device(DeviceError),
@@ -137,14 +140,37 @@ impl Candidate {
         }
     }
 
+    /// Nothing is ever made over what may be somebody's data: partition tables and file systems begin in the first
+    /// slot.
+    pub(super) async fn must_be_empty(self, pool: &SlotPool) -> Result<(), Refusal> {
+        match self.believe(pool).await {
+            Err(RefusalReason::Superblock(SuperblockError::Absent)) => {}
+            Err(reason) => return Err(self.refuse(reason)),
+            Ok((found, _)) => {
+                return Err(self.refuse(RefusalReason::InUse { name: found.name, identity: found.group }));
+            }
+        }
+        let first = self.read_slot(0, pool).await.map_err(|reason| self.refuse(reason))?;
+        if first.is_some_and(|slot| slot.iter().any(|byte| *byte != 0)) {
+            return Err(self.refuse(RefusalReason::NotEmpty));
+        }
+        Ok(())
+    }
+
     async fn read_at(&self, offset_bytes: u64, pool: &SlotPool) -> Result<Superblock, RefusalReason> {
+        match self.read_slot(offset_bytes, pool).await? {
+            Some(slot) => UncheckedSuperblock(&slot).check().map_err(RefusalReason::Superblock),
+            None => Err(RefusalReason::Superblock(SuperblockError::Absent)),
+        }
+    }
+
+    async fn read_slot(&self, offset_bytes: u64, pool: &SlotPool) -> Result<Option<SlotMut>, RefusalReason> {
         if offset_bytes + SLOT_BYTES as u64 > self.device.length_bytes() {
-            return Err(RefusalReason::Superblock(SuperblockError::Absent));
+            return Ok(None);
         }
         let into = pool.take(Class::Raid, 1).await;
         let slots = self.device.read(offset_bytes, into).await.map_err(RefusalReason::Device)?;
-        let slot = slots.first().ok_or(RefusalReason::Superblock(SuperblockError::Absent))?;
-        UncheckedSuperblock(slot).check().map_err(RefusalReason::Superblock)
+        Ok(slots.into_iter().next())
     }
 }
 
@@ -157,7 +183,7 @@ pub(super) async fn write_superblock(
     for offset_bytes in superblock.copies() {
         let mut slots = pool.take(Class::Raid, 1).await;
         slots.iter_mut().for_each(|slot| superblock.encode_into(slot));
-        device.write(offset_bytes, slots.into_iter().map(super::slot::SlotMut::freeze).collect()).await?;
+        device.write(offset_bytes, slots.into_iter().map(SlotMut::freeze).collect()).await?;
         device.flush().await?;
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! Who opens units by name, so that the array never touches a file system itself.
 
+use super::plain::PlainEngine;
+use super::ring::RingEngine;
 use super::sim::{Latency, SimDisk};
 use crate::clock::{BoxFuture, Clock, SeededEntropy};
 use crate::disk::device::BlockDevice;
@@ -73,6 +75,72 @@ pub enum OpenUnitError {
         /// What the system said.
         reason: String,
     },
+}
+
+/// How transfers to files and block devices are made.
+#[derive(Clone, Debug)]
+pub enum Engine {
+    /// System calls on threads.
+    Plain(PlainEngine),
+    /// io_uring.
+    Ring(RingEngine),
+}
+
+impl Engine {
+    /// The ring where it works, otherwise the plain engine, with the reason for the log.
+    ///
+    /// # Errors
+    /// The system has no more threads.
+    pub fn best() -> std::io::Result<Self> {
+        match RingEngine::start() {
+            Ok(ring) => Ok(Self::Ring(ring)),
+            Err(error) => {
+                tracing::info!(%error, "no io_uring here: unit transfers use plain system calls");
+                Self::plain()
+            }
+        }
+    }
+
+    /// The plain engine with its usual number of threads.
+    ///
+    /// # Errors
+    /// The system has no more threads.
+    pub fn plain() -> std::io::Result<Self> {
+        PlainEngine::start(PLAIN_THREADS).map(Self::Plain)
+    }
+
+    /// The ring.
+    ///
+    /// # Errors
+    /// It does not work here.
+    pub fn ring() -> std::io::Result<Self> {
+        RingEngine::start().map(Self::Ring)
+    }
+}
+
+/// Opens files and block devices.
+#[derive(Clone, Debug)]
+pub struct FileOpener(Engine);
+
+impl FileOpener {
+    /// Opens through `engine`.
+    #[must_use]
+    pub fn new(engine: Engine) -> Self {
+        Self(engine)
+    }
+}
+
+impl UnitOpener for FileOpener {
+    fn open<'a>(
+        &'a self,
+        path: &'a str,
+        mode: OpenMode,
+    ) -> BoxFuture<'a, Result<Arc<dyn BlockDevice>, OpenUnitError>> {
+        match &self.0 {
+            Engine::Plain(engine) => Box::pin(engine.open(path, mode)),
+            Engine::Ring(engine) => Box::pin(engine.open(path, mode)),
+        }
+    }
 }
 
 /// Opens simulated disks: a map from path to disk, which outlives the arrays that open them.
@@ -157,3 +225,7 @@ impl fmt::Debug for SimOpener {
         write!(f, "SimOpener({} disks)", self.disks().len())
     }
 }
+
+/// Threads of the plain engine: transfers at once. More than the units of a usual group, fewer than would crowd out
+/// the rest of a small machine; they sleep when there is nothing to do.
+const PLAIN_THREADS: usize = 8;

@@ -47,6 +47,8 @@ pub enum Fault {
     NextWriteTo(u64),
     /// The next flush fails, unflushed writes are kept or dropped by chance, and the disk is gone until a crash.
     NextFlush,
+    /// Flushes report success and make nothing durable until [`SimDisk::heal`].
+    FlushesLie,
     /// Slots that cannot be read until they are written again, by offset.
     BadSlot(u64),
     /// Writes find no room until [`SimDisk::heal`].
@@ -99,6 +101,7 @@ struct State {
     next_flush_faults: VecDeque<Fault>,
     bad_slots: BTreeSet<u64>,
     no_space: bool,
+    flushes_lie: bool,
     gone: Option<String>,
     slow: Duration,
     counts: Counts,
@@ -137,6 +140,7 @@ impl SimDisk {
                 state.bad_slots.insert(offset_bytes / SLOT_BYTES as u64);
             }
             Fault::NoSpace => state.no_space = true,
+            Fault::FlushesLie => state.flushes_lie = true,
             Fault::Gone => state.gone = Some("unplugged".to_owned()),
             Fault::Slow(by) => state.slow = by,
             Fault::Flip(offset_bytes) => state.flip(offset_bytes),
@@ -147,6 +151,7 @@ impl SimDisk {
     pub fn heal(&self) {
         let mut state = self.state();
         state.no_space = false;
+        state.flushes_lie = false;
         state.gone = None;
         state.slow = Duration::ZERO;
         state.bad_slots.clear();
@@ -335,6 +340,9 @@ impl SimDisk {
             state.gone = Some("a flush failed".to_owned());
             return Err(DeviceError::Flush { unit: self.0.name.clone(), reason });
         }
+        if state.flushes_lie {
+            return Ok(());
+        }
         for (slot, write) in covers {
             state.make_durable(slot, write);
         }
@@ -410,6 +418,7 @@ impl State {
         self.life += 1;
         self.gone = None;
         self.no_space = false;
+        self.flushes_lie = false;
         self.slow = Duration::ZERO;
         self.next_read_faults.clear();
         self.next_write_faults.clear();
@@ -499,6 +508,23 @@ mod tests {
             let disk = disk(seed);
             let (write, flush) = tokio::join!(disk.write(0, filled(&pool, 7)), disk.flush());
             assert!(write.is_ok() && flush.is_ok());
+            disk.crash(&SeededEntropy::new(seed));
+            lost += u32::from(disk.peek(0)[0] == 0);
+        }
+        assert!(lost > 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flush_that_lies_protects_nothing_and_a_killed_process_loses_nothing_completed() {
+        let pool = SlotPool::new(1 << 20);
+        let mut lost = 0;
+        for seed in 0..50 {
+            let disk = disk(seed);
+            disk.inject(Fault::FlushesLie);
+            disk.write(0, filled(&pool, 7)).await.unwrap();
+            disk.flush().await.unwrap();
+            disk.kill(&SeededEntropy::new(seed));
+            assert_eq!(disk.peek(0)[0], 7);
             disk.crash(&SeededEntropy::new(seed));
             lost += u32::from(disk.peek(0)[0] == 0);
         }

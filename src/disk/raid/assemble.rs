@@ -10,7 +10,7 @@ use super::{DiskError, GroupIdentity, GroupSpec, Level, NAME_BYTES_MAX, OpenErro
 use crate::clock::{Entropy, WallNs};
 use crate::disk::device::{BlockDevice, DeviceError};
 use crate::disk::slot::{Class, SLOT_BYTES, SlotPool};
-use crate::disk::superblock::{Area, MemberRow, Superblock, SuperblockError, areas};
+use crate::disk::superblock::{Area, MemberRow, Superblock, areas};
 use crate::disk::unit::{Candidate, Found, Refusal, RefusalReason, write_superblock};
 use futures_util::future::join_all;
 use std::sync::atomic::AtomicU32;
@@ -49,7 +49,8 @@ impl ParityGroup {
         let found = areas(smallest, spec.level, spec.stripe_unit_bytes);
         let areas = found.ok_or_else(|| wrong(format!("a unit of {smallest} bytes is too small")))?;
         for (name, device) in &units {
-            must_be_empty(Candidate { name: name.clone(), device: Arc::clone(device) }, &pool).await?;
+            let candidate = Candidate { name: name.clone(), device: Arc::clone(device) };
+            candidate.must_be_empty(&pool).await?;
         }
         let members: Vec<MemberRow> = units
             .iter()
@@ -250,18 +251,6 @@ fn unseen_member((index, row): (usize, &MemberRow)) -> Member {
         identity: row.identity,
         unit: None,
         reason,
-    }
-}
-
-/// Nothing is ever made over what may be somebody's data.
-async fn must_be_empty(candidate: Candidate, pool: &SlotPool) -> Result<(), Refusal> {
-    match candidate.examine(pool).await {
-        Err(Refusal { reason: RefusalReason::Superblock(SuperblockError::Absent), .. }) => Ok(()),
-        Err(refusal) => Err(refusal),
-        Ok(unit) => {
-            let (name, identity) = (unit.superblock.name.clone(), unit.superblock.group);
-            Err(unit.refuse(RefusalReason::InUse { name, identity }))
-        }
     }
 }
 

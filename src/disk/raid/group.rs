@@ -281,15 +281,14 @@ impl Inner {
         match error {
             DeviceError::Read { .. } | DeviceError::NoSpace { .. } => {}
             DeviceError::Flush { .. } | DeviceError::Gone { .. } => self.put_out(member, &error.to_string()),
-            DeviceError::Write { .. } => {
+            DeviceError::Write { .. } if self.layout.has_parity() => {
                 // The last redundancy is not given up for one bad place: then the write fails, not the group.
                 let alone = self.out.compare_exchange(0, 1 << member, Ordering::AcqRel, Ordering::Acquire);
-                if self.layout.has_parity() && alone.is_ok() {
+                if alone.is_ok() {
                     self.explain(member, &error.to_string());
-                } else if alone.is_ok() {
-                    self.out.fetch_and(!(1 << member), Ordering::AcqRel);
                 }
             }
+            DeviceError::Write { .. } => {}
         }
     }
 

@@ -2,6 +2,10 @@
 //!
 //! [`layout`] says where a slot is (pure), [`stripe`] what a write of part of a stripe must read and compute (pure),
 //! [`parity`] does the sums, [`assemble`] makes and opens groups, [`group`] executes. What a group is called and who owns it comes from its creator.
+//!
+//! Absent: rebuilding to a spare, block checksums, and closing the write hole. After a power loss the parity of a
+//! stripe that was being written may not be that of its data; nothing notices before a member is lost. The areas that
+//! will hold checksums and stripe log are reserved in format 1 of the units.
 
 pub mod assemble;
 pub mod group;
