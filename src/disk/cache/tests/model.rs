@@ -208,3 +208,11 @@ fn the_same_holds_when_the_parity_group_is_too_small_for_its_volumes() {
         run_seed(seed, Level::Raid0, 2, 256, 4);
     }
 }
+
+#[test]
+fn the_same_holds_over_rotating_parity() {
+    for seed in 2000..2015 {
+        println!("seed {seed}");
+        run_seed(seed, Level::Raid5, 3, 128, 6);
+    }
+}
