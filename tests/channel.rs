@@ -26,7 +26,7 @@ use holdfast::clock::{Clock, SeededEntropy, SimClock, SystemClock};
 use holdfast::disk::slot::{Class, SLOT_BYTES, SlotPool};
 use holdfast_iscsi::chap;
 use holdfast_iscsi::discovery::Access;
-use holdfast_iscsi::initiator::{Credentials, DigestWish, Error, MutualCredentials};
+use holdfast_iscsi::initiator::{DigestWish, Error};
 use holdfast_iscsi::pdu::Isid;
 use holdfast_iscsi::pdu::command::Residual;
 use holdfast_iscsi::pdu::login::LoginStatus;
@@ -213,15 +213,13 @@ async fn both_sides_have_to_know_their_secrets() {
         name: name.to_owned(),
         secret: chap::Secret::new(secret).unwrap(),
     };
-    let (host, array) = (identity("host", b"secret of the host"), identity("array", b"secret of the array"));
-    ram.access = Access::Chap(chap::Credentials::new(host, Some(array)).unwrap());
+    let credentials = |host: &[u8], array: &[u8]| {
+        chap::Credentials::new(identity("host", host), Some(identity("array", array))).unwrap()
+    };
+    ram.access = Access::Chap(credentials(b"secret of the host", b"secret of the array"));
     let (rig, _) = simulated(ram).await;
     let with = |ours: &[u8], theirs: &[u8]| SessionOptions {
-        credentials: Some(Credentials {
-            name: "host".to_owned(),
-            secret: ours.to_vec(),
-            mutual: Some(MutualCredentials { name: Some("array".to_owned()), secret: theirs.to_vec() }),
-        }),
+        credentials: Some(credentials(ours, theirs)),
         ..SessionOptions::default()
     };
     rig.session(&with(b"secret of the host", b"secret of the array")).await.unwrap();
