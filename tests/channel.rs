@@ -188,6 +188,19 @@ async fn a_long_cdb_travels_and_data_lands_in_pages() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_target_may_refuse_a_session_without_digests() {
+    let mut ram = Ram::new(BYTES);
+    ram.needs_digests = true;
+    let (rig, _) = simulated(ram).await;
+    let with = |digests| SessionOptions { digests, ..SessionOptions::default() };
+    let _kept = rig.session(&with(DigestWish::Required)).await.unwrap();
+    let refused = rig.session(&with(DigestWish::Without)).await.unwrap_err();
+    let status = LoginStatus::NOT_FOUND;
+    assert!(matches!(refused, SessionError::Protocol(Error::LoginRefused(found)) if found == status));
+    assert_eq!(rig.ram.ended.load(Ordering::Relaxed), 0, "it has never begun");
+}
+
+#[tokio::test(start_paused = true)]
 async fn data_beyond_what_a_command_takes_is_not_written() {
     let (rig, _) = simulated(Ram::new(BYTES)).await;
     let unit = rig.unit(&SessionOptions::default()).await;

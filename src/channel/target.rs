@@ -263,6 +263,7 @@ impl State {
             target,
             portal_group_tag: arrival.portal_group_tag,
             tsih,
+            has_digests: login.parameters.header_digest && login.parameters.data_digest,
             ending: watch::Sender::new(false),
         });
         let info = Arc::new(Info {
