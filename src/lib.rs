@@ -4,4 +4,9 @@
 
 pub mod channel;
 pub mod clock;
+pub mod config;
+pub mod copy;
 pub mod disk;
+pub mod io;
+pub mod shell;
+pub mod volume;

@@ -23,6 +23,11 @@ pub trait BlockDevice: Send + Sync + fmt::Debug {
     fn flush(&self) -> BoxFuture<'_, Result<(), DeviceError>>;
     /// Tells the device that the range is no longer needed; its content is undefined afterwards.
     fn discard(&self, offset_bytes: u64, length_bytes: u64) -> BoxFuture<'_, Result<(), DeviceError>>;
+    /// Whether every byte that was not yet written through this handle surely reads as zero (a file just created).
+    /// Then nobody needs to write the first parity.
+    fn starts_zeroed(&self) -> bool {
+        false
+    }
 }
 
 /// What a device could not do. The device is to blame, never the host.

@@ -2,5 +2,16 @@
 //!
 //! A leaf: it knows volumes by number only.
 
+pub mod cache;
 pub mod device;
+mod error;
+pub mod io;
+pub mod raid;
 pub mod slot;
+pub mod space;
+pub mod superblock;
+pub mod unit;
+
+pub use cache::{DiskAdapter, Gate, Pieces, Prepared, RawVolume};
+pub use error::VolumeError;
+pub use space::map::{VolumeId, VolumeKind};

@@ -160,8 +160,10 @@ impl SlotPool {
             }
             // A little more than is missing, so that the next requests find room without asking again.
             let missing = (now + count).saturating_sub(ceiling) + RECLAIM_AHEAD;
-            if attempt == 0 {
-                self.0.reclaim.get().map_or(0, |reclaim| reclaim(missing));
+            if attempt == 0
+                && let Some(reclaim) = self.0.reclaim.get()
+            {
+                reclaim(missing);
             }
         }
         false

@@ -1,0 +1,444 @@
+//! The commands between arrays: vendor-specific operation codes C0h to C5h of the peer unit, in both directions.
+//!
+//! All numbers are big-endian, and every byte not shown is zero, CONTROL included; anything else ends with INVALID FIELD IN CDB. A
+//! command longer than 16 bytes travels in the extended-CDB AHS of RFC 7143.
+//!
+//! ```text
+//! C0h PEER INFORMATION     16 bytes   10-13 allocation length
+//! C1h JOURNAL READ         64 bytes   1 flags, 4-7 group, 8-15 start number, 16-47 position, 48-51 maximum updates,
+//!                                     52-55 allocation length, 56-59 wait limit in milliseconds
+//! C2h JOURNAL INFORMATION  16 bytes   4-7 group, 10-13 allocation length
+//! C3h DESIGNATION          32 bytes   4-19 designation, 20-23 parameter list length
+//! C4h DESIGNATION RESULT   32 bytes   4-19 designation, 20-23 allocation length
+//! C5h REPORT POSITION      64 bytes   4-7 group, 16-47 position
+//!
+//! flags     bit 0 start number valid, bit 1 repeated, bit 2 position valid; what is not valid is zero
+//! position  four numbers of eight bytes: durable, restored, settled, consistent from
+//! ```
+
+use super::table::{Row, Vendor};
+use crate::sense::Sense;
+use crate::wire::{array_at, put, u8_at, u32_at, u64_at};
+
+/// The longest command descriptor block there is here.
+pub const MAX_CDB_BYTES: usize = 64;
+
+/// The longest parameter list of DESIGNATION. A longer one ends with INVALID FIELD IN CDB.
+pub const MAX_DESIGNATION_BYTES: u32 = 1 << 20;
+
+/// A consistency group, as both arrays number it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupNumber(pub u32);
+
+/// The place of an update in the order of its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UpdateNumber(pub u64);
+
+/// Names one configuration change, so that it may be sent again without harm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DesignationId(pub [u8; 16]);
+
+/// How far a reader has come; each number covers all updates up to and including it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Acknowledgement {
+    /// Durable in the reader's journal: frees the source's space.
+    pub durable: UpdateNumber,
+    /// Visible in the reader's volumes.
+    pub restored: UpdateNumber,
+    /// Durable in the reader's volumes.
+    pub settled: UpdateNumber,
+    /// From this number on the reader's volumes are an image of one point in time.
+    pub consistent_from: UpdateNumber,
+}
+
+/// Whether JOURNAL READ asks for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// First time.
+    First,
+    /// An earlier answer was lost or damaged: deliver the same updates again.
+    Again,
+}
+
+/// JOURNAL READ: the next updates of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JournalRead {
+    /// Whose updates.
+    pub group: GroupNumber,
+    /// The first update wanted; `None` is the one after the last delivered.
+    pub start: Option<UpdateNumber>,
+    /// First time or again.
+    pub delivery: Delivery,
+    /// The reader's position, when it has something new to say.
+    pub acknowledgement: Option<Acknowledgement>,
+    /// How many updates at most.
+    pub max_updates: u32,
+    /// How many bytes at most.
+    pub allocation_length: u32,
+    /// How long the source may hold the command when there is nothing to deliver.
+    pub wait_limit_ms: u32,
+}
+
+/// A command between arrays, read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VendorCommand {
+    /// Who the array is and which generations it knows.
+    PeerInformation {
+        /// Room for the answer.
+        allocation_length: u32,
+    },
+    /// The next updates of a group.
+    JournalRead(JournalRead),
+    /// State of a group's journal.
+    JournalInformation {
+        /// Which group.
+        group: GroupNumber,
+        /// Room for the answer.
+        allocation_length: u32,
+    },
+    /// A configuration change; its parameter list is not read here.
+    Designation {
+        /// Which change.
+        id: DesignationId,
+        /// Length of its parameter list, at most [`MAX_DESIGNATION_BYTES`].
+        list_length: u32,
+    },
+    /// What came of a configuration change.
+    DesignationResult {
+        /// Which change.
+        id: DesignationId,
+        /// Room for the answer.
+        allocation_length: u32,
+    },
+    /// A reader's position, when there is nothing to read.
+    ReportPosition {
+        /// Which group.
+        group: GroupNumber,
+        /// The position.
+        position: Acknowledgement,
+    },
+}
+
+/// A command descriptor block that was built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VendorCdb {
+    bytes: [u8; MAX_CDB_BYTES],
+    length: usize,
+}
+
+impl VendorCdb {
+    fn new(opcode: u8, length: usize) -> Self {
+        let mut cdb = Self { bytes: [0; MAX_CDB_BYTES], length };
+        cdb.put(0, &[opcode]);
+        cdb
+    }
+
+    fn put(&mut self, at: usize, field: &[u8]) {
+        put(&mut self.bytes, at, field);
+    }
+
+    /// The bytes: the first 16 belong in the command PDU, the rest into its AHS.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or(&self.bytes)
+    }
+}
+
+impl VendorCommand {
+    /// Reads a command whose row has been found.
+    pub(crate) fn parse(which: Vendor, row: &Row, cdb: &[u8]) -> Result<Self, Sense> {
+        check_reserved(row, cdb)?;
+        let group = GroupNumber(u32_at(cdb, GROUP));
+        let id = DesignationId(array_at(cdb, DESIGNATION_ID));
+        Ok(match which {
+            Vendor::PeerInformation => {
+                Self::PeerInformation { allocation_length: u32_at(cdb, SHORT_ALLOCATION) }
+            }
+            Vendor::JournalRead => Self::JournalRead(JournalRead::parse(cdb)?),
+            Vendor::JournalInformation => {
+                Self::JournalInformation { group, allocation_length: u32_at(cdb, SHORT_ALLOCATION) }
+            }
+            Vendor::Designation => {
+                let list_length = u32_at(cdb, DESIGNATION_LENGTH);
+                if list_length > MAX_DESIGNATION_BYTES {
+                    return Err(invalid(DESIGNATION_LENGTH));
+                }
+                Self::Designation { id, list_length }
+            }
+            Vendor::DesignationResult => {
+                Self::DesignationResult { id, allocation_length: u32_at(cdb, DESIGNATION_LENGTH) }
+            }
+            Vendor::ReportPosition => Self::ReportPosition { group, position: Acknowledgement::parse(cdb) },
+        })
+    }
+
+    /// Builds the command.
+    #[must_use]
+    pub fn to_cdb(&self) -> VendorCdb {
+        match *self {
+            Self::PeerInformation { allocation_length } => {
+                let mut cdb = VendorCdb::new(0xC0, 16);
+                cdb.put(SHORT_ALLOCATION, &allocation_length.to_be_bytes());
+                cdb
+            }
+            Self::JournalRead(read) => read.to_cdb(),
+            Self::JournalInformation { group, allocation_length } => {
+                let mut cdb = VendorCdb::new(0xC2, 16);
+                cdb.put(GROUP, &group.0.to_be_bytes());
+                cdb.put(SHORT_ALLOCATION, &allocation_length.to_be_bytes());
+                cdb
+            }
+            Self::Designation { id, list_length } => designation(0xC3, id, list_length),
+            Self::DesignationResult { id, allocation_length } => designation(0xC4, id, allocation_length),
+            Self::ReportPosition { group, position } => {
+                let mut cdb = VendorCdb::new(0xC5, 64);
+                cdb.put(GROUP, &group.0.to_be_bytes());
+                position.put(&mut cdb);
+                cdb
+            }
+        }
+    }
+
+    /// How much data the command may return, cut by the initiator; zero for those that return none.
+    #[must_use]
+    pub fn allocation_length(&self) -> u32 {
+        match *self {
+            Self::PeerInformation { allocation_length }
+            | Self::JournalInformation { allocation_length, .. }
+            | Self::DesignationResult { allocation_length, .. } => allocation_length,
+            Self::JournalRead(read) => read.allocation_length,
+            Self::Designation { .. } | Self::ReportPosition { .. } => 0,
+        }
+    }
+}
+
+impl JournalRead {
+    fn parse(cdb: &[u8]) -> Result<Self, Sense> {
+        let flags = u8_at(cdb, FLAGS);
+        let start = UpdateNumber(u64_at(cdb, START));
+        if flags & START_VALID == 0 && start.0 != 0 {
+            return Err(invalid(START));
+        }
+        let position = Acknowledgement::parse(cdb);
+        if flags & POSITION_VALID == 0 && position != Acknowledgement::NONE {
+            return Err(invalid(DURABLE));
+        }
+        Ok(Self {
+            group: GroupNumber(u32_at(cdb, GROUP)),
+            start: (flags & START_VALID != 0).then_some(start),
+            delivery: if flags & REPEATED == 0 { Delivery::First } else { Delivery::Again },
+            acknowledgement: (flags & POSITION_VALID != 0).then_some(position),
+            max_updates: u32_at(cdb, MAX_UPDATES),
+            allocation_length: u32_at(cdb, READ_ALLOCATION),
+            wait_limit_ms: u32_at(cdb, WAIT_LIMIT),
+        })
+    }
+
+    fn to_cdb(self) -> VendorCdb {
+        let mut cdb = VendorCdb::new(0xC1, 64);
+        let mut flags = match self.delivery {
+            Delivery::First => 0,
+            Delivery::Again => REPEATED,
+        };
+        if let Some(start) = self.start {
+            flags |= START_VALID;
+            cdb.put(START, &start.0.to_be_bytes());
+        }
+        if let Some(position) = self.acknowledgement {
+            flags |= POSITION_VALID;
+            position.put(&mut cdb);
+        }
+        cdb.put(FLAGS, &[flags]);
+        cdb.put(GROUP, &self.group.0.to_be_bytes());
+        cdb.put(MAX_UPDATES, &self.max_updates.to_be_bytes());
+        cdb.put(READ_ALLOCATION, &self.allocation_length.to_be_bytes());
+        cdb.put(WAIT_LIMIT, &self.wait_limit_ms.to_be_bytes());
+        cdb
+    }
+}
+
+impl Acknowledgement {
+    const NONE: Self = Self {
+        durable: UpdateNumber(0),
+        restored: UpdateNumber(0),
+        settled: UpdateNumber(0),
+        consistent_from: UpdateNumber(0),
+    };
+
+    fn parse(cdb: &[u8]) -> Self {
+        Self {
+            durable: UpdateNumber(u64_at(cdb, DURABLE)),
+            restored: UpdateNumber(u64_at(cdb, RESTORED)),
+            settled: UpdateNumber(u64_at(cdb, SETTLED)),
+            consistent_from: UpdateNumber(u64_at(cdb, CONSISTENT_FROM)),
+        }
+    }
+
+    fn put(self, cdb: &mut VendorCdb) {
+        cdb.put(DURABLE, &self.durable.0.to_be_bytes());
+        cdb.put(RESTORED, &self.restored.0.to_be_bytes());
+        cdb.put(SETTLED, &self.settled.0.to_be_bytes());
+        cdb.put(CONSISTENT_FROM, &self.consistent_from.0.to_be_bytes());
+    }
+}
+
+fn designation(opcode: u8, id: DesignationId, length: u32) -> VendorCdb {
+    let mut cdb = VendorCdb::new(opcode, 32);
+    cdb.put(DESIGNATION_ID, &id.0);
+    cdb.put(DESIGNATION_LENGTH, &length.to_be_bytes());
+    cdb
+}
+
+/// A command from a newer array may use a byte that means nothing here: it must fail, not be half understood.
+fn check_reserved(row: &Row, cdb: &[u8]) -> Result<(), Sense> {
+    if cdb.len() != row.usage.len() {
+        return Err(Sense::INVALID_COMMAND);
+    }
+    let wrong = cdb.iter().zip(row.usage).skip(1).position(|(byte, usage)| byte & !usage != 0);
+    wrong.map_or(Ok(()), |at| Err(invalid(at + 1)))
+}
+
+fn invalid(at: usize) -> Sense {
+    Sense::invalid_field_in_cdb(u16::try_from(at).unwrap_or(0))
+}
+
+const FLAGS: usize = 1;
+const GROUP: usize = 4;
+const SHORT_ALLOCATION: usize = 10;
+const DESIGNATION_ID: usize = 4;
+const DESIGNATION_LENGTH: usize = 20;
+const START: usize = 8;
+const DURABLE: usize = 16;
+const RESTORED: usize = 24;
+const SETTLED: usize = 32;
+const CONSISTENT_FROM: usize = 40;
+const MAX_UPDATES: usize = 48;
+const READ_ALLOCATION: usize = 52;
+const WAIT_LIMIT: usize = 56;
+const START_VALID: u8 = 0x01;
+const REPEATED: u8 = 0x02;
+const POSITION_VALID: u8 = 0x04;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cdb::table::{Command, Device, lookup};
+    use alloc::vec::Vec;
+    use proptest::prelude::*;
+
+    fn parse(cdb: &[u8]) -> Result<VendorCommand, Sense> {
+        let row = lookup(Device::Peer, cdb)?;
+        match row.command {
+            Command::Vendor(which) => VendorCommand::parse(which, row, cdb),
+            Command::Primary(_) | Command::Block(_) => Err(Sense::INVALID_COMMAND),
+        }
+    }
+
+    fn position() -> impl Strategy<Value = Acknowledgement> {
+        any::<[u64; 4]>().prop_map(|[durable, restored, settled, consistent_from]| Acknowledgement {
+            durable: UpdateNumber(durable),
+            restored: UpdateNumber(restored),
+            settled: UpdateNumber(settled),
+            consistent_from: UpdateNumber(consistent_from),
+        })
+    }
+
+    fn journal_read() -> impl Strategy<Value = JournalRead> {
+        let again = prop_oneof![Just(Delivery::First), Just(Delivery::Again)];
+        (any::<[u32; 4]>(), any::<Option<u64>>(), again, prop::option::of(position())).prop_map(
+            |([group, max_updates, allocation_length, wait_limit_ms], start, delivery, acknowledgement)| {
+                JournalRead {
+                    group: GroupNumber(group),
+                    start: start.map(UpdateNumber),
+                    delivery,
+                    acknowledgement,
+                    max_updates,
+                    allocation_length,
+                    wait_limit_ms,
+                }
+            },
+        )
+    }
+
+    fn command() -> impl Strategy<Value = VendorCommand> {
+        prop_oneof![
+            any::<u32>().prop_map(|allocation_length| VendorCommand::PeerInformation { allocation_length }),
+            journal_read().prop_map(VendorCommand::JournalRead),
+            any::<(u32, u32)>().prop_map(|(group, allocation_length)| VendorCommand::JournalInformation {
+                group: GroupNumber(group),
+                allocation_length
+            }),
+            (any::<[u8; 16]>(), 0..=MAX_DESIGNATION_BYTES).prop_map(|(id, list_length)| {
+                VendorCommand::Designation { id: DesignationId(id), list_length }
+            }),
+            any::<([u8; 16], u32)>().prop_map(|(id, allocation_length)| VendorCommand::DesignationResult {
+                id: DesignationId(id),
+                allocation_length
+            }),
+            (any::<u32>(), position()).prop_map(|(group, position)| VendorCommand::ReportPosition {
+                group: GroupNumber(group),
+                position
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_command_survives_its_bytes(command in command()) {
+            prop_assert_eq!(parse(command.to_cdb().as_bytes()), Ok(command));
+        }
+
+        #[test]
+        fn bytes_that_are_understood_are_the_bytes_that_would_be_built(
+            opcode in 0xC0_u8..=0xC5, tail in prop::collection::vec(prop_oneof![4 => Just(0_u8), 1 => any::<u8>()], 63)
+        ) {
+            for length in [16, 32, 64] {
+                let cdb: Vec<u8> = core::iter::once(opcode).chain(tail.iter().copied()).take(length).collect();
+                if let Ok(command) = parse(&cdb) {
+                    let built = command.to_cdb();
+                    prop_assert_eq!(built.as_bytes(), &cdb[..]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_reserved_byte_must_be_zero() {
+        for command in [
+            VendorCommand::PeerInformation { allocation_length: 1 },
+            VendorCommand::Designation { id: DesignationId([1; 16]), list_length: 1 },
+            VendorCommand::ReportPosition { group: GroupNumber(1), position: Acknowledgement::NONE },
+        ] {
+            let cdb = command.to_cdb();
+            let row = lookup(Device::Peer, cdb.as_bytes()).unwrap();
+            for at in (1..cdb.length).filter(|at| row.usage[*at] == 0) {
+                let mut wrong = cdb;
+                wrong.put(at, &[1]);
+                assert_eq!(parse(wrong.as_bytes()), Err(invalid(at)));
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_without_their_flag_and_lists_too_long_are_refused() {
+        let mut cdb = VendorCdb::new(0xC1, 64);
+        cdb.put(START + 7, &[1]);
+        assert_eq!(parse(cdb.as_bytes()), Err(invalid(START)));
+        let mut cdb = VendorCdb::new(0xC1, 64);
+        cdb.put(SETTLED, &[1]);
+        assert_eq!(parse(cdb.as_bytes()), Err(invalid(DURABLE)));
+        let long =
+            VendorCommand::Designation { id: DesignationId([0; 16]), list_length: MAX_DESIGNATION_BYTES + 1 };
+        assert_eq!(parse(long.to_cdb().as_bytes()), Err(invalid(DESIGNATION_LENGTH)));
+    }
+
+    #[test]
+    fn a_command_of_another_length_is_unknown() {
+        let cdb =
+            VendorCommand::ReportPosition { group: GroupNumber(0), position: Acknowledgement::NONE }.to_cdb();
+        assert_eq!(parse(&cdb.as_bytes()[..16]), Err(Sense::INVALID_COMMAND));
+        let mut longer = [0; 64];
+        put(&mut longer, 0, &[0xC0]);
+        assert_eq!(parse(&longer), Err(Sense::INVALID_COMMAND));
+    }
+}

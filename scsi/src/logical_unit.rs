@@ -1,0 +1,440 @@
+//! One volume as hosts see it through one LUN.
+
+use alloc::vec::Vec;
+
+use crate::attention::{Attentions, FreshNexus, UnitAttention};
+use crate::block::BlockRange;
+use crate::cdb::report;
+use crate::cdb::sbc::{self, SynchronizeCache, Transfer, WriteSame};
+use crate::cdb::spc::{ModeForm, ModeSelect, ModeSense, ReportOperationCodes};
+use crate::cdb::table::{self, Block, Command, Device, Form, Gate, Primary};
+use crate::geometry::Geometry;
+use crate::identity::Identity;
+use crate::inquiry::{self, Subject};
+use crate::mode::{CacheControl, MAX_MODE_LIST_BYTES, ModeChange, ModePages, WriteCache, WriteProtect};
+use crate::nexus::NexusId;
+use crate::sense::{Sense, SenseFormat};
+use crate::status::Response;
+use crate::target;
+
+/// What hosts may do with the volume behind the unit. It is no property of the unit but follows the state of its pair and its disks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Everything.
+    ReadWrite,
+    /// Reading; a write ends with WRITE PROTECTED.
+    ReadOnly,
+    /// Neither, until an operator acts: a secondary volume that is not to be read. The unit is found but not ready.
+    NoHostAccess,
+    /// Neither: the volume has failed.
+    Failed,
+}
+
+/// What the caller does with a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// Send this.
+    Done(Response),
+    /// Answer with [`crate::report_luns`], then [`LogicalUnit::luns_were_reported`].
+    ReportLuns,
+    /// Return this range, never empty, as Data-In.
+    Read {
+        /// What to read.
+        range: BlockRange,
+        /// Only what is durable may be returned: make dirty blocks of the range durable first.
+        fua: bool,
+    },
+    /// Receive the range's bytes, never none, as Data-Out and write them.
+    Write {
+        /// What to write.
+        range: BlockRange,
+        /// GOOD only once it is durable, for the FUA bit or because the volume is write-through.
+        fua: bool,
+    },
+    /// Write the same block all over the range.
+    WriteSame {
+        /// What to write, never empty.
+        range: BlockRange,
+        /// The range may be unmapped instead, if the block is all zeros.
+        unmap: bool,
+        /// GOOD only once it is durable.
+        fua: bool,
+        /// Where the block comes from.
+        block: SameBlock,
+    },
+    /// Receive this many bytes of Data-Out and give them to [`LogicalUnit::parse_unmap`].
+    Unmap {
+        /// Never zero.
+        parameter_length: u16,
+        /// GOOD only once it is durable.
+        fua: bool,
+    },
+    /// Make what was written to the range durable.
+    SynchronizeCache {
+        /// What to make durable.
+        range: BlockRange,
+        /// GOOD at once, before it is durable.
+        immediate: bool,
+    },
+    /// Receive this many bytes of Data-Out and give them to [`LogicalUnit::mode_select`].
+    ParameterOut {
+        /// To be handed over with the bytes.
+        select: ModeSelect,
+        /// Never zero.
+        parameter_length: u16,
+    },
+}
+
+/// The block of a WRITE SAME.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SameBlock {
+    /// Receive one block of Data-Out.
+    Received,
+    /// Nothing is sent; the block is all zeros.
+    Zeros,
+}
+
+/// One volume as hosts see it through one LUN: its names, its size, what may be done with it now, its mode pages, and what each nexus
+/// still has to be told.
+///
+/// Call [`attach_nexus`](Self::attach_nexus) when a session begins and [`detach_nexus`](Self::detach_nexus) when it ends; a nexus
+/// that is not attached is served but told nothing. Give every command to [`admit`](Self::admit), which decides all that can be
+/// decided from its CDB and answers what the caller has to do; every range in that answer lies inside the volume. Then, if there
+/// was a parameter list, give that to [`parse_unmap`](Self::parse_unmap) or [`mode_select`](Self::mode_select). A change of size or
+/// access between the two is the caller's to exclude.
+///
+/// READ and WRITE cost one table row and some comparisons, and do not allocate.
+#[derive(Debug)]
+pub struct LogicalUnit {
+    identity: Identity,
+    geometry: Geometry,
+    access: Access,
+    modes: ModePages,
+    attentions: Attentions,
+    fresh: FreshNexus,
+}
+
+impl LogicalUnit {
+    /// A unit to which no nexus is attached.
+    #[must_use]
+    pub fn new(identity: Identity, geometry: Geometry, access: Access, cache: CacheControl) -> Self {
+        let (modes, attentions) = (ModePages::new(cache), Attentions::default());
+        Self { identity, geometry, access, modes, attentions, fresh: FreshNexus::default() }
+    }
+
+    /// What a nexus that attaches from now on is told first.
+    pub fn set_fresh_nexus(&mut self, fresh: FreshNexus) {
+        self.fresh = fresh;
+    }
+
+    /// A session began.
+    pub fn attach_nexus(&mut self, nexus: NexusId) {
+        self.attentions.attach(nexus, self.fresh);
+    }
+
+    /// A session ended: what it had still to be told is forgotten.
+    pub fn detach_nexus(&mut self, nexus: NexusId) {
+        self.attentions.detach(nexus);
+    }
+
+    /// Every attached nexus is to be told this.
+    pub fn raise_unit_attention(&mut self, attention: UnitAttention) {
+        self.attentions.raise(attention);
+    }
+
+    /// This nexus is to be told this.
+    pub fn raise_unit_attention_for(&mut self, nexus: NexusId, attention: UnitAttention) {
+        self.attentions.raise_for(nexus, attention);
+    }
+
+    /// The nexus has read the list of LUNs, at this unit or another: it need not be told that the list changed.
+    pub fn luns_were_reported(&mut self, nexus: NexusId) {
+        self.attentions.clear(nexus, UnitAttention::ReportedLunsChanged);
+    }
+
+    /// The volume has this many blocks now.
+    pub fn resize(&mut self, blocks: u64) {
+        if self.geometry.blocks != blocks {
+            self.geometry.blocks = blocks;
+            self.attentions.raise(UnitAttention::CapacityChanged);
+        }
+    }
+
+    /// Hosts may do this now. If the WP bit of mode data changes by it, they are told.
+    pub fn set_access(&mut self, access: Access) {
+        let before = self.write_protect();
+        self.access = access;
+        if self.write_protect() != before {
+            self.attentions.raise(UnitAttention::ModeParametersChanged);
+        }
+    }
+
+    /// Who the unit is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Size and shape.
+    #[must_use]
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// What hosts may do.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// When a plain WRITE is answered.
+    #[must_use]
+    pub fn write_cache(&self) -> WriteCache {
+        self.modes.write_cache()
+    }
+
+    /// How sense data of this unit is to be encoded.
+    #[must_use]
+    pub fn sense_format(&self) -> SenseFormat {
+        self.modes.sense_format()
+    }
+
+    /// Decides about a command. `data_out_bytes` is how much the initiator says that it sends, if the transport knows.
+    #[must_use]
+    pub fn admit(&mut self, nexus: NexusId, cdb: &[u8], data_out_bytes: Option<u32>) -> Admission {
+        self.decide(nexus, cdb, data_out_bytes)
+            .unwrap_or_else(|sense| Admission::Done(Response::check(sense)))
+    }
+
+    /// Reads the parameter list of UNMAP: the ranges to unmap, in order, none of them empty.
+    ///
+    /// # Errors
+    /// The sense of the CHECK CONDITION that ends the command; nothing is to be unmapped then.
+    pub fn parse_unmap(&self, list: &[u8]) -> Result<Vec<BlockRange>, Sense> {
+        self.geometry.parse_unmap(list)
+    }
+
+    /// Carries out MODE SELECT. The other nexuses are told of a change.
+    ///
+    /// # Errors
+    /// The sense of the CHECK CONDITION that ends the command; nothing has changed then.
+    pub fn mode_select(
+        &mut self,
+        nexus: NexusId,
+        select: ModeSelect,
+        list: &[u8],
+    ) -> Result<ModeChange, Sense> {
+        let change = self.modes.select(select, list, &self.geometry)?;
+        if change != ModeChange::Unchanged {
+            self.attentions.raise_except(nexus, UnitAttention::ModeParametersChanged);
+        }
+        Ok(change)
+    }
+
+    fn decide(
+        &mut self,
+        nexus: NexusId,
+        cdb: &[u8],
+        data_out_bytes: Option<u32>,
+    ) -> Result<Admission, Sense> {
+        let row = table::lookup(self.device(), cdb)?;
+        self.pass(row.gate, nexus)?;
+        match row.command {
+            Command::Block(block) => self.block(block, cdb, data_out_bytes),
+            Command::Primary(primary) => self.primary(primary, nexus, cdb),
+            Command::Vendor(_) => Err(Sense::INVALID_COMMAND),
+        }
+    }
+
+    fn device(&self) -> Device {
+        if self.geometry.is_thin() { Device::ThinVolume } else { Device::FullVolume }
+    }
+
+    /// What stops a command whatever its fields say.
+    #[inline]
+    fn pass(&mut self, gate: Gate, nexus: NexusId) -> Result<(), Sense> {
+        if gate == Gate::Open {
+            return Ok(());
+        }
+        if let Some(attention) = self.attentions.poll(nexus) {
+            return Err(attention.sense());
+        }
+        match (gate, self.access) {
+            (Gate::Open | Gate::Attention, _) | (Gate::Ready, Access::ReadWrite | Access::ReadOnly) => Ok(()),
+            (Gate::Ready | Gate::Writable, Access::NoHostAccess) => Err(Sense::MANUAL_INTERVENTION),
+            (Gate::Ready | Gate::Writable, Access::Failed) => Err(Sense::UNIT_FAILURE),
+            (Gate::Writable, Access::ReadOnly) => Err(Sense::WRITE_PROTECTED),
+            (Gate::Writable, Access::ReadWrite) if self.modes.is_write_protected() => {
+                Err(Sense::SOFTWARE_WRITE_PROTECTED)
+            }
+            (Gate::Writable, Access::ReadWrite) => Ok(()),
+        }
+    }
+
+    #[inline]
+    fn read(&self, form: Form, cdb: &[u8]) -> Result<Admission, Sense> {
+        let transfer = Transfer::parse(form, cdb)?;
+        let range = self.transfer_range(&transfer)?;
+        Ok(if range.is_empty() { done() } else { Admission::Read { range, fua: transfer.fua } })
+    }
+
+    #[inline]
+    fn write(&self, form: Form, cdb: &[u8]) -> Result<Admission, Sense> {
+        let transfer = Transfer::parse(form, cdb)?;
+        let range = self.transfer_range(&transfer)?;
+        let fua = transfer.fua || self.is_write_through();
+        Ok(if range.is_empty() { done() } else { Admission::Write { range, fua } })
+    }
+
+    fn transfer_range(&self, transfer: &Transfer) -> Result<BlockRange, Sense> {
+        let range = self.geometry.range(transfer.start, u64::from(transfer.blocks))?;
+        if transfer.blocks > self.geometry.max_transfer_blocks() {
+            return Err(Sense::invalid_field_in_cdb(transfer.blocks_at));
+        }
+        Ok(range)
+    }
+
+    #[inline]
+    fn block(&self, block: Block, cdb: &[u8], data_out_bytes: Option<u32>) -> Result<Admission, Sense> {
+        match block {
+            Block::Read(form) => self.read(form, cdb),
+            Block::Write(form) => self.write(form, cdb),
+            Block::ReadCapacity10 => {
+                sbc::check_read_capacity10(cdb)?;
+                Ok(Admission::Done(self.read_capacity10()))
+            }
+            Block::ReadCapacity16 => Ok(Admission::Done(self.read_capacity16(cdb))),
+            Block::WriteSame10 => self.write_same(&WriteSame::parse_ten(cdb)?, data_out_bytes),
+            Block::WriteSame16 => self.write_same(&WriteSame::parse_sixteen(cdb)?, data_out_bytes),
+            Block::SynchronizeCache10 => self.synchronize_cache(SynchronizeCache::parse_ten(cdb)),
+            Block::SynchronizeCache16 => self.synchronize_cache(SynchronizeCache::parse_sixteen(cdb)),
+            Block::Unmap => self.unmap(sbc::unmap_list_length(cdb)?),
+        }
+    }
+
+    fn primary(&mut self, primary: Primary, nexus: NexusId, cdb: &[u8]) -> Result<Admission, Sense> {
+        match primary {
+            Primary::TestUnitReady => Ok(done()),
+            Primary::RequestSense => {
+                let sense = self.attentions.poll(nexus).map_or(Sense::NO_SENSE, UnitAttention::sense);
+                Ok(Admission::Done(target::request_sense(cdb, sense)))
+            }
+            Primary::Inquiry => {
+                let subject = Subject::Volume(&self.identity, &self.geometry);
+                inquiry::inquiry(subject, cdb).map(Admission::Done)
+            }
+            Primary::ReportLuns => Ok(Admission::ReportLuns),
+            Primary::ModeSense6 => self.mode_sense(ModeForm::Six, cdb),
+            Primary::ModeSense10 => self.mode_sense(ModeForm::Ten, cdb),
+            Primary::ModeSelect6 => mode_list(ModeForm::Six, cdb),
+            Primary::ModeSelect10 => mode_list(ModeForm::Ten, cdb),
+            Primary::ReportOperationCodes => {
+                let request = ReportOperationCodes::parse(cdb)?;
+                let data = report::operation_codes(self.device(), &request)?;
+                Ok(Admission::Done(Response::data(data, request.allocation_length)))
+            }
+        }
+    }
+
+    /// ```text
+    /// 0-3 last block (all ones: ask with READ CAPACITY(16))   4-7 block length
+    /// ```
+    fn read_capacity10(&self) -> Response {
+        let last = u32::try_from(self.last_block()).unwrap_or(u32::MAX);
+        let mut data = Vec::with_capacity(8);
+        data.extend(last.to_be_bytes());
+        data.extend(self.geometry.block_size.bytes().to_be_bytes());
+        Response::data(data, u32::MAX)
+    }
+
+    /// ```text
+    /// 0-7 last block   8-11 block length   13 physical block exponent   14 LBPME, LBPRZ   32 bytes in all
+    /// ```
+    fn read_capacity16(&self, cdb: &[u8]) -> Response {
+        let thin = if self.geometry.is_thin() { LBPME | LBPRZ } else { 0 };
+        let mut data = Vec::with_capacity(READ_CAPACITY16_BYTES);
+        data.extend(self.last_block().to_be_bytes());
+        data.extend(self.geometry.block_size.bytes().to_be_bytes());
+        data.extend([0, self.geometry.block_size.physical_exponent(), thin]);
+        data.resize(READ_CAPACITY16_BYTES, 0);
+        Response::data(data, sbc::read_capacity16_allocation(cdb))
+    }
+
+    fn last_block(&self) -> u64 {
+        self.geometry.blocks.saturating_sub(1)
+    }
+
+    /// The address is checked before the number of blocks, as libiscsi's suite expects.
+    fn write_same(&self, request: &WriteSame, data_out_bytes: Option<u32>) -> Result<Admission, Sense> {
+        let range = self.geometry.range(request.start, u64::from(request.blocks))?;
+        if request.blocks == 0 || request.blocks > self.geometry.max_write_same_blocks() {
+            return Err(Sense::invalid_field_in_cdb(request.blocks_at));
+        }
+        if request.unmap && !self.geometry.is_thin() {
+            return Err(Sense::invalid_field_in_cdb(1));
+        }
+        let block = if request.no_data { SameBlock::Zeros } else { SameBlock::Received };
+        let one_block = self.geometry.block_size.bytes();
+        if block == SameBlock::Received && data_out_bytes.is_some_and(|bytes| bytes != one_block) {
+            return Err(Sense::WRONG_DATA_LENGTH);
+        }
+        Ok(Admission::WriteSame { range, unmap: request.unmap, fua: self.is_write_through(), block })
+    }
+
+    fn synchronize_cache(&self, request: SynchronizeCache) -> Result<Admission, Sense> {
+        let blocks = match request.blocks {
+            0 => self.geometry.blocks.saturating_sub(request.start.0),
+            blocks => u64::from(blocks),
+        };
+        let range = self.geometry.range(request.start, blocks)?;
+        Ok(Admission::SynchronizeCache { range, immediate: request.immediate })
+    }
+
+    fn unmap(&self, parameter_length: u16) -> Result<Admission, Sense> {
+        match parameter_length {
+            0 => Ok(done()),
+            1..UNMAP_HEADER_BYTES => Err(Sense::PARAMETER_LIST_LENGTH),
+            _ => Ok(Admission::Unmap { parameter_length, fua: self.is_write_through() }),
+        }
+    }
+
+    fn mode_sense(&self, form: ModeForm, cdb: &[u8]) -> Result<Admission, Sense> {
+        let request = ModeSense::parse(form, cdb)?;
+        let data = self.modes.sense(&request, &self.geometry, self.write_protect())?;
+        Ok(Admission::Done(Response::data(data, request.allocation_length)))
+    }
+
+    fn is_write_through(&self) -> bool {
+        self.modes.write_cache() == WriteCache::Through
+    }
+
+    fn write_protect(&self) -> WriteProtect {
+        let by_array = match self.access {
+            Access::ReadWrite | Access::Failed => false,
+            Access::ReadOnly | Access::NoHostAccess => true,
+        };
+        if by_array || self.modes.is_write_protected() { WriteProtect::On } else { WriteProtect::Off }
+    }
+}
+
+fn mode_list(form: ModeForm, cdb: &[u8]) -> Result<Admission, Sense> {
+    let (select, parameter_length) = ModeSelect::parse(form, cdb)?;
+    match parameter_length {
+        0 => Ok(done()),
+        1..=MAX_MODE_LIST_BYTES => Ok(Admission::ParameterOut { select, parameter_length }),
+        _ => Err(Sense::PARAMETER_LIST_LENGTH),
+    }
+}
+
+fn done() -> Admission {
+    Admission::Done(Response::good())
+}
+
+const LBPME: u8 = 0x80;
+const LBPRZ: u8 = 0x40;
+const READ_CAPACITY16_BYTES: usize = 32;
+const UNMAP_HEADER_BYTES: u16 = 8;
+
+#[cfg(test)]
+#[path = "logical_unit/tests.rs"]
+mod tests;

@@ -1,0 +1,310 @@
+//! Commands given to a logical unit, family by family.
+
+use super::*;
+use crate::block::Lba;
+use crate::geometry::{BlockSize, MAX_TRANSFER_BYTES, MAX_WRITE_SAME_BYTES, Provisioning};
+use crate::sense::SenseKey;
+use crate::status::Status;
+use crate::wire::{u32_at, u64_at};
+use proptest::prelude::*;
+
+const HOST: NexusId = NexusId(1);
+const OTHER: NexusId = NexusId(2);
+const BLOCKS: u64 = 4 << 20;
+const THIN: Provisioning = Provisioning::Thin { unmap_granularity_blocks: 8 };
+
+fn unit_with(access: Access, provisioning: Provisioning) -> LogicalUnit {
+    let geometry = inquiry::tests::geometry(BlockSize::B512, provisioning);
+    let mut unit =
+        LogicalUnit::new(inquiry::tests::identity(), geometry, access, CacheControl::Host(WriteCache::Back));
+    unit.attach_nexus(HOST);
+    unit.attach_nexus(OTHER);
+    unit
+}
+
+fn thin() -> LogicalUnit {
+    unit_with(Access::ReadWrite, THIN)
+}
+
+fn admit(unit: &mut LogicalUnit, cdb: &[u8]) -> Admission {
+    let mut padded = [0; 16];
+    padded[..cdb.len()].copy_from_slice(cdb);
+    unit.admit(HOST, &padded, None)
+}
+
+fn check(sense: Sense) -> Admission {
+    Admission::Done(Response::check(sense))
+}
+
+fn data(admission: Admission) -> Vec<u8> {
+    let Admission::Done(response) = admission else { panic!("{admission:?}") };
+    assert_eq!(response.status, Status::Good, "{:?}", response.sense);
+    response.data_in
+}
+
+fn ten(opcode: u8, flags: u8, lba: u32, blocks: u16) -> [u8; 10] {
+    let [a, b, c, d] = lba.to_be_bytes();
+    let [high, low] = blocks.to_be_bytes();
+    [opcode, flags, a, b, c, d, 0, high, low, 0]
+}
+
+fn sixteen(opcode: u8, flags: u8, lba: u64, blocks: u32) -> [u8; 16] {
+    let mut cdb = [0; 16];
+    (cdb[0], cdb[1]) = (opcode, flags);
+    cdb[2..10].copy_from_slice(&lba.to_be_bytes());
+    cdb[10..14].copy_from_slice(&blocks.to_be_bytes());
+    cdb
+}
+
+fn range(start: u64, blocks: u64) -> BlockRange {
+    BlockRange { start: Lba(start), blocks }
+}
+
+#[test]
+fn read_and_write_name_their_range_and_whether_it_must_be_durable() {
+    let mut unit = thin();
+    assert_eq!(admit(&mut unit, &ten(0x28, 0, 8, 16)), Admission::Read { range: range(8, 16), fua: false });
+    assert_eq!(
+        admit(&mut unit, &ten(0x2A, 0x18, 8, 16)),
+        Admission::Write { range: range(8, 16), fua: true }
+    );
+    assert_eq!(
+        admit(&mut unit, &sixteen(0x88, 0x08, 8, 1)),
+        Admission::Read { range: range(8, 1), fua: true }
+    );
+    assert_eq!(
+        admit(&mut unit, &[0x0A, 0, 0, 1, 0, 0]),
+        Admission::Write { range: range(1, 256), fua: false }
+    );
+    let write12 = [0xAA, 0, 0, 0, 0, 9, 0, 0, 0, 2, 0, 0];
+    assert_eq!(admit(&mut unit, &write12), Admission::Write { range: range(9, 2), fua: false });
+}
+
+#[test]
+fn a_transfer_of_nothing_is_good_where_the_address_exists() {
+    let mut unit = thin();
+    let last = u32::try_from(BLOCKS - 1).unwrap();
+    for opcode in [0x28, 0x2A] {
+        assert_eq!(admit(&mut unit, &ten(opcode, 0, last, 0)), done());
+        assert_eq!(admit(&mut unit, &ten(opcode, 0, last + 1, 0)), check(Sense::LBA_OUT_OF_RANGE));
+        assert_eq!(admit(&mut unit, &ten(opcode, 0, last, 2)), check(Sense::LBA_OUT_OF_RANGE));
+        assert_eq!(admit(&mut unit, &ten(opcode, 0, u32::MAX, 1)), check(Sense::LBA_OUT_OF_RANGE));
+    }
+    assert_eq!(admit(&mut unit, &sixteen(0x8A, 0, u64::MAX, u32::MAX)), check(Sense::LBA_OUT_OF_RANGE));
+}
+
+#[test]
+fn a_transfer_beyond_the_block_limits_page_is_refused() {
+    let mut unit = thin();
+    let most = MAX_TRANSFER_BYTES / 512;
+    assert!(matches!(admit(&mut unit, &sixteen(0x88, 0, 0, most)), Admission::Read { .. }));
+    assert_eq!(admit(&mut unit, &sixteen(0x88, 0, 0, most + 1)), check(Sense::invalid_field_in_cdb(10)));
+}
+
+#[test]
+fn capacity_is_the_same_in_both_commands_and_thinness_is_shown() {
+    let mut unit = thin();
+    let short = data(admit(&mut unit, &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
+    let long = data(admit(&mut unit, &sixteen(0x9E, 0x10, 0, 32)));
+    assert_eq!((u64::from(u32_at(&short, 0)), u32_at(&short, 4)), (u64_at(&long, 0), u32_at(&long, 8)));
+    assert_eq!((u64_at(&long, 0), long.len()), (BLOCKS - 1, 32));
+    assert_eq!(long[12..16], [0, 3, 0xC0, 0]);
+    let full =
+        data(admit(&mut unit_with(Access::ReadWrite, Provisioning::Full), &sixteen(0x9E, 0x10, 0, 32)));
+    assert_eq!(full[14], 0);
+    assert_eq!(data(admit(&mut unit, &sixteen(0x9E, 0x10, 0, 15))).len(), 15);
+    unit.resize(1 << 32);
+    assert_eq!(unit.attentions.poll(HOST), Some(UnitAttention::CapacityChanged));
+    assert_eq!(u32_at(&data(admit(&mut unit, &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0])), 0), u32::MAX);
+}
+
+#[test]
+fn write_same_wants_one_block_and_a_number_of_blocks() {
+    let mut unit = thin();
+    let wanted = |unmap, block| Admission::WriteSame { range: range(8, 16), unmap, fua: false, block };
+    assert_eq!(unit.admit(HOST, &ten(0x41, 0x08, 8, 16), Some(512)), wanted(true, SameBlock::Received));
+    assert_eq!(unit.admit(HOST, &sixteen(0x93, 0, 8, 16), Some(512)), wanted(false, SameBlock::Received));
+    assert_eq!(unit.admit(HOST, &sixteen(0x93, 0x01, 8, 16), Some(0)), wanted(false, SameBlock::Zeros));
+    for wrong in [0, 256, 1024] {
+        let refused = unit.admit(HOST, &ten(0x41, 0x08, 8, 16), Some(wrong));
+        assert_eq!(refused, check(Sense::WRONG_DATA_LENGTH));
+    }
+    assert_eq!(admit(&mut unit, &ten(0x41, 0, 0, 0)), check(Sense::invalid_field_in_cdb(7)));
+    let past = u32::try_from(BLOCKS + 1).unwrap();
+    assert_eq!(admit(&mut unit, &ten(0x41, 0, past, 0)), check(Sense::LBA_OUT_OF_RANGE));
+    let most = MAX_WRITE_SAME_BYTES / 512;
+    assert!(matches!(admit(&mut unit, &sixteen(0x93, 0, 0, most)), Admission::WriteSame { .. }));
+    assert_eq!(admit(&mut unit, &sixteen(0x93, 0, 0, most + 1)), check(Sense::invalid_field_in_cdb(10)));
+}
+
+#[test]
+fn a_fully_provisioned_volume_has_no_unmap_in_any_form() {
+    let mut unit = unit_with(Access::ReadWrite, Provisioning::Full);
+    assert_eq!(admit(&mut unit, &ten(0x42, 0, 0, 24)), check(Sense::INVALID_COMMAND));
+    assert_eq!(admit(&mut unit, &ten(0x41, 0x08, 0, 1)), check(Sense::invalid_field_in_cdb(1)));
+}
+
+#[test]
+fn unmap_receives_its_list_and_an_empty_one_is_good() {
+    let mut unit = thin();
+    let parameter_length = 24;
+    assert_eq!(
+        admit(&mut unit, &ten(0x42, 0, 0, parameter_length)),
+        Admission::Unmap { parameter_length, fua: false }
+    );
+    assert_eq!(admit(&mut unit, &ten(0x42, 0, 0, 0)), done());
+    assert_eq!(admit(&mut unit, &ten(0x42, 0, 0, 7)), check(Sense::PARAMETER_LIST_LENGTH));
+}
+
+#[test]
+fn synchronize_cache_of_no_blocks_reaches_to_the_end() {
+    let mut unit = thin();
+    let whole = Admission::SynchronizeCache { range: range(0, BLOCKS), immediate: false };
+    assert_eq!(admit(&mut unit, &ten(0x35, 0, 0, 0)), whole);
+    let rest = Admission::SynchronizeCache { range: range(8, BLOCKS - 8), immediate: true };
+    assert_eq!(admit(&mut unit, &sixteen(0x91, 0x02, 8, 0)), rest);
+    assert_eq!(admit(&mut unit, &sixteen(0x91, 0, BLOCKS, 0)), check(Sense::LBA_OUT_OF_RANGE));
+    assert_eq!(admit(&mut unit, &sixteen(0x91, 0, BLOCKS - 1, 2)), check(Sense::LBA_OUT_OF_RANGE));
+}
+
+#[test]
+fn access_stops_what_it_should_and_never_discovery() {
+    let reads = [ten(0x28, 0, 0, 1), ten(0x35, 0, 0, 0)];
+    let writes = [ten(0x2A, 0, 0, 1), ten(0x41, 0, 0, 1), ten(0x42, 0, 0, 24)];
+    for (access, reading, writing) in [
+        (Access::ReadWrite, None, None),
+        (Access::ReadOnly, None, Some(Sense::WRITE_PROTECTED)),
+        (Access::NoHostAccess, Some(Sense::MANUAL_INTERVENTION), Some(Sense::MANUAL_INTERVENTION)),
+        (Access::Failed, Some(Sense::UNIT_FAILURE), Some(Sense::UNIT_FAILURE)),
+    ] {
+        let mut unit = unit_with(access, THIN);
+        for (cdbs, expected) in [(&reads[..], reading), (&writes[..], writing)] {
+            for cdb in cdbs {
+                let admission = admit(&mut unit, cdb);
+                match expected {
+                    Some(sense) => assert_eq!(admission, check(sense)),
+                    None => assert!(!matches!(admission, Admission::Done(_)), "{admission:?}"),
+                }
+            }
+        }
+        let ready = admit(&mut unit, &[0; 6]);
+        assert_eq!(ready, reading.map_or(done(), check));
+        assert_eq!(data(admit(&mut unit, &[0x12, 0, 0, 0, 96, 0])).len(), 96);
+        assert_eq!(data(admit(&mut unit, &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0])).len(), 8);
+    }
+}
+
+#[test]
+fn write_protection_by_the_host_works_like_one_by_the_array() {
+    let mut unit = thin();
+    let mut list = Vec::from([0; 4]);
+    list.extend(&data(admit(&mut unit, &[0x1A, 0x08, 0x0A, 0, 255, 0]))[4..]);
+    list[4 + 4] |= 0x08;
+    let Admission::ParameterOut { select, parameter_length } = admit(&mut unit, &[0x15, 0x10, 0, 0, 16, 0])
+    else {
+        panic!("MODE SELECT takes a list");
+    };
+    assert_eq!(usize::from(parameter_length), list.len());
+    assert_eq!(unit.mode_select(HOST, select, &list), Ok(ModeChange::FlushFirst));
+    assert_eq!(admit(&mut unit, &ten(0x2A, 0, 0, 1)), check(Sense::SOFTWARE_WRITE_PROTECTED));
+    assert!(matches!(admit(&mut unit, &ten(0x28, 0, 0, 1)), Admission::Read { .. }));
+    assert_eq!(data(admit(&mut unit, &[0x1A, 0x08, 0x0A, 0, 255, 0]))[2], 0x90);
+    let told = unit.admit(OTHER, &[0; 16], None);
+    assert_eq!(told, check(UnitAttention::ModeParametersChanged.sense()));
+}
+
+#[test]
+fn write_through_makes_every_write_durable() {
+    let geometry = inquiry::tests::geometry(BlockSize::B4096, THIN);
+    let cache = CacheControl::Array(WriteCache::Through);
+    let mut unit = LogicalUnit::new(inquiry::tests::identity(), geometry, Access::ReadWrite, cache);
+    assert_eq!(admit(&mut unit, &ten(0x2A, 0, 0, 1)), Admission::Write { range: range(0, 1), fua: true });
+    assert!(matches!(admit(&mut unit, &ten(0x41, 0, 0, 1)), Admission::WriteSame { fua: true, .. }));
+    assert!(matches!(admit(&mut unit, &ten(0x42, 0, 0, 24)), Admission::Unmap { fua: true, .. }));
+    assert_eq!(admit(&mut unit, &ten(0x28, 0, 0, 1)), Admission::Read { range: range(0, 1), fua: false });
+}
+
+#[test]
+fn a_unit_attention_is_told_once_and_leaves_discovery_alone() {
+    let mut unit = thin();
+    unit.raise_unit_attention(UnitAttention::CapacityChanged);
+    assert_eq!(data(admit(&mut unit, &[0x12, 0, 0, 0, 36, 0])).len(), 36);
+    assert_eq!(admit(&mut unit, &[0xA0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0]), Admission::ReportLuns);
+    assert_eq!(admit(&mut unit, &ten(0x28, 0, 0, 1)), check(UnitAttention::CapacityChanged.sense()));
+    assert!(matches!(admit(&mut unit, &ten(0x28, 0, 0, 1)), Admission::Read { .. }));
+    let sense = unit.admit(OTHER, &[0x03, 1, 0, 0, 252, 0], None);
+    assert_eq!(data(sense), [0x72, 6, 0x2A, 0x09, 0, 0, 0, 0]);
+    let nothing = unit.admit(OTHER, &[0x03, 0, 0, 0, 18, 0], None);
+    assert_eq!(data(nothing)[2], 0);
+}
+
+#[test]
+fn a_changed_list_of_luns_is_not_announced_to_who_has_read_it() {
+    let mut unit = thin();
+    unit.raise_unit_attention(UnitAttention::ReportedLunsChanged);
+    unit.luns_were_reported(HOST);
+    assert_eq!(admit(&mut unit, &[0; 6]), done());
+    assert_eq!(unit.admit(OTHER, &[0; 6], None), check(UnitAttention::ReportedLunsChanged.sense()));
+}
+
+#[test]
+fn a_fresh_nexus_is_told_of_power_on_only_by_policy() {
+    let mut unit = thin();
+    unit.attach_nexus(NexusId(7));
+    assert_eq!(unit.admit(NexusId(7), &[0; 6], None), done());
+    unit.set_fresh_nexus(FreshNexus::PowerOn);
+    unit.attach_nexus(NexusId(8));
+    assert_eq!(unit.admit(NexusId(8), &[0; 6], None), check(UnitAttention::PowerOn.sense()));
+    assert_eq!(unit.admit(NexusId(8), &[0; 6], None), done());
+}
+
+#[test]
+fn hosts_hear_that_write_protection_came_or_went() {
+    let mut unit = thin();
+    unit.set_access(Access::ReadOnly);
+    assert_eq!(admit(&mut unit, &[0; 6]), check(UnitAttention::ModeParametersChanged.sense()));
+    unit.set_access(Access::NoHostAccess);
+    assert_eq!(unit.attentions.poll(HOST), None);
+}
+
+proptest! {
+    #[test]
+    fn no_command_breaks_anything_and_every_range_lies_inside(
+        cdb in prop::collection::vec(any::<u8>(), 0..64), bytes in any::<Option<u32>>(), full in any::<bool>()
+    ) {
+        let mut unit = unit_with(Access::ReadWrite, if full { Provisioning::Full } else { THIN });
+        let inside = |range: BlockRange| range.start.0 + range.blocks <= BLOCKS;
+        match unit.admit(HOST, &cdb, bytes) {
+            Admission::Done(response) => {
+                prop_assert_eq!(response.sense.is_some(), response.status == Status::CheckCondition);
+                prop_assert!(response.sense.is_none_or(|sense| sense.key != SenseKey::NoSense));
+            }
+            Admission::Read { range, .. } | Admission::Write { range, .. } => {
+                prop_assert!(inside(range) && !range.is_empty());
+                prop_assert!(range.blocks * 512 <= u64::from(MAX_TRANSFER_BYTES));
+            }
+            Admission::WriteSame { range, .. } => prop_assert!(inside(range) && !range.is_empty()),
+            Admission::SynchronizeCache { range, .. } => prop_assert!(inside(range)),
+            Admission::Unmap { parameter_length, .. } => prop_assert!(parameter_length >= 8),
+            Admission::ParameterOut { parameter_length, .. } => prop_assert!(parameter_length > 0),
+            Admission::ReportLuns => {}
+        }
+    }
+}
+
+#[test]
+fn what_is_reported_as_supported_is_what_is_not_refused_as_unknown() {
+    let mut unit = thin();
+    for opcode in 0..=u8::MAX {
+        for action in 0..32 {
+            let mut cdb = [0; 16];
+            (cdb[0], cdb[1]) = (opcode, action);
+            let ask = [0xA3, 0x0C, 0x03, opcode, 0, action, 0, 0, 1, 0, 0, 0];
+            let supported = data(admit(&mut unit, &ask))[1] & 0x07 == 0x03;
+            let known = unit.admit(HOST, &cdb, None) != check(Sense::INVALID_COMMAND);
+            if action == 0 || matches!(opcode, 0x9E | 0xA3) {
+                assert_eq!(supported, known, "{opcode:02X}h/{action:02X}h");
+            }
+        }
+    }
+}

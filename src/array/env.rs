@@ -1,0 +1,52 @@
+//! What an array stands on: the edges of the program, real or simulated.
+
+use crate::channel::transport::Network;
+use crate::clock::{Clock, Entropy, SystemClock, SystemEntropy};
+use crate::config::{Config, Engine};
+use crate::disk::io::opener::UnitOpener;
+use crate::volume::store::Backend;
+use std::sync::Arc;
+
+/// The edges. A simulated array differs from a real one in these and in nothing else.
+#[derive(Clone, Debug)]
+pub struct Env {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness for identities and challenges.
+    pub entropy: Arc<dyn Entropy>,
+    /// Streams.
+    pub network: Arc<dyn Network>,
+    /// Units.
+    pub units: Arc<dyn UnitOpener>,
+    /// Which engine `units` uses, for people.
+    pub engine: String,
+    /// Where the control store lies.
+    pub store: Backend,
+}
+
+impl Env {
+    /// The machine this runs on.
+    ///
+    /// # Errors
+    /// The engine that the configuration asks for does not work here.
+    pub fn real(config: &Config) -> anyhow::Result<Self> {
+        use crate::disk::io::opener::FileOpener;
+        let (units, engine) = match config.disk.engine {
+            Engine::Automatic => {
+                let opener = FileOpener::best()?;
+                let name = opener.engine_name().to_owned();
+                (opener, name)
+            }
+            Engine::IoUring => (FileOpener::ring()?, "io_uring".to_owned()),
+            Engine::Plain => (FileOpener::plain()?, "plain".to_owned()),
+        };
+        Ok(Self {
+            clock: Arc::new(SystemClock::new()),
+            entropy: Arc::new(SystemEntropy),
+            network: Arc::new(crate::channel::tcp_network::TcpNetwork::default()),
+            units: Arc::new(units),
+            engine,
+            store: Backend::Directory(config.array.data_dir.clone()),
+        })
+    }
+}

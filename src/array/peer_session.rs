@@ -1,0 +1,196 @@
+//! A session with another array's peer target, as the copy needs it: vendor commands out, answers in cache pages.
+
+use crate::channel::initiator::{Command, Connector, Data, Reply, Session, SessionOptions};
+use crate::channel::piece::{Pieces, Received, Room};
+use crate::clock::BoxFuture;
+use crate::copy::link_key::{Proof, link_key};
+use crate::copy::source::{Source, SourceError};
+use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotPool};
+use crate::volume::record::LinkRecord;
+use holdfast_iscsi::initiator::{Credentials, DigestWish};
+use holdfast_iscsi::pdu::Lun;
+use holdfast_journal::UpdateNumber;
+use holdfast_journal::reader::Report;
+use holdfast_scsi::{
+    Acknowledgement, Delivery, DesignationId, GroupNumber, JournalRead, Sense, UpdateNumber as WireNumber, VendorCommand,
+};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// What an array says of itself (PEER INFORMATION), as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerInformation {
+    /// Version of the protocol between arrays.
+    pub protocol: u32,
+    /// Its number.
+    pub array_number: u32,
+    /// Its name.
+    pub array_name: String,
+    /// Its identity.
+    pub array_identity: String,
+}
+
+/// An open session with a peer whose number has been checked.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerSession {
+    session: Session,
+    pool: SlotPool,
+}
+
+/// Name of an array as initiator and as peer target.
+#[must_use]
+pub fn peer_name(array_name: &str) -> String {
+    format!("iqn.2026-11.io.holdfast:{array_name}.peer")
+}
+
+impl PeerSession {
+    /// Logs in to the array behind `link` at one of its portals, each proving itself to the other.
+    pub(crate) async fn open(
+        connector: &Connector,
+        own: (u32, &str),
+        link: &LinkRecord,
+        pool: &SlotPool,
+    ) -> Result<Self, SourceError> {
+        let (from, to) = (own.0, link.array.0);
+        let secret = link.secret.expose().as_bytes();
+        let options = SessionOptions {
+            credentials: Some(Credentials {
+                name: peer_name(own.1),
+                secret: link_key(secret, from, to, Proof::Initiator).into(),
+                mutual: Some((peer_name(link.name.as_str()), link_key(secret, from, to, Proof::Target).into())),
+            }),
+            digests: DigestWish::Required,
+            login_timeout: LOGIN_LIMIT,
+            ping: PING,
+            ..SessionOptions::default()
+        };
+        let mut last = SourceError("the link has no portal".into());
+        for portal in &link.portals {
+            match connector.session(&portal.to_string(), &peer_name(link.name.as_str()), &options).await {
+                Ok(session) => {
+                    let peer = Self { session, pool: pool.clone() };
+                    peer.check_number(to).await?;
+                    return Ok(peer);
+                }
+                Err(error) => last = SourceError(format!("{portal}: {error}")),
+            }
+        }
+        Err(last)
+    }
+
+    async fn check_number(&self, expected: u32) -> Result<(), SourceError> {
+        let answer = self.control(VendorCommand::PeerInformation { allocation_length: CONTROL_BYTES }).await?;
+        let said: PeerInformation = serde_json::from_slice(&answer)
+            .map_err(|error| SourceError(format!("peer information: {error}")))?;
+        if said.protocol != PROTOCOL_VERSION {
+            return Err(SourceError(format!("the peer speaks protocol {}, not {PROTOCOL_VERSION}", said.protocol)));
+        }
+        if said.array_number != expected {
+            let what = format!("the array there has number {}, not {expected}: correct the link", said.array_number);
+            return Err(SourceError(what));
+        }
+        Ok(())
+    }
+
+    /// Sends a designation and gets what came of it, as JSON.
+    pub(crate) async fn designate(&self, id: [u8; 16], designation: &[u8]) -> Result<Vec<u8>, SourceError> {
+        let list_length = u32::try_from(designation.len()).map_err(|_| SourceError("designation too long".into()))?;
+        let command = VendorCommand::Designation { id: DesignationId(id), list_length };
+        self.command(command, Data::Out(Pieces::from(designation.to_vec())), LIMIT).await?;
+        self.control(VendorCommand::DesignationResult { id: DesignationId(id), allocation_length: CONTROL_BYTES }).await
+    }
+
+    /// JOURNAL INFORMATION: the head of a journal read answer that has nothing in it.
+    pub(crate) async fn journal_information(&self, group: u32) -> Result<Vec<u8>, SourceError> {
+        let group = GroupNumber(group);
+        self.control(VendorCommand::JournalInformation { group, allocation_length: CONTROL_BYTES }).await
+    }
+
+    /// Waits until the session is gone.
+    pub(crate) async fn closed(&self) {
+        self.session.closed().await;
+    }
+
+    async fn control(&self, command: VendorCommand) -> Result<Vec<u8>, SourceError> {
+        let room = Room::of_bytes(command.allocation_length() as usize);
+        Ok(self.command(command, Data::In(room), LIMIT).await?.data.into_vec())
+    }
+
+    async fn command(&self, command: VendorCommand, data: Data, limit: Duration) -> Result<Reply, SourceError> {
+        let cdb = command.to_cdb();
+        let command = Command { lun: Lun([0; 8]), cdb: cdb.as_bytes(), data };
+        let reply = self.session.command(command, limit).await.map_err(|error| SourceError(error.to_string()))?;
+        if reply.status == 0 {
+            return Ok(reply);
+        }
+        let sense = Sense::from_bytes(&reply.sense);
+        Err(SourceError(format!("the peer refused the command: status {:02X}h, {sense:?}", reply.status)))
+    }
+
+    async fn read(
+        &self,
+        group: u32,
+        start: Option<UpdateNumber>,
+        report: Report,
+        wait: Duration,
+    ) -> Result<Vec<Slot>, SourceError> {
+        let slots = self.pool.take(Class::Inbound, ANSWER_BYTES as usize / SLOT_BYTES).await;
+        let read = JournalRead {
+            group: GroupNumber(group),
+            start: start.map(|number| WireNumber(number.get())),
+            delivery: Delivery::First,
+            acknowledgement: Some(acknowledgement(report)),
+            max_updates: crate::copy::answer::MAX_UPDATES,
+            allocation_length: ANSWER_BYTES,
+            wait_limit_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
+        };
+        let room = Room::Slots { slots, first_offset: 0 };
+        let reply = self.command(VendorCommand::JournalRead(read), Data::In(room), wait + LIMIT).await?;
+        match reply.data {
+            Received::Slots { slots, .. } => Ok(slots),
+            Received::Bytes(_) => Err(SourceError("the answer is not in pages".into())),
+        }
+    }
+}
+
+impl Source for PeerSession {
+    fn journal_read(
+        &self,
+        group: u32,
+        start: Option<UpdateNumber>,
+        report: Report,
+        wait: Duration,
+    ) -> BoxFuture<'_, Result<Vec<Slot>, SourceError>> {
+        Box::pin(self.read(group, start, report, wait))
+    }
+
+    fn report_position(&self, group: u32, report: Report) -> BoxFuture<'_, Result<(), SourceError>> {
+        Box::pin(async move {
+            let position = acknowledgement(report);
+            let command = VendorCommand::ReportPosition { group: GroupNumber(group), position };
+            self.command(command, Data::None, LIMIT).await.map(|_| ())
+        })
+    }
+}
+
+fn acknowledgement(report: Report) -> Acknowledgement {
+    Acknowledgement {
+        durable: WireNumber(report.acknowledged.get()),
+        restored: WireNumber(report.restored.get()),
+        settled: WireNumber(report.settled.get()),
+        consistent_from: WireNumber(report.consistent_from.get()),
+    }
+}
+
+/// Version of what `docs/protocol.md` describes.
+pub(crate) const PROTOCOL_VERSION: u32 = 1;
+/// Room for one answer: the largest single write and its record always fit.
+pub(crate) const ANSWER_BYTES: u32 = holdfast_scsi::MAX_TRANSFER_BYTES + (64 << 10);
+/// Room for the answer of a control command.
+const CONTROL_BYTES: u32 = 64 << 10;
+/// Limit for a command that does not wait on purpose; then the session is given up.
+const LIMIT: Duration = Duration::from_secs(20);
+/// Limit for connecting and login, each.
+const LOGIN_LIMIT: Duration = Duration::from_secs(5);
+/// Silence after which the peer is pinged, and limit for its answer: a half-open link is found within ten seconds.
+const PING: Duration = Duration::from_secs(4);

@@ -1,0 +1,179 @@
+//! The command line of the binary: commands of its own, and those of the shell, which go to a running array.
+
+use clap::{CommandFactory, Parser, Subcommand};
+use holdfast::config::Config;
+use holdfast::shell::client::{self, Connection};
+use holdfast::shell::command::{Exit, Request, Response, check_config};
+use holdfast::shell::parse::{ConfigVerb, ShellCommand, words};
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// A storage array in software, whose consistent copies live at two or three sites.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Configuration file.
+    #[arg(long, global = true, value_name = "FILE", default_value = "conf/holdfast.toml")]
+    pub(crate) config: PathBuf,
+    /// Management socket; otherwise HOLDFAST_SOCKET, otherwise the one in the data directory of the configuration.
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Print one JSON document instead of a table.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Check the configuration: silence, or every mistake with file, line and column.
+    Check,
+    /// The maintenance shell of a running array: one command a line.
+    Shell,
+    /// Print the completion script of a shell.
+    Completions {
+        /// Which one.
+        shell: clap_complete::Shell,
+    },
+    #[command(flatten)]
+    OfShell(ShellCommand),
+}
+
+/// `holdfast check`.
+pub(crate) fn check(config: &Path) -> ExitCode {
+    let mistakes = check_config(config);
+    let text: String = mistakes.iter().map(|mistake| format!("{mistake}\n")).collect();
+    let exit = if mistakes.is_empty() { Exit::Done } else { Exit::Failed };
+    print(&Response { exit: exit as u8, stdout: String::new(), stderr: text })
+}
+
+/// `holdfast completions SHELL`.
+pub(crate) fn completions(shell: clap_complete::Shell) -> ExitCode {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "holdfast", &mut script);
+    print(&Response::done(String::from_utf8_lossy(&script).into_owned()))
+}
+
+/// One command of the shell, as it stands on the command line.
+pub(crate) fn one_command(cli: &Cli, command: &ShellCommand) -> ExitCode {
+    let mut argv = without_own_options(std::env::args().skip(1));
+    if let ShellCommand::Config(ConfigVerb::Check { file: Some(file) }) = command {
+        // The array has another working directory.
+        let absolute = std::path::absolute(file).unwrap_or_else(|_| file.clone());
+        let (given, absolute) = (file.display().to_string(), absolute.display().to_string());
+        argv.iter_mut()
+            .rev()
+            .filter(|word| **word == given)
+            .take(1)
+            .for_each(|word| word.clone_from(&absolute));
+    }
+    let asked = argv.join(" ");
+    let request = Request { argv, json: cli.json, columns: columns() };
+    let response = socket(cli).and_then(|path| {
+        client::ask(&path, &request)
+            .map_err(|error| format!("no array answers at {}: {error}", path.display()))
+    });
+    print(&response.unwrap_or_else(|why| Response::failed(Exit::Unreachable, &asked, &why)))
+}
+
+/// `holdfast shell`: one command a line until the end of the input; the exit code is that of the last one.
+pub(crate) fn interactive(cli: &Cli) -> ExitCode {
+    let connected = socket(cli).and_then(|path| {
+        Connection::open(&path).map_err(|error| format!("no array answers at {}: {error}", path.display()))
+    });
+    let mut connection = match connected {
+        Ok(connection) => connection,
+        Err(why) => return print(&Response::failed(Exit::Unreachable, "shell", &why)),
+    };
+    let is_terminal = io::stdin().is_terminal();
+    let mut last = ExitCode::SUCCESS;
+    let mut lines = io::stdin().lock().lines();
+    loop {
+        if is_terminal {
+            // A prompt that cannot be shown is no reason to stop.
+            let _ = io::stdout().write_all(b"holdfast> ").and_then(|()| io::stdout().flush());
+        }
+        let Some(Ok(line)) = lines.next() else { return last };
+        let argv = match words(&line) {
+            Ok(argv) if argv.is_empty() => continue,
+            Ok(argv) if matches!(argv.as_slice(), [word] if word == "exit" || word == "quit") => return last,
+            Ok(argv) => argv,
+            Err(why) => {
+                last = print(&Response::failed(Exit::Usage, &line, &why));
+                continue;
+            }
+        };
+        match connection.ask(&Request { argv, json: cli.json, columns: columns() }) {
+            Ok(response) => last = print(&response),
+            Err(error) => return print(&Response::failed(Exit::Unreachable, &line, &error.to_string())),
+        }
+    }
+}
+
+/// Where the array is listening for commands.
+fn socket(cli: &Cli) -> Result<PathBuf, String> {
+    if let Some(path) = cli.socket.clone().or_else(|| std::env::var_os("HOLDFAST_SOCKET").map(PathBuf::from))
+    {
+        return Ok(path);
+    }
+    let config = Config::load(&cli.config).map_err(|mistakes| {
+        let first = mistakes.first().map(ToString::to_string).unwrap_or_default();
+        format!("name the management socket with --socket; the configuration does not tell it: {first}")
+    })?;
+    Ok(config.socket())
+}
+
+/// The words of the command itself: the options of the binary are not for the array.
+fn without_own_options(words: impl Iterator<Item = String>) -> Vec<String> {
+    let mut kept = Vec::new();
+    let mut words = words;
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--" => {
+                kept.push(word);
+                kept.extend(words);
+                break;
+            }
+            "--socket" | "--config" => {
+                words.next();
+            }
+            other if other.starts_with("--socket=") || other.starts_with("--config=") => {}
+            _ => kept.push(word),
+        }
+    }
+    kept
+}
+
+/// Width of the terminal, 0 when there is none.
+fn columns() -> u16 {
+    if !io::stdout().is_terminal() {
+        return 0;
+    }
+    rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| size.ws_col)
+}
+
+/// Prints an answer; a reader that has gone away (a pager, say) is no failure of the command.
+fn print(response: &Response) -> ExitCode {
+    let _ = io::stdout().write_all(response.stdout.as_bytes()).and_then(|()| io::stdout().flush());
+    let _ = io::stderr().write_all(response.stderr.as_bytes());
+    ExitCode::from(response.exit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tree_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_the_binary_do_not_reach_the_array() {
+        let kept = |line: &str| without_own_options(line.split(' ').map(str::to_owned)).join(" ");
+        assert_eq!(kept("--socket /x volume list --json --config=y"), "volume list --json");
+        assert_eq!(kept("volume show -- --socket"), "volume show -- --socket");
+    }
+}

@@ -1,0 +1,202 @@
+//! The configuration file: TOML in, types that cannot be wrong out, or every mistake with its place at once.
+//!
+//! `docs/operations.md` describes it for operators, `conf/holdfast.toml` shows every key. Relative paths are taken
+//! from the working directory of the daemon, as in any other argument. Unknown keys are mistakes, and so is every key
+//! of a part that this build does not have: nothing is silently ignored.
+
+mod check;
+mod designate;
+mod mistake;
+mod provision;
+mod provision_read;
+mod quantity;
+mod read;
+mod walk;
+
+pub use crate::volume::kind::{
+    CacheMode, CopyMode, InitiatorRule, PortalAddress, RaidLevel, Release, Schedule, SvolAccess, SvolSpec,
+};
+pub use crate::volume::secret::{SECRET_MAX_BYTES, SECRET_MIN_BYTES, Secret};
+pub use designate::missing_designations;
+pub use mistake::Mistake;
+pub use provision::{
+    Chap, ChapUser, GroupSpec, JournalSpec, LinkSpec, LunSpec, MutualChap, PairSpec, ParityGroupSpec,
+    Provision, ReaderSpec, TargetSpec, UnitSpec, VolumeSpec,
+};
+pub use quantity::{ByteSize, parse_duration};
+
+use crate::volume::name::{ArrayName, ArrayNumber, PortalGroup};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A whole configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it came from.
+    pub source: PathBuf,
+    /// `[array]`.
+    pub array: ArraySection,
+    /// `[cache]`.
+    pub cache: CacheSection,
+    /// `[disk]`.
+    pub disk: DiskSection,
+    /// `[[portal]]`, at least one.
+    pub portals: Vec<Portal>,
+    /// `[limits]`, with defaults for what is absent.
+    pub limits: Limits,
+    /// `[provision]`: objects that are created when they do not exist.
+    pub provision: Provision,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// All mistakes of the file, in its order.
+    pub fn load(path: &Path) -> Result<Self, Vec<Mistake>> {
+        let whole = |text: String| vec![Mistake { file: path.to_owned(), line: None, column: 0, text }];
+        let length = std::fs::metadata(path).map_err(|e| whole(format!("cannot be read: {e}")))?.len();
+        if length > FILE_MAX_BYTES {
+            return Err(whole(format!(
+                "a configuration has at most {FILE_MAX_BYTES} bytes, this one has {length}"
+            )));
+        }
+        let text = std::fs::read_to_string(path).map_err(|e| whole(format!("cannot be read: {e}")))?;
+        Self::parse(path, &text)
+    }
+
+    /// Checks a text; `path` is what messages call it.
+    ///
+    /// # Errors
+    /// All mistakes of the text, in its order.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, Vec<Mistake>> {
+        read::config(path, text)
+    }
+
+    /// Where the management socket lies unless a command says otherwise.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.array.data_dir.join("holdfast.sock")
+    }
+}
+
+/// `[array]`: who this array is.
+#[derive(Clone, Debug)]
+pub struct ArraySection {
+    /// Storage system number, unique among linked arrays.
+    pub number: ArrayNumber,
+    /// Its name.
+    pub name: ArrayName,
+    /// Control store, socket, journals' superblocks.
+    pub data_dir: PathBuf,
+}
+
+/// `[cache]`.
+#[derive(Clone, Debug)]
+pub struct CacheSection {
+    /// Memory for slots.
+    pub memory: ByteSize,
+}
+
+/// `[disk]`.
+#[derive(Clone, Debug)]
+pub struct DiskSection {
+    /// How units are read and written.
+    pub engine: Engine,
+}
+
+/// How units are read and written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Engine {
+    /// The ring where the kernel allows it, else plain system calls.
+    Automatic,
+    /// The ring, or no start.
+    IoUring,
+    /// Plain system calls.
+    Plain,
+}
+
+/// `[[portal]]`: an address at which hosts, arrays or both are served.
+#[derive(Clone, Debug)]
+pub struct Portal {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Whom it serves.
+    pub serves: Serves,
+    /// Target portal group tag.
+    pub group: PortalGroup,
+}
+
+/// Whom a portal serves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Serves {
+    /// Hosts only.
+    Hosts,
+    /// Arrays only.
+    Arrays,
+    /// Both.
+    Both,
+}
+
+impl Serves {
+    /// Whether hosts may log in here.
+    #[must_use]
+    pub fn hosts(self) -> bool {
+        matches!(self, Self::Hosts | Self::Both)
+    }
+
+    /// Whether other arrays may log in here.
+    #[must_use]
+    pub fn arrays(self) -> bool {
+        matches!(self, Self::Arrays | Self::Both)
+    }
+}
+
+/// `[limits]`: what a hostile or unlucky peer can reach, and no further.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Sessions; a login beyond it is refused with "out of resources".
+    pub sessions: u32,
+    /// Connections of one session; a further one is refused.
+    pub connections_per_session: u16,
+    /// Connections that have not logged in yet; further ones are closed at once.
+    pub logins_in_progress: u32,
+    /// Time for a login; the connection is closed after it.
+    pub login_timeout: Duration,
+    /// Commands of a session in progress: the command window that is granted.
+    pub commands_per_session: u32,
+    /// Unsolicited data of one command (FirstBurstLength).
+    pub first_burst: ByteSize,
+    /// Solicited data of one R2T (MaxBurstLength).
+    pub max_burst: ByteSize,
+    /// Data of one PDU (MaxRecvDataSegmentLength).
+    pub data_segment: ByteSize,
+    /// Clients of the management socket; further ones are closed at once.
+    pub shell_clients: u32,
+    /// Records of the audit log; the oldest go first.
+    pub audit_records: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            sessions: 1_000,
+            connections_per_session: 8,
+            logins_in_progress: 64,
+            login_timeout: Duration::from_secs(15),
+            commands_per_session: 128,
+            first_burst: ByteSize::kibibytes(64),
+            max_burst: ByteSize::kibibytes(1_024),
+            data_segment: ByteSize::kibibytes(256),
+            shell_clients: 16,
+            audit_records: 100_000,
+        }
+    }
+}
+
+/// A longer file is not a configuration and is not read.
+pub const FILE_MAX_BYTES: u64 = 4 << 20;
+
+#[cfg(test)]
+mod tests;

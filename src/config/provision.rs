@@ -1,0 +1,191 @@
+//! `[provision]`: objects that are created when they do not exist, and never changed or deleted by a restart.
+//!
+//! Links are declared on both sides; groups, journals and pairs at the primary only, which passes on what the other
+//! array needs. How a copy is read and restored is the affair of the array that keeps the copy: the schedule stands
+//! at *its* link to the array it reads from, and `[[provision.reader]]` sets another one for a single group.
+
+use super::quantity::ByteSize;
+use crate::volume::kind::{
+    CacheMode, CopyMode, InitiatorRule, PortalAddress, RaidLevel, Release, Schedule, SvolAccess, SvolSpec,
+};
+use crate::volume::name::{
+    ArrayNumber, GroupName, IscsiName, LinkName, Lun, PairName, ParityGroupName, VolumeName,
+};
+use crate::volume::secret::Secret;
+use std::path::PathBuf;
+
+/// All declared objects, in the order of the file.
+#[derive(Clone, Debug, Default)]
+pub struct Provision {
+    /// `[[provision.parity_group]]`.
+    pub parity_groups: Vec<ParityGroupSpec>,
+    /// `[[provision.volume]]`.
+    pub volumes: Vec<VolumeSpec>,
+    /// `[[provision.target]]`.
+    pub targets: Vec<TargetSpec>,
+    /// `[[provision.link]]`.
+    pub links: Vec<LinkSpec>,
+    /// `[[provision.group]]`.
+    pub groups: Vec<GroupSpec>,
+    /// `[[provision.journal]]`.
+    pub journals: Vec<JournalSpec>,
+    /// `[[provision.pair]]`.
+    pub pairs: Vec<PairSpec>,
+    /// `[[provision.reader]]`.
+    pub readers: Vec<ReaderSpec>,
+}
+
+/// A parity group to create.
+#[derive(Clone, Debug)]
+pub struct ParityGroupSpec {
+    /// Its name.
+    pub name: ParityGroupName,
+    /// How units protect each other.
+    pub level: RaidLevel,
+    /// Bytes on one unit before the next one is used: a power of two, at least 4096.
+    pub stripe_unit: ByteSize,
+    /// Its units.
+    pub units: Vec<UnitSpec>,
+    /// Units that stand by.
+    pub spares: Vec<UnitSpec>,
+}
+
+/// A unit: a file, created when it does not exist, or a block device.
+#[derive(Clone, Debug)]
+pub struct UnitSpec {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its size; `None`: that of the device or file, which must then exist.
+    pub size: Option<ByteSize>,
+}
+
+/// A volume to create.
+#[derive(Clone, Debug)]
+pub struct VolumeSpec {
+    /// Its name.
+    pub name: VolumeName,
+    /// Where its extents come from.
+    pub parity_group: ParityGroupName,
+    /// Its capacity, a multiple of 4096.
+    pub size: ByteSize,
+    /// Whether extents are taken only when they are written.
+    pub thin: bool,
+    /// When a write is answered.
+    pub cache: CacheMode,
+    /// Logical block size in bytes: 512 or 4096.
+    pub block_size_bytes: u32,
+}
+
+/// A target to create, with what it shows to whom.
+#[derive(Clone, Debug)]
+pub struct TargetSpec {
+    /// Its name.
+    pub iqn: IscsiName,
+    /// What it shows.
+    pub luns: Vec<LunSpec>,
+    /// To whom; nobody when empty.
+    pub initiators: Vec<InitiatorRule>,
+    /// What they must prove; `None`: nothing.
+    pub chap: Option<Chap>,
+}
+
+/// A volume under a logical unit number.
+#[derive(Clone, Debug)]
+pub struct LunSpec {
+    /// The number.
+    pub lun: Lun,
+    /// The volume.
+    pub volume: VolumeName,
+}
+
+/// CHAP of a target.
+#[derive(Clone, Debug)]
+pub struct Chap {
+    /// What the initiator proves.
+    pub initiator: ChapUser,
+    /// What the target proves in turn.
+    pub mutual: Option<MutualChap>,
+}
+
+/// A name and the secret that belongs to it.
+#[derive(Clone, Debug)]
+pub struct ChapUser {
+    /// `CHAP_N`.
+    pub user: String,
+    /// The shared secret.
+    pub secret: Secret,
+}
+
+/// The target's own name and secret; another secret than the initiator's.
+pub type MutualChap = ChapUser;
+
+/// A link to another array.
+#[derive(Clone, Debug)]
+pub struct LinkSpec {
+    /// Its name here.
+    pub name: LinkName,
+    /// Number of the array behind it.
+    pub array: ArrayNumber,
+    /// Where that array serves arrays.
+    pub portals: Vec<PortalAddress>,
+    /// Shared by both arrays; the keys of the two directions are derived from it.
+    pub secret: Secret,
+    /// How groups are read and restored that this array copies from the one behind the link.
+    pub schedule: Schedule,
+}
+
+/// A group to create, at its primary.
+#[derive(Clone, Debug)]
+pub struct GroupSpec {
+    /// Its name.
+    pub name: GroupName,
+    /// Whether hosts may read the S-VOLs.
+    pub svol_access: SvolAccess,
+    /// When a journal is freed that every reader has reported.
+    pub release: Release,
+    /// Updates of one journal read at most.
+    pub read_updates: u32,
+    /// Bytes of one journal read at most.
+    pub read_bytes: ByteSize,
+    /// Bytes that the journal gathers into one commit at most.
+    pub commit_bytes: ByteSize,
+    /// Unit of the initial copy.
+    pub copy_unit: ByteSize,
+}
+
+/// A journal volume of a group.
+#[derive(Clone, Debug)]
+pub struct JournalSpec {
+    /// The group.
+    pub group: GroupName,
+    /// An ordinary volume that becomes a journal volume, of the array that `at` names.
+    pub volume: VolumeName,
+    /// The array behind this link; `None`: this array.
+    pub at: Option<LinkName>,
+}
+
+/// A pair to create, at its primary.
+#[derive(Clone, Debug)]
+pub struct PairSpec {
+    /// Its name.
+    pub name: PairName,
+    /// Its group.
+    pub group: GroupName,
+    /// The volume that hosts write, of this array.
+    pub pvol: VolumeName,
+    /// The volume that follows it.
+    pub svol: SvolSpec,
+    /// How it follows.
+    pub copy: CopyMode,
+}
+
+/// The schedule of one group that this array copies, instead of that of the link.
+#[derive(Clone, Debug)]
+pub struct ReaderSpec {
+    /// The link to the array it is read from.
+    pub link: LinkName,
+    /// The group, as that array calls it.
+    pub group: GroupName,
+    /// Its schedule.
+    pub schedule: Schedule,
+}

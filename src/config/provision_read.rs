@@ -1,0 +1,340 @@
+//! Reads `[provision]`: each entry by itself; what entries say about each other is for `check`.
+
+use super::provision::{
+    Chap, ChapUser, GroupSpec, JournalSpec, LinkSpec, LunSpec, PairSpec, ParityGroupSpec, Provision,
+    ReaderSpec, TargetSpec, UnitSpec, VolumeSpec,
+};
+use super::quantity::{ByteSize, parse_duration};
+use super::read::{SLOT_BYTES, path, size_within, slots_within};
+use super::walk::{Read, Table, Value, boolean, parsed, small, text, whole, word};
+use crate::volume::kind::{CacheMode, CopyMode, InitiatorRule, RaidLevel, Release, Schedule, SvolAccess};
+use crate::volume::name::{ARRAY_NUMBER_MAX, ArrayNumber, LUN_MAX, Lun};
+use crate::volume::secret::Secret;
+use std::time::Duration;
+use toml::de::DeValue;
+
+/// Reads the section; an absent one declares nothing.
+pub(super) fn provision(root: &Table<'_>) -> Option<Provision> {
+    if root.value("provision").is_none() {
+        return Some(Provision::default());
+    }
+    let section = root.table("provision", "[provision]", &PROVISION_KEYS)?;
+    let parity_groups = entries(&section, "parity_group", &PARITY_GROUP_KEYS, parity_group);
+    let volumes = entries(&section, "volume", &VOLUME_KEYS, volume);
+    let targets = entries(&section, "target", &["iqn", "luns", "initiators", "chap"], target);
+    let links = entries(&section, "link", &LINK_KEYS, link);
+    let groups = entries(&section, "group", &GROUP_KEYS, group);
+    let journals = entries(&section, "journal", &["group", "volume", "at"], journal);
+    let pairs = entries(&section, "pair", &["name", "group", "pvol", "svol", "copy"], pair);
+    let readers = entries(&section, "reader", &READER_KEYS, reader);
+    Some(Provision {
+        parity_groups: parity_groups?,
+        volumes: volumes?,
+        targets: targets?,
+        links: links?,
+        groups: groups?,
+        journals: journals?,
+        pairs: pairs?,
+        readers: readers?,
+    })
+}
+
+fn entries<'a, T>(
+    section: &Table<'a>,
+    key: &'static str,
+    keys: &[&str],
+    read: impl Fn(&Table<'a>) -> Option<T>,
+) -> Option<Vec<T>> {
+    let tables = section.tables(key, entry_name(key), keys);
+    let read: Vec<Option<T>> = tables.iter().map(read).collect();
+    read.into_iter().collect()
+}
+
+/// How a kind of entry is called in messages.
+pub(super) fn entry_name(key: &'static str) -> &'static str {
+    match key {
+        "parity_group" => "[[provision.parity_group]]",
+        "volume" => "[[provision.volume]]",
+        "target" => "[[provision.target]]",
+        "link" => "[[provision.link]]",
+        "group" => "[[provision.group]]",
+        "journal" => "[[provision.journal]]",
+        "pair" => "[[provision.pair]]",
+        "reader" => "[[provision.reader]]",
+        _ => "[[provision]]",
+    }
+}
+
+fn parity_group(table: &Table<'_>) -> Option<ParityGroupSpec> {
+    let name = table.required("name", parsed);
+    let level = table.required("level", word(&LEVELS));
+    let stripe_unit = table.or("stripe_unit", STRIPE_UNIT_DEFAULT, |value| {
+        let size = size_within(ByteSize(SLOT_BYTES), STRIPE_UNIT_MAX)(value)?;
+        if size.0.is_power_of_two() { Ok(size) } else { Err(format!("{size} is not a power of two")) }
+    });
+    if table.value("units").is_none() {
+        table.note("units", "[[provision.parity_group]] needs units");
+    }
+    let units = units(table, "units");
+    let spares = units_or_none(table, "spares");
+    if let Some(level) = level {
+        check_unit_count(table, level, table.list("units").len());
+    }
+    Some(ParityGroupSpec {
+        name: name?,
+        level: level?,
+        stripe_unit: stripe_unit?,
+        units: units?,
+        spares: spares?,
+    })
+}
+
+fn check_unit_count(table: &Table<'_>, level: RaidLevel, count: usize) {
+    if table.value("units").is_none() {
+        return;
+    }
+    if count < level.units_min() {
+        table
+            .note("units", format!("units: {level} needs at least {} units, not {count}", level.units_min()));
+    } else if count > UNITS_MAX {
+        table.note("units", format!("units: a parity group has at most {UNITS_MAX} units, not {count}"));
+    } else if level == RaidLevel::Raid10 && count % 2 == 1 {
+        table.note("units", format!("units: raid10 needs an even number of units, not {count}"));
+    }
+}
+
+fn units_or_none(table: &Table<'_>, key: &str) -> Option<Vec<UnitSpec>> {
+    if table.value(key).is_some() { units(table, key) } else { Some(Vec::new()) }
+}
+
+fn units(table: &Table<'_>, key: &str) -> Option<Vec<UnitSpec>> {
+    let tables = table.tables(key, "a unit", &["path", "size"]);
+    let all = tables.len() == table.list(key).len();
+    let read: Vec<Option<UnitSpec>> = tables
+        .iter()
+        .map(|unit| {
+            let path = unit.required("path", path);
+            let size = unit.maybe("size", slots_within(UNIT_MIN, SIZE_MAX));
+            Some(UnitSpec { path: path?, size: size? })
+        })
+        .collect();
+    let read: Option<Vec<UnitSpec>> = read.into_iter().collect();
+    read.filter(|_| all)
+}
+
+fn volume(table: &Table<'_>) -> Option<VolumeSpec> {
+    let name = table.required("name", parsed);
+    let parity_group = table.required("parity_group", parsed);
+    let size = table.required("size", slots_within(VOLUME_MIN, VOLUME_MAX));
+    let thin = table.or("thin", false, boolean);
+    let cache = table.or("cache", CacheMode::WriteBack, word(&CACHE_MODES));
+    let block_size = table.or("block_size", 512, |value| match whole(0, u64::MAX)(value)? {
+        512 => Ok(512),
+        4_096 => Ok(4_096),
+        other => Err(format!("{other} is neither 512 nor 4096")),
+    });
+    Some(VolumeSpec {
+        name: name?,
+        parity_group: parity_group?,
+        size: size?,
+        thin: thin?,
+        cache: cache?,
+        block_size_bytes: block_size?,
+    })
+}
+
+fn target(table: &Table<'_>) -> Option<TargetSpec> {
+    let iqn = table.required("iqn", parsed);
+    let lun_tables = table.tables("luns", "a LUN", &["lun", "volume"]);
+    let all = lun_tables.len() == table.list("luns").len();
+    let luns: Vec<Option<LunSpec>> = lun_tables
+        .iter()
+        .map(|entry| {
+            let lun = entry.required("lun", small(0, LUN_MAX));
+            let volume = entry.required("volume", parsed);
+            Some(LunSpec { lun: Lun(lun?), volume: volume? })
+        })
+        .collect();
+    let initiators = table.each("initiators", |value| match text(value)? {
+        "*" => Ok(InitiatorRule::Any),
+        name => name.parse().map(InitiatorRule::Named).map_err(|e| format!("\"*\" or a name is needed; {e}")),
+    });
+    let chap = chap(table);
+    let luns: Option<Vec<LunSpec>> = luns.into_iter().collect();
+    Some(TargetSpec { iqn: iqn?, luns: luns.filter(|_| all)?, initiators: initiators?, chap: chap? })
+}
+
+fn chap(target: &Table<'_>) -> Option<Option<Chap>> {
+    if target.value("chap").is_none() {
+        return Some(None);
+    }
+    let table = target.table("chap", "chap", &["user", "secret", "mutual"])?;
+    let initiator = chap_user(&table);
+    let Some(value) = table.value("mutual") else {
+        return Some(Some(Chap { initiator: initiator?, mutual: None }));
+    };
+    let mutual = Table::open(table.report, value, "mutual", &["user", "secret"]).and_then(|t| chap_user(&t));
+    let (initiator, mutual) = (initiator?, mutual?);
+    if initiator.secret == mutual.secret {
+        // RFC 7143 section 12.1.3: an initiator could otherwise reflect the target's own challenge.
+        table.note("mutual", "mutual: its secret must differ from the initiator's");
+        return None;
+    }
+    Some(Some(Chap { initiator, mutual: Some(mutual) }))
+}
+
+fn chap_user(table: &Table<'_>) -> Option<ChapUser> {
+    let user = table.required("user", |value| match text(value)? {
+        given if (1..=CHAP_USER_MAX_BYTES).contains(&given.len()) && !given.contains(char::is_control) => {
+            Ok(given.to_owned())
+        }
+        _ => Err(format!("1 to {CHAP_USER_MAX_BYTES} printable bytes are needed")),
+    });
+    let secret = table.required("secret", secret);
+    Some(ChapUser { user: user?, secret: secret? })
+}
+
+/// A secret inline, `{ file = "…" }` or `{ env = "…" }`. No message names its text.
+fn secret(value: &Value<'_>) -> Read<Secret> {
+    const FORMS: &str = "a string, { file = \"…\" } or { env = \"…\" } is needed";
+    let table = match value.get_ref() {
+        DeValue::String(text) => return Secret::new(text),
+        DeValue::Table(table) if table.len() == 1 => table,
+        _ => return Err(FORMS.into()),
+    };
+    let Some((key, inner)) = table.iter().next() else { return Err(FORMS.into()) };
+    match key.get_ref().as_ref() {
+        "file" => {
+            let path = path(inner)?;
+            let length = std::fs::metadata(&path).map_err(|e| format!("{}: {e}", path.display()))?.len();
+            if length > SECRET_FILE_MAX_BYTES {
+                return Err(format!("{} is too large for a secret", path.display()));
+            }
+            let held = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+            Secret::new(&held).map_err(|e| format!("{}: {e}", path.display()))
+        }
+        "env" => {
+            let name = text(inner)?;
+            let held = std::env::var(name).map_err(|_| format!("the variable {name:?} is not set"))?;
+            Secret::new(&held).map_err(|e| format!("the variable {name:?}: {e}"))
+        }
+        _ => Err(FORMS.into()),
+    }
+}
+
+fn link(table: &Table<'_>) -> Option<LinkSpec> {
+    let name = table.required("name", parsed);
+    let array = table.required("array", small(1, ARRAY_NUMBER_MAX));
+    let portals = table.each("portal", parsed);
+    if table.value("portal").is_none() || portals.as_ref().is_some_and(Vec::is_empty) {
+        table.note("portal", "[[provision.link]] needs portal: a list of host:port");
+    }
+    let secret = table.required("secret", secret);
+    let schedule = schedule(table);
+    Some(LinkSpec {
+        name: name?,
+        array: ArrayNumber(array?),
+        portals: portals?,
+        secret: secret?,
+        schedule: schedule?,
+    })
+}
+
+fn schedule(table: &Table<'_>) -> Option<Schedule> {
+    let interval = |value: &Value<'_>| match text(value)? {
+        "immediate" => Ok(None),
+        given => parse_duration(given)
+            .map(|time| Some(time).filter(|time| !time.is_zero()))
+            .map_err(|e| format!("{e}, or \"immediate\"")),
+    };
+    let read_interval = table.or("read_interval", None, interval);
+    let restore_interval = table.or("restore_interval", None, interval);
+    let restore_delay = table.or("restore_delay", Duration::ZERO, |value| parse_duration(text(value)?));
+    Some(Schedule {
+        read_interval: read_interval?,
+        restore_interval: restore_interval?,
+        restore_delay: restore_delay?,
+    })
+}
+
+fn group(table: &Table<'_>) -> Option<GroupSpec> {
+    let name = table.required("name", parsed);
+    let access = word(&[("none", SvolAccess::None), ("read", SvolAccess::Read)]);
+    let svol_access = table.or("svol_access", SvolAccess::None, access);
+    let releases = word(&[("read", Release::Read), ("restored", Release::Restored)]);
+    let release = table.or("release", Release::Read, releases);
+    let read_updates = table.or("read_updates", READ_UPDATES_DEFAULT, small(1, READ_UPDATES_MAX));
+    let bytes = || slots_within(ByteSize::kibibytes(4), ByteSize::mebibytes(16));
+    let read_bytes = table.or("read_bytes", ByteSize::mebibytes(1), bytes());
+    let commit_bytes = table.or("commit_bytes", ByteSize::mebibytes(4), bytes());
+    let copy_unit = table.or("copy_unit", ByteSize::mebibytes(1), bytes());
+    Some(GroupSpec {
+        name: name?,
+        svol_access: svol_access?,
+        release: release?,
+        read_updates: read_updates?,
+        read_bytes: read_bytes?,
+        commit_bytes: commit_bytes?,
+        copy_unit: copy_unit?,
+    })
+}
+
+fn journal(table: &Table<'_>) -> Option<JournalSpec> {
+    let group = table.required("group", parsed);
+    let volume = table.required("volume", parsed);
+    let at = table.maybe("at", parsed);
+    Some(JournalSpec { group: group?, volume: volume?, at: at? })
+}
+
+fn pair(table: &Table<'_>) -> Option<PairSpec> {
+    let name = table.required("name", parsed);
+    let group = table.required("group", parsed);
+    let pvol = table.required("pvol", parsed);
+    let svol = table.required("svol", parsed);
+    let copy = table.or("copy", CopyMode::Async, |value| match text(value)? {
+        "async" => Ok(CopyMode::Async),
+        "sync" => Err("synchronous copies are not built yet; \"async\" is".into()),
+        other => Err(format!("{other:?} is none of \"async\", \"sync\"")),
+    });
+    Some(PairSpec { name: name?, group: group?, pvol: pvol?, svol: svol?, copy: copy? })
+}
+
+fn reader(table: &Table<'_>) -> Option<ReaderSpec> {
+    let link = table.required("link", parsed);
+    let group = table.required("group", parsed);
+    let schedule = schedule(table);
+    Some(ReaderSpec { link: link?, group: group?, schedule: schedule? })
+}
+
+pub(super) const PROVISION_KEYS: [&str; 8] =
+    ["parity_group", "volume", "target", "link", "group", "journal", "pair", "reader"];
+const PARITY_GROUP_KEYS: [&str; 5] = ["name", "level", "stripe_unit", "units", "spares"];
+const VOLUME_KEYS: [&str; 6] = ["name", "parity_group", "size", "thin", "cache", "block_size"];
+const LINK_KEYS: [&str; 7] =
+    ["name", "array", "portal", "secret", "read_interval", "restore_interval", "restore_delay"];
+const READER_KEYS: [&str; 5] = ["link", "group", "read_interval", "restore_interval", "restore_delay"];
+const GROUP_KEYS: [&str; 7] =
+    ["name", "svol_access", "release", "read_updates", "read_bytes", "commit_bytes", "copy_unit"];
+const LEVELS: [(&str, RaidLevel); 5] = [
+    ("raid0", RaidLevel::Raid0),
+    ("raid1", RaidLevel::Raid1),
+    ("raid10", RaidLevel::Raid10),
+    ("raid5", RaidLevel::Raid5),
+    ("raid6", RaidLevel::Raid6),
+];
+const CACHE_MODES: [(&str, CacheMode); 2] =
+    [("write-back", CacheMode::WriteBack), ("write-through", CacheMode::WriteThrough)];
+/// More units make one parity group too slow to rebuild.
+const UNITS_MAX: usize = 16;
+/// Superblock, logs and maps take up to a quarter of a smaller unit.
+const UNIT_MIN: ByteSize = ByteSize::mebibytes(16);
+const SIZE_MAX: ByteSize = ByteSize(1 << 50);
+const VOLUME_MIN: ByteSize = ByteSize::mebibytes(1);
+/// 256 TiB: the largest volume that is tested.
+const VOLUME_MAX: ByteSize = ByteSize(256 << 40);
+const STRIPE_UNIT_DEFAULT: ByteSize = ByteSize::kibibytes(64);
+const STRIPE_UNIT_MAX: ByteSize = ByteSize::mebibytes(16);
+const READ_UPDATES_DEFAULT: u32 = 1_024;
+const READ_UPDATES_MAX: u32 = 65_536;
+const CHAP_USER_MAX_BYTES: usize = 255;
+const SECRET_FILE_MAX_BYTES: u64 = 4_096;

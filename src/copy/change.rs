@@ -1,0 +1,154 @@
+//! What one SCSI command changes: the shape in which every write travels through the array.
+
+use crate::disk::slot::{SLOT_BYTES, Slot};
+use crate::disk::{DiskAdapter, Prepared};
+use holdfast_journal as journal;
+
+/// The change of one command: ranges of one volume, applied together or not at all.
+#[derive(Debug)]
+pub struct Change {
+    /// The volume.
+    pub volume: u32,
+    /// Its ranges; at most [`journal::MAX_EXTENTS`].
+    pub parts: Vec<Part>,
+}
+
+/// One range and what it becomes.
+#[derive(Debug)]
+pub struct Part {
+    /// First byte.
+    pub offset_bytes: u64,
+    /// How many.
+    pub length_bytes: u64,
+    /// What they become.
+    pub content: Content,
+}
+
+/// What a range becomes.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// The bytes in these pages, the first at `offset_bytes % 4096` of the first page.
+    Data(Vec<Slot>),
+    /// Zeros.
+    Zero,
+    /// The page, repeated: it holds a pattern of `bytes` bytes a whole number of times, from its first byte on.
+    Pattern {
+        /// The page.
+        slot: Slot,
+        /// Length of the pattern.
+        bytes: u32,
+    },
+}
+
+impl Part {
+    /// Data at a place.
+    #[must_use]
+    pub fn data(offset_bytes: u64, length_bytes: u64, slots: Vec<Slot>) -> Self {
+        Self { offset_bytes, length_bytes, content: Content::Data(slots) }
+    }
+
+    /// Zeros at a place.
+    #[must_use]
+    pub fn zero(offset_bytes: u64, length_bytes: u64) -> Self {
+        Self { offset_bytes, length_bytes, content: Content::Zero }
+    }
+
+    fn extent(&self, volume: u32) -> journal::Extent {
+        journal::Extent {
+            volume: journal::VolumeNumber(volume),
+            start_bytes: self.offset_bytes,
+            length_bytes: self.length_bytes,
+            content: match self.content {
+                Content::Data(_) => journal::Content::Data,
+                Content::Zero => journal::Content::Zero,
+                Content::Pattern { bytes, .. } => journal::Content::Pattern { bytes },
+            },
+        }
+    }
+}
+
+impl Change {
+    /// The extents as the journal records them.
+    #[must_use]
+    pub fn extents(&self) -> Vec<journal::Extent> {
+        self.parts.iter().map(|part| part.extent(self.volume)).collect()
+    }
+
+    /// The write data as the journal keeps it: pages, the offset of the first byte, how many bytes.
+    ///
+    /// A command has at most one part with data (UNMAP has only zeros, a write or WRITE SAME has one part).
+    #[must_use]
+    pub fn payload(&self) -> Payload {
+        for part in &self.parts {
+            match &part.content {
+                Content::Data(slots) => {
+                    let skip = within_page(part.offset_bytes);
+                    let bytes = u32::try_from(part.length_bytes).unwrap_or(u32::MAX);
+                    return Payload { slots: slots.clone(), skip, bytes };
+                }
+                Content::Pattern { slot, bytes } => {
+                    return Payload { slots: vec![slot.clone()], skip: 0, bytes: *bytes };
+                }
+                Content::Zero => {}
+            }
+        }
+        Payload::default()
+    }
+}
+
+/// Write data by handle.
+#[derive(Clone, Debug, Default)]
+pub struct Payload {
+    /// Whole pages.
+    pub slots: Vec<Slot>,
+    /// Where the first byte lies in the first page.
+    pub skip: u16,
+    /// How many bytes.
+    pub bytes: u32,
+}
+
+impl Payload {
+    /// CRC-32C over the bytes themselves, without what surrounds them in their pages.
+    #[must_use]
+    pub fn crc32c(&self) -> u32 {
+        if self.bytes == 0 {
+            return 0;
+        }
+        let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+        let (mut at, mut left) = (usize::from(self.skip), self.bytes as usize);
+        for slot in &self.slots {
+            let end = SLOT_BYTES.min(at + left);
+            digest.update(&slot[at..end]);
+            left -= end - at;
+            at = 0;
+            if left == 0 {
+                break;
+            }
+        }
+        u32::try_from(digest.finalize()).unwrap_or(0)
+    }
+}
+
+/// Makes a change visible in the cache. One entry of `prepared` belongs to each part, in order; all are used up.
+pub(crate) fn apply(disk: &DiskAdapter, change: &Change, prepared: &mut Vec<Prepared>, gate: u64) {
+    for (part, prepared) in change.parts.iter().zip(prepared.drain(..)) {
+        match &part.content {
+            Content::Data(slots) => disk.apply(prepared, slots, gate),
+            Content::Zero => disk.apply_zero(prepared, gate),
+            Content::Pattern { slot, .. } => disk.apply_pattern(prepared, slot, gate),
+        }
+    }
+}
+
+/// Where a byte of a volume lies in its page.
+#[must_use]
+pub fn within_page(offset_bytes: u64) -> u16 {
+    u16::try_from(offset_bytes % SLOT_BYTES as u64).expect("a page is smaller than 64 KiB")
+}
+
+/// Pages that `length_bytes` bytes at `offset_bytes` touch.
+#[must_use]
+pub fn pages_touched(offset_bytes: u64, length_bytes: u64) -> usize {
+    let pages = (u64::from(within_page(offset_bytes)) + length_bytes).div_ceil(SLOT_BYTES as u64);
+    usize::try_from(pages).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,234 @@
+//! Journal read processing at an auxiliary: figures 18 to 20.
+//!
+//! A follower keeps journal reads outstanding on a session with the array it reads from. Answers may arrive in any
+//! order (J8); updates are stored strictly by number. What cannot be stored for want of room is held and tried again
+//! (step 1755, second way), which stops the reading, nothing else. After any error the session is dropped and the next
+//! one begins by naming the first number that this array does not have, so a repeated answer is never stored twice.
+//!
+//! The peer is not believed: head, records and data carry checksums, numbers must be the next ones, sizes are bounded.
+
+use super::answer::{AnswerError, Head, MAX_RECORD_PAGES, Outcome};
+use super::change::Payload;
+use super::group::{Group, Refusal};
+use super::restore::pages_of;
+use super::source::{Source, SourceError};
+use crate::disk::slot::{SLOT_BYTES, Slot};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use holdfast_journal::reader::Report;
+use holdfast_journal::{Draft, Update, UpdateNumber, format};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// When an auxiliary reads (J12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadSchedule {
+    /// Always: the primary answers as soon as it has something.
+    Immediate,
+    /// One read after each interval.
+    Every(Duration),
+}
+
+/// Why reading ended.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The session, or the status that the peer gave.
+    #[error("{0}")]
+    Source(#[from] SourceError),
+    /// The answer is not one.
+    #[error("journal read answer: {0}")]
+    Answer(#[from] AnswerError),
+    /// A record in it is not one.
+    #[error("journal read answer: {0}")]
+    Record(String),
+    /// The group is not `normal` there.
+    #[error("the group is not normal at the array that is read")]
+    GroupNotNormal,
+    /// The copy has to start again.
+    #[error("update {0} is no longer held at the array that is read: the copy has to start again")]
+    NotHeld(u64),
+    /// This array's own journal refuses.
+    #[error("{0}")]
+    Store(String),
+}
+
+/// One update as received.
+struct Received {
+    update: Update,
+    payload: Payload,
+}
+
+impl Group {
+    /// Reads over one session until it fails. `source_group` is the group's number there.
+    pub(crate) async fn follow(
+        self: &Arc<Self>,
+        source: &dyn Source,
+        source_group: u32,
+        schedule: ReadSchedule,
+    ) -> FetchError {
+        let reporting = self.report_positions(source, source_group);
+        let reading = self.read_journals(source, source_group, schedule);
+        tokio::pin!(reporting, reading);
+        tokio::select! {
+            biased;
+            error = reading => error,
+            error = reporting => error,
+        }
+    }
+
+    async fn read_journals(
+        self: &Arc<Self>,
+        source: &dyn Source,
+        source_group: u32,
+        schedule: ReadSchedule,
+    ) -> FetchError {
+        let (depth, wait) = match schedule {
+            ReadSchedule::Immediate => (READS_IN_FLIGHT, LONG_POLL),
+            ReadSchedule::Every(_) => (1, Duration::ZERO),
+        };
+        let mut early = BTreeMap::new();
+        let mut reads = FuturesUnordered::new();
+        reads.push(source.journal_read(source_group, Some(self.lock().next), self.position(), wait));
+        loop {
+            let Some(answer) = reads.next().await else {
+                return FetchError::Record("no read in flight".into());
+            };
+            let outcome = match self.take_answer(answer, &mut early).await {
+                Ok(outcome) => outcome,
+                Err(error) => return error,
+            };
+            if let (ReadSchedule::Every(interval), Outcome::NoJournal) = (schedule, outcome) {
+                self.clock.sleep(interval).await;
+            }
+            while reads.len() < depth {
+                reads.push(source.journal_read(source_group, None, self.position(), wait));
+            }
+        }
+    }
+
+    /// Steps 1720 to 1800 for one answer.
+    async fn take_answer(
+        &self,
+        answer: Result<Vec<Slot>, SourceError>,
+        early: &mut BTreeMap<UpdateNumber, Received>,
+    ) -> Result<Outcome, FetchError> {
+        let (head, received) = decode(answer?)?;
+        match head.outcome {
+            Outcome::Updates => {}
+            Outcome::NoJournal => {
+                self.note_source(&head);
+                return Ok(Outcome::NoJournal);
+            }
+            Outcome::GroupNotNormal => return Err(FetchError::GroupNotNormal),
+            Outcome::NotHeld => return Err(FetchError::NotHeld(head.first)),
+        }
+        for received in received {
+            if received.update.number >= self.lock().next {
+                early.insert(received.update.number, received);
+            }
+        }
+        if early.len() > EARLY_MAX {
+            return Err(FetchError::Record("too many updates arrived ahead of the next one".into()));
+        }
+        self.note_source(&head);
+        self.store_contiguous(early).await?;
+        Ok(Outcome::Updates)
+    }
+
+    /// Stores what follows the newest number held, waiting for room where there is none (figure 20).
+    async fn store_contiguous(&self, early: &mut BTreeMap<UpdateNumber, Received>) -> Result<(), FetchError> {
+        loop {
+            let next = self.lock().next;
+            let Some(received) = early.remove(&next) else { return Ok(()) };
+            loop {
+                let room = self.room.notified();
+                tokio::pin!(room);
+                room.as_mut().enable();
+                match self.try_store(received.update.clone(), received.payload.clone()) {
+                    Ok(()) => break,
+                    Err(Refusal::NoRoom | Refusal::Leaving) => room.await,
+                    Err(Refusal::Invalid(reason)) => return Err(FetchError::Store(reason)),
+                }
+            }
+        }
+    }
+
+    /// Where this array is, for the array it reads from.
+    pub(crate) fn position(&self) -> Report {
+        let seq = self.lock();
+        Report {
+            acknowledged: UpdateNumber::new(self.gate.durable()).min(seq.next.previous()),
+            restored: seq.restored,
+            settled: seq.settled,
+            consistent_from: seq.consistent_from,
+        }
+    }
+
+    /// Reports by a command of its own what no journal read carries at the moment, at most every [`REPORT_EVERY`].
+    async fn report_positions(self: &Arc<Self>, source: &dyn Source, source_group: u32) -> FetchError {
+        let mut reported = None;
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let position = self.position();
+            if reported == Some(position) {
+                changed.await;
+                continue;
+            }
+            if let Err(error) = source.report_position(source_group, position).await {
+                return error.into();
+            }
+            reported = Some(position);
+            self.clock.sleep(REPORT_EVERY).await;
+        }
+    }
+}
+
+/// Head, records and payload of one answer, everything checked.
+fn decode(pages: Vec<Slot>) -> Result<(Head, Vec<Received>), FetchError> {
+    let first = pages.first().ok_or(AnswerError::NotAnAnswer)?;
+    let announced =
+        usize::try_from(Head::announced_pages(first.as_slice())?.min(MAX_RECORD_PAGES)).unwrap_or(0);
+    let front = pages.get(..announced).ok_or(AnswerError::Field("pages of records"))?;
+    let bytes: Vec<u8> = front.iter().flat_map(|page| page.iter().copied()).collect(); // Records are small; data stays.
+    let (head, mut records) = Head::decode(&bytes)?;
+    let mut payload_pages = pages.into_iter().skip(announced);
+    let mut received = Vec::new();
+    let mut expected = head.first;
+    for _ in 0..head.updates {
+        let (update, used) =
+            format::decode_wire(records).map_err(|error| FetchError::Record(error.to_string()))?;
+        records = records.get(used..).unwrap_or(&[]);
+        if update.number.get() != expected {
+            return Err(FetchError::Record(format!("update {} where {expected} was due", update.number)));
+        }
+        expected += 1;
+        let count: usize = update.extents.iter().map(pages_of).sum();
+        let slots: Vec<Slot> = payload_pages.by_ref().take(count).collect();
+        // The data lies in its pages as it lay in the cache of its source.
+        let draft = Draft::new(update);
+        let payload = Payload { slots, skip: draft.skip_bytes, bytes: draft.update.data_bytes };
+        let update = draft.update;
+        if payload.slots.len() != count || payload.crc32c() != update.data_crc32c {
+            return Err(FetchError::Record(format!(
+                "the data of update {} is damaged or missing",
+                update.number
+            )));
+        }
+        received.push(Received { update, payload });
+    }
+    Ok((head, received))
+}
+
+/// Journal reads outstanding at a time on one session.
+const READS_IN_FLIGHT: usize = 2;
+/// How long the primary may hold a read when it has nothing: a lost link is found within it and the time limit.
+const LONG_POLL: Duration = Duration::from_secs(2);
+/// Updates that arrived ahead of the next one; more than a few answers' worth is a peer's mistake.
+const EARLY_MAX: usize = 4 * super::answer::MAX_UPDATES as usize;
+/// At most so often a position is reported by a command of its own.
+const REPORT_EVERY: Duration = Duration::from_millis(20);
+
+const _: () = assert!(SLOT_BYTES == 4096, "answers are laid out in pages of 4096 bytes");

@@ -1,0 +1,507 @@
+//! One consistency group on one array: numbers, journal, visibility.
+//!
+//! # What it guarantees
+//! * **Order.** One short critical section gives the update number, takes the place in the rings and makes the write
+//!   visible in the cache. So numbers follow acknowledgement over all volumes of the group (invariant 1), and
+//!   overlapping writes become visible in number order.
+//! * **The journal is the write-ahead log.** A page that carries update n leaves the cache only when n and everything
+//!   before it are durable in the journal: the gate (invariant 3).
+//! * **Nothing is handed out that is not durable here** (invariant 2).
+//! * **A journal that failed stays failed** (invariant 7): the group turns `abnormal`, its volumes are destaged, and
+//!   only then do writes go on without a journal.
+//!
+//! # Who calls what
+//! `io::write` calls [`Group::try_sequence`] with a [`Change`]; an auxiliary's fetch calls [`Group::try_store`]. Two
+//! tasks belong to the group: [`Group::write_journal`] (group commit) and [`Group::settle_loop`] (destage, release,
+//! checkpoint: `settle.rs`). Readers are answered by `serve.rs`, the copy is applied by `restore.rs`, the initial copy
+//! is made by `initial.rs`.
+//!
+//! # What it costs
+//! One std mutex, held for the time of a few map insertions; never across a wait.
+
+use super::change::{Change, Payload, apply};
+use super::error::CopyError;
+use super::rule::{PairFacts, needs_journal};
+use super::settle::pages_from;
+use crate::clock::Clock;
+use crate::disk::slot::{SLOT_BYTES, SlotPool};
+use crate::disk::{DiskAdapter, Gate, Prepared, RawVolume, VolumeId};
+use crate::volume::pair::PairState;
+use holdfast_journal::{
+    AppendError, ArrayNumber, Draft, Generation, Journal, Kind, Update, UpdateNumber, reader::ReaderSet,
+};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// A group at work. See the module's text.
+pub struct Group {
+    /// Local number.
+    pub number: u32,
+    /// Name, for people.
+    pub name: String,
+    /// The array this runs on.
+    pub array: ArrayNumber,
+    pub(crate) disk: DiskAdapter,
+    pub(crate) pool: SlotPool,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) journal_volume: RawVolume,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) settings: Settings,
+    sequencer: Mutex<Sequencer>,
+    /// Something was appended.
+    work: Notify,
+    /// Somebody waits for durability: commit at once.
+    hurry: Notify,
+    waiters: AtomicUsize,
+    /// Room was freed, or the state changed.
+    pub(crate) room: Notify,
+    /// Room is wanted.
+    pub(crate) settle_wanted: Notify,
+    /// Something that views and readers look at has changed.
+    pub(crate) changed: Notify,
+}
+
+/// What the operator chose for a group.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Memory for journals that readers have not fetched yet (J14); older ones are read back from the journal volume.
+    pub journal_cache_bytes: usize,
+}
+
+/// What the lock guards.
+pub(crate) struct Sequencer {
+    pub(crate) journal: Journal,
+    /// The next number to give, or to expect from the source.
+    pub(crate) next: UpdateNumber,
+    pub(crate) generation: Generation,
+    pub(crate) kept: Kept,
+    /// Pairs by P-VOL (at the primary).
+    pub(crate) pairs: BTreeMap<u32, Vec<PairRuntime>>,
+    pub(crate) readers: ReaderSet,
+    /// One journal read of a reader is answered at a time.
+    pub(crate) turns: BTreeMap<ArrayNumber, Arc<tokio::sync::Mutex<()>>>,
+    /// S-VOLs by the P-VOL's number (at an auxiliary).
+    pub(crate) svols: BTreeMap<u32, SvolRuntime>,
+    /// What the source said last (at an auxiliary).
+    pub(crate) source: Option<super::answer::Head>,
+    /// Applied to the volumes: at the primary always the newest number.
+    pub(crate) restored: UpdateNumber,
+    /// Durable in the volumes.
+    pub(crate) settled: UpdateNumber,
+    /// Largest S of restored initial-copy data (auxiliary).
+    pub(crate) consistent_from: UpdateNumber,
+    pub(crate) failed: Option<String>,
+    /// Set between the failure of the journal and the moment when everything is destaged.
+    pub(crate) leaving: bool,
+}
+
+/// A pair as the primary's data path sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct PairRuntime {
+    pub(crate) pair: u32,
+    pub(crate) reader: ArrayNumber,
+    pub(crate) facts: PairFacts,
+    pub(crate) capacity_bytes: u64,
+    /// Number of the record that ended the initial copy.
+    pub(crate) copy_end: Option<UpdateNumber>,
+}
+
+/// A pair as the auxiliary's restore sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SvolRuntime {
+    pub(crate) pair: u32,
+    /// The S-VOL, by its number here.
+    pub(crate) volume: u32,
+    pub(crate) state: PairState,
+    /// Number of the record that ended the initial copy, once it was restored.
+    pub(crate) copy_end: Option<UpdateNumber>,
+}
+
+impl Sequencer {
+    /// Write data that `reader` has not been handed yet, as far as it is kept in memory.
+    pub(crate) fn unread_bytes(&self, reader: ArrayNumber) -> u64 {
+        let Some(reader) = self.readers.reader(reader) else { return 0 };
+        self.kept.bytes_from(reader.next)
+    }
+
+    pub(crate) fn pair_mut(&mut self, volume: u32, pair: u32) -> Option<&mut PairRuntime> {
+        self.pairs.get_mut(&volume)?.iter_mut().find(|runtime| runtime.pair == pair)
+    }
+
+    /// Pairs whose state should be another one by what their data say; to be recorded in the control store, then here
+    /// ([`Group::set_pair_state`]).
+    pub(crate) fn pairs_that_became_normal(&self) -> Vec<u32> {
+        let sources = self.pairs.values().flatten().filter(|pair| {
+            let Some(reader) = self.readers.reader(pair.reader) else { return false };
+            pair.facts.state == PairState::BeingCopied
+                && pair.copy_end.is_some_and(|end| reader.report.restored >= end)
+                && reader.is_consistent()
+        });
+        let consistent = self.restored >= self.consistent_from;
+        let copies = self.svols.values().filter(|svol| {
+            svol.state == PairState::BeingCopied
+                && consistent
+                && svol.copy_end.is_some_and(|end| self.restored >= end)
+        });
+        sources.map(|pair| pair.pair).chain(copies.map(|svol| svol.pair)).collect()
+    }
+}
+
+/// Updates held in memory: everything that is not durable yet, and newer durable ones as long as the budget lasts.
+#[derive(Default)]
+pub(crate) struct Kept {
+    first: u64,
+    updates: VecDeque<KeptUpdate>,
+    bytes: usize,
+}
+
+/// One of them.
+#[derive(Clone)]
+pub(crate) struct KeptUpdate {
+    pub(crate) update: Arc<Update>,
+    pub(crate) payload: Payload,
+}
+
+/// What became of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sequenced {
+    /// It has this number.
+    Journaled(UpdateNumber),
+    /// No pair needed a journal (figure 14, step 1335): an ordinary write to an ordinary volume.
+    Unjournaled,
+}
+
+/// Why a change has to wait or is refused. Nothing is visible.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No room in the journal or in memory: wait for [`Group::room`] and try again.
+    NoRoom,
+    /// The journal is being left; wait likewise.
+    Leaving,
+    /// The update is not one (a bug or a hostile peer).
+    Invalid(String),
+}
+
+impl Kept {
+    pub(crate) fn new(first: UpdateNumber) -> Self {
+        Self { first: first.get(), updates: VecDeque::new(), bytes: 0 }
+    }
+
+    fn push(&mut self, update: Arc<Update>, payload: Payload) {
+        debug_assert_eq!(self.first + self.updates.len() as u64, update.number.get());
+        self.bytes += cost(&payload);
+        self.updates.push_back(KeptUpdate { update, payload });
+    }
+
+    pub(crate) fn get(&self, number: UpdateNumber) -> Option<&KeptUpdate> {
+        let index = number.get().checked_sub(self.first)?;
+        self.updates.get(usize::try_from(index).ok()?)
+    }
+
+    /// Write data of the updates from `number` on.
+    fn bytes_from(&self, number: UpdateNumber) -> u64 {
+        let skip = usize::try_from(number.get().saturating_sub(self.first)).unwrap_or(usize::MAX);
+        self.updates.iter().skip(skip).map(|kept| u64::from(kept.payload.bytes)).sum()
+    }
+
+    /// Drops the oldest durable updates until the budget is kept.
+    fn trim(&mut self, durable: UpdateNumber, budget_bytes: usize) {
+        while self.bytes > budget_bytes && self.first <= durable.get() {
+            let Some(oldest) = self.updates.pop_front() else { break };
+            self.bytes -= cost(&oldest.payload);
+            self.first += 1;
+        }
+    }
+}
+
+/// What an update costs in memory, its own bookkeeping included.
+fn cost(payload: &Payload) -> usize {
+    payload.slots.len() * SLOT_BYTES + 256
+}
+
+impl Group {
+    /// A group around a journal that was just formatted or recovered.
+    pub(crate) fn new(parts: Parts, sequencer: Sequencer) -> Arc<Self> {
+        let gate = Gate::new(sequencer.journal.durable().get());
+        Arc::new(Self {
+            number: parts.number,
+            name: parts.name,
+            array: parts.array,
+            disk: parts.disk,
+            pool: parts.pool,
+            clock: parts.clock,
+            journal_volume: parts.journal_volume,
+            gate: Arc::new(gate),
+            settings: parts.settings,
+            sequencer: Mutex::new(sequencer),
+            work: Notify::new(),
+            hurry: Notify::new(),
+            waiters: AtomicUsize::new(0),
+            room: Notify::new(),
+            settle_wanted: Notify::new(),
+            changed: Notify::new(),
+        })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Sequencer> {
+        self.sequencer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The write-ahead gate, for the cache.
+    #[must_use]
+    pub fn gate(&self) -> Arc<Gate> {
+        self.gate.clone()
+    }
+
+    /// Gives `change` its number and makes it visible, or refuses it with nothing visible. `prepared` has one entry for
+    /// each part and is used up on success.
+    pub(crate) fn try_sequence(
+        &self,
+        change: &Change,
+        payload: &Payload,
+        crc32c: u32,
+        prepared: &mut Vec<Prepared>,
+    ) -> Result<Sequenced, Refusal> {
+        let time_ns = self.clock.wall().0;
+        let mut seq = self.lock();
+        if seq.leaving {
+            return Err(Refusal::Leaving);
+        }
+        let start = change.parts.iter().map(|part| part.offset_bytes).min().unwrap_or(0);
+        let facts = seq.pairs.get(&change.volume);
+        let journaled =
+            facts.is_some_and(|pairs| pairs.iter().any(|pair| needs_journal(&[pair.facts], start)));
+        if !journaled || seq.failed.is_some() {
+            apply(&self.disk, change, prepared, 0);
+            return Ok(Sequenced::Unjournaled);
+        }
+        let number = seq.next;
+        let update = Update {
+            number,
+            generation: seq.generation,
+            kind: Kind::HostWrite,
+            time_ns,
+            extents: change.extents(),
+            data_bytes: payload.bytes,
+            data_crc32c: crc32c,
+        };
+        self.append(&mut seq, update, payload.clone())?;
+        seq.restored = number;
+        apply(&self.disk, change, prepared, number.get());
+        drop(seq);
+        self.work.notify_one();
+        Ok(Sequenced::Journaled(number))
+    }
+
+    /// Appends an update that has no change of its own here: initial copy, heartbeat, or what a peer sent.
+    pub(crate) fn append(
+        &self,
+        seq: &mut Sequencer,
+        update: Update,
+        payload: Payload,
+    ) -> Result<(), Refusal> {
+        if seq.kept.bytes > 2 * self.settings.journal_cache_bytes.max(1 << 20) {
+            return Err(Refusal::NoRoom); // What is not durable yet may not fill the memory.
+        }
+        let number = update.number;
+        match seq.journal.append(Draft::new(update.clone())) {
+            Ok(_) => {}
+            Err(AppendError::Full(_)) => {
+                self.settle_wanted.notify_one();
+                return Err(Refusal::NoRoom);
+            }
+            Err(other) => return Err(Refusal::Invalid(other.to_string())),
+        }
+        seq.kept.push(Arc::new(update), payload);
+        seq.next = number.next();
+        Ok(())
+    }
+
+    /// Stores what a peer sent, with the peer's number (figure 20). Durable when the gate says so.
+    pub(crate) fn try_store(&self, update: Update, payload: Payload) -> Result<(), Refusal> {
+        let mut seq = self.lock();
+        if seq.failed.is_some() {
+            return Err(Refusal::Invalid("the journal has failed".into()));
+        }
+        seq.generation = update.generation;
+        self.append(&mut seq, update, payload)?;
+        drop(seq);
+        self.work.notify_one();
+        Ok(())
+    }
+
+    /// Records a pair's new state; the control store has it already.
+    pub(crate) fn set_pair_state(&self, pair: u32, state: PairState) {
+        let mut seq = self.lock();
+        for runtime in seq.pairs.values_mut().flatten().filter(|runtime| runtime.pair == pair) {
+            runtime.facts.state = state;
+            runtime.facts.copied_before |= state == PairState::Normal;
+        }
+        for svol in seq.svols.values_mut().filter(|svol| svol.pair == pair) {
+            svol.state = state;
+        }
+        drop(seq);
+        self.changed.notify_waiters();
+    }
+
+    /// Something was appended: the journal writer has work.
+    pub(crate) fn work_arrived(&self) {
+        self.work.notify_one();
+    }
+
+    /// What the source said with its last answer.
+    pub(crate) fn note_source(&self, head: &super::answer::Head) {
+        self.lock().source = Some(head.clone());
+    }
+
+    /// Waits until everything up to `number` is durable in the journal.
+    pub(crate) async fn durable(&self, number: UpdateNumber) {
+        if self.gate.durable() < number.get() {
+            let waiting = Waiting::new(&self.waiters);
+            self.hurry.notify_one();
+            self.gate.wait(number.get()).await;
+            drop(waiting);
+        }
+        // A failed journal opens the gate for the cache; durable it is only once everything is on the units.
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            if !self.lock().leaving {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    /// SYNCHRONIZE CACHE and FUA on a P-VOL: what was accepted before is durable afterwards.
+    pub(crate) async fn synchronize(&self, volume: u32) -> Result<(), CopyError> {
+        let (newest, unjournaled) = {
+            let seq = self.lock();
+            let partly = |pair: &PairRuntime| {
+                !pair.facts.copied_before
+                    && matches!(pair.facts.state, PairState::NotYetCopied | PairState::BeingCopied)
+            };
+            let pairs = seq.pairs.get(&volume);
+            // As long as a pair is copied for the first time, some writes are journaled nowhere.
+            (seq.next.previous(), seq.failed.is_some() || pairs.is_none_or(|pairs| pairs.iter().all(partly)))
+        };
+        if unjournaled {
+            return Ok(self.disk.destage(&[VolumeId(volume)]).await?);
+        }
+        self.durable(newest).await;
+        Ok(())
+    }
+
+    /// The group commit: gathers what was appended, writes it in one go, flushes once. Runs until the journal fails.
+    pub(crate) async fn write_journal(self: Arc<Self>) {
+        loop {
+            self.gather().await;
+            match self.commit_once().await {
+                Ok(true) => {}
+                Ok(false) => self.work.notified().await,
+                Err(error) => return self.leave_journal(error.to_string()).await,
+            }
+        }
+    }
+
+    /// While nobody waits for durability a moment of gathering makes one commit of many; a reader's lag grows by it.
+    async fn gather(&self) {
+        if self.waiters.load(Ordering::Acquire) > 0 {
+            return;
+        }
+        tokio::select! {
+            biased;
+            () = self.hurry.notified() => {}
+            () = self.clock.sleep(GATHER) => {}
+        }
+    }
+
+    /// One commit; `false` when there was nothing to write.
+    async fn commit_once(&self) -> Result<bool, CopyError> {
+        let (commit, runs) = {
+            let mut seq = self.lock();
+            let Some(commit) = seq.journal.poll_commit() else { return Ok(false) };
+            let mut runs = Vec::with_capacity(commit.data.len() + 1);
+            for (number, offset) in &commit.data {
+                let kept = seq.kept.get(*number).expect("what is not durable is never trimmed");
+                runs.push((*offset, kept.payload.slots.clone()));
+            }
+            (commit, runs)
+        };
+        let mut runs = runs;
+        runs.push((commit.info_offset, pages_from(&self.pool, &commit.info).await));
+        // Records and data may reach the units in any order: a record carries the checksum of its data, and recovery
+        // believes a record above the flushed claim only when its data matches. So one flush serves both.
+        self.journal_volume.write(runs).await?;
+        self.journal_volume.flush().await?;
+        let mut seq = self.lock();
+        seq.journal.handle_committed();
+        let durable = seq.journal.durable();
+        seq.kept.trim(durable, self.settings.journal_cache_bytes);
+        drop(seq);
+        self.gate.advance(durable.get());
+        self.changed.notify_waiters();
+        self.room.notify_waiters();
+        Ok(true)
+    }
+
+    /// The journal has failed. Writes wait; what is in the cache goes to the units; then writes go on unjournaled.
+    async fn leave_journal(&self, reason: String) {
+        tracing::error!(group = %self.name, %reason, "journal failed; the group turns abnormal");
+        self.lock().leaving = true;
+        // From here on the cache may destage pages whose records never became durable: the volumes themselves are the
+        // only truth left. No new write is accepted until they hold everything.
+        self.gate.advance(u64::MAX);
+        let volumes: Vec<VolumeId> = self.lock().pairs.keys().map(|volume| VolumeId(*volume)).collect();
+        while let Err(error) = self.disk.destage(&volumes).await {
+            tracing::error!(group = %self.name, %error, "cannot destage after the loss of the journal; trying again");
+            self.clock.sleep(Duration::from_secs(1)).await;
+        }
+        let mut seq = self.lock();
+        seq.failed = Some(reason);
+        drop(seq);
+        self.changed.notify_waiters();
+        // The array records the state in the control store and calls `left_journal` behind it.
+    }
+
+    /// The abnormal state is durable in the control store: writes may go on.
+    pub(crate) fn left_journal(&self) {
+        self.lock().leaving = false;
+        self.room.notify_waiters();
+    }
+}
+
+/// Counts who waits for durability, however the wait ends.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// What a group is made of.
+pub(crate) struct Parts {
+    pub(crate) number: u32,
+    pub(crate) name: String,
+    pub(crate) array: ArrayNumber,
+    pub(crate) disk: DiskAdapter,
+    pub(crate) pool: SlotPool,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) journal_volume: RawVolume,
+    pub(crate) settings: Settings,
+}
+
+/// How long a commit gathers while nobody waits for it.
+const GATHER: Duration = Duration::from_millis(1);

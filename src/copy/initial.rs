@@ -1,0 +1,116 @@
+//! Initial copy at the primary: figure 11.
+//!
+//! For each unit of the P-VOL a record is appended that names the range and carries no data; in the same critical
+//! section the copy completion address moves behind it (errata to 1040, 1050 and 1380: only on success, and before
+//! anything is read). The bytes are read when a reader fetches the record (`serve.rs`). Ranges that were never written
+//! are one record of zeros, whatever their length.
+//!
+//! Pace: at most [`AHEAD`] records lie between the newest and what the reader has durably; so the copy follows the
+//! reader, and hosts keep the journal's room.
+
+use super::change::Payload;
+use super::group::{Group, Refusal, Sequencer};
+use crate::disk::VolumeId;
+use crate::volume::pair::PairState;
+use holdfast_journal::{Content, CopyForm, Extent, InitialCopy, Kind, Update, UpdateNumber, VolumeNumber};
+use std::sync::Arc;
+
+/// Unit of the copy (J3).
+pub(crate) const UNIT_BYTES: u64 = 1 << 20;
+/// Records of an initial copy that may lie ahead of the reader.
+const AHEAD: u64 = 32;
+
+/// What one step of the copy did.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// A record was appended.
+    Copied,
+    /// Wait for the reader, or for room.
+    Wait,
+    /// Nothing is left to do for this pair.
+    Ended,
+}
+
+impl Group {
+    /// Copies one pair until its end; returns when nothing is left to do for it. Resumes where a restart left it.
+    pub(crate) async fn copy_pair(self: Arc<Self>, volume: u32, pair: u32) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            match self.copy_step(volume, pair) {
+                Step::Copied => tokio::task::yield_now().await,
+                Step::Wait => changed.await,
+                Step::Ended => return,
+            }
+        }
+    }
+
+    fn copy_step(&self, volume: u32, pair: u32) -> Step {
+        let mut seq = self.lock();
+        if seq.failed.is_some() || seq.leaving {
+            return Step::Ended;
+        }
+        let Some((range, last, reader)) = self.next_range(&mut seq, volume, pair) else { return Step::Ended };
+        let had = seq.readers.reader(reader).map_or(UpdateNumber::NONE, |known| known.report.acknowledged);
+        if seq.next.since(had) > AHEAD {
+            return Step::Wait;
+        }
+        let number = seq.next;
+        let update = Update {
+            number,
+            generation: seq.generation,
+            kind: Kind::InitialCopy(InitialCopy {
+                volume: VolumeNumber(volume),
+                reader,
+                last_of_pair: last,
+                form: CopyForm::RangeOnly,
+            }),
+            time_ns: self.clock.wall().0,
+            extents: vec![range],
+            data_bytes: 0,
+            data_crc32c: 0,
+        };
+        match self.append(&mut seq, update, Payload::default()) {
+            Ok(()) => {}
+            Err(Refusal::NoRoom | Refusal::Leaving) => return Step::Wait,
+            Err(Refusal::Invalid(reason)) => {
+                tracing::error!(group = %self.name, %reason, "initial copy stopped");
+                return Step::Ended;
+            }
+        }
+        seq.restored = number;
+        if let Some(runtime) = seq.pair_mut(volume, pair) {
+            runtime.facts.copy_completion_bytes = range.end_bytes();
+            runtime.copy_end = last.then_some(number);
+        }
+        drop(seq);
+        self.work_arrived();
+        if last { Step::Ended } else { Step::Copied }
+    }
+
+    /// The next range of the pair: one unit with data in it, or everything up to the next unit that was ever written.
+    fn next_range(
+        &self,
+        seq: &mut Sequencer,
+        volume: u32,
+        pair: u32,
+    ) -> Option<(Extent, bool, holdfast_journal::ArrayNumber)> {
+        let runtime = seq.pair_mut(volume, pair)?;
+        if runtime.facts.state != PairState::BeingCopied || runtime.copy_end.is_some() {
+            return None;
+        }
+        let (from, capacity) = (runtime.facts.copy_completion_bytes, runtime.capacity_bytes);
+        // Under the group's lock nothing new becomes visible, so "never written" stays true until the address moves.
+        let written = self.disk.written(VolumeId(volume), from).ok()?.map_or(capacity, |range| range.start);
+        let empty_to = if written >= capacity { capacity } else { written - written % UNIT_BYTES };
+        let (end, content) = if empty_to > from {
+            (empty_to, Content::Zero)
+        } else {
+            ((from - from % UNIT_BYTES + UNIT_BYTES).min(capacity), Content::Data)
+        };
+        let extent =
+            Extent { volume: VolumeNumber(volume), start_bytes: from, length_bytes: end - from, content };
+        Some((extent, end == capacity, runtime.reader))
+    }
+}

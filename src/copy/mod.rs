@@ -1,0 +1,21 @@
+//! Copying between arrays: update numbers, the journal at work, journal read, restore, initial copy.
+//!
+//! Start with [`group::Group`].
+
+pub mod answer;
+pub mod change;
+mod checkpoint;
+mod error;
+pub mod fetch;
+pub mod group;
+mod initial;
+pub mod link_key;
+mod load;
+pub(crate) mod recover;
+pub mod restore;
+pub mod rule;
+pub mod serve;
+mod settle;
+pub mod source;
+
+pub use error::CopyError;

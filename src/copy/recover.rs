@@ -1,0 +1,154 @@
+//! Opening a group's journal: formatting it, or finding out what a restart left in it, and replaying that.
+//!
+//! Nothing here is visible or answered before it has succeeded. It may be killed at any point and run again: the scan
+//! writes nothing, the replay writes only what the journal holds, and nothing is freed before the next checkpoint.
+
+use super::change::{Change, Content, Part, Payload, apply};
+use super::checkpoint::CheckpointExtra;
+use super::error::CopyError;
+use super::group::Group;
+use super::restore::pages_of;
+use super::settle::pages_from;
+use crate::disk::slot::{Class, SLOT_BYTES, SlotPool};
+use crate::disk::{RawVolume, VolumeError, VolumeId};
+use holdfast_journal::format::FormatParams;
+use holdfast_journal::recovery::{HEAD_BYTES, Recovery, RecoveryError};
+use holdfast_journal::{Journal, Kind, Update, UpdateNumber};
+
+/// Why a journal cannot be opened. The device is to blame, or whoever damaged it.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The volume cannot be read or written.
+    #[error("{0}")]
+    Copy(#[from] CopyError),
+    /// The volume itself.
+    #[error("{0}")]
+    Volume(#[from] VolumeError),
+    /// What is on it.
+    #[error("{0}")]
+    Recovery(#[from] RecoveryError),
+    /// It cannot hold a journal.
+    #[error("{0}")]
+    Format(#[from] holdfast_journal::format::FormatError),
+    /// Its content is not what this array wrote.
+    #[error("the checkpoint of the journal holds something else than this array writes")]
+    Extra,
+}
+
+/// Makes an empty journal; durable when this returns.
+pub(crate) async fn format(
+    volume: &RawVolume,
+    pool: &SlotPool,
+    params: FormatParams,
+) -> Result<Journal, JournalError> {
+    let (head, journal) = Journal::format(params)?;
+    volume.write(vec![(0, pages_from(pool, &head).await)]).await?;
+    volume.flush().await?;
+    Ok(journal)
+}
+
+/// Finds the journal as a restart left it, the tail verified.
+pub(crate) async fn recover(volume: &RawVolume) -> Result<(Journal, CheckpointExtra), JournalError> {
+    let head = read_bytes(volume, 0, HEAD_BYTES).await?;
+    let mut recovery = Recovery::open(&head)?;
+    while let Some(request) = recovery.poll_read() {
+        recovery.handle_read(&read_bytes(volume, request.volume_offset, request.length).await?);
+    }
+    let mut recovered = recovery.finish()?;
+    for verify in recovered.verify() {
+        let pages = usize::try_from(verify.place.blocks).unwrap_or(usize::MAX);
+        let slots = volume.read(verify.place.volume_offset_bytes, pages, Class::JournalRead).await?;
+        let payload = Payload { slots, skip: verify.place.skip_bytes, bytes: verify.data_bytes };
+        if payload.crc32c() != verify.data_crc32c {
+            recovered.truncate_at(verify.number)?;
+            break;
+        }
+    }
+    let journal = recovered.into_journal();
+    let extra = CheckpointExtra::decode(journal.extra()).ok_or(JournalError::Extra)?;
+    Ok((journal, extra))
+}
+
+async fn read_bytes(volume: &RawVolume, offset_bytes: u64, length_bytes: u64) -> Result<Vec<u8>, CopyError> {
+    let pages = usize::try_from(length_bytes / SLOT_BYTES as u64).unwrap_or(usize::MAX);
+    let slots = volume.read(offset_bytes, pages, Class::JournalRead).await?;
+    Ok(slots.iter().flat_map(|slot| slot.iter().copied()).collect())
+}
+
+impl Group {
+    /// Makes the volumes what the journal says: at a primary by applying every update behind the settled one again, at
+    /// an auxiliary by restoring it. Afterwards the journal's first checkpoint is durable and the group may work.
+    pub(crate) async fn replay(&self) -> Result<(), JournalError> {
+        let is_source = self.lock().svols.is_empty();
+        if is_source {
+            self.replay_source().await?;
+        } else {
+            self.restore_available().await?;
+        }
+        self.checkpoint().await?;
+        Ok(())
+    }
+
+    async fn replay_source(&self) -> Result<(), CopyError> {
+        let newest = UpdateNumber::new(self.gate.durable());
+        let mut next = self.lock().settled.next();
+        next = next.max(self.lock().journal.first_retained());
+        while next <= newest {
+            let loaded = self.load(next, 64, 1 << 20).await?;
+            if loaded.is_empty() {
+                return Err(CopyError::Damaged(format!(
+                    "group {}: update {next} is missing in its journal",
+                    self.name
+                )));
+            }
+            for (update, payload) in loaded {
+                self.replay_update(&update, &payload).await?;
+                next = update.number.next();
+            }
+        }
+        self.lock().restored = newest;
+        Ok(())
+    }
+
+    async fn replay_update(&self, update: &Update, payload: &Payload) -> Result<(), CopyError> {
+        match update.kind {
+            Kind::InitialCopy(copy) => {
+                // The copy completion address is at least behind every range that has a record.
+                let end = update.extents.iter().map(holdfast_journal::Extent::end_bytes).max().unwrap_or(0);
+                let mut seq = self.lock();
+                let pairs = seq.pairs.entry(copy.volume.0).or_default();
+                for pair in pairs.iter_mut().filter(|pair| pair.reader == copy.reader) {
+                    pair.facts.copy_completion_bytes = pair.facts.copy_completion_bytes.max(end);
+                    pair.copy_end = pair.copy_end.or(copy.last_of_pair.then_some(update.number));
+                }
+                Ok(())
+            }
+            Kind::HostWrite => self.replay_write(update, payload).await,
+            Kind::Heartbeat | Kind::Void | Kind::Bookmark => Ok(()),
+        }
+    }
+
+    async fn replay_write(&self, update: &Update, payload: &Payload) -> Result<(), CopyError> {
+        let mut first_page = 0;
+        for extent in &update.extents {
+            let pages = pages_of(extent);
+            let slots = payload.slots.get(first_page..first_page + pages).unwrap_or(&[]).to_vec();
+            first_page += pages;
+            let content = match extent.content {
+                holdfast_journal::Content::Data => Content::Data(slots),
+                holdfast_journal::Content::Zero => Content::Zero,
+                holdfast_journal::Content::Pattern { bytes } => {
+                    let Some(slot) = slots.into_iter().next() else { continue };
+                    Content::Pattern { slot, bytes }
+                }
+            };
+            let (offset_bytes, length_bytes) = (extent.start_bytes, extent.length_bytes);
+            let volume = extent.volume.0;
+            let prepared =
+                self.disk.prepare(VolumeId(volume), offset_bytes, length_bytes, Class::Restore).await?;
+            let change = Change { volume, parts: vec![Part { offset_bytes, length_bytes, content }] };
+            apply(&self.disk, &change, &mut vec![prepared], update.number.get());
+        }
+        Ok(())
+    }
+}

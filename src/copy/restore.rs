@@ -1,0 +1,166 @@
+//! Restore at an auxiliary: figure 22.
+//!
+//! Updates are applied strictly in number order: the next one only when its number follows, all its ranges, then the
+//! number of the group moves. What is applied is durable in this array's journal first, so a crash replays it
+//! (`recover.rs`), and the units never get ahead of the journal. Updates of pairs that have no S-VOL here are passed
+//! over. Space is freed by `settle.rs` once the S-VOLs are on the units.
+
+use super::change::Payload;
+use super::error::CopyError;
+use super::group::Group;
+use crate::disk::VolumeId;
+use crate::disk::slot::{Class, SLOT_BYTES, Slot};
+use holdfast_journal::{Content, Extent, InitialCopy, Kind, Update, UpdateNumber};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// When an auxiliary restores (J11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schedule {
+    /// As soon as updates are durable here.
+    Immediate,
+    /// All that is there, then a pause.
+    Every(Duration),
+}
+
+impl Group {
+    /// Restores for ever; ends with its array, or when an update cannot be applied at all.
+    pub(crate) async fn restore_loop(self: Arc<Self>, schedule: Schedule) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            match self.restore_available().await {
+                Ok(0) => changed.await,
+                Ok(_) => {}
+                Err(error) => {
+                    // Only a local fault stops restore (errata to 2015); reading goes on while there is room.
+                    tracing::error!(group = %self.name, %error, "cannot restore; trying again");
+                    self.clock.sleep(RETRY).await;
+                }
+            }
+            if let Schedule::Every(interval) = schedule {
+                self.clock.sleep(interval).await;
+            }
+        }
+    }
+
+    /// Applies what is durable here and not restored yet; how many updates that were.
+    pub(crate) async fn restore_available(&self) -> Result<u64, CopyError> {
+        let mut applied = 0;
+        loop {
+            let next = self.lock().restored.next();
+            if next.get() > self.gate.durable() {
+                return Ok(applied);
+            }
+            for (update, payload) in self.load(next, BATCH_UPDATES, BATCH_BYTES).await? {
+                self.restore_one(&update, &payload).await?;
+                applied += 1;
+            }
+        }
+    }
+
+    /// Steps 2040 to 2060 for one update.
+    pub(crate) async fn restore_one(&self, update: &Update, payload: &Payload) -> Result<(), CopyError> {
+        let mut first_page = 0;
+        for extent in &update.extents {
+            let pages = pages_of(extent);
+            let target = self.lock().svols.get(&extent.volume.0).map(|svol| svol.volume);
+            if let Some(volume) = target {
+                let slots = payload.slots.get(first_page..first_page + pages).ok_or_else(|| {
+                    CopyError::Damaged(format!(
+                        "update {} has less data than its extents need",
+                        update.number
+                    ))
+                })?;
+                self.restore_extent(VolumeId(volume), extent, slots, update.number).await?;
+            }
+            first_page += pages;
+        }
+        self.restored(update);
+        Ok(())
+    }
+
+    async fn restore_extent(
+        &self,
+        volume: VolumeId,
+        extent: &Extent,
+        slots: &[Slot],
+        number: UpdateNumber,
+    ) -> Result<(), CopyError> {
+        let (start, length) = (extent.start_bytes, extent.length_bytes);
+        // A zero range may be as long as a volume; it is applied in steps so that no map grows without limit.
+        let step = if extent.content == Content::Zero { ZERO_STEP_BYTES } else { length };
+        let mut at = start;
+        while at < start + length {
+            let bytes = step.min(start + length - at);
+            match extent.content {
+                Content::Data => {
+                    let prepared = self.disk.prepare(volume, at, bytes, Class::Restore).await?;
+                    self.disk.apply(prepared, slots, number.get());
+                }
+                Content::Zero => {
+                    let prepared = self.disk.prepare_zero(volume, at, bytes, Class::Restore).await?;
+                    self.disk.apply_zero(prepared, number.get());
+                }
+                Content::Pattern { bytes: pattern } => {
+                    let page = self.pattern_page(&slots[0], pattern, extent).await?;
+                    let prepared = self.disk.prepare(volume, at, bytes, Class::Restore).await?;
+                    self.disk.apply_pattern(prepared, &page, number.get());
+                }
+            }
+            at += bytes;
+        }
+        Ok(())
+    }
+
+    /// The page that repeats a pattern. Only the pattern itself is covered by the update's checksum.
+    async fn pattern_page(&self, slot: &Slot, bytes: u32, extent: &Extent) -> Result<Slot, CopyError> {
+        let length = bytes as usize;
+        if length == 0
+            || !SLOT_BYTES.is_multiple_of(length)
+            || !extent.start_bytes.is_multiple_of(length as u64)
+        {
+            return Err(CopyError::Damaged(format!("a pattern of {length} bytes does not fit its pages")));
+        }
+        let mut page = self.pool.take(Class::Restore, 1).await.remove(0);
+        for part in page.chunks_mut(length) {
+            part.copy_from_slice(&slot[..length]);
+        }
+        Ok(page.freeze())
+    }
+
+    fn restored(&self, update: &Update) {
+        let mut seq = self.lock();
+        seq.restored = update.number;
+        if let Some(as_of) = update.as_of() {
+            seq.consistent_from = seq.consistent_from.max(as_of);
+        }
+        if let Kind::InitialCopy(InitialCopy { volume, reader, last_of_pair: true, .. }) = update.kind
+            && reader == self.array
+            && let Some(svol) = seq.svols.get_mut(&volume.0)
+        {
+            svol.copy_end = Some(update.number);
+        }
+        drop(seq);
+        self.changed.notify_waiters();
+    }
+}
+
+/// Pages of the payload that belong to an extent: its own pages if it carries data, one for a pattern.
+pub(crate) fn pages_of(extent: &Extent) -> usize {
+    match extent.content {
+        Content::Data => super::change::pages_touched(extent.start_bytes, extent.length_bytes),
+        Content::Pattern { .. } => 1,
+        Content::Zero => 0,
+    }
+}
+
+/// Updates loaded at a time.
+const BATCH_UPDATES: usize = 64;
+/// Write data loaded at a time.
+const BATCH_BYTES: usize = 256 * SLOT_BYTES;
+/// Pause after a failed attempt.
+const RETRY: Duration = Duration::from_secs(1);
+/// Step of a long zero range.
+const ZERO_STEP_BYTES: u64 = 64 << 20;

@@ -1,0 +1,265 @@
+//! Journal read reception: figure 17, for any number of readers, each at its own cursor (T1).
+//!
+//! A reader is handed only what is durable here. An initial-copy record gets its data now: the P-VOL's pages as they
+//! are, with S, the newest number given once they were read; the answer leaves when S is durable, so that a restart
+//! never leaves the reader ahead. Before the pages are read everything in the range is destaged, because writes that
+//! were made before the copy reached them are in no journal.
+
+use super::answer::{HEAD_BYTES, Head, MAX_RECORD_PAGES, MAX_UPDATES, Outcome};
+use super::change::Payload;
+use super::error::CopyError;
+use super::group::{Group, Sequencer};
+use super::initial::UNIT_BYTES;
+use crate::disk::VolumeId;
+use crate::disk::cache::{Piece, Pieces};
+use crate::disk::slot::{Class, SLOT_BYTES, Slot};
+use holdfast_journal::reader::{ReaderError, Report};
+use holdfast_journal::{
+    ArrayNumber, Content, CopyForm, Extent, InitialCopy, Kind, Update, UpdateNumber, format,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a reader asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// Who asks.
+    pub reader: ArrayNumber,
+    /// Begin here; `None`: where the last answer ended (J7).
+    pub start: Option<UpdateNumber>,
+    /// Send again what was sent last (figure 17, step 1530).
+    pub retry: bool,
+    /// The most updates.
+    pub updates: u32,
+    /// The most bytes of the whole answer.
+    pub bytes: u32,
+    /// How long to wait when there is nothing.
+    pub wait: Duration,
+}
+
+/// An answer: whole pages, ready to be sent by handle.
+#[derive(Debug)]
+pub struct Answer {
+    /// Head and records.
+    pub head: Vec<u8>,
+    /// Payload pages.
+    pub pages: Vec<Slot>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The reader is to blame, or is none.
+    #[error("{0}")]
+    Reader(#[from] ReaderError),
+    /// The disk is to blame.
+    #[error("{0}")]
+    Disk(#[from] CopyError),
+}
+
+impl Group {
+    /// Takes note of where a reader is; frees what that allows.
+    pub fn report(&self, reader: ArrayNumber, report: Report) -> Result<(), ReaderError> {
+        let changed = {
+            let mut seq = self.lock();
+            let before = seq.readers.reader(reader).map(|known| known.report);
+            seq.readers.handle_report(reader, report)?;
+            before != seq.readers.reader(reader).map(|known| known.report)
+        };
+        if changed {
+            self.changed.notify_waiters();
+            self.settle_if_half_full();
+        }
+        Ok(())
+    }
+
+    /// Answers one journal read. Reads of one reader are answered one after the other, each behind the last one's end.
+    pub async fn answer(&self, request: Request) -> Result<Answer, ServeError> {
+        let turn = self.turn_of(request.reader)?;
+        let deadline = self.clock.sleep(request.wait);
+        tokio::pin!(deadline);
+        let _turn = tokio::select! {
+            biased;
+            guard = turn.lock() => guard,
+            () = &mut deadline => return Ok(self.empty(request.reader, Outcome::NoJournal)),
+        };
+        if self.lock().failed.is_some() {
+            return Ok(self.empty(request.reader, Outcome::GroupNotNormal)); // Steps 1515 and 1525.
+        }
+        match self.begin(&request) {
+            Ok(()) => {}
+            Err(ReaderError::Released) => return Ok(self.empty(request.reader, Outcome::NotHeld)),
+            Err(error) => return Err(error.into()),
+        }
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let limit = UpdateNumber::new(self.gate.durable()).min(self.lock().next.previous());
+            let first = self.lock().readers.poll_send(request.reader, limit);
+            if let Some(first) = first {
+                return self.collect(&request, first).await;
+            }
+            tokio::select! {
+                biased;
+                () = &mut changed => {}
+                () = &mut deadline => return Ok(self.empty(request.reader, Outcome::NoJournal)), // Step 1560.
+            }
+        }
+    }
+
+    fn turn_of(&self, reader: ArrayNumber) -> Result<Arc<tokio::sync::Mutex<()>>, ReaderError> {
+        let mut seq = self.lock();
+        seq.readers.reader(reader).ok_or(ReaderError::Unknown)?;
+        Ok(seq.turns.entry(reader).or_default().clone())
+    }
+
+    /// Sets the reader's cursor as the command asks: to a named number, or back for a retry (step 1530).
+    fn begin(&self, request: &Request) -> Result<(), ReaderError> {
+        let mut seq = self.lock();
+        if let Some(start) = request.start {
+            seq.readers.handle_retry(request.reader, start)?;
+        } else if request.retry {
+            seq.readers.handle_reconnected(request.reader)?;
+        }
+        let held_from = seq.journal.first_retained();
+        let next = seq.readers.reader(request.reader).ok_or(ReaderError::Unknown)?.next;
+        if next < held_from { Err(ReaderError::Released) } else { Ok(()) }
+    }
+
+    async fn collect(&self, request: &Request, first: UpdateNumber) -> Result<Answer, ServeError> {
+        let budget = (request.bytes as usize).saturating_sub(SLOT_BYTES);
+        let count = request.updates.min(MAX_UPDATES) as usize;
+        let found = self.load(first, count, budget / 2).await?;
+        let (mut records, mut pages, mut sent) = (Vec::new(), Vec::new(), 0);
+        let (mut last, mut as_of) = (first, UpdateNumber::NONE);
+        for (update, payload) in found {
+            let (update, payload) = self.for_reader(request.reader, update, payload).await?;
+            let before = records.len();
+            let record =
+                format::encode_wire(&update).map_err(|error| CopyError::Damaged(error.to_string()))?;
+            records.extend_from_slice(&record);
+            let record_pages = (HEAD_BYTES + records.len()).div_ceil(SLOT_BYTES);
+            let total = (record_pages + pages.len() + payload.slots.len()) * SLOT_BYTES;
+            if sent > 0 && (total > request.bytes as usize || record_pages > MAX_RECORD_PAGES as usize) {
+                records.truncate(before);
+                break;
+            }
+            pages.extend(payload.slots);
+            sent += 1;
+            as_of = as_of.max(update.as_of().unwrap_or(UpdateNumber::NONE));
+            last = update.number;
+        }
+        if sent == 0 {
+            return Ok(self.empty(request.reader, Outcome::NotHeld));
+        }
+        let mut seq = self.lock();
+        seq.readers.handle_sent(request.reader, last, as_of)?;
+        let head =
+            Head { updates: sent, first: first.get(), ..self.head(&seq, request.reader, Outcome::Updates) };
+        Ok(Answer { head: head.encode(&records), pages })
+    }
+
+    /// The form in which an update leaves for `reader`.
+    async fn for_reader(
+        &self,
+        reader: ArrayNumber,
+        update: Arc<Update>,
+        payload: Payload,
+    ) -> Result<(Update, Payload), CopyError> {
+        match update.kind {
+            Kind::InitialCopy(copy) if copy.reader != reader => {
+                let void = Update {
+                    kind: Kind::Void,
+                    extents: Vec::new(),
+                    data_bytes: 0,
+                    data_crc32c: 0,
+                    ..(*update).clone()
+                };
+                Ok((void, Payload::default()))
+            }
+            Kind::InitialCopy(copy) if copy.form == CopyForm::RangeOnly => {
+                self.copy_payload(&update, copy).await
+            }
+            _ => Ok(((*update).clone(), payload)),
+        }
+    }
+
+    /// The data of an initial-copy record, read now.
+    async fn copy_payload(&self, update: &Update, copy: InitialCopy) -> Result<(Update, Payload), CopyError> {
+        let mut extents = Vec::new();
+        let mut slots = Vec::new();
+        let mut as_of = update.number;
+        for extent in &update.extents {
+            if extent.content == Content::Zero {
+                // Nothing had ever been written there when the record was made; whatever came later has its own number.
+                extents.push(*extent);
+                continue;
+            }
+            debug_assert!(extent.length_bytes <= UNIT_BYTES);
+            let volume = VolumeId(extent.volume.0);
+            self.disk.destage_range(volume, extent.start_bytes, extent.length_bytes).await?;
+            let length = usize::try_from(extent.length_bytes).unwrap_or(usize::MAX);
+            let pieces = self.disk.read(volume, extent.start_bytes, length, Class::JournalRead).await?;
+            // Whatever the pages hold had its number by now.
+            as_of = as_of.max(self.lock().next.previous());
+            split_zero_pages(extent, &pieces, &mut extents, &mut slots);
+        }
+        self.durable(as_of).await;
+        let data_bytes = u32::try_from(slots.len() * SLOT_BYTES).unwrap_or(u32::MAX);
+        let payload = Payload { slots, skip: 0, bytes: data_bytes };
+        let update = Update {
+            kind: Kind::InitialCopy(InitialCopy { form: CopyForm::Received { as_of }, ..copy }),
+            extents,
+            data_bytes,
+            data_crc32c: payload.crc32c(),
+            ..update.clone()
+        };
+        Ok((update, payload))
+    }
+
+    fn empty(&self, reader: ArrayNumber, outcome: Outcome) -> Answer {
+        let seq = self.lock();
+        let first = seq.readers.reader(reader).map_or(seq.next, |known| known.next);
+        let head = Head { updates: 0, first: first.get(), ..self.head(&seq, reader, outcome) };
+        Answer { head: head.encode(&[]), pages: Vec::new() }
+    }
+
+    fn head(&self, seq: &Sequencer, reader: ArrayNumber, outcome: Outcome) -> Head {
+        let usage = seq.journal.usage();
+        Head {
+            outcome,
+            group: self.number,
+            updates: 0,
+            generation: seq.generation.counter,
+            first: 0,
+            newest_durable: self.gate.durable().min(seq.next.previous().get()),
+            oldest_held: seq.journal.first_retained().get(),
+            newest_given: seq.next.previous().get(),
+            information_bytes: (usage.info_used, usage.info_capacity),
+            data_bytes: (usage.data_used, usage.data_capacity),
+            wall_ns: self.clock.wall().0,
+            unread_bytes: seq.unread_bytes(reader),
+        }
+    }
+}
+
+/// Splits one extent of whole pages into runs of data and runs of zeros.
+fn split_zero_pages(extent: &Extent, pieces: &Pieces, extents: &mut Vec<Extent>, slots: &mut Vec<Slot>) {
+    let mut at = extent.start_bytes;
+    let first = extents.len();
+    for piece in pieces.iter() {
+        let (content, length) = match piece {
+            Piece::Bytes { slot, .. } => {
+                slots.push(slot.clone());
+                (Content::Data, SLOT_BYTES as u64)
+            }
+            Piece::Zero { length } => (Content::Zero, *length as u64),
+        };
+        match extents[first..].last_mut() {
+            Some(last) if last.content == content => last.length_bytes += length,
+            _ => extents.push(Extent { start_bytes: at, length_bytes: length, content, ..*extent }),
+        }
+        at += length;
+    }
+}

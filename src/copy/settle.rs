@@ -1,0 +1,107 @@
+//! Settling: what the journal protects goes to the units, then the journal's room is freed.
+//!
+//! Order of writes, and the crash that each step is there for:
+//! 1. wait until every visible update is durable in the journal (a page never overtakes its record);
+//! 2. destage the group's volumes and flush their units: a crash before this replays the journal;
+//! 3. write the checkpoint that says so and flush it: a crash before this replays updates that the units already
+//!    have, which changes nothing, because every replay runs to the newest durable update;
+//! 4. only then may the rings reuse the room (invariant 6): a crash after this never needs it.
+//!
+//! A round runs when room is short, and at rest once the last update is older than [`IDLE`].
+
+use super::checkpoint::CheckpointExtra;
+use super::error::CopyError;
+use super::group::Group;
+use crate::disk::VolumeId;
+use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotMut, SlotPool};
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Group {
+    /// Settles for ever; ends with its array.
+    pub(crate) async fn settle_loop(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.settle_wanted.notified() => {}
+                () = self.clock.sleep(IDLE) => {}
+            }
+            if !self.has_to_settle() {
+                continue;
+            }
+            if let Err(error) = self.settle().await {
+                // Nothing is freed; hosts feel it when the rings are full. The cause is in the unit's state.
+                tracing::warn!(group = %self.name, %error, "cannot settle; trying again");
+                self.clock.sleep(IDLE).await;
+            }
+        }
+    }
+
+    /// Room is worth making before somebody needs it.
+    pub(crate) fn settle_if_half_full(&self) {
+        let usage = self.lock().journal.usage();
+        if usage.info_used > usage.info_capacity / 2 || usage.data_used > usage.data_capacity / 2 {
+            self.settle_wanted.notify_one();
+        }
+    }
+
+    fn has_to_settle(&self) -> bool {
+        let seq = self.lock();
+        seq.failed.is_none() && (seq.settled < seq.restored || seq.journal.wants_checkpoint())
+    }
+
+    /// One round; afterwards `settled` is what was visible when it began.
+    pub(crate) async fn settle(&self) -> Result<(), CopyError> {
+        let (target, volumes) = {
+            let seq = self.lock();
+            (seq.restored, self.data_volumes(&seq))
+        };
+        self.durable(target).await;
+        self.disk.destage(&volumes).await?;
+        {
+            let mut seq = self.lock();
+            seq.settled = seq.settled.max(target);
+        }
+        self.changed.notify_waiters();
+        self.checkpoint().await
+    }
+
+    /// Writes a checkpoint and frees what it says is free.
+    pub(crate) async fn checkpoint(&self) -> Result<(), CopyError> {
+        let checkpoint = {
+            let mut seq = self.lock();
+            let settled = seq.settled;
+            let up_to = seq.readers.releasable(settled);
+            seq.journal.release(up_to);
+            seq.journal.handle_settled(settled);
+            let extra = CheckpointExtra::of(&seq).encode();
+            seq.journal.set_extra(&extra).map_err(|error| CopyError::Damaged(error.to_string()))?;
+            seq.journal.poll_checkpoint()
+        };
+        let Some(checkpoint) = checkpoint else { return Ok(()) };
+        let slots = pages_from(&self.pool, &checkpoint.block).await;
+        self.journal_volume.write(vec![(checkpoint.volume_offset, slots)]).await?;
+        self.journal_volume.flush().await?;
+        self.lock().journal.handle_checkpointed();
+        self.room.notify_waiters();
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    fn data_volumes(&self, seq: &super::group::Sequencer) -> Vec<VolumeId> {
+        seq.pairs.keys().copied().chain(seq.svols.values().map(|svol| svol.volume)).map(VolumeId).collect()
+    }
+}
+
+/// Bytes as whole pages, for the journal volume: records and checkpoints are built in the crate without I/O.
+pub(crate) async fn pages_from(pool: &SlotPool, bytes: &[u8]) -> Vec<Slot> {
+    let mut slots = pool.take(Class::Journal, bytes.len().div_ceil(SLOT_BYTES)).await;
+    for (slot, bytes) in slots.iter_mut().zip(bytes.chunks(SLOT_BYTES)) {
+        slot[..bytes.len()].copy_from_slice(bytes);
+        slot[bytes.len()..].fill(0);
+    }
+    slots.into_iter().map(SlotMut::freeze).collect()
+}
+
+/// How long an update may wait to be settled while there is room.
+const IDLE: Duration = Duration::from_secs(1);

@@ -1,0 +1,511 @@
+//! The way to the units.
+//!
+//! One *pass* of a volume at a time: it captures dirty pages in the order of their extents, so that full stripes form,
+//! waits until their gates are open, and writes them: data, flush, map log, flush ([`crate::disk::space`]). Only then are
+//! they clean. A page that is overwritten meanwhile stays dirty with the newer content. Capturing before waiting for the
+//! gate keeps a page that is overwritten all the time from never being written.
+//!
+//! Who asks for a destage while a pass is under way is served by the next one, together with all others who asked:
+//! group commit. A pass runs as a task of its own: who asked may go away, a transfer may not be left alone, because its
+//! old bytes could reach a unit after newer ones.
+//!
+//! [`DiskAdapter::run`] destages what is old, and the oldest when much is dirty or memory is short. It skips pages whose
+//! gate is closed.
+
+use super::page::{Content, DirtyExtent, Key, State, Version};
+use super::read::{extents_of_pages, in_extent};
+use super::volume::{Volume, lock};
+use super::{DiskAdapter, Inner};
+use crate::clock::MonotonicNs;
+use crate::disk::VolumeError;
+use crate::disk::raid::Run;
+use crate::disk::slot::SLOT_BYTES;
+use crate::disk::space::bits::PageBits;
+use crate::disk::space::map::{MapRefusal, VolumeId};
+use futures_util::future::join_all;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::sync::OwnedMutexGuard;
+
+/// Somebody waits until these pages are durable.
+#[derive(Debug)]
+pub(super) struct Request {
+    pages: Range<u64>,
+    result: OnceLock<Result<(), VolumeError>>,
+}
+
+impl DiskAdapter {
+    /// Makes durable everything in these volumes that is dirty at the call, or what has overwritten it. Waits for gates.
+    ///
+    /// # Errors
+    /// The first error of a volume; its pages stay dirty, those of the others are durable.
+    pub async fn destage(&self, volumes: &[VolumeId]) -> Result<(), VolumeError> {
+        let all = join_all(volumes.iter().map(|volume| self.destage_range(*volume, 0, u64::MAX))).await;
+        all.into_iter().collect()
+    }
+
+    /// The same for a range of one volume; `u64::MAX` is *to the end*.
+    ///
+    /// # Errors
+    /// The pages could not be made durable and stay dirty.
+    pub async fn destage_range(
+        &self,
+        volume: VolumeId,
+        offset_bytes: u64,
+        length_bytes: u64,
+    ) -> Result<(), VolumeError> {
+        let volume = self.0.volume(volume)?;
+        let rest = volume.spec.size_bytes.saturating_sub(offset_bytes);
+        let length = if length_bytes == u64::MAX { rest } else { length_bytes };
+        let span = volume.span(offset_bytes, length)?;
+        let pages = span.first_page()..span.end_page();
+        let request = Arc::new(Request { pages, result: OnceLock::new() });
+        lock(&volume.requests).push(Arc::clone(&request));
+        let turn = Arc::clone(&volume.pass).lock_owned().await;
+        if let Some(result) = request.result.get() {
+            return result.clone();
+        }
+        volume.check_there()?;
+        let inner = Arc::clone(&self.0);
+        shielded(async move { inner.serve_requests(&volume, request, turn).await }).await
+    }
+
+    /// Destages by itself what is old or too much, for as long as the array runs. One task of the array drives it.
+    pub async fn run(&self) {
+        loop {
+            let kicked = self.0.kick.notified();
+            match self.0.plan() {
+                Plan::Idle => kicked.await,
+                Plan::Until(wait) => {
+                    tokio::select! { biased; () = kicked => {} () = self.0.clock.sleep(wait) => {} }
+                }
+                Plan::Now(work) => {
+                    let swept = Arc::clone(&self.0).sweep(work).await;
+                    self.0.pause_after(swept).await;
+                }
+            }
+        }
+    }
+}
+
+/// Runs to its end even when the caller goes away.
+pub(super) async fn shielded<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down: nobody will look at an answer.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+/// What [`DiskAdapter::run`] does next.
+enum Plan {
+    Idle,
+    Until(Duration),
+    Now(BTreeMap<VolumeId, Vec<(u32, PageBits)>>),
+}
+
+/// What a sweep did.
+#[derive(Default)]
+struct Swept {
+    pages: usize,
+    failed: bool,
+    /// A page that has to wait for its gate.
+    closed: Option<(Arc<Volume>, u64)>,
+}
+
+/// Whether a pass waits for gates.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gates {
+    Wait,
+    Skip,
+}
+
+impl Inner {
+    async fn serve_requests(
+        &self,
+        volume: &Volume,
+        first: Arc<Request>,
+        _turn: OwnedMutexGuard<()>,
+    ) -> Result<(), VolumeError> {
+        // Whoever has asked until here is served. The first one's request may be with an earlier leader's list, if that
+        // one went away before it began.
+        let mut requests = std::mem::take(&mut *lock(&volume.requests));
+        requests.push(first);
+        let mut targets = BTreeMap::new();
+        for request in &requests {
+            for (extent, pages) in self.dirty_extents(volume.id(), request.pages.clone()) {
+                let wanted: &mut PageBits = targets.entry(extent).or_default();
+                pages.iter().for_each(|page| _ = wanted.insert(page));
+            }
+        }
+        let mut swept = Swept::default();
+        let result = self.pass(volume, targets, Gates::Wait, &mut swept).await;
+        for request in requests {
+            let _ = request.result.set(result.clone());
+        }
+        result
+    }
+
+    /// Dirty pages of a range of pages, by extent, in order.
+    pub(super) fn dirty_extents(&self, volume: VolumeId, pages: Range<u64>) -> Vec<(u32, PageBits)> {
+        let mut found = Vec::new();
+        let few = pages.end.saturating_sub(pages.start) <= FEW_EXTENTS * 256;
+        if few {
+            for (extent, part) in extents_of_pages(pages) {
+                let shard = self.cell(volume, extent).lock();
+                if let Some(dirty) = shard.dirty.get(&(volume, extent)) {
+                    found.push((extent, within(dirty, &part)));
+                }
+            }
+        } else {
+            let first = u32::try_from(pages.start / 256).unwrap_or(u32::MAX);
+            let last = u32::try_from((pages.end - 1) / 256).unwrap_or(u32::MAX);
+            for cell in &self.shards {
+                let shard = cell.lock();
+                for (&(_, extent), dirty) in shard.dirty.range((volume, first)..=(volume, last)) {
+                    let base = u64::from(extent) * 256;
+                    found.push((extent, within(dirty, &(pages.start.max(base)..pages.end.min(base + 256)))));
+                }
+            }
+            found.sort_unstable_by_key(|(extent, _)| *extent);
+        }
+        found.retain(|(_, pages)| !pages.is_empty());
+        found
+    }
+
+    /// Destages the pages, in batches. The turn of the volume must be held.
+    async fn pass(
+        &self,
+        volume: &Volume,
+        targets: impl IntoIterator<Item = (u32, PageBits)>,
+        gates: Gates,
+        swept: &mut Swept,
+    ) -> Result<(), VolumeError> {
+        let mut outcome = Ok(());
+        let mut targets = targets.into_iter().peekable();
+        while targets.peek().is_some() {
+            let mut batch = Capture { inner: self, volume, pages: Vec::new(), closed: None };
+            while batch.pages.len() < self.settings.pass_pages
+                && let Some((extent, pages)) = targets.next()
+            {
+                batch.capture(extent, &pages, gates);
+            }
+            let count = batch.pages.len();
+            let closed = batch.closed;
+            let written = self.write_out(volume, batch).await;
+            // Let those see it who wait for memory or room, whatever became of it.
+            self.pool.wake();
+            self.progress.notify_waiters();
+            if let Err(error) = written {
+                swept.failed = true;
+                let full = matches!(error, VolumeError::NoSpace { .. });
+                outcome = outcome.and(Err(error));
+                // Where one extent found no room, others may have theirs.
+                if !full {
+                    break;
+                }
+            } else {
+                swept.pages += count;
+            }
+            if let Some(number) = closed {
+                swept.closed = swept.closed.take().or(self.volume(volume.id()).ok().map(|v| (v, number)));
+            }
+        }
+        volume.set_trouble(outcome.clone().err());
+        outcome
+    }
+
+    /// Data, flush, map, flush; then the pages are clean. On any error those that are not stay dirty.
+    async fn write_out(&self, volume: &Volume, mut batch: Capture<'_>) -> Result<(), VolumeError> {
+        if batch.pages.is_empty() {
+            return Ok(());
+        }
+        let number = batch.pages.iter().map(|page| page.gate).max().unwrap_or(0);
+        volume.wait_open(number).await;
+        volume.check_there()?;
+        let placed = batch.place();
+        let runs = batch.runs();
+        let space = &volume.space;
+        if !runs.is_empty() {
+            space.write(runs).await?;
+            // The crash that would hurt without it: the map says that pages are written whose bytes are not there.
+            space.flush().await?;
+        }
+        let unsettled = {
+            let mut map = space.map_mut();
+            for (extent, written, zero) in batch.by_extent() {
+                map.mark_written(volume.id(), extent, &written);
+                map.mark_zero(volume.id(), extent, &zero);
+            }
+            map.is_unsettled()
+        };
+        if unsettled {
+            space.commit().await?;
+        }
+        batch.finish();
+        placed
+    }
+
+    fn plan(&self) -> Plan {
+        // Said before looking: a write after the look finds it and kicks.
+        self.idle.store(true, Ordering::Release);
+        let dirty = self.totals.dirty.load(Ordering::Acquire);
+        if dirty == 0 {
+            return Plan::Idle;
+        }
+        self.idle.store(false, Ordering::Release);
+        let mut extents = Vec::new();
+        for cell in &self.shards {
+            let shard = cell.lock();
+            extents.extend(shard.dirty.iter().map(|(place, extent)| (extent.oldest, *place, extent.pages)));
+        }
+        extents.sort_unstable_by_key(|(oldest, place, _)| (*oldest, *place));
+        let Some((oldest, ..)) = extents.first() else { return Plan::Idle };
+        let mut too_many = dirty.saturating_sub(self.dirty_limit(self.settings.dirty_low_percent));
+        if dirty <= self.dirty_limit(self.settings.dirty_high_percent) {
+            too_many = 0;
+        }
+        if self.pressed.swap(false, Ordering::AcqRel) {
+            too_many = too_many.max(dirty.div_ceil(2));
+        }
+        let age = self.clock.now().since(*oldest);
+        if too_many == 0 && age < self.settings.age_max {
+            return Plan::Until(self.settings.age_max - age);
+        }
+        // What is nearly old goes along, so that passes are few and stripes full.
+        let young = self.settings.age_max.mul_f32(0.75);
+        let mut work: BTreeMap<VolumeId, Vec<(u32, PageBits)>> = BTreeMap::new();
+        let mut taken = 0;
+        for (oldest, (volume, extent), pages) in extents {
+            if taken >= too_many && self.clock.now().since(oldest) < young {
+                break;
+            }
+            taken += usize::try_from(pages.count()).unwrap_or(usize::MAX);
+            work.entry(volume).or_default().push((extent, pages));
+        }
+        work.values_mut().for_each(|extents| extents.sort_unstable_by_key(|(extent, _)| *extent));
+        Plan::Now(work)
+    }
+
+    async fn sweep(self: Arc<Self>, work: BTreeMap<VolumeId, Vec<(u32, PageBits)>>) -> Swept {
+        let mut all = Swept::default();
+        let mut work = work.into_iter().peekable();
+        while work.peek().is_some() {
+            let some = work.by_ref().take(VOLUMES_AT_ONCE);
+            let passes = some.map(|(id, extents)| {
+                let inner = Arc::clone(&self);
+                shielded(async move {
+                    let mut swept = Swept::default();
+                    if let Ok(volume) = inner.volume(id)
+                        && let Ok(_turn) = Arc::clone(&volume.pass).try_lock_owned()
+                    {
+                        // The volume knows the error; it is tried again.
+                        let _ = inner.pass(&volume, extents, Gates::Skip, &mut swept).await;
+                    }
+                    swept
+                })
+            });
+            for swept in join_all(passes).await {
+                all.pages += swept.pages;
+                all.failed |= swept.failed;
+                all.closed = all.closed.or(swept.closed);
+            }
+        }
+        all
+    }
+
+    async fn pause_after(&self, swept: Swept) {
+        if swept.pages > 0 && !swept.failed {
+            return;
+        }
+        let pause = self.clock.sleep(self.settings.retry_pause);
+        match swept.closed {
+            Some((volume, number)) if !swept.failed => {
+                tokio::select! { biased; () = volume.wait_open(number) => {} () = pause => {} }
+            }
+            _ => pause.await,
+        }
+    }
+}
+
+fn within(dirty: &DirtyExtent, part: &Range<u64>) -> PageBits {
+    if part.end - part.start == 256 {
+        return dirty.pages;
+    }
+    let mut pages = PageBits::default();
+    let wanted = part.clone().map(in_extent).filter(|page| dirty.pages.contains(*page));
+    wanted.for_each(|page| _ = pages.insert(page));
+    pages
+}
+
+/// A page on its way.
+struct Captured {
+    page: u64,
+    content: Content,
+    gate: u64,
+    /// Where it goes; `None` for zeros and where there is no room.
+    at: Option<u64>,
+}
+
+/// Pages on their way. Those that did not arrive when it is dropped are dirty again.
+struct Capture<'a> {
+    inner: &'a Inner,
+    volume: &'a Volume,
+    pages: Vec<Captured>,
+    closed: Option<u64>,
+}
+
+impl Capture<'_> {
+    fn capture(&mut self, extent: u32, wanted: &PageBits, gates: Gates) {
+        let mut shard = self.inner.cell(self.volume.id(), extent).lock();
+        for page in wanted.iter() {
+            let page = u64::from(extent) * 256 + u64::from(page);
+            let key = Key { volume: self.volume.id(), page };
+            let Some(State::Dirty(version)) = shard.page(key).map(|page| &page.state) else { continue };
+            if gates == Gates::Skip && !self.volume.is_open(version.gate) {
+                self.closed = Some(self.closed.map_or(version.gate, |closed| closed.min(version.gate)));
+                continue;
+            }
+            let (content, gate, writing) = (version.content.clone(), version.gate, version.clone());
+            shard.change(key, &self.inner.totals, |page| {
+                page.state = State::Destaging { writing, newer: None }
+            });
+            self.pages.push(Captured { page, content, gate, at: None });
+        }
+    }
+
+    /// Finds a place for every page that is not zero. Pages for which there is none are let go.
+    fn place(&mut self) -> Result<(), VolumeError> {
+        let (volume, mut result) = (self.volume, Ok(()));
+        let mut map = volume.space.map_mut();
+        let mut last: Option<(u32, Result<u32, MapRefusal>)> = None;
+        for captured in &mut self.pages {
+            if matches!(captured.content, Content::Zero) {
+                continue;
+            }
+            let extent = Key { volume: volume.id(), page: captured.page }.extent();
+            let physical = match last {
+                Some((same, physical)) if same == extent => physical,
+                _ => map.place(volume.id(), extent),
+            };
+            last = Some((extent, physical));
+            match physical {
+                Ok(physical) => {
+                    let page = u64::from(in_extent(captured.page));
+                    captured.at = Some(volume.space.page_bytes(physical, page));
+                }
+                Err(refusal) => result = Err(volume.space.refusal(volume.id(), refusal)),
+            }
+        }
+        drop(map);
+        if result.is_err() {
+            let (kept, refused) = std::mem::take(&mut self.pages)
+                .into_iter()
+                .partition(|captured| captured.at.is_some() || matches!(captured.content, Content::Zero));
+            self.pages = kept;
+            let refused: Vec<_> = refused;
+            self.give_up(&refused);
+        }
+        result
+    }
+
+    /// What is written, in long runs.
+    fn runs(&self) -> Vec<Run> {
+        let mut pages: Vec<_> = self
+            .pages
+            .iter()
+            .filter_map(|captured| match (&captured.content, captured.at) {
+                (Content::Slot(slot), Some(at)) => Some((at, slot.clone())),
+                _ => None,
+            })
+            .collect();
+        pages.sort_unstable_by_key(|(at, _)| *at);
+        let mut runs: Vec<Run> = Vec::new();
+        for (at, slot) in pages {
+            match runs.last_mut() {
+                Some(run) if run.offset_bytes + (run.slots.len() * SLOT_BYTES) as u64 == at => {
+                    run.slots.push(slot)
+                }
+                _ => runs.push(Run { offset_bytes: at, slots: vec![slot] }),
+            }
+        }
+        runs
+    }
+
+    /// The pages of each extent: written, zero.
+    fn by_extent(&self) -> Vec<(u32, PageBits, PageBits)> {
+        let mut extents: BTreeMap<u32, (PageBits, PageBits)> = BTreeMap::new();
+        for captured in &self.pages {
+            let key = Key { volume: self.volume.id(), page: captured.page };
+            let (written, zero) = extents.entry(key.extent()).or_default();
+            let set = if captured.at.is_some() { written } else { zero };
+            set.insert(key.in_extent());
+        }
+        extents.into_iter().map(|(extent, (written, zero))| (extent, written, zero)).collect()
+    }
+
+    /// They are durable.
+    fn finish(mut self) {
+        let pages = std::mem::take(&mut self.pages);
+        self.end(&pages, |writing, newer| match newer {
+            Some(newer) => State::Dirty(newer),
+            None => State::Clean(writing.content),
+        });
+    }
+
+    fn give_up(&self, pages: &[Captured]) {
+        self.end(pages, |writing, newer| match newer {
+            Some(newer) => State::Dirty(Version { since: writing.since, ..newer }),
+            None => State::Dirty(writing),
+        });
+    }
+
+    fn end(&self, pages: &[Captured], end: impl Fn(Version, Option<Version>) -> State) {
+        for same_extent in pages.chunk_by(|a, b| a.page / 256 == b.page / 256) {
+            let Some(first) = same_extent.first() else { continue };
+            let extent = Key { volume: self.volume.id(), page: first.page }.extent();
+            let mut shard = self.inner.cell(self.volume.id(), extent).lock();
+            for captured in same_extent {
+                let key = Key { volume: self.volume.id(), page: captured.page };
+                if !matches!(shard.page(key).map(|page| &page.state), Some(State::Destaging { .. })) {
+                    continue;
+                }
+                shard.change(key, &self.inner.totals, |page| {
+                    page.state = match std::mem::replace(&mut page.state, State::Missing) {
+                        State::Destaging { writing, newer } => end(writing, newer),
+                        other => other,
+                    };
+                });
+            }
+            shard.refresh_oldest(self.volume.id(), extent);
+            shard.trim_ring();
+        }
+    }
+}
+
+impl Drop for Capture<'_> {
+    fn drop(&mut self) {
+        let pages = std::mem::take(&mut self.pages);
+        self.give_up(&pages);
+    }
+}
+
+impl DiskAdapter {
+    /// How long the oldest dirty page has waited; for display and tests.
+    #[must_use]
+    pub fn oldest_dirty(&self) -> Option<MonotonicNs> {
+        let oldest = |cell: &super::ShardCell| cell.lock().dirty.values().map(|extent| extent.oldest).min();
+        self.0.shards.iter().filter_map(oldest).min()
+    }
+}
+
+/// Ranges up to so many extents are looked up one by one, longer ones by what is dirty.
+const FEW_EXTENTS: u64 = 64;
+/// Volumes that are destaged at the same time by themselves; bounds the pages on their way.
+const VOLUMES_AT_ONCE: usize = 8;

@@ -1,0 +1,146 @@
+//! Parity groups and volumes come and go.
+
+use super::destage::shielded;
+use super::volume::Volume;
+use super::{DiskAdapter, ParityGroupId, VolumeSpec};
+use crate::disk::VolumeError;
+use crate::disk::raid::group::ParityGroup;
+use crate::disk::slot::SLOT_BYTES;
+use crate::disk::space::map::{VOLUME_BYTES_MAX, VolumeId};
+use crate::disk::space::{MapStart, Space};
+use std::sync::{Arc, PoisonError};
+
+impl DiskAdapter {
+    /// Adds a parity group: reads the map of its volumes, which are there afterwards.
+    ///
+    /// # Errors
+    /// A damaged map, a volume number that another group has, or what the group itself reports. Nothing is added then.
+    pub async fn add_parity_group(
+        &self,
+        id: ParityGroupId,
+        group: ParityGroup,
+        start: MapStart,
+    ) -> Result<(), VolumeError> {
+        let _one_at_a_time = self.0.manage.lock().await;
+        let refused = |reason: String| VolumeError::GroupRefused { number: id.0, reason };
+        if self.0.groups.read().unwrap_or_else(PoisonError::into_inner).contains_key(&id) {
+            return Err(refused("it was added before".to_owned()));
+        }
+        let space = Arc::new(Space::open(group, self.0.pool.clone(), start).await?);
+        let found: Vec<_> = space
+            .map()
+            .volumes()
+            .map(|(volume, map)| VolumeSpec {
+                id: volume,
+                parity_group: id,
+                size_bytes: map.size_bytes,
+                kind: map.kind,
+            })
+            .collect();
+        let mut volumes = self.0.volumes.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(spec) = found.iter().find(|spec| volumes.contains_key(&spec.id)) {
+            return Err(refused(format!("volume {} exists in another parity group", spec.id.0)));
+        }
+        for spec in found {
+            volumes.insert(spec.id, Arc::new(Volume::new(spec, Arc::clone(&space))));
+        }
+        self.0.groups.write().unwrap_or_else(PoisonError::into_inner).insert(id, space);
+        Ok(())
+    }
+
+    /// Creates a volume, durably. It reads as zeros.
+    ///
+    /// # Errors
+    /// A number that exists, an impossible size, no room for a thick volume, or the group's own errors: then the
+    /// volume does not exist.
+    pub async fn create_volume(&self, spec: VolumeSpec) -> Result<(), VolumeError> {
+        let size_bytes = spec.size_bytes;
+        if size_bytes == 0 || size_bytes > VOLUME_BYTES_MAX || !size_bytes.is_multiple_of(SLOT_BYTES as u64) {
+            return Err(VolumeError::Size { size_bytes });
+        }
+        let adapter = self.clone();
+        shielded(async move { adapter.create(spec).await }).await
+    }
+
+    async fn create(&self, spec: VolumeSpec) -> Result<(), VolumeError> {
+        let _one_at_a_time = self.0.manage.lock().await;
+        if self.0.volume(spec.id).is_ok() {
+            return Err(VolumeError::Exists { volume: spec.id });
+        }
+        let space = self.space(spec.parity_group)?;
+        let created = space.map_mut().create(spec.id, spec.kind, spec.size_bytes);
+        created.map_err(|refusal| space.refusal(spec.id, refusal))?;
+        let mut undo = Undo { space: &space, volume: Some(spec.id) };
+        space.commit().await?;
+        undo.volume = None;
+        let volume = Arc::new(Volume::new(spec, Arc::clone(&space)));
+        self.0.volumes.write().unwrap_or_else(PoisonError::into_inner).insert(spec.id, volume);
+        Ok(())
+    }
+
+    /// Deletes a volume with everything in it, durably. Operations on it that are under way fail or have no effect.
+    ///
+    /// # Errors
+    /// When it does not exist, or the deletion could not be made durable: then it is gone in this run, and may be
+    /// there again after the next start, with content that is not defined; deleting it again is safe.
+    pub async fn delete_volume(&self, id: VolumeId) -> Result<(), VolumeError> {
+        let adapter = self.clone();
+        shielded(async move { adapter.delete(id).await }).await
+    }
+
+    async fn delete(&self, id: VolumeId) -> Result<(), VolumeError> {
+        let _one_at_a_time = self.0.manage.lock().await;
+        let volume = self.0.volume(id)?;
+        volume.set_gone();
+        // Whoever destages or writes around the cache has ended when these are held.
+        let _no_pass = volume.pass.lock().await;
+        let _no_raw_use = volume.raw_use.write().await;
+        self.0.volumes.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        for cell in &self.0.shards {
+            let gone = cell.lock().purge(id, &self.0.totals);
+            drop(gone);
+            cell.loaded.notify_waiters();
+        }
+        let deleted = volume.space.map_mut().delete(id);
+        deleted.map_err(|refusal| volume.space.refusal(id, refusal))?;
+        self.0.pool.wake();
+        self.0.progress.notify_waiters();
+        volume.space.commit().await
+    }
+
+    fn space(&self, id: ParityGroupId) -> Result<Arc<Space>, VolumeError> {
+        let groups = self.0.groups.read().unwrap_or_else(PoisonError::into_inner);
+        groups.get(&id).cloned().ok_or(VolumeError::UnknownGroup { number: id.0 })
+    }
+
+    /// The volumes, by number.
+    #[must_use]
+    pub fn volumes(&self) -> Vec<VolumeSpec> {
+        let volumes = self.0.volumes.read().unwrap_or_else(PoisonError::into_inner);
+        let mut specs: Vec<_> = volumes.values().map(|volume| volume.spec).collect();
+        specs.sort_by_key(|spec| spec.id);
+        specs
+    }
+}
+
+/// Takes back a volume whose creation did not become durable.
+struct Undo<'a> {
+    space: &'a Space,
+    volume: Option<VolumeId>,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if let Some(volume) = self.volume.take() {
+            let undone = self.space.map_mut().delete(volume);
+            debug_assert!(undone.is_ok(), "it was created under the same lock");
+        }
+    }
+}
+
+#[cfg(test)]
+impl DiskAdapter {
+    pub(crate) fn space_for_tests(&self) -> Arc<Space> {
+        self.space(ParityGroupId(1)).expect("tests use parity group 1")
+    }
+}

@@ -1,0 +1,5 @@
+//! The cache on simulated disks, against an oracle; crashes at any moment; and the races one by one.
+
+mod model;
+pub(crate) mod rig;
+mod stories;

@@ -1,0 +1,154 @@
+//! A volume while the array runs.
+
+use super::destage::Request;
+use super::gate::Gate;
+use super::pieces::Span;
+use crate::disk::VolumeError;
+use crate::disk::slot::SLOT_BYTES;
+use crate::disk::space::Space;
+use crate::disk::space::map::{VolumeId, VolumeKind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// A parity group, by number; unique in the array.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct ParityGroupId(pub u32);
+
+/// What a volume is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VolumeSpec {
+    /// Its number.
+    pub id: VolumeId,
+    /// Where it lives.
+    pub parity_group: ParityGroupId,
+    /// Its size: a multiple of 4096.
+    pub size_bytes: u64,
+    /// How it uses the parity group.
+    pub kind: VolumeKind,
+}
+
+/// A volume with everything that belongs to it alone.
+#[derive(Debug)]
+pub(super) struct Volume {
+    pub(super) spec: VolumeSpec,
+    pub(super) space: Arc<Space>,
+    gate: Mutex<Option<Arc<Gate>>>,
+    /// Somebody set another gate, or the volume is gone.
+    pub(super) gate_changed: Notify,
+    /// Who waits for a destage of what.
+    pub(super) requests: Mutex<Vec<Arc<Request>>>,
+    /// One destage of a volume at a time: so no page is on its way twice.
+    pub(super) pass: Arc<tokio::sync::Mutex<()>>,
+    /// Held shared by users of a journal volume, alone by who deletes it.
+    pub(super) raw_use: tokio::sync::RwLock<()>,
+    gone: AtomicBool,
+    trouble: Mutex<Option<VolumeError>>,
+}
+
+impl Volume {
+    pub(super) fn new(spec: VolumeSpec, space: Arc<Space>) -> Self {
+        Self {
+            spec,
+            space,
+            gate: Mutex::new(None),
+            gate_changed: Notify::new(),
+            requests: Mutex::new(Vec::new()),
+            pass: Arc::default(),
+            raw_use: tokio::sync::RwLock::new(()),
+            gone: AtomicBool::new(false),
+            trouble: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn id(&self) -> VolumeId {
+        self.spec.id
+    }
+
+    /// The range if it lies in the volume and the volume goes through the cache.
+    pub(super) fn span(&self, offset_bytes: u64, length: u64) -> Result<Span, VolumeError> {
+        if self.spec.kind == VolumeKind::Journal {
+            return Err(VolumeError::Kind { volume: self.id() });
+        }
+        self.range(offset_bytes, length)
+    }
+
+    /// The range if it lies in the volume.
+    pub(super) fn range(&self, offset_bytes: u64, length: u64) -> Result<Span, VolumeError> {
+        match offset_bytes.checked_add(length) {
+            Some(end) if end <= self.spec.size_bytes => Ok(Span { offset_bytes, length }),
+            _ => Err(VolumeError::Range { volume: self.id(), offset_bytes, length_bytes: length }),
+        }
+    }
+
+    pub(super) fn pages(&self) -> u64 {
+        self.spec.size_bytes / SLOT_BYTES as u64
+    }
+
+    pub(super) fn gate(&self) -> Option<Arc<Gate>> {
+        lock(&self.gate).clone()
+    }
+
+    pub(super) fn set_gate(&self, gate: Option<Arc<Gate>>) {
+        *lock(&self.gate) = gate;
+        self.gate_changed.notify_waiters();
+    }
+
+    /// Whether a page that carries this update may be destaged.
+    pub(super) fn is_open(&self, number: u64) -> bool {
+        number == 0 || lock(&self.gate).as_ref().is_none_or(|gate| gate.durable() >= number)
+    }
+
+    /// Waits until pages that carry this update may be destaged.
+    pub(super) async fn wait_open(&self, number: u64) {
+        loop {
+            let changed = self.gate_changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let Some(gate) = self.gate() else { return };
+            if number == 0 || self.is_gone() {
+                return;
+            }
+            tokio::select! {
+                biased;
+                () = gate.wait(number) => return,
+                () = &mut changed => {}
+            }
+        }
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_gone(&self) {
+        self.gone.store(true, Ordering::Release);
+        self.gate_changed.notify_waiters();
+    }
+
+    pub(super) fn check_there(&self) -> Result<(), VolumeError> {
+        if self.is_gone() { Err(VolumeError::Unknown { volume: self.id() }) } else { Ok(()) }
+    }
+
+    /// Why the last destage failed, if it did.
+    pub(super) fn trouble(&self) -> Option<VolumeError> {
+        lock(&self.trouble).clone()
+    }
+
+    pub(super) fn set_trouble(&self, trouble: Option<VolumeError>) {
+        let mut now = lock(&self.trouble);
+        match (&*now, &trouble) {
+            (None, Some(error)) => {
+                tracing::warn!(volume = self.id().0, %error, "destage fails; pages stay dirty")
+            }
+            (Some(_), None) => tracing::info!(volume = self.id().0, "destage works again"),
+            _ => {}
+        }
+        *now = trouble;
+    }
+}
+
+/// A lock that survives a panic of another task: what it guards is changed in single steps.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

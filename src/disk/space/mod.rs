@@ -1,0 +1,245 @@
+//! The extents of the volumes of one parity group: the map in memory, its log on the units, and the order of writes
+//! between data and log (`docs/architecture.md`, invariants 12 and 13).
+//!
+//! **Order at a destage**: data, flush, the map's log blocks, flush. A crash before the last flush leaves the pages as
+//! they were: a page becomes readable by a durable statement about bytes that were durable before. Pages overwritten
+//! in place need no statement, so in the steady state a destage is data and one flush.
+//!
+//! Flushes and appends to the log are shared: whoever comes while one is under way waits for the next one, which
+//! serves all that came until it began.
+
+pub(crate) mod bits;
+mod free;
+mod log;
+pub mod map;
+mod record;
+mod unit;
+
+#[cfg(test)]
+mod tests;
+
+use super::VolumeError;
+use super::raid::Run;
+use super::raid::group::ParityGroup;
+use super::slot::{SlotMut, SlotPool};
+use log::Log;
+use map::{Map, MapRefusal, VolumeId};
+use std::fmt;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use unit::Layout;
+
+/// A parity group with its map.
+pub(crate) struct Space {
+    io: GroupIo,
+    layout: Layout,
+    map: RwLock<Map>,
+    log: tokio::sync::Mutex<Log>,
+    commits: Shared,
+}
+
+/// The parity group and what is needed to use it.
+pub(crate) struct GroupIo {
+    group: ParityGroup,
+    pub(crate) pool: SlotPool,
+    name: String,
+    flushes: Shared,
+}
+
+impl GroupIo {
+    async fn read(&self, offset_bytes: u64, into: Vec<SlotMut>) -> Result<Vec<SlotMut>, VolumeError> {
+        Ok(self.group.read(offset_bytes, into).await?)
+    }
+
+    async fn write(&self, runs: Vec<Run>) -> Result<(), VolumeError> {
+        self.group.write(runs).await.map_err(|error| self.blame(error.into()))
+    }
+
+    /// Makes every write durable that had completed before the call.
+    async fn flush(&self) -> Result<(), VolumeError> {
+        self.flushes.run(async || Ok(self.group.flush().await?)).await
+    }
+
+    fn damaged(&self, what: String) -> VolumeError {
+        VolumeError::MapDamaged { group: self.name.clone(), what }
+    }
+
+    fn blame(&self, error: VolumeError) -> VolumeError {
+        match error {
+            VolumeError::Disk(disk) if disk.is_no_space() => {
+                VolumeError::NoSpace { group: self.name.clone() }
+            }
+            other => other,
+        }
+    }
+}
+
+/// Whether a parity group's map is read or made anew.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MapStart {
+    /// Read it; where nothing was ever written, make an empty one.
+    Recover,
+    /// Make an empty one, whatever is there: for a parity group that was created just now on used units.
+    Format,
+}
+
+impl Space {
+    /// Opens the map of a parity group. Always ends with a new half of the log.
+    pub(crate) async fn open(
+        group: ParityGroup,
+        pool: SlotPool,
+        start: MapStart,
+    ) -> Result<Self, VolumeError> {
+        let state = group.state();
+        let identity = state.identity.0;
+        let io = GroupIo { group, pool, name: state.name, flushes: Shared::default() };
+        let capacity_bytes = io.group.capacity_bytes();
+        let layout = Layout::of(capacity_bytes)
+            .ok_or_else(|| VolumeError::TooSmall { group: io.name.clone(), capacity_bytes })?;
+        let found = match start {
+            MapStart::Recover => Log::recover(&io, layout, identity).await?,
+            MapStart::Format => None,
+        };
+        let (log, map) = match found {
+            Some((mut log, map)) => {
+                let map = RwLock::new(map);
+                log.switch(&io, &map).await?;
+                (log, map)
+            }
+            None => (Log::format(&io, layout, identity).await?, RwLock::new(Map::new(layout.extents))),
+        };
+        Ok(Self { io, layout, map, log: tokio::sync::Mutex::new(log), commits: Shared::default() })
+    }
+
+    /// The map, to look at. Never held across a wait.
+    pub(crate) fn map(&self) -> RwLockReadGuard<'_, Map> {
+        self.map.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The map, to change. Never held across a wait.
+    pub(crate) fn map_mut(&self) -> RwLockWriteGuard<'_, Map> {
+        self.map.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.io.name
+    }
+
+    /// Extents of the parity group.
+    pub(crate) fn extents(&self) -> u32 {
+        self.layout.extents
+    }
+
+    /// Where a page of an extent of the group lies.
+    pub(crate) fn page_bytes(&self, physical: u32, page: u64) -> u64 {
+        self.layout.page_bytes(physical, page)
+    }
+
+    pub(crate) async fn read(
+        &self,
+        offset_bytes: u64,
+        into: Vec<SlotMut>,
+    ) -> Result<Vec<SlotMut>, VolumeError> {
+        self.io.read(offset_bytes, into).await
+    }
+
+    pub(crate) async fn write(&self, runs: Vec<Run>) -> Result<(), VolumeError> {
+        self.io.write(runs).await
+    }
+
+    pub(crate) async fn flush(&self) -> Result<(), VolumeError> {
+        self.io.flush().await
+    }
+
+    /// Makes every change of the map durable that was made before the call. What they gave up is free afterwards.
+    pub(crate) async fn commit(&self) -> Result<(), VolumeError> {
+        self.commits
+            .run(async || {
+                let mut log = self.log.lock().await;
+                let taken = self.map_mut().take_changes();
+                let mut taken = Taken { space: self, changes: Some(taken) };
+                let records =
+                    taken.changes.as_ref().map(|changes| changes.records.clone()).unwrap_or_default();
+                if records.is_empty() {
+                    taken.durable();
+                    return Ok(());
+                }
+                log.append(&self.io, &records, &self.map).await?;
+                taken.durable();
+                Ok(())
+            })
+            .await
+    }
+
+    pub(crate) fn refusal(&self, volume: VolumeId, refusal: MapRefusal) -> VolumeError {
+        match refusal {
+            MapRefusal::NoSpace => VolumeError::NoSpace { group: self.io.name.clone() },
+            MapRefusal::Exists => VolumeError::Exists { volume },
+            MapRefusal::TooMany => VolumeError::TooManyVolumes { group: self.io.name.clone() },
+            MapRefusal::Unknown => VolumeError::Unknown { volume },
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) async fn log_generation(&self) -> u64 {
+        self.log.lock().await.generation()
+    }
+}
+
+impl fmt::Debug for Space {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Space({})", self.io.name)
+    }
+}
+
+/// Changes on their way: they go back to the map unless they become durable, also when the caller goes away.
+struct Taken<'a> {
+    space: &'a Space,
+    changes: Option<map::TakenChanges>,
+}
+
+impl Taken<'_> {
+    fn durable(&mut self) {
+        if let Some(changes) = self.changes.take() {
+            self.space.map_mut().changes_are_durable(changes);
+        }
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if let Some(changes) = self.changes.take() {
+            self.space.map_mut().changes_failed(changes);
+        }
+    }
+}
+
+/// One action at a time that serves everybody who came before it began.
+struct Shared {
+    arrivals: AtomicU64,
+    last: tokio::sync::Mutex<(u64, Result<(), VolumeError>)>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { arrivals: AtomicU64::new(0), last: tokio::sync::Mutex::new((0, Ok(()))) }
+    }
+}
+
+impl Shared {
+    async fn run<F>(&self, action: impl FnOnce() -> F) -> Result<(), VolumeError>
+    where
+        F: Future<Output = Result<(), VolumeError>>,
+    {
+        let mine = self.arrivals.fetch_add(1, Ordering::AcqRel) + 1;
+        let mut last = self.last.lock().await;
+        if last.0 >= mine {
+            return last.1.clone();
+        }
+        let covers = self.arrivals.load(Ordering::Acquire);
+        let result = action().await;
+        *last = (covers, result.clone());
+        result
+    }
+}

@@ -1,0 +1,384 @@
+//! The storage behind a host's session: command reception as in figure 13.
+//!
+//! A command is admitted by the device server of its LUN (steps 1210 to 1245), a write gets its cache before the host
+//! is told to send (1250), and what it changes goes through the volume (1260 to 1280). Reads that the cache holds are
+//! answered on the connection's own task.
+
+use super::lun::LunUnit;
+use super::pieces::for_wire;
+use super::volume::{IoError, Outcome};
+use crate::channel::piece::{Received, Room};
+use crate::channel::storage::{
+    AfterData, Completed, Completion, Execution, Nexus, Receive, Reserved, ScsiCommand, Storage,
+};
+use crate::clock::BoxFuture;
+use crate::copy::change::{Change, Content, Part, pages_touched, within_page};
+use crate::disk::slot::{Class, SLOT_BYTES, SlotMut, SlotPool};
+use holdfast_iscsi::pdu::Lun as WireLun;
+use holdfast_iscsi::pdu::task_mgmt::{Function, FunctionResponse};
+use holdfast_scsi::{
+    Admission, BlockRange, Lba, Lun, NexusId, Response, SameBlock, Sense, SenseFormat, Status, report_luns,
+    unmapped_lun,
+};
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// The LUNs of a target; they may change while sessions are open.
+#[derive(Default)]
+pub struct LunMap(RwLock<BTreeMap<u16, Arc<LunUnit>>>);
+
+impl LunMap {
+    /// Shows a unit under a number.
+    pub fn insert(&self, lun: u16, unit: Arc<LunUnit>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(lun, unit);
+    }
+
+    /// The unit under a number.
+    #[must_use]
+    pub fn get(&self, lun: u16) -> Option<Arc<LunUnit>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&lun).cloned()
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> Vec<(u16, Arc<LunUnit>)> {
+        let map = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        map.iter().map(|(lun, unit)| (*lun, unit.clone())).collect()
+    }
+
+    fn list(&self) -> Vec<Lun> {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .keys()
+            .filter_map(|lun| Lun::new(*lun))
+            .collect()
+    }
+}
+
+/// One session's view of a target.
+pub struct HostStorage {
+    luns: Arc<LunMap>,
+    pool: SlotPool,
+}
+
+impl HostStorage {
+    /// Attaches the session to every unit of the target.
+    #[must_use]
+    pub fn attach(luns: Arc<LunMap>, pool: SlotPool, nexus: &Nexus) -> Self {
+        for (_, unit) in luns.all() {
+            unit.unit().attach_nexus(NexusId(nexus.session.0));
+        }
+        Self { luns, pool }
+    }
+
+    fn unit(&self, lun: WireLun) -> Option<Arc<LunUnit>> {
+        self.luns.get(Lun::from_bytes(lun)?.number())
+    }
+
+    fn admitted(&self, nexus: &Arc<Nexus>, unit: Arc<LunUnit>, command: ScsiCommand<'_>) -> Execution {
+        let id = NexusId(nexus.session.0);
+        let data_out_bytes = Some(if command.writes { command.expected_length } else { 0 });
+        let (admission, format) = {
+            let mut guard = unit.unit();
+            (guard.admit(id, command.cdb, data_out_bytes), guard.sense_format())
+        };
+        let task = Task { unit, nexus: nexus.clone(), format };
+        match admission {
+            Admission::Done(response) => at_once(task.finish(response)),
+            Admission::ReportLuns => {
+                let response = report_luns(&self.luns.list(), command.cdb);
+                for (_, unit) in self.luns.all() {
+                    unit.unit().luns_were_reported(id);
+                }
+                at_once(task.finish(response))
+            }
+            Admission::Read { range, fua } => at_once(task.read(range, fua)),
+            Admission::Write { range, fua } => self.receive_write(task, range, fua),
+            Admission::WriteSame { range, unmap, fua, block } => {
+                self.write_same(task, range, unmap, fua, block)
+            }
+            Admission::Unmap { parameter_length, fua } => {
+                receive_bytes(u32::from(parameter_length), move |list| {
+                    let ranges = task.unit.unit().parse_unmap(&list);
+                    match ranges {
+                        Ok(ranges) => task.unmap(&ranges, fua, u64::from(parameter_length)),
+                        Err(sense) => task.fail(sense),
+                    }
+                })
+            }
+            Admission::SynchronizeCache { immediate, .. } => at_once(task.synchronize(immediate)),
+            Admission::ParameterOut { select, parameter_length } => {
+                receive_bytes(u32::from(parameter_length), move |list| {
+                    let changed = task.unit.unit().mode_select(id, select, &list);
+                    task.mode_selected(changed, u64::from(parameter_length))
+                })
+            }
+        }
+    }
+
+    /// Step 1250: cache first, then the host may send.
+    fn receive_write(&self, task: Task, range: BlockRange, fua: bool) -> Execution {
+        let (offset, length) = task.bytes(range);
+        let first_offset = usize::from(within_page(offset));
+        let room = self.reserve(offset, length, first_offset);
+        let bytes = u32::try_from(length).expect("the device server bounds a transfer");
+        let then = move |received: Received| match received {
+            Received::Slots { slots, bytes } if bytes as u64 == length => {
+                task.unit.counters.wrote(length);
+                let change = Change {
+                    volume: task.unit.volume.number,
+                    parts: vec![Part::data(offset, length, slots)],
+                };
+                task.write(change, fua, length)
+            }
+            // The initiator has less than the command moves: nothing is written, nothing becomes visible.
+            _ => task.fail(Sense::DATA_PHASE_ERROR),
+        };
+        Execution::Receive(Receive { bytes, room, then: Box::new(then) })
+    }
+
+    fn reserve(&self, offset: u64, length: u64, first_offset: usize) -> Reserved {
+        let pages = pages_touched(offset, length);
+        let room = move |slots: Vec<SlotMut>| Room::Slots { slots, first_offset };
+        match self.pool.try_take(Class::Host, pages) {
+            Some(slots) => Reserved::Now(room(slots)),
+            None => {
+                let pool = self.pool.clone();
+                Reserved::Later(Box::pin(async move { room(pool.take(Class::Host, pages).await) }))
+            }
+        }
+    }
+
+    fn write_same(
+        &self,
+        task: Task,
+        range: BlockRange,
+        unmap: bool,
+        fua: bool,
+        block: SameBlock,
+    ) -> Execution {
+        let (offset, length) = task.bytes(range);
+        let volume = task.unit.volume.number;
+        if block == SameBlock::Zeros {
+            task.unit.counters.wrote(0);
+            return at_once(task.write(Change { volume, parts: vec![Part::zero(offset, length)] }, fua, 0));
+        }
+        let block_bytes = task.unit.volume.block_bytes;
+        let pool = self.pool.clone();
+        receive_bytes(block_bytes, move |block| {
+            task.unit.counters.wrote(block.len() as u64);
+            let zeros = block.iter().all(|byte| *byte == 0);
+            let _ = unmap; // Zeros are a range of zeros either way: they read the same and take no room.
+            if zeros {
+                return task.write(
+                    Change { volume, parts: vec![Part::zero(offset, length)] },
+                    fua,
+                    u64::from(block_bytes),
+                );
+            }
+            AfterData::Later(Box::pin(async move {
+                let mut page = pool.take(Class::Host, 1).await.remove(0);
+                for part in page.chunks_mut(block.len()) {
+                    part.copy_from_slice(&block[..part.len()]);
+                }
+                let content = Content::Pattern { slot: page.freeze(), bytes: block_bytes };
+                let part = Part { offset_bytes: offset, length_bytes: length, content };
+                match task.write(Change { volume, parts: vec![part] }, fua, u64::from(block_bytes)) {
+                    AfterData::Now(completed) => completed,
+                    AfterData::Later(later) => later.await,
+                }
+            }))
+        })
+    }
+}
+
+impl Storage for HostStorage {
+    fn execute(&self, nexus: &Arc<Nexus>, command: ScsiCommand<'_>) -> Execution {
+        match self.unit(command.lun) {
+            Some(unit) => self.admitted(nexus, unit, command),
+            None => {
+                Execution::Now(completed(unmapped_lun(&self.luns.list(), command.cdb), SenseFormat::Fixed))
+            }
+        }
+    }
+
+    fn manage(
+        &self,
+        _nexus: &Arc<Nexus>,
+        function: Function,
+        lun: WireLun,
+    ) -> BoxFuture<'static, FunctionResponse> {
+        let known = self.unit(lun).is_some();
+        Box::pin(async move {
+            match function {
+                Function::LogicalUnitReset if !known => FunctionResponse::LunDoesNotExist,
+                _ => FunctionResponse::Complete,
+            }
+        })
+    }
+
+    fn session_ended(&self, nexus: &Nexus) {
+        for (_, unit) in self.luns.all() {
+            unit.unit().detach_nexus(NexusId(nexus.session.0));
+        }
+    }
+}
+
+/// A command that was admitted.
+struct Task {
+    unit: Arc<LunUnit>,
+    nexus: Arc<Nexus>,
+    format: SenseFormat,
+}
+
+impl Task {
+    fn bytes(&self, range: BlockRange) -> (u64, u64) {
+        let block = u64::from(self.unit.volume.block_bytes);
+        (range.start.0 * block, range.blocks * block)
+    }
+
+    fn finish(&self, response: Response) -> AfterData {
+        AfterData::Now(completed(response, self.format))
+    }
+
+    fn fail(&self, sense: Sense) -> AfterData {
+        self.finish(Response::check(sense))
+    }
+
+    fn failed(&self, error: &IoError, lba: Lba) -> AfterData {
+        AfterData::Now(self.error(error, lba))
+    }
+
+    fn error(&self, error: &IoError, lba: Lba) -> Completed {
+        tracing::warn!(volume = self.unit.volume.number, %error, "a host's command failed");
+        completed(Response::check(error.sense(lba)), self.format)
+    }
+
+    fn read(self, range: BlockRange, fua: bool) -> AfterData {
+        let (offset, length) = self.bytes(range);
+        self.unit.counters.read(length);
+        let length = usize::try_from(length).expect("the device server bounds a transfer");
+        if !fua {
+            return match self.unit.volume.read(offset, length) {
+                Outcome::Ready(Ok(pieces)) => AfterData::Now(Completed::DataIn(for_wire(&pieces))),
+                Outcome::Ready(Err(error)) => self.failed(&error, range.start),
+                Outcome::Later(reading) => AfterData::Later(Box::pin(async move {
+                    match reading.await {
+                        Ok(pieces) => Completed::DataIn(for_wire(&pieces)),
+                        Err(error) => self.error(&error, range.start),
+                    }
+                })),
+            };
+        }
+        // FUA on a read: only what is durable may be returned.
+        AfterData::Later(Box::pin(async move {
+            match self.unit.volume.clone().synchronize().await {
+                Ok(()) => self.read_now(range).await,
+                Err(error) => self.error(&error, range.start),
+            }
+        }))
+    }
+
+    async fn read_now(self, range: BlockRange) -> Completed {
+        let (offset, length) = self.bytes(range);
+        let length = usize::try_from(length).expect("the device server bounds a transfer");
+        let read = match self.unit.volume.read(offset, length) {
+            Outcome::Ready(read) => read,
+            Outcome::Later(reading) => reading.await,
+        };
+        match read {
+            Ok(pieces) => Completed::DataIn(for_wire(&pieces)),
+            Err(error) => self.error(&error, range.start),
+        }
+    }
+
+    fn write(self, change: Change, durable: bool, moved: u64) -> AfterData {
+        let start = change.parts.first().map_or(0, |part| part.offset_bytes);
+        let lba = Lba(start / u64::from(self.unit.volume.block_bytes));
+        match self.unit.volume.write(change, durable, &self.nexus) {
+            Outcome::Ready(Ok(())) => good(moved),
+            Outcome::Ready(Err(error)) => self.failed(&error, lba),
+            Outcome::Later(writing) => AfterData::Later(Box::pin(async move {
+                match writing.await {
+                    Ok(()) => Completed::Done(Completion::good(moved)),
+                    Err(error) => self.error(&error, lba),
+                }
+            })),
+        }
+    }
+
+    fn unmap(self, ranges: &[BlockRange], fua: bool, moved: u64) -> AfterData {
+        let parts: Vec<Part> = ranges
+            .iter()
+            .filter(|range| !range.is_empty())
+            .map(|range| self.bytes(*range))
+            .map(|(offset, length)| Part::zero(offset, length))
+            .collect();
+        if parts.is_empty() {
+            return good(moved);
+        }
+        let volume = self.unit.volume.number;
+        self.write(Change { volume, parts }, fua, moved)
+    }
+
+    fn synchronize(self, immediate: bool) -> AfterData {
+        let synchronizing = self.unit.volume.clone().synchronize();
+        if immediate {
+            // GOOD at once; the volume is made durable all the same.
+            tokio::spawn(synchronizing);
+            return good(0);
+        }
+        AfterData::Later(Box::pin(async move {
+            match synchronizing.await {
+                Ok(()) => Completed::Done(Completion::good(0)),
+                Err(error) => self.error(&error, Lba(0)),
+            }
+        }))
+    }
+
+    fn mode_selected(self, changed: Result<holdfast_scsi::ModeChange, Sense>, moved: u64) -> AfterData {
+        match changed {
+            Ok(holdfast_scsi::ModeChange::FlushFirst) => AfterData::Later(Box::pin(async move {
+                match self.unit.volume.clone().synchronize().await {
+                    Ok(()) => Completed::Done(Completion::good(moved)),
+                    Err(error) => self.error(&error, Lba(0)),
+                }
+            })),
+            Ok(_) => good(moved),
+            Err(sense) => self.fail(sense),
+        }
+    }
+}
+
+/// Asks for a small parameter list.
+fn receive_bytes(bytes: u32, then: impl FnOnce(Vec<u8>) -> AfterData + Send + 'static) -> Execution {
+    let room = Reserved::Now(Room::of_bytes(bytes as usize));
+    Execution::Receive(Receive { bytes, room, then: Box::new(move |received| then(received.into_vec())) })
+}
+
+/// A finished answer for the wire.
+pub(crate) fn completed(response: Response, format: SenseFormat) -> Completed {
+    let Response { status, sense, data_in } = response;
+    Completed::Done(match (status, sense) {
+        (Status::Good, _) => Completion::data(data_in),
+        (status, sense) => Completion {
+            status: status.code(),
+            sense: sense.map(|sense| sense.to_bytes(format)).unwrap_or_default(),
+            ..Completion::default()
+        },
+    })
+}
+
+fn good(moved: u64) -> AfterData {
+    AfterData::Now(Completed::Done(Completion::good(moved)))
+}
+
+fn at_once(after: AfterData) -> Execution {
+    match after {
+        AfterData::Now(completed) => Execution::Now(completed),
+        AfterData::Later(later) => Execution::Later(later),
+    }
+}
+
+const _: () = assert!(SLOT_BYTES.is_multiple_of(512), "a page holds whole blocks of either size");

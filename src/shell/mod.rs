@@ -1,0 +1,10 @@
+//! The maintenance shell: one command tree for the binary, the local socket and whatever else talks to operators.
+//!
+//! It sees the array through [`view::Console`] only.
+
+pub mod client;
+pub mod command;
+pub mod parse;
+mod print;
+pub mod socket;
+pub mod view;

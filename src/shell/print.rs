@@ -1,0 +1,271 @@
+//! Answers for people and for programs.
+//!
+//! Names may come from peers: whatever a terminal could take for a command is shown escaped, in tables and in JSON.
+
+use super::view::{
+    AuditView, GroupView, JournalView, LinkView, LunView, PairView, ParityGroupView, SessionView, TargetView,
+    UnitView, VolumeView,
+};
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+use serde_json::Value;
+
+/// A view that stands in a line of a list.
+pub(super) trait Listed: Serialize {
+    /// Headings.
+    const COLUMNS: &'static [&'static str];
+    /// One cell for each heading.
+    fn cells(&self) -> Vec<String>;
+}
+
+/// A list as a table, or as one JSON array.
+pub(super) fn list<R: Listed>(rows: &[R], json: bool, columns: u16) -> String {
+    if json {
+        return document(&rows);
+    }
+    let mut table = table(columns);
+    table.set_header(R::COLUMNS.iter().copied());
+    for row in rows {
+        table.add_row(row.cells().iter().map(|cell| escape(cell)));
+    }
+    finished(&table)
+}
+
+/// One object with all its fields, or as one JSON object.
+pub(super) fn object<T: Serialize>(object: &T, json: bool, columns: u16) -> String {
+    if json {
+        return document(object);
+    }
+    let mut table = table(columns);
+    match serde_json::to_value(object) {
+        Ok(value) => fields(&mut table, "", &value, 0),
+        Err(error) => {
+            table.add_row([String::from("error"), error.to_string()]);
+        }
+    }
+    finished(&table)
+}
+
+/// One JSON document. Serde escapes C0; DEL and C1 can only stand inside strings and are escaped here.
+fn document<T: Serialize>(value: &T) -> String {
+    let text =
+        serde_json::to_string_pretty(value).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"));
+    let mut safe = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        if c == '\n' || !is_unsafe(c) {
+            safe.push(c);
+        } else {
+            safe.push_str(&format!("\\u{:04x}", u32::from(c)));
+        }
+    }
+    safe.push('\n');
+    safe
+}
+
+/// Text in which nothing steers a terminal.
+#[must_use]
+pub(super) fn escape(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut safe, c| {
+        if is_unsafe(c) {
+            safe.extend(c.escape_unicode())
+        } else {
+            safe.push(c)
+        }
+        safe
+    })
+}
+
+/// Control characters, and characters that reorder or hide what stands beside them. All are below U+10000.
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+fn table(columns: u16) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    if columns > 0 {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(columns.max(40));
+    }
+    table
+}
+
+fn finished(table: &Table) -> String {
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n") + "\n"
+}
+
+/// The fields of an object, one a line; objects inside are indented by their name, lists are numbered.
+fn fields(table: &mut Table, prefix: &str, value: &Value, depth: usize) {
+    let Value::Object(map) = value else { return };
+    for (name, value) in map {
+        let label = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        match value {
+            Value::Object(_) if depth < DEPTH_MAX => fields(table, &label, value, depth + 1),
+            Value::Array(list) if list.iter().any(Value::is_object) && depth < DEPTH_MAX => {
+                for (index, entry) in list.iter().enumerate() {
+                    fields(table, &format!("{label}[{index}]"), entry, depth + 1);
+                }
+            }
+            _ => {
+                table.add_row([label.clone(), escape(&plain(&label, value))]);
+            }
+        }
+    }
+}
+
+/// A value for people, by the unit at the end of its name.
+fn plain(label: &str, value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(list) if list.is_empty() => "-".to_owned(),
+        Value::Array(list) => list.iter().map(|entry| plain("", entry)).collect::<Vec<_>>().join(", "),
+        Value::Number(number) => match number.as_u64() {
+            Some(count) if label.ends_with("_bytes") && !label.ends_with("block_size_bytes") => {
+                format!("{count} ({})", bytes(count))
+            }
+            _ => number.to_string(),
+        },
+        Value::Bool(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
+/// A number of bytes in the largest unit that leaves at least one, with one digit behind the point.
+pub(super) fn bytes(count: u64) -> String {
+    let unit = BYTE_UNITS.iter().rev().find(|(_, factor)| count >= *factor);
+    let Some((name, factor)) = unit else { return format!("{count} B") };
+    let tenths = u128::from(count) * 10 / u128::from(*factor);
+    format!("{}.{} {name}", tenths / 10, tenths % 10)
+}
+
+fn state(state: &str, reason: Option<&String>) -> String {
+    reason.map_or_else(|| state.to_owned(), |reason| format!("{state}: {reason}"))
+}
+
+fn dash(text: Option<&String>) -> String {
+    text.cloned().unwrap_or_else(|| "-".to_owned())
+}
+
+/// Which cells of a view stand in a list, under which headings.
+macro_rules! listed {
+    ($view:ty, |$row:ident| { $($heading:literal => $cell:expr),* $(,)? }) => {
+        impl Listed for $view {
+            const COLUMNS: &'static [&'static str] = &[$($heading),*];
+
+            fn cells(&self) -> Vec<String> {
+                let $row = self;
+                vec![$($cell.to_string()),*]
+            }
+        }
+    };
+}
+
+listed!(UnitView, |u| {
+    "NAME" => u.name, "STATE" => state(&u.state, u.reason.as_ref()), "SIZE" => bytes(u.size_bytes), "PATH" => u.path,
+});
+listed!(ParityGroupView, |g| {
+    "NAME" => g.name, "LEVEL" => g.level, "STATE" => state(&g.state, g.reason.as_ref()), "UNITS" => g.units,
+    "SPARES" => g.spares, "SIZE" => bytes(g.size_bytes), "FREE" => bytes(g.free_bytes),
+});
+listed!(VolumeView, |v| {
+    "NUMBER" => v.number, "NAME" => v.name, "STATE" => state(&v.state, v.reason.as_ref()), "USE" => v.usage,
+    "PARITY GROUP" => dash(v.parity_group.as_ref()), "SIZE" => bytes(v.size_bytes),
+    "ALLOCATED" => bytes(v.allocated_bytes), "PAIRS" => v.pairs.join(", "),
+});
+listed!(TargetView, |t| {
+    "NAME" => t.name, "LUNS" => t.luns.len(), "INITIATORS" => t.initiators.join(", "),
+    "AUTHENTICATION" => t.authentication, "SESSIONS" => t.sessions,
+});
+listed!(LunView, |l| {
+    "TARGET" => l.target, "LUN" => l.lun, "VOLUME" => l.volume, "ACCESS" => l.access,
+});
+listed!(SessionView, |s| {
+    "NUMBER" => s.number, "KIND" => s.kind, "INITIATOR" => s.initiator, "TARGET" => s.target,
+    "CONNECTIONS" => s.connections.join(", "), "COMMANDS" => s.commands,
+});
+listed!(LinkView, |l| {
+    "NAME" => l.name, "ARRAY" => l.array, "STATE" => state(&l.state, l.reason.as_ref()),
+    "CONNECTIONS" => l.connections, "PORTALS" => l.portals.join(", "),
+});
+listed!(GroupView, |g| {
+    "NUMBER" => g.number, "NAME" => g.name, "ROLE" => g.role, "STATE" => state(&g.state, g.reason.as_ref()),
+    "PAIRS" => g.pairs_state, "NEXT UPDATE" => g.next_update_number.map_or("-".into(), |n| n.to_string()),
+    "BEHIND" => g.readers.iter().map(|r| format!("{} {}/{}/{:.1} s", r.link, r.behind.updates, bytes(r.behind.bytes), r.behind.seconds)).collect::<Vec<_>>().join(", "),
+});
+listed!(JournalView, |j| {
+    "GROUP" => j.group, "VOLUME" => j.volume, "STATE" => state(&j.state, j.reason.as_ref()),
+    "INFORMATION" => format!("{} of {}", bytes(j.update_information_used_bytes), bytes(j.update_information_bytes)),
+    "WRITE DATA" => format!("{} of {}", bytes(j.write_data_used_bytes), bytes(j.write_data_bytes)),
+    "UPDATES" => match (j.oldest_update_number, j.newest_update_number) {
+        (Some(oldest), Some(newest)) => format!("{oldest} to {newest}"),
+        (_, _) => "-".to_owned(),
+    },
+});
+listed!(PairView, |p| {
+    "NUMBER" => p.number, "NAME" => p.name, "GROUP" => p.group, "STATE" => state(&p.state, p.reason.as_ref()),
+    "P-VOL" => format!("{}:{}", p.primary_array, p.pvol), "S-VOL" => format!("{}:{}", p.auxiliary_array, p.svol),
+    "COPIED" => format!("{:.1} %", p.progress_percent),
+    "RESTORED" => p.restored_update_number.map_or("-".into(), |n| n.to_string()),
+});
+listed!(AuditView, |a| {
+    "NUMBER" => a.number, "TIME" => time(a.time_unix_ms), "WHO" => a.who, "FROM" => a.from, "WHAT" => a.what,
+    "RESULT" => a.result,
+});
+
+/// Universal time as `YYYY-MM-DD hh:mm:ss` (the civil calendar, counted in eras of 400 years from March).
+fn time(unix_ms: u64) -> String {
+    let seconds = unix_ms / 1_000;
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let day_of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", second / 3_600, second / 60 % 60, second % 60)
+}
+
+const BYTE_UNITS: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
+/// Deeper objects are shown as JSON; no view is that deep.
+const DEPTH_MAX: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_readable() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(1_023), "1023 B");
+        assert_eq!(bytes(1_536), "1.5 KiB");
+        assert_eq!(bytes(200 << 20), "200.0 MiB");
+        assert_eq!(bytes(u64::MAX), "16777215.9 TiB");
+    }
+
+    #[test]
+    fn times_are_readable() {
+        assert_eq!(time(0), "1970-01-01 00:00:00");
+        assert_eq!(time(951_782_400_000), "2000-02-29 00:00:00");
+        assert_eq!(time(1_795_253_244_999), "2026-11-21 09:27:24");
+    }
+
+    #[test]
+    fn nothing_that_steers_a_terminal_gets_through() {
+        let evil = "a\u{1b}[2Jb\u{7f}\u{9b}31m\u{202e}x\ny";
+        assert_eq!(escape(evil), "a\\u{1b}[2Jb\\u{7f}\\u{9b}31m\\u{202e}x\\u{a}y");
+        let row = LinkView { name: evil.into(), reason: Some(evil.into()), ..LinkView::default() };
+        for text in [
+            list(std::slice::from_ref(&row), true, 0),
+            list(std::slice::from_ref(&row), false, 80),
+            object(&row, true, 0),
+            object(&row, false, 80),
+        ] {
+            assert!(text.chars().all(|c| c == '\n' || !is_unsafe(c)), "{text:?}");
+        }
+        let back: Value = serde_json::from_str(&list(&[row], true, 0)).unwrap();
+        assert_eq!(back[0]["name"], evil, "programs get the name as it is");
+    }
+}

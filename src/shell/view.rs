@@ -1,0 +1,474 @@
+//! What the shell and the web page may see of the array: plain values, made anew for every question.
+//!
+//! The array implements [`Console`]; nothing here knows how. Field names are the names in `--json` documents, which
+//! people script against: they are only ever added to. Units stand at the end of the names.
+
+use crate::clock::BoxFuture;
+use serde::Serialize;
+
+/// What a console offers. Implemented by the array, and by a fixed picture in tests.
+pub trait Console: Send + Sync {
+    /// The array as it is now. A picture of one instant as far as the owners of the parts can give one.
+    fn snapshot(&self) -> Snapshot;
+    /// The newest `last` records of the audit log, oldest first.
+    fn audit(&self, last: usize) -> Vec<AuditView>;
+    /// Resolves when something in a snapshot may have changed since the call; may resolve without a change.
+    /// A change after the call is never missed.
+    fn changed(&self) -> BoxFuture<'_, ()>;
+}
+
+/// Everything that `list` and `show` can say.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Snapshot {
+    /// This array.
+    pub array: ArrayView,
+    /// Units in the order of their parity groups.
+    pub units: Vec<UnitView>,
+    /// Parity groups by number.
+    pub parity_groups: Vec<ParityGroupView>,
+    /// Volumes by number.
+    pub volumes: Vec<VolumeView>,
+    /// Targets by name.
+    pub targets: Vec<TargetView>,
+    /// Sessions by number.
+    pub sessions: Vec<SessionView>,
+    /// Links by name.
+    pub links: Vec<LinkView>,
+    /// Groups by number.
+    pub groups: Vec<GroupView>,
+    /// Journal volumes by group and place in it.
+    pub journals: Vec<JournalView>,
+    /// Pairs by number.
+    pub pairs: Vec<PairView>,
+}
+
+/// This array.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ArrayView {
+    /// Storage system number.
+    pub number: u32,
+    /// Name.
+    pub name: String,
+    /// 128-bit identity, 32 hexadecimal digits.
+    pub identity: String,
+    /// Version of the program.
+    pub version: String,
+    /// The configuration file that it was started with.
+    pub config_file: String,
+    /// How often this array has been started.
+    pub incarnation: u64,
+    /// Wall time of the snapshot, ms since 1970.
+    pub time_unix_ms: u64,
+    /// Since the start.
+    pub uptime_ms: u64,
+    /// How units are read and written: `io_uring` or `plain`.
+    pub disk_engine: String,
+    /// Memory for slots.
+    pub cache_memory_bytes: u64,
+    /// Of it, in use.
+    pub cache_used_bytes: u64,
+    /// Of it, not yet on the units.
+    pub cache_dirty_bytes: u64,
+    /// Host reads since the start.
+    pub host_reads: u64,
+    /// Host writes since the start.
+    pub host_writes: u64,
+    /// Bytes that hosts have read since the start.
+    pub host_read_bytes: u64,
+    /// Bytes that hosts have written since the start.
+    pub host_written_bytes: u64,
+    /// Where it listens.
+    pub portals: Vec<PortalView>,
+}
+
+/// A portal.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct PortalView {
+    /// Address and port, as bound.
+    pub listen: String,
+    /// `hosts`, `arrays`.
+    pub serves: Vec<String>,
+    /// Target portal group tag.
+    pub group: u16,
+}
+
+/// A unit.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct UnitView {
+    /// `PARITY_GROUP.INDEX`, or `PARITY_GROUP.sINDEX` for a spare.
+    pub name: String,
+    /// Parity group.
+    pub parity_group: String,
+    /// Path now.
+    pub path: String,
+    /// 128-bit identity from its superblock, 32 hexadecimal digits.
+    pub identity: String,
+    /// `normal`, `failed`, `missing`, `rebuilding` or `spare`.
+    pub state: String,
+    /// Why, when it is not normal.
+    pub reason: Option<String>,
+    /// Size.
+    pub size_bytes: u64,
+}
+
+/// A parity group.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ParityGroupView {
+    /// Number.
+    pub number: u32,
+    /// Name.
+    pub name: String,
+    /// 128-bit identity, 32 hexadecimal digits.
+    pub identity: String,
+    /// `raid0` and so on.
+    pub level: String,
+    /// `normal`, `degraded` or `failed`.
+    pub state: String,
+    /// Why, when it is not normal.
+    pub reason: Option<String>,
+    /// Units in it.
+    pub units: usize,
+    /// Spares that stand by.
+    pub spares: usize,
+    /// Stripe unit.
+    pub stripe_unit_bytes: u64,
+    /// Room for volumes.
+    pub size_bytes: u64,
+    /// Of it, not given to a volume.
+    pub free_bytes: u64,
+}
+
+/// A volume.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct VolumeView {
+    /// Number.
+    pub number: u32,
+    /// Name.
+    pub name: String,
+    /// `normal`, `main`, `auxiliary`, `abnormal` or `unused`.
+    pub state: String,
+    /// Why, when it is abnormal.
+    pub reason: Option<String>,
+    /// What it serves for: `host` or `journal`.
+    pub usage: String,
+    /// Parity group; none for a virtual volume.
+    pub parity_group: Option<String>,
+    /// Capacity.
+    pub size_bytes: u64,
+    /// Of it, on units.
+    pub allocated_bytes: u64,
+    /// Logical block size.
+    pub block_size_bytes: u32,
+    /// Whether extents are taken only when they are written.
+    pub is_thin: bool,
+    /// `write-back` or `write-through`.
+    pub cache: String,
+    /// Names of its pairs.
+    pub pairs: Vec<String>,
+    /// Host reads since the start.
+    pub reads: u64,
+    /// Host writes since the start.
+    pub writes: u64,
+    /// Bytes read by hosts since the start.
+    pub read_bytes: u64,
+    /// Bytes written by hosts since the start.
+    pub written_bytes: u64,
+}
+
+/// A target.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct TargetView {
+    /// iSCSI name.
+    pub name: String,
+    /// What it shows, by number.
+    pub luns: Vec<LunView>,
+    /// Who may log in; `*` for anybody.
+    pub initiators: Vec<String>,
+    /// `none`, `chap` or `mutual-chap`.
+    pub authentication: String,
+    /// Sessions now.
+    pub sessions: usize,
+}
+
+/// A volume under a logical unit number.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct LunView {
+    /// Target.
+    pub target: String,
+    /// Logical unit number.
+    pub lun: u16,
+    /// Volume.
+    pub volume: String,
+    /// What hosts may do with it now: `read-write`, `read-only` or `none`.
+    pub access: String,
+}
+
+/// A session.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SessionView {
+    /// Target session identifying handle.
+    pub number: u16,
+    /// Name of the initiator, as it gave it.
+    pub initiator: String,
+    /// Initiator's session identifier, 12 hexadecimal digits.
+    pub isid: String,
+    /// Target; empty for a discovery session.
+    pub target: String,
+    /// `normal`, `discovery` or `peer`.
+    pub kind: String,
+    /// Remote addresses of its connections.
+    pub connections: Vec<String>,
+    /// `none`, `header`, `data` or `header+data`.
+    pub digests: String,
+    /// Since the login.
+    pub age_ms: u64,
+    /// Commands in progress.
+    pub commands: u32,
+}
+
+/// A link.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct LinkView {
+    /// Name.
+    pub name: String,
+    /// Number of the array behind it.
+    pub array: u32,
+    /// `up`, `connecting`, `down` or `refused`.
+    pub state: String,
+    /// Why, when it is not up.
+    pub reason: Option<String>,
+    /// Where that array is looked for.
+    pub portals: Vec<String>,
+    /// Connections that are up.
+    pub connections: usize,
+    /// Round trip, as last measured.
+    pub round_trip_us: Option<u64>,
+    /// Bytes sent since the start.
+    pub sent_bytes: u64,
+    /// Bytes received since the start.
+    pub received_bytes: u64,
+}
+
+/// A group.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct GroupView {
+    /// Number here.
+    pub number: u32,
+    /// Name.
+    pub name: String,
+    /// `unused`, `normal`, `suspended` or `abnormal`.
+    pub state: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// What this array is for it: `primary`, `auxiliary` or `both`.
+    pub role: String,
+    /// Whether `start` has been said.
+    pub is_started: bool,
+    /// States of its pairs in one word: `none`, `not-yet-copied`, `being-copied`, `normal`, `suspended`, `abnormal` or
+    /// `mixed`.
+    pub pairs_state: String,
+    /// Names of its pairs.
+    pub pairs: Vec<String>,
+    /// Names of its journal volumes here.
+    pub journals: Vec<String>,
+    /// The next update number to give; none where this array gives no numbers.
+    pub next_update_number: Option<u64>,
+    /// Largest number that is durable here.
+    pub durable_update_number: u64,
+    /// What hosts may do with the S-VOLs: `none` or `read`.
+    pub svol_access: String,
+    /// When journals are freed: `read` or `restored`.
+    pub release: String,
+    /// Its generations, oldest first.
+    pub generations: Vec<GenerationView>,
+    /// Who reads it, as its source sees it.
+    pub readers: Vec<ReaderView>,
+    /// From whom it is read and how, where this array keeps the copy.
+    pub follows: Option<FollowView>,
+}
+
+/// A generation of a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct GenerationView {
+    /// Counts takeovers and restarts that lost numbers.
+    pub counter: u64,
+    /// The array that opened it.
+    pub array: u32,
+    /// Its first update number.
+    pub first_update_number: u64,
+}
+
+/// An array that reads a group from this one.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ReaderView {
+    /// Link to it.
+    pub link: String,
+    /// Its number.
+    pub array: u32,
+    /// `waiting`, `copying`, `normal`, `suspended` or `abnormal`.
+    pub state: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// It holds everything up to this number durably.
+    pub durable_update_number: u64,
+    /// It has restored everything up to this number.
+    pub restored_update_number: u64,
+    /// It has everything up to this number durably in its volumes.
+    pub settled_update_number: u64,
+    /// All that it is behind.
+    pub behind: LagView,
+    /// Of it, not yet read.
+    pub not_yet_read: LagView,
+    /// Of it, read and not yet restored.
+    pub read_not_restored: LagView,
+    /// Of it, in difference maps; these carry no order and so no seconds.
+    pub in_difference_maps: LagView,
+    /// Since its last report; none before the first.
+    pub last_report_ms: Option<u64>,
+    /// Until its journal is full, at the present rates.
+    pub time_to_full_ms: Option<u64>,
+    /// Until it has caught up, at the present rates.
+    pub time_to_catch_up_ms: Option<u64>,
+}
+
+/// How far somebody is behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct LagView {
+    /// Updates.
+    pub updates: u64,
+    /// Bytes of write data.
+    pub bytes: u64,
+    /// Seconds, by the clock of the primary alone.
+    pub seconds: f64,
+}
+
+/// Where a copy comes from and on which schedule.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct FollowView {
+    /// Link to the source.
+    pub link: String,
+    /// Number of the group at the source.
+    pub remote_group: u32,
+    /// Between two rounds of reads; 0: at once.
+    pub read_interval_ms: u64,
+    /// Between two rounds of restores; 0: at once.
+    pub restore_interval_ms: u64,
+    /// Delay of the restore on purpose.
+    pub restore_delay_ms: u64,
+    /// Durable in the journal here up to this number.
+    pub durable_update_number: u64,
+    /// Restored up to this number.
+    pub restored_update_number: u64,
+    /// Durable in the volumes up to this number.
+    pub settled_update_number: u64,
+    /// What reading is doing: `reading`, `waiting`, `retrying`, `no-room` or `stopped`.
+    pub read_state: String,
+    /// What restoring is doing: `restoring`, `waiting` or `stopped`.
+    pub restore_state: String,
+    /// Why, when one of them is stopped or held up.
+    pub reason: Option<String>,
+}
+
+/// A journal volume, with the pointers of one reader (figure 8).
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct JournalView {
+    /// Group.
+    pub group: String,
+    /// Volume.
+    pub volume: String,
+    /// `normal`, `full` or `failed`.
+    pub state: String,
+    /// Why, when it is not normal.
+    pub reason: Option<String>,
+    /// Room for update information.
+    pub update_information_bytes: u64,
+    /// Of it, in use.
+    pub update_information_used_bytes: u64,
+    /// Room for write data.
+    pub write_data_bytes: u64,
+    /// Of it, in use.
+    pub write_data_used_bytes: u64,
+    /// Oldest number in it; none when it is empty.
+    pub oldest_update_number: Option<u64>,
+    /// Newest number in it; none when it is empty.
+    pub newest_update_number: Option<u64>,
+    /// One set for every array that reads it; one for this array itself where it keeps a copy.
+    pub pointers: Vec<PointerView>,
+}
+
+/// The eight addresses of figure 8, in bytes from the beginning of the journal volume, with the meanings of figure 9.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PointerView {
+    /// The reading array.
+    pub array: u32,
+    /// Where the update information area begins.
+    pub update_information_head: u64,
+    /// Where the write data area begins.
+    pub write_data_head: u64,
+    /// Where the next update information will be put.
+    pub update_information_newest: u64,
+    /// Oldest update information that this reader still needs.
+    pub update_information_oldest: u64,
+    /// Where the next write data will be put.
+    pub write_data_newest: u64,
+    /// Oldest write data that this reader still needs.
+    pub write_data_oldest: u64,
+    /// What the next journal read gives.
+    pub read_start: u64,
+    /// What a retried journal read gives.
+    pub retry_start: u64,
+}
+
+/// A pair.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct PairView {
+    /// Number here.
+    pub number: u32,
+    /// Name.
+    pub name: String,
+    /// Group.
+    pub group: String,
+    /// `unused`, `not-yet-copied`, `being-copied`, `normal`, `suspended` or `abnormal`.
+    pub state: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// Array of the P-VOL.
+    pub primary_array: u32,
+    /// P-VOL: its name here, or its number there.
+    pub pvol: String,
+    /// Array of the S-VOL.
+    pub auxiliary_array: u32,
+    /// S-VOL: its name.
+    pub svol: String,
+    /// `async`.
+    pub copy: String,
+    /// Everything below it has been copied.
+    pub copy_completion_bytes: u64,
+    /// Size of the P-VOL.
+    pub size_bytes: u64,
+    /// Progress of the initial copy or resync, 0 to 100.
+    pub progress_percent: f64,
+    /// Until its end, at the present rate.
+    pub time_left_ms: Option<u64>,
+    /// Recorded differences.
+    pub difference_bytes: u64,
+    /// The S-VOL is the image of everything up to this number; none before the initial copy has ended.
+    pub restored_update_number: Option<u64>,
+}
+
+/// A record of the audit log.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct AuditView {
+    /// Its number.
+    pub number: u64,
+    /// Wall time, ms since 1970.
+    pub time_unix_ms: u64,
+    /// Who asked.
+    pub who: String,
+    /// From where.
+    pub from: String,
+    /// For what.
+    pub what: String,
+    /// `done`, or why not.
+    pub result: String,
+}

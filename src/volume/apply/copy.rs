@@ -1,0 +1,422 @@
+//! Designations of copies: groups, journal volumes, pairs, start (figure 10), at the primary and, in the `remote_`
+//! forms, at the auxiliary.
+//!
+//! Journal volumes and pairs may be catalogued in either order; the first of them that concerns another array makes
+//! the group known there. What a peer says is believed only about groups that it is the source of.
+
+use super::local::{number, within};
+use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal, RemoteGroup, RemotePair};
+use crate::volume::group::{
+    Generation, GroupEvent, GroupRecord, GroupRole, GroupSettings, GroupState, RemoteJournal,
+};
+use crate::volume::kind::{CopyMode, SvolSpec};
+use crate::volume::name::{
+    ArrayNumber, GroupName, GroupNumber, LinkName, PairName, PairNumber, UpdateNumber, VolumeName,
+    VolumeNumber,
+};
+use crate::volume::pair::{PairEvent, PairRecord, PairSide, PairState};
+use crate::volume::record::{ForwardRecord, ReaderRecord, VolumeRecord, VolumeState, VolumeUsage, Who};
+use crate::volume::table::Tables;
+
+/// A pair to make, at its primary.
+pub(super) struct NewPair<'a> {
+    pub(super) name: &'a PairName,
+    pub(super) group: &'a GroupName,
+    pub(super) pvol: &'a VolumeName,
+    pub(super) svol: &'a SvolSpec,
+    pub(super) copy: CopyMode,
+}
+
+pub(super) fn create_group(
+    tables: &mut Tables,
+    name: &GroupName,
+    settings: GroupSettings,
+) -> Result<Outcome, Refusal> {
+    let array = tables.meta().number;
+    let generations = vec![Generation { counter: 1, array, first: FIRST_UPDATE }];
+    new_group(tables, name, settings, GroupRole::Primary, generations)
+}
+
+pub(super) fn add_journal(
+    tables: &mut Tables,
+    id: DesignationId,
+    group: &GroupName,
+    volume: &VolumeName,
+    at: Option<&LinkName>,
+) -> Result<Outcome, Refusal> {
+    let number = primary_group(tables, group)?.number;
+    let Some(link) = at else { return catalogue_journal(tables, number, volume) };
+    introduce_reader(tables, id, number, link)?;
+    let row = tables.groups.edit(&number).ok_or_else(|| Refusal::missing("group", group))?;
+    let journal = RemoteJournal { link: link.clone(), volume: volume.clone() };
+    if row.remote_journals.contains(&journal) {
+        return Err(Refusal::exists("journal volume", format!("{link}:{volume}")));
+    }
+    within(row.remote_journals.len(), REMOTE_JOURNALS_MAX, "journal volumes at other arrays")?;
+    row.remote_journals.push(journal);
+    let designation = Designation::RemoteJournal { group: group.clone(), volume: volume.clone() };
+    tables.forward(link, id.caused(1), designation);
+    Ok(Outcome::Done)
+}
+
+pub(super) fn create_pair(
+    tables: &mut Tables,
+    id: DesignationId,
+    new: &NewPair<'_>,
+) -> Result<Outcome, Refusal> {
+    if tables.pair_named(new.name).is_some() {
+        return Err(Refusal::exists("pair", new.name));
+    }
+    within(tables.pairs.len(), PAIRS_MAX, "pairs")?;
+    let group = primary_group(tables, new.group)?.number;
+    let link = tables.links.get(&new.svol.link).ok_or_else(|| Refusal::missing("link", &new.svol.link))?;
+    let (link, auxiliary) = (link.name.clone(), link.array);
+    let pvol = tables.volume_named(new.pvol).ok_or_else(|| Refusal::missing("volume", new.pvol))?.clone();
+    check_pvol(tables, &pvol, group, auxiliary)?;
+    check_svol_is_free(tables, new.svol, auxiliary)?;
+    introduce_reader(tables, id, group, &link)?;
+    let pair = PairNumber(number(tables)?);
+    let own = tables.meta().number;
+    tables.pairs.put(PairRecord {
+        number: pair,
+        name: new.name.clone(),
+        state: created(PairState::Unused),
+        reason: None,
+        primary: PairSide { array: own, volume: Some(pvol.number), name: Some(pvol.name.clone()) },
+        auxiliary: PairSide { array: auxiliary, volume: None, name: Some(new.svol.volume.clone()) },
+        group,
+        link: link.clone(),
+        copy: new.copy,
+        size_bytes: pvol.size_bytes,
+        copy_completion_bytes: 0,
+        copy_end: UpdateNumber(0),
+    });
+    set_volume_state(tables, pvol.number, VolumeState::Main);
+    let designation = Designation::RemotePair(RemotePair {
+        name: new.name.clone(),
+        group: new.group.clone(),
+        pvol: pvol.number,
+        pvol_name: pvol.name,
+        svol: new.svol.volume.clone(),
+        size_bytes: pvol.size_bytes,
+        block_size_bytes: pvol.block_size_bytes,
+        copy: new.copy,
+    });
+    tables.forward(&link, id.caused(1), designation);
+    Ok(Outcome::Paired { pair, volume: pvol.number })
+}
+
+pub(super) fn start_group(
+    tables: &mut Tables,
+    id: DesignationId,
+    group: &GroupName,
+) -> Result<Outcome, Refusal> {
+    let row = primary_group(tables, group)?;
+    let number = row.number;
+    if row.state != GroupState::Normal {
+        return Err(Refusal::conflict(format!("group {group} is {}, not normal", row.state)));
+    }
+    if row.journals.is_empty() {
+        return Err(Refusal::conflict(format!("group {group} has no journal volume here")));
+    }
+    if tables.pairs_of_group(number).next().is_none() {
+        return Err(Refusal::conflict(format!("group {group} has no pairs")));
+    }
+    if let Some(row) = tables.groups.edit(&number) {
+        row.is_started = true;
+    }
+    let links: Vec<LinkName> = tables.readers_of_group(number).map(|reader| reader.link.clone()).collect();
+    for (index, link) in links.iter().enumerate() {
+        let index = u8::try_from(index).map_err(|_| Refusal::conflict("the group has too many readers"))?;
+        tables.forward(link, id.caused(index + 1), Designation::RemoteStart { group: group.clone() });
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn remote_group(tables: &mut Tables, remote: &RemoteGroup, who: &Who) -> Result<Outcome, Refusal> {
+    let (source, link) = peer(tables, who)?;
+    if let Some(known) = tables.group_named(&remote.name) {
+        let is_same = matches!(&known.role, GroupRole::Auxiliary { source: s, remote: r, .. }
+            if *s == source && *r == remote.number);
+        let number = known.number.0;
+        return if is_same {
+            Ok(Outcome::Created { number })
+        } else {
+            Err(Refusal::exists("group", &remote.name))
+        };
+    }
+    if remote.generations.is_empty() || remote.generations.len() > GENERATIONS_MAX {
+        return Err(Refusal::conflict("a group has at least one generation and not thousands"));
+    }
+    let role = GroupRole::Auxiliary { link, source, remote: remote.number };
+    new_group(tables, &remote.name, remote.settings, role, remote.generations.clone())
+}
+
+pub(super) fn remote_journal(
+    tables: &mut Tables,
+    group: &GroupName,
+    volume: &VolumeName,
+    who: &Who,
+) -> Result<Outcome, Refusal> {
+    let number = followed_group(tables, group, who)?;
+    let is_there = tables.volume_named(volume).is_some_and(|row| row.usage == VolumeUsage::Journal(number));
+    if is_there { Ok(Outcome::Done) } else { catalogue_journal(tables, number, volume) }
+}
+
+pub(super) fn remote_pair(tables: &mut Tables, remote: &RemotePair, who: &Who) -> Result<Outcome, Refusal> {
+    let group = followed_group(tables, &remote.group, who)?;
+    let (source, link) = peer(tables, who)?;
+    let own = tables.meta().number;
+    if tables.pair_named(&remote.name).is_some() {
+        return Err(Refusal::exists("pair", &remote.name));
+    }
+    within(tables.pairs.len(), PAIRS_MAX, "pairs")?;
+    let svol =
+        tables.volume_named(&remote.svol).ok_or_else(|| Refusal::missing("volume", &remote.svol))?.clone();
+    if svol.usage != VolumeUsage::Host || svol.state != VolumeState::Normal {
+        let text = format!("volume {} cannot follow another one: it is {}", svol.name, describe(&svol));
+        return Err(Refusal::conflict(text));
+    }
+    if (svol.size_bytes, svol.block_size_bytes) != (remote.size_bytes, remote.block_size_bytes) {
+        return Err(Refusal::conflict(format!(
+            "volume {} has {} bytes in blocks of {}, the P-VOL {} in blocks of {}",
+            svol.name, svol.size_bytes, svol.block_size_bytes, remote.size_bytes, remote.block_size_bytes
+        )));
+    }
+    let pair = PairNumber(number(tables)?);
+    tables.pairs.put(PairRecord {
+        number: pair,
+        name: remote.name.clone(),
+        state: created(PairState::Unused),
+        reason: None,
+        primary: PairSide { array: source, volume: Some(remote.pvol), name: Some(remote.pvol_name.clone()) },
+        auxiliary: PairSide { array: own, volume: Some(svol.number), name: Some(svol.name.clone()) },
+        group,
+        link,
+        copy: remote.copy,
+        size_bytes: remote.size_bytes,
+        copy_completion_bytes: 0,
+        copy_end: UpdateNumber(0),
+    });
+    set_volume_state(tables, svol.number, VolumeState::Auxiliary);
+    Ok(Outcome::Paired { pair, volume: svol.number })
+}
+
+pub(super) fn remote_start(tables: &mut Tables, group: &GroupName, who: &Who) -> Result<Outcome, Refusal> {
+    let number = followed_group(tables, group, who)?;
+    let row = tables.groups.edit(&number).ok_or_else(|| Refusal::missing("group", group))?;
+    // Journal volumes may be catalogued later: nothing is read before there is one.
+    row.is_started = true;
+    Ok(Outcome::Done)
+}
+
+/// Notes what the answer of another array tells.
+pub(super) fn accepted(tables: &mut Tables, forward: &ForwardRecord, outcome: Outcome) {
+    let Some(array) = tables.links.get(&forward.link).map(|link| link.array) else { return };
+    match (&forward.designation, outcome) {
+        (Designation::RemoteGroup(group), Outcome::Created { number }) => {
+            if let Some(reader) = tables.readers.edit(&(group.number, array)) {
+                reader.remote_group = Some(GroupNumber(number));
+            }
+        }
+        (Designation::RemotePair(remote), Outcome::Paired { volume, .. }) => {
+            let number = tables.pair_named(&remote.name).map(|pair| pair.number);
+            if let Some(pair) = number.and_then(|number| tables.pairs.edit(&number)) {
+                pair.auxiliary.volume = Some(volume);
+            }
+        }
+        // The other answers tell nothing but that it is done.
+        (_, Outcome::Done | Outcome::Created { .. } | Outcome::Paired { .. }) => {}
+    }
+}
+
+fn new_group(
+    tables: &mut Tables,
+    name: &GroupName,
+    settings: GroupSettings,
+    role: GroupRole,
+    generations: Vec<Generation>,
+) -> Result<Outcome, Refusal> {
+    if tables.group_named(name).is_some() {
+        return Err(Refusal::exists("group", name));
+    }
+    within(tables.groups.len(), GROUPS_MAX, "groups")?;
+    let number = number(tables)?;
+    tables.groups.put(GroupRecord {
+        number: GroupNumber(number),
+        name: name.clone(),
+        state: GroupState::Unused.after(GroupEvent::Create).unwrap_or(GroupState::Normal),
+        reason: None,
+        role,
+        is_started: false,
+        settings,
+        journals: Vec::new(),
+        remote_journals: Vec::new(),
+        next_update_number: FIRST_UPDATE,
+        generations,
+        journal_incarnation: None,
+        stopped_cleanly: false,
+    });
+    Ok(Outcome::Created { number })
+}
+
+/// The state of a pair that has just been catalogued.
+fn created(state: PairState) -> PairState {
+    state.after(PairEvent::Create).unwrap_or(PairState::NotYetCopied)
+}
+
+fn primary_group<'t>(tables: &'t Tables, name: &GroupName) -> Result<&'t GroupRecord, Refusal> {
+    let group = tables.group_named(name).ok_or_else(|| Refusal::missing("group", name))?;
+    match &group.role {
+        GroupRole::Primary => Ok(group),
+        GroupRole::Auxiliary { link, .. } => {
+            Err(Refusal::conflict(format!("group {name} is a copy here; say it at the array behind {link}")))
+        }
+    }
+}
+
+/// The group of this name that this array copies from the peer who speaks.
+fn followed_group(tables: &Tables, name: &GroupName, who: &Who) -> Result<GroupNumber, Refusal> {
+    let (array, _) = peer(tables, who)?;
+    let group = tables.group_named(name).ok_or_else(|| Refusal::missing("group", name))?;
+    match &group.role {
+        GroupRole::Auxiliary { source, .. } if *source == array => Ok(group.number),
+        GroupRole::Auxiliary { .. } | GroupRole::Primary => {
+            Err(Refusal::conflict(format!("group {name} is not copied from array {array} here")))
+        }
+    }
+}
+
+/// The array that speaks, and our link to it.
+fn peer(tables: &Tables, who: &Who) -> Result<(ArrayNumber, LinkName), Refusal> {
+    let Who::Peer { array, .. } = who else {
+        return Err(Refusal::conflict("only another array designates this"));
+    };
+    let link = tables.link_to(*array).ok_or_else(|| Refusal::missing("link to array", array))?;
+    Ok((*array, link.name.clone()))
+}
+
+/// Makes the group known behind `link`, once.
+fn introduce_reader(
+    tables: &mut Tables,
+    id: DesignationId,
+    group: GroupNumber,
+    link: &LinkName,
+) -> Result<(), Refusal> {
+    let array = tables.links.get(link).ok_or_else(|| Refusal::missing("link", link))?.array;
+    if tables.readers.get(&(group, array)).is_some() {
+        return Ok(());
+    }
+    within(tables.readers_of_group(group).count(), READERS_MAX, "readers of a group")?;
+    let Some(row) = tables.groups.get(&group) else { return Err(Refusal::missing("group", group)) };
+    let (is_started, name) = (row.is_started, row.name.clone());
+    let remote = RemoteGroup {
+        name: name.clone(),
+        number: group,
+        settings: row.settings,
+        generations: row.generations.clone(),
+    };
+    tables.readers.put(ReaderRecord {
+        group,
+        array,
+        link: link.clone(),
+        remote_group: None,
+        reported: None,
+        durable: UpdateNumber(0),
+        restored: UpdateNumber(0),
+        settled: UpdateNumber(0),
+    });
+    tables.forward(link, id.caused(0), Designation::RemoteGroup(remote));
+    if is_started {
+        // A reader that joins a running group has been started before it has a journal volume.
+        tables.forward(link, id.caused(2), Designation::RemoteStart { group: name });
+    }
+    Ok(())
+}
+
+fn catalogue_journal(
+    tables: &mut Tables,
+    group: GroupNumber,
+    volume: &VolumeName,
+) -> Result<Outcome, Refusal> {
+    let row = tables.volume_named(volume).ok_or_else(|| Refusal::missing("volume", volume))?;
+    if row.usage != VolumeUsage::Host || row.state != VolumeState::Normal {
+        let text = format!("volume {volume} cannot become a journal volume: it is {}", describe(row));
+        return Err(Refusal::conflict(text));
+    }
+    let number = row.number;
+    if tables.is_mapped(number) {
+        return Err(Refusal::conflict(format!("volume {volume} is mapped to hosts")));
+    }
+    let group_row = tables.groups.edit(&group).ok_or_else(|| Refusal::missing("group", group))?;
+    within(group_row.journals.len(), JOURNALS_MAX, "journal volumes of a group")?;
+    group_row.journals.push(number);
+    if let Some(row) = tables.volumes.edit(&number) {
+        row.usage = VolumeUsage::Journal(group);
+    }
+    Ok(Outcome::Done)
+}
+
+fn check_pvol(
+    tables: &Tables,
+    pvol: &VolumeRecord,
+    group: GroupNumber,
+    auxiliary: ArrayNumber,
+) -> Result<(), Refusal> {
+    let is_usable = matches!(pvol.state, VolumeState::Normal | VolumeState::Main);
+    if pvol.usage != VolumeUsage::Host || !is_usable {
+        let text = format!("volume {} cannot be a P-VOL: it is {}", pvol.name, describe(pvol));
+        return Err(Refusal::conflict(text));
+    }
+    for pair in tables.pairs_of_volume(pvol.number) {
+        if pair.group != group {
+            let text = format!("volume {} is in another group, by pair {}", pvol.name, pair.name);
+            return Err(Refusal::conflict(text));
+        }
+        if pair.auxiliary.array == auxiliary {
+            let text = format!("volume {} has a copy there already, by pair {}", pvol.name, pair.name);
+            return Err(Refusal::conflict(text));
+        }
+    }
+    Ok(())
+}
+
+fn check_svol_is_free(tables: &Tables, svol: &SvolSpec, auxiliary: ArrayNumber) -> Result<(), Refusal> {
+    let is_taken = |pair: &&PairRecord| {
+        pair.auxiliary.array == auxiliary && pair.auxiliary.name.as_ref() == Some(&svol.volume)
+    };
+    match tables.pairs.iter().find(is_taken) {
+        Some(pair) => {
+            Err(Refusal::conflict(format!("{svol} follows another volume already, by pair {}", pair.name)))
+        }
+        None => Ok(()),
+    }
+}
+
+fn set_volume_state(tables: &mut Tables, volume: VolumeNumber, state: VolumeState) {
+    if let Some(row) = tables.volumes.edit(&volume) {
+        row.state = state;
+    }
+}
+
+fn describe(volume: &VolumeRecord) -> String {
+    match volume.usage {
+        VolumeUsage::Journal(_) => "a journal volume".to_owned(),
+        VolumeUsage::Host => volume.state.to_string(),
+    }
+}
+
+/// The first number that a group gives (mission row A4).
+const FIRST_UPDATE: UpdateNumber = UpdateNumber(1);
+/// Groups; more are refused.
+const GROUPS_MAX: usize = 256;
+/// Pairs; more are refused.
+const PAIRS_MAX: usize = 16_384;
+/// Arrays that read one group; more are refused.
+const READERS_MAX: usize = 64;
+/// Journal volumes of one group at one array; more are refused.
+const JOURNALS_MAX: usize = 16;
+/// Journal volumes of one group at all other arrays; more are refused.
+const REMOTE_JOURNALS_MAX: usize = JOURNALS_MAX * READERS_MAX;
+/// Generations that a peer may tell; more are refused.
+const GENERATIONS_MAX: usize = 1_024;

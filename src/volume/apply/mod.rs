@@ -1,0 +1,102 @@
+//! Checks a designation against the tables and applies it; the store makes the result durable in one transaction.
+//!
+//! Nothing here touches a device or a link: `is_formatted`, `is_carved` and the list of designations on their way say
+//! what is left to do, and a start goes on with it. A change that is refused has changed nothing, because it worked
+//! on a copy of the tables.
+
+mod copy;
+mod local;
+
+use super::designation::{Designation, DesignationId, Outcome, Refusal};
+use super::name::LinkName;
+use super::record::{ForwardRecord, ResultRecord, Who};
+use super::table::Tables;
+
+impl Tables {
+    /// Applies a designation. A repeated identity changes nothing and gets the first answer.
+    ///
+    /// # Errors
+    /// Why it cannot be done; the caller drops these tables then.
+    pub fn apply(&mut self, id: DesignationId, what: &Designation, who: &Who) -> Result<Outcome, Refusal> {
+        if let Some(known) = self.results.get(&id) {
+            return Ok(known.outcome);
+        }
+        let outcome = self.dispatch(id, what, who)?;
+        let sequence = self.next_sequence();
+        self.results.put(ResultRecord { id, sequence, outcome });
+        self.forget_old_results();
+        Ok(outcome)
+    }
+
+    fn dispatch(&mut self, id: DesignationId, what: &Designation, who: &Who) -> Result<Outcome, Refusal> {
+        match what {
+            Designation::CreateParityGroup(new) => local::create_parity_group(self, new),
+            Designation::CreateVolume(new) => local::create_volume(self, new),
+            Designation::CreateTarget(new) => local::create_target(self, new),
+            Designation::MapLun { target, lun, volume } => local::map_lun(self, target, *lun, volume),
+            Designation::CreateLink(new) => local::create_link(self, new),
+            Designation::SetSchedule { link, group, schedule } => {
+                local::set_schedule(self, link, group, *schedule)
+            }
+            Designation::CreateGroup { name, settings } => copy::create_group(self, name, *settings),
+            Designation::AddJournal { group, volume, at } => {
+                copy::add_journal(self, id, group, volume, at.as_ref())
+            }
+            Designation::CreatePair { name, group, pvol, svol, copy } => {
+                copy::create_pair(self, id, &copy::NewPair { name, group, pvol, svol, copy: *copy })
+            }
+            Designation::StartGroup { group } => copy::start_group(self, id, group),
+            Designation::RemoteGroup(remote) => copy::remote_group(self, remote, who),
+            Designation::RemoteJournal { group, volume } => copy::remote_journal(self, group, volume, who),
+            Designation::RemotePair(remote) => copy::remote_pair(self, remote, who),
+            Designation::RemoteStart { group } => copy::remote_start(self, group, who),
+        }
+    }
+
+    /// Puts a designation on its way to the array behind `link`, behind those that are on their way there already.
+    fn forward(&mut self, link: &LinkName, id: DesignationId, designation: Designation) {
+        let sequence = self.next_sequence();
+        self.forwards.put(ForwardRecord { sequence, link: link.clone(), id, designation, refusal: None });
+    }
+
+    /// The designations on their way to the array behind `link`, in the order in which they are offered. One that is
+    /// refused stays and does not hold up the others: what depends on it is refused too, and offered again with it.
+    pub fn forwards_to<'t>(&'t self, link: &'t LinkName) -> impl Iterator<Item = &'t ForwardRecord> {
+        self.forwards.iter().filter(move |forward| forward.link == *link)
+    }
+
+    /// Takes in the answer of the array behind the link. Accepted: it leaves the list, and what the answer tells is
+    /// noted. Refused: it stays, with the reason, and is offered again, because the other side may not be ready yet.
+    pub fn delivered(&mut self, sequence: u64, answer: &Result<Outcome, Refusal>) {
+        match answer {
+            Ok(outcome) => {
+                let Some(forward) = self.forwards.get(&sequence).cloned() else { return };
+                self.forwards.remove(&sequence);
+                copy::accepted(self, &forward, *outcome);
+            }
+            Err(refusal) => {
+                let text = Some(refusal.to_string());
+                // A row is only changed when it says something new: the same answer again costs no write.
+                if self.forwards.get(&sequence).is_some_and(|forward| forward.refusal != text)
+                    && let Some(forward) = self.forwards.edit(&sequence)
+                {
+                    forward.refusal = text;
+                }
+            }
+        }
+    }
+
+    fn forget_old_results(&mut self) {
+        while self.results.len() > RESULTS_MAX {
+            let oldest = self.results.iter().min_by_key(|result| result.sequence).map(|result| result.id);
+            let Some(oldest) = oldest else { return };
+            self.results.remove(&oldest);
+        }
+    }
+}
+
+/// Answers that are kept for repeated designations; the oldest are forgotten.
+const RESULTS_MAX: usize = 4_096;
+
+#[cfg(test)]
+mod tests;

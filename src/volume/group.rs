@@ -1,0 +1,245 @@
+//! A group: volumes whose copies are consistent with each other (mission row A4), and which state may follow which.
+//!
+//! The first update number is 1. The number in the store is a checkpoint: the true one is recovered from the journal.
+//! A group without pairs, or with pairs that are being copied, is `normal`.
+
+use super::kind::{Release, SvolAccess};
+use super::name::{ArrayNumber, GroupName, GroupNumber, LinkName, UpdateNumber, VolumeName, VolumeNumber};
+use super::pair::PairState;
+use super::record::Identity;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A row of the group information.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GroupRecord {
+    /// Number here.
+    pub number: GroupNumber,
+    /// Name, the same at every array that keeps a copy.
+    pub name: GroupName,
+    /// State.
+    pub state: GroupState,
+    /// Why it is suspended or abnormal.
+    pub reason: Option<String>,
+    /// Where it comes from.
+    pub role: GroupRole,
+    /// Whether it has been started: journals are made, read and restored from then on.
+    pub is_started: bool,
+    /// What the operator chose for it.
+    pub settings: GroupSettings,
+    /// Its journal volumes here, in the order in which they were added.
+    pub journals: Vec<VolumeNumber>,
+    /// Its journal volumes at other arrays, as designated here.
+    pub remote_journals: Vec<RemoteJournal>,
+    /// Checkpoint of the next number to give.
+    pub next_update_number: UpdateNumber,
+    /// Its generations, oldest first; at least one.
+    pub generations: Vec<Generation>,
+    /// Identity of the formatting of its journal volume here; none until it is formatted.
+    #[serde(default)]
+    pub journal_incarnation: Option<Identity>,
+    /// The array stopped cleanly: no numbered update can have been lost since.
+    #[serde(default)]
+    pub stopped_cleanly: bool,
+}
+
+/// Where a group comes from.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "role")]
+pub enum GroupRole {
+    /// Hosts write its volumes here, and this array gives the numbers.
+    Primary,
+    /// It is a copy that is read from another array.
+    Auxiliary {
+        /// Link to the array it is read from.
+        link: LinkName,
+        /// That array.
+        source: ArrayNumber,
+        /// The group's number there.
+        remote: GroupNumber,
+    },
+}
+
+/// What the operator chose for a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GroupSettings {
+    /// What hosts may do with the S-VOLs.
+    pub svol_access: SvolAccess,
+    /// When journals are freed.
+    pub release: Release,
+    /// Updates of one journal read at most.
+    pub read_updates: u32,
+    /// Bytes of one journal read at most.
+    pub read_bytes: u64,
+    /// Bytes of one commit of the journal at most.
+    pub commit_bytes: u64,
+    /// Unit of the initial copy.
+    pub copy_unit_bytes: u64,
+}
+
+/// A journal volume at another array.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RemoteJournal {
+    /// Link to that array.
+    pub link: LinkName,
+    /// Its name there.
+    pub volume: VolumeName,
+}
+
+/// A generation: who has given numbers since which number (architecture, invariant 9).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Generation {
+    /// Larger with each one.
+    pub counter: u64,
+    /// The array that opened it.
+    pub array: ArrayNumber,
+    /// The first number that belongs to it.
+    pub first: UpdateNumber,
+}
+
+/// The newest common point of two generation lists.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CommonPoint {
+    /// Nothing in common: not the same group.
+    None,
+    /// Equal lists.
+    Same,
+    /// The other list goes on past ours, from this number on.
+    OtherGoesOn(UpdateNumber),
+    /// Our list goes on past the other's, from this number on.
+    OursGoesOn(UpdateNumber),
+    /// Both go on, differently, from this number on: what either side has from there is a branch.
+    Diverged(UpdateNumber),
+}
+
+/// Compares two generation lists, oldest first.
+#[must_use]
+pub fn common_point(ours: &[Generation], other: &[Generation]) -> CommonPoint {
+    let shared = ours.iter().zip(other).take_while(|(a, b)| a == b).count();
+    if shared == 0 {
+        return CommonPoint::None;
+    }
+    match (ours.get(shared), other.get(shared)) {
+        (None, None) => CommonPoint::Same,
+        (None, Some(next)) => CommonPoint::OtherGoesOn(next.first),
+        (Some(next), None) => CommonPoint::OursGoesOn(next.first),
+        (Some(a), Some(b)) => CommonPoint::Diverged(a.first.min(b.first)),
+    }
+}
+
+/// State of a group.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GroupState {
+    /// No group.
+    Unused,
+    /// Journals are made, read and restored once it is started.
+    Normal,
+    /// Stopped on purpose.
+    Suspended,
+    /// Its journal or one of its parts failed here.
+    Abnormal,
+}
+
+/// What happens to a group.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum GroupEvent {
+    /// It is created.
+    Create,
+    /// The operator stops it.
+    Suspend,
+    /// The operator lets it go on, or what had failed was replaced.
+    Resume,
+    /// A local fault. What a peer says never does this.
+    Fail,
+    /// It is deleted by the operator of this array.
+    Delete,
+}
+
+impl GroupState {
+    /// All states.
+    pub const ALL: [Self; 4] = [Self::Unused, Self::Normal, Self::Suspended, Self::Abnormal];
+
+    /// The state after `event`, or `None` where the event has no meaning.
+    #[must_use]
+    pub fn after(self, event: GroupEvent) -> Option<Self> {
+        use GroupEvent::{Create, Delete, Fail, Resume, Suspend};
+        use GroupState::{Abnormal, Normal, Suspended, Unused};
+        match (self, event) {
+            (Unused, Create) => Some(Normal),
+            (Normal | Suspended, Suspend) => Some(Suspended),
+            (Normal | Suspended | Abnormal, Resume) => Some(Normal),
+            (Normal | Suspended | Abnormal, Fail) => Some(Abnormal),
+            (Unused | Normal | Suspended | Abnormal, Delete) => Some(Unused),
+            (Unused, Suspend | Resume | Fail)
+            | (Normal | Suspended | Abnormal, Create)
+            | (Abnormal, Suspend) => None,
+        }
+    }
+}
+
+impl fmt::Display for GroupState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Unused => "unused",
+            Self::Normal => "normal",
+            Self::Suspended => "suspended",
+            Self::Abnormal => "abnormal",
+        })
+    }
+}
+
+/// The states of a group's pairs in one word; derived, never stored.
+#[must_use]
+pub fn summary(pairs: impl IntoIterator<Item = PairState>) -> String {
+    let mut pairs = pairs.into_iter();
+    let Some(first) = pairs.next() else { return "none".to_owned() };
+    if pairs.all(|state| state == first) { first.to_string() } else { "mixed".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_and_event_meet_as_the_table_says() {
+        use GroupEvent::{Create, Delete, Fail, Resume, Suspend};
+        use GroupState::{Abnormal as A, Normal as N, Suspended as S, Unused as U};
+        let table = [
+            (U, [Some(N), None, None, None, Some(U)]),
+            (N, [None, Some(S), Some(N), Some(A), Some(U)]),
+            (S, [None, Some(S), Some(N), Some(A), Some(U)]),
+            (A, [None, None, Some(N), Some(A), Some(U)]),
+        ];
+        assert_eq!(table.map(|(state, _)| state), GroupState::ALL);
+        for (state, row) in table {
+            assert_eq!(
+                [Create, Suspend, Resume, Fail, Delete].map(|event| state.after(event)),
+                row,
+                "{state}"
+            );
+        }
+    }
+
+    #[test]
+    fn generation_lists_tell_their_newest_common_point() {
+        let g = |counter, array, first| Generation {
+            counter,
+            array: ArrayNumber(array),
+            first: UpdateNumber(first),
+        };
+        let (a, b, c) = (g(1, 1, 1), g(2, 2, 50), g(2, 1, 40));
+        assert_eq!(common_point(&[a], &[a]), CommonPoint::Same);
+        assert_eq!(common_point(&[a], &[a, b]), CommonPoint::OtherGoesOn(UpdateNumber(50)));
+        assert_eq!(common_point(&[a, b], &[a]), CommonPoint::OursGoesOn(UpdateNumber(50)));
+        assert_eq!(common_point(&[a, b], &[a, c]), CommonPoint::Diverged(UpdateNumber(40)));
+        assert_eq!(common_point(&[a], &[b]), CommonPoint::None);
+    }
+
+    #[test]
+    fn the_summary_is_one_word() {
+        assert_eq!(summary([]), "none");
+        assert_eq!(summary([PairState::Normal, PairState::Normal]), "normal");
+        assert_eq!(summary([PairState::Normal, PairState::BeingCopied]), "mixed");
+    }
+}

@@ -1,0 +1,238 @@
+//! The closed choices of the array's objects: levels, modes, rules, schedules, and addresses of other arrays.
+
+use super::name::{IscsiName, LinkName, VolumeName};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// How the units of a parity group protect each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RaidLevel {
+    /// Striped, no redundancy.
+    Raid0,
+    /// Mirrored.
+    Raid1,
+    /// Striped over mirrors.
+    Raid10,
+    /// One parity unit a stripe.
+    Raid5,
+    /// Two parity units a stripe.
+    Raid6,
+}
+
+impl RaidLevel {
+    /// The fewest units it works with.
+    #[must_use]
+    pub fn units_min(self) -> usize {
+        match self {
+            Self::Raid0 => 1,
+            Self::Raid1 => 2,
+            Self::Raid5 => 3,
+            Self::Raid6 | Self::Raid10 => 4,
+        }
+    }
+
+    /// How many of `units` equal units hold data rather than redundancy.
+    #[must_use]
+    pub fn data_units(self, units: usize) -> usize {
+        match self {
+            Self::Raid0 => units,
+            Self::Raid1 => 1,
+            Self::Raid10 => units / 2,
+            Self::Raid5 => units.saturating_sub(1),
+            Self::Raid6 => units.saturating_sub(2),
+        }
+    }
+}
+
+impl fmt::Display for RaidLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Raid0 => "raid0",
+            Self::Raid1 => "raid1",
+            Self::Raid10 => "raid10",
+            Self::Raid5 => "raid5",
+            Self::Raid6 => "raid6",
+        })
+    }
+}
+
+/// When a write to a volume is answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CacheMode {
+    /// When cache and journal have accepted it.
+    WriteBack,
+    /// When it is durable.
+    WriteThrough,
+}
+
+/// Who may log in.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InitiatorRule {
+    /// Anybody: `"*"`, written out.
+    Any,
+    /// The initiator of this name.
+    Named(IscsiName),
+}
+
+/// `host:port`, `address:port` or `[address]:port`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PortalAddress {
+    host: String,
+    port: u16,
+}
+
+impl PortalAddress {
+    /// Host name or address, without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// TCP port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl fmt::Display for PortalAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (host, port) = (&self.host, self.port);
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+impl FromStr for PortalAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not host:port");
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let port = port.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
+        let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let is_host = match bracketed {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => {
+                let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+                (1..=HOST_MAX_BYTES).contains(&host.len()) && host.chars().all(fits)
+            }
+        };
+        if !is_host {
+            return Err(wrong());
+        }
+        Ok(Self { host: bracketed.unwrap_or(host).to_owned(), port })
+    }
+}
+
+impl TryFrom<String> for PortalAddress {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<PortalAddress> for String {
+    fn from(address: PortalAddress) -> Self {
+        address.to_string()
+    }
+}
+
+/// When a copy is read and restored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Schedule {
+    /// Between two rounds of journal reads; `None`: again at once.
+    pub read_interval: Option<Duration>,
+    /// Between two rounds of restores; `None`: at once.
+    pub restore_interval: Option<Duration>,
+    /// An update is restored no earlier than this after it was made.
+    pub restore_delay: Duration,
+}
+
+/// What hosts may do with the S-VOLs of a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SvolAccess {
+    /// Nothing.
+    None,
+    /// Read.
+    Read,
+}
+
+/// What a reader's report must say before the journal is freed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Release {
+    /// Durable in the reader's journal.
+    Read,
+    /// Restored and durable in its volumes.
+    Restored,
+}
+
+/// `link:volume`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SvolSpec {
+    /// The link to its array.
+    pub link: LinkName,
+    /// Its name there.
+    pub volume: VolumeName,
+}
+
+impl FromStr for SvolSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (link, volume) = text
+            .split_once(':')
+            .ok_or_else(|| format!("{text:?} is not link:volume, as in \"beta:copy1\""))?;
+        let link = link.parse().map_err(|e| format!("the link before the colon: {e}"))?;
+        let volume = volume.parse().map_err(|e| format!("the volume after the colon: {e}"))?;
+        Ok(Self { link, volume })
+    }
+}
+
+impl fmt::Display for SvolSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.link, self.volume)
+    }
+}
+
+/// How a pair follows its P-VOL.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CopyMode {
+    /// By journal read and restore.
+    Async,
+}
+
+const HOST_MAX_BYTES: usize = 253;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn portal_addresses_take_names_and_both_kinds_of_addresses() {
+        for good in ["127.0.0.1:3260", "beta.example.org:3262", "[::1]:3260"] {
+            assert_eq!(good.parse::<PortalAddress>().unwrap().to_string(), good);
+        }
+        for bad in ["", "beta", "beta:", "beta:0", "beta:70000", "::1:3260", "[beta]:1", ":3260", "a b:1"] {
+            assert!(bad.parse::<PortalAddress>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_svol_names_its_link_and_its_volume() {
+        let svol: SvolSpec = "beta:copy1".parse().unwrap();
+        assert_eq!((svol.link.as_str(), svol.volume.as_str()), ("beta", "copy1"));
+        for bad in ["beta", ":copy1", "beta:", "a:b:c"] {
+            assert!(bad.parse::<SvolSpec>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! What the array is made of: volumes, pairs, groups, pointers, and the store that keeps their tables.
+//!
+//! A leaf: it knows nothing of devices, connections or the journal's bytes. Mission rows A2 to A6 and J15.
+
+mod apply;
+pub mod designation;
+pub mod group;
+pub mod kind;
+pub mod name;
+pub mod pair;
+pub mod pointer;
+pub mod record;
+pub mod secret;
+pub mod store;
+pub mod table;

@@ -1,0 +1,205 @@
+//! A pair: a P-VOL and the S-VOL that follows it (mission row A3), and which state may follow which.
+//!
+//! ```text
+//! unused -create-> not-yet-copied -copy begins-> being-copied -copy restored-> normal
+//!                        |                         |   ^                        |
+//!                        +-------- suspend --------+---|------------------------+
+//!                                      v               |
+//!                                  suspended -resync---+         any state but unused -fail-> abnormal -resync-> ...
+//! ```
+//!
+//! `suspended` is stopped on purpose or by overflow, `abnormal` is a failure; differences are recorded in both. A link
+//! that is cut changes no pair's state. `normal` is reached when the reader has *restored* up to the copy's end.
+
+use super::kind::CopyMode;
+use super::name::{
+    ArrayNumber, GroupNumber, LinkName, PairName, PairNumber, UpdateNumber, VolumeName, VolumeNumber,
+};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A row of the pair information. Numbers of pair and group are local to this array.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PairRecord {
+    /// Number.
+    pub number: PairNumber,
+    /// Name, the same at both arrays.
+    pub name: PairName,
+    /// State.
+    pub state: PairState,
+    /// Why it is suspended or abnormal.
+    pub reason: Option<String>,
+    /// The volume that hosts write.
+    pub primary: PairSide,
+    /// The volume that follows.
+    pub auxiliary: PairSide,
+    /// Group, here.
+    pub group: GroupNumber,
+    /// Link to the other array.
+    pub link: LinkName,
+    /// How it follows.
+    pub copy: CopyMode,
+    /// Size of both volumes.
+    pub size_bytes: u64,
+    /// Checkpoint of the copy completion address: everything below it has been copied.
+    pub copy_completion_bytes: u64,
+    /// Largest number *as of* which copied data was read; the pair is normal when it is restored.
+    pub copy_end: UpdateNumber,
+}
+
+/// One volume of a pair.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PairSide {
+    /// Its array.
+    pub array: ArrayNumber,
+    /// Its number there; none until that array has said so.
+    pub volume: Option<VolumeNumber>,
+    /// Its name there; empty when that array has not said it.
+    pub name: Option<VolumeName>,
+}
+
+/// State of a pair.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PairState {
+    /// No pair.
+    Unused,
+    /// Catalogued.
+    NotYetCopied,
+    /// Initial copy or resync.
+    BeingCopied,
+    /// The S-VOL is the image of all updates up to one number.
+    Normal,
+    /// Stopped on purpose or by overflow.
+    Suspended,
+    /// Failed.
+    Abnormal,
+}
+
+/// What happens to a pair.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum PairEvent {
+    /// It is catalogued.
+    Create,
+    /// Its initial copy begins.
+    CopyBegins,
+    /// The reader has restored up to the copy's end.
+    CopyRestored,
+    /// It is stopped, by the operator or by overflow.
+    Suspend,
+    /// Something broke.
+    Fail,
+    /// It is copied again, differences only where they are known.
+    Resync,
+    /// It is deleted.
+    Delete,
+}
+
+impl PairState {
+    /// All states.
+    pub const ALL: [Self; 6] =
+        [Self::Unused, Self::NotYetCopied, Self::BeingCopied, Self::Normal, Self::Suspended, Self::Abnormal];
+
+    /// The state after `event`, or `None` where the event has no meaning. An event that has happened already (a
+    /// repeated `Suspend`, say) leaves the state as it is.
+    #[must_use]
+    pub fn after(self, event: PairEvent) -> Option<Self> {
+        use PairEvent::{CopyBegins, CopyRestored, Create, Delete, Fail, Resync, Suspend};
+        use PairState::{Abnormal, BeingCopied, Normal, NotYetCopied, Suspended, Unused};
+        match (self, event) {
+            (Unused, Create) => Some(NotYetCopied),
+            (NotYetCopied | BeingCopied, CopyBegins) => Some(BeingCopied),
+            (BeingCopied | Normal, CopyRestored) => Some(Normal),
+            (NotYetCopied | BeingCopied | Normal | Suspended, Suspend) => Some(Suspended),
+            (NotYetCopied | BeingCopied | Normal | Suspended | Abnormal, Fail) => Some(Abnormal),
+            (Suspended | Abnormal | BeingCopied, Resync) => Some(BeingCopied),
+            (Unused | NotYetCopied | BeingCopied | Normal | Suspended | Abnormal, Delete) => Some(Unused),
+            (Unused, CopyBegins | CopyRestored | Suspend | Fail | Resync)
+            | (NotYetCopied | Normal, Create | Resync)
+            | (BeingCopied, Create)
+            | (Suspended | Abnormal, Create | CopyBegins | CopyRestored)
+            | (Normal, CopyBegins)
+            | (NotYetCopied, CopyRestored)
+            | (Abnormal, Suspend) => None,
+        }
+    }
+}
+
+impl fmt::Display for PairState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Unused => "unused",
+            Self::NotYetCopied => "not-yet-copied",
+            Self::BeingCopied => "being-copied",
+            Self::Normal => "normal",
+            Self::Suspended => "suspended",
+            Self::Abnormal => "abnormal",
+        })
+    }
+}
+
+impl std::str::FromStr for PairState {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|state| state.to_string() == text).ok_or_else(|| {
+            let all: Vec<String> = Self::ALL.iter().map(ToString::to_string).collect();
+            format!("{text:?} is none of {}", all.join(", "))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The whole table, a row for each state, a column for each event in this order.
+    const EVENTS: [PairEvent; 7] = [
+        PairEvent::Create,
+        PairEvent::CopyBegins,
+        PairEvent::CopyRestored,
+        PairEvent::Suspend,
+        PairEvent::Fail,
+        PairEvent::Resync,
+        PairEvent::Delete,
+    ];
+
+    #[test]
+    fn every_state_and_event_meet_as_the_table_says() {
+        use PairState::{
+            Abnormal as A, BeingCopied as B, Normal as N, NotYetCopied as Y, Suspended as S, Unused as U,
+        };
+        let table = [
+            (U, [Some(Y), None, None, None, None, None, Some(U)]),
+            (Y, [None, Some(B), None, Some(S), Some(A), None, Some(U)]),
+            (B, [None, Some(B), Some(N), Some(S), Some(A), Some(B), Some(U)]),
+            (N, [None, None, Some(N), Some(S), Some(A), None, Some(U)]),
+            (S, [None, None, None, Some(S), Some(A), Some(B), Some(U)]),
+            (A, [None, None, None, None, Some(A), Some(B), Some(U)]),
+        ];
+        assert_eq!(table.map(|(state, _)| state), PairState::ALL);
+        for (state, row) in table {
+            assert_eq!(EVENTS.map(|event| state.after(event)), row, "{state}");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_never_hidden_by_a_suspension_and_nothing_skips_the_copy() {
+        assert_eq!(PairState::Abnormal.after(PairEvent::Suspend), None);
+        for state in PairState::ALL {
+            for event in EVENTS {
+                if state.after(event) == Some(PairState::Normal) {
+                    assert!(matches!(state, PairState::BeingCopied | PairState::Normal));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn state_names_are_read_back() {
+        for state in PairState::ALL {
+            assert_eq!(state.to_string().parse::<PairState>(), Ok(state));
+            assert_eq!(serde_json::to_string(&state).unwrap(), format!("\"{state}\""));
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! Rows of the tables that have no rules of their own: volumes (mission row A2), parity groups, targets, links,
+//! readers, schedules, designations on their way to a peer, and what the array knows about itself.
+
+use super::designation::{Designation, DesignationId, Outcome};
+use super::kind::{CacheMode, InitiatorRule, PortalAddress, RaidLevel, Schedule};
+use super::name::{
+    ArrayName, ArrayNumber, GroupName, GroupNumber, IscsiName, LinkName, Lun, ParityGroupName,
+    ParityGroupNumber, UpdateNumber, VolumeName, VolumeNumber,
+};
+use super::secret::{Secret, stored};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// A 128-bit identity, stored and shown as 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Identity(pub u128);
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Identity {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_hex = text.len() == 32 && text.chars().all(|c| c.is_ascii_hexdigit());
+        let number = if is_hex { u128::from_str_radix(text, 16).ok() } else { None };
+        number.map(Self).ok_or_else(|| "an identity is 32 hexadecimal digits".to_owned())
+    }
+}
+
+impl TryFrom<String> for Identity {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Identity> for String {
+    fn from(identity: Identity) -> Self {
+        identity.to_string()
+    }
+}
+
+/// What the array knows about itself: one row.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MetaRecord {
+    /// Made at the first start, never changed.
+    pub identity: Identity,
+    /// Storage system number; a store never changes its array.
+    pub number: ArrayNumber,
+    /// Name.
+    pub name: ArrayName,
+    /// How often the store has been opened for serving.
+    pub incarnation: u64,
+    /// The last number given to any object: numbers are never given twice, also after a deletion.
+    pub last_number: u32,
+    /// The last place given in the list of designations on their way, or in that of results.
+    pub last_sequence: u64,
+}
+
+/// A parity group.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ParityGroupRecord {
+    /// Number.
+    pub number: ParityGroupNumber,
+    /// Name.
+    pub name: ParityGroupName,
+    /// Identity, also in the superblocks of its units.
+    pub identity: Identity,
+    /// How units protect each other.
+    pub level: RaidLevel,
+    /// Stripe unit.
+    pub stripe_unit_bytes: u64,
+    /// Units, in their order.
+    pub units: Vec<UnitRecord>,
+    /// Spares.
+    pub spares: Vec<UnitRecord>,
+    /// Whether the units have been formatted; until then a start formats them.
+    pub is_formatted: bool,
+}
+
+/// A unit of a parity group: found by its identity, not by its path.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct UnitRecord {
+    /// Identity in its superblock.
+    pub identity: Identity,
+    /// Where it was last.
+    pub path: PathBuf,
+    /// Size as designated; none: that of the device.
+    pub size_bytes: Option<u64>,
+}
+
+/// A volume.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct VolumeRecord {
+    /// Number.
+    pub number: VolumeNumber,
+    /// Name.
+    pub name: VolumeName,
+    /// Identity, from which its page 83h names are made.
+    pub identity: Identity,
+    /// State.
+    pub state: VolumeState,
+    /// Why it is abnormal.
+    pub reason: Option<String>,
+    /// What it serves for.
+    pub usage: VolumeUsage,
+    /// Where its extents come from; none for a virtual volume.
+    pub parity_group: Option<ParityGroupNumber>,
+    /// Whether the disk adapter has made it; until then a start makes it.
+    pub is_carved: bool,
+    /// Capacity.
+    pub size_bytes: u64,
+    /// Logical block size.
+    pub block_size_bytes: u32,
+    /// Whether extents are taken only when they are written.
+    pub is_thin: bool,
+    /// When a write is answered.
+    pub cache: CacheMode,
+}
+
+/// State of a volume.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VolumeState {
+    /// Hosts may read and write it.
+    Normal,
+    /// A P-VOL: hosts may read and write it.
+    Main,
+    /// An S-VOL: hosts may not write it, and read it where the group allows that.
+    Auxiliary,
+    /// It cannot be used.
+    Abnormal,
+    /// No volume.
+    Unused,
+}
+
+impl VolumeState {
+    /// Whether hosts may write it.
+    #[must_use]
+    pub fn is_host_writable(self) -> bool {
+        match self {
+            Self::Normal | Self::Main => true,
+            Self::Auxiliary | Self::Abnormal | Self::Unused => false,
+        }
+    }
+}
+
+impl fmt::Display for VolumeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Normal => "normal",
+            Self::Main => "main",
+            Self::Auxiliary => "auxiliary",
+            Self::Abnormal => "abnormal",
+            Self::Unused => "unused",
+        })
+    }
+}
+
+/// What a volume serves for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VolumeUsage {
+    /// Hosts' data.
+    Host,
+    /// The journal of this group; never mapped to hosts.
+    Journal(GroupNumber),
+}
+
+/// A target.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TargetRecord {
+    /// Name.
+    pub iqn: IscsiName,
+    /// What it shows, by LUN.
+    pub luns: Vec<LunRecord>,
+    /// To whom; nobody when empty.
+    pub initiators: Vec<InitiatorRule>,
+    /// What they must prove.
+    pub chap: Option<ChapRecord>,
+}
+
+/// A volume under a logical unit number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LunRecord {
+    /// The number that hosts use.
+    pub lun: Lun,
+    /// The volume.
+    pub volume: VolumeNumber,
+}
+
+/// CHAP of a target.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ChapRecord {
+    /// What the initiator proves.
+    pub initiator: Credential,
+    /// What the target proves in turn.
+    pub mutual: Option<Credential>,
+}
+
+/// A name and its secret.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Credential {
+    /// `CHAP_N`.
+    pub user: String,
+    /// The secret.
+    #[serde(with = "stored")]
+    pub secret: Secret,
+}
+
+/// A link to another array.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LinkRecord {
+    /// Name.
+    pub name: LinkName,
+    /// The array behind it.
+    pub array: ArrayNumber,
+    /// Where it serves arrays.
+    pub portals: Vec<PortalAddress>,
+    /// What both arrays know.
+    #[serde(with = "stored")]
+    pub secret: Secret,
+    /// How groups are read and restored that come over it.
+    pub schedule: Schedule,
+}
+
+/// An array that reads a group from this one.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReaderRecord {
+    /// Group, here.
+    pub group: GroupNumber,
+    /// The reading array.
+    pub array: ArrayNumber,
+    /// Link to it.
+    pub link: LinkName,
+    /// The group's number there; none until it has accepted.
+    pub remote_group: Option<GroupNumber>,
+    /// What it last said about itself, with its reason, when that is not "normal".
+    pub reported: Option<String>,
+    /// Checkpoint: it holds everything up to this number durably.
+    pub durable: UpdateNumber,
+    /// Checkpoint: it has restored everything up to this number.
+    pub restored: UpdateNumber,
+    /// Checkpoint: it has everything up to this number durably in its volumes.
+    pub settled: UpdateNumber,
+}
+
+/// The schedule of one group that this array copies, instead of that of the link.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ScheduleRecord {
+    /// Link to the array it is read from.
+    pub link: LinkName,
+    /// Its name.
+    pub group: GroupName,
+    /// The schedule.
+    pub schedule: Schedule,
+}
+
+/// A designation on its way to the array behind a link; those of one link go in order.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ForwardRecord {
+    /// Place in the order.
+    pub sequence: u64,
+    /// Where it goes.
+    pub link: LinkName,
+    /// Its identity there.
+    pub id: DesignationId,
+    /// What is designated.
+    pub designation: Designation,
+    /// Why the other array has not accepted it yet.
+    pub refusal: Option<String>,
+}
+
+/// What came of a designation, kept so that a repeated one gets the same answer.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ResultRecord {
+    /// The designation.
+    pub id: DesignationId,
+    /// Place in the order, for forgetting the oldest.
+    pub sequence: u64,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// A record of the audit log.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AuditRecord {
+    /// Its number, from 1.
+    pub number: u64,
+    /// Wall time, ns since 1970.
+    pub time_unix_ns: u64,
+    /// Who asked, from where.
+    pub who: Who,
+    /// For what.
+    pub what: String,
+    /// "done", or why not.
+    pub result: String,
+}
+
+/// Who asks for a change.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Who {
+    /// The array itself.
+    Array,
+    /// The configuration file.
+    Provision,
+    /// An operator.
+    Operator {
+        /// Name.
+        name: String,
+        /// Where the operator sits: `local`, or an address.
+        from: String,
+    },
+    /// Another array, as authenticated.
+    Peer {
+        /// Its number.
+        array: ArrayNumber,
+        /// Its address.
+        from: String,
+    },
+}
+
+impl Who {
+    /// The name and the place, for people.
+    #[must_use]
+    pub fn named(&self) -> (String, String) {
+        match self {
+            Self::Array => ("array".into(), "local".into()),
+            Self::Provision => ("configuration".into(), "local".into()),
+            Self::Operator { name, from } => (name.clone(), from.clone()),
+            Self::Peer { array, from } => (format!("array {array}"), from.clone()),
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The shipping binary as processes, with real sockets, real files and foreign tools. One file for each promise.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod bench_smoke;
+mod configuration;
+mod foreign_clients;
+mod foreign_target;
+mod kill_auxiliary;
+mod kill_primary;
+mod qemu_image;
+mod rounds;
+mod stopped_auxiliary;
