@@ -28,6 +28,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run the array in the foreground until SIGTERM.
+    Serve,
     /// Check the configuration: silence, or every mistake with file, line and column.
     Check,
     /// The maintenance shell of a running array: one command a line.
@@ -47,6 +49,33 @@ pub(crate) fn check(config: &Path) -> ExitCode {
     let text: String = mistakes.iter().map(|mistake| format!("{mistake}\n")).collect();
     let exit = if mistakes.is_empty() { Exit::Done } else { Exit::Failed };
     print(&Response { exit: exit as u8, stdout: String::new(), stderr: text })
+}
+
+/// `holdfast serve`.
+pub(crate) fn serve(path: &Path) -> ExitCode {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(mistakes) => {
+            let text: String = mistakes.iter().map(|mistake| format!("{mistake}\n")).collect();
+            return print(&Response { exit: Exit::Failed as u8, stdout: String::new(), stderr: text });
+        }
+    };
+    run(holdfast::serve::serve(config), "serve")
+}
+
+/// Runs something on a runtime of its own, with a log on stderr.
+fn run(work: impl Future<Output = anyhow::Result<()>>, asked: &str) -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("HOLDFAST_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return print(&Response::failed(Exit::Failed, asked, &error.to_string())),
+    };
+    match runtime.block_on(work) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => print(&Response::failed(Exit::Failed, asked, &format!("{error:#}"))),
+    }
 }
 
 /// `holdfast completions SHELL`.

@@ -2,11 +2,13 @@
 //!
 //! `docs/architecture.md` is the map.
 
+pub mod array;
 pub mod channel;
 pub mod clock;
 pub mod config;
 pub mod copy;
 pub mod disk;
 pub mod io;
+pub mod serve;
 pub mod shell;
 pub mod volume;

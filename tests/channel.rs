@@ -26,7 +26,7 @@ use holdfast::clock::{Clock, SeededEntropy, SimClock, SystemClock};
 use holdfast::disk::slot::{Class, SLOT_BYTES, SlotPool};
 use holdfast_iscsi::chap;
 use holdfast_iscsi::discovery::Access;
-use holdfast_iscsi::initiator::{Credentials, DigestWish, Error, MutualCredentials};
+use holdfast_iscsi::initiator::{DigestWish, Error};
 use holdfast_iscsi::pdu::Isid;
 use holdfast_iscsi::pdu::command::Residual;
 use holdfast_iscsi::pdu::login::LoginStatus;
@@ -188,6 +188,19 @@ async fn a_long_cdb_travels_and_data_lands_in_pages() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_target_may_refuse_a_session_without_digests() {
+    let mut ram = Ram::new(BYTES);
+    ram.needs_digests = true;
+    let (rig, _) = simulated(ram).await;
+    let with = |digests| SessionOptions { digests, ..SessionOptions::default() };
+    let _kept = rig.session(&with(DigestWish::Required)).await.unwrap();
+    let refused = rig.session(&with(DigestWish::Without)).await.unwrap_err();
+    let status = LoginStatus::NOT_FOUND;
+    assert!(matches!(refused, SessionError::Protocol(Error::LoginRefused(found)) if found == status));
+    assert_eq!(rig.ram.ended.load(Ordering::Relaxed), 0, "it has never begun");
+}
+
+#[tokio::test(start_paused = true)]
 async fn data_beyond_what_a_command_takes_is_not_written() {
     let (rig, _) = simulated(Ram::new(BYTES)).await;
     let unit = rig.unit(&SessionOptions::default()).await;
@@ -213,15 +226,13 @@ async fn both_sides_have_to_know_their_secrets() {
         name: name.to_owned(),
         secret: chap::Secret::new(secret).unwrap(),
     };
-    let (host, array) = (identity("host", b"secret of the host"), identity("array", b"secret of the array"));
-    ram.access = Access::Chap(chap::Credentials::new(host, Some(array)).unwrap());
+    let credentials = |host: &[u8], array: &[u8]| {
+        chap::Credentials::new(identity("host", host), Some(identity("array", array))).unwrap()
+    };
+    ram.access = Access::Chap(credentials(b"secret of the host", b"secret of the array"));
     let (rig, _) = simulated(ram).await;
     let with = |ours: &[u8], theirs: &[u8]| SessionOptions {
-        credentials: Some(Credentials {
-            name: "host".to_owned(),
-            secret: ours.to_vec(),
-            mutual: Some(MutualCredentials { name: Some("array".to_owned()), secret: theirs.to_vec() }),
-        }),
+        credentials: Some(credentials(ours, theirs)),
         ..SessionOptions::default()
     };
     rig.session(&with(b"secret of the host", b"secret of the array")).await.unwrap();
@@ -492,4 +503,94 @@ async fn the_last_handle_logs_the_session_out() {
     drop(other);
     until(|| rig.sessions.list().is_empty()).await;
     assert_eq!(rig.ram.ended.load(Ordering::Relaxed), 1);
+}
+
+/// One host that writes, reads and reconnects while the network fails under it. Everything it sees goes into the trace.
+async fn a_bad_day(seed: u64) -> Vec<String> {
+    let mut ram = Ram::new(BYTES);
+    let clock: Arc<dyn Clock> = Arc::new(SimClock::new(0));
+    ram.delay = Some(Arc::new({
+        let (clock, entropy) = (clock.clone(), Arc::new(SeededEntropy::new(seed)));
+        move || clock.sleep(Duration::from_micros(entropy.below(3000)))
+    }));
+    let network = SimNetwork::new(clock.clone());
+    let ends = (Arc::new(network.host("host")) as Arc<dyn Network>, Arc::new(network.host("array")) as _);
+    let rig = rig(ends, clock.clone(), "array:3260", ram).await;
+    let link =
+        Link { delay: Duration::from_micros(200), bytes_per_second: Some(100 << 20), ..Link::default() };
+    network.set_links("host", "array", link);
+    let weather = tokio::spawn({
+        let (clock, network, entropy) = (clock.clone(), network.clone(), SeededEntropy::new(!seed));
+        async move {
+            loop {
+                clock.sleep(Duration::from_micros(entropy.below(200_000))).await;
+                if entropy.below(4) == 0 {
+                    network.silence("host", "array")
+                } else {
+                    network.cut("host", "array")
+                }
+                clock.sleep(Duration::from_micros(entropy.below(100_000))).await;
+                network.heal("host", "array");
+            }
+        }
+    });
+    let options = SessionOptions { isid: Some(Isid([0x80, 9, 9, 9, 0, 0])), ..SessionOptions::default() };
+    let (entropy, before) = (SeededEntropy::new(seed + 1), clock.now());
+    let mut known = vec![vec![0_u8]; 64];
+    let mut trace = Vec::new();
+    let mut unit: Option<HostLun> = None;
+    for round in 1..=300_u64 {
+        let Some(open) = &unit else {
+            unit = match rig.session(&options).await {
+                Ok(session) => HostLun::open(session, lun(0), LIMIT).await.ok(),
+                Err(_) => None,
+            };
+            clock.sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        let (place, value) = (entropy.below(64), round as u8);
+        let outcome = if entropy.below(2) == 0 {
+            let written = open.write(place * 512, vec![value; 512 * BLOCK], Durability::Cached).await;
+            // What was not acknowledged may have happened or not.
+            let known = &mut known[place as usize];
+            if written.is_ok() {
+                *known = vec![value]
+            } else {
+                known.push(value)
+            }
+            written
+        } else {
+            open.read(place * 512, 512).await.map(|data| {
+                assert!(data.iter().all(|byte| *byte == data[0]), "a write is there as a whole");
+                let known = &mut known[place as usize];
+                assert!(known.contains(&data[0]), "{place}: {} is none of {known:?}", data[0]);
+                *known = vec![data[0]];
+            })
+        };
+        trace.push(format!("{} {round} {place} {}", clock.now().since(before).as_nanos(), outcome.is_ok()));
+        if outcome.is_err() {
+            unit = None;
+        }
+    }
+    weather.abort();
+    trace.push(format!("{} ended", rig.ram.ended.load(Ordering::Relaxed)));
+    trace
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_acknowledged_write_is_lost_however_the_network_fails() {
+    let mut failures = 0;
+    for seed in 0..15 {
+        println!("seed {seed}");
+        let trace = a_bad_day(seed).await;
+        failures += trace.iter().filter(|line| line.ends_with("false")).count();
+    }
+    assert!(failures > 50, "the weather was too good: {failures}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_seed_gives_the_same_run() {
+    let first = a_bad_day(77).await;
+    assert_eq!(a_bad_day(77).await, first);
+    assert_ne!(a_bad_day(78).await, first);
 }

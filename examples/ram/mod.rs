@@ -32,6 +32,8 @@ pub struct Ram {
     /// Wait before a command is finished.
     pub delay: Option<Delay>,
     pub ended: AtomicU64,
+    /// As behind a portal for peers.
+    pub needs_digests: bool,
 }
 
 impl Ram {
@@ -44,6 +46,7 @@ impl Ram {
             room_delay: None,
             delay: None,
             ended: AtomicU64::new(0),
+            needs_digests: false,
         }
     }
 
@@ -228,7 +231,7 @@ impl Directory for Only {
 }
 
 impl Targets for Only {
-    fn open(&self, _: &Arc<Nexus>) -> Option<Arc<dyn Storage>> {
-        Some(self.ram.clone())
+    fn open(&self, nexus: &Arc<Nexus>) -> Option<Arc<dyn Storage>> {
+        (nexus.has_digests || !self.ram.needs_digests).then(|| self.ram.clone() as Arc<dyn Storage>)
     }
 }

@@ -3,7 +3,7 @@
 use crate::channel::transport::Network;
 use crate::clock::{Clock, Entropy, SystemClock, SystemEntropy};
 use crate::config::{Config, Engine};
-use crate::disk::io::opener::UnitOpener;
+use crate::disk::io::opener::{Engine as DiskEngine, FileOpener, UnitOpener};
 use crate::volume::store::Backend;
 use std::sync::Arc;
 
@@ -30,22 +30,21 @@ impl Env {
     /// # Errors
     /// The engine that the configuration asks for does not work here.
     pub fn real(config: &Config) -> anyhow::Result<Self> {
-        use crate::disk::io::opener::FileOpener;
-        let (units, engine) = match config.disk.engine {
-            Engine::Automatic => {
-                let opener = FileOpener::best()?;
-                let name = opener.engine_name().to_owned();
-                (opener, name)
-            }
-            Engine::IoUring => (FileOpener::ring()?, "io_uring".to_owned()),
-            Engine::Plain => (FileOpener::plain()?, "plain".to_owned()),
+        let engine = match config.disk.engine {
+            Engine::Automatic => DiskEngine::best()?,
+            Engine::IoUring => DiskEngine::ring()?,
+            Engine::Plain => DiskEngine::plain()?,
+        };
+        let name = match engine {
+            DiskEngine::Plain(_) => "plain",
+            DiskEngine::Ring(_) => "io_uring",
         };
         Ok(Self {
             clock: Arc::new(SystemClock::new()),
             entropy: Arc::new(SystemEntropy),
-            network: Arc::new(crate::channel::tcp_network::TcpNetwork::default()),
-            units: Arc::new(units),
-            engine,
+            network: Arc::new(crate::channel::tcp_network::TcpNetwork),
+            units: Arc::new(FileOpener::new(engine)),
+            engine: name.to_owned(),
             store: Backend::Directory(config.array.data_dir.clone()),
         })
     }

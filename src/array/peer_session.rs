@@ -7,12 +7,12 @@ use crate::copy::link_key::{Proof, link_key};
 use crate::copy::source::{Source, SourceError};
 use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotPool};
 use crate::volume::record::LinkRecord;
-use holdfast_iscsi::initiator::{Credentials, DigestWish};
-use holdfast_iscsi::pdu::Lun;
+use holdfast_iscsi::initiator::{Credentials, DigestWish, MutualCredentials};
 use holdfast_journal::UpdateNumber;
 use holdfast_journal::reader::Report;
 use holdfast_scsi::{
-    Acknowledgement, Delivery, DesignationId, GroupNumber, JournalRead, Sense, UpdateNumber as WireNumber, VendorCommand,
+    Acknowledgement, Delivery, DesignationId, GroupNumber, JournalRead, Sense, UpdateNumber as WireNumber,
+    VendorCommand,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -52,12 +52,15 @@ impl PeerSession {
         pool: &SlotPool,
     ) -> Result<Self, SourceError> {
         let (from, to) = (own.0, link.array.0);
-        let secret = link.secret.expose().as_bytes();
+        let secret = link.secret.expose();
         let options = SessionOptions {
             credentials: Some(Credentials {
                 name: peer_name(own.1),
                 secret: link_key(secret, from, to, Proof::Initiator).into(),
-                mutual: Some((peer_name(link.name.as_str()), link_key(secret, from, to, Proof::Target).into())),
+                mutual: Some(MutualCredentials {
+                    name: Some(peer_name(link.name.as_str())),
+                    secret: link_key(secret, from, to, Proof::Target).into(),
+                }),
             }),
             digests: DigestWish::Required,
             login_timeout: LOGIN_LIMIT,
@@ -79,14 +82,19 @@ impl PeerSession {
     }
 
     async fn check_number(&self, expected: u32) -> Result<(), SourceError> {
-        let answer = self.control(VendorCommand::PeerInformation { allocation_length: CONTROL_BYTES }).await?;
+        let answer =
+            self.control(VendorCommand::PeerInformation { allocation_length: CONTROL_BYTES }).await?;
         let said: PeerInformation = serde_json::from_slice(&answer)
             .map_err(|error| SourceError(format!("peer information: {error}")))?;
         if said.protocol != PROTOCOL_VERSION {
-            return Err(SourceError(format!("the peer speaks protocol {}, not {PROTOCOL_VERSION}", said.protocol)));
+            return Err(SourceError(format!(
+                "the peer speaks protocol {}, not {PROTOCOL_VERSION}",
+                said.protocol
+            )));
         }
         if said.array_number != expected {
-            let what = format!("the array there has number {}, not {expected}: correct the link", said.array_number);
+            let what =
+                format!("the array there has number {}, not {expected}: correct the link", said.array_number);
             return Err(SourceError(what));
         }
         Ok(())
@@ -94,10 +102,15 @@ impl PeerSession {
 
     /// Sends a designation and gets what came of it, as JSON.
     pub(crate) async fn designate(&self, id: [u8; 16], designation: &[u8]) -> Result<Vec<u8>, SourceError> {
-        let list_length = u32::try_from(designation.len()).map_err(|_| SourceError("designation too long".into()))?;
+        let list_length =
+            u32::try_from(designation.len()).map_err(|_| SourceError("designation too long".into()))?;
         let command = VendorCommand::Designation { id: DesignationId(id), list_length };
         self.command(command, Data::Out(Pieces::from(designation.to_vec())), LIMIT).await?;
-        self.control(VendorCommand::DesignationResult { id: DesignationId(id), allocation_length: CONTROL_BYTES }).await
+        self.control(VendorCommand::DesignationResult {
+            id: DesignationId(id),
+            allocation_length: CONTROL_BYTES,
+        })
+        .await
     }
 
     /// JOURNAL INFORMATION: the head of a journal read answer that has nothing in it.
@@ -116,10 +129,16 @@ impl PeerSession {
         Ok(self.command(command, Data::In(room), LIMIT).await?.data.into_vec())
     }
 
-    async fn command(&self, command: VendorCommand, data: Data, limit: Duration) -> Result<Reply, SourceError> {
+    async fn command(
+        &self,
+        command: VendorCommand,
+        data: Data,
+        limit: Duration,
+    ) -> Result<Reply, SourceError> {
         let cdb = command.to_cdb();
-        let command = Command { lun: Lun([0; 8]), cdb: cdb.as_bytes(), data };
-        let reply = self.session.command(command, limit).await.map_err(|error| SourceError(error.to_string()))?;
+        let command = Command { lun: [0; 8], cdb: cdb.as_bytes(), data };
+        let reply =
+            self.session.command(command, limit).await.map_err(|error| SourceError(error.to_string()))?;
         if reply.status == 0 {
             return Ok(reply);
         }

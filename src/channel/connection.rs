@@ -2,38 +2,23 @@
 //!
 //! This is the hot path. A pass takes all PDUs that the socket has, executes what needs no wait on this very task,
 //! gathers all answers into one vectored write, and reads again; it waits only when the socket is empty. A read that
-//! hits the cache and a write whose pages are there make no system call beyond those two.
-//!
-//! **Memory never stops the stream.** A write gets its R2T only when its room is there, so data that was asked for
-//! always has a place. Data that comes unasked while the room is still awaited is put aside, in [`Spill`]: at most
-//! FirstBurstLength for a command and [`SPILL_BYTES_MAX`] for all connections together. When that is used up the
-//! command is answered BUSY, its data read and dropped. So what other commands wait for, and free memory with, always
-//! gets through.
+//! hits the cache and a write whose pages are there make no system call beyond those two. What a command does is in
+//! [`tasks`](super::tasks).
 //!
 //! **The end.** When the connection breaks, or the session is told to end, the stream closes at once, rooms that are
 //! being filled are dropped, what is with the storage is waited for; then the session is over ([`Membership`]).
 
-use super::piece::{Pieces, Received, Room};
-use super::storage::{
-    AfterData, Completed, Completion, Execution, Nexus, Receive, Reserved, ScsiCommand, Storage, Targets,
-};
-use super::target::{Arrival, Membership, Sessions};
+use super::storage::Targets;
+use super::target::{Arrival, Sessions};
+use super::tasks::Commands;
 use super::transport::Transport;
-use super::wire::{Frame, Inbox, Outbox, Place, Receiver};
+use super::wire::{Inbox, Outbox};
 use crate::clock::{BoxFuture, Clock, Entropy, MonotonicNs};
-use futures_util::stream::{FuturesUnordered, StreamExt};
-use holdfast_iscsi::pdu::login::LoginStatus;
-use holdfast_iscsi::pdu::task_mgmt::FunctionResponse;
-use holdfast_iscsi::pdu::{Bhs, Itt, Lun, Tsih};
-use holdfast_iscsi::target::{
-    AbortScope, Command, Connection, Event, Fatal, Incoming, LoggedIn, Progress, Settings, Source, TaskId,
-    TaskManagement,
-};
+use holdfast_iscsi::pdu::{Bhs, Lun};
+use holdfast_iscsi::target::{AbortScope, Connection, Fatal, Settings, Source, TaskId};
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -45,7 +30,6 @@ pub(super) struct Service {
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) targets: Arc<dyn Targets>,
     pub(super) sessions: Sessions,
-    pub(super) spill: Arc<Spill>,
     pub(super) settings: Settings,
 }
 
@@ -82,139 +66,15 @@ impl From<Fatal> for End {
     }
 }
 
-/// Memory for data that came before its room, counted over all connections.
-#[derive(Debug, Default)]
-pub(super) struct Spill(AtomicUsize);
-
-/// A share of it, given back when it goes.
-#[derive(Debug)]
-struct Spilled {
-    budget: Arc<Spill>,
-    bytes: usize,
-    room: Room,
-}
-
-impl Spill {
-    fn take(self: &Arc<Self>, bytes: usize) -> Option<Spilled> {
-        let fits = |used: usize| used.checked_add(bytes).filter(|used| *used <= SPILL_BYTES_MAX);
-        self.0.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits).ok()?;
-        Some(Spilled { budget: self.clone(), bytes, room: Room::of_bytes(bytes) })
-    }
-}
-
-impl Drop for Spilled {
-    fn drop(&mut self) {
-        self.budget.0.fetch_sub(self.bytes, Ordering::AcqRel);
-    }
-}
-
 /// Drives a connection from its first byte until its session is over.
 pub(super) struct Driver {
     transport: Option<Box<dyn Transport>>,
     inbox: Inbox<TaskId>,
     outbox: Outbox,
-    half: Half,
+    commands: Commands,
     control: mpsc::Receiver<Control>,
     timer: Option<BoxFuture<'static, ()>>,
     is_closing: bool,
-}
-
-/// What a PDU is handled with.
-struct Half {
-    service: Service,
-    connection: Connection,
-    now_ns: u64,
-    session: Option<Open>,
-    login: Option<BoxFuture<'static, Result<Membership, LoginStatus>>>,
-    arrival: Option<Arrival>,
-    /// Beside the core's table, by its slots.
-    tasks: Vec<Task>,
-    /// What is with the storage; never dropped before its end.
-    running: FuturesUnordered<Running>,
-    /// Rooms that are awaited.
-    reserving: FuturesUnordered<Reserving>,
-    functions: Vec<Function>,
-    current: Current,
-    is_discovery: bool,
-    rearm: bool,
-}
-
-/// An accepted session.
-struct Open {
-    nexus: Arc<Nexus>,
-    storage: Arc<dyn Storage>,
-    membership: Membership,
-}
-
-/// The buffers of one slot.
-enum Task {
-    None,
-    /// Its room is awaited; what came unasked lies aside.
-    Reserving {
-        id: TaskId,
-        first_burst: usize,
-        spilled: Option<Spilled>,
-        bytes: u32,
-        then: Then,
-    },
-    /// Its payload is coming.
-    Filling {
-        id: TaskId,
-        room: Room,
-        bytes: u32,
-        then: Then,
-    },
-    /// It is with the storage.
-    Running {
-        id: TaskId,
-    },
-    /// Its data is going out.
-    Sending {
-        id: TaskId,
-        pieces: Pieces,
-    },
-}
-
-type Then = Box<dyn FnOnce(Received) -> AfterData + Send>;
-
-/// A task management function under way.
-struct Function {
-    answer: Answer,
-    /// Tasks that have to end before.
-    waits_for: Vec<TaskId>,
-}
-
-enum Answer {
-    /// What the storage does about it, for the initiator that asked.
-    Initiator(Itt, BoxFuture<'static, FunctionResponse>),
-    /// Another session asked.
-    Other(oneshot::Sender<()>),
-}
-
-/// Whose payload is being received.
-enum Current {
-    Nothing,
-    Collect,
-    Payload(TaskId, u32),
-}
-
-struct Running(TaskId, BoxFuture<'static, Completed>);
-struct Reserving(TaskId, BoxFuture<'static, Room>);
-
-impl Future for Running {
-    type Output = (TaskId, Completed);
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let completed = ready!(self.1.as_mut().poll(cx));
-        Poll::Ready((self.0, completed))
-    }
-}
-
-impl Future for Reserving {
-    type Output = (TaskId, Room);
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let room = ready!(self.1.as_mut().poll(cx));
-        Poll::Ready((self.0, room))
-    }
 }
 
 impl Driver {
@@ -231,26 +91,12 @@ impl Driver {
             portal_group_tag: service.settings.portal_group_tag,
             control: sender,
         };
-        let half = Half {
-            service,
-            connection,
-            now_ns: now.0,
-            session: None,
-            login: None,
-            arrival: Some(arrival),
-            tasks: Vec::new(),
-            running: FuturesUnordered::new(),
-            reserving: FuturesUnordered::new(),
-            functions: Vec::new(),
-            current: Current::Nothing,
-            is_discovery: false,
-            rearm: false,
-        };
+        let commands = Commands::new(service, connection, arrival);
         Self {
             transport: Some(transport),
             inbox: Inbox::new(),
             outbox: Outbox::default(),
-            half,
+            commands,
             control,
             timer: None,
             is_closing: false,
@@ -259,7 +105,7 @@ impl Driver {
 
     /// Runs until somebody is logged in.
     pub(super) async fn log_in(&mut self) -> Result<(), End> {
-        poll_fn(|cx| self.poll(cx, Half::is_logged_in)).await
+        poll_fn(|cx| self.poll(cx, Commands::is_logged_in)).await
     }
 
     /// Runs until the connection ends.
@@ -273,23 +119,14 @@ impl Driver {
     /// Closes the stream, waits for what is with the storage, and leaves the register.
     pub(super) async fn finish(mut self) {
         self.transport = None;
-        self.half.reserving.clear();
-        self.half.tasks.clear();
-        if let Some(open) = &self.half.session {
-            open.nexus.ending.send_replace(true);
-        }
-        while self.half.running.next().await.is_some() {}
-        if let Some(open) = self.half.session.take() {
-            open.storage.session_ended(&open.nexus);
-            drop(open.membership);
-        }
+        self.commands.finish().await;
     }
 
     /// Passes until `is_enough`, or the end.
-    fn poll(&mut self, cx: &mut Context<'_>, is_enough: fn(&Half) -> bool) -> Poll<Result<(), End>> {
+    fn poll(&mut self, cx: &mut Context<'_>, is_enough: fn(&Commands) -> bool) -> Poll<Result<(), End>> {
         loop {
-            self.half.now_ns = self.half.service.clock.now().0;
-            self.inbox.parse(&mut self.half)?;
+            self.commands.now_ns = self.commands.service.clock.now().0;
+            self.inbox.parse(&mut self.commands)?;
             self.poll_inside(cx)?;
             self.gather();
             let Some(transport) = &mut self.transport else { return Poll::Ready(Err(End::Done)) };
@@ -297,19 +134,19 @@ impl Driver {
             if is_written && self.is_closing {
                 return Poll::Ready(Err(End::Done));
             }
-            if is_enough(&self.half) {
+            if is_enough(&self.commands) {
                 return Poll::Ready(Ok(()));
             }
             // Answers that did not fit: their turn comes before new commands.
             if is_written && self.gather() {
                 continue;
             }
-            if self.half.connection.wants_input() && !self.outbox.is_full() {
+            if self.commands.connection.wants_input() && !self.outbox.is_full() {
                 if self.inbox.is_stalled() {
                     continue;
                 }
                 let Some(transport) = &mut self.transport else { return Poll::Ready(Err(End::Done)) };
-                match self.inbox.poll_fill(cx, &mut **transport, &mut self.half)? {
+                match self.inbox.poll_fill(cx, &mut **transport, &mut self.commands)? {
                     Poll::Ready(0) => {
                         return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()));
                     }
@@ -323,43 +160,39 @@ impl Driver {
 
     /// Takes what has become ready on this side: logins, rooms, executions, words from outside.
     fn poll_inside(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        while let Poll::Ready(Some((task, completed))) = self.half.running.poll_next_unpin(cx) {
-            self.half.ran(task, completed);
-        }
-        while let Poll::Ready(Some((task, room))) = self.half.reserving.poll_next_unpin(cx) {
-            self.half.reserved(task, room);
-        }
+        self.commands.poll_waiting(cx);
         while let Poll::Ready(Some(word)) = self.control.poll_recv(cx) {
             match word {
                 Control::End => return Err(End::Told),
-                Control::Abort(scope, done) => self.half.abort_for_other(scope, done),
-                Control::Event(lun, sense) => self.half.connection.send_scsi_event(lun, &sense),
+                Control::Abort(scope, done) => self.commands.abort_for_other(scope, done),
+                Control::Event(lun, sense) => self.commands.connection.send_scsi_event(lun, &sense),
             }
         }
-        self.half.poll_login(cx);
-        self.half.poll_functions(cx);
+        self.commands.poll_login(cx);
+        self.commands.poll_functions(cx);
         Ok(())
     }
 
     /// Moves PDUs into the outbox; true if there is something to write.
     fn gather(&mut self) -> bool {
         while !self.outbox.is_full() {
-            let Some(out) = self.half.connection.poll_transmit(self.half.now_ns) else { break };
+            let Some(out) = self.commands.connection.poll_transmit(self.commands.now_ns) else { break };
             self.outbox.header(&Bhs(out.bhs), None, out.header_digest);
             match out.data {
                 Source::None => {}
                 Source::Owned(bytes) => self.outbox.small_segment(&bytes, out.data_digest),
                 Source::Task { task, offset, length } => {
-                    let Some(Task::Sending { pieces, .. }) = self.half.task(task) else {
-                        unreachable!("a task keeps its data until its last PDU has been handed out");
-                    };
+                    let pieces = self.commands.pieces(task);
                     self.outbox.segment(pieces, (to_usize(offset), to_usize(length)), out.data_digest);
                 }
             }
             if let Some(task) = out.completes {
-                self.half.forget(task);
+                self.commands.forget(task);
             }
-            self.is_closing |= out.close_after;
+            if out.close_after {
+                self.is_closing = true;
+                self.commands.rearm = true;
+            }
         }
         !self.outbox.is_empty()
     }
@@ -367,374 +200,31 @@ impl Driver {
     /// The timer is set for the next limit when it has none; limits that begin later are all longer than the silence
     /// limit it was set for, unless `rearm` says otherwise.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        if std::mem::take(&mut self.half.rearm) {
+        if std::mem::take(&mut self.commands.rearm) {
             self.timer = None;
         }
         if self.timer.is_none() {
-            let Some(due) = self.half.connection.next_deadline() else { return Poll::Pending };
-            let wait = MonotonicNs(due).since(MonotonicNs(self.half.now_ns)).max(TIMER_MIN);
-            self.timer = Some(self.half.service.clock.sleep(wait));
+            let due = match self.is_closing {
+                true => Some(CLOSING),
+                false => self
+                    .commands
+                    .connection
+                    .next_deadline()
+                    .map(|due| MonotonicNs(due).since(MonotonicNs(self.commands.now_ns)).max(TIMER_MIN)),
+            };
+            let Some(due) = due else { return Poll::Pending };
+            self.timer = Some(self.commands.service.clock.sleep(due));
         }
         if let Some(timer) = &mut self.timer {
             ready!(timer.as_mut().poll(cx));
         }
         self.timer = None;
+        if self.is_closing {
+            return Poll::Ready(Err(End::Done)); // The last word was not taken.
+        }
         self.inbox.shrink();
-        let now = self.half.service.clock.now().0;
-        Poll::Ready(self.half.connection.handle_timeout(now).map_err(End::from))
-    }
-}
-
-impl Half {
-    fn is_logged_in(&self) -> bool {
-        self.session.is_some() || self.is_discovery
-    }
-
-    fn task(&mut self, id: TaskId) -> Option<&mut Task> {
-        let task = self.tasks.get_mut(usize::from(id.slot()))?;
-        (task.id() == Some(id)).then_some(task)
-    }
-
-    fn set(&mut self, id: TaskId, task: Task) {
-        let slot = usize::from(id.slot());
-        if self.tasks.len() <= slot {
-            self.tasks.resize_with(slot + 1, || Task::None);
-        }
-        self.tasks[slot] = task;
-    }
-
-    fn forget(&mut self, id: TaskId) {
-        if let Some(task) = self.task(id) {
-            *task = Task::None;
-        }
-    }
-
-    fn command(&mut self, command: &Command) {
-        let Some(open) = &self.session else { return };
-        open.membership.counters().count(1, 0, 0);
-        let scsi = ScsiCommand {
-            lun: command.lun,
-            cdb: command.cdb.as_bytes(),
-            attribute: command.attribute,
-            expected_length: command.expected_length,
-            reads: command.reads,
-            writes: command.writes,
-        };
-        match open.storage.execute(&open.nexus, scsi) {
-            Execution::Now(completed) => self.answer(command.task, completed),
-            Execution::Later(future) => self.wait_for(command.task, future),
-            Execution::Receive(receive) => self.receive(command, receive),
-        }
-    }
-
-    /// A command wants payload.
-    fn receive(&mut self, command: &Command, receive: Receive) {
-        let (id, Receive { bytes, room, then }) = (command.task, receive);
-        match room {
-            Reserved::Now(room) => self.fill(id, room, bytes, then),
-            Reserved::Later(future) => {
-                let limit = self.session_first_burst();
-                let first_burst = to_usize(command.expected_length.min(bytes).min(limit));
-                self.set(id, Task::Reserving { id, first_burst, spilled: None, bytes, then });
-                self.reserving.push(Reserving(id, future));
-            }
-        }
-    }
-
-    fn session_first_burst(&self) -> u32 {
-        self.connection.session().map_or(0, |session| session.parameters.first_burst_bytes)
-    }
-
-    fn reserved(&mut self, id: TaskId, mut room: Room) {
-        let Some(task) = self.task(id) else { return };
-        match std::mem::replace(task, Task::None) {
-            Task::Reserving { spilled, bytes, then, .. } => {
-                if let Some(spilled) = spilled {
-                    // The one copy that late memory costs. All of it is copied, what is still coming as well: the
-                    // PDU that is being received goes on in the room.
-                    spilled.room.for_each_slice(0, spilled.bytes, |slice| room.put(0, slice));
-                }
-                self.fill(id, room, bytes, then);
-            }
-            other => *task = other,
-        }
-    }
-
-    fn fill(&mut self, id: TaskId, room: Room, bytes: u32, then: Then) {
-        self.set(id, Task::Filling { id, room, bytes, then });
-        let progress = self.connection.solicit(id, bytes);
-        self.progress(id, progress);
-    }
-
-    fn progress(&mut self, id: TaskId, progress: Progress) {
-        match progress {
-            Progress::More => {}
-            Progress::Dead => {
-                self.abort(vec![id]);
-            }
-            Progress::Complete { received } => {
-                let Some(task) = self.task(id) else { return };
-                let Task::Filling { room, bytes, then, .. } = std::mem::replace(task, Task::None) else {
-                    return;
-                };
-                // The initiator may have sent more than the command takes.
-                let bytes = to_usize(received.min(bytes)).min(room.capacity());
-                if let Some(open) = &self.session {
-                    open.membership.counters().count(0, 0, u64::from(received));
-                }
-                match then(Received::seal(room, bytes)) {
-                    AfterData::Now(completed) => self.answer(id, completed),
-                    AfterData::Later(future) => self.wait_for(id, future),
-                }
-            }
-        }
-    }
-
-    /// A command is with the storage.
-    fn wait_for(&mut self, id: TaskId, future: BoxFuture<'static, Completed>) {
-        self.set(id, Task::Running { id });
-        self.running.push(Running(id, future));
-    }
-
-    fn answer(&mut self, id: TaskId, completed: Completed) {
-        match completed {
-            Completed::Done(completion) => self.complete(id, completion),
-            Completed::DataIn(pieces) if self.connection.is_alive(id) => {
-                let bytes = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
-                if let Some(open) = &self.session {
-                    open.membership.counters().count(0, u64::from(bytes), 0);
-                }
-                self.set(id, Task::Sending { id, pieces });
-                self.connection.send_data_in(id, bytes);
-            }
-            Completed::DataIn(_) => {}
-        }
-    }
-
-    fn complete(&mut self, id: TaskId, completion: Completion) {
-        let Completion { status, sense, data, command_bytes } = completion;
-        if status == 0 && !data.is_empty() {
-            if let Some(open) = &self.session {
-                open.membership.counters().count(0, u64::try_from(data.len()).unwrap_or(0), 0);
-            }
-            self.connection.send_bytes_in(id, data, command_bytes);
-        } else {
-            self.connection.send_status(id, status, &sense, command_bytes);
-        }
-    }
-
-    /// The storage has finished with a command. What it says about one that was aborted goes nowhere.
-    fn ran(&mut self, id: TaskId, completed: Completed) {
-        self.forget(id);
-        for function in &mut self.functions {
-            function.waits_for.retain(|task| *task != id);
-        }
-        self.answer(id, completed);
-    }
-
-    fn manage(&mut self, request: TaskManagement) {
-        let waits_for = self.abort(request.aborted);
-        let Some(open) = &self.session else { return };
-        let then = open.storage.manage(&open.nexus, request.function, request.lun);
-        self.functions.push(Function { answer: Answer::Initiator(request.itt, then), waits_for });
-    }
-
-    fn abort_for_other(&mut self, scope: AbortScope, done: oneshot::Sender<()>) {
-        let aborted = self.connection.abort_tasks(scope);
-        let waits_for = self.abort(aborted);
-        self.functions.push(Function { answer: Answer::Other(done), waits_for });
-    }
-
-    /// Drops what is not with the storage yet; the rest is left to finish, and named.
-    fn abort(&mut self, mut aborted: Vec<TaskId>) -> Vec<TaskId> {
-        aborted.retain(|id| match self.task(*id) {
-            Some(Task::Running { .. }) => true,
-            Some(task) => {
-                *task = Task::None;
-                false
-            }
-            None => false,
-        });
-        aborted
-    }
-
-    fn poll_functions(&mut self, cx: &mut Context<'_>) {
-        let mut at = 0;
-        while let Some(function) = self.functions.get_mut(at) {
-            if !function.waits_for.is_empty() {
-                at += 1;
-                continue;
-            }
-            match &mut function.answer {
-                Answer::Initiator(itt, then) => match then.as_mut().poll(cx) {
-                    Poll::Ready(response) => self.connection.task_management_done(*itt, response),
-                    Poll::Pending => {
-                        at += 1;
-                        continue;
-                    }
-                },
-                Answer::Other(_) => {}
-            }
-            if let Answer::Other(done) = self.functions.remove(at).answer {
-                let _ = done.send(());
-            }
-        }
-    }
-
-    fn agreed(&mut self, login: LoggedIn) {
-        self.rearm = true;
-        let (Some(target), Some(arrival)) = (login.target.clone(), self.arrival.take()) else {
-            self.is_discovery = true;
-            self.connection.accept_login(DISCOVERY_TSIH);
-            return;
-        };
-        let sessions = self.service.sessions.clone();
-        // The session that this one replaces is waited for only so long; refusing leaves it to the initiator to ask
-        // again, accepting would let an old write land after a new one.
-        let limit = self.service.clock.sleep(Duration::from_nanos(self.service.settings.login_timeout_ns));
-        self.login = Some(Box::pin(async move {
-            tokio::select! {
-                biased;
-                entered = sessions.enter(&login, target, arrival) => entered,
-                () = limit => Err(LoginStatus::SERVICE_UNAVAILABLE),
-            }
-        }));
-    }
-
-    fn poll_login(&mut self, cx: &mut Context<'_>) {
-        let Some(Poll::Ready(result)) = self.login.as_mut().map(|login| login.as_mut().poll(cx)) else {
-            return;
-        };
-        self.login = None;
-        self.rearm = true;
-        let opened = result.and_then(|membership| {
-            let nexus = membership.nexus.clone();
-            let storage = self.service.targets.open(&nexus).ok_or(LoginStatus::NOT_FOUND)?;
-            Ok(Open { nexus, storage, membership })
-        });
-        match opened {
-            Ok(open) => {
-                self.connection.accept_login(open.nexus.tsih);
-                self.session = Some(open);
-            }
-            Err(status) => self.connection.refuse_login(status),
-        }
-    }
-
-    fn events(&mut self) {
-        while let Some(event) = self.connection.poll_event() {
-            match event {
-                Event::LoggedIn(login) => self.agreed(login),
-                Event::TaskManagement(request) => self.manage(request),
-                Event::TransferFailed(id) => {
-                    self.abort(vec![id]);
-                }
-                Event::LoggedOut { aborted } => {
-                    self.rearm = true;
-                    self.abort(aborted);
-                }
-            }
-        }
-    }
-}
-
-impl Receiver for Half {
-    type Task = TaskId;
-    type Error = End;
-
-    fn is_ready(&self) -> bool {
-        self.connection.wants_input()
-    }
-
-    fn handle_bhs(&mut self, bhs: &Bhs) -> Result<Frame, End> {
-        let layout = self.connection.handle_bhs(&bhs.0, self.now_ns)?;
-        Ok(Frame {
-            ahs_bytes: layout.ahs_bytes,
-            header_digest: layout.header_digest,
-            data_bytes: to_usize(layout.data_bytes),
-            data_digest: layout.data_digest,
-        })
-    }
-
-    fn handle_header(&mut self, bhs: &Bhs, ahs: &[u8]) -> Result<Place<TaskId>, End> {
-        let incoming = self.connection.handle_header(&*self.service.targets, &bhs.0, ahs)?;
-        let (current, place) = match incoming {
-            Incoming::Nothing => (Current::Nothing, Place::Inline),
-            Incoming::Collect => (Current::Collect, Place::Inline),
-            Incoming::Discard => (Current::Nothing, Place::Nowhere),
-            Incoming::Command(command) => {
-                self.command(&command);
-                match command.immediate_bytes {
-                    0 => (Current::Nothing, Place::Inline),
-                    bytes => (Current::Payload(command.task, bytes), Place::Room(command.task, 0)),
-                }
-            }
-            Incoming::DataOut { task, offset, length } => {
-                (Current::Payload(task, length), Place::Room(task, to_usize(offset)))
-            }
-        };
-        self.current = current;
-        self.events();
-        Ok(place)
-    }
-
-    fn room(&mut self, id: TaskId) -> Option<&mut Room> {
-        if let Some(Task::Reserving { spilled: None, first_burst, .. }) = self.task(id) {
-            let bytes = *first_burst;
-            let share = self.service.spill.take(bytes);
-            let is_busy = share.is_none();
-            if let Some(Task::Reserving { spilled, .. }) = self.task(id) {
-                *spilled = share;
-            }
-            if is_busy {
-                self.forget(id);
-                self.connection.send_status(id, BUSY, &[], 0);
-            }
-        }
-        match self.task(id)? {
-            Task::Filling { room, .. } | Task::Reserving { spilled: Some(Spilled { room, .. }), .. } => {
-                Some(room)
-            }
-            Task::Reserving { .. } | Task::Running { .. } | Task::Sending { .. } | Task::None => None,
-        }
-    }
-
-    fn handle_payload(&mut self, inline: &[u8]) -> Result<(), End> {
-        match std::mem::replace(&mut self.current, Current::Nothing) {
-            Current::Nothing => {}
-            Current::Collect => self.connection.handle_data(&*self.service.targets, inline)?,
-            Current::Payload(task, bytes) => {
-                let progress = self.connection.payload_received(task, bytes);
-                self.progress(task, progress);
-            }
-        }
-        self.events();
-        Ok(())
-    }
-
-    fn handle_bad_header(&mut self) -> End {
-        End::Peer(Fatal::Malformed)
-    }
-
-    fn handle_bad_payload(&mut self) -> Result<(), End> {
-        match std::mem::replace(&mut self.current, Current::Nothing) {
-            Current::Payload(task, _) => self.connection.payload_digest_error(task)?,
-            Current::Nothing | Current::Collect => self.connection.data_digest_error()?,
-        }
-        self.events();
-        Ok(())
-    }
-}
-
-impl Task {
-    fn id(&self) -> Option<TaskId> {
-        match self {
-            Self::None => None,
-            Self::Reserving { id, .. }
-            | Self::Filling { id, .. }
-            | Self::Running { id }
-            | Self::Sending { id, .. } => Some(*id),
-        }
+        let now = self.commands.service.clock.now().0;
+        Poll::Ready(self.commands.connection.handle_timeout(now).map_err(End::from))
     }
 }
 
@@ -742,12 +232,9 @@ fn to_usize(count: u32) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
 }
 
-/// Unasked data, of all connections, that may wait for memory; beyond it commands are answered BUSY.
-const SPILL_BYTES_MAX: usize = 64 << 20;
 /// Words from outside that wait for a connection; then whoever has another one waits.
 const CONTROL_QUEUE: usize = 16;
 /// A limit that has just passed is looked at after this time, not in a busy loop.
 const TIMER_MIN: Duration = Duration::from_millis(1);
-/// Handle of all discovery sessions: they are never referred to.
-const DISCOVERY_TSIH: Tsih = Tsih(u16::MAX);
-const BUSY: u8 = 8;
+/// How long the initiator may take to read the last word before the connection is closed.
+const CLOSING: Duration = Duration::from_secs(5);

@@ -11,9 +11,10 @@ use super::piece::{Pieces, Received, Room};
 use super::transport::{Network, Transport};
 use super::wire::{Frame, Inbox, Outbox, Place, Receiver};
 use crate::clock::{BoxFuture, Clock, Entropy};
+use holdfast_iscsi::chap::{CHALLENGE_BYTES, Credentials};
 use holdfast_iscsi::initiator::{
-    Command as WireCommand, Completion, Connection, Credentials, DigestWish, Error, Event, Payload, Purpose,
-    Segment, Settings, TASKS_MAX, TaskId,
+    Command as WireCommand, Completion, Connection, DigestWish, Error, Event, Payload, Purpose, Segment,
+    Settings, TASKS_MAX, TaskId,
 };
 use holdfast_iscsi::pdu::ahs::Cdb;
 use holdfast_iscsi::pdu::command::{Direction, Residual, TaskAttribute};
@@ -44,7 +45,7 @@ pub struct Connector {
 /// Choices for one session.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
-    /// CHAP, if the target wants it or has to prove itself.
+    /// CHAP: what we prove, and what the target has to prove if there is a part for it.
     pub credentials: Option<Credentials>,
     /// Digests; between arrays [`DigestWish::Required`].
     pub digests: DigestWish,
@@ -213,7 +214,7 @@ impl Connector {
     }
 
     fn settings(&self, purpose: Purpose, options: &SessionOptions) -> Settings {
-        let mut challenge = [0; 17];
+        let mut challenge = [0; CHALLENGE_BYTES + 1];
         self.entropy.fill(&mut challenge);
         let mut random = [0; 6];
         self.entropy.fill(&mut random);

@@ -3,7 +3,7 @@
 //! Every connection gets a task of its own. Limits: so many connections may be in their login, in all and from one
 //! source; a further one is closed at once, which costs a flood more than it costs us, and leaves sessions alone.
 
-use super::connection::{Driver, End, Service, Spill};
+use super::connection::{Driver, End, Service};
 use super::storage::Targets;
 use super::target::Sessions;
 use super::transport::{Listener, Network, Transport};
@@ -125,8 +125,7 @@ impl Drop for Portal {
 
 async fn accept(mut listener: Box<dyn Listener>, options: PortalOptions, is_open: watch::Receiver<()>) {
     let PortalOptions { clock, entropy, targets, sessions, logins, settings } = options;
-    let spill = Arc::new(Spill::default());
-    let service = Service { clock, entropy, targets, sessions, spill, settings };
+    let service = Service { clock, entropy, targets, sessions, settings };
     loop {
         match listener.accept().await {
             Ok(transport) => match logins.begin(&transport.peer()) {

@@ -36,6 +36,8 @@ pub struct Nexus {
     pub portal_group_tag: u16,
     /// The target's handle of the session.
     pub tsih: Tsih,
+    /// Headers and data both carry digests; without them an array is not let in as a peer.
+    pub has_digests: bool,
     pub(super) ending: watch::Sender<bool>,
 }
 
@@ -191,7 +193,9 @@ pub trait Storage: Send + Sync {
 
 /// What targets there are, who may use them, and what is behind them.
 pub trait Targets: Directory + Send + Sync {
-    /// What the session may use; `None` if the target has gone since the login began.
+    /// What the session may use. Called once the session has taken its place, before the initiator is told. `None`
+    /// refuses the login as if there were no such target: it has gone since the login began, or the session lacks
+    /// what this target demands.
     fn open(&self, nexus: &Arc<Nexus>) -> Option<Arc<dyn Storage>>;
 }
 

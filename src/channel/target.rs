@@ -6,6 +6,7 @@
 
 use super::connection::Control;
 use super::storage::{Nexus, SessionId};
+use super::tasks::Spill;
 use crate::clock::MonotonicNs;
 use holdfast_iscsi::name::IscsiName;
 use holdfast_iscsi::pdu::login::LoginStatus;
@@ -23,6 +24,7 @@ pub struct Sessions(Arc<Register>);
 
 struct Register {
     max: usize,
+    spill: Arc<Spill>,
     state: Mutex<State>,
 }
 
@@ -129,7 +131,12 @@ impl Sessions {
     /// An empty register that takes up to `max` sessions.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self(Arc::new(Register { max, state: Mutex::default() }))
+        Self(Arc::new(Register { max, spill: Arc::default(), state: Mutex::default() }))
+    }
+
+    /// Memory for data that came before its room, one budget for the array.
+    pub(super) fn spill(&self) -> &Arc<Spill> {
+        &self.0.spill
     }
 
     /// All sessions, ordered by target and initiator.
@@ -256,6 +263,7 @@ impl State {
             target,
             portal_group_tag: arrival.portal_group_tag,
             tsih,
+            has_digests: login.parameters.header_digest && login.parameters.data_digest,
             ending: watch::Sender::new(false),
         });
         let info = Arc::new(Info {

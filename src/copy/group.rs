@@ -121,6 +121,40 @@ pub(crate) struct SvolRuntime {
 }
 
 impl Sequencer {
+    /// The state around a journal that was formatted or recovered: everything in it is durable, nothing is applied
+    /// beyond what is settled.
+    pub(crate) fn new(
+        journal: Journal,
+        generation: Generation,
+        pairs: BTreeMap<u32, Vec<PairRuntime>>,
+        svols: BTreeMap<u32, SvolRuntime>,
+        readers: ReaderSet,
+        consistent_from: UpdateNumber,
+    ) -> Self {
+        let (next, settled) = (journal.next(), journal.settled().max(journal.first_retained().previous()));
+        Self {
+            kept: Kept::new(next),
+            next,
+            generation,
+            pairs,
+            readers,
+            turns: BTreeMap::new(),
+            svols,
+            source: None,
+            restored: settled,
+            settled,
+            consistent_from,
+            failed: None,
+            leaving: false,
+            journal,
+        }
+    }
+
+    /// A reading array that begins with the next number; whether it was not known before.
+    pub(crate) fn add_reader(&mut self, reader: ArrayNumber) -> bool {
+        self.readers.add(reader, self.next).is_ok()
+    }
+
     /// Write data that `reader` has not been handed yet, as far as it is kept in memory.
     pub(crate) fn unread_bytes(&self, reader: ArrayNumber) -> u64 {
         let Some(reader) = self.readers.reader(reader) else { return 0 };
@@ -202,9 +236,15 @@ impl Kept {
     }
 
     /// Write data of the updates from `number` on.
-    fn bytes_from(&self, number: UpdateNumber) -> u64 {
+    pub(crate) fn bytes_from(&self, number: UpdateNumber) -> u64 {
         let skip = usize::try_from(number.get().saturating_sub(self.first)).unwrap_or(usize::MAX);
         self.updates.iter().skip(skip).map(|kept| u64::from(kept.payload.bytes)).sum()
+    }
+
+    /// When the oldest kept update from `number` on was made.
+    pub(crate) fn oldest_from(&self, number: UpdateNumber) -> Option<u64> {
+        let skip = usize::try_from(number.get().saturating_sub(self.first)).unwrap_or(usize::MAX);
+        self.updates.get(skip).map(|kept| kept.update.time_ns)
     }
 
     /// Drops the oldest durable updates until the budget is kept.
@@ -331,6 +371,77 @@ impl Group {
         drop(seq);
         self.work.notify_one();
         Ok(())
+    }
+
+    /// Why the journal has failed, once everything it protected is on the units.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.lock().failed.clone()
+    }
+
+    /// Pairs whose data say that they are normal and whose state does not yet.
+    pub(crate) fn pairs_that_became_normal(&self) -> Vec<u32> {
+        self.lock().pairs_that_became_normal()
+    }
+
+    /// Waits until the owner has something to record.
+    pub(crate) async fn needs_owner(&self) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let (leaving, failed) = {
+                let seq = self.lock();
+                (seq.leaving, seq.failed.is_some())
+            };
+            if (leaving && failed) || !self.pairs_that_became_normal().is_empty() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits for the next change of anything in the group.
+    pub(crate) async fn next_change(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Whether the data path knows the pair.
+    pub(crate) fn knows_pair(&self, pair: u32) -> bool {
+        let seq = self.lock();
+        seq.pairs.values().flatten().any(|runtime| runtime.pair == pair)
+            || seq.svols.values().any(|svol| svol.pair == pair)
+    }
+
+    /// Takes up a new pair at the primary. A new reader is in the checkpoint before it is told about.
+    pub(crate) async fn add_pair(&self, volume: u32, pair: PairRuntime) -> Result<(), CopyError> {
+        let is_new = {
+            let mut seq = self.lock();
+            let is_new = seq.add_reader(pair.reader);
+            seq.pairs.entry(volume).or_default().push(pair);
+            is_new
+        };
+        if is_new { self.checkpoint().await } else { Ok(()) }
+    }
+
+    /// Takes up a new pair at an auxiliary.
+    pub(crate) fn add_svol(&self, pvol: u32, svol: SvolRuntime) {
+        self.lock().svols.insert(pvol, svol);
+    }
+
+    /// JOURNAL INFORMATION for `reader`.
+    pub(crate) fn information(&self, reader: ArrayNumber) -> Vec<u8> {
+        self.empty(reader, super::answer::Outcome::NoJournal).head
+    }
+
+    /// Makes everything accepted durable in the volumes: the end of a clean stop.
+    pub(crate) async fn finish(&self) -> Result<(), CopyError> {
+        if self.failure().is_some() {
+            return Ok(());
+        }
+        if !self.lock().svols.is_empty() {
+            self.restore_available(Duration::ZERO).await?;
+        }
+        self.settle().await
     }
 
     /// Records a pair's new state; the control store has it already.

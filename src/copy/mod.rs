@@ -17,5 +17,7 @@ pub mod rule;
 pub mod serve;
 mod settle;
 pub mod source;
+pub mod status;
 
+pub(crate) use checkpoint::CheckpointExtra;
 pub use error::CopyError;

@@ -78,15 +78,14 @@ async fn read_bytes(volume: &RawVolume, offset_bytes: u64, length_bytes: u64) ->
 impl Group {
     /// Makes the volumes what the journal says: at a primary by applying every update behind the settled one again, at
     /// an auxiliary by restoring it. Afterwards the journal's first checkpoint is durable and the group may work.
-    pub(crate) async fn replay(&self) -> Result<(), JournalError> {
+    pub(crate) async fn replay(&self) -> Result<(), CopyError> {
         let is_source = self.lock().svols.is_empty();
         if is_source {
             self.replay_source().await?;
         } else {
-            self.restore_available().await?;
+            self.restore_available(std::time::Duration::ZERO).await?;
         }
-        self.checkpoint().await?;
-        Ok(())
+        self.checkpoint().await
     }
 
     async fn replay_source(&self) -> Result<(), CopyError> {

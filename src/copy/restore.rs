@@ -25,13 +25,15 @@ pub enum Schedule {
 
 impl Group {
     /// Restores for ever; ends with its array, or when an update cannot be applied at all.
-    pub(crate) async fn restore_loop(self: Arc<Self>, schedule: Schedule) {
+    pub(crate) async fn restore_loop(self: Arc<Self>, schedule: Schedule, delay: Duration) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            match self.restore_available().await {
-                Ok(0) => changed.await,
+            match self.restore_available(delay).await {
+                // With a delay something may fall due although nothing changes.
+                Ok(0) if delay.is_zero() => changed.await,
+                Ok(0) => self.clock.sleep(DUE_CHECK).await,
                 Ok(_) => {}
                 Err(error) => {
                     // Only a local fault stops restore (errata to 2015); reading goes on while there is room.
@@ -45,15 +47,28 @@ impl Group {
         }
     }
 
-    /// Applies what is durable here and not restored yet; how many updates that were.
-    pub(crate) async fn restore_available(&self) -> Result<u64, CopyError> {
+    /// Applies what is durable here, old enough and not restored yet; how many updates that were. The age is by the
+    /// source's clock in the record and this array's own: a step of either shifts the window, nothing else.
+    pub(crate) async fn restore_available(&self, delay: Duration) -> Result<u64, CopyError> {
         let mut applied = 0;
         loop {
             let next = self.lock().restored.next();
             if next.get() > self.gate.durable() {
                 return Ok(applied);
             }
-            for (update, payload) in self.load(next, BATCH_UPDATES, BATCH_BYTES).await? {
+            let loaded = self.load(next, BATCH_UPDATES, BATCH_BYTES).await?;
+            if loaded.is_empty() {
+                return Err(CopyError::Damaged(format!(
+                    "update {next} is missing in the journal of group {}",
+                    self.name
+                )));
+            }
+            for (update, payload) in loaded {
+                let due_ns =
+                    update.time_ns.saturating_add(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX));
+                if !delay.is_zero() && due_ns > self.clock.wall().0 {
+                    return Ok(applied);
+                }
                 self.restore_one(&update, &payload).await?;
                 applied += 1;
             }
@@ -160,6 +175,8 @@ pub(crate) fn pages_of(extent: &Extent) -> usize {
 const BATCH_UPDATES: usize = 64;
 /// Write data loaded at a time.
 const BATCH_BYTES: usize = 256 * SLOT_BYTES;
+/// How often a delayed restore looks whether something has fallen due.
+const DUE_CHECK: Duration = Duration::from_millis(100);
 /// Pause after a failed attempt.
 const RETRY: Duration = Duration::from_secs(1);
 /// Step of a long zero range.

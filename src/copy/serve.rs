@@ -218,7 +218,7 @@ impl Group {
         Ok((update, payload))
     }
 
-    fn empty(&self, reader: ArrayNumber, outcome: Outcome) -> Answer {
+    pub(super) fn empty(&self, reader: ArrayNumber, outcome: Outcome) -> Answer {
         let seq = self.lock();
         let first = seq.readers.reader(reader).map_or(seq.next, |known| known.next);
         let head = Head { updates: 0, first: first.get(), ..self.head(&seq, reader, outcome) };

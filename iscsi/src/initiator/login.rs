@@ -8,11 +8,14 @@
 //! Invariants: with credentials the target cannot talk us out of CHAP; it never moves to a stage that was not asked
 //! for; texts and rounds are bounded.
 
-use super::chap::{self, Algorithm};
+use super::chap;
 use super::error::Error;
-use super::keys::{Keys, Parameters, offer, push};
+use super::keys::{Parameters, offer, push};
 use super::settings::{Purpose, Settings};
+use crate::chap::Challenge;
 use crate::pdu::login::{LoginResponse, LoginStatus, Stage, StageFlags};
+use crate::text::Pairs;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::mem::take;
 
@@ -27,11 +30,11 @@ pub(super) struct Login {
 }
 
 /// What the next answer of the target is about.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Step {
     Method,
     Algorithm,
-    Answer(Algorithm),
+    Answer(Box<Challenge>),
     Operational,
 }
 
@@ -95,7 +98,8 @@ impl Login {
             return Ok(Next::Send(self.asked, Vec::new()));
         }
         let parts = take(&mut self.parts);
-        let next = self.advance(settings, &Keys::parse(&parts)?, response.stage.next)?;
+        let next =
+            self.advance(settings, &Pairs::parse(&parts).map_err(|_| NO_PAIRS)?, response.stage.next)?;
         if let Next::Send(asked, _) = &next {
             self.asked = *asked;
         }
@@ -105,21 +109,21 @@ impl Login {
     fn advance(
         &mut self,
         settings: &Settings,
-        keys: &Keys<'_>,
+        keys: &Pairs<'_>,
         reached: Option<Stage>,
     ) -> Result<Next, Error> {
-        match self.step {
+        match &self.step {
             Step::Method => self.method(settings, keys, reached),
             Step::Algorithm => {
                 let Some(credentials) = &settings.credentials else { return Err(UNASKED_CHAP) };
                 let mut text = Vec::new();
-                let algorithm = chap::answer(keys, settings, credentials, &mut text)?;
-                self.step = Step::Answer(algorithm);
+                let ours = chap::answer(keys, settings, credentials, &mut text)?;
+                self.step = Step::Answer(Box::new(ours));
                 Ok(Next::Send(go(Stage::Security, Stage::Operational), text))
             }
-            Step::Answer(algorithm) => {
+            Step::Answer(ours) => {
                 let Some(credentials) = &settings.credentials else { return Err(UNASKED_CHAP) };
-                chap::check(keys, settings, credentials, algorithm)?;
+                chap::check(keys, credentials, ours)?;
                 match reached {
                     Some(_) => Ok(self.operational(settings)),
                     None => Err(Error::Authentication("the target does not go on")),
@@ -132,7 +136,7 @@ impl Login {
     fn method(
         &mut self,
         settings: &Settings,
-        keys: &Keys<'_>,
+        keys: &Pairs<'_>,
         reached: Option<Stage>,
     ) -> Result<Next, Error> {
         match (&settings.credentials, keys.get("AuthMethod"), reached) {
@@ -160,7 +164,12 @@ impl Login {
         Next::Send(go(Stage::Operational, Stage::FullFeature), text)
     }
 
-    fn agree(&mut self, settings: &Settings, keys: &Keys<'_>, reached: Option<Stage>) -> Result<Next, Error> {
+    fn agree(
+        &mut self,
+        settings: &Settings,
+        keys: &Pairs<'_>,
+        reached: Option<Stage>,
+    ) -> Result<Next, Error> {
         let mut reply = Vec::new();
         for pair in keys.iter() {
             self.parameters.take(settings, pair, &mut reply)?;
@@ -174,7 +183,7 @@ impl Login {
 }
 
 fn refusal(status: LoginStatus, text: &[u8]) -> Error {
-    let address = Keys::parse(text).ok().and_then(|keys| keys.get("TargetAddress").map(Into::into));
+    let address = Pairs::parse(text).ok().and_then(|keys| keys.get("TargetAddress").map(Into::into));
     match (status.class, address) {
         (1, Some(address)) => Error::Redirected { address },
         _ => Error::LoginRefused(status),
@@ -189,6 +198,7 @@ fn go(current: Stage, next: Stage) -> StageFlags {
     StageFlags { is_continued: false, current, next: Some(next) }
 }
 
+const NO_PAIRS: Error = Error::Protocol("a text that makes no sense");
 const UNASKED_CHAP: Error = Error::Authentication("CHAP without credentials");
 /// Requests of one login; a target that wants more is playing for time.
 const ROUNDS_MAX: u32 = 32;

@@ -33,7 +33,7 @@ mod tests;
 pub use self::error::Error;
 pub use self::keys::Parameters;
 pub use self::receive::{Frame, Payload};
-pub use self::settings::{Credentials, DigestWish, MutualCredentials, Purpose, Settings};
+pub use self::settings::{DigestWish, Purpose, Settings};
 pub use self::task::{Command, Completion, TaskId};
 pub use self::transmit::{Segment, Transmit};
 

@@ -1,8 +1,8 @@
 //! What a session is opened with.
 
+use crate::chap::{CHALLENGE_BYTES, Credentials};
 use crate::pdu::Isid;
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::time::Duration;
 
 /// What a session is for.
@@ -29,38 +29,6 @@ pub enum DigestWish {
     Without,
 }
 
-/// Who we are (CHAP), and who the target has to be.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// Our CHAP name.
-    pub name: String,
-    /// Our secret.
-    pub secret: Vec<u8>,
-    /// The target proves itself too (mutual CHAP).
-    pub mutual: Option<MutualCredentials>,
-}
-
-impl core::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Credentials").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-/// What the target has to prove.
-#[derive(Clone, PartialEq, Eq)]
-pub struct MutualCredentials {
-    /// The target's CHAP name, if it is to be checked.
-    pub name: Option<String>,
-    /// The target's secret.
-    pub secret: Vec<u8>,
-}
-
-impl core::fmt::Debug for MutualCredentials {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("MutualCredentials").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
 /// What a connection is opened with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -70,7 +38,7 @@ pub struct Settings {
     pub purpose: Purpose,
     /// With the name, the initiator port: a second session with the same one reinstates the first.
     pub isid: Isid,
-    /// Authentication by CHAP; without it the target has to take us as we are.
+    /// Authentication by CHAP, mutual if they have a part for the target; without them it has to take us as we are.
     pub credentials: Option<Credentials>,
     /// Digests.
     pub digests: DigestWish,
@@ -90,14 +58,19 @@ pub struct Settings {
     pub ping_after: Duration,
     /// Limit for its answer.
     pub ping_timeout: Duration,
-    /// Random bytes for our challenge, fresh for every connection: 16 of challenge, one of identifier.
-    pub challenge: [u8; 17],
+    /// Random bytes, fresh for every connection: our challenge and its identifier.
+    pub challenge: [u8; CHALLENGE_BYTES + 1],
 }
 
 impl Settings {
     /// The settings of this project between two machines of its own: data goes along with the command where it may.
     #[must_use]
-    pub fn new(initiator_name: &str, purpose: Purpose, isid: Isid, challenge: [u8; 17]) -> Self {
+    pub fn new(
+        initiator_name: &str,
+        purpose: Purpose,
+        isid: Isid,
+        challenge: [u8; CHALLENGE_BYTES + 1],
+    ) -> Self {
         Self {
             initiator_name: initiator_name.into(),
             purpose,

@@ -1,6 +1,7 @@
 //! The initiator against a scripted target, honest and hostile.
 
 use super::*;
+use crate::chap::{Credentials, Identity, Secret};
 use crate::pdu::ahs::Cdb;
 use crate::pdu::command::{Direction, Residual, ScsiCommand, ScsiResponse, TaskAttribute, join_sense};
 use crate::pdu::data::{DataIn, DataInStatus, DataOut};
@@ -14,11 +15,13 @@ use alloc::vec;
 use md5::{Digest as _, Md5};
 use proptest::prelude::*;
 
+const OURS: &[u8] = b"secret of the host";
+const THEIRS: &[u8] = b"secret of the array";
 const T0: Duration = Duration::from_secs(100);
 
 fn settings() -> Settings {
     let purpose = Purpose::Normal { target_name: "iqn.2026-11.example:t".to_string() };
-    Settings::new("iqn.2026-11.example:i", purpose, Isid([0x80, 0, 0, 0, 0, 1]), [9; 17])
+    Settings::new("iqn.2026-11.example:i", purpose, Isid([0x80, 0, 0, 0, 0, 1]), [9; 33])
 }
 
 /// The other end: numbers its answers and remembers what came.
@@ -170,8 +173,8 @@ fn a_login_offers_what_this_project_likes_and_takes_what_the_target_says() {
 }
 
 fn with_chap() -> Settings {
-    let mutual = Some(MutualCredentials { name: Some("t".to_string()), secret: b"theirs".to_vec() });
-    let credentials = Credentials { name: "i".to_string(), secret: b"ours".to_vec(), mutual };
+    let identity = |name: &str, secret| Identity { name: name.into(), secret: Secret::new(secret).unwrap() };
+    let credentials = Credentials::new(identity("i", OURS), Some(identity("t", THEIRS))).unwrap();
     Settings { credentials: Some(credentials), ..settings() }
 }
 
@@ -192,8 +195,8 @@ fn both_sides_prove_themselves_by_chap() {
         parts.iter().for_each(|part| md5.update(part));
         md5.finalize().iter().map(|byte| alloc::format!("{byte:02x}")).collect::<String>()
     };
-    assert!(answer.contains(&hash(&[&[3], b"ours", &[1, 2]])), "{answer}");
-    let proof = alloc::format!("CHAP_N=t\0CHAP_R=0x{}\0", hash(&[&[9], b"theirs", &[9; 16]]));
+    assert!(answer.contains(&hash(&[&[3], OURS, &[1, 2]])), "{answer}");
+    let proof = alloc::format!("CHAP_N=t\0CHAP_R=0x{}\0", hash(&[&[9], THEIRS, &[9; 32]]));
     target.login((Stage::Security, Some(Stage::Operational)), proof.as_bytes()).unwrap();
     assert!(target.text().contains("HeaderDigest"));
 }
@@ -220,7 +223,7 @@ fn our_own_challenge_is_not_answered() {
     target.next();
     target.login((Stage::Security, None), b"AuthMethod=CHAP\0").unwrap();
     target.next();
-    let reflected = alloc::format!("CHAP_A=5\0CHAP_I=9\0CHAP_C=0x{}\0", "09".repeat(16));
+    let reflected = alloc::format!("CHAP_A=5\0CHAP_I=9\0CHAP_C=0x{}\0", "09".repeat(32));
     assert!(target.login((Stage::Security, None), reflected.as_bytes()).is_err());
 }
 

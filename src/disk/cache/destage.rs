@@ -8,9 +8,6 @@
 //! Who asks for a destage while a pass is under way is served by the next one, together with all others who asked:
 //! group commit. A pass runs as a task of its own: who asked may go away, a transfer may not be left alone, because its
 //! old bytes could reach a unit after newer ones.
-//!
-//! [`DiskAdapter::run`] destages what is old, and the oldest when much is dirty or memory is short. It skips pages whose
-//! gate is closed.
 
 use super::page::{Content, DirtyExtent, Key, State, Version};
 use super::read::{extents_of_pages, in_extent};
@@ -25,9 +22,7 @@ use crate::disk::space::map::{MapRefusal, VolumeId};
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 use tokio::sync::OwnedMutexGuard;
 
 /// Somebody waits until these pages are durable.
@@ -72,23 +67,6 @@ impl DiskAdapter {
         let inner = Arc::clone(&self.0);
         shielded(async move { inner.serve_requests(&volume, request, turn).await }).await
     }
-
-    /// Destages by itself what is old or too much, for as long as the array runs. One task of the array drives it.
-    pub async fn run(&self) {
-        loop {
-            let kicked = self.0.kick.notified();
-            match self.0.plan() {
-                Plan::Idle => kicked.await,
-                Plan::Until(wait) => {
-                    tokio::select! { biased; () = kicked => {} () = self.0.clock.sleep(wait) => {} }
-                }
-                Plan::Now(work) => {
-                    let swept = Arc::clone(&self.0).sweep(work).await;
-                    self.0.pause_after(swept).await;
-                }
-            }
-        }
-    }
 }
 
 /// Runs to its end even when the caller goes away.
@@ -103,25 +81,18 @@ pub(super) async fn shielded<T: Send + 'static>(work: impl Future<Output = T> + 
     }
 }
 
-/// What [`DiskAdapter::run`] does next.
-enum Plan {
-    Idle,
-    Until(Duration),
-    Now(BTreeMap<VolumeId, Vec<(u32, PageBits)>>),
-}
-
 /// What a sweep did.
 #[derive(Default)]
-struct Swept {
-    pages: usize,
-    failed: bool,
+pub(super) struct Swept {
+    pub(super) pages: usize,
+    pub(super) failed: bool,
     /// A page that has to wait for its gate.
-    closed: Option<(Arc<Volume>, u64)>,
+    pub(super) closed: Option<(Arc<Volume>, u64)>,
 }
 
 /// Whether a pass waits for gates.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Gates {
+pub(super) enum Gates {
     Wait,
     Skip,
 }
@@ -180,7 +151,7 @@ impl Inner {
     }
 
     /// Destages the pages, in batches. The turn of the volume must be held.
-    async fn pass(
+    pub(super) async fn pass(
         &self,
         volume: &Volume,
         targets: impl IntoIterator<Item = (u32, PageBits)>,
@@ -217,7 +188,14 @@ impl Inner {
                 swept.closed = swept.closed.take().or(self.volume(volume.id()).ok().map(|v| (v, number)));
             }
         }
-        volume.set_trouble(outcome.clone().err());
+        if outcome.is_err() {
+            let pause = u64::try_from(self.settings.retry_pause.as_nanos()).unwrap_or(u64::MAX);
+            volume.pause_until(MonotonicNs(self.clock.now().0.saturating_add(pause)));
+        }
+        // A pass that found nothing to write has proved nothing.
+        if outcome.is_err() || swept.pages > 0 {
+            volume.set_trouble(outcome.clone().err());
+        }
         outcome
     }
 
@@ -250,87 +228,6 @@ impl Inner {
         }
         batch.finish();
         placed
-    }
-
-    fn plan(&self) -> Plan {
-        // Said before looking: a write after the look finds it and kicks.
-        self.idle.store(true, Ordering::Release);
-        let dirty = self.totals.dirty.load(Ordering::Acquire);
-        if dirty == 0 {
-            return Plan::Idle;
-        }
-        self.idle.store(false, Ordering::Release);
-        let mut extents = Vec::new();
-        for cell in &self.shards {
-            let shard = cell.lock();
-            extents.extend(shard.dirty.iter().map(|(place, extent)| (extent.oldest, *place, extent.pages)));
-        }
-        extents.sort_unstable_by_key(|(oldest, place, _)| (*oldest, *place));
-        let Some((oldest, ..)) = extents.first() else { return Plan::Idle };
-        let mut too_many = dirty.saturating_sub(self.dirty_limit(self.settings.dirty_low_percent));
-        if dirty <= self.dirty_limit(self.settings.dirty_high_percent) {
-            too_many = 0;
-        }
-        if self.pressed.swap(false, Ordering::AcqRel) {
-            too_many = too_many.max(dirty.div_ceil(2));
-        }
-        let age = self.clock.now().since(*oldest);
-        if too_many == 0 && age < self.settings.age_max {
-            return Plan::Until(self.settings.age_max - age);
-        }
-        // What is nearly old goes along, so that passes are few and stripes full.
-        let young = self.settings.age_max.mul_f32(0.75);
-        let mut work: BTreeMap<VolumeId, Vec<(u32, PageBits)>> = BTreeMap::new();
-        let mut taken = 0;
-        for (oldest, (volume, extent), pages) in extents {
-            if taken >= too_many && self.clock.now().since(oldest) < young {
-                break;
-            }
-            taken += usize::try_from(pages.count()).unwrap_or(usize::MAX);
-            work.entry(volume).or_default().push((extent, pages));
-        }
-        work.values_mut().for_each(|extents| extents.sort_unstable_by_key(|(extent, _)| *extent));
-        Plan::Now(work)
-    }
-
-    async fn sweep(self: Arc<Self>, work: BTreeMap<VolumeId, Vec<(u32, PageBits)>>) -> Swept {
-        let mut all = Swept::default();
-        let mut work = work.into_iter().peekable();
-        while work.peek().is_some() {
-            let some = work.by_ref().take(VOLUMES_AT_ONCE);
-            let passes = some.map(|(id, extents)| {
-                let inner = Arc::clone(&self);
-                shielded(async move {
-                    let mut swept = Swept::default();
-                    if let Ok(volume) = inner.volume(id)
-                        && let Ok(_turn) = Arc::clone(&volume.pass).try_lock_owned()
-                    {
-                        // The volume knows the error; it is tried again.
-                        let _ = inner.pass(&volume, extents, Gates::Skip, &mut swept).await;
-                    }
-                    swept
-                })
-            });
-            for swept in join_all(passes).await {
-                all.pages += swept.pages;
-                all.failed |= swept.failed;
-                all.closed = all.closed.or(swept.closed);
-            }
-        }
-        all
-    }
-
-    async fn pause_after(&self, swept: Swept) {
-        if swept.pages > 0 && !swept.failed {
-            return;
-        }
-        let pause = self.clock.sleep(self.settings.retry_pause);
-        match swept.closed {
-            Some((volume, number)) if !swept.failed => {
-                tokio::select! { biased; () = volume.wait_open(number) => {} () = pause => {} }
-            }
-            _ => pause.await,
-        }
     }
 }
 
@@ -496,16 +393,5 @@ impl Drop for Capture<'_> {
     }
 }
 
-impl DiskAdapter {
-    /// How long the oldest dirty page has waited; for display and tests.
-    #[must_use]
-    pub fn oldest_dirty(&self) -> Option<MonotonicNs> {
-        let oldest = |cell: &super::ShardCell| cell.lock().dirty.values().map(|extent| extent.oldest).min();
-        self.0.shards.iter().filter_map(oldest).min()
-    }
-}
-
 /// Ranges up to so many extents are looked up one by one, longer ones by what is dirty.
 const FEW_EXTENTS: u64 = 64;
-/// Volumes that are destaged at the same time by themselves; bounds the pages on their way.
-const VOLUMES_AT_ONCE: usize = 8;

@@ -6,7 +6,7 @@ use super::{DiskAdapter, ParityGroupId, VolumeSpec};
 use crate::disk::VolumeError;
 use crate::disk::raid::group::ParityGroup;
 use crate::disk::slot::SLOT_BYTES;
-use crate::disk::space::map::{VOLUME_BYTES_MAX, VolumeId};
+use crate::disk::space::map::{MapRefusal, VOLUME_BYTES_MAX, VolumeId};
 use crate::disk::space::{MapStart, Space};
 use std::sync::{Arc, PoisonError};
 
@@ -68,7 +68,13 @@ impl DiskAdapter {
             return Err(VolumeError::Exists { volume: spec.id });
         }
         let space = self.space(spec.parity_group)?;
-        let created = space.map_mut().create(spec.id, spec.kind, spec.size_bytes);
+        let create = || space.map_mut().create(spec.id, spec.kind, spec.size_bytes);
+        let mut created = create();
+        if created == Err(MapRefusal::NoSpace) && space.map().is_unsettled() {
+            // Extents that were given up are free once that is durable.
+            space.commit().await?;
+            created = create();
+        }
         created.map_err(|refusal| space.refusal(spec.id, refusal))?;
         let mut undo = Undo { space: &space, volume: Some(spec.id) };
         space.commit().await?;

@@ -1,8 +1,8 @@
 //! The disk adapter's upper half: volumes on parity groups, behind a read and write-back cache.
 //!
 //! A page is a slot of 4096 bytes. What a host wrote is put in by handle ([`DiskAdapter::apply`]), never copied except
-//! for pages written in part; what a host reads is handed out by handle. [`page`] has the states of a page, [`gate`] the
-//! write-ahead rule, [`destage`] the way to the units.
+//! for pages written in part; what a host reads is handed out by handle. `page` has the states of a page, `gate` the
+//! write-ahead rule, `destage` and `background` the way to the units.
 //!
 //! **What it promises.** A read gives the newest applied content of each page. Nothing is dropped that is not on the
 //! units. [`DiskAdapter::destage`] returns `Ok` only when everything dirty at the call is durable, its place in the map
@@ -12,6 +12,7 @@
 //! across a wait, and nobody asks the pool for memory under it, because the pool asks the cache to evict. The order is
 //! shard, then map of the parity group.
 
+mod background;
 mod destage;
 mod gate;
 mod manage;

@@ -350,9 +350,9 @@ pub(super) enum Lookup {
 
 fn shift(total: &AtomicUsize, before: bool, after: bool) {
     if before && !after {
-        total.fetch_sub(1, Ordering::AcqRel);
+        total.fetch_sub(1, Ordering::SeqCst);
     } else if !before && after {
-        total.fetch_add(1, Ordering::AcqRel);
+        total.fetch_add(1, Ordering::SeqCst);
     }
 }
 

@@ -3,11 +3,12 @@
 use super::destage::Request;
 use super::gate::Gate;
 use super::pieces::Span;
+use crate::clock::MonotonicNs;
 use crate::disk::VolumeError;
 use crate::disk::slot::SLOT_BYTES;
 use crate::disk::space::Space;
 use crate::disk::space::map::{VolumeId, VolumeKind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
@@ -44,6 +45,8 @@ pub(super) struct Volume {
     pub(super) raw_use: tokio::sync::RwLock<()>,
     gone: AtomicBool,
     trouble: Mutex<Option<VolumeError>>,
+    /// Not destaged by itself before this time, because it failed lately.
+    paused_until: AtomicU64,
 }
 
 impl Volume {
@@ -58,6 +61,7 @@ impl Volume {
             raw_use: tokio::sync::RwLock::new(()),
             gone: AtomicBool::new(false),
             trouble: Mutex::new(None),
+            paused_until: AtomicU64::new(0),
         }
     }
 
@@ -128,6 +132,14 @@ impl Volume {
 
     pub(super) fn check_there(&self) -> Result<(), VolumeError> {
         if self.is_gone() { Err(VolumeError::Unknown { volume: self.id() }) } else { Ok(()) }
+    }
+
+    pub(super) fn pause_until(&self, time: MonotonicNs) {
+        self.paused_until.store(time.0, Ordering::Release);
+    }
+
+    pub(super) fn paused_until(&self) -> MonotonicNs {
+        MonotonicNs(self.paused_until.load(Ordering::Acquire))
     }
 
     /// Why the last destage failed, if it did.

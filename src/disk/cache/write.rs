@@ -325,7 +325,7 @@ impl Inner {
     /// Something became dirty: whoever destages may have to know.
     fn written(&self) {
         let dirty = self.totals.dirty.load(Ordering::Acquire);
-        let idle = self.idle.swap(false, Ordering::AcqRel);
+        let idle = self.idle.swap(false, Ordering::SeqCst);
         if idle || dirty > self.dirty_limit(self.settings.dirty_high_percent) {
             self.kick.notify_one();
         }

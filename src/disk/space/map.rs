@@ -6,8 +6,8 @@
 //!   nothing of an earlier owner of an extent can be seen.
 //! * A thick volume has all its extents from the beginning, a thin one takes them when pages are destaged and gives
 //!   them back when the last page is unmapped. A journal volume is thick and its bits do not count.
-//! * Every change is remembered until the log has it ([`Map::take_changes`]); an extent that was given up is free
-//!   for others only when the change that gave it up is durable ([`Map::changes_are_durable`]). Otherwise a crash
+//! * Every change is remembered until the log has it (`take_changes`); an extent that was given up is free
+//!   for others only when the change that gave it up is durable (`changes_are_durable`). Otherwise a crash
 //!   could bring the old owner back, with the new owner's bytes in its extent.
 
 use super::bits::{PAGES_PER_EXTENT, PageBits};

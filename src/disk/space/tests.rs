@@ -198,13 +198,32 @@ fn full_halves_are_switched_and_any_crash_leaves_a_state_between_durable_and_now
 }
 
 #[test]
+fn a_switch_to_the_other_half_may_be_cut_off_anywhere_and_again() {
+    for cut_ms in 25..60 {
+        for seed in 0..12 {
+            let (bed, random) = (bed(seed), SeededEntropy::new(seed));
+            let expected = logged(&bed, 5);
+            for again in 0..2 {
+                life(async {
+                    // Opening ends with a switch.
+                    let limit = std::time::Duration::from_millis(cut_ms + 3 * again);
+                    let _ = tokio::time::timeout(limit, bed.open()).await;
+                });
+                bed.crash(&random);
+            }
+            assert_eq!(reopened(&bed), Ok(expected), "cut off after {cut_ms} ms, seed {seed}");
+        }
+    }
+}
+
+#[test]
 fn the_first_format_may_be_cut_off_anywhere() {
-    for writes in 0..8 {
+    for cut_ms in 0..20 {
         for seed in 0..20 {
             let (bed, random) = (bed(seed), SeededEntropy::new(seed));
             life(async {
                 let open = bed.open();
-                let limit = std::time::Duration::from_millis(writes);
+                let limit = std::time::Duration::from_millis(cut_ms);
                 let _ = tokio::time::timeout(limit, open).await;
             });
             bed.crash(&random);

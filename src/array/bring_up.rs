@@ -1,0 +1,266 @@
+//! Parity groups, volumes and LUNs: what the store says there is, opened.
+
+use super::Array;
+use crate::disk::cache::{ParityGroupId, VolumeSpec};
+use crate::disk::io::opener::OpenMode;
+use crate::disk::raid::assemble::Making;
+use crate::disk::raid::group::ParityGroup;
+use crate::disk::raid::{ArrayIdentity, GroupIdentity, GroupSpec, Level, Owner};
+use crate::disk::space::MapStart;
+use crate::disk::{VolumeId, VolumeKind};
+use crate::io::lun::LunUnit;
+use crate::io::volume::Volume;
+use crate::volume::kind::{CacheMode, RaidLevel};
+use crate::volume::record::{ParityGroupRecord, TargetRecord, VolumeRecord, VolumeState, VolumeUsage};
+use crate::volume::table::{HostAccess, Tables};
+use holdfast_scsi::{
+    Access, AsciiText, BlockSize, CacheControl, Geometry, Identity, LogicalUnit, Naa, Provisioning,
+    WriteCache,
+};
+use std::sync::Arc;
+
+impl Array {
+    /// Opens what is not open and starts what should run. May be repeated at any time.
+    pub(crate) async fn reconcile(self: &Arc<Self>) {
+        let tables = self.store.tables();
+        for record in tables.parity_groups.iter() {
+            if !self.runtime().parity_groups.contains_key(&record.number.0) {
+                self.bring_up_parity_group(record).await;
+            }
+        }
+        for record in tables.volumes.iter() {
+            if self.needs_volume(record) {
+                self.bring_up_volume(record).await;
+            }
+        }
+        self.reconcile_groups().await;
+        let tables = self.store.tables();
+        for target in tables.targets.iter() {
+            self.show_luns(&tables, target);
+        }
+        self.set_access(&tables);
+        self.changed().notify_waiters();
+    }
+
+    async fn bring_up_parity_group(&self, record: &ParityGroupRecord) {
+        let opened = self.open_parity_group(record).await.map_err(|error| {
+            tracing::error!(parity_group = %record.name, %error, "cannot be used");
+            error.to_string()
+        });
+        self.runtime().parity_groups.insert(record.number.0, opened);
+    }
+
+    async fn open_parity_group(&self, record: &ParityGroupRecord) -> anyhow::Result<ParityGroup> {
+        let meta = self.store.read(|tables| tables.meta().clone());
+        let owner = Owner { array: ArrayIdentity(meta.identity.0), number: u64::from(meta.number.0) };
+        let group = if record.is_formatted {
+            self.open_units(record, owner).await?
+        } else {
+            self.make_units(record, owner).await?
+        };
+        for refused in group.state().refused {
+            tracing::error!(parity_group = %record.name, unit = %refused, "unit refused");
+        }
+        let start = if record.is_formatted { MapStart::Recover } else { MapStart::Format };
+        self.disk.add_parity_group(ParityGroupId(record.number.0), group.clone(), start).await?;
+        if !record.is_formatted {
+            self.store.checkpoint(|tables| {
+                if let Some(row) = tables.parity_groups.edit(&record.number) {
+                    row.is_formatted = true;
+                }
+            })?;
+        }
+        Ok(group)
+    }
+
+    async fn open_units(&self, record: &ParityGroupRecord, owner: Owner) -> anyhow::Result<ParityGroup> {
+        let mut units = Vec::new();
+        let mut unopened = Vec::new();
+        for unit in &record.units {
+            let path = unit.path.display().to_string();
+            match self.env.units.open(&path, OpenMode::Existing).await {
+                Ok(device) => units.push((path, device)),
+                Err(error) => {
+                    tracing::error!(parity_group = %record.name, %error, "unit not available");
+                    unopened.push(error.to_string());
+                }
+            }
+        }
+        let opened =
+            ParityGroup::open(owner, GroupIdentity(record.identity.0), units, self.pool.clone()).await;
+        opened.map_err(|error| {
+            let missing = unopened.iter().map(|unit| format!("; {unit}")).collect::<String>();
+            anyhow::anyhow!("{error}{missing}")
+        })
+    }
+
+    /// Makes the group on new units. A start that was cut off here has left units that hold a superblock of this very
+    /// group: those are opened, because nothing else can be on them yet.
+    async fn make_units(&self, record: &ParityGroupRecord, owner: Owner) -> anyhow::Result<ParityGroup> {
+        let mut units = Vec::new();
+        for unit in &record.units {
+            let path = unit.path.display().to_string();
+            let device = match self.env.units.open(&path, OpenMode::Existing).await {
+                Ok(device) => device,
+                Err(_) => {
+                    let size_bytes = unit.size_bytes.ok_or_else(|| {
+                        anyhow::anyhow!("{path}: does not exist, and no size is given to create it with")
+                    })?;
+                    self.env.units.open(&path, OpenMode::Create { size_bytes }).await?
+                }
+            };
+            units.push((path, device));
+        }
+        let spec = GroupSpec {
+            identity: GroupIdentity(record.identity.0),
+            name: record.name.to_string(),
+            level: level(record.level)?,
+            stripe_unit_bytes: u32::try_from(record.stripe_unit_bytes)?,
+        };
+        let making = Making { entropy: self.env.entropy.as_ref(), created: self.env.clock.wall() };
+        match ParityGroup::create(owner, spec, units.clone(), self.pool.clone(), making).await {
+            Ok(group) => Ok(group),
+            Err(error) => {
+                ParityGroup::open(owner, GroupIdentity(record.identity.0), units, self.pool.clone())
+                    .await
+                    .map_err(|_| error.into())
+            }
+        }
+    }
+
+    fn needs_volume(&self, record: &VolumeRecord) -> bool {
+        let runtime = self.runtime();
+        if runtime.volume_trouble.contains_key(&record.number.0) {
+            return false;
+        }
+        let open = runtime.volumes.contains_key(&record.number.0);
+        let is_journal = matches!(record.usage, VolumeUsage::Journal(_));
+        let known = self.disk.volumes().into_iter().find(|spec| spec.id.0 == record.number.0);
+        !open || (is_journal && known.is_some_and(|spec| spec.kind != VolumeKind::Journal))
+    }
+
+    async fn bring_up_volume(&self, record: &VolumeRecord) {
+        if let Err(error) = self.open_volume(record).await {
+            tracing::error!(volume = %record.name, %error, "cannot be used");
+            self.runtime().volume_trouble.insert(record.number.0, error.to_string());
+        }
+    }
+
+    async fn open_volume(&self, record: &VolumeRecord) -> anyhow::Result<()> {
+        let Some(parity_group) = record.parity_group else { anyhow::bail!("it has no parity group") };
+        let failed = match self.runtime().parity_groups.get(&parity_group.0) {
+            Some(Ok(_)) => None,
+            Some(Err(reason)) => Some(reason.clone()),
+            None => Some("its parity group does not exist".to_owned()),
+        };
+        if let Some(reason) = failed {
+            anyhow::bail!(reason);
+        }
+        let id = VolumeId(record.number.0);
+        let kind = match record.usage {
+            VolumeUsage::Journal(_) => VolumeKind::Journal,
+            VolumeUsage::Host if record.is_thin => VolumeKind::Thin,
+            VolumeUsage::Host => VolumeKind::Thick,
+        };
+        let known = self.disk.volumes().into_iter().find(|spec| spec.id == id);
+        if known.is_some_and(|spec| spec.kind != kind) {
+            // It became a journal volume: what was on it is given up, as the designation said.
+            self.runtime().volumes.remove(&record.number.0);
+            self.disk.delete_volume(id).await?;
+        }
+        let known = self.disk.volumes().into_iter().any(|spec| spec.id == id);
+        if !known {
+            if record.is_carved && matches!(record.usage, VolumeUsage::Host) {
+                anyhow::bail!("the map of its parity group does not know it");
+            }
+            let parity_group = ParityGroupId(parity_group.0);
+            self.disk
+                .create_volume(VolumeSpec { id, parity_group, size_bytes: record.size_bytes, kind })
+                .await?;
+        }
+        if !record.is_carved {
+            self.store.checkpoint(|tables| {
+                if let Some(row) = tables.volumes.edit(&record.number) {
+                    row.is_carved = true;
+                }
+            })?;
+        }
+        let write_through = record.cache == CacheMode::WriteThrough;
+        let volume =
+            Volume::new(id.0, record.block_size_bytes, record.size_bytes, write_through, self.disk.clone());
+        self.runtime().volumes.insert(id.0, Arc::new(volume));
+        Ok(())
+    }
+
+    fn show_luns(&self, tables: &Tables, target: &TargetRecord) {
+        let map = self.runtime().targets.entry(target.iqn.as_str().to_owned()).or_default().clone();
+        for lun in &target.luns {
+            if map.get(lun.lun.0).is_some() {
+                continue;
+            }
+            let (record, volume) =
+                (tables.volumes.get(&lun.volume), self.runtime().volumes.get(&lun.volume.0).cloned());
+            let (Some(record), Some(volume)) = (record, volume) else { continue };
+            let Some(unit) = logical_unit(record, target.iqn.as_str()) else { continue };
+            let unit = Arc::new(LunUnit::new(unit, volume));
+            self.runtime().units.entry(lun.volume.0).or_default().push(unit.clone());
+            map.insert(lun.lun.0, unit);
+        }
+    }
+
+    /// What hosts may do with each volume follows from its state.
+    fn set_access(&self, tables: &Tables) {
+        for (number, units) in &self.runtime().units {
+            let Some(record) = tables.volumes.iter().find(|record| record.number.0 == *number) else {
+                continue;
+            };
+            let access = access(tables, record);
+            units.iter().for_each(|unit| unit.set_access(access));
+        }
+    }
+}
+
+fn access(tables: &Tables, record: &VolumeRecord) -> Access {
+    match tables.host_access(record.number) {
+        HostAccess::ReadWrite => Access::ReadWrite,
+        HostAccess::ReadOnly => Access::ReadOnly,
+        HostAccess::None if record.state == VolumeState::Abnormal => Access::Failed,
+        HostAccess::None => Access::NoHostAccess,
+    }
+}
+
+fn logical_unit(record: &VolumeRecord, target: &str) -> Option<LogicalUnit> {
+    let block_size = if record.block_size_bytes == 4096 { BlockSize::B4096 } else { BlockSize::B512 };
+    let mut naa = record.identity.0.to_be_bytes();
+    naa[0] = 0x60 | (naa[0] & 0x0f);
+    let identity = Identity {
+        product: AsciiText::new("VOLUME")?,
+        revision: AsciiText::new("1")?,
+        serial: AsciiText::new(&record.identity.to_string())?,
+        naa: Naa::new(naa)?,
+        target_name: AsciiText::new(target)?,
+        relative_port: 1,
+        port_group: 1,
+    };
+    let provisioning = if record.is_thin {
+        Provisioning::Thin { unmap_granularity_blocks: 4096 / block_size.bytes() }
+    } else {
+        Provisioning::Full
+    };
+    let blocks = record.size_bytes / u64::from(block_size.bytes());
+    let cache = match record.cache {
+        CacheMode::WriteBack => CacheControl::Host(WriteCache::Back),
+        CacheMode::WriteThrough => CacheControl::Array(WriteCache::Through),
+    };
+    Some(LogicalUnit::new(identity, Geometry { block_size, blocks, provisioning }, Access::ReadWrite, cache))
+}
+
+fn level(level: RaidLevel) -> anyhow::Result<Level> {
+    match level {
+        RaidLevel::Raid0 => Ok(Level::Raid0),
+        RaidLevel::Raid5 => Ok(Level::Raid5),
+        RaidLevel::Raid1 | RaidLevel::Raid10 | RaidLevel::Raid6 => {
+            anyhow::bail!("{level} is not built yet: use raid0 or raid5")
+        }
+    }
+}

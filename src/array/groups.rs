@@ -1,0 +1,416 @@
+//! Groups at work: opened from what the store and their journals say, watched, and their states recorded.
+
+use super::Array;
+use crate::copy::group::{Group, PairRuntime, Parts, Sequencer, Settings, SvolRuntime};
+use crate::copy::recover;
+use crate::copy::restore::Schedule as RestoreSchedule;
+use crate::copy::rule::PairFacts;
+use crate::disk::VolumeId;
+use crate::volume::designation::Refusal;
+use crate::volume::group::{Generation, GroupEvent, GroupRecord, GroupRole, GroupState};
+use crate::volume::kind::Release;
+use crate::volume::name::{ArrayNumber, GroupNumber, UpdateNumber as StoredNumber};
+use crate::volume::pair::{PairEvent, PairRecord, PairState};
+use crate::volume::record::{Identity, Who};
+use crate::volume::store::Store;
+use crate::volume::table::Tables;
+use holdfast_journal::format::{FormatParams, head::DEFAULT_RATIO};
+use holdfast_journal::reader::{ReaderSet, ReleaseRule};
+use holdfast_journal::{ArrayNumber as JournalArray, Incarnation, Journal, UpdateNumber};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+impl Array {
+    /// Opens started groups, and records what their data say.
+    pub(crate) async fn reconcile_groups(self: &Arc<Self>) {
+        let tables = self.store.tables();
+        for record in tables.groups.iter().filter(|record| record.is_started) {
+            let number = record.number.0;
+            let (open, failed) = {
+                let runtime = self.runtime();
+                (runtime.groups.contains_key(&number), runtime.group_trouble.contains_key(&number))
+            };
+            let waits =
+                matches!(record.role, GroupRole::Auxiliary { .. }) && record.journal_incarnation.is_none();
+            if !open && !failed && !waits && !record.journals.is_empty() && record.state == GroupState::Normal
+            {
+                self.open_group(&tables, record, None).await;
+            }
+        }
+        let groups: Vec<Arc<Group>> = self.runtime().groups.values().cloned().collect();
+        for group in groups {
+            self.record_group(&group).await;
+        }
+    }
+
+    /// Opens a group; `first` is the first number of a journal that is yet to be formatted at an auxiliary.
+    pub(crate) async fn open_group(
+        self: &Arc<Self>,
+        tables: &Tables,
+        record: &GroupRecord,
+        first: Option<UpdateNumber>,
+    ) {
+        match self.try_open_group(tables, record, first).await {
+            Ok(group) => {
+                self.runtime().groups.insert(record.number.0, group);
+                self.wake();
+            }
+            Err(error) => {
+                tracing::error!(group = %record.name, %error, "cannot be opened");
+                self.runtime().group_trouble.insert(record.number.0, error.to_string());
+                self.volumes_wait_for(tables, record, &error.to_string());
+            }
+        }
+    }
+
+    /// A P-VOL whose journal cannot be read may lack updates that only the journal has: hosts must not use it.
+    fn volumes_wait_for(&self, tables: &Tables, record: &GroupRecord, reason: &str) {
+        let mut runtime = self.runtime();
+        for pair in tables.pairs_of_group(record.number) {
+            if let Some(volume) = own_volume(tables, pair) {
+                runtime.volumes.remove(&volume);
+                runtime
+                    .volume_trouble
+                    .insert(volume, format!("its group {} cannot be opened: {reason}", record.name));
+            }
+        }
+    }
+
+    async fn try_open_group(
+        self: &Arc<Self>,
+        tables: &Tables,
+        record: &GroupRecord,
+        first: Option<UpdateNumber>,
+    ) -> anyhow::Result<Arc<Group>> {
+        let own = tables.meta().number.0;
+        let journal_volume =
+            record.journals.first().ok_or_else(|| anyhow::anyhow!("it has no journal volume"))?;
+        let raw = self.disk.raw(VolumeId(journal_volume.0))?;
+        let (journal, extra) = match record.journal_incarnation {
+            Some(_) => recover::recover(&raw).await?,
+            None => {
+                let incarnation = Identity(self.env.entropy.identity());
+                let params = FormatParams {
+                    incarnation: Incarnation::new(incarnation.0),
+                    array: JournalArray(own),
+                    group: holdfast_journal::GroupNumber(record.number.0),
+                    volume_bytes: raw.size_bytes(),
+                    data_per_info: DEFAULT_RATIO,
+                    first: first.unwrap_or(UpdateNumber::FIRST),
+                    generation: generation(record.generations.last()),
+                };
+                let journal = recover::format(&raw, &self.pool, params).await?;
+                // The formatting is durable before the store names it: a crash in between formats once more.
+                self.note_incarnation(record.number, incarnation)?;
+                (journal, Default::default())
+            }
+        };
+        check_owner(&journal, own, record)?;
+        let generation = self.generation_for(record, &journal)?;
+        let mut sequencer = sequencer(tables, record, journal, generation, &extra)?;
+        add_readers(tables, record, &mut sequencer);
+        let parts = Parts {
+            number: record.number.0,
+            name: record.name.to_string(),
+            array: JournalArray(own),
+            disk: self.disk.clone(),
+            pool: self.pool.clone(),
+            clock: self.env.clock.clone(),
+            journal_volume: raw,
+            settings: Settings { journal_cache_bytes: self.pool.limit() / 4 * crate::disk::slot::SLOT_BYTES },
+        };
+        let group = Group::new(parts, sequencer);
+        self.attach(tables, record, &group)?;
+        group.replay().await?;
+        self.run_group(record, tables, &group);
+        Ok(group)
+    }
+
+    /// The write-ahead rule holds for the group's volumes, and hosts' writes go through it, from here on.
+    fn attach(&self, tables: &Tables, record: &GroupRecord, group: &Arc<Group>) -> anyhow::Result<()> {
+        for pair in tables.pairs_of_group(record.number) {
+            let Some(volume) = own_volume(tables, pair) else { continue };
+            self.disk.set_gate(VolumeId(volume), Some(group.gate()))?;
+            if let Some(volume) = self.runtime().volumes.get(&volume) {
+                volume.set_group(matches!(record.role, GroupRole::Primary).then(|| group.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    fn run_group(self: &Arc<Self>, record: &GroupRecord, tables: &Tables, group: &Arc<Group>) {
+        self.spawn(group.clone().write_journal());
+        self.spawn(group.clone().settle_loop());
+        let (watched, array) = (group.clone(), Arc::downgrade(self));
+        self.spawn(async move {
+            loop {
+                watched.needs_owner().await;
+                let Some(array) = array.upgrade() else { return };
+                array.wake();
+                watched.next_change().await;
+            }
+        });
+        if let GroupRole::Auxiliary { link, .. } = &record.role {
+            let schedule = tables.schedules.get(&(link.clone(), record.name.clone())).map(|row| row.schedule);
+            let schedule =
+                schedule.or_else(|| tables.links.get(link).map(|link| link.schedule)).unwrap_or_default();
+            let restore =
+                schedule.restore_interval.map_or(RestoreSchedule::Immediate, RestoreSchedule::Every);
+            self.spawn(group.clone().restore_loop(restore, schedule.restore_delay));
+        }
+    }
+
+    /// Numbers given after a restart that may have lost some belong to a new generation (invariant 9). It is durable
+    /// before the first of them is given.
+    fn generation_for(
+        &self,
+        record: &GroupRecord,
+        journal: &Journal,
+    ) -> anyhow::Result<holdfast_journal::Generation> {
+        let newest = record.generations.last().copied();
+        let own = ArrayNumber(self.config.array.number.0);
+        let is_primary = matches!(record.role, GroupRole::Primary);
+        let untouched = journal.next() == UpdateNumber::FIRST;
+        let next = if is_primary && !record.stopped_cleanly && !untouched {
+            let counter = newest.map_or(1, |generation| generation.counter + 1);
+            Some(Generation { counter, array: own, first: StoredNumber(journal.next().get()) })
+        } else {
+            None
+        };
+        self.store.checkpoint(|tables| {
+            if let Some(row) = tables.groups.edit(&record.number) {
+                row.stopped_cleanly = false;
+                if let Some(next) = next {
+                    row.generations.push(next);
+                    let surplus = row.generations.len().saturating_sub(GENERATIONS_KEPT);
+                    row.generations.drain(1..1 + surplus.min(row.generations.len() - 1));
+                }
+            }
+        })?;
+        Ok(generation(next.or(newest).as_ref()))
+    }
+
+    fn note_incarnation(&self, group: GroupNumber, incarnation: Identity) -> Result<(), Refusal> {
+        self.store.checkpoint(|tables| {
+            if let Some(row) = tables.groups.edit(&group) {
+                row.journal_incarnation = Some(incarnation);
+            }
+        })
+    }
+
+    /// Brings new pairs to the data path, starts initial copies, records pairs that became normal and a failure.
+    async fn record_group(self: &Arc<Self>, group: &Arc<Group>) {
+        let tables = self.store.tables();
+        let Some(record) = tables.groups.get(&GroupNumber(group.number)) else { return };
+        if let Some(reason) = group.failure() {
+            self.record_failure(group, record, &reason);
+            return;
+        }
+        if let Err(error) = self.add_new_pairs(&tables, record, group).await {
+            tracing::error!(group = %record.name, %error, "a new pair cannot be taken up");
+        }
+        for pair in group.pairs_that_became_normal() {
+            self.pair_event(group, pair, PairEvent::CopyRestored, "initial copy restored");
+        }
+        let begin: Vec<PairRecord> = self.store.read(|tables| {
+            let pairs = tables.pairs_of_group(record.number);
+            pairs
+                .filter(|pair| pair.state == PairState::NotYetCopied)
+                .filter(|pair| ready(tables, record, pair))
+                .cloned()
+                .collect()
+        });
+        for pair in begin {
+            self.pair_event(group, pair.number.0, PairEvent::CopyBegins, "initial copy begins");
+        }
+        if matches!(record.role, GroupRole::Primary) {
+            self.start_copies(group);
+        }
+    }
+
+    fn start_copies(self: &Arc<Self>, group: &Arc<Group>) {
+        let tables = self.store.tables();
+        for pair in tables.pairs_of_group(GroupNumber(group.number)) {
+            let Some(volume) = pair.primary.volume else { continue };
+            if pair.state != PairState::BeingCopied || !self.runtime().copying.insert(pair.number.0) {
+                continue;
+            }
+            let (group, number) = (group.clone(), pair.number.0);
+            self.spawn(async move { group.copy_pair(volume.0, number).await });
+        }
+    }
+
+    fn pair_event(&self, group: &Arc<Group>, pair: u32, event: PairEvent, what: &str) {
+        let number = crate::volume::name::PairNumber(pair);
+        let changed = self.store.change(&Who::Array, format!("pair {pair}: {what}"), |tables| {
+            tables.pair_event(number, event, None)
+        });
+        match changed {
+            Ok(state) => group.set_pair_state(pair, state),
+            Err(error) => tracing::error!(pair, %error, "the state of a pair cannot be recorded"),
+        }
+        self.changed().notify_waiters();
+    }
+
+    fn record_failure(&self, group: &Arc<Group>, record: &GroupRecord, reason: &str) {
+        if record.state == GroupState::Abnormal {
+            return;
+        }
+        let recorded = self.store.change(&Who::Array, format!("group {} abnormal", record.name), |tables| {
+            let pairs: Vec<_> = tables.pairs_of_group(record.number).map(|pair| pair.number).collect();
+            for pair in pairs {
+                tables.pair_event(pair, PairEvent::Fail, Some(reason.to_owned()))?;
+            }
+            tables.group_event(record.number, GroupEvent::Fail, Some(reason.to_owned())).map(|_| ())
+        });
+        match recorded {
+            // Only now may hosts write without a journal: a restart must not replay it over what they write.
+            Ok(()) => group.left_journal(),
+            Err(error) => {
+                tracing::error!(group = %record.name, %error, "the failure cannot be recorded; writes wait")
+            }
+        }
+    }
+
+    async fn add_new_pairs(
+        &self,
+        tables: &Tables,
+        record: &GroupRecord,
+        group: &Arc<Group>,
+    ) -> anyhow::Result<()> {
+        let is_primary = matches!(record.role, GroupRole::Primary);
+        for pair in tables.pairs_of_group(record.number) {
+            let Some(volume) = own_volume(tables, pair) else { continue };
+            if group.knows_pair(pair.number.0) {
+                continue;
+            }
+            self.disk.set_gate(VolumeId(volume), Some(group.gate()))?;
+            if is_primary {
+                group.add_pair(volume, pair_runtime(pair, false)).await?;
+                if let Some(volume) = self.runtime().volumes.get(&volume) {
+                    volume.set_group(Some(group.clone()));
+                }
+            } else {
+                group.add_svol(pvol(pair), svol_runtime(pair, volume));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the initial copy of a pair may begin: at the primary when the other array has accepted it, at the
+/// auxiliary at once.
+fn ready(tables: &Tables, record: &GroupRecord, pair: &PairRecord) -> bool {
+    match record.role {
+        GroupRole::Primary => pair.auxiliary.volume.is_some() && own_volume(tables, pair).is_some(),
+        GroupRole::Auxiliary { .. } => true,
+    }
+}
+
+/// This array's volume of a pair.
+pub(crate) fn own_volume(tables: &Tables, pair: &PairRecord) -> Option<u32> {
+    let own = tables.meta().number;
+    let side = if pair.primary.array == own { &pair.primary } else { &pair.auxiliary };
+    side.volume.map(|volume| volume.0)
+}
+
+fn pvol(pair: &PairRecord) -> u32 {
+    pair.primary.volume.map_or(0, |volume| volume.0)
+}
+
+/// A pair after a start: what was being copied before is journaled as a whole from now on, because the journal may
+/// hold a record of any of its blocks.
+fn pair_runtime(pair: &PairRecord, restarted: bool) -> PairRuntime {
+    let begun = !matches!(pair.state, PairState::Unused | PairState::NotYetCopied);
+    PairRuntime {
+        pair: pair.number.0,
+        reader: JournalArray(pair.auxiliary.array.0),
+        facts: PairFacts { state: pair.state, copy_completion_bytes: 0, copied_before: restarted && begun },
+        capacity_bytes: pair.size_bytes,
+        copy_end: None,
+    }
+}
+
+fn svol_runtime(pair: &PairRecord, volume: u32) -> SvolRuntime {
+    SvolRuntime { pair: pair.number.0, volume, state: pair.state, copy_end: None }
+}
+
+fn sequencer(
+    tables: &Tables,
+    record: &GroupRecord,
+    journal: Journal,
+    generation: holdfast_journal::Generation,
+    extra: &crate::copy::CheckpointExtra,
+) -> anyhow::Result<Sequencer> {
+    let (mut pairs, mut svols) = (BTreeMap::<u32, Vec<PairRuntime>>::new(), BTreeMap::new());
+    for pair in tables.pairs_of_group(record.number) {
+        let Some(volume) = own_volume(tables, pair) else { continue };
+        let mark = extra.pairs.iter().find(|mark| mark.pair == pair.number.0).copied().unwrap_or_default();
+        let copy_end = (mark.copy_end != 0).then(|| UpdateNumber::new(mark.copy_end));
+        match record.role {
+            GroupRole::Primary => {
+                let mut runtime = pair_runtime(pair, true);
+                runtime.facts.copy_completion_bytes = mark.copy_completion_bytes;
+                runtime.copy_end = copy_end;
+                pairs.entry(volume).or_default().push(runtime);
+            }
+            GroupRole::Auxiliary { .. } => {
+                svols.insert(pvol(pair), SvolRuntime { copy_end, ..svol_runtime(pair, volume) });
+            }
+        }
+    }
+    let rule = match record.settings.release {
+        Release::Read => ReleaseRule::Read,
+        Release::Restored => ReleaseRule::Restored,
+    };
+    let released = journal.first_retained().previous();
+    let readers = ReaderSet::decode(&extra.readers, rule, released, journal.durable())?;
+    let consistent_from = UpdateNumber::new(extra.consistent_from);
+    Ok(Sequencer::new(journal, generation, pairs, svols, readers, consistent_from))
+}
+
+/// Readers that the store names and the checkpoint does not know: they begin with the next number, which the
+/// checkpoint behind the replay makes durable before any reader is answered.
+fn add_readers(tables: &Tables, record: &GroupRecord, sequencer: &mut Sequencer) {
+    if matches!(record.role, GroupRole::Primary) {
+        for reader in tables.readers_of_group(record.number) {
+            sequencer.add_reader(JournalArray(reader.array.0));
+        }
+    }
+}
+
+fn check_owner(journal: &Journal, own: u32, record: &GroupRecord) -> anyhow::Result<()> {
+    let superblock = journal.superblock();
+    let expected =
+        record.journal_incarnation.is_none_or(|identity| identity.0 == superblock.incarnation.get());
+    if superblock.array.0 != own || superblock.group.0 != record.number.0 || !expected {
+        anyhow::bail!(
+            "the journal volume holds the journal of group {} of array {}",
+            superblock.group.0,
+            superblock.array.0
+        );
+    }
+    Ok(())
+}
+
+fn generation(stored: Option<&Generation>) -> holdfast_journal::Generation {
+    stored.map_or_else(holdfast_journal::Generation::default, |stored| holdfast_journal::Generation {
+        counter: u32::try_from(stored.counter).unwrap_or(u32::MAX),
+        array: JournalArray(stored.array.0),
+        first: UpdateNumber::new(stored.first.0),
+    })
+}
+
+/// Notes that these groups stopped with everything durable in their volumes.
+pub(crate) fn note_clean_stop(store: &Store, groups: &[u32]) -> Result<(), Refusal> {
+    store.checkpoint(|tables| {
+        for number in groups {
+            if let Some(row) = tables.groups.edit(&GroupNumber(*number)) {
+                row.stopped_cleanly = true;
+            }
+        }
+    })
+}
+
+/// Generations kept in the store: the first, and the newest ones.
+const GENERATIONS_KEPT: usize = 1_000;

@@ -1,0 +1,213 @@
+//! Links: one task each, that keeps a session to the other array as long as there is something to do over it.
+//!
+//! Over the session go the designations on their way there (figure 10), and the journal reads of every group that is
+//! copied from there. After any error the session is dropped and opened again after a pause that grows to
+//! [`PAUSE_MAX`]. A link that is cut changes no state of a pair.
+
+use super::Array;
+use super::peer_session::PeerSession;
+use crate::channel::initiator::Connector;
+use crate::copy::answer::Head;
+use crate::copy::fetch::ReadSchedule;
+use crate::copy::source::SourceError;
+use crate::volume::designation::{Outcome, Refusal};
+use crate::volume::group::{GroupRecord, GroupRole, GroupState};
+use crate::volume::name::LinkName;
+use crate::volume::record::LinkRecord;
+use crate::volume::table::Tables;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use holdfast_journal::UpdateNumber;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Array {
+    /// Starts the task of every link. Links made later get theirs when they are made.
+    pub(crate) fn start_links(self: &Arc<Self>) {
+        for link in self.store.tables().links.iter() {
+            let (array, name) = (self.clone(), link.name.clone());
+            self.spawn(async move { array.keep_link(name).await });
+        }
+    }
+
+    async fn keep_link(self: Arc<Self>, name: LinkName) {
+        let connector = Connector {
+            network: self.env.network.clone(),
+            clock: self.env.clock.clone(),
+            entropy: self.env.entropy.clone(),
+            initiator_name: super::peer_session::peer_name(self.config.array.name.as_str()),
+        };
+        let mut pause = PAUSE_MIN;
+        loop {
+            let changed = self.changed().notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let tables = self.store.tables();
+            let Some(link) = tables.links.get(&name).cloned() else { return };
+            if !has_work(&tables, &name) {
+                changed.await;
+                continue;
+            }
+            let own = (self.config.array.number.0, self.config.array.name.to_string());
+            let error = match PeerSession::open(&connector, (own.0, &own.1), &link, &self.pool).await {
+                Ok(session) => {
+                    pause = PAUSE_MIN;
+                    self.note_link(&name, true, None);
+                    self.use_session(&link, &session).await
+                }
+                Err(error) => error,
+            };
+            tracing::info!(link = %name, %error, "link down");
+            self.note_link(&name, false, Some(error.to_string()));
+            self.env.clock.sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    fn note_link(&self, name: &LinkName, connected: bool, error: Option<String>) {
+        let mut runtime = self.runtime();
+        let status = runtime.links.entry(name.to_string()).or_default();
+        status.connected = connected;
+        status.error = error;
+        drop(runtime);
+        self.changed().notify_waiters();
+    }
+
+    /// Works over a session until it fails.
+    async fn use_session(self: &Arc<Self>, link: &LinkRecord, session: &PeerSession) -> SourceError {
+        let mut following = BTreeSet::new();
+        let mut followers = FuturesUnordered::new();
+        let mut offer_again = None;
+        loop {
+            let changed = self.changed().notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            match self.forward(link, session).await {
+                Ok(refused) => {
+                    // What was refused is offered again after a while: the other array may not be ready yet.
+                    offer_again = refused.then(|| self.env.clock.sleep(OFFER_AGAIN));
+                }
+                Err(error) => return error,
+            }
+            for (number, source, schedule) in self.groups_to_follow(link) {
+                if following.insert(number) {
+                    followers.push(self.follow_group(number, source, schedule, session));
+                }
+            }
+            let waiting = offer_again.take();
+            tokio::select! {
+                biased;
+                () = session.closed() => return SourceError("the session was closed".into()),
+                Some(error) = followers.next(), if !followers.is_empty() => return error,
+                () = changed => {}
+                () = wait(waiting) => {}
+            }
+        }
+    }
+
+    /// Sends what is on its way to the array behind the link; whether something was refused.
+    async fn forward(&self, link: &LinkRecord, session: &PeerSession) -> Result<bool, SourceError> {
+        let tables = self.store.tables();
+        let mut refused = false;
+        for forward in tables.forwards_to(&link.name) {
+            let id = forward.id.0.0.to_be_bytes();
+            let designation =
+                serde_json::to_vec(&forward.designation).map_err(|e| SourceError(e.to_string()))?;
+            let answer = session.designate(id, &designation).await?;
+            let answer: Result<Outcome, Refusal> = serde_json::from_slice(&answer)
+                .map_err(|error| SourceError(format!("the answer to a designation: {error}")))?;
+            if let Err(refusal) = &answer {
+                tracing::info!(link = %link.name, designation = %forward.designation, %refusal, "designation refused");
+                refused = true;
+            }
+            let recorded = self.store.checkpoint(|tables| tables.delivered(forward.sequence, &answer));
+            recorded.map_err(|error| SourceError(error.to_string()))?;
+            if answer.is_ok() {
+                self.wake();
+            }
+        }
+        Ok(refused)
+    }
+
+    fn groups_to_follow(&self, link: &LinkRecord) -> Vec<(u32, u32, ReadSchedule)> {
+        let tables = self.store.tables();
+        let followed = tables.groups.iter().filter(|group| follows(group, &link.name));
+        followed
+            .map(|group| {
+                let own =
+                    tables.schedules.get(&(link.name.clone(), group.name.clone())).map(|row| row.schedule);
+                let interval = own.unwrap_or(link.schedule).read_interval;
+                let source = match &group.role {
+                    GroupRole::Auxiliary { remote, .. } => remote.0,
+                    GroupRole::Primary => 0,
+                };
+                (group.number.0, source, interval.map_or(ReadSchedule::Immediate, ReadSchedule::Every))
+            })
+            .collect()
+    }
+
+    /// Reads one group over the session until that fails. A journal that is not formatted yet begins where the
+    /// primary says this reader begins.
+    async fn follow_group(
+        self: &Arc<Self>,
+        number: u32,
+        source: u32,
+        schedule: ReadSchedule,
+        session: &PeerSession,
+    ) -> SourceError {
+        loop {
+            let changed = self.changed().notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let group = self.runtime().groups.get(&number).cloned();
+            if let Some(group) = group {
+                let error = group.follow(session, source, schedule).await;
+                self.runtime().group_reading.insert(number, error.to_string());
+                return SourceError(error.to_string());
+            }
+            let tables = self.store.tables();
+            let record = tables.groups.iter().find(|record| record.number.0 == number);
+            let unformatted =
+                record.filter(|record| record.journal_incarnation.is_none() && !record.journals.is_empty());
+            if let Some(record) = unformatted
+                && !self.runtime().group_trouble.contains_key(&number)
+            {
+                let head = match session.journal_information(source).await {
+                    Ok(head) => head,
+                    Err(error) => return error,
+                };
+                let Ok((head, _)) = Head::decode(&head) else {
+                    return SourceError("the answer to journal information is damaged".into());
+                };
+                self.open_group(&tables, record, Some(UpdateNumber::new(head.first))).await;
+                continue;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// Whether the group is copied over this link.
+fn follows(group: &GroupRecord, link: &LinkName) -> bool {
+    let over = matches!(&group.role, GroupRole::Auxiliary { link: over, .. } if over == link);
+    over && group.is_started && group.state == GroupState::Normal
+}
+
+fn has_work(tables: &Tables, link: &LinkName) -> bool {
+    tables.forwards_to(link).next().is_some() || tables.groups.iter().any(|group| follows(group, link))
+}
+
+async fn wait(sleep: Option<crate::clock::BoxFuture<'static, ()>>) {
+    match sleep {
+        Some(sleep) => sleep.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// First pause before a session is opened again.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Longest pause: a link that is back is used again within it.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// After so long a refused designation is offered again.
+const OFFER_AGAIN: Duration = Duration::from_secs(1);

@@ -1,0 +1,236 @@
+//! One array put together: control store, parity groups, volumes, groups, targets, portals, links.
+//!
+//! # How it works
+//! The control store says what there is; [`Array::start`] brings it to life, and one owner task ([`Array::own`])
+//! keeps doing so: whenever a designation changed the store or a group changed its state, it *reconciles*: opens what
+//! is not open, starts what should run, records what the data say (a pair that became normal, a journal that failed).
+//! Every step may be repeated, so a crash between two of them is finished by the next start.
+//!
+//! # How it ends
+//! [`Array::stop`] closes the portals, settles every group, destages everything and only then notes that it stopped
+//! cleanly. [`Array::kill`] is for simulations: every future is dropped where it stands.
+
+mod bring_up;
+pub mod env;
+mod groups;
+mod links;
+mod peer_service;
+pub mod peer_session;
+mod targets;
+mod tasks;
+mod view;
+
+use crate::channel::listener::{Logins, Portal, PortalOptions};
+use crate::channel::target::Sessions;
+use crate::clock::MonotonicNs;
+use crate::config::{Config, missing_designations};
+use crate::copy::group::Group;
+use crate::disk::DiskAdapter;
+use crate::disk::cache::CacheSettings;
+use crate::disk::raid::group::ParityGroup;
+use crate::disk::slot::SlotPool;
+use crate::io::host::LunMap;
+use crate::io::lun::LunUnit;
+use crate::io::volume::Volume;
+use crate::volume::record::{Identity, Who};
+use crate::volume::store::{Owner, Store};
+use env::Env;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tasks::Tasks;
+use tokio::sync::Notify;
+
+/// A running array.
+pub struct Array {
+    pub(crate) config: Config,
+    pub(crate) env: Env,
+    pub(crate) store: Store,
+    pub(crate) pool: SlotPool,
+    pub(crate) disk: DiskAdapter,
+    pub(crate) sessions: Sessions,
+    pub(crate) started: MonotonicNs,
+    tasks: Tasks,
+    runtime: Mutex<Runtime>,
+    /// The store or something at work has changed: reconcile.
+    wake: Notify,
+    /// Views show something else now.
+    changed: Notify,
+}
+
+/// What is open.
+#[derive(Default)]
+pub(crate) struct Runtime {
+    pub(crate) parity_groups: BTreeMap<u32, Result<ParityGroup, String>>,
+    pub(crate) volumes: BTreeMap<u32, Arc<Volume>>,
+    /// Why a volume cannot be used.
+    pub(crate) volume_trouble: BTreeMap<u32, String>,
+    pub(crate) targets: BTreeMap<String, Arc<LunMap>>,
+    /// Units by volume, for their access.
+    pub(crate) units: BTreeMap<u32, Vec<Arc<LunUnit>>>,
+    pub(crate) groups: BTreeMap<u32, Arc<Group>>,
+    pub(crate) group_trouble: BTreeMap<u32, String>,
+    /// Why a group's last reading over a link ended.
+    pub(crate) group_reading: BTreeMap<u32, String>,
+    pub(crate) links: BTreeMap<String, LinkStatus>,
+    /// Initial copies at work, by pair.
+    pub(crate) copying: BTreeSet<u32>,
+    portals: Vec<Portal>,
+    pub(crate) portal_addresses: Vec<(String, crate::config::Serves, u16)>,
+}
+
+/// How a link is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LinkStatus {
+    pub(crate) connected: bool,
+    pub(crate) error: Option<String>,
+}
+
+impl Array {
+    /// Opens everything and serves. What cannot be opened is shown with its reason and stops nothing else.
+    ///
+    /// # Errors
+    /// The control store cannot be opened, a declaration is refused, or a portal cannot listen.
+    pub async fn start(config: Config, env: Env) -> anyhow::Result<Arc<Self>> {
+        let owner = Owner {
+            number: config.array.number,
+            name: config.array.name.clone(),
+            identity: Identity(env.entropy.identity()),
+            audit_records_max: config.limits.audit_records,
+        };
+        let store = Store::open(&env.store, &owner, env.clock.clone())?;
+        provision(&store, &config, &env)?;
+        let memory = usize::try_from(config.cache.memory.0).unwrap_or(usize::MAX);
+        let pool = SlotPool::new(memory);
+        let disk = DiskAdapter::new(pool.clone(), env.clock.clone(), CacheSettings::default());
+        let sessions = Sessions::new(usize::try_from(config.limits.sessions).unwrap_or(usize::MAX));
+        let started = env.clock.now();
+        let array = Arc::new(Self {
+            config,
+            env,
+            store,
+            pool,
+            disk,
+            sessions,
+            started,
+            tasks: Tasks::default(),
+            runtime: Mutex::default(),
+            wake: Notify::new(),
+            changed: Notify::new(),
+        });
+        let disk = array.disk.clone();
+        array.tasks.spawn(async move { disk.run().await });
+        array.reconcile().await;
+        array.open_portals().await?;
+        array.start_links();
+        let owner = array.clone();
+        array.tasks.spawn(async move { owner.own().await });
+        Ok(array)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.config.array.name.as_str()
+    }
+
+    /// The addresses of its portals, ports filled in.
+    #[must_use]
+    pub fn portals(&self) -> Vec<String> {
+        self.runtime().portal_addresses.iter().map(|(address, ..)| address.clone()).collect()
+    }
+
+    /// The owner task: one thing after the other, for as long as the array runs.
+    async fn own(self: Arc<Self>) {
+        loop {
+            self.wake.notified().await;
+            self.reconcile().await;
+        }
+    }
+
+    /// Something changed that the owner has to look at.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+        self.changed.notify_waiters();
+    }
+
+    pub(crate) fn changed(&self) -> &Notify {
+        &self.changed
+    }
+
+    pub(crate) fn runtime(&self) -> MutexGuard<'_, Runtime> {
+        self.runtime.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    async fn open_portals(self: &Arc<Self>) -> anyhow::Result<()> {
+        let logins = Logins::new(usize::try_from(self.config.limits.logins_in_progress).unwrap_or(64), 16);
+        for portal in &self.config.portals {
+            let options = PortalOptions {
+                clock: self.env.clock.clone(),
+                entropy: self.env.entropy.clone(),
+                targets: Arc::new(targets::Offered::new(self, portal.serves)),
+                sessions: self.sessions.clone(),
+                logins: logins.clone(),
+                settings: targets::settings(&self.config, portal.group.0),
+            };
+            let address = portal.listen.to_string();
+            let opened = Portal::open(self.env.network.as_ref(), &address, options).await;
+            let opened = opened.map_err(|error| anyhow::anyhow!("portal {address}: {error}"))?;
+            let mut runtime = self.runtime();
+            runtime.portal_addresses.push((opened.local().to_owned(), portal.serves, portal.group.0));
+            runtime.portals.push(opened);
+        }
+        Ok(())
+    }
+
+    /// Stops cleanly: nobody is let in any more, everything accepted is durable in the volumes, and that is noted.
+    ///
+    /// # Errors
+    /// Something could not be made durable; the next start replays it from the journals.
+    pub async fn stop(&self) -> anyhow::Result<()> {
+        self.runtime().portals.clear();
+        self.sessions.drop_all(None).await;
+        let groups: Vec<Arc<Group>> = self.runtime().groups.values().cloned().collect();
+        let mut clean = Vec::new();
+        let mut failed = Vec::new();
+        for group in groups {
+            match group.finish().await {
+                Ok(()) => clean.push(group.number),
+                Err(error) => failed.push(format!("group {}: {error}", group.name)),
+            }
+        }
+        self.tasks.end().await;
+        let volumes: Vec<_> =
+            self.runtime().volumes.keys().map(|volume| crate::disk::VolumeId(*volume)).collect();
+        if let Err(error) = self.disk.destage(&volumes).await {
+            failed.push(error.to_string());
+        }
+        groups::note_clean_stop(&self.store, &clean)?;
+        if failed.is_empty() {
+            Ok(())
+        } else {
+            anyhow::bail!("not everything could be made durable: {}", failed.join("; "))
+        }
+    }
+
+    /// Ends as a lost process ends: every task of the array is dropped where it stands.
+    pub async fn kill(&self) {
+        self.tasks.end().await;
+        self.runtime().portals.clear();
+    }
+}
+
+/// What the configuration declares and the store does not have is designated, in the order of the declarations.
+fn provision(store: &Store, config: &Config, env: &Env) -> anyhow::Result<()> {
+    let identity = || Identity(env.entropy.identity());
+    let missing = store.read(|tables| missing_designations(&config.provision, tables, identity));
+    for (id, designation) in missing {
+        store.designate(id, &designation, &Who::Provision).map_err(|refusal| {
+            anyhow::anyhow!("{}: [provision] {designation}: {refusal}", config.source.display())
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,261 @@
+//! What another array finds at the peer target: the vendor commands of `docs/protocol.md`.
+//!
+//! Only a session that has proved to be a linked array gets here; for every group it sees its own cursor, its own
+//! position and nothing of other readers.
+
+use super::Array;
+use super::peer_session::{PROTOCOL_VERSION, PeerInformation};
+use crate::channel::piece::{Piece, Pieces, Received, Room};
+use crate::channel::storage::{
+    AfterData, Completed, Completion, Execution, Nexus, Receive, Reserved, ScsiCommand, Storage,
+};
+use crate::clock::BoxFuture;
+use crate::copy::group::Group;
+use crate::copy::serve::{Answer, Request, ServeError};
+use crate::disk::slot::{Class, SLOT_BYTES, SlotMut};
+use crate::io::host::completed;
+use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
+use crate::volume::name::ArrayNumber;
+use crate::volume::record::{Identity as StoredIdentity, Who};
+use holdfast_iscsi::pdu::Lun as WireLun;
+use holdfast_iscsi::pdu::task_mgmt::{Function, FunctionResponse};
+use holdfast_journal::reader::Report;
+use holdfast_journal::{ArrayNumber as JournalArray, UpdateNumber};
+use holdfast_scsi::{
+    Acknowledgement, AsciiText, Delivery, Identity, JournalRead, Lun, Naa, PeerAdmission, PeerStanding,
+    PeerUnit, Response, Sense, SenseFormat, VendorCommand, report_luns, unmapped_lun,
+};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+/// One peer session.
+pub(crate) struct PeerService {
+    array: Weak<Array>,
+    peer: u32,
+    unit: PeerUnit,
+    from: String,
+    results: Arc<Mutex<BTreeMap<[u8; 16], Vec<u8>>>>,
+}
+
+impl PeerService {
+    pub(crate) fn new(array: &Arc<Array>, peer: u32, nexus: &Nexus) -> Option<Self> {
+        let meta = array.store.read(|tables| tables.meta().clone());
+        let mut naa = meta.identity.0.to_be_bytes();
+        naa[0] = 0x60 | (naa[0] & 0x0f);
+        let identity = Identity {
+            product: AsciiText::new("PEER")?,
+            revision: AsciiText::new("1")?,
+            serial: AsciiText::new(&meta.identity.to_string())?,
+            naa: Naa::new(naa)?,
+            target_name: AsciiText::new(nexus.target.as_str())?,
+            relative_port: 1,
+            port_group: 1,
+        };
+        let from = nexus.initiator.as_str().to_owned();
+        Some(Self {
+            array: Arc::downgrade(array),
+            peer,
+            unit: PeerUnit::new(identity),
+            from,
+            results: Arc::default(),
+        })
+    }
+
+    fn vendor(&self, command: VendorCommand) -> Execution {
+        let Some(array) = self.array.upgrade() else { return refuse(Sense::INTERNAL_FAILURE) };
+        match command {
+            VendorCommand::PeerInformation { allocation_length } => {
+                let meta = array.store.read(|tables| tables.meta().clone());
+                let said = PeerInformation {
+                    protocol: PROTOCOL_VERSION,
+                    array_number: meta.number.0,
+                    array_name: meta.name.to_string(),
+                    array_identity: meta.identity.to_string(),
+                };
+                reply(serde_json::to_vec(&said).unwrap_or_default(), allocation_length)
+            }
+            VendorCommand::JournalRead(read) => self.journal_read(&array, read),
+            VendorCommand::JournalInformation { group, allocation_length } => {
+                match group_of(&array, group.0) {
+                    Some(group) => reply(group.information(JournalArray(self.peer)), allocation_length),
+                    None => refuse(Sense::invalid_field_in_cdb(GROUP_BYTE)),
+                }
+            }
+            VendorCommand::Designation { id, list_length } => self.designation(id.0, list_length),
+            VendorCommand::DesignationResult { id, allocation_length } => {
+                let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+                match results.get(&id.0) {
+                    Some(result) => reply(result.clone(), allocation_length),
+                    None => refuse(Sense::invalid_field_in_cdb(DESIGNATION_BYTE)),
+                }
+            }
+            VendorCommand::ReportPosition { group, position } => self.position(&array, group.0, position),
+        }
+    }
+
+    fn position(&self, array: &Array, group: u32, position: Acknowledgement) -> Execution {
+        let Some(group) = group_of(array, group) else {
+            return refuse(Sense::invalid_field_in_cdb(GROUP_BYTE));
+        };
+        match group.report(JournalArray(self.peer), report(position)) {
+            Ok(()) => Execution::Now(Completed::Done(Completion::good(0))),
+            Err(error) => {
+                tracing::warn!(group = %group.name, peer = self.peer, %error, "a reader's report is not believed");
+                refuse(Sense::invalid_field_in_cdb(POSITION_BYTE))
+            }
+        }
+    }
+
+    fn journal_read(&self, array: &Array, read: JournalRead) -> Execution {
+        let Some(group) = group_of(array, read.group.0) else {
+            return refuse(Sense::invalid_field_in_cdb(GROUP_BYTE));
+        };
+        let reader = JournalArray(self.peer);
+        if let Some(position) = read.acknowledgement
+            && let Err(error) = group.report(reader, report(position))
+        {
+            tracing::warn!(group = %group.name, peer = self.peer, %error, "a reader's report is not believed");
+            return refuse(Sense::invalid_field_in_cdb(POSITION_BYTE));
+        }
+        let request = Request {
+            reader,
+            start: read.start.map(|number| UpdateNumber::new(number.0)),
+            retry: read.delivery == Delivery::Again,
+            updates: read.max_updates,
+            bytes: read.allocation_length,
+            wait: Duration::from_millis(u64::from(read.wait_limit_ms)).min(WAIT_MAX),
+        };
+        Execution::Later(Box::pin(async move {
+            match group.answer(request).await {
+                Ok(answer) => in_pages(&group, answer).await,
+                Err(error) => failed(&group, &error),
+            }
+        }))
+    }
+
+    fn designation(&self, id: [u8; 16], list_length: u32) -> Execution {
+        let (array, results) = (self.array.clone(), self.results.clone());
+        let who = Who::Peer { array: ArrayNumber(self.peer), from: self.from.clone() };
+        let then = move |received: Received| -> AfterData {
+            let bytes = received.into_vec();
+            let moved = bytes.len() as u64;
+            let Some(array) = array.upgrade() else { return AfterData::Now(check(Sense::INTERNAL_FAILURE)) };
+            let answer: Result<Outcome, Refusal> = match serde_json::from_slice::<Designation>(&bytes) {
+                Ok(designation) if from_peer(&designation) => {
+                    let id = DesignationId(StoredIdentity(u128::from_be_bytes(id)));
+                    let answer = array.store.designate(id, &designation, &who);
+                    array.wake();
+                    answer
+                }
+                Ok(_) => Err(Refusal::Conflict("only its operator designates this at an array".into())),
+                Err(error) => Err(Refusal::Conflict(format!("not a designation: {error}"))),
+            };
+            let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+            while results.len() >= RESULTS_MAX {
+                results.pop_first();
+            }
+            results.insert(id, serde_json::to_vec(&answer).unwrap_or_default());
+            AfterData::Now(Completed::Done(Completion::good(moved)))
+        };
+        let room = Reserved::Now(Room::of_bytes(list_length as usize));
+        Execution::Receive(Receive { bytes: list_length, room, then: Box::new(then) })
+    }
+}
+
+impl Storage for PeerService {
+    fn execute(&self, _nexus: &Arc<Nexus>, command: ScsiCommand<'_>) -> Execution {
+        let luns = [Lun::ZERO];
+        if Lun::from_bytes(command.lun) != Some(Lun::ZERO) {
+            return Execution::Now(completed(unmapped_lun(&luns, command.cdb), SenseFormat::Fixed));
+        }
+        match self.unit.admit(PeerStanding::Registered, command.cdb) {
+            PeerAdmission::Done(response) => Execution::Now(completed(response, SenseFormat::Fixed)),
+            PeerAdmission::ReportLuns => {
+                Execution::Now(completed(report_luns(&luns, command.cdb), SenseFormat::Fixed))
+            }
+            PeerAdmission::Vendor(vendor) => self.vendor(vendor),
+        }
+    }
+
+    fn manage(
+        &self,
+        _nexus: &Arc<Nexus>,
+        _function: Function,
+        _lun: WireLun,
+    ) -> BoxFuture<'static, FunctionResponse> {
+        Box::pin(std::future::ready(FunctionResponse::Complete))
+    }
+
+    fn session_ended(&self, _nexus: &Nexus) {}
+}
+
+/// What another array may designate here.
+fn from_peer(designation: &Designation) -> bool {
+    matches!(
+        designation,
+        Designation::RemoteGroup(_)
+            | Designation::RemoteJournal { .. }
+            | Designation::RemotePair(_)
+            | Designation::RemoteStart { .. }
+    )
+}
+
+fn group_of(array: &Array, number: u32) -> Option<Arc<Group>> {
+    array.runtime().groups.get(&number).cloned()
+}
+
+fn report(position: Acknowledgement) -> Report {
+    Report {
+        acknowledged: UpdateNumber::new(position.durable.0),
+        restored: UpdateNumber::new(position.restored.0),
+        settled: UpdateNumber::new(position.settled.0),
+        consistent_from: UpdateNumber::new(position.consistent_from.0),
+    }
+}
+
+/// Head and records go into pages of their own; the write data follows by handle.
+async fn in_pages(group: &Group, answer: Answer) -> Completed {
+    let mut slots = group.pool.take(Class::JournalRead, answer.head.len() / SLOT_BYTES).await;
+    for (slot, bytes) in slots.iter_mut().zip(answer.head.chunks(SLOT_BYTES)) {
+        slot[..bytes.len()].copy_from_slice(bytes);
+    }
+    let mut pieces = Pieces::new();
+    slots
+        .into_iter()
+        .map(SlotMut::freeze)
+        .chain(answer.pages)
+        .for_each(|slot| pieces.push(Piece::page(slot)));
+    Completed::DataIn(pieces)
+}
+
+fn failed(group: &Group, error: &ServeError) -> Completed {
+    tracing::warn!(group = %group.name, %error, "a journal read failed");
+    check(match error {
+        ServeError::Reader(_) => Sense::invalid_field_in_cdb(POSITION_BYTE),
+        ServeError::Disk(_) => Sense::INTERNAL_FAILURE,
+    })
+}
+
+fn check(sense: Sense) -> Completed {
+    completed(Response::check(sense), SenseFormat::Fixed)
+}
+
+fn refuse(sense: Sense) -> Execution {
+    Execution::Now(check(sense))
+}
+
+fn reply(bytes: Vec<u8>, allocation_length: u32) -> Execution {
+    Execution::Now(completed(Response::data(bytes, allocation_length), SenseFormat::Fixed))
+}
+
+/// Where the group stands in the CDBs that name one.
+const GROUP_BYTE: u16 = 4;
+/// Where the designation's identity stands.
+const DESIGNATION_BYTE: u16 = 8;
+/// Where the reader's position begins.
+const POSITION_BYTE: u16 = 16;
+/// Results of designations kept for a session; the peer asks for each right after it has sent it.
+const RESULTS_MAX: usize = 64;
+/// The longest time a journal read is held.
+const WAIT_MAX: Duration = Duration::from_secs(30);

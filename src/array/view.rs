@@ -1,0 +1,494 @@
+//! The array as the shell shows it: made anew for every question from the store and from what is at work.
+
+use super::Array;
+use super::groups::own_volume;
+use crate::channel::target::SessionInfo;
+use crate::clock::BoxFuture;
+use crate::config::Serves;
+use crate::copy::status::{Lag, ReaderStatus, Status};
+use crate::disk::cache::AdapterUsage;
+use crate::disk::raid::MemberState;
+use crate::disk::slot::SLOT_BYTES;
+use crate::shell::view::{
+    ArrayView, AuditView, Console, FollowView, GenerationView, GroupView, JournalView, LagView, LinkView,
+    LunView, PairView, ParityGroupView, PointerView, PortalView, ReaderView, SessionView, Snapshot,
+    TargetView, UnitView, VolumeView,
+};
+use crate::volume::group::{GroupRecord, GroupRole, summary};
+use crate::volume::kind::{CacheMode, InitiatorRule, Release, SvolAccess};
+use crate::volume::pair::{PairRecord, PairState};
+use crate::volume::record::{ParityGroupRecord, TargetRecord, VolumeRecord, VolumeUsage};
+use crate::volume::table::{HostAccess, Tables};
+use holdfast_journal::pointer::PointerInformation;
+
+impl Console for Array {
+    fn snapshot(&self) -> Snapshot {
+        let tables = self.store.tables();
+        let usage = self.disk.usage();
+        Snapshot {
+            array: self.array_view(&tables, &usage),
+            units: tables.parity_groups.iter().flat_map(|record| self.unit_views(record)).collect(),
+            parity_groups: tables
+                .parity_groups
+                .iter()
+                .map(|record| self.parity_group_view(record, &usage))
+                .collect(),
+            volumes: tables.volumes.iter().map(|record| self.volume_view(&tables, record, &usage)).collect(),
+            targets: tables.targets.iter().map(|record| self.target_view(&tables, record)).collect(),
+            sessions: self.sessions.list().into_iter().map(|info| self.session_view(&info)).collect(),
+            links: tables.links.iter().map(|link| self.link_view(link)).collect(),
+            groups: tables.groups.iter().map(|record| self.group_view(&tables, record)).collect(),
+            journals: tables.groups.iter().flat_map(|record| self.journal_views(&tables, record)).collect(),
+            pairs: tables.pairs.iter().map(|pair| self.pair_view(&tables, pair)).collect(),
+        }
+    }
+
+    fn audit(&self, last: usize) -> Vec<AuditView> {
+        let records = self.store.audit(last).unwrap_or_else(|error| {
+            tracing::error!(%error, "the audit log cannot be read");
+            Vec::new()
+        });
+        let view = |record: crate::volume::record::AuditRecord| {
+            let (who, from) = record.who.named();
+            let time_unix_ms = record.time_unix_ns / NS_PER_MS;
+            AuditView {
+                number: record.number,
+                time_unix_ms,
+                who,
+                from,
+                what: record.what,
+                result: record.result,
+            }
+        };
+        records.into_iter().map(view).collect()
+    }
+
+    fn changed(&self) -> BoxFuture<'_, ()> {
+        // Restored numbers move without any change of state, so a wait also looks again after a moment.
+        Box::pin(async {
+            tokio::select! {
+                biased;
+                () = Array::changed(self).notified() => {}
+                () = self.env.clock.sleep(std::time::Duration::from_millis(50)) => {}
+            }
+        })
+    }
+}
+
+impl Array {
+    fn array_view(&self, tables: &Tables, usage: &AdapterUsage) -> ArrayView {
+        let meta = tables.meta();
+        let dirty: usize = usage.volumes.iter().map(|volume| volume.dirty_pages).sum();
+        let runtime = self.runtime();
+        let totals = runtime.units.values().flatten().fold([0; 4], |sum: [u64; 4], unit| {
+            let unit = unit.counters.totals();
+            std::array::from_fn(|at| sum[at] + unit[at])
+        });
+        ArrayView {
+            number: meta.number.0,
+            name: meta.name.to_string(),
+            identity: meta.identity.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            config_file: self.config.source.display().to_string(),
+            incarnation: meta.incarnation,
+            time_unix_ms: self.env.clock.wall().0 / NS_PER_MS,
+            uptime_ms: ms(self.env.clock.now().since(self.started)),
+            disk_engine: self.env.engine.clone(),
+            cache_memory_bytes: bytes(self.pool.limit()),
+            cache_used_bytes: bytes(self.pool.in_use()),
+            cache_dirty_bytes: bytes(dirty),
+            host_reads: totals[0],
+            host_writes: totals[1],
+            host_read_bytes: totals[2],
+            host_written_bytes: totals[3],
+            portals: runtime.portal_addresses.iter().map(portal_view).collect(),
+        }
+    }
+
+    fn unit_views(&self, record: &ParityGroupRecord) -> Vec<UnitView> {
+        let runtime = self.runtime();
+        let state = runtime
+            .parity_groups
+            .get(&record.number.0)
+            .map(|group| group.as_ref().map(|group| group.state()));
+        let units = record.units.iter().enumerate().map(|(index, unit)| {
+            let member = state
+                .as_ref()
+                .and_then(|state| state.as_ref().ok())
+                .and_then(|state| state.members.get(index));
+            let (name, reason) = match (member.map(|member| &member.state), &state) {
+                (Some(MemberState::Normal), _) => ("normal", None),
+                (Some(MemberState::Failed(reason)), _) => ("failed", Some(reason.clone())),
+                (Some(MemberState::Missing), _) | (None, None | Some(Ok(_))) => ("missing", None),
+                (None, Some(Err(reason))) => ("failed", Some((*reason).clone())),
+            };
+            UnitView {
+                name: format!("{}.{index}", record.name),
+                parity_group: record.name.to_string(),
+                path: member.map_or_else(|| unit.path.display().to_string(), |member| member.name.clone()),
+                identity: member
+                    .map_or_else(|| unit.identity.to_string(), |member| member.identity.to_string()),
+                state: name.to_owned(),
+                reason,
+                size_bytes: unit.size_bytes.unwrap_or(0),
+            }
+        });
+        units.collect()
+    }
+
+    fn parity_group_view(&self, record: &ParityGroupRecord, usage: &AdapterUsage) -> ParityGroupView {
+        let runtime = self.runtime();
+        let (state, reason) = match runtime.parity_groups.get(&record.number.0) {
+            Some(Ok(group)) => match group.state() {
+                state if state.failed.is_some() => ("failed", state.failed),
+                state if state.degraded => ("degraded", state.refused.first().map(ToString::to_string)),
+                _ => ("normal", None),
+            },
+            Some(Err(reason)) => ("failed", Some(reason.clone())),
+            None => ("opening", None),
+        };
+        let used = usage.groups.iter().find(|group| group.parity_group.0 == record.number.0);
+        ParityGroupView {
+            number: record.number.0,
+            name: record.name.to_string(),
+            identity: record.identity.to_string(),
+            level: record.level.to_string(),
+            state: state.to_owned(),
+            reason,
+            units: record.units.len(),
+            spares: record.spares.len(),
+            stripe_unit_bytes: record.stripe_unit_bytes,
+            size_bytes: used.map_or(0, |used| u64::from(used.extents) << 20),
+            free_bytes: used.map_or(0, |used| u64::from(used.free_extents) << 20),
+        }
+    }
+
+    fn volume_view(&self, tables: &Tables, record: &VolumeRecord, usage: &AdapterUsage) -> VolumeView {
+        let runtime = self.runtime();
+        let used = usage.volumes.iter().find(|volume| volume.volume.0 == record.number.0);
+        let trouble = runtime.volume_trouble.get(&record.number.0).cloned();
+        let trouble =
+            trouble.or_else(|| used.and_then(|used| used.trouble.as_ref()).map(ToString::to_string));
+        let totals =
+            runtime.units.get(&record.number.0).into_iter().flatten().fold([0; 4], |sum: [u64; 4], unit| {
+                let unit = unit.counters.totals();
+                std::array::from_fn(|at| sum[at] + unit[at])
+            });
+        let is_usable = runtime.volumes.contains_key(&record.number.0);
+        let parity_group = record.parity_group.and_then(|number| tables.parity_groups.get(&number));
+        VolumeView {
+            number: record.number.0,
+            name: record.name.to_string(),
+            state: if is_usable { record.state.to_string() } else { "abnormal".to_owned() },
+            reason: trouble.or_else(|| record.reason.clone()),
+            usage: match record.usage {
+                VolumeUsage::Host => "host".to_owned(),
+                VolumeUsage::Journal(_) => "journal".to_owned(),
+            },
+            parity_group: parity_group.map(|group| group.name.to_string()),
+            size_bytes: record.size_bytes,
+            allocated_bytes: used.map_or(0, |used| used.allocated_bytes),
+            block_size_bytes: record.block_size_bytes,
+            is_thin: record.is_thin,
+            cache: match record.cache {
+                CacheMode::WriteBack => "write-back".to_owned(),
+                CacheMode::WriteThrough => "write-through".to_owned(),
+            },
+            pairs: tables.pairs_of_volume(record.number).map(|pair| pair.name.to_string()).collect(),
+            reads: totals[0],
+            writes: totals[1],
+            read_bytes: totals[2],
+            written_bytes: totals[3],
+        }
+    }
+
+    fn target_view(&self, tables: &Tables, record: &TargetRecord) -> TargetView {
+        let lun = |lun: &crate::volume::record::LunRecord| LunView {
+            target: record.iqn.to_string(),
+            lun: lun.lun.0,
+            volume: tables
+                .volumes
+                .get(&lun.volume)
+                .map_or_else(String::new, |volume| volume.name.to_string()),
+            access: match tables.host_access(lun.volume) {
+                HostAccess::ReadWrite => "read-write".to_owned(),
+                HostAccess::ReadOnly => "read-only".to_owned(),
+                HostAccess::None => "none".to_owned(),
+            },
+        };
+        let sessions = self.sessions.list();
+        TargetView {
+            name: record.iqn.to_string(),
+            luns: record.luns.iter().map(lun).collect(),
+            initiators: record.initiators.iter().map(initiator).collect(),
+            authentication: match &record.chap {
+                None => "none".to_owned(),
+                Some(chap) if chap.mutual.is_some() => "mutual-chap".to_owned(),
+                Some(_) => "chap".to_owned(),
+            },
+            sessions: sessions
+                .iter()
+                .filter(|session| session.target.as_str() == record.iqn.as_str())
+                .count(),
+        }
+    }
+
+    fn session_view(&self, info: &SessionInfo) -> SessionView {
+        let own = super::peer_session::peer_name(self.config.array.name.as_str());
+        SessionView {
+            number: u16::try_from(info.session.0 % 65_536).unwrap_or(0),
+            initiator: info.initiator.as_str().to_owned(),
+            isid: info.isid.0.iter().map(|byte| format!("{byte:02x}")).collect(),
+            target: info.target.as_str().to_owned(),
+            kind: if info.target.as_str() == own { "peer".to_owned() } else { "normal".to_owned() },
+            connections: vec![info.peer.clone()],
+            digests: String::new(),
+            age_ms: ms(self.env.clock.now().since(info.since)),
+            commands: u32::try_from(info.commands).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn link_view(&self, link: &crate::volume::record::LinkRecord) -> LinkView {
+        let status = self.runtime().links.get(link.name.as_str()).cloned().unwrap_or_default();
+        LinkView {
+            name: link.name.to_string(),
+            array: link.array.0,
+            state: if status.connected { "up".to_owned() } else { "down".to_owned() },
+            reason: status.error,
+            portals: link.portals.iter().map(ToString::to_string).collect(),
+            connections: usize::from(status.connected),
+            ..LinkView::default()
+        }
+    }
+
+    fn status_of(&self, record: &GroupRecord) -> Option<Status> {
+        self.runtime().groups.get(&record.number.0).map(|group| group.status())
+    }
+
+    fn group_view(&self, tables: &Tables, record: &GroupRecord) -> GroupView {
+        let status = self.status_of(record);
+        let pairs: Vec<&PairRecord> = tables.pairs_of_group(record.number).collect();
+        let trouble = self.runtime().group_trouble.get(&record.number.0).cloned();
+        GroupView {
+            number: record.number.0,
+            name: record.name.to_string(),
+            state: if trouble.is_some() { "abnormal".to_owned() } else { record.state.to_string() },
+            reason: trouble.or_else(|| record.reason.clone()),
+            role: match record.role {
+                GroupRole::Primary => "primary".to_owned(),
+                GroupRole::Auxiliary { .. } => "auxiliary".to_owned(),
+            },
+            is_started: record.is_started,
+            pairs_state: summary(pairs.iter().map(|pair| pair.state)),
+            pairs: pairs.iter().map(|pair| pair.name.to_string()).collect(),
+            journals: record.journals.iter().filter_map(|number| volume_name(tables, *number)).collect(),
+            next_update_number: status.as_ref().map(|status| status.next),
+            durable_update_number: status.as_ref().map_or(0, |status| status.durable),
+            svol_access: match record.settings.svol_access {
+                SvolAccess::None => "none".to_owned(),
+                SvolAccess::Read => "read".to_owned(),
+            },
+            release: match record.settings.release {
+                Release::Read => "read".to_owned(),
+                Release::Restored => "restored".to_owned(),
+            },
+            generations: record
+                .generations
+                .iter()
+                .map(|generation| GenerationView {
+                    counter: generation.counter,
+                    array: generation.array.0,
+                    first_update_number: generation.first.0,
+                })
+                .collect(),
+            readers: status
+                .iter()
+                .flat_map(|status| &status.readers)
+                .map(|reader| reader_view(tables, record, reader))
+                .collect(),
+            follows: self.follow_view(tables, record, status.as_ref()),
+        }
+    }
+
+    fn follow_view(
+        &self,
+        tables: &Tables,
+        record: &GroupRecord,
+        status: Option<&Status>,
+    ) -> Option<FollowView> {
+        let GroupRole::Auxiliary { link, remote, .. } = &record.role else { return None };
+        let own = tables.schedules.get(&(link.clone(), record.name.clone())).map(|row| row.schedule);
+        let schedule = own.or_else(|| tables.links.get(link).map(|link| link.schedule)).unwrap_or_default();
+        let runtime = self.runtime();
+        let connected = runtime.links.get(link.as_str()).is_some_and(|link| link.connected);
+        let reason = runtime.group_reading.get(&record.number.0).cloned().filter(|_| !connected);
+        Some(FollowView {
+            link: link.to_string(),
+            remote_group: remote.0,
+            read_interval_ms: schedule.read_interval.map_or(0, ms),
+            restore_interval_ms: schedule.restore_interval.map_or(0, ms),
+            restore_delay_ms: ms(schedule.restore_delay),
+            durable_update_number: status.map_or(0, |status| status.durable),
+            restored_update_number: status.map_or(0, |status| status.restored),
+            settled_update_number: status.map_or(0, |status| status.settled),
+            read_state: if connected { "reading".to_owned() } else { "waiting".to_owned() },
+            restore_state: if status.is_some() { "restoring".to_owned() } else { "waiting".to_owned() },
+            reason,
+        })
+    }
+
+    fn journal_views(&self, tables: &Tables, record: &GroupRecord) -> Vec<JournalView> {
+        let Some(status) = self.status_of(record) else { return Vec::new() };
+        let own = tables.meta().number.0;
+        let volumes = record.journals.iter().filter_map(|number| volume_name(tables, *number)).take(1);
+        let mut pointers = vec![pointer_view(own, status.pointers)];
+        pointers.extend(status.readers.iter().map(|reader| pointer_view(reader.array, reader.pointers)));
+        volumes
+            .map(|volume| JournalView {
+                group: record.name.to_string(),
+                volume,
+                state: record.state.to_string(),
+                reason: record.reason.clone(),
+                update_information_bytes: status.usage.info_capacity,
+                update_information_used_bytes: status.usage.info_used,
+                write_data_bytes: status.usage.data_capacity,
+                write_data_used_bytes: status.usage.data_used,
+                oldest_update_number: Some(status.oldest).filter(|oldest| *oldest < status.next),
+                newest_update_number: status.next.checked_sub(1).filter(|newest| *newest > 0),
+                pointers: pointers.clone(),
+            })
+            .collect()
+    }
+
+    fn pair_view(&self, tables: &Tables, pair: &PairRecord) -> PairView {
+        let group = tables.groups.get(&pair.group);
+        let status = group.and_then(|group| self.status_of(group));
+        let is_primary = group.is_some_and(|group| matches!(group.role, GroupRole::Primary));
+        let copied = match (&status, pair.state) {
+            (_, PairState::Normal) => pair.size_bytes,
+            (Some(status), _) => {
+                status.pairs.iter().find(|(number, _)| *number == pair.number.0).map_or(0, |(_, at)| *at)
+            }
+            (None, _) => 0,
+        };
+        let restored = status.as_ref().map(|status| match is_primary {
+            true => status
+                .readers
+                .iter()
+                .find(|reader| reader.array == pair.auxiliary.array.0)
+                .map_or(0, |reader| reader.report.restored.get()),
+            false => status.restored,
+        });
+        let side = |name: &Option<crate::volume::name::VolumeName>| {
+            name.as_ref().map_or_else(String::new, ToString::to_string)
+        };
+        PairView {
+            number: pair.number.0,
+            name: pair.name.to_string(),
+            group: group.map_or_else(String::new, |group| group.name.to_string()),
+            state: pair.state.to_string(),
+            reason: pair.reason.clone().or_else(|| refusal_of(tables, pair)),
+            primary_array: pair.primary.array.0,
+            pvol: side(&pair.primary.name),
+            auxiliary_array: pair.auxiliary.array.0,
+            svol: side(&pair.auxiliary.name),
+            copy: "async".to_owned(),
+            copy_completion_bytes: copied,
+            size_bytes: pair.size_bytes,
+            progress_percent: percent(copied, pair.size_bytes),
+            time_left_ms: None,
+            difference_bytes: 0,
+            restored_update_number: restored.filter(|_| own_volume(tables, pair).is_some()),
+        }
+    }
+}
+
+/// Why the other array does not accept a pair.
+fn refusal_of(tables: &Tables, pair: &PairRecord) -> Option<String> {
+    tables.forwards_to(&pair.link).find_map(|forward| forward.refusal.clone())
+}
+
+fn reader_view(tables: &Tables, record: &GroupRecord, reader: &ReaderStatus) -> ReaderView {
+    let pairs: Vec<PairState> = tables
+        .pairs_of_group(record.number)
+        .filter(|pair| pair.auxiliary.array.0 == reader.array)
+        .map(|pair| pair.state)
+        .collect();
+    let state = match pairs.iter().max() {
+        None => "waiting",
+        Some(_) if pairs.contains(&PairState::Abnormal) => "abnormal",
+        Some(_) if pairs.contains(&PairState::Suspended) => "suspended",
+        Some(_) if pairs.iter().all(|state| *state == PairState::Normal) => "normal",
+        Some(_) if pairs.contains(&PairState::BeingCopied) => "copying",
+        Some(_) => "waiting",
+    };
+    let link = tables.readers_of_group(record.number).find(|row| row.array.0 == reader.array);
+    ReaderView {
+        link: link.map_or_else(String::new, |row| row.link.to_string()),
+        array: reader.array,
+        state: state.to_owned(),
+        reason: None,
+        durable_update_number: reader.report.acknowledged.get(),
+        restored_update_number: reader.report.restored.get(),
+        settled_update_number: reader.report.settled.get(),
+        behind: lag_view(reader.behind),
+        not_yet_read: lag_view(reader.not_read),
+        read_not_restored: lag_view(reader.not_restored),
+        ..ReaderView::default()
+    }
+}
+
+fn lag_view(lag: Lag) -> LagView {
+    LagView { updates: lag.updates, bytes: lag.bytes, seconds: lag.seconds }
+}
+
+fn pointer_view(array: u32, at: PointerInformation) -> PointerView {
+    PointerView {
+        array,
+        update_information_head: at.update_information_head,
+        write_data_head: at.write_data_head,
+        update_information_newest: at.update_information_newest,
+        update_information_oldest: at.update_information_oldest,
+        write_data_newest: at.write_data_newest,
+        write_data_oldest: at.write_data_oldest,
+        read_start: at.read_start,
+        retry_start: at.retry_start,
+    }
+}
+
+fn portal_view((listen, serves, group): &(String, Serves, u16)) -> PortalView {
+    let mut whom = Vec::new();
+    if serves.hosts() {
+        whom.push("hosts".to_owned());
+    }
+    if serves.arrays() {
+        whom.push("arrays".to_owned());
+    }
+    PortalView { listen: listen.clone(), serves: whom, group: *group }
+}
+
+fn initiator(rule: &InitiatorRule) -> String {
+    match rule {
+        InitiatorRule::Any => "*".to_owned(),
+        InitiatorRule::Named(name) => name.to_string(),
+    }
+}
+
+fn volume_name(tables: &Tables, number: crate::volume::name::VolumeNumber) -> Option<String> {
+    tables.volumes.get(&number).map(|volume| volume.name.to_string())
+}
+
+fn bytes(slots: usize) -> u64 {
+    (slots * SLOT_BYTES) as u64
+}
+
+fn ms(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
+fn percent(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 100.0 } else { part as f64 * 100.0 / whole as f64 }
+}
+
+const NS_PER_MS: u64 = 1_000_000;

@@ -1,0 +1,116 @@
+//! What a group shows of itself: numbers, lag, pointers. Copied out under the lock, never held.
+//!
+//! Lag in seconds is by the primary's clock alone: the age of the oldest update that the reader has not restored. It is
+//! exact for updates that are still kept in memory; for older ones it is at least that of the oldest kept one.
+
+use super::group::{Group, Sequencer};
+use holdfast_journal::pointer::PointerInformation;
+use holdfast_journal::reader::{Reader, Report};
+use holdfast_journal::{UpdateNumber, Usage};
+
+/// A group at one moment.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// The next number to give, or to expect.
+    pub next: u64,
+    /// Durable in the journal here.
+    pub durable: u64,
+    /// Visible in the volumes here.
+    pub restored: u64,
+    /// Durable in the volumes here.
+    pub settled: u64,
+    /// The oldest number held.
+    pub oldest: u64,
+    /// How full the journal is.
+    pub usage: Usage,
+    /// Readers.
+    pub readers: Vec<ReaderStatus>,
+    /// Pairs: number, copy completion address.
+    pub pairs: Vec<(u32, u64)>,
+    /// Pointers of this array's own restore.
+    pub pointers: PointerInformation,
+    /// The newest number given at the source, as it said last.
+    pub source_newest: Option<u64>,
+}
+
+/// A reader at one moment.
+#[derive(Clone, Debug)]
+pub struct ReaderStatus {
+    /// Its array.
+    pub array: u32,
+    /// What it reported.
+    pub report: Report,
+    /// Not read yet.
+    pub not_read: Lag,
+    /// Read and not restored.
+    pub not_restored: Lag,
+    /// Both.
+    pub behind: Lag,
+    /// Its pointers here.
+    pub pointers: PointerInformation,
+}
+
+/// How far behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Lag {
+    /// Updates.
+    pub updates: u64,
+    /// Bytes of write data that are kept in memory.
+    pub bytes: u64,
+    /// Age of the oldest of them.
+    pub seconds: f64,
+}
+
+impl Group {
+    /// The group now.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let now_ns = self.clock.wall().0;
+        let seq = self.lock();
+        let newest = seq.next.previous();
+        let readers =
+            seq.readers.iter().map(|(array, reader)| reader_status(&seq, array.0, reader, now_ns)).collect();
+        Status {
+            next: seq.next.get(),
+            durable: self.gate.durable().min(newest.get()),
+            restored: seq.restored.get(),
+            settled: seq.settled.get(),
+            oldest: seq.journal.first_retained().get(),
+            usage: seq.journal.usage(),
+            readers,
+            pairs: seq
+                .pairs
+                .values()
+                .flatten()
+                .map(|pair| (pair.pair, pair.facts.copy_completion_bytes))
+                .collect(),
+            pointers: seq.journal.pointer_information(seq.restored.next(), seq.restored.next()),
+            source_newest: seq.source.as_ref().map(|head| head.newest_given),
+        }
+    }
+}
+
+fn reader_status(seq: &Sequencer, array: u32, reader: &Reader, now_ns: u64) -> ReaderStatus {
+    let newest = seq.next.previous();
+    let report = reader.report;
+    ReaderStatus {
+        array,
+        report,
+        not_read: lag(seq, report.acknowledged, newest, now_ns),
+        not_restored: lag(seq, report.restored, report.acknowledged, now_ns),
+        behind: lag(seq, report.restored, newest, now_ns),
+        pointers: seq.journal.pointer_information(reader.next, reader.retry_start()),
+    }
+}
+
+/// The updates behind `from` up to and including `to`.
+fn lag(seq: &Sequencer, from: UpdateNumber, to: UpdateNumber, now_ns: u64) -> Lag {
+    let updates = to.since(from);
+    if updates == 0 {
+        return Lag::default();
+    }
+    let oldest = seq.kept.oldest_from(from.next());
+    let age_ns = oldest.map_or(0, |time_ns| now_ns.saturating_sub(time_ns));
+    let bytes = seq.kept.bytes_from(from.next()).saturating_sub(seq.kept.bytes_from(to.next()));
+    Lag { updates, bytes, seconds: std::time::Duration::from_nanos(age_ns).as_secs_f64() }
+}
