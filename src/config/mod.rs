@@ -88,7 +88,7 @@ pub struct ArraySection {
     pub number: ArrayNumber,
     /// Its name.
     pub name: ArrayName,
-    /// Control store, socket, journals' superblocks.
+    /// Control store and management socket.
     pub data_dir: PathBuf,
 }
 
