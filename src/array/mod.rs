@@ -203,8 +203,9 @@ impl Array {
             }
         }
         self.tasks.end().await;
-        let volumes: Vec<_> =
-            self.runtime().volumes.keys().map(|volume| crate::disk::VolumeId(*volume)).collect();
+        // Journal volumes are never cached.
+        let cached = |spec: &VolumeSpec| spec.kind != VolumeKind::Journal;
+        let volumes: Vec<_> = self.disk.volumes().into_iter().filter(cached).map(|spec| spec.id).collect();
         if let Err(error) = self.disk.destage(&volumes).await {
             failed.push(error.to_string());
         }
