@@ -30,6 +30,15 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the array in the foreground until SIGTERM.
     Serve,
+    /// Three arrays on this machine: write, copy, compare, and stay up until Ctrl-C.
+    Demo {
+        /// End after the comparison.
+        #[arg(long)]
+        once: bool,
+        /// Where the arrays live; otherwise a temporary directory that is removed at the end.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
     /// Check the configuration: silence, or every mistake with file, line and column.
     Check,
     /// The maintenance shell of a running array: one command a line.
@@ -63,10 +72,17 @@ pub(crate) fn serve(path: &Path) -> ExitCode {
     run(holdfast::serve::serve(config), "serve")
 }
 
+/// `holdfast demo`.
+pub(crate) fn demo(once: bool, dir: Option<PathBuf>) -> ExitCode {
+    let end = if once { holdfast::demo::End::Once } else { holdfast::demo::End::Interrupted };
+    run(holdfast::demo::demo(end, dir), "demo")
+}
+
 /// Runs something on a runtime of its own, with a log on stderr.
 fn run(work: impl Future<Output = anyhow::Result<()>>, asked: &str) -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("HOLDFAST_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let filter = tracing_subscriber::EnvFilter::try_from_env("HOLDFAST_LOG").unwrap_or_else(|_| {
+        tracing_subscriber::EnvFilter::new(if asked == "demo" { "warn" } else { "info" })
+    });
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -7,6 +7,7 @@ pub mod channel;
 pub mod clock;
 pub mod config;
 pub mod copy;
+pub mod demo;
 pub mod disk;
 pub mod io;
 pub mod serve;

@@ -14,6 +14,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match &cli.command {
         Command::Serve => cli::serve(&cli.config),
+        Command::Demo { once, dir } => cli::demo(*once, dir.clone()),
         Command::Check => cli::check(&cli.config),
         Command::Shell => cli::interactive(&cli),
         Command::Completions { shell } => cli::completions(*shell),

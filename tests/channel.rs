@@ -594,3 +594,28 @@ async fn the_same_seed_gives_the_same_run() {
     assert_eq!(a_bad_day(77).await, first);
     assert_ne!(a_bad_day(78).await, first);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_talks_nonsense_costs_an_error_and_no_more() {
+    let (rig, network) = simulated(Ram::new(BYTES)).await;
+    let mut portal = network.host("evil").listen("evil:3260").await.unwrap();
+    let evil = tokio::spawn(async move {
+        for seed in 0..100 {
+            let mut stream = portal.accept().await.unwrap();
+            let mut bytes = pattern(seed, 4096);
+            if seed % 2 == 0 {
+                // A login response that succeeds, with noise for text.
+                bytes[..8].copy_from_slice(&[0x23, 0x81, 0, 0, 0, 0, 0, 200]);
+                bytes[16..20].copy_from_slice(&[0xff, 0xff, 0xfc, 0]);
+                bytes[36..38].fill(0);
+            }
+            let _ = stream.write_all(&bytes).await;
+            let _ = stream.read(&mut [0; 512]).await;
+        }
+    });
+    for _ in 0..100 {
+        assert!(rig.connector.session("evil:3260", TARGET, &SessionOptions::default()).await.is_err());
+    }
+    evil.await.unwrap();
+    rig.unit(&SessionOptions::default()).await.test_unit_ready().await.unwrap();
+}

@@ -25,10 +25,10 @@ use crate::channel::target::Sessions;
 use crate::clock::MonotonicNs;
 use crate::config::{Config, missing_designations};
 use crate::copy::group::Group;
-use crate::disk::DiskAdapter;
-use crate::disk::cache::CacheSettings;
+use crate::disk::cache::{CacheSettings, VolumeSpec};
 use crate::disk::raid::group::ParityGroup;
 use crate::disk::slot::SlotPool;
+use crate::disk::{DiskAdapter, VolumeKind};
 use crate::io::host::LunMap;
 use crate::io::lun::LunUnit;
 use crate::io::volume::Volume;
@@ -203,8 +203,9 @@ impl Array {
             }
         }
         self.tasks.end().await;
-        let volumes: Vec<_> =
-            self.runtime().volumes.keys().map(|volume| crate::disk::VolumeId(*volume)).collect();
+        // Journal volumes are never cached.
+        let cached = |spec: &VolumeSpec| spec.kind != VolumeKind::Journal;
+        let volumes: Vec<_> = self.disk.volumes().into_iter().filter(cached).map(|spec| spec.id).collect();
         if let Err(error) = self.disk.destage(&volumes).await {
             failed.push(error.to_string());
         }

@@ -7,7 +7,8 @@ use crate::copy::link_key::{Proof, link_key};
 use crate::copy::source::{Source, SourceError};
 use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotPool};
 use crate::volume::record::LinkRecord;
-use holdfast_iscsi::initiator::{Credentials, DigestWish, MutualCredentials};
+use holdfast_iscsi::chap::{Credentials, Identity, Secret};
+use holdfast_iscsi::initiator::DigestWish;
 use holdfast_journal::UpdateNumber;
 use holdfast_journal::reader::Report;
 use holdfast_scsi::{
@@ -51,17 +52,8 @@ impl PeerSession {
         link: &LinkRecord,
         pool: &SlotPool,
     ) -> Result<Self, SourceError> {
-        let (from, to) = (own.0, link.array.0);
-        let secret = link.secret.expose();
         let options = SessionOptions {
-            credentials: Some(Credentials {
-                name: peer_name(own.1),
-                secret: link_key(secret, from, to, Proof::Initiator).into(),
-                mutual: Some(MutualCredentials {
-                    name: Some(peer_name(link.name.as_str())),
-                    secret: link_key(secret, from, to, Proof::Target).into(),
-                }),
-            }),
+            credentials: Some(credentials(own, link)?),
             digests: DigestWish::Required,
             login_timeout: LOGIN_LIMIT,
             ping: PING,
@@ -72,7 +64,7 @@ impl PeerSession {
             match connector.session(&portal.to_string(), &peer_name(link.name.as_str()), &options).await {
                 Ok(session) => {
                     let peer = Self { session, pool: pool.clone() };
-                    peer.check_number(to).await?;
+                    peer.check_number(link.array.0).await?;
                     return Ok(peer);
                 }
                 Err(error) => last = SourceError(format!("{portal}: {error}")),
@@ -190,6 +182,19 @@ impl Source for PeerSession {
             self.command(command, Data::None, LIMIT).await.map(|_| ())
         })
     }
+}
+
+/// How this array proves itself at the other one, and what it wants proved in turn.
+fn credentials(own: (u32, &str), link: &LinkRecord) -> Result<Credentials, SourceError> {
+    let (from, to, secret) = (own.0, link.array.0, link.secret.expose());
+    let identity = |name: String, proof| {
+        let key = link_key(secret, from, to, proof);
+        Secret::new(key.as_bytes()).map(|secret| Identity { name, secret })
+    };
+    let ours = identity(peer_name(own.1), Proof::Initiator);
+    let theirs = identity(peer_name(link.name.as_str()), Proof::Target);
+    ours.and_then(|ours| Credentials::new(ours, Some(theirs?)))
+        .map_err(|error| SourceError(format!("link {}: {error:?}", link.name)))
 }
 
 fn acknowledgement(report: Report) -> Acknowledgement {

@@ -112,6 +112,10 @@ impl Targets for Offered {
     fn open(&self, nexus: &Arc<Nexus>) -> Option<Arc<dyn Storage>> {
         let array = self.array.upgrade()?;
         if nexus.target.as_str() == Self::own_peer_name(&array) {
+            // Between arrays digests are mandatory: what is damaged on the way must not look like data.
+            if !nexus.has_digests {
+                return None;
+            }
             let link = link_of(&array.store.tables(), &nexus.initiator)?.array.0;
             return Some(Arc::new(PeerService::new(&array, link, nexus)?));
         }

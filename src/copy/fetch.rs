@@ -89,7 +89,8 @@ impl Group {
         };
         let mut early = BTreeMap::new();
         let mut reads = FuturesUnordered::new();
-        reads.push(source.journal_read(source_group, Some(self.lock().next), self.position(), wait));
+        let first = self.lock().next;
+        reads.push(source.journal_read(source_group, Some(first), self.position(), wait));
         loop {
             let Some(answer) = reads.next().await else {
                 return FetchError::Record("no read in flight".into());

@@ -46,8 +46,10 @@ impl Group {
     }
 
     fn has_to_settle(&self) -> bool {
-        let seq = self.lock();
-        seq.failed.is_none() && (seq.settled < seq.restored || seq.journal.wants_checkpoint())
+        let mut seq = self.lock();
+        let settled = seq.settled;
+        let frees = seq.readers.releasable(settled) > seq.journal.released();
+        seq.failed.is_none() && (settled < seq.restored || frees || seq.journal.wants_checkpoint())
     }
 
     /// One round; afterwards `settled` is what was visible when it began.
