@@ -219,8 +219,8 @@ impl Array {
 
     /// Ends as a lost process ends: every task of the array is dropped where it stands.
     pub async fn kill(&self) {
-        self.tasks.end().await;
         self.runtime().portals.clear();
+        self.tasks.end().await;
     }
 }
 
