@@ -33,7 +33,7 @@ impl Array {
                 self.bring_up_volume(record).await;
             }
         }
-        self.reconcile_groups().await;
+        self.reconcile_groups(&tables).await;
         let tables = self.store.tables();
         for target in tables.targets.iter() {
             self.show_luns(&tables, target);

@@ -176,9 +176,7 @@ impl Array {
             let record = tables.groups.iter().find(|record| record.number.0 == number);
             let unformatted =
                 record.filter(|record| record.journal_incarnation.is_none() && !record.journals.is_empty());
-            if let Some(record) = unformatted
-                && !self.runtime().group_trouble.contains_key(&number)
-            {
+            if unformatted.is_some() && !self.runtime().journal_begins.contains_key(&number) {
                 let head = match session.journal_information(source).await {
                     Ok(head) => head,
                     Err(error) => return error,
@@ -186,7 +184,9 @@ impl Array {
                 let Ok((head, _)) = Head::decode(&head) else {
                     return SourceError("the answer to journal information is damaged".into());
                 };
-                self.open_group(&tables, record, Some(UpdateNumber::new(head.first))).await;
+                // The owner opens it, when its volumes are open.
+                self.runtime().journal_begins.insert(number, UpdateNumber::new(head.first));
+                self.wake();
                 continue;
             }
             changed.await;
