@@ -144,7 +144,8 @@ impl Array {
             .collect()
     }
 
-    /// Reads one group over the session until that fails. A journal that is not formatted yet begins where the
+    /// Reads one group over the session for as long as that lives: what is wrong with one group does not disturb the
+    /// others. A journal that is not formatted yet begins where the
     /// primary says this reader begins.
     async fn follow_group(
         self: &Arc<Self>,
@@ -160,8 +161,13 @@ impl Array {
             let group = self.runtime().groups.get(&number).cloned();
             if let Some(group) = group {
                 let error = group.follow(session, source, schedule).await;
+                tracing::info!(group = %group.name, %error, "reading ended; trying again");
                 self.runtime().group_reading.insert(number, error.to_string());
-                return SourceError(error.to_string());
+                if session.is_closed() {
+                    return SourceError(error.to_string());
+                }
+                self.env.clock.sleep(OFFER_AGAIN).await;
+                continue;
             }
             let tables = self.store.tables();
             let record = tables.groups.iter().find(|record| record.number.0 == number);

@@ -70,6 +70,12 @@ pub struct Group {
 pub struct Settings {
     /// Memory for journals that readers have not fetched yet (J14); older ones are read back from the journal volume.
     pub journal_cache_bytes: usize,
+    /// Updates of one answer at most, whatever the reader asks for (J5).
+    pub read_updates: u32,
+    /// Write data of one answer beyond which no further update is added (J5).
+    pub read_bytes: u32,
+    /// Unit of the initial copy (J3); at most 1 MiB.
+    pub copy_unit_bytes: u64,
 }
 
 /// What the lock guards.
@@ -369,6 +375,11 @@ impl Group {
     /// Takes up a new pair at an auxiliary.
     pub(crate) fn add_svol(&self, pvol: u32, svol: SvolRuntime) {
         self.lock().svols.insert(pvol, svol);
+    }
+
+    /// Whether the array is one of the group's readers.
+    pub(crate) fn is_read_by(&self, reader: ArrayNumber) -> bool {
+        self.lock().readers.reader(reader).is_some()
     }
 
     /// JOURNAL INFORMATION for `reader`.
