@@ -78,30 +78,27 @@ impl Array {
     async fn use_session(self: &Arc<Self>, link: &LinkRecord, session: &PeerSession) -> SourceError {
         let mut following = BTreeSet::new();
         let mut followers = FuturesUnordered::new();
-        let mut offer_again = None;
         loop {
             let changed = self.changed().notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            match self.forward(link, session).await {
-                Ok(refused) => {
-                    // What was refused is offered again after a while: the other array may not be ready yet.
-                    offer_again = refused.then(|| self.env.clock.sleep(OFFER_AGAIN));
-                }
+            let refused = match self.forward(link, session).await {
+                Ok(refused) => refused,
                 Err(error) => return error,
-            }
+            };
+            // What was refused is offered again after a while: the other array may not be ready yet.
+            let offer_again = refused.then(|| self.env.clock.sleep(OFFER_AGAIN));
             for (number, source, schedule) in self.groups_to_follow(link) {
                 if following.insert(number) {
                     followers.push(self.follow_group(number, source, schedule, session));
                 }
             }
-            let waiting = offer_again.take();
             tokio::select! {
                 biased;
                 () = session.closed() => return SourceError("the session was closed".into()),
                 Some(error) = followers.next(), if !followers.is_empty() => return error,
                 () = changed => {}
-                () = wait(waiting) => {}
+                () = wait(offer_again) => {}
             }
         }
     }

@@ -17,7 +17,7 @@ use holdfast_journal::{Journal, Kind, Update, UpdateNumber};
 
 /// Why a journal cannot be opened. The device is to blame, or whoever damaged it.
 #[derive(Debug, thiserror::Error)]
-pub enum JournalError {
+pub(crate) enum JournalError {
     /// The volume cannot be read or written.
     #[error("{0}")]
     Copy(#[from] CopyError),
