@@ -120,7 +120,12 @@ impl Array {
             pool: self.pool.clone(),
             clock: self.env.clock.clone(),
             journal_volume: raw,
-            settings: Settings { journal_cache_bytes: self.pool.limit() / 4 * crate::disk::slot::SLOT_BYTES },
+            settings: Settings {
+                journal_cache_bytes: self.pool.limit() / 4 * crate::disk::slot::SLOT_BYTES,
+                read_updates: record.settings.read_updates,
+                read_bytes: u32::try_from(record.settings.read_bytes).unwrap_or(u32::MAX),
+                copy_unit_bytes: record.settings.copy_unit_bytes,
+            },
         };
         let group = Group::new(parts, sequencer);
         self.attach(tables, record, &group)?;

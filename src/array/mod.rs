@@ -1,7 +1,7 @@
 //! One array put together: control store, parity groups, volumes, groups, targets, portals, links.
 //!
 //! # How it works
-//! The control store says what there is; [`Array::start`] brings it to life, and one owner task ([`Array::own`])
+//! The control store says what there is; [`Array::start`] brings it to life, and one owner task (`Array::own`)
 //! keeps doing so: whenever a designation changed the store or a group changed its state, it *reconciles*: opens what
 //! is not open, starts what should run, records what the data say (a pair that became normal, a journal that failed).
 //! Every step may be repeated, so a crash between two of them is finished by the next start.
