@@ -195,11 +195,11 @@ impl Story {
         let log = self.writer.log();
         check_crash(log, &Observed::from_images(log, &primary), DurableRule::Acknowledged)
             .expect_clean("the primary at the end");
-        for index in 1..ARRAYS.len() {
+        for (index, name) in ARRAYS.iter().enumerate().skip(1) {
             let copy = self.image_of(index).await;
             for (volume, (ours, theirs)) in primary.iter().zip(&copy).enumerate() {
                 if let Some(at) = ours.iter().zip(theirs).position(|(a, b)| a != b) {
-                    panic!("volume {volume} at {} differs from byte {at} on", ARRAYS[index]);
+                    panic!("volume {volume} at {name} differs from byte {at} on");
                 }
             }
         }
