@@ -223,7 +223,7 @@ impl Story {
         let log = self.writer.log();
         check_crash(log, &Observed::from_images(log, &primary), DurableRule::Acknowledged)
             .expect_clean("the primary at the end");
-        for index in 1..ARRAYS.len() {
+        for (index, name) in ARRAYS.iter().enumerate().skip(1) {
             let copy = self.image_of(index).await;
             for (volume, (ours, theirs)) in primary.iter().zip(&copy).enumerate() {
                 let sectors = ours.chunks(SECTOR_BYTES).zip(theirs.chunks(SECTOR_BYTES));
@@ -233,11 +233,7 @@ impl Story {
                     let lba = u64::try_from(lba).unwrap();
                     eprintln!("sector {lba}: {} here, {} there", stamp_of(ours, lba), stamp_of(theirs, lba));
                 }
-                assert!(
-                    differ.is_empty(),
-                    "volume {volume} at {} differs in sectors {differ:?}",
-                    ARRAYS[index]
-                );
+                assert!(differ.is_empty(), "volume {volume} at {} differs in sectors {differ:?}", name);
             }
         }
         assert_eq!(self.cluster.newest(), newest, "the comparison was at one number");
