@@ -430,8 +430,8 @@ pub struct Verify {
     pub place: DataPlace,
     /// Its length, from the skip on.
     pub data_bytes: u32,
-    /// What its CRC32C must be.
-    pub data_crc32c: u32,
+    /// What its checksum must be.
+    pub data_checksum: u32,
 }
 
 /// A journal volume that has been scanned. The caller reads what [`verify`](Self::verify) lists, in order, says
@@ -456,7 +456,7 @@ impl Recovered {
                     number: update.number,
                     place,
                     data_bytes: update.data_bytes,
-                    data_crc32c: update.data_crc32c,
+                    data_checksum: update.data_checksum,
                 })
             })
             .collect()

@@ -215,7 +215,7 @@ mod tests {
                 content: Content::Zero,
             }],
             data_bytes: 0,
-            data_crc32c: 0,
+            data_checksum: 0,
         }
     }
 

@@ -460,7 +460,7 @@ mod tests {
                 content: Content::Data,
             }],
             data_bytes,
-            data_crc32c: 1,
+            data_checksum: 1,
         })
     }
 
@@ -497,7 +497,7 @@ mod tests {
         let refused = loop {
             let mut draft = write(sequencer.next, 0, 512);
             draft.update.extents[0].content = Content::Zero;
-            (draft.update.data_bytes, draft.update.data_crc32c, draft.skip_bytes) = (0, 0, 0);
+            (draft.update.data_bytes, draft.update.data_checksum, draft.skip_bytes) = (0, 0, 0);
             if let Err(error) = sequencer.append(draft) {
                 break error;
             }

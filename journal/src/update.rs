@@ -122,8 +122,9 @@ pub struct Update {
     pub extents: Vec<Extent>,
     /// Bytes of write data.
     pub data_bytes: u32,
-    /// CRC32C of the write data, computed when it arrived; 0 if there is none.
-    pub data_crc32c: u32,
+    /// Checksum of the write data, computed when it arrived by who received it (this crate only carries it); 0 if there is
+    /// none. It must not be CRC-32C, which data may carry itself.
+    pub data_checksum: u32,
 }
 
 impl Update {
@@ -151,7 +152,7 @@ impl Update {
         if self.data_bytes > MAX_UPDATE_DATA_BYTES || u64::from(self.data_bytes) != expected_bytes {
             return Err(UpdateError::DataLength);
         }
-        if self.data_bytes == 0 && self.data_crc32c != 0 {
+        if self.data_bytes == 0 && self.data_checksum != 0 {
             return Err(UpdateError::DataLength);
         }
         Ok(())

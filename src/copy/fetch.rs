@@ -219,7 +219,7 @@ fn decode(pages: Vec<Slot>) -> Result<(Head, Vec<Received>), FetchError> {
         let payload = Payload { slots, skip: draft.skip_bytes, bytes: draft.update.data_bytes };
         let update = draft.update;
         let blocks = usize::try_from(draft_blocks).unwrap_or(usize::MAX);
-        if payload.slots.len() != count || count != blocks || payload.crc32c() != update.data_crc32c {
+        if payload.slots.len() != count || count != blocks || payload.checksum() != update.data_checksum {
             return Err(FetchError::Record(format!(
                 "the data of update {} is damaged or missing",
                 update.number

@@ -302,7 +302,7 @@ impl Group {
         &self,
         change: &Change,
         payload: &Payload,
-        crc32c: u32,
+        checksum: u32,
         prepared: &mut Vec<Prepared>,
     ) -> Result<Sequenced, Refusal> {
         let time_ns = self.clock.wall().0;
@@ -327,7 +327,7 @@ impl Group {
             time_ns,
             extents: change.extents(),
             data_bytes: payload.bytes,
-            data_crc32c: crc32c,
+            data_checksum: checksum,
         };
         self.append(&mut seq, update, payload.clone())?;
         seq.restored = number;

@@ -71,7 +71,7 @@ impl Group {
             time_ns: self.clock.wall().0,
             extents: vec![range],
             data_bytes: 0,
-            data_crc32c: 0,
+            data_checksum: 0,
         };
         match self.append(&mut seq, update, Payload::default()) {
             Ok(()) => {}

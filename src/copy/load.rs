@@ -93,7 +93,7 @@ impl Group {
         let pages = usize::try_from(place.blocks).unwrap_or(usize::MAX);
         let slots = self.read_journal(place.volume_offset_bytes, pages, class).await?;
         let payload = Payload { slots, skip: place.skip_bytes, bytes: update.data_bytes };
-        if payload.crc32c() == update.data_crc32c {
+        if payload.checksum() == update.data_checksum {
             Ok(payload)
         } else {
             Err(self.damaged(update.number, "the checksum of its write data is wrong"))

@@ -61,7 +61,7 @@ pub(crate) async fn recover(volume: &RawVolume) -> Result<(Journal, CheckpointEx
         let pages = usize::try_from(verify.place.blocks).unwrap_or(usize::MAX);
         let slots = volume.read(verify.place.volume_offset_bytes, pages, Class::JournalRead).await?;
         let payload = Payload { slots, skip: verify.place.skip_bytes, bytes: verify.data_bytes };
-        if payload.crc32c() != verify.data_crc32c {
+        if payload.checksum() != verify.data_checksum {
             recovered.truncate_at(verify.number)?;
             break;
         }

@@ -174,7 +174,7 @@ impl Group {
                     kind: Kind::Void,
                     extents: Vec::new(),
                     data_bytes: 0,
-                    data_crc32c: 0,
+                    data_checksum: 0,
                     ..(*update).clone()
                 };
                 Ok((void, Payload::default()))
@@ -216,7 +216,7 @@ impl Group {
             kind: Kind::InitialCopy(InitialCopy { form: CopyForm::Received { as_of }, ..copy }),
             extents,
             data_bytes,
-            data_crc32c: payload.crc32c(),
+            data_checksum: payload.checksum(),
             ..update.clone()
         };
         Ok((update, payload))

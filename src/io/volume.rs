@@ -136,7 +136,7 @@ impl Volume {
         let durable = durable || self.write_through;
         let (volume, nexus) = (self.clone(), nexus.clone());
         let mut pending =
-            Pending { volume, group: None, nexus, change, payload: Payload::default(), crc32c: 0, durable };
+            Pending { volume, group: None, nexus, change, payload: Payload::default(), checksum: 0, durable };
         let Some(mut prepared) = pending.try_prepare() else {
             return Outcome::Later(Box::pin(pending.wait_and_write(None)));
         };
@@ -167,7 +167,7 @@ struct Pending {
     nexus: Arc<Nexus>,
     change: Change,
     payload: Payload,
-    crc32c: u32,
+    checksum: u32,
     durable: bool,
 }
 
@@ -187,10 +187,10 @@ impl Pending {
             VolumeRole::Source(group) => {
                 if self.group.as_ref().is_none_or(|known| !Arc::ptr_eq(known, group)) {
                     self.payload = self.change.payload();
-                    self.crc32c = self.payload.crc32c();
+                    self.checksum = self.payload.checksum();
                     self.group = Some(group.clone());
                 }
-                group.try_sequence(&self.change, &self.payload, self.crc32c, prepared)
+                group.try_sequence(&self.change, &self.payload, self.checksum, prepared)
             }
             VolumeRole::Plain => {
                 self.group = None;

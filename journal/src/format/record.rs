@@ -18,7 +18,7 @@
 //!  64  8  time in nanoseconds since 1970
 //!  72  8  flushed: the highest number that was durable before this record was written
 //!  80  4  checksum of the previous record
-//!  84  4  CRC32C of the write data
+//!  84  4  checksum of the write data (CRC-64/NVME, both halves folded)
 //!  88  8  monotonic offset in ring B of the write data's first block
 //!  96  4  bytes of write data
 //! 100  4  P-VOL of the initial copy
@@ -140,7 +140,7 @@ impl Record<'_> {
         out.u32(self.stamp.session).u64(self.entry.number().get());
         put_generation(&mut out, generation);
         out.u64(self.stamp.incarnation).u64(self.stamp.info_offset).u64(body.time_ns);
-        out.u64(self.stamp.flushed.get()).u32(self.previous_hash).u32(body.data_crc32c);
+        out.u64(self.stamp.flushed.get()).u32(self.previous_hash).u32(body.data_checksum);
         out.u64(self.data_offset).u32(body.data_bytes).u32(body.pair_volume.0).u64(body.as_of.get());
         put_extents(&mut out, extents)?;
         out.u32(body.reader.0);
@@ -190,14 +190,14 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Record<'static>, usize), FormatErr
     let time_ns = input.u64()?;
     let flushed = UpdateNumber::new(input.u64()?);
     let previous_hash = input.u32()?;
-    let data_crc32c = input.u32()?;
+    let data_checksum = input.u32()?;
     let data_offset = input.u64()?;
     let data_bytes = input.u32()?;
     let pair_volume = VolumeNumber(input.u32()?);
     let as_of = UpdateNumber::new(input.u64()?);
     let extents = take_extents(&mut input, extent_count)?;
     let reader = ArrayNumber(input.u32()?);
-    let body = Body { code, flags, time_ns, data_crc32c, data_bytes, pair_volume, reader, as_of };
+    let body = Body { code, flags, time_ns, data_checksum, data_bytes, pair_volume, reader, as_of };
     let entry = body.entry(number, generation, extents)?;
     let stamp = BatchStamp { record_count, session, incarnation, info_offset, flushed };
     if index >= record_count
@@ -314,7 +314,7 @@ pub(super) struct Body {
     pub(super) code: u8,
     pub(super) flags: u8,
     pub(super) time_ns: u64,
-    pub(super) data_crc32c: u32,
+    pub(super) data_checksum: u32,
     pub(super) data_bytes: u32,
     pub(super) pair_volume: VolumeNumber,
     pub(super) reader: ArrayNumber,
@@ -329,7 +329,7 @@ impl Body {
                 code: MARKER_CODE,
                 flags: 0,
                 time_ns: 0,
-                data_crc32c: 0,
+                data_checksum: 0,
                 data_bytes: 0,
                 pair_volume: VolumeNumber(0),
                 reader: ArrayNumber(0),
@@ -353,7 +353,7 @@ impl Body {
             code,
             flags,
             time_ns: update.time_ns,
-            data_crc32c: update.data_crc32c,
+            data_checksum: update.data_checksum,
             data_bytes: update.data_bytes,
             pair_volume: copy.map_or(VolumeNumber(0), |copy| copy.volume),
             reader: copy.map_or(ArrayNumber(0), |copy| copy.reader),
@@ -408,7 +408,7 @@ impl Body {
             time_ns: self.time_ns,
             extents,
             data_bytes: self.data_bytes,
-            data_crc32c: self.data_crc32c,
+            data_checksum: self.data_checksum,
         };
         update.check()?;
         Ok(update)
@@ -539,7 +539,7 @@ pub(crate) mod tests {
                     time_ns,
                     extents,
                     data_bytes,
-                    data_crc32c: if data_bytes == 0 { 0 } else { u32::try_from(crc >> 32).unwrap() },
+                    data_checksum: if data_bytes == 0 { 0 } else { u32::try_from(crc >> 32).unwrap() },
                 }
             },
         )
@@ -564,7 +564,7 @@ pub(crate) mod tests {
                 extent(Content::Pattern { bytes: 512 }),
             ],
             data_bytes: 1536,
-            data_crc32c: 0x8888,
+            data_checksum: 0x8888,
         }
     }
 
@@ -634,7 +634,7 @@ pub(crate) mod tests {
         update.kind = Kind::HostWrite;
         let zero = Extent { content: Content::Zero, ..update.extents[1] };
         update.extents = vec![zero; MAX_EXTENTS];
-        (update.data_bytes, update.data_crc32c) = (0, 0);
+        (update.data_bytes, update.data_checksum) = (0, 0);
         assert_eq!(encoded(&record(update.clone())).len(), MAX_RECORD_BYTES);
         update.extents.push(zero);
         assert!(record(update).encode(&mut Vec::new()).is_err());

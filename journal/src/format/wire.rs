@@ -12,7 +12,7 @@
 //!  40  8  time in nanoseconds since 1970
 //!  48  8  as of
 //!  56  4  P-VOL of the initial copy
-//!  60  4  CRC32C of the write data
+//!  60  4  checksum of the write data (CRC-64/NVME, both halves folded)
 //!  64 24n extents
 //!      4  initial copy: the reading array whose pair is copied, else 0
 //!      4  CRC32C of all bytes before
@@ -48,7 +48,7 @@ pub fn encode_wire(update: &Update) -> Result<Vec<u8>, FormatError> {
     out.u16(u16::try_from(update.extents.len()).map_err(|_| FormatError::Length)?);
     out.u32(body.data_bytes).u64(update.number.get());
     put_generation(&mut out, update.generation);
-    out.u64(body.time_ns).u64(body.as_of.get()).u32(body.pair_volume.0).u32(body.data_crc32c);
+    out.u64(body.time_ns).u64(body.as_of.get()).u32(body.pair_volume.0).u32(body.data_checksum);
     put_extents(&mut out, &update.extents)?;
     out.u32(body.reader.0);
     out.seal();
@@ -81,10 +81,10 @@ pub fn decode_wire(bytes: &[u8]) -> Result<(Update, usize), FormatError> {
     let time_ns = input.u64()?;
     let as_of = UpdateNumber::new(input.u64()?);
     let pair_volume = VolumeNumber(input.u32()?);
-    let data_crc32c = input.u32()?;
+    let data_checksum = input.u32()?;
     let extents = take_extents(&mut input, extent_count)?;
     let reader = ArrayNumber(input.u32()?);
-    let body = Body { code, flags, time_ns, data_crc32c, data_bytes, pair_volume, reader, as_of };
+    let body = Body { code, flags, time_ns, data_checksum, data_bytes, pair_volume, reader, as_of };
     Ok((body.update(number, generation, extents)?, length))
 }
 

@@ -94,7 +94,7 @@ pub fn recover(disk: &Disk) -> Result<Recovered, RecoveryError> {
     let mut recovered = recovery.finish()?;
     for verify in recovered.verify() {
         let offset = verify.place.volume_offset_bytes + u64::from(verify.place.skip_bytes);
-        if crc32c(disk.read(offset, u64::from(verify.data_bytes))) != verify.data_crc32c {
+        if crc32c(disk.read(offset, u64::from(verify.data_bytes))) != verify.data_checksum {
             recovered.truncate_at(verify.number)?;
             break;
         }
@@ -135,7 +135,7 @@ pub fn make_update(value: u64, seed: u64) -> (Draft, Vec<u8>) {
         time_ns: seed,
         extents,
         data_bytes: u32::try_from(data.len()).unwrap(),
-        data_crc32c: if data.is_empty() { 0 } else { crc32c(&data) },
+        data_checksum: if data.is_empty() { 0 } else { crc32c(&data) },
     };
     (Draft::new(update), data)
 }
@@ -155,7 +155,7 @@ pub fn unmap(value: UpdateNumber) -> Draft {
         time_ns: 0,
         extents: (0..256).map(extent).collect(),
         data_bytes: 0,
-        data_crc32c: 0,
+        data_checksum: 0,
     })
 }
 
