@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 /// The most data that one READ or WRITE may move. A longer one ends with INVALID FIELD IN CDB; hosts read the limit in page B0h
 /// and split. It bounds the cache a single command reserves.
-pub const MAX_TRANSFER_BYTES: u32 = 16 << 20;
+pub const MAX_TRANSFER_BYTES: u32 = 4 << 20;
 
 /// The transfer length that page B0h recommends: a few full stripes.
 pub const OPTIMAL_TRANSFER_BYTES: u32 = 1 << 20;

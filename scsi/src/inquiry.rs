@@ -319,11 +319,11 @@ pub(crate) mod tests {
         let page = ask(Subject::Volume(&identity, &geometry), Some(0xB0), 255).unwrap();
         assert_eq!(page[4], 1);
         assert_eq!(u16_at(&page, 6), 8);
-        assert_eq!(u32_at(&page, 8), 32768);
+        assert_eq!(u32_at(&page, 8), 8192);
         assert_eq!(u32_at(&page, 20), 1 << 20);
         assert_eq!(u32_at(&page, 24), 256);
         assert_eq!((u32_at(&page, 28), u32_at(&page, 32)), (8, 1 << 31));
-        assert_eq!(u64_at(&page, 36), 32768);
+        assert_eq!(u64_at(&page, 36), 8192);
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Array {
                 self.bring_up_volume(record).await;
             }
         }
-        self.reconcile_groups().await;
+        self.reconcile_groups(&tables).await;
         let tables = self.store.tables();
         for target in tables.targets.iter() {
             self.show_luns(&tables, target);
@@ -121,9 +121,14 @@ impl Array {
         match ParityGroup::create(owner, spec, units.clone(), self.pool.clone(), making).await {
             Ok(group) => Ok(group),
             Err(error) => {
-                ParityGroup::open(owner, GroupIdentity(record.identity.0), units, self.pool.clone())
-                    .await
-                    .map_err(|_| error.into())
+                let identity = GroupIdentity(record.identity.0);
+                let opened = ParityGroup::open(owner, identity, units, self.pool.clone()).await;
+                // Anything less than all of them is a making that was cut off half-way.
+                opened.ok().filter(|group| !group.state().degraded).ok_or_else(|| {
+                    anyhow::anyhow!(
+                        "{error}; if an earlier start was cut off here, delete these units and start again"
+                    )
+                })
             }
         }
     }

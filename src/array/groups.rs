@@ -22,19 +22,22 @@ use std::sync::Arc;
 
 impl Array {
     /// Opens started groups, and records what their data say.
-    pub(crate) async fn reconcile_groups(self: &Arc<Self>) {
-        let tables = self.store.tables();
+    ///
+    /// `tables` is what the volumes were opened by in this round: what was designated since waits for the next one,
+    /// because its volumes may not be open. Nobody else opens groups, so none is ever opened twice.
+    pub(crate) async fn reconcile_groups(self: &Arc<Self>, tables: &Tables) {
         for record in tables.groups.iter().filter(|record| record.is_started) {
             let number = record.number.0;
-            let (open, failed) = {
+            let (open, failed, first) = {
                 let runtime = self.runtime();
-                (runtime.groups.contains_key(&number), runtime.group_trouble.contains_key(&number))
+                let first = runtime.journal_begins.get(&number).copied();
+                (runtime.groups.contains_key(&number), runtime.group_trouble.contains_key(&number), first)
             };
-            let waits =
-                matches!(record.role, GroupRole::Auxiliary { .. }) && record.journal_incarnation.is_none();
+            let is_auxiliary = matches!(record.role, GroupRole::Auxiliary { .. });
+            let waits = is_auxiliary && record.journal_incarnation.is_none() && first.is_none();
             if !open && !failed && !waits && !record.journals.is_empty() && record.state == GroupState::Normal
             {
-                self.open_group(&tables, record, None).await;
+                self.open_group(tables, record, first).await;
             }
         }
         let groups: Vec<Arc<Group>> = self.runtime().groups.values().cloned().collect();
@@ -44,7 +47,7 @@ impl Array {
     }
 
     /// Opens a group; `first` is the first number of a journal that is yet to be formatted at an auxiliary.
-    pub(crate) async fn open_group(
+    async fn open_group(
         self: &Arc<Self>,
         tables: &Tables,
         record: &GroupRecord,
@@ -117,7 +120,12 @@ impl Array {
             pool: self.pool.clone(),
             clock: self.env.clock.clone(),
             journal_volume: raw,
-            settings: Settings { journal_cache_bytes: self.pool.limit() / 4 * crate::disk::slot::SLOT_BYTES },
+            settings: Settings {
+                journal_cache_bytes: self.pool.limit() / 4 * crate::disk::slot::SLOT_BYTES,
+                read_updates: record.settings.read_updates,
+                read_bytes: u32::try_from(record.settings.read_bytes).unwrap_or(u32::MAX),
+                copy_unit_bytes: record.settings.copy_unit_bytes,
+            },
         };
         let group = Group::new(parts, sequencer);
         self.attach(tables, record, &group)?;

@@ -78,30 +78,27 @@ impl Array {
     async fn use_session(self: &Arc<Self>, link: &LinkRecord, session: &PeerSession) -> SourceError {
         let mut following = BTreeSet::new();
         let mut followers = FuturesUnordered::new();
-        let mut offer_again = None;
         loop {
             let changed = self.changed().notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            match self.forward(link, session).await {
-                Ok(refused) => {
-                    // What was refused is offered again after a while: the other array may not be ready yet.
-                    offer_again = refused.then(|| self.env.clock.sleep(OFFER_AGAIN));
-                }
+            let refused = match self.forward(link, session).await {
+                Ok(refused) => refused,
                 Err(error) => return error,
-            }
+            };
+            // What was refused is offered again after a while: the other array may not be ready yet.
+            let offer_again = refused.then(|| self.env.clock.sleep(OFFER_AGAIN));
             for (number, source, schedule) in self.groups_to_follow(link) {
                 if following.insert(number) {
                     followers.push(self.follow_group(number, source, schedule, session));
                 }
             }
-            let waiting = offer_again.take();
             tokio::select! {
                 biased;
                 () = session.closed() => return SourceError("the session was closed".into()),
                 Some(error) = followers.next(), if !followers.is_empty() => return error,
                 () = changed => {}
-                () = wait(waiting) => {}
+                () = wait(offer_again) => {}
             }
         }
     }
@@ -147,7 +144,8 @@ impl Array {
             .collect()
     }
 
-    /// Reads one group over the session until that fails. A journal that is not formatted yet begins where the
+    /// Reads one group over the session for as long as that lives: what is wrong with one group does not disturb the
+    /// others. A journal that is not formatted yet begins where the
     /// primary says this reader begins.
     async fn follow_group(
         self: &Arc<Self>,
@@ -163,16 +161,19 @@ impl Array {
             let group = self.runtime().groups.get(&number).cloned();
             if let Some(group) = group {
                 let error = group.follow(session, source, schedule).await;
+                tracing::info!(group = %group.name, %error, "reading ended; trying again");
                 self.runtime().group_reading.insert(number, error.to_string());
-                return SourceError(error.to_string());
+                if session.is_closed() {
+                    return SourceError(error.to_string());
+                }
+                self.env.clock.sleep(OFFER_AGAIN).await;
+                continue;
             }
             let tables = self.store.tables();
             let record = tables.groups.iter().find(|record| record.number.0 == number);
             let unformatted =
                 record.filter(|record| record.journal_incarnation.is_none() && !record.journals.is_empty());
-            if let Some(record) = unformatted
-                && !self.runtime().group_trouble.contains_key(&number)
-            {
+            if unformatted.is_some() && !self.runtime().journal_begins.contains_key(&number) {
                 let head = match session.journal_information(source).await {
                     Ok(head) => head,
                     Err(error) => return error,
@@ -180,7 +181,9 @@ impl Array {
                 let Ok((head, _)) = Head::decode(&head) else {
                     return SourceError("the answer to journal information is damaged".into());
                 };
-                self.open_group(&tables, record, Some(UpdateNumber::new(head.first))).await;
+                // The owner opens it, when its volumes are open.
+                self.runtime().journal_begins.insert(number, UpdateNumber::new(head.first));
+                self.wake();
                 continue;
             }
             changed.await;

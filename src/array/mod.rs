@@ -1,7 +1,7 @@
 //! One array put together: control store, parity groups, volumes, groups, targets, portals, links.
 //!
 //! # How it works
-//! The control store says what there is; [`Array::start`] brings it to life, and one owner task ([`Array::own`])
+//! The control store says what there is; [`Array::start`] brings it to life, and one owner task (`Array::own`)
 //! keeps doing so: whenever a designation changed the store or a group changed its state, it *reconciles*: opens what
 //! is not open, starts what should run, records what the data say (a pair that became normal, a journal that failed).
 //! Every step may be repeated, so a crash between two of them is finished by the next start.
@@ -35,6 +35,7 @@ use crate::io::volume::Volume;
 use crate::volume::record::{Identity, Who};
 use crate::volume::store::{Owner, Store};
 use env::Env;
+use holdfast_journal::UpdateNumber;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tasks::Tasks;
@@ -69,6 +70,8 @@ pub(crate) struct Runtime {
     pub(crate) units: BTreeMap<u32, Vec<Arc<LunUnit>>>,
     pub(crate) groups: BTreeMap<u32, Arc<Group>>,
     pub(crate) group_trouble: BTreeMap<u32, String>,
+    /// Where the journal of an auxiliary group begins, as its primary said; until then it cannot be formatted.
+    pub(crate) journal_begins: BTreeMap<u32, UpdateNumber>,
     /// Why a group's last reading over a link ended.
     pub(crate) group_reading: BTreeMap<u32, String>,
     pub(crate) links: BTreeMap<String, LinkStatus>,
@@ -219,8 +222,8 @@ impl Array {
 
     /// Ends as a lost process ends: every task of the array is dropped where it stands.
     pub async fn kill(&self) {
-        self.tasks.end().await;
         self.runtime().portals.clear();
+        self.tasks.end().await;
     }
 }
 

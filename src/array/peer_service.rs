@@ -77,7 +77,7 @@ impl PeerService {
             }
             VendorCommand::JournalRead(read) => self.journal_read(&array, read),
             VendorCommand::JournalInformation { group, allocation_length } => {
-                match group_of(&array, group.0) {
+                match group_of(&array, group.0).filter(|group| group.is_read_by(JournalArray(self.peer))) {
                     Some(group) => reply(group.information(JournalArray(self.peer)), allocation_length),
                     None => refuse(Sense::invalid_field_in_cdb(GROUP_BYTE)),
                 }
@@ -252,7 +252,7 @@ fn reply(bytes: Vec<u8>, allocation_length: u32) -> Execution {
 /// Where the group stands in the CDBs that name one.
 const GROUP_BYTE: u16 = 4;
 /// Where the designation's identity stands.
-const DESIGNATION_BYTE: u16 = 8;
+const DESIGNATION_BYTE: u16 = 4;
 /// Where the reader's position begins.
 const POSITION_BYTE: u16 = 16;
 /// Results of designations kept for a session; the peer asks for each right after it has sent it.

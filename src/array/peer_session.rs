@@ -67,7 +67,10 @@ impl PeerSession {
                     peer.check_number(link.array.0).await?;
                     return Ok(peer);
                 }
-                Err(error) => last = SourceError(format!("{portal}: {error}")),
+                Err(error) => {
+                    let hint = "a link is called like the array behind it";
+                    last = SourceError(format!("{portal}: {error} ({hint}: is its name {}?)", link.name));
+                }
             }
         }
         Err(last)
@@ -109,6 +112,11 @@ impl PeerSession {
     pub(crate) async fn journal_information(&self, group: u32) -> Result<Vec<u8>, SourceError> {
         let group = GroupNumber(group);
         self.control(VendorCommand::JournalInformation { group, allocation_length: CONTROL_BYTES }).await
+    }
+
+    /// Whether the session is gone.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.session.is_closed()
     }
 
     /// Waits until the session is gone.

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 /// Handle to the set. Cloning gives another handle.
 #[derive(Clone, Debug, Default)]
-pub struct Tasks(Arc<Mutex<State>>);
+pub(crate) struct Tasks(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -18,7 +18,7 @@ struct State {
 
 impl Tasks {
     /// Starts a task that lives at most as long as the array. After [`Tasks::end`] nothing is started any more.
-    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !state.ended {
             while state.running.try_join_next().is_some() {} // Forget those that have ended by themselves.
@@ -27,7 +27,7 @@ impl Tasks {
     }
 
     /// Ends every task where it stands and waits until all are gone.
-    pub async fn end(&self) {
+    pub(crate) async fn end(&self) {
         let mut running = {
             let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             state.ended = true;

@@ -6,7 +6,7 @@
 //! [`tasks`](super::tasks).
 //!
 //! **The end.** When the connection breaks, or the session is told to end, the stream closes at once, rooms that are
-//! being filled are dropped, what is with the storage is waited for; then the session is over ([`Membership`]).
+//! being filled are dropped, what is with the storage is waited for; then the session is over ([`Sessions`]).
 
 use super::storage::Targets;
 use super::target::{Arrival, Sessions};

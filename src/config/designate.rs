@@ -104,7 +104,6 @@ fn group(spec: &GroupSpec) -> Designation {
         release: spec.release,
         read_updates: spec.read_updates,
         read_bytes: spec.read_bytes.0,
-        commit_bytes: spec.commit_bytes.0,
         copy_unit_bytes: spec.copy_unit.0,
     };
     Designation::CreateGroup { name: spec.name.clone(), settings }

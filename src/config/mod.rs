@@ -88,7 +88,7 @@ pub struct ArraySection {
     pub number: ArrayNumber,
     /// Its name.
     pub name: ArrayName,
-    /// Control store, socket, journals' superblocks.
+    /// Control store and management socket.
     pub data_dir: PathBuf,
 }
 
@@ -158,14 +158,10 @@ impl Serves {
 pub struct Limits {
     /// Sessions; a login beyond it is refused with "out of resources".
     pub sessions: u32,
-    /// Connections of one session; a further one is refused.
-    pub connections_per_session: u16,
     /// Connections that have not logged in yet; further ones are closed at once.
     pub logins_in_progress: u32,
     /// Time for a login; the connection is closed after it.
     pub login_timeout: Duration,
-    /// Commands of a session in progress: the command window that is granted.
-    pub commands_per_session: u32,
     /// Unsolicited data of one command (FirstBurstLength).
     pub first_burst: ByteSize,
     /// Solicited data of one R2T (MaxBurstLength).
@@ -182,10 +178,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             sessions: 1_000,
-            connections_per_session: 8,
             logins_in_progress: 64,
             login_timeout: Duration::from_secs(15),
-            commands_per_session: 128,
             first_burst: ByteSize::kibibytes(64),
             max_burst: ByteSize::kibibytes(1_024),
             data_segment: ByteSize::kibibytes(256),

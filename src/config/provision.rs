@@ -147,8 +147,6 @@ pub struct GroupSpec {
     pub read_updates: u32,
     /// Bytes of one journal read at most.
     pub read_bytes: ByteSize,
-    /// Bytes that the journal gathers into one commit at most.
-    pub commit_bytes: ByteSize,
     /// Unit of the initial copy.
     pub copy_unit: ByteSize,
 }

@@ -264,17 +264,17 @@ fn group(table: &Table<'_>) -> Option<GroupSpec> {
     let releases = word(&[("read", Release::Read), ("restored", Release::Restored)]);
     let release = table.or("release", Release::Read, releases);
     let read_updates = table.or("read_updates", READ_UPDATES_DEFAULT, small(1, READ_UPDATES_MAX));
-    let bytes = || slots_within(ByteSize::kibibytes(4), ByteSize::mebibytes(16));
-    let read_bytes = table.or("read_bytes", ByteSize::mebibytes(1), bytes());
-    let commit_bytes = table.or("commit_bytes", ByteSize::mebibytes(4), bytes());
-    let copy_unit = table.or("copy_unit", ByteSize::mebibytes(1), bytes());
+    let bytes = slots_within(ByteSize::kibibytes(4), ByteSize::mebibytes(4));
+    let read_bytes = table.or("read_bytes", ByteSize::mebibytes(1), bytes);
+    // One unit is one update, and an update has at most 256 ranges: as many as 1 MiB has pages.
+    let unit = slots_within(ByteSize::kibibytes(64), ByteSize::mebibytes(1));
+    let copy_unit = table.or("copy_unit", ByteSize::mebibytes(1), unit);
     Some(GroupSpec {
         name: name?,
         svol_access: svol_access?,
         release: release?,
         read_updates: read_updates?,
         read_bytes: read_bytes?,
-        commit_bytes: commit_bytes?,
         copy_unit: copy_unit?,
     })
 }
@@ -313,8 +313,7 @@ const VOLUME_KEYS: [&str; 6] = ["name", "parity_group", "size", "thin", "cache",
 const LINK_KEYS: [&str; 7] =
     ["name", "array", "portal", "secret", "read_interval", "restore_interval", "restore_delay"];
 const READER_KEYS: [&str; 5] = ["link", "group", "read_interval", "restore_interval", "restore_delay"];
-const GROUP_KEYS: [&str; 7] =
-    ["name", "svol_access", "release", "read_updates", "read_bytes", "commit_bytes", "copy_unit"];
+const GROUP_KEYS: [&str; 6] = ["name", "svol_access", "release", "read_updates", "read_bytes", "copy_unit"];
 const LEVELS: [(&str, RaidLevel); 5] = [
     ("raid0", RaidLevel::Raid0),
     ("raid1", RaidLevel::Raid1),

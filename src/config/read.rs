@@ -134,10 +134,8 @@ fn limits(root: &Table<'_>) -> Option<Limits> {
     let table = root.table("limits", "[limits]", &LIMIT_KEYS)?;
     let burst = || slots_within(ByteSize(4_096), ByteSize::mebibytes(16));
     let sessions = table.or("sessions", defaults.sessions, small(1, 65_536));
-    let connections = table.or("connections_per_session", defaults.connections_per_session, small(1, 64));
     let logins = table.or("logins_in_progress", defaults.logins_in_progress, small(1, 4_096));
     let timeout = table.or("login_timeout", defaults.login_timeout, duration_within(1, 600));
-    let commands = table.or("commands_per_session", defaults.commands_per_session, small(1, 4_096));
     let first_burst = table.or("first_burst", defaults.first_burst, burst());
     let max_burst = table.or("max_burst", defaults.max_burst, burst());
     let data_segment = table.or("data_segment", defaults.data_segment, burst());
@@ -150,10 +148,8 @@ fn limits(root: &Table<'_>) -> Option<Limits> {
     }
     Some(Limits {
         sessions: sessions?,
-        connections_per_session: connections?,
         logins_in_progress: logins?,
         login_timeout: timeout?,
-        commands_per_session: commands?,
         first_burst: first_burst?,
         max_burst: max_burst?,
         data_segment: data_segment?,
@@ -218,12 +214,10 @@ fn socket_address(value: &Value<'_>) -> Read<SocketAddr> {
 pub(super) const SLOT_BYTES: u64 = 4_096;
 
 const ROOT_KEYS: [&str; 8] = ["array", "cache", "disk", "portal", "shell", "web", "limits", "provision"];
-const LIMIT_KEYS: [&str; 10] = [
+const LIMIT_KEYS: [&str; 8] = [
     "sessions",
-    "connections_per_session",
     "logins_in_progress",
     "login_timeout",
-    "commands_per_session",
     "first_burst",
     "max_burst",
     "data_segment",

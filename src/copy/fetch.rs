@@ -197,15 +197,14 @@ fn decode(pages: Vec<Slot>) -> Result<(Head, Vec<Received>), FetchError> {
     let (head, mut records) = Head::decode(&bytes)?;
     let mut payload_pages = pages.into_iter().skip(announced);
     let mut received = Vec::new();
-    let mut expected = head.first;
-    for _ in 0..head.updates {
+    let end = head.first.checked_add(u64::from(head.updates)).ok_or(AnswerError::Field("first number"))?;
+    for expected in head.first..end {
         let (update, used) =
             format::decode_wire(records).map_err(|error| FetchError::Record(error.to_string()))?;
         records = records.get(used..).unwrap_or(&[]);
         if update.number.get() != expected {
             return Err(FetchError::Record(format!("update {} where {expected} was due", update.number)));
         }
-        expected += 1;
         let count: usize = update.extents.iter().map(pages_of).sum();
         let slots: Vec<Slot> = payload_pages.by_ref().take(count).collect();
         // The data lies in its pages as it lay in the cache of its source.

@@ -11,8 +11,8 @@
 //!   only then do writes go on without a journal.
 //!
 //! # Who calls what
-//! `io::write` calls [`Group::try_sequence`] with a [`Change`]; an auxiliary's fetch calls [`Group::try_store`]. Two
-//! tasks belong to the group: [`Group::write_journal`] (group commit) and [`Group::settle_loop`] (destage, release,
+//! `io::write` calls `Group::try_sequence` with a [`Change`]; an auxiliary's fetch calls `Group::try_store`. Two
+//! tasks belong to the group: `Group::write_journal` (group commit) and `Group::settle_loop` (destage, release,
 //! checkpoint: `settle.rs`). Readers are answered by `serve.rs`, the copy is applied by `restore.rs`, the initial copy
 //! is made by `initial.rs`.
 //!
@@ -21,16 +21,17 @@
 
 use super::change::{Change, Payload, apply};
 use super::error::CopyError;
+use super::kept::Kept;
 use super::rule::{PairFacts, needs_journal};
 use super::settle::pages_from;
 use crate::clock::Clock;
-use crate::disk::slot::{SLOT_BYTES, SlotPool};
+use crate::disk::slot::SlotPool;
 use crate::disk::{DiskAdapter, Gate, Prepared, RawVolume, VolumeId};
 use crate::volume::pair::PairState;
 use holdfast_journal::{
     AppendError, ArrayNumber, Draft, Generation, Journal, Kind, Update, UpdateNumber, reader::ReaderSet,
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -69,6 +70,12 @@ pub struct Group {
 pub struct Settings {
     /// Memory for journals that readers have not fetched yet (J14); older ones are read back from the journal volume.
     pub journal_cache_bytes: usize,
+    /// Updates of one answer at most, whatever the reader asks for (J5).
+    pub read_updates: u32,
+    /// Write data of one answer beyond which no further update is added (J5).
+    pub read_bytes: u32,
+    /// Unit of the initial copy (J3); at most 1 MiB.
+    pub copy_unit_bytes: u64,
 }
 
 /// What the lock guards.
@@ -184,21 +191,6 @@ impl Sequencer {
     }
 }
 
-/// Updates held in memory: everything that is not durable yet, and newer durable ones as long as the budget lasts.
-#[derive(Default)]
-pub(crate) struct Kept {
-    first: u64,
-    updates: VecDeque<KeptUpdate>,
-    bytes: usize,
-}
-
-/// One of them.
-#[derive(Clone)]
-pub(crate) struct KeptUpdate {
-    pub(crate) update: Arc<Update>,
-    pub(crate) payload: Payload,
-}
-
 /// What became of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sequenced {
@@ -211,55 +203,12 @@ pub enum Sequenced {
 /// Why a change has to wait or is refused. Nothing is visible.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// No room in the journal or in memory: wait for [`Group::room`] and try again.
+    /// No room in the journal or in memory: wait for `Group::room` and try again.
     NoRoom,
     /// The journal is being left; wait likewise.
     Leaving,
     /// The update is not one (a bug or a hostile peer).
     Invalid(String),
-}
-
-impl Kept {
-    pub(crate) fn new(first: UpdateNumber) -> Self {
-        Self { first: first.get(), updates: VecDeque::new(), bytes: 0 }
-    }
-
-    fn push(&mut self, update: Arc<Update>, payload: Payload) {
-        debug_assert_eq!(self.first + self.updates.len() as u64, update.number.get());
-        self.bytes += cost(&payload);
-        self.updates.push_back(KeptUpdate { update, payload });
-    }
-
-    pub(crate) fn get(&self, number: UpdateNumber) -> Option<&KeptUpdate> {
-        let index = number.get().checked_sub(self.first)?;
-        self.updates.get(usize::try_from(index).ok()?)
-    }
-
-    /// Write data of the updates from `number` on.
-    pub(crate) fn bytes_from(&self, number: UpdateNumber) -> u64 {
-        let skip = usize::try_from(number.get().saturating_sub(self.first)).unwrap_or(usize::MAX);
-        self.updates.iter().skip(skip).map(|kept| u64::from(kept.payload.bytes)).sum()
-    }
-
-    /// When the oldest kept update from `number` on was made.
-    pub(crate) fn oldest_from(&self, number: UpdateNumber) -> Option<u64> {
-        let skip = usize::try_from(number.get().saturating_sub(self.first)).unwrap_or(usize::MAX);
-        self.updates.get(skip).map(|kept| kept.update.time_ns)
-    }
-
-    /// Drops the oldest durable updates until the budget is kept.
-    fn trim(&mut self, durable: UpdateNumber, budget_bytes: usize) {
-        while self.bytes > budget_bytes && self.first <= durable.get() {
-            let Some(oldest) = self.updates.pop_front() else { break };
-            self.bytes -= cost(&oldest.payload);
-            self.first += 1;
-        }
-    }
-}
-
-/// What an update costs in memory, its own bookkeeping included.
-fn cost(payload: &Payload) -> usize {
-    payload.slots.len() * SLOT_BYTES + 256
 }
 
 impl Group {
@@ -343,7 +292,7 @@ impl Group {
         update: Update,
         payload: Payload,
     ) -> Result<(), Refusal> {
-        if seq.kept.bytes > 2 * self.settings.journal_cache_bytes.max(1 << 20) {
+        if seq.kept.bytes() > 2 * self.settings.journal_cache_bytes.max(1 << 20) {
             return Err(Refusal::NoRoom); // What is not durable yet may not fill the memory.
         }
         let number = update.number;
@@ -426,6 +375,11 @@ impl Group {
     /// Takes up a new pair at an auxiliary.
     pub(crate) fn add_svol(&self, pvol: u32, svol: SvolRuntime) {
         self.lock().svols.insert(pvol, svol);
+    }
+
+    /// Whether the array is one of the group's readers.
+    pub(crate) fn is_read_by(&self, reader: ArrayNumber) -> bool {
+        self.lock().readers.reader(reader).is_some()
     }
 
     /// JOURNAL INFORMATION for `reader`.

@@ -15,8 +15,6 @@ use crate::volume::pair::PairState;
 use holdfast_journal::{Content, CopyForm, Extent, InitialCopy, Kind, Update, UpdateNumber, VolumeNumber};
 use std::sync::Arc;
 
-/// Unit of the copy (J3).
-pub(crate) const UNIT_BYTES: u64 = 1 << 20;
 /// Records of an initial copy that may lie ahead of the reader.
 const AHEAD: u64 = 32;
 
@@ -101,13 +99,14 @@ impl Group {
             return None;
         }
         let (from, capacity) = (runtime.facts.copy_completion_bytes, runtime.capacity_bytes);
+        let unit = self.settings.copy_unit_bytes;
         // Under the group's lock nothing new becomes visible, so "never written" stays true until the address moves.
         let written = self.disk.written(VolumeId(volume), from).ok()?.map_or(capacity, |range| range.start);
-        let empty_to = if written >= capacity { capacity } else { written - written % UNIT_BYTES };
+        let empty_to = if written >= capacity { capacity } else { written - written % unit };
         let (end, content) = if empty_to > from {
             (empty_to, Content::Zero)
         } else {
-            ((from - from % UNIT_BYTES + UNIT_BYTES).min(capacity), Content::Data)
+            ((from - from % unit + unit).min(capacity), Content::Data)
         };
         let extent =
             Extent { volume: VolumeNumber(volume), start_bytes: from, length_bytes: end - from, content };

@@ -9,6 +9,7 @@ mod error;
 pub mod fetch;
 pub mod group;
 mod initial;
+mod kept;
 pub mod link_key;
 mod load;
 pub(crate) mod recover;

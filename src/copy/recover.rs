@@ -17,7 +17,7 @@ use holdfast_journal::{Journal, Kind, Update, UpdateNumber};
 
 /// Why a journal cannot be opened. The device is to blame, or whoever damaged it.
 #[derive(Debug, thiserror::Error)]
-pub enum JournalError {
+pub(crate) enum JournalError {
     /// The volume cannot be read or written.
     #[error("{0}")]
     Copy(#[from] CopyError),
@@ -69,10 +69,25 @@ pub(crate) async fn recover(volume: &RawVolume) -> Result<(Journal, CheckpointEx
     Ok((journal, extra))
 }
 
+/// Bytes of the journal volume; a block that cannot be read is given as zeros, because every structure has a second
+/// copy or is judged by what the others claim.
 async fn read_bytes(volume: &RawVolume, offset_bytes: u64, length_bytes: u64) -> Result<Vec<u8>, CopyError> {
     let pages = usize::try_from(length_bytes / SLOT_BYTES as u64).unwrap_or(usize::MAX);
-    let slots = volume.read(offset_bytes, pages, Class::JournalRead).await?;
-    Ok(slots.iter().flat_map(|slot| slot.iter().copied()).collect())
+    if let Ok(slots) = volume.read(offset_bytes, pages, Class::JournalRead).await {
+        return Ok(slots.iter().flat_map(|slot| slot.iter().copied()).collect());
+    }
+    let mut bytes = Vec::with_capacity(pages * SLOT_BYTES);
+    for page in 0..pages {
+        let at = offset_bytes + (page * SLOT_BYTES) as u64;
+        match volume.read(at, 1, Class::JournalRead).await {
+            Ok(slots) => slots.iter().for_each(|slot| bytes.extend_from_slice(slot.as_slice())),
+            Err(error) => {
+                tracing::warn!(%error, at, "a block of a journal volume cannot be read");
+                bytes.resize(bytes.len() + SLOT_BYTES, 0);
+            }
+        }
+    }
+    Ok(bytes)
 }
 
 impl Group {

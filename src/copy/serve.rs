@@ -9,7 +9,6 @@ use super::answer::{HEAD_BYTES, Head, MAX_RECORD_PAGES, MAX_UPDATES, Outcome};
 use super::change::Payload;
 use super::error::CopyError;
 use super::group::{Group, Sequencer};
-use super::initial::UNIT_BYTES;
 use crate::disk::VolumeId;
 use crate::disk::cache::{Piece, Pieces};
 use crate::disk::slot::{Class, SLOT_BYTES, Slot};
@@ -128,8 +127,10 @@ impl Group {
     }
 
     async fn collect(&self, request: &Request, first: UpdateNumber) -> Result<Answer, ServeError> {
-        let budget = (request.bytes as usize).saturating_sub(SLOT_BYTES);
-        let count = request.updates.min(MAX_UPDATES) as usize;
+        // One update always goes, however small the wish: a reader that gets none would ask for ever.
+        let budget =
+            (request.bytes as usize).saturating_sub(SLOT_BYTES).min(2 * self.settings.read_bytes as usize);
+        let count = request.updates.min(MAX_UPDATES).min(self.settings.read_updates).max(1) as usize;
         let found = self.load(first, count, budget / 2).await?;
         let (mut records, mut pages, mut sent) = (Vec::new(), Vec::new(), 0);
         let (mut last, mut as_of) = (first, UpdateNumber::NONE);
@@ -196,7 +197,6 @@ impl Group {
                 extents.push(*extent);
                 continue;
             }
-            debug_assert!(extent.length_bytes <= UNIT_BYTES);
             let volume = VolumeId(extent.volume.0);
             self.disk.destage_range(volume, extent.start_bytes, extent.length_bytes).await?;
             let length = usize::try_from(extent.length_bytes).unwrap_or(usize::MAX);

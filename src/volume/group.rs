@@ -71,8 +71,6 @@ pub struct GroupSettings {
     pub read_updates: u32,
     /// Bytes of one journal read at most.
     pub read_bytes: u64,
-    /// Bytes of one commit of the journal at most.
-    pub commit_bytes: u64,
     /// Unit of the initial copy.
     pub copy_unit_bytes: u64,
 }

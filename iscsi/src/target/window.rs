@@ -1,7 +1,7 @@
 //! The command window of a session (RFC 7143 section 4.2.2.1).
 //!
 //! ExpCmdSN is the number that comes next, MaxCmdSN the last that may come. Invariant: MaxCmdSN never moves back,
-//! and never lets more than [`QUEUE_DEPTH`](super::QUEUE_DEPTH) commands be open.
+//! and never lets more than [`QUEUE_DEPTH`] commands be open.
 
 use super::QUEUE_DEPTH;
 use crate::pdu::bhs::Immediate;

@@ -206,7 +206,7 @@ impl SimOpener {
                 disk
             }
         };
-        Ok(Arc::new(disk))
+        Ok(Arc::new(disk.tenant())) // Whoever opens it loses it with the next crash or kill.
     }
 }
 

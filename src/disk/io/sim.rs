@@ -21,7 +21,16 @@ pub const SECTOR_BYTES: usize = 512;
 
 /// A simulated disk. Cloning gives another handle to the same disk.
 #[derive(Clone)]
-pub struct SimDisk(Arc<Inner>);
+pub struct SimDisk(Arc<Inner>, Tenancy);
+
+/// For how long a handle may use the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Tenancy {
+    /// Whatever happens to the disk.
+    Always,
+    /// Until the next crash or kill: the handle of a process that is gone by then.
+    Life(u64),
+}
 
 /// How long operations take: evenly drawn between the two; nothing is waited for when `longest` is zero.
 #[derive(Clone, Copy, Debug, Default)]
@@ -111,14 +120,24 @@ impl SimDisk {
     /// A disk of zeros. The same `seed` gives the same delays.
     #[must_use]
     pub fn new(name: &str, length_bytes: u64, latency: Latency, seed: u64, clock: Arc<dyn Clock>) -> Self {
-        Self(Arc::new(Inner {
+        let inner = Inner {
             name: name.to_owned(),
             length_bytes,
             latency,
             clock,
             entropy: SeededEntropy::new(seed),
             state: Mutex::default(),
-        }))
+        };
+        Self(Arc::new(inner), Tenancy::Always)
+    }
+
+    /// A handle for one process: after the next crash or kill each of its operations fails with
+    /// [`DeviceError::Gone`] and does nothing. So what is left of a killed array in this process cannot touch the disk
+    /// that the next one runs on.
+    #[must_use]
+    pub fn tenant(&self) -> Self {
+        let life = self.state().life;
+        Self(Arc::clone(&self.0), Tenancy::Life(life))
     }
 
     /// Its name.
@@ -226,6 +245,16 @@ impl SimDisk {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The life in which an operation of this handle begins, and whether the disk is still in it.
+    fn begin(&self, state: &State) -> Result<u64, DeviceError> {
+        match self.1 {
+            Tenancy::Life(life) if life != state.life => {
+                Err(DeviceError::Gone { unit: self.0.name.clone(), reason: "its user was killed".to_owned() })
+            }
+            Tenancy::Always | Tenancy::Life(_) => Ok(state.life),
+        }
+    }
+
     /// Waits as long as the operation takes; an error when the disk was gone before or went meanwhile.
     async fn take_time(&self, life: u64) -> Result<(), DeviceError> {
         let (latency, slow) = (self.0.latency, self.state().slow);
@@ -272,8 +301,9 @@ impl SimDisk {
         let first = self.range(offset_bytes, into.len()).map_err(|reason| failed(reason, into.len()))?;
         let (life, fault) = {
             let mut state = self.state();
+            let life = self.begin(&state)?;
             state.counts.reads += 1;
-            (state.life, state.next_read_faults.pop_front())
+            (life, state.next_read_faults.pop_front())
         };
         self.take_time(life).await?;
         let state = self.present(life)?;
@@ -293,8 +323,8 @@ impl SimDisk {
         let no_space = || DeviceError::NoSpace { unit: self.0.name.clone() };
         let (life, write, lost) = {
             let mut state = self.state();
+            let life = self.begin(&state)?;
             state.counts.writes += 1;
-            let life = state.life;
             let write = state.next_write;
             state.next_write += 1;
             let mut lost = state.gone.is_some();
@@ -322,6 +352,7 @@ impl SimDisk {
     async fn flush_all(&self) -> Result<(), DeviceError> {
         let (life, covers, fault) = {
             let mut state = self.state();
+            let life = self.begin(&state)?;
             state.counts.flushes += 1;
             let covers: BTreeMap<u64, u64> = state
                 .pending
@@ -330,7 +361,7 @@ impl SimDisk {
                     Some((*slot, versions.iter().rev().find(|version| version.completed)?.write))
                 })
                 .collect();
-            (state.life, covers, state.next_flush_faults.pop_front())
+            (life, covers, state.next_flush_faults.pop_front())
         };
         self.take_time(life).await?;
         let mut state = self.present(life)?;
@@ -562,5 +593,19 @@ mod tests {
         disk.inject(Fault::NextFlush);
         assert!(matches!(disk.flush().await, Err(DeviceError::Flush { .. })));
         assert!(matches!(disk.read(0, into()).await, Err(DeviceError::Gone { .. })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_handle_of_a_killed_process_does_nothing_any_more() {
+        let (pool, disk) = (SlotPool::new(1 << 20), disk(5));
+        let tenant = disk.tenant();
+        disk.kill(&SeededEntropy::new(1));
+        let mut slots = pool.take(Class::Host, 1).await;
+        slots[0].fill(9);
+        let slots: Vec<Slot> = slots.into_iter().map(SlotMut::freeze).collect();
+        assert!(matches!(tenant.write(0, slots).await, Err(DeviceError::Gone { .. })));
+        assert!(matches!(tenant.flush().await, Err(DeviceError::Gone { .. })));
+        assert_eq!(disk.peek(0), [0; SLOT_BYTES]);
+        disk.tenant().flush().await.unwrap();
     }
 }

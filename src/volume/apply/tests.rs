@@ -15,7 +15,6 @@ const SETTINGS: GroupSettings = GroupSettings {
     release: Release::Read,
     read_updates: 10,
     read_bytes: 1 << 20,
-    commit_bytes: 1 << 20,
     copy_unit_bytes: 1 << 20,
 };
 

@@ -51,6 +51,20 @@ impl SimStorage {
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
+    /// What the next process finds after this one was killed: everything that was written, synced or not. What is left
+    /// of the killed one keeps the storage that it had, and touches this one no more.
+    #[must_use]
+    pub fn kill(&self) -> Self {
+        let State { durable, current, unsynced, .. } = &*self.state();
+        let state = State {
+            durable: durable.clone(),
+            current: current.clone(),
+            unsynced: unsynced.clone(),
+            ..State::default()
+        };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
     /// Lets `count` more writes and syncs succeed and fails all later ones.
     pub fn fail_after(&self, count: u64) {
         self.state().changes_left = Some(count);

@@ -2,7 +2,7 @@
 
 use super::plan::{Action, Command, Durability, Geometry, Place, WriteId};
 use super::stamp::StampContext;
-use super::{Observed, Verdict, Violation, check_prefix};
+use super::{DurableRule, Observed, Verdict, Violation, check_crash, check_prefix};
 
 /// A reading of the one counter; every issue and every acknowledgement has its own.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -217,6 +217,31 @@ impl Log {
         &self.last_acked
     }
 
+    /// Goes on after a crash of volumes that promise only what was flushed: any other write may be gone, in part or as
+    /// a whole. What is missing becomes unacknowledged and is sent again, and with it every later command on a sector
+    /// that is written anew, so that versions stay in order. Returns them in the order of ids.
+    pub(crate) fn resume_after_loss(&mut self, image: &Observed) -> Result<Vec<Command>, Box<Verdict>> {
+        let verdict = check_crash(self, image, DurableRule::Flushed);
+        if !verdict.violations.is_empty() {
+            return Err(Box::new(verdict));
+        }
+        let mut anew = vec![false; self.geometry.total_sectors()];
+        let mut again = Vec::new();
+        for entry in self.entries.iter_mut().flatten() {
+            let sectors = entry.command.place.flat(&self.geometry);
+            let is_missing =
+                verdict.versions[sectors.clone()].iter().any(|&found| found < entry.command.id.0);
+            if !is_missing && !anew[sectors.clone()].contains(&true) {
+                continue;
+            }
+            anew[sectors].fill(true);
+            entry.acked = Tick::NEVER;
+            again.push(entry.command);
+        }
+        self.recount(&again);
+        Ok(again)
+    }
+
     /// Goes on after a crash that may legitimately have lost acknowledged writes (a volatile write-back volume). The
     /// image must be prefix consistent; every write that it lost becomes unacknowledged again, and the caller sends
     /// those, as a host replays what it had not flushed. Returns them in the order of ids.
@@ -233,19 +258,23 @@ impl Log {
             if !missing {
                 continue;
             }
-            if entry.acked != Tick::NEVER {
-                entry.acked = Tick::NEVER;
-                self.acked_count -= 1;
-            }
+            entry.acked = Tick::NEVER;
             again.push(entry.command);
         }
+        self.recount(&again);
+        Ok(again)
+    }
+
+    /// Makes the sums follow entries that became unacknowledged.
+    fn recount(&mut self, again: &[Command]) {
         self.last_acked = vec![0; self.geometry.total_sectors()];
         for entry in self.entries.iter().flatten().filter(|entry| entry.acked != Tick::NEVER) {
             raise(&mut self.last_acked[entry.command.place.flat(&self.geometry)], entry.command.id);
         }
         let first_gap = again.first().map_or(self.floor, |command| command.id.0 - 1);
         self.floor = self.floor.min(first_gap);
-        Ok(again)
+        let acked = self.entries.iter().flatten().filter(|entry| entry.acked != Tick::NEVER).count();
+        self.acked_count = u64::try_from(acked).expect("a count fits 64 bits");
     }
 }
 

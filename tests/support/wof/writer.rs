@@ -96,6 +96,15 @@ impl Writer {
         Ok(())
     }
 
+    /// The same where only what was flushed has been promised: the image may lack any other write, also in part.
+    pub(crate) fn resume_after_loss(&mut self, image: &Observed) -> Result<(), Box<Verdict>> {
+        let mut again: BTreeMap<WriteId, Command> =
+            self.again.drain(..).map(|command| (command.id, command)).collect();
+        again.extend(self.log.resume_after_loss(image)?.into_iter().map(|command| (command.id, command)));
+        self.again = again.into_values().collect();
+        Ok(())
+    }
+
     /// Writes with up to `queue_depth` commands in flight over `ports`.
     pub(crate) async fn run<P: HostPort>(
         &mut self,

@@ -1,0 +1,74 @@
+//! The journal's updates that are still in memory: readers are answered from here, without a read of the journal volume.
+//!
+//! The numbers are contiguous. What is not durable yet is never dropped: the journal writer takes it from here.
+
+use super::change::Payload;
+use crate::disk::slot::SLOT_BYTES;
+use holdfast_journal::{Update, UpdateNumber};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Updates held in memory: everything that is not durable yet, and newer durable ones as long as the budget lasts.
+pub(crate) struct Kept {
+    first: u64,
+    updates: VecDeque<KeptUpdate>,
+    bytes: usize,
+}
+
+/// One of them.
+#[derive(Clone)]
+pub(crate) struct KeptUpdate {
+    pub(crate) update: Arc<Update>,
+    pub(crate) payload: Payload,
+}
+
+impl Kept {
+    /// Nothing is kept yet; the first to come is `first`.
+    pub(crate) fn new(first: UpdateNumber) -> Self {
+        Self { first: first.get(), updates: VecDeque::new(), bytes: 0 }
+    }
+
+    /// Keeps the update that follows the newest one.
+    pub(crate) fn push(&mut self, update: Arc<Update>, payload: Payload) {
+        debug_assert_eq!(self.first + self.updates.len() as u64, update.number.get());
+        self.bytes += cost(&payload);
+        self.updates.push_back(KeptUpdate { update, payload });
+    }
+
+    /// The update with this number, if it is in memory.
+    pub(crate) fn get(&self, number: UpdateNumber) -> Option<&KeptUpdate> {
+        let index = number.get().checked_sub(self.first)?;
+        self.updates.get(usize::try_from(index).ok()?)
+    }
+
+    /// Write data of the updates from `number` on.
+    pub(crate) fn bytes_from(&self, number: UpdateNumber) -> u64 {
+        let skip = usize::try_from(number.get().saturating_sub(self.first)).unwrap_or(usize::MAX);
+        self.updates.iter().skip(skip).map(|kept| u64::from(kept.payload.bytes)).sum()
+    }
+
+    /// When the oldest kept update from `number` on was made.
+    pub(crate) fn oldest_from(&self, number: UpdateNumber) -> Option<u64> {
+        let skip = usize::try_from(number.get().saturating_sub(self.first)).unwrap_or(usize::MAX);
+        self.updates.get(skip).map(|kept| kept.update.time_ns)
+    }
+
+    /// What all of it costs in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Drops the oldest durable updates until the budget is kept.
+    pub(crate) fn trim(&mut self, durable: UpdateNumber, budget_bytes: usize) {
+        while self.bytes > budget_bytes && self.first <= durable.get() {
+            let Some(oldest) = self.updates.pop_front() else { break };
+            self.bytes -= cost(&oldest.payload);
+            self.first += 1;
+        }
+    }
+}
+
+/// What an update costs in memory, its own bookkeeping included.
+fn cost(payload: &Payload) -> usize {
+    payload.slots.len() * SLOT_BYTES + 256
+}

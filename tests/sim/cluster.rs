@@ -1,0 +1,344 @@
+//! Three arrays with everything they stand on, in one thread: built by seed, killed and started again at will.
+
+use crate::support::random::Random;
+use holdfast::array::Array;
+use holdfast::array::env::Env;
+use holdfast::channel::initiator::Connector;
+use holdfast::channel::sim_network::{Link, LinkState, SimNetwork};
+use holdfast::clock::{Clock, SeededEntropy, SimClock};
+use holdfast::config::Config;
+use holdfast::disk::io::opener::SimOpener;
+use holdfast::disk::io::sim::Latency;
+use holdfast::shell::view::{Console, Snapshot};
+use holdfast::volume::store::Backend;
+use holdfast::volume::store::SimStorage;
+use std::cell::RefCell;
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The arrays; the first is the primary.
+pub(crate) const ARRAYS: [&str; 3] = ["alpha", "beta", "gamma"];
+/// The primary's place.
+pub(crate) const ALPHA: usize = 0;
+/// The machine of the writer, and the one that reads images.
+pub(crate) const HOSTS: [&str; 2] = ["host", "reader"];
+
+/// Sizes of one run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) volumes: u16,
+    pub(crate) volume_mib: u64,
+    pub(crate) journal_mib: u64,
+}
+
+/// How an array ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Death {
+    /// The process: what it wrote stays.
+    Kill,
+    /// The power: of what was not flushed anything may be there.
+    PowerLoss,
+}
+
+struct Member {
+    config: Config,
+    units: SimOpener,
+    storage: RefCell<SimStorage>,
+    array: RefCell<Option<Arc<Array>>>,
+}
+
+/// All of them.
+pub(crate) struct Cluster {
+    pub(crate) shape: Shape,
+    pub(crate) clock: Arc<SimClock>,
+    pub(crate) network: SimNetwork,
+    entropy: Arc<SeededEntropy>,
+    members: Vec<Member>,
+    /// Links as they are meant to be while both of their ends live.
+    wanted: RefCell<Vec<(String, String, LinkState)>>,
+    delay: Duration,
+    events: RefCell<Vec<String>>,
+}
+
+impl Cluster {
+    /// Nothing runs yet.
+    pub(crate) fn new(seed: u64, shape: Shape) -> Self {
+        let mut random = Random::new(seed ^ 0x636c_7573);
+        let clock = Arc::new(SimClock::new(1_700_000_000_000_000_000));
+        let latency = match random.below(3) {
+            0 => Latency::default(),
+            1 => Latency { shortest: Duration::ZERO, longest: Duration::from_millis(3) },
+            _ => Latency { shortest: Duration::from_millis(1), longest: Duration::from_millis(12) },
+        };
+        let members = ARRAYS
+            .iter()
+            .enumerate()
+            .map(|(index, name)| {
+                let text = config_text(index, shape, &mut random);
+                let config = Config::parse(Path::new("simulated.toml"), &text);
+                Member {
+                    config: config.unwrap_or_else(|mistakes| panic!("{name}: {mistakes:?}")),
+                    units: SimOpener::new(latency, random.next_u64(), clock.clone()),
+                    storage: RefCell::default(),
+                    array: RefCell::default(),
+                }
+            })
+            .collect();
+        let cluster = Self {
+            shape,
+            network: SimNetwork::new(clock.clone()),
+            clock,
+            entropy: Arc::new(SeededEntropy::new(random.next_u64())),
+            members,
+            wanted: RefCell::default(),
+            delay: Duration::from_millis([0, 1, 5][random.index(3)]),
+            events: RefCell::default(),
+        };
+        for (a, b) in cluster.ways() {
+            cluster.set_way(a, b, LinkState::Up);
+        }
+        cluster
+    }
+
+    /// Notes something in the trace.
+    pub(crate) fn note(&self, what: impl Into<String>) {
+        let at = self.clock.now().0 / 1_000_000;
+        let line = format!("{at:>8} ms  {}", what.into());
+        if std::env::var_os("HOLDFAST_TRACE").is_some() {
+            eprintln!("{line}");
+        }
+        self.events.borrow_mut().push(line);
+    }
+
+    /// What happened.
+    pub(crate) fn events(&self) -> Vec<String> {
+        self.events.borrow().clone()
+    }
+
+    /// Virtual time since the beginning.
+    pub(crate) fn clock_ms(&self) -> u64 {
+        self.clock.now().0 / 1_000_000
+    }
+
+    /// What the arrays say of their groups, for a message.
+    pub(crate) fn state(&self) -> String {
+        let mut text = String::new();
+        for (index, name) in ARRAYS.iter().enumerate() {
+            let Some(snapshot) = self.snapshot(index) else { continue };
+            writeln!(text, "\n{name}: {:?}\n{:?}", snapshot.groups, snapshot.links).unwrap();
+            for pair in &snapshot.pairs {
+                write!(text, "{} {} ", pair.name, pair.state).unwrap();
+            }
+        }
+        text
+    }
+
+    /// Virtual time passes.
+    pub(crate) async fn sleep_ms(&self, ms: u64) {
+        self.clock.sleep(Duration::from_millis(ms)).await;
+    }
+
+    /// Starts an array on whatever its disks hold.
+    pub(crate) async fn start(&self, index: usize) {
+        let member = &self.members[index];
+        assert!(member.array.borrow().is_none(), "{} runs already", ARRAYS[index]);
+        let env = Env {
+            clock: self.clock.clone(),
+            entropy: self.entropy.clone(),
+            network: Arc::new(self.network.host(ARRAYS[index])),
+            units: Arc::new(member.units.clone()),
+            engine: "simulated".into(),
+            store: Backend::Simulated(member.storage.borrow().clone()),
+        };
+        self.note(format!("start {}", ARRAYS[index]));
+        self.set_machine(index, true);
+        let started = Array::start(member.config.clone(), env).await;
+        let array = started.unwrap_or_else(|error| panic!("{} does not start: {error:#}", ARRAYS[index]));
+        *member.array.borrow_mut() = Some(array);
+    }
+
+    /// Starts an array and ends it again in the middle of that.
+    pub(crate) async fn start_and_die(&self, index: usize, after_ms: u64, death: Death) {
+        tokio::select! {
+            biased;
+            () = self.start(index) => {}
+            () = self.sleep_ms(after_ms) => {}
+        }
+        self.die(index, death).await;
+    }
+
+    /// Ends an array where it stands. What is left of it reaches neither network nor disks.
+    pub(crate) async fn die(&self, index: usize, death: Death) {
+        let member = &self.members[index];
+        self.note(format!("{death:?} {}", ARRAYS[index]));
+        self.set_machine(index, false);
+        let storage = match death {
+            Death::Kill => {
+                member.units.kill(&self.entropy);
+                member.storage.borrow().kill()
+            }
+            Death::PowerLoss => {
+                member.units.crash(&self.entropy);
+                member.storage.borrow().crash(self.entropy.next_u64())
+            }
+        };
+        *member.storage.borrow_mut() = storage;
+        let array = member.array.borrow_mut().take();
+        if let Some(array) = array {
+            array.kill().await;
+        }
+    }
+
+    /// Whether the array runs.
+    pub(crate) fn runs(&self, index: usize) -> bool {
+        self.members[index].array.borrow().is_some()
+    }
+
+    /// What the array says of itself.
+    pub(crate) fn snapshot(&self, index: usize) -> Option<Snapshot> {
+        self.members[index].array.borrow().as_ref().map(|array| array.snapshot())
+    }
+
+    /// All pairs of the array are normal.
+    pub(crate) fn is_normal(&self, index: usize) -> bool {
+        let Some(snapshot) = self.snapshot(index) else { return false };
+        let pairs = usize::from(self.shape.volumes) * if index == ALPHA { 2 } else { 1 };
+        snapshot.pairs.len() == pairs && snapshot.pairs.iter().all(|pair| pair.state == "normal")
+    }
+
+    /// Durable and restored number of an auxiliary whose pairs are all normal.
+    pub(crate) fn position(&self, index: usize) -> Option<(u64, u64)> {
+        if !self.is_normal(index) {
+            return None;
+        }
+        let snapshot = self.snapshot(index)?;
+        let follows = snapshot.groups.first()?.follows.clone()?;
+        Some((follows.durable_update_number, follows.restored_update_number))
+    }
+
+    /// The newest number that the primary gave.
+    pub(crate) fn newest(&self) -> Option<u64> {
+        Some(self.snapshot(ALPHA)?.groups.first()?.next_update_number?.saturating_sub(1))
+    }
+
+    /// Everything that can be cut: each host to each array, and the primary to each auxiliary.
+    pub(crate) fn ways(&self) -> Vec<(&'static str, &'static str)> {
+        let hosts = HOSTS.iter().flat_map(|host| ARRAYS.iter().map(move |array| (*host, *array)));
+        hosts.chain([("alpha", "beta"), ("alpha", "gamma")]).collect()
+    }
+
+    /// Makes a way work, or not.
+    pub(crate) fn set_way(&self, a: &str, b: &str, state: LinkState) {
+        let mut wanted = self.wanted.borrow_mut();
+        wanted.retain(|(x, y, _)| (x, y) != (&a.to_owned(), &b.to_owned()));
+        wanted.push((a.to_owned(), b.to_owned(), state));
+        self.network.set_links(a, b, Link { delay: self.delay, bytes_per_second: None, state });
+    }
+
+    /// Makes every way work.
+    pub(crate) fn heal(&self) {
+        for (a, b) in self.ways() {
+            self.set_way(a, b, LinkState::Up);
+        }
+    }
+
+    /// A machine that is off neither sends nor hears; one that is on uses its ways as they are.
+    fn set_machine(&self, index: usize, is_on: bool) {
+        let label = ARRAYS[index];
+        for (a, b, state) in self.wanted.borrow().iter().filter(|(a, b, _)| a == label || b == label) {
+            let state = if is_on { *state } else { LinkState::Cut };
+            self.network.set_links(a, b, Link { delay: self.delay, bytes_per_second: None, state });
+        }
+        self.network.reset_host(label);
+    }
+
+    /// What a host on the machine `label` logs in with.
+    pub(crate) fn connector(&self, label: &str) -> Connector {
+        Connector {
+            network: Arc::new(self.network.host(label)),
+            clock: self.clock.clone(),
+            entropy: self.entropy.clone(),
+            initiator_name: format!("iqn.2026-11.io.holdfast:{label}"),
+        }
+    }
+}
+
+/// Name of an array's target for hosts.
+pub(crate) fn target_name(array: &str) -> String {
+    format!("iqn.2026-11.io.holdfast:{array}")
+}
+
+fn config_text(index: usize, shape: Shape, random: &mut Random) -> String {
+    let (name, number) = (ARRAYS[index], index + 1);
+    let level = if index == ALPHA { "raid5" } else { "raid0" };
+    let data_mib = shape.volume_mib * u64::from(shape.volumes) + shape.journal_mib;
+    let unit_mib = (data_mib / if index == ALPHA { 2 } else { 3 } + 6).max(16);
+    let mut text = format!(
+        "[array]\nnumber = {number}\nname = \"{name}\"\ndata_dir = \"/{name}\"\n[cache]\nmemory = \"96MiB\"\n\
+         [[portal]]\nlisten = \"0.0.0.0:3260\"\nserves = [\"hosts\", \"arrays\"]\n\
+         [[provision.parity_group]]\nname = \"pg0\"\nlevel = \"{level}\"\nstripe_unit = \"64KiB\"\nunits = [\n"
+    );
+    for unit in 0..3 {
+        writeln!(text, "  {{ path = \"/{name}/u{unit}\", size = \"{unit_mib}MiB\" }},").unwrap();
+    }
+    text += "]\n";
+    let prefix = if index == ALPHA { "data" } else { "copy" };
+    let mut luns = Vec::new();
+    for volume in 1..=shape.volumes {
+        let size = shape.volume_mib;
+        writeln!(
+            text,
+            "[[provision.volume]]\nname = \"{prefix}{volume}\"\nparity_group = \"pg0\"\nsize = \"{size}MiB\"\nthin = true"
+        )
+        .unwrap();
+        luns.push(format!("{{ lun = {volume}, volume = \"{prefix}{volume}\" }}"));
+    }
+    writeln!(
+        text,
+        "[[provision.volume]]\nname = \"jnl\"\nparity_group = \"pg0\"\nsize = \"{}MiB\"\n\
+         [[provision.target]]\niqn = \"{}\"\ninitiators = [\"*\"]\nluns = [{}]",
+        shape.journal_mib,
+        target_name(name),
+        luns.join(", ")
+    )
+    .unwrap();
+    let others: &[usize] = if index == ALPHA { &[1, 2] } else { &[0] };
+    for &other in others {
+        writeln!(
+            text,
+            "[[provision.link]]\nname = \"{0}\"\narray = {1}\nportal = [\"{0}:3260\"]\nsecret = \"a secret of simulations\"",
+            ARRAYS[other],
+            other + 1
+        )
+        .unwrap();
+        // Each auxiliary on its own schedule.
+        if index == 2 {
+            let (read, restore) = (20 + random.below(200), 20 + random.below(300));
+            writeln!(text, "read_interval = \"{read}ms\"\nrestore_interval = \"{restore}ms\"").unwrap();
+        }
+    }
+    if index == ALPHA {
+        text += &group_text(shape);
+    }
+    text
+}
+
+fn group_text(shape: Shape) -> String {
+    let mut text = "[[provision.group]]\nname = \"g1\"\nsvol_access = \"read\"\n\
+         [[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\n\
+         [[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\nat = \"beta\"\n\
+         [[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\nat = \"gamma\"\n"
+        .to_owned();
+    for reader in &ARRAYS[1..] {
+        for volume in 1..=shape.volumes {
+            writeln!(
+                text,
+                "[[provision.pair]]\nname = \"p{volume}-{reader}\"\ngroup = \"g1\"\npvol = \"data{volume}\"\nsvol = \"{reader}:copy{volume}\""
+            )
+            .unwrap();
+        }
+    }
+    text
+}

@@ -1,0 +1,108 @@
+//! A path of a simulated host: it logs in when it has to, with the same session identifier every time.
+
+use crate::cluster::{ARRAYS, Cluster, target_name};
+use crate::support::wof::{Durability, HostError, HostPort, Place};
+use bytes::Bytes;
+use holdfast::channel::host::{self, HostLun, lun};
+use holdfast::channel::initiator::{Connector, SessionOptions};
+use holdfast_iscsi::pdu::Isid;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+/// See the module's text.
+pub(crate) struct SimPort {
+    connector: Connector,
+    array: &'static str,
+    options: SessionOptions,
+    volumes: u16,
+    luns: Mutex<Option<Arc<Vec<HostLun>>>>,
+}
+
+impl SimPort {
+    /// A path from the machine `label` to an array; nothing is connected yet.
+    pub(crate) fn new(cluster: &Cluster, label: &str, number: u8, array: usize) -> Self {
+        let options = SessionOptions {
+            isid: Some(Isid([0x80, 0, 0, 0, 0, number])),
+            initial_r2t: number % 2 == 1,
+            login_timeout: LIMIT,
+            ping: Duration::from_secs(1),
+            ..SessionOptions::default()
+        };
+        Self {
+            connector: cluster.connector(label),
+            array: ARRAYS[array],
+            options,
+            volumes: cluster.shape.volumes,
+            luns: Mutex::default(),
+        }
+    }
+
+    async fn luns(&self) -> Result<Arc<Vec<HostLun>>, HostError> {
+        let mut slot = self.luns.lock().await;
+        if let Some(luns) = slot.as_ref() {
+            return Ok(luns.clone());
+        }
+        let address = format!("{}:3260", self.array);
+        let session = self.connector.session(&address, &target_name(self.array), &self.options).await;
+        let session = session.map_err(|error| HostError::Unknown(error.to_string()))?;
+        let mut luns = Vec::new();
+        for number in 1..=self.volumes {
+            luns.push(HostLun::open(session.clone(), lun(number), LIMIT).await.map_err(translate)?);
+        }
+        let luns = Arc::new(luns);
+        *slot = Some(luns.clone());
+        Ok(luns)
+    }
+
+    /// Runs a command; a session that broke is forgotten.
+    async fn with<T>(
+        &self,
+        volume: u32,
+        run: impl AsyncFn(&HostLun) -> Result<T, host::HostError>,
+    ) -> Result<T, HostError> {
+        let luns = self.luns().await?;
+        let result = run(&luns[usize::try_from(volume).unwrap()]).await;
+        if let Err(host::HostError::Session(_)) = &result {
+            let mut slot = self.luns.lock().await;
+            if slot.as_ref().is_some_and(|now| Arc::ptr_eq(now, &luns)) {
+                *slot = None;
+            }
+        }
+        result.map_err(translate)
+    }
+}
+
+impl HostPort for SimPort {
+    async fn write(&self, place: Place, data: Bytes, durability: Durability) -> Result<(), HostError> {
+        let durability = match durability {
+            Durability::Plain => host::Durability::Cached,
+            Durability::Fua => host::Durability::Forced,
+        };
+        self.with(place.volume, async |lun| lun.write(place.lba, data.clone(), durability).await).await
+    }
+
+    async fn unmap(&self, place: Place) -> Result<(), HostError> {
+        self.with(place.volume, async |lun| lun.unmap(&[(place.lba, place.sectors)]).await).await
+    }
+
+    async fn sync(&self, volume: u32) -> Result<(), HostError> {
+        self.with(volume, async |lun| lun.synchronize_cache().await).await
+    }
+
+    async fn read(&self, place: Place) -> Result<Bytes, HostError> {
+        self.with(place.volume, async |lun| lun.read(place.lba, place.sectors).await.map(Bytes::from)).await
+    }
+}
+
+fn translate(error: host::HostError) -> HostError {
+    match error.sense() {
+        Some((key, code, qualifier)) => {
+            HostError::Refused { key, code: u16::from_be_bytes([code, qualifier]) }
+        }
+        None => HostError::Unknown(error.to_string()),
+    }
+}
+
+/// Limit of a login and of a command.
+const LIMIT: Duration = Duration::from_secs(4);

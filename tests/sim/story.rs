@@ -1,0 +1,310 @@
+//! One seed: load, faults, deaths, checks, and the comparison when the faults have stopped.
+
+use crate::cluster::{ALPHA, ARRAYS, Cluster, Death, Shape};
+use crate::port::SimPort;
+use crate::support::random::Random;
+use crate::support::wof::{
+    DurableRule, Geometry, Observed, Plan, SECTOR_BYTES, Until, Verdict, Writer, check_crash, check_monotone,
+    check_prefix, read_image,
+};
+use holdfast::channel::sim_network::LinkState;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What a seed came to: the same for every run of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Result {
+    pub(crate) events: Vec<String>,
+    pub(crate) images_crc32c: u32,
+    pub(crate) acknowledged: u64,
+    pub(crate) captures: u64,
+    pub(crate) deaths: u64,
+}
+
+/// An image of all copies of an array, between two restores.
+struct Capture {
+    array: usize,
+    number: u64,
+    images: Vec<Vec<u8>>,
+}
+
+pub(crate) struct Story {
+    cluster: Cluster,
+    random: Random,
+    writer: Writer,
+    ports: Vec<SimPort>,
+    /// The last verdict on each copy: it must not move backwards.
+    seen: [Option<Verdict>; 3],
+    /// Copies below this number may hold what the primary's crash has undone and the host has not repeated yet.
+    comparable_from: u64,
+    captures: u64,
+    deaths: u64,
+    acknowledged: u64,
+}
+
+impl Story {
+    pub(crate) fn new(seed: u64, shape: Shape) -> Self {
+        let cluster = Cluster::new(seed, shape);
+        let sectors = (shape.volume_mib << 20) / u64::try_from(SECTOR_BYTES).unwrap();
+        let geometry = Geometry { sectors_per_block: 1, ..Geometry::new(u32::from(shape.volumes), sectors) };
+        let writer = Writer::new(seed, Plan::mixed(seed, geometry));
+        let ports = (1..=3).map(|number| SimPort::new(&cluster, "host", number, ALPHA)).collect();
+        Self {
+            random: Random::new(seed ^ 0x73_746f_7279),
+            cluster,
+            writer,
+            ports,
+            seen: Default::default(),
+            comparable_from: 0,
+            captures: 0,
+            deaths: 0,
+            acknowledged: 0,
+        }
+    }
+
+    /// Everything, in order.
+    pub(crate) async fn tell(mut self) -> Result {
+        let mut order = [0, 1, 2];
+        order.swap(0, self.random.index(3));
+        for index in order {
+            self.cluster.start(index).await;
+        }
+        for _ in 0..3 + self.random.below(3) {
+            self.round().await;
+        }
+        self.end().await
+    }
+
+    /// The host writes while things go wrong; sometimes the primary dies at the end.
+    async fn round(&mut self) {
+        let stop = AtomicBool::new(false);
+        let dies = self.random.percent(60);
+        let mut random = Random::new(self.random.next_u64());
+        let until = Until { commands: 400, stop: &stop };
+        let running = self.writer.run(&self.ports, &*self.cluster.clock, 6, until);
+        let trouble = async {
+            let captures = trouble(&self.cluster, &mut random).await;
+            let was_normal = self.cluster.is_normal(ALPHA);
+            if dies {
+                let death = any_death(&mut random);
+                if random.percent(25) {
+                    // Two at once.
+                    let other = 1 + random.index(2);
+                    self.cluster.die(other, any_death(&mut random)).await;
+                }
+                self.cluster.die(ALPHA, death).await;
+            }
+            stop.store(true, Ordering::Relaxed);
+            (captures, was_normal)
+        };
+        let (summary, (captures, was_normal)) = tokio::join!(running, trouble);
+        assert_eq!(summary.violations, [], "reads while writing");
+        self.acknowledged += summary.acknowledged;
+        self.cluster.note(format!("{} commands, {} retries", summary.acknowledged, summary.retries));
+        for capture in captures {
+            self.check_copy(&capture);
+        }
+        if dies {
+            self.deaths += 1;
+            self.recover(was_normal).await;
+        }
+        for index in 1..ARRAYS.len() {
+            if !self.cluster.runs(index) {
+                self.cluster.start(index).await;
+            }
+        }
+    }
+
+    /// The primary comes back; what must have survived has.
+    async fn recover(&mut self, was_normal: bool) {
+        while self.random.percent(30) {
+            let (after_ms, death) = (self.random.below(40), any_death(&mut self.random));
+            self.cluster.start_and_die(ALPHA, after_ms, death).await;
+        }
+        self.cluster.start(ALPHA).await;
+        let image = self.image_of(ALPHA).await;
+        let observed = Observed::from_images(self.writer.log(), &image);
+        check_crash(self.writer.log(), &observed, DurableRule::Flushed)
+            .expect_clean("after the primary's crash");
+        if was_normal {
+            self.writer.resume_after_crash(&observed).unwrap_or_else(|verdict| {
+                panic!("the primary's volumes are not of one moment after its crash: {verdict}")
+            });
+            return;
+        }
+        // Writes that no pair needed were promised only once they were flushed.
+        self.writer.resume_after_loss(&observed).unwrap_or_else(|verdict| panic!("after a crash: {verdict}"));
+        self.cluster.heal();
+        self.settle_writer().await;
+        self.comparable_from = self.cluster.newest().expect("the primary runs");
+        self.seen = Default::default();
+    }
+
+    /// Until every command that was sent has been acknowledged.
+    async fn settle_writer(&mut self) {
+        let never = AtomicBool::new(false);
+        let since = self.cluster.clock_ms();
+        loop {
+            let until = Until { commands: 1, stop: &never };
+            let running = self.writer.run(&self.ports, &*self.cluster.clock, 6, until);
+            let summary = tokio::select! {
+                biased;
+                summary = running => summary,
+                () = self.cluster.sleep_ms(PATIENCE_MS) => panic!("hosts cannot finish: {}", self.cluster.state()),
+            };
+            assert_eq!(summary.violations, [], "reads while finishing");
+            self.acknowledged += summary.acknowledged;
+            if self.writer.is_settled() {
+                return;
+            }
+            assert!(self.cluster.clock_ms() < since + PATIENCE_MS, "hosts cannot finish");
+        }
+    }
+
+    fn check_copy(&mut self, capture: &Capture) {
+        let name = ARRAYS[capture.array];
+        if capture.number < self.comparable_from {
+            return;
+        }
+        let log = self.writer.log();
+        let verdict = check_prefix(log, &Observed::from_images(log, &capture.images));
+        verdict.expect_clean(&format!("the copies at {name} at update {}", capture.number));
+        if let Some(before) = &self.seen[capture.array] {
+            assert_eq!(check_monotone(log.geometry(), before, &verdict), [], "{name} moved backwards");
+        }
+        self.seen[capture.array] = Some(verdict);
+        self.captures += 1;
+    }
+
+    /// Faults stop; everything becomes equal without an operator.
+    async fn end(mut self) -> Result {
+        self.cluster.note("faults stop");
+        self.cluster.heal();
+        self.settle_writer().await;
+        let since = self.cluster.clock_ms();
+        while !self.is_caught_up() {
+            assert!(
+                self.cluster.clock_ms() < since + PATIENCE_MS,
+                "the copies do not become equal: {}",
+                self.cluster.state()
+            );
+            self.cluster.sleep_ms(50).await;
+        }
+        let newest = self.cluster.newest();
+        self.cluster.note(format!("equal at update {newest:?}"));
+        let primary = self.image_of(ALPHA).await;
+        let log = self.writer.log();
+        check_crash(log, &Observed::from_images(log, &primary), DurableRule::Acknowledged)
+            .expect_clean("the primary at the end");
+        for index in 1..ARRAYS.len() {
+            let copy = self.image_of(index).await;
+            for (volume, (ours, theirs)) in primary.iter().zip(&copy).enumerate() {
+                if let Some(at) = ours.iter().zip(theirs).position(|(a, b)| a != b) {
+                    panic!("volume {volume} at {} differs from byte {at} on", ARRAYS[index]);
+                }
+            }
+        }
+        assert_eq!(self.cluster.newest(), newest, "the comparison was at one number");
+        let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+        primary.iter().for_each(|image| digest.update(image));
+        Result {
+            events: self.cluster.events(),
+            images_crc32c: u32::try_from(digest.finalize()).unwrap(),
+            acknowledged: self.acknowledged,
+            captures: self.captures,
+            deaths: self.deaths,
+        }
+    }
+
+    fn is_caught_up(&self) -> bool {
+        let Some(newest) = self.cluster.newest() else { return false };
+        self.cluster.is_normal(ALPHA)
+            && (1..ARRAYS.len()).all(|index| self.cluster.position(index) == Some((newest, newest)))
+    }
+
+    async fn image_of(&self, index: usize) -> Vec<Vec<u8>> {
+        let way = [("reader", ARRAYS[index])];
+        way.iter().for_each(|(a, b)| self.cluster.set_way(a, b, LinkState::Up));
+        let port = SimPort::new(&self.cluster, "reader", 9, index);
+        let since = self.cluster.clock_ms();
+        loop {
+            match read_image(&port, self.writer.log().geometry()).await {
+                Ok(image) => return image,
+                Err(error) => assert!(
+                    self.cluster.clock_ms() < since + PATIENCE_MS,
+                    "{} cannot be read: {error:?}: {}",
+                    ARRAYS[index],
+                    self.cluster.state()
+                ),
+            }
+            self.cluster.sleep_ms(100).await;
+        }
+    }
+}
+
+/// Some seconds in which things go wrong; the images of copies that were read meanwhile.
+async fn trouble(cluster: &Cluster, random: &mut Random) -> Vec<Capture> {
+    let mut captures = Vec::new();
+    for _ in 0..1 + random.below(6) {
+        let pause = [3, 30, 300, 1500][random.index(4)];
+        cluster.sleep_ms(random.below(pause)).await;
+        match random.below(10) {
+            0..3 => {
+                let ways = cluster.ways();
+                let (a, b) = ways[random.index(ways.len())];
+                let state = if random.percent(50) { LinkState::Cut } else { LinkState::Silent };
+                cluster.note(format!("{state:?} {a}-{b}"));
+                cluster.set_way(a, b, state);
+            }
+            3..5 => cluster.heal(),
+            5..7 => {
+                let index = 1 + random.index(2);
+                if cluster.runs(index) {
+                    cluster.die(index, any_death(random)).await;
+                    cluster.sleep_ms(random.below(400)).await;
+                }
+                if random.percent(20) {
+                    let (after_ms, death) = (random.below(40), any_death(random));
+                    cluster.start_and_die(index, after_ms, death).await;
+                }
+                cluster.start(index).await;
+            }
+            _ => captures.extend(capture(cluster, 1 + random.index(2)).await),
+        }
+    }
+    cluster.heal();
+    captures
+}
+
+/// Reads all copies of an auxiliary at one number: its link is cut, so nothing new arrives. `None` if its pairs are not
+/// normal, or it moved meanwhile.
+async fn capture(cluster: &Cluster, array: usize) -> Option<Capture> {
+    cluster.position(array)?;
+    cluster.set_way("alpha", ARRAYS[array], LinkState::Cut);
+    cluster.set_way("reader", ARRAYS[array], LinkState::Up);
+    let mut steps = 0;
+    let before = loop {
+        cluster.sleep_ms(20).await;
+        let now = cluster.position(array)?;
+        if now.0 == now.1 {
+            break now;
+        }
+        steps += 1;
+        assert!(steps < 3_000, "{} does not restore what it has: {now:?}", ARRAYS[array]);
+    };
+    let port = SimPort::new(cluster, "reader", 9, array);
+    let sectors = (cluster.shape.volume_mib << 20) / u64::try_from(SECTOR_BYTES).unwrap();
+    let geometry = Geometry::new(u32::from(cluster.shape.volumes), sectors);
+    let images = read_image(&port, geometry).await;
+    let after = cluster.position(array)?;
+    cluster.set_way("alpha", ARRAYS[array], LinkState::Up);
+    let images = images.unwrap_or_else(|error| panic!("{} cannot be read: {error:?}", ARRAYS[array]));
+    cluster.note(format!("image of {} at {before:?}, then {after:?}", ARRAYS[array]));
+    (before == after).then_some(Capture { array, number: before.1, images })
+}
+
+fn any_death(random: &mut Random) -> Death {
+    if random.percent(40) { Death::Kill } else { Death::PowerLoss }
+}
+
+/// Virtual time after which waiting is given up.
+const PATIENCE_MS: u64 = 120_000;
