@@ -1,11 +1,12 @@
 //! Groups at work: opened from what the store and their journals say, watched, and their states recorded.
 
 use super::Array;
-use crate::copy::group::{Group, PairRuntime, Parts, Sequencer, Settings, SvolRuntime};
+use crate::copy::group::{Group, Leaving, PairRuntime, Parts, Role, Sequencer, Settings, SvolRuntime};
 use crate::copy::recover;
 use crate::copy::restore::Schedule as RestoreSchedule;
 use crate::copy::rule::PairFacts;
 use crate::disk::VolumeId;
+use crate::io::volume::VolumeRole;
 use crate::volume::designation::Refusal;
 use crate::volume::group::{Generation, GroupEvent, GroupRecord, GroupRole, GroupState};
 use crate::volume::kind::Release;
@@ -39,6 +40,14 @@ impl Array {
             {
                 self.open_group(tables, record, first).await;
             }
+            let interrupted = record.state == GroupState::Abnormal && record.journal_incarnation.is_some();
+            if interrupted && !open && !failed {
+                if let Err(error) = self.finish_leaving(tables, record).await {
+                    tracing::error!(group = %record.name, %error, "its failed journal cannot be left");
+                    self.runtime().group_trouble.insert(number, error.to_string());
+                    self.volumes_wait_for(tables, record, &error.to_string());
+                }
+            }
         }
         let groups: Vec<Arc<Group>> = self.runtime().groups.values().cloned().collect();
         for group in groups {
@@ -55,6 +64,7 @@ impl Array {
     ) {
         match self.try_open_group(tables, record, first).await {
             Ok(group) => {
+                self.run_group(record, tables, &group);
                 self.runtime().groups.insert(record.number.0, group);
                 self.wake();
             }
@@ -116,6 +126,7 @@ impl Array {
             number: record.number.0,
             name: record.name.to_string(),
             array: JournalArray(own),
+            role: if matches!(record.role, GroupRole::Primary) { Role::Source } else { Role::Copy },
             disk: self.disk.clone(),
             pool: self.pool.clone(),
             clock: self.env.clock.clone(),
@@ -128,10 +139,51 @@ impl Array {
             },
         };
         let group = Group::new(parts, sequencer);
-        self.attach(tables, record, &group)?;
-        group.replay().await?;
-        self.run_group(record, tables, &group);
+        let delay = schedule(tables, record).restore_delay;
+        let attached = self.attach(tables, record, &group);
+        let replayed = match attached {
+            Ok(()) => group.replay(delay).await.map_err(anyhow::Error::from),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = replayed {
+            self.detach(tables, record);
+            return Err(error);
+        }
+        group.announce_readers();
         Ok(group)
+    }
+
+    /// Nothing protects the group's volumes any more, and nothing waits for a journal that nobody writes.
+    fn detach(&self, tables: &Tables, record: &GroupRecord) {
+        for pair in tables.pairs_of_group(record.number) {
+            let Some(volume) = own_volume(tables, pair) else { continue };
+            if let Err(error) = self.disk.set_gate(VolumeId(volume), None) {
+                tracing::warn!(volume, %error, "the gate of a volume cannot be taken away");
+            }
+            if let Some(volume) = self.runtime().volumes.get(&volume) {
+                volume.set_role(VolumeRole::Plain);
+            }
+        }
+    }
+
+    /// A start that finds a journal which failed earlier and was not left to the end: what it held durably goes to the
+    /// volumes, then the store gives it up. Until then hosts do not get the volumes.
+    async fn finish_leaving(self: &Arc<Self>, tables: &Tables, record: &GroupRecord) -> anyhow::Result<()> {
+        self.try_open_group(tables, record, None).await?;
+        let volumes = tables.pairs_of_group(record.number).filter_map(|pair| own_volume(tables, pair));
+        let volumes: Vec<VolumeId> = volumes.map(VolumeId).collect();
+        self.disk.destage(&volumes).await?;
+        self.give_up_journal(record.number)?;
+        self.detach(tables, record);
+        Ok(())
+    }
+
+    fn give_up_journal(&self, group: GroupNumber) -> Result<(), Refusal> {
+        self.store.checkpoint(|tables| {
+            if let Some(row) = tables.groups.edit(&group) {
+                row.journal_incarnation = None;
+            }
+        })
     }
 
     /// The write-ahead rule holds for the group's volumes, and hosts' writes go through it, from here on.
@@ -140,7 +192,7 @@ impl Array {
             let Some(volume) = own_volume(tables, pair) else { continue };
             self.disk.set_gate(VolumeId(volume), Some(group.gate()))?;
             if let Some(volume) = self.runtime().volumes.get(&volume) {
-                volume.set_group(matches!(record.role, GroupRole::Primary).then(|| group.clone()));
+                volume.set_role(volume_role(record, group));
             }
         }
         Ok(())
@@ -154,14 +206,15 @@ impl Array {
             loop {
                 watched.needs_owner().await;
                 let Some(array) = array.upgrade() else { return };
+                let changed = watched.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
                 array.wake();
-                watched.next_change().await;
+                changed.await;
             }
         });
-        if let GroupRole::Auxiliary { link, .. } = &record.role {
-            let schedule = tables.schedules.get(&(link.clone(), record.name.clone())).map(|row| row.schedule);
-            let schedule =
-                schedule.or_else(|| tables.links.get(link).map(|link| link.schedule)).unwrap_or_default();
+        if matches!(record.role, GroupRole::Auxiliary { .. }) {
+            let schedule = schedule(tables, record);
             let restore =
                 schedule.restore_interval.map_or(RestoreSchedule::Immediate, RestoreSchedule::Every);
             self.spawn(group.clone().restore_loop(restore, schedule.restore_delay));
@@ -214,7 +267,12 @@ impl Array {
             self.record_failure(group, record, &reason);
             return;
         }
-        if let Err(error) = self.add_new_pairs(&tables, record, group).await {
+        let readers: Vec<JournalArray> =
+            tables.readers_of_group(record.number).map(|reader| JournalArray(reader.array.0)).collect();
+        if let Err(error) = group.take_up_readers(&readers).await {
+            tracing::error!(group = %record.name, %error, "a new reader cannot be taken up");
+        }
+        if let Err(error) = self.add_new_pairs(&tables, record, group) {
             tracing::error!(group = %record.name, %error, "a new pair cannot be taken up");
         }
         for pair in group.pairs_that_became_normal() {
@@ -260,32 +318,32 @@ impl Array {
         self.changed().notify_waiters();
     }
 
+    /// Records the steps of leaving a failed journal; each is durable before the group takes the next.
     fn record_failure(&self, group: &Arc<Group>, record: &GroupRecord, reason: &str) {
-        if record.state == GroupState::Abnormal {
-            return;
-        }
-        let recorded = self.store.change(&Who::Array, format!("group {} abnormal", record.name), |tables| {
-            let pairs: Vec<_> = tables.pairs_of_group(record.number).map(|pair| pair.number).collect();
-            for pair in pairs {
-                tables.pair_event(pair, PairEvent::Fail, Some(reason.to_owned()))?;
+        let recorded = match group.leaving() {
+            Leaving::Failed if record.state == GroupState::Abnormal => Ok(()),
+            Leaving::Failed => {
+                self.store.change(&Who::Array, format!("group {} abnormal", record.name), |tables| {
+                    let pairs: Vec<_> =
+                        tables.pairs_of_group(record.number).map(|pair| pair.number).collect();
+                    for pair in pairs {
+                        tables.pair_event(pair, PairEvent::Fail, Some(reason.to_owned()))?;
+                    }
+                    tables.group_event(record.number, GroupEvent::Fail, Some(reason.to_owned())).map(|_| ())
+                })
             }
-            tables.group_event(record.number, GroupEvent::Fail, Some(reason.to_owned())).map(|_| ())
-        });
+            Leaving::Destaged => self.give_up_journal(record.number),
+            Leaving::No | Leaving::Destaging | Leaving::Left => return,
+        };
         match recorded {
-            // Only now may hosts write without a journal: a restart must not replay it over what they write.
-            Ok(()) => group.left_journal(),
+            Ok(()) => group.leaving_recorded(),
             Err(error) => {
-                tracing::error!(group = %record.name, %error, "the failure cannot be recorded; writes wait")
+                tracing::error!(group = %record.name, %error, "the failure cannot be recorded; writes wait");
             }
         }
     }
 
-    async fn add_new_pairs(
-        &self,
-        tables: &Tables,
-        record: &GroupRecord,
-        group: &Arc<Group>,
-    ) -> anyhow::Result<()> {
+    fn add_new_pairs(&self, tables: &Tables, record: &GroupRecord, group: &Arc<Group>) -> anyhow::Result<()> {
         let is_primary = matches!(record.role, GroupRole::Primary);
         for pair in tables.pairs_of_group(record.number) {
             let Some(volume) = own_volume(tables, pair) else { continue };
@@ -294,11 +352,14 @@ impl Array {
             }
             self.disk.set_gate(VolumeId(volume), Some(group.gate()))?;
             if is_primary {
-                group.add_pair(volume, pair_runtime(pair, false)).await?;
+                group.add_pair(volume, pair_runtime(pair, false));
                 if let Some(volume) = self.runtime().volumes.get(&volume) {
-                    volume.set_group(Some(group.clone()));
+                    volume.set_role(volume_role(record, group));
                 }
             } else {
+                if let Some(open) = self.runtime().volumes.get(&volume) {
+                    open.set_role(volume_role(record, group));
+                }
                 group.add_svol(pvol(pair), svol_runtime(pair, volume));
             }
         }
@@ -322,6 +383,23 @@ pub(crate) fn own_volume(tables: &Tables, pair: &PairRecord) -> Option<u32> {
     side.volume.map(|volume| volume.0)
 }
 
+/// What a volume of the group is for hosts' writes.
+fn volume_role(record: &GroupRecord, group: &Arc<Group>) -> VolumeRole {
+    match record.role {
+        GroupRole::Primary => VolumeRole::Source(group.clone()),
+        GroupRole::Auxiliary { .. } => VolumeRole::Copy,
+    }
+}
+
+/// When this array reads and restores the group.
+fn schedule(tables: &Tables, record: &GroupRecord) -> crate::volume::kind::Schedule {
+    let GroupRole::Auxiliary { link, .. } = &record.role else {
+        return crate::volume::kind::Schedule::default();
+    };
+    let own = tables.schedules.get(&(link.clone(), record.name.clone())).map(|row| row.schedule);
+    own.or_else(|| tables.links.get(link).map(|link| link.schedule)).unwrap_or_default()
+}
+
 fn pvol(pair: &PairRecord) -> u32 {
     pair.primary.volume.map_or(0, |volume| volume.0)
 }
@@ -336,6 +414,7 @@ fn pair_runtime(pair: &PairRecord, restarted: bool) -> PairRuntime {
         facts: PairFacts { state: pair.state, copy_completion_bytes: 0, copied_before: restarted && begun },
         capacity_bytes: pair.size_bytes,
         copy_end: None,
+        copy_records: std::collections::VecDeque::new(),
     }
 }
 

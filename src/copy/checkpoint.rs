@@ -43,7 +43,8 @@ impl CheckpointExtra {
                 copy_completion_bytes: pair.facts.copy_completion_bytes,
                 copy_end: pair.copy_end.map_or(0, UpdateNumber::get),
             });
-        let copies = seq.svols.values().filter_map(|svol| {
+        let copying = seq.svols.values().filter(|svol| svol.state == PairState::BeingCopied);
+        let copies = copying.filter_map(|svol| {
             svol.copy_end.map(|end| PairMark {
                 pair: svol.pair,
                 copy_completion_bytes: 0,

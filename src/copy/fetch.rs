@@ -16,7 +16,7 @@ use crate::disk::slot::{SLOT_BYTES, Slot};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use holdfast_journal::reader::Report;
-use holdfast_journal::{Draft, Update, UpdateNumber, format};
+use holdfast_journal::{Content, CopyForm, Draft, Kind, Update, UpdateNumber, format};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,7 +87,7 @@ impl Group {
             ReadSchedule::Immediate => (READS_IN_FLIGHT, LONG_POLL),
             ReadSchedule::Every(_) => (1, Duration::ZERO),
         };
-        let mut early = BTreeMap::new();
+        let (mut early, mut stalled) = (BTreeMap::new(), 0);
         let mut reads = FuturesUnordered::new();
         let first = self.lock().next;
         reads.push(source.journal_read(source_group, Some(first), self.position(), wait));
@@ -99,6 +99,11 @@ impl Group {
                 Ok(outcome) => outcome,
                 Err(error) => return error,
             };
+            // A number that never comes, because a read of an earlier session moved the cursor: begin again with it.
+            stalled = if early.is_empty() { 0 } else { stalled + 1 };
+            if stalled > STALLED_MAX {
+                return FetchError::Record("the next update does not come".into());
+            }
             if let (ReadSchedule::Every(interval), Outcome::NoJournal) = (schedule, outcome) {
                 self.clock.sleep(interval).await;
             }
@@ -159,7 +164,7 @@ impl Group {
     pub(crate) fn position(&self) -> Report {
         let seq = self.lock();
         Report {
-            acknowledged: UpdateNumber::new(self.gate.durable()).min(seq.next.previous()),
+            acknowledged: seq.journal.durable(),
             restored: seq.restored,
             settled: seq.settled,
             consistent_from: seq.consistent_from,
@@ -205,13 +210,16 @@ fn decode(pages: Vec<Slot>) -> Result<(Head, Vec<Received>), FetchError> {
         if update.number.get() != expected {
             return Err(FetchError::Record(format!("update {} where {expected} was due", update.number)));
         }
+        acceptable(&update)?;
         let count: usize = update.extents.iter().map(pages_of).sum();
         let slots: Vec<Slot> = payload_pages.by_ref().take(count).collect();
         // The data lies in its pages as it lay in the cache of its source.
         let draft = Draft::new(update);
+        let draft_blocks = draft.size().data_blocks;
         let payload = Payload { slots, skip: draft.skip_bytes, bytes: draft.update.data_bytes };
         let update = draft.update;
-        if payload.slots.len() != count || payload.crc32c() != update.data_crc32c {
+        let blocks = usize::try_from(draft_blocks).unwrap_or(usize::MAX);
+        if payload.slots.len() != count || count != blocks || payload.crc32c() != update.data_crc32c {
             return Err(FetchError::Record(format!(
                 "the data of update {} is damaged or missing",
                 update.number
@@ -222,10 +230,29 @@ fn decode(pages: Vec<Slot>) -> Result<(Head, Vec<Received>), FetchError> {
     Ok((head, received))
 }
 
+/// Whether a correct peer sends this: everything that could be stored but never be restored is refused here.
+fn acceptable(update: &Update) -> Result<(), FetchError> {
+    let range_only = matches!(update.kind, Kind::InitialCopy(copy) if copy.form == CopyForm::RangeOnly);
+    let odd_pattern = update.extents.iter().any(|extent| match extent.content {
+        Content::Pattern { bytes } => {
+            let bytes = u64::from(bytes);
+            !(SLOT_BYTES as u64).is_multiple_of(bytes.max(1))
+                || !extent.start_bytes.is_multiple_of(bytes.max(1))
+        }
+        Content::Data | Content::Zero => false,
+    });
+    if range_only || odd_pattern {
+        return Err(FetchError::Record(format!("update {} has a form that no array sends", update.number)));
+    }
+    Ok(())
+}
+
 /// Journal reads outstanding at a time on one session.
 const READS_IN_FLIGHT: usize = 2;
 /// How long the primary may hold a read when it has nothing: a lost link is found within it and the time limit.
 const LONG_POLL: Duration = Duration::from_secs(2);
+/// Answers after which a gap is taken for one that stays.
+const STALLED_MAX: u32 = 8;
 /// Updates that arrived ahead of the next one; more than a few answers' worth is a peer's mistake.
 const EARLY_MAX: usize = 4 * super::answer::MAX_UPDATES as usize;
 /// At most so often a position is reported by a command of its own.

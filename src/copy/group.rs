@@ -31,7 +31,7 @@ use crate::volume::pair::PairState;
 use holdfast_journal::{
     AppendError, ArrayNumber, Draft, Generation, Journal, Kind, Update, UpdateNumber, reader::ReaderSet,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -45,6 +45,7 @@ pub struct Group {
     pub name: String,
     /// The array this runs on.
     pub array: ArrayNumber,
+    pub(crate) role: Role,
     pub(crate) disk: DiskAdapter,
     pub(crate) pool: SlotPool,
     pub(crate) clock: Arc<dyn Clock>,
@@ -63,6 +64,10 @@ pub struct Group {
     pub(crate) settle_wanted: Notify,
     /// Something that views and readers look at has changed.
     pub(crate) changed: Notify,
+    /// One checkpoint at a time: when it has returned, what was to be in it is durable.
+    pub(crate) checkpointing: tokio::sync::Mutex<()>,
+    /// One restore at a time: order is the whole point.
+    pub(crate) restoring: tokio::sync::Mutex<()>,
 }
 
 /// What the operator chose for a group.
@@ -101,8 +106,46 @@ pub(crate) struct Sequencer {
     /// Largest S of restored initial-copy data (auxiliary).
     pub(crate) consistent_from: UpdateNumber,
     pub(crate) failed: Option<String>,
-    /// Set between the failure of the journal and the moment when everything is destaged.
-    pub(crate) leaving: bool,
+    /// How far the leaving of a failed journal has come.
+    pub(crate) leaving: Leaving,
+    /// A write or flush of the journal volume failed elsewhere than in the group commit.
+    pub(crate) journal_error: Option<String>,
+    /// For each P-VOL the end of the highest range that was ever journaled: a write below it that left no record would
+    /// be undone by a replay.
+    pub(crate) journaled_end: BTreeMap<u32, u64>,
+    /// Readers that a durable checkpoint knows: only they are told where they begin.
+    pub(crate) announced: BTreeSet<ArrayNumber>,
+}
+
+/// Leaving a failed journal (invariant 3), step by step; each is durable before the next begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    /// The journal works.
+    No,
+    /// It failed: nothing is accepted until the control store says so, too.
+    Failed,
+    /// The store says so: what the cache holds goes to the units.
+    Destaging,
+    /// Everything is on the units; the store has to give the journal up.
+    Destaged,
+    /// Writes go on without a journal.
+    Left,
+}
+
+impl Leaving {
+    /// Whether writes have to wait.
+    pub(crate) fn blocks(self) -> bool {
+        matches!(self, Self::Failed | Self::Destaging | Self::Destaged)
+    }
+}
+
+/// What a group is on this array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Hosts write its volumes here.
+    Source,
+    /// It is read from another array.
+    Copy,
 }
 
 /// A pair as the primary's data path sees it.
@@ -114,6 +157,8 @@ pub(crate) struct PairRuntime {
     pub(crate) capacity_bytes: u64,
     /// Number of the record that ended the initial copy.
     pub(crate) copy_end: Option<UpdateNumber>,
+    /// Numbers of the newest records of the initial copy, oldest first.
+    pub(crate) copy_records: VecDeque<UpdateNumber>,
 }
 
 /// A pair as the auxiliary's restore sees it.
@@ -152,7 +197,10 @@ impl Sequencer {
             settled,
             consistent_from,
             failed: None,
-            leaving: false,
+            leaving: Leaving::No,
+            journal_error: None,
+            journaled_end: BTreeMap::new(),
+            announced: BTreeSet::new(),
             journal,
         }
     }
@@ -219,6 +267,7 @@ impl Group {
             number: parts.number,
             name: parts.name,
             array: parts.array,
+            role: parts.role,
             disk: parts.disk,
             pool: parts.pool,
             clock: parts.clock,
@@ -232,6 +281,8 @@ impl Group {
             room: Notify::new(),
             settle_wanted: Notify::new(),
             changed: Notify::new(),
+            checkpointing: tokio::sync::Mutex::default(),
+            restoring: tokio::sync::Mutex::default(),
         })
     }
 
@@ -256,14 +307,15 @@ impl Group {
     ) -> Result<Sequenced, Refusal> {
         let time_ns = self.clock.wall().0;
         let mut seq = self.lock();
-        if seq.leaving {
+        if seq.leaving.blocks() {
             return Err(Refusal::Leaving);
         }
         let start = change.parts.iter().map(|part| part.offset_bytes).min().unwrap_or(0);
         let facts = seq.pairs.get(&change.volume);
         let journaled =
             facts.is_some_and(|pairs| pairs.iter().any(|pair| needs_journal(&[pair.facts], start)));
-        if !journaled || seq.failed.is_some() {
+        let replayable = seq.journaled_end.get(&change.volume).is_some_and(|end| start < *end);
+        if !(journaled || replayable) || seq.failed.is_some() {
             apply(&self.disk, change, prepared, 0);
             return Ok(Sequenced::Unjournaled);
         }
@@ -279,6 +331,9 @@ impl Group {
         };
         self.append(&mut seq, update, payload.clone())?;
         seq.restored = number;
+        let end = change.parts.iter().map(|part| part.offset_bytes + part.length_bytes).max().unwrap_or(0);
+        let known = seq.journaled_end.entry(change.volume).or_default();
+        *known = (*known).max(end);
         apply(&self.disk, change, prepared, number.get());
         drop(seq);
         self.work.notify_one();
@@ -342,16 +397,12 @@ impl Group {
                 let seq = self.lock();
                 (seq.leaving, seq.failed.is_some())
             };
-            if (leaving && failed) || !self.pairs_that_became_normal().is_empty() {
+            let recorded = matches!(leaving, Leaving::Failed | Leaving::Destaged);
+            if (recorded && failed) || !self.pairs_that_became_normal().is_empty() {
                 return;
             }
             changed.await;
         }
-    }
-
-    /// Waits for the next change of anything in the group.
-    pub(crate) async fn next_change(&self) {
-        self.changed.notified().await;
     }
 
     /// Whether the data path knows the pair.
@@ -361,15 +412,33 @@ impl Group {
             || seq.svols.values().any(|svol| svol.pair == pair)
     }
 
-    /// Takes up a new pair at the primary. A new reader is in the checkpoint before it is told about.
-    pub(crate) async fn add_pair(&self, volume: u32, pair: PairRuntime) -> Result<(), CopyError> {
-        let is_new = {
+    /// Takes up new readers. Each is in a durable checkpoint before it is told where it begins: so a restart does not
+    /// let it begin elsewhere.
+    pub(crate) async fn take_up_readers(&self, readers: &[ArrayNumber]) -> Result<(), CopyError> {
+        let new: Vec<ArrayNumber> = {
             let mut seq = self.lock();
-            let is_new = seq.add_reader(pair.reader);
-            seq.pairs.entry(volume).or_default().push(pair);
-            is_new
+            for reader in readers {
+                seq.add_reader(*reader);
+            }
+            readers.iter().filter(|reader| !seq.announced.contains(reader)).copied().collect()
         };
-        if is_new { self.checkpoint().await } else { Ok(()) }
+        if !new.is_empty() {
+            self.checkpoint().await?;
+            self.lock().announced.extend(new);
+        }
+        Ok(())
+    }
+
+    /// What the readers know is in a durable checkpoint: the one behind a replay.
+    pub(crate) fn announce_readers(&self) {
+        let mut seq = self.lock();
+        let known: Vec<ArrayNumber> = seq.readers.iter().map(|(array, _)| array).collect();
+        seq.announced.extend(known);
+    }
+
+    /// Takes up a new pair at the primary; its reader is known.
+    pub(crate) fn add_pair(&self, volume: u32, pair: PairRuntime) {
+        self.lock().pairs.entry(volume).or_default().push(pair);
     }
 
     /// Takes up a new pair at an auxiliary.
@@ -379,7 +448,7 @@ impl Group {
 
     /// Whether the array is one of the group's readers.
     pub(crate) fn is_read_by(&self, reader: ArrayNumber) -> bool {
-        self.lock().readers.reader(reader).is_some()
+        self.lock().announced.contains(&reader)
     }
 
     /// JOURNAL INFORMATION for `reader`.
@@ -387,13 +456,11 @@ impl Group {
         self.empty(reader, super::answer::Outcome::NoJournal).head
     }
 
-    /// Makes everything accepted durable in the volumes: the end of a clean stop.
+    /// Makes what is visible durable in the volumes: the end of a clean stop. What an auxiliary has stored and not restored
+    /// stays in its journal.
     pub(crate) async fn finish(&self) -> Result<(), CopyError> {
         if self.failure().is_some() {
             return Ok(());
-        }
-        if !self.lock().svols.is_empty() {
-            self.restore_available(Duration::ZERO).await?;
         }
         self.settle().await
     }
@@ -435,7 +502,7 @@ impl Group {
             let room = self.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            if !self.lock().leaving {
+            if !self.lock().leaving.blocks() {
                 return;
             }
             room.await;
@@ -465,6 +532,10 @@ impl Group {
     pub(crate) async fn write_journal(self: Arc<Self>) {
         loop {
             self.gather().await;
+            let error = self.lock().journal_error.take();
+            if let Some(reason) = error {
+                return self.leave_journal(reason).await;
+            }
             match self.commit_once().await {
                 Ok(true) => {}
                 Ok(false) => self.work.notified().await,
@@ -514,29 +585,59 @@ impl Group {
         Ok(true)
     }
 
-    /// The journal has failed. Writes wait; what is in the cache goes to the units; then writes go on unjournaled.
+    /// The journal has failed. Writes wait until the control store says so, what is in the cache goes to the units, the
+    /// store gives the journal up, and only then writes go on unjournaled. A crash before the store gives it up
+    /// replays the journal; a crash after that never does.
     async fn leave_journal(&self, reason: String) {
         tracing::error!(group = %self.name, %reason, "journal failed; the group turns abnormal");
-        self.lock().leaving = true;
+        {
+            let mut seq = self.lock();
+            seq.leaving = Leaving::Failed;
+            seq.failed = Some(reason);
+            seq.journal.handle_failed();
+        }
+        self.changed.notify_waiters();
+        self.wait_for_leaving(Leaving::Destaging).await;
         // From here on the cache may destage pages whose records never became durable: the volumes themselves are the
-        // only truth left. No new write is accepted until they hold everything.
+        // only truth left.
         self.gate.advance(u64::MAX);
         let volumes: Vec<VolumeId> = self.lock().pairs.keys().map(|volume| VolumeId(*volume)).collect();
         while let Err(error) = self.disk.destage(&volumes).await {
             tracing::error!(group = %self.name, %error, "cannot destage after the loss of the journal; trying again");
             self.clock.sleep(Duration::from_secs(1)).await;
         }
-        let mut seq = self.lock();
-        seq.failed = Some(reason);
-        drop(seq);
+        self.lock().leaving = Leaving::Destaged;
         self.changed.notify_waiters();
-        // The array records the state in the control store and calls `left_journal` behind it.
     }
 
-    /// The abnormal state is durable in the control store: writes may go on.
-    pub(crate) fn left_journal(&self) {
-        self.lock().leaving = false;
+    async fn wait_for_leaving(&self, step: Leaving) {
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            if self.lock().leaving == step {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    /// How far the leaving of a failed journal has come.
+    pub(crate) fn leaving(&self) -> Leaving {
+        self.lock().leaving
+    }
+
+    /// The control store has recorded the last step: the next one begins.
+    pub(crate) fn leaving_recorded(&self) {
+        let mut seq = self.lock();
+        seq.leaving = match seq.leaving {
+            Leaving::Failed => Leaving::Destaging,
+            Leaving::Destaged => Leaving::Left,
+            other => other,
+        };
+        drop(seq);
         self.room.notify_waiters();
+        self.changed.notify_waiters();
     }
 }
 
@@ -561,6 +662,7 @@ pub(crate) struct Parts {
     pub(crate) number: u32,
     pub(crate) name: String,
     pub(crate) array: ArrayNumber,
+    pub(crate) role: Role,
     pub(crate) disk: DiskAdapter,
     pub(crate) pool: SlotPool,
     pub(crate) clock: Arc<dyn Clock>,

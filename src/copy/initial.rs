@@ -5,8 +5,8 @@
 //! anything is read). The bytes are read when a reader fetches the record (`serve.rs`). Ranges that were never written
 //! are one record of zeros, whatever their length.
 //!
-//! Pace: at most [`AHEAD`] records lie between the newest and what the reader has durably; so the copy follows the
-//! reader, and hosts keep the journal's room.
+//! Pace: at most [`AHEAD`] records of the pair are on their way to the reader; so the copy follows the reader, whatever
+//! hosts write meanwhile, and they keep the journal's room.
 
 use super::change::Payload;
 use super::group::{Group, Refusal, Sequencer};
@@ -16,7 +16,7 @@ use holdfast_journal::{Content, CopyForm, Extent, InitialCopy, Kind, Update, Upd
 use std::sync::Arc;
 
 /// Records of an initial copy that may lie ahead of the reader.
-const AHEAD: u64 = 32;
+const AHEAD: usize = 32;
 
 /// What one step of the copy did.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,12 +46,16 @@ impl Group {
 
     fn copy_step(&self, volume: u32, pair: u32) -> Step {
         let mut seq = self.lock();
-        if seq.failed.is_some() || seq.leaving {
+        if seq.failed.is_some() {
             return Step::Ended;
         }
         let Some((range, last, reader)) = self.next_range(&mut seq, volume, pair) else { return Step::Ended };
         let had = seq.readers.reader(reader).map_or(UpdateNumber::NONE, |known| known.report.acknowledged);
-        if seq.next.since(had) > AHEAD {
+        let records = seq.pair_mut(volume, pair).map_or(0, |runtime| {
+            runtime.copy_records.retain(|number| *number > had);
+            runtime.copy_records.len()
+        });
+        if records >= AHEAD {
             return Step::Wait;
         }
         let number = seq.next;
@@ -81,6 +85,7 @@ impl Group {
         if let Some(runtime) = seq.pair_mut(volume, pair) {
             runtime.facts.copy_completion_bytes = range.end_bytes();
             runtime.copy_end = last.then_some(number);
+            runtime.copy_records.push_back(number);
         }
         drop(seq);
         self.work_arrived();

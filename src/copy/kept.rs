@@ -12,7 +12,10 @@ use std::sync::Arc;
 pub(crate) struct Kept {
     first: u64,
     updates: VecDeque<KeptUpdate>,
+    /// What they cost in memory.
     bytes: usize,
+    /// Write data of all updates ever pushed.
+    pushed_bytes: u64,
 }
 
 /// One of them.
@@ -20,19 +23,23 @@ pub(crate) struct Kept {
 pub(crate) struct KeptUpdate {
     pub(crate) update: Arc<Update>,
     pub(crate) payload: Payload,
+    /// Write data of all updates before it.
+    bytes_before: u64,
 }
 
 impl Kept {
     /// Nothing is kept yet; the first to come is `first`.
     pub(crate) fn new(first: UpdateNumber) -> Self {
-        Self { first: first.get(), updates: VecDeque::new(), bytes: 0 }
+        Self { first: first.get(), updates: VecDeque::new(), bytes: 0, pushed_bytes: 0 }
     }
 
     /// Keeps the update that follows the newest one.
     pub(crate) fn push(&mut self, update: Arc<Update>, payload: Payload) {
         debug_assert_eq!(self.first + self.updates.len() as u64, update.number.get());
         self.bytes += cost(&payload);
-        self.updates.push_back(KeptUpdate { update, payload });
+        let bytes_before = self.pushed_bytes;
+        self.pushed_bytes += u64::from(payload.bytes);
+        self.updates.push_back(KeptUpdate { update, payload, bytes_before });
     }
 
     /// The update with this number, if it is in memory.
@@ -44,7 +51,7 @@ impl Kept {
     /// Write data of the updates from `number` on.
     pub(crate) fn bytes_from(&self, number: UpdateNumber) -> u64 {
         let skip = usize::try_from(number.get().saturating_sub(self.first)).unwrap_or(usize::MAX);
-        self.updates.iter().skip(skip).map(|kept| u64::from(kept.payload.bytes)).sum()
+        self.updates.get(skip).map_or(0, |kept| self.pushed_bytes - kept.bytes_before)
     }
 
     /// When the oldest kept update from `number` on was made.

@@ -15,12 +15,18 @@ impl Group {
         first: UpdateNumber,
         count: usize,
         bytes: usize,
+        class: Class,
     ) -> Result<Vec<(Arc<Update>, Payload)>, CopyError> {
         let from_memory = self.load_from_memory(first, count, bytes);
-        if !from_memory.is_empty() || first.get() > self.gate.durable() {
+        if !from_memory.is_empty() || first > self.durable_here() {
             return Ok(from_memory);
         }
-        self.load_from_volume(first, count, bytes).await
+        self.load_from_volume(first, count, bytes, class).await
+    }
+
+    /// The highest number that is durable in the journal here. Not the gate: that opens when a journal is left.
+    pub(crate) fn durable_here(&self) -> UpdateNumber {
+        self.lock().journal.durable()
     }
 
     fn load_from_memory(
@@ -29,8 +35,8 @@ impl Group {
         count: usize,
         bytes: usize,
     ) -> Vec<(Arc<Update>, Payload)> {
-        let durable = UpdateNumber::new(self.gate.durable());
         let seq = self.lock();
+        let durable = seq.journal.durable();
         let (mut found, mut total, mut number) = (Vec::new(), 0, first);
         while number <= durable && found.len() < count && (total < bytes || found.is_empty()) {
             let Some(kept) = seq.kept.get(number) else { break };
@@ -46,10 +52,11 @@ impl Group {
         first: UpdateNumber,
         count: usize,
         bytes: usize,
+        class: Class,
     ) -> Result<Vec<(Arc<Update>, Payload)>, CopyError> {
         let Some(located) = self.lock().journal.locate(first) else { return Ok(Vec::new()) };
         let pages = usize::try_from(located.info_bytes).unwrap_or(usize::MAX) / SLOT_BYTES;
-        let info = self.read_journal(located.info_offset, pages).await?;
+        let info = self.read_journal(located.info_offset, pages, class).await?;
         let joined: Vec<u8> = info.iter().flat_map(|slot| slot.iter().copied()).collect();
         // Freed and written again while it was read? Then the number is no longer held.
         if self.lock().journal.locate(first) != Some(located) {
@@ -65,7 +72,7 @@ impl Group {
             if found.len() >= count || (total >= bytes && !found.is_empty()) {
                 break;
             }
-            let payload = self.load_payload(&update, place).await?;
+            let payload = self.load_payload(&update, place, class).await?;
             total += payload.slots.len() * SLOT_BYTES;
             found.push((Arc::new(update), payload));
         }
@@ -80,10 +87,11 @@ impl Group {
         &self,
         update: &Update,
         place: Option<DataPlace>,
+        class: Class,
     ) -> Result<Payload, CopyError> {
         let Some(place) = place else { return Ok(Payload::default()) };
         let pages = usize::try_from(place.blocks).unwrap_or(usize::MAX);
-        let slots = self.read_journal(place.volume_offset_bytes, pages).await?;
+        let slots = self.read_journal(place.volume_offset_bytes, pages, class).await?;
         let payload = Payload { slots, skip: place.skip_bytes, bytes: update.data_bytes };
         if payload.crc32c() == update.data_crc32c {
             Ok(payload)
@@ -92,8 +100,13 @@ impl Group {
         }
     }
 
-    async fn read_journal(&self, offset_bytes: u64, pages: usize) -> Result<Vec<Slot>, CopyError> {
-        Ok(self.journal_volume.read(offset_bytes, pages, Class::JournalRead).await?)
+    async fn read_journal(
+        &self,
+        offset_bytes: u64,
+        pages: usize,
+        class: Class,
+    ) -> Result<Vec<Slot>, CopyError> {
+        Ok(self.journal_volume.read(offset_bytes, pages, class).await?)
     }
 
     fn damaged(&self, number: UpdateNumber, what: &str) -> CopyError {

@@ -6,14 +6,16 @@
 use super::change::{Change, Content, Part, Payload, apply};
 use super::checkpoint::CheckpointExtra;
 use super::error::CopyError;
-use super::group::Group;
+use super::group::{Group, Role};
 use super::restore::pages_of;
 use super::settle::pages_from;
 use crate::disk::slot::{Class, SLOT_BYTES, SlotPool};
 use crate::disk::{RawVolume, VolumeError, VolumeId};
+use holdfast_journal as journal;
 use holdfast_journal::format::FormatParams;
 use holdfast_journal::recovery::{HEAD_BYTES, Recovery, RecoveryError};
-use holdfast_journal::{Journal, Kind, Update, UpdateNumber};
+use holdfast_journal::{Journal, Kind, Update};
+use std::time::Duration;
 
 /// Why a journal cannot be opened. The device is to blame, or whoever damaged it.
 #[derive(Debug, thiserror::Error)]
@@ -92,23 +94,22 @@ async fn read_bytes(volume: &RawVolume, offset_bytes: u64, length_bytes: u64) ->
 
 impl Group {
     /// Makes the volumes what the journal says: at a primary by applying every update behind the settled one again, at
-    /// an auxiliary by restoring it. Afterwards the journal's first checkpoint is durable and the group may work.
-    pub(crate) async fn replay(&self) -> Result<(), CopyError> {
-        let is_source = self.lock().svols.is_empty();
-        if is_source {
+    /// an auxiliary by restoring what is due: all that was ever visible is, by the same clocks. Afterwards the journal's first checkpoint is durable and the group may work.
+    pub(crate) async fn replay(&self, delay: Duration) -> Result<(), CopyError> {
+        if self.role == Role::Source {
             self.replay_source().await?;
         } else {
-            self.restore_available(std::time::Duration::ZERO).await?;
+            self.restore_available(delay).await?;
         }
         self.checkpoint().await
     }
 
     async fn replay_source(&self) -> Result<(), CopyError> {
-        let newest = UpdateNumber::new(self.gate.durable());
+        let newest = self.durable_here();
         let mut next = self.lock().settled.next();
         next = next.max(self.lock().journal.first_retained());
         while next <= newest {
-            let loaded = self.load(next, 64, 1 << 20).await?;
+            let loaded = self.load(next, 64, 1 << 20, Class::Restore).await?;
             if loaded.is_empty() {
                 return Err(CopyError::Damaged(format!(
                     "group {}: update {next} is missing in its journal",
@@ -146,20 +147,31 @@ impl Group {
         let mut first_page = 0;
         for extent in &update.extents {
             let pages = pages_of(extent);
-            let slots = payload.slots.get(first_page..first_page + pages).unwrap_or(&[]).to_vec();
+            let slots = payload.slots.get(first_page..first_page + pages).ok_or_else(|| {
+                CopyError::Damaged(format!("update {} has less data than its ranges need", update.number))
+            })?;
             first_page += pages;
             let content = match extent.content {
-                holdfast_journal::Content::Data => Content::Data(slots),
-                holdfast_journal::Content::Zero => Content::Zero,
-                holdfast_journal::Content::Pattern { bytes } => {
-                    let Some(slot) = slots.into_iter().next() else { continue };
+                journal::Content::Data => Content::Data(slots.to_vec()),
+                journal::Content::Zero => Content::Zero,
+                journal::Content::Pattern { bytes } => {
+                    let slot = self.pattern_page(&slots[0], bytes, extent).await?;
                     Content::Pattern { slot, bytes }
                 }
             };
             let (offset_bytes, length_bytes) = (extent.start_bytes, extent.length_bytes);
-            let volume = extent.volume.0;
-            let prepared =
-                self.disk.prepare(VolumeId(volume), offset_bytes, length_bytes, Class::Restore).await?;
+            let (volume, id) = (extent.volume.0, VolumeId(extent.volume.0));
+            let prepared = match content {
+                Content::Zero => {
+                    self.disk.prepare_zero(id, offset_bytes, length_bytes, Class::Restore).await?
+                }
+                _ => self.disk.prepare(id, offset_bytes, length_bytes, Class::Restore).await?,
+            };
+            {
+                let mut seq = self.lock();
+                let end = seq.journaled_end.entry(volume).or_default();
+                *end = (*end).max(offset_bytes + length_bytes);
+            }
             let change = Change { volume, parts: vec![Part { offset_bytes, length_bytes, content }] };
             apply(&self.disk, &change, &mut vec![prepared], update.number.get());
         }

@@ -50,13 +50,14 @@ impl Group {
     /// Applies what is durable here, old enough and not restored yet; how many updates that were. The age is by the
     /// source's clock in the record and this array's own: a step of either shifts the window, nothing else.
     pub(crate) async fn restore_available(&self, delay: Duration) -> Result<u64, CopyError> {
+        let _one_at_a_time = self.restoring.lock().await;
         let mut applied = 0;
         loop {
             let next = self.lock().restored.next();
-            if next.get() > self.gate.durable() {
+            if next > self.durable_here() {
                 return Ok(applied);
             }
-            let loaded = self.load(next, BATCH_UPDATES, BATCH_BYTES).await?;
+            let loaded = self.load(next, BATCH_UPDATES, BATCH_BYTES, Class::Restore).await?;
             if loaded.is_empty() {
                 return Err(CopyError::Damaged(format!(
                     "update {next} is missing in the journal of group {}",
@@ -81,6 +82,11 @@ impl Group {
         for extent in &update.extents {
             let pages = pages_of(extent);
             let target = self.lock().svols.get(&extent.volume.0).map(|svol| svol.volume);
+            if target.is_none() && self.copies_to_us(update) {
+                // Passing it over would leave a hole in an S-VOL that turns normal.
+                let what = format!("the S-VOL of update {} is not open", update.number);
+                return Err(CopyError::Damaged(what));
+            }
             if let Some(volume) = target {
                 let slots = payload.slots.get(first_page..first_page + pages).ok_or_else(|| {
                     CopyError::Damaged(format!(
@@ -129,8 +135,18 @@ impl Group {
         Ok(())
     }
 
+    /// Whether the update is a step of the initial copy of a pair of this array.
+    fn copies_to_us(&self, update: &Update) -> bool {
+        matches!(update.kind, Kind::InitialCopy(copy) if copy.reader == self.array)
+    }
+
     /// The page that repeats a pattern. Only the pattern itself is covered by the update's checksum.
-    async fn pattern_page(&self, slot: &Slot, bytes: u32, extent: &Extent) -> Result<Slot, CopyError> {
+    pub(super) async fn pattern_page(
+        &self,
+        slot: &Slot,
+        bytes: u32,
+        extent: &Extent,
+    ) -> Result<Slot, CopyError> {
         let length = bytes as usize;
         if length == 0
             || !SLOT_BYTES.is_multiple_of(length)

@@ -94,7 +94,7 @@ impl Group {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let limit = UpdateNumber::new(self.gate.durable()).min(self.lock().next.previous());
+            let limit = self.durable_here();
             let first = self.lock().readers.poll_send(request.reader, limit);
             if let Some(first) = first {
                 return self.collect(&request, first).await;
@@ -131,7 +131,7 @@ impl Group {
         let budget =
             (request.bytes as usize).saturating_sub(SLOT_BYTES).min(2 * self.settings.read_bytes as usize);
         let count = request.updates.min(MAX_UPDATES).min(self.settings.read_updates).max(1) as usize;
-        let found = self.load(first, count, budget / 2).await?;
+        let found = self.load(first, count, budget / 2, Class::JournalRead).await?;
         let (mut records, mut pages, mut sent) = (Vec::new(), Vec::new(), 0);
         let (mut last, mut as_of) = (first, UpdateNumber::NONE);
         for (update, payload) in found {
@@ -193,6 +193,10 @@ impl Group {
         let mut as_of = update.number;
         for extent in &update.extents {
             if extent.content == Content::Zero {
+                // What an unjournaled UNMAP zeroed is durable before the reader has it.
+                self.disk
+                    .destage_range(VolumeId(extent.volume.0), extent.start_bytes, extent.length_bytes)
+                    .await?;
                 // Nothing had ever been written there when the record was made; whatever came later has its own number.
                 extents.push(*extent);
                 continue;
@@ -233,7 +237,7 @@ impl Group {
             updates: 0,
             generation: seq.generation.counter,
             first: 0,
-            newest_durable: self.gate.durable().min(seq.next.previous().get()),
+            newest_durable: seq.journal.durable().get(),
             oldest_held: seq.journal.first_retained().get(),
             newest_given: seq.next.previous().get(),
             information_bytes: (usage.info_used, usage.info_capacity),

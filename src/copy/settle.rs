@@ -68,22 +68,42 @@ impl Group {
         self.checkpoint().await
     }
 
-    /// Writes a checkpoint and frees what it says is free.
+    /// Writes a checkpoint and frees what it says is free. When this has returned, everything that was true at the call
+    /// is in a durable checkpoint.
+    ///
+    /// A checkpoint may not know more than the journal: the copy completion addresses in it belong to records that have
+    /// to be durable first. Otherwise a crash would lose the record and keep the address, and the range would never
+    /// be copied.
     pub(crate) async fn checkpoint(&self) -> Result<(), CopyError> {
+        let _one_at_a_time = self.checkpointing.lock().await;
+        let (newest, settled, extra) = {
+            let seq = self.lock();
+            (seq.next.previous(), seq.settled, CheckpointExtra::of(&seq).encode())
+        };
+        self.durable(newest).await;
         let checkpoint = {
             let mut seq = self.lock();
-            let settled = seq.settled;
+            if seq.failed.is_some() {
+                return Ok(());
+            }
             let up_to = seq.readers.releasable(settled);
             seq.journal.release(up_to);
             seq.journal.handle_settled(settled);
-            let extra = CheckpointExtra::of(&seq).encode();
             seq.journal.set_extra(&extra).map_err(|error| CopyError::Damaged(error.to_string()))?;
             seq.journal.poll_checkpoint()
         };
         let Some(checkpoint) = checkpoint else { return Ok(()) };
         let slots = pages_from(&self.pool, &checkpoint.block).await;
-        self.journal_volume.write(vec![(checkpoint.volume_offset, slots)]).await?;
-        self.journal_volume.flush().await?;
+        let mut written = self.journal_volume.write(vec![(checkpoint.volume_offset, slots)]).await;
+        if written.is_ok() {
+            written = self.journal_volume.flush().await;
+        }
+        if let Err(error) = written {
+            // A journal that failed stays failed: its writer leaves it.
+            self.lock().journal_error = Some(error.to_string());
+            self.work_arrived();
+            return Err(error.into());
+        }
         self.lock().journal.handle_checkpointed();
         self.room.notify_waiters();
         self.changed.notify_waiters();

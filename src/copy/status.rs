@@ -67,12 +67,11 @@ impl Group {
     pub fn status(&self) -> Status {
         let now_ns = self.clock.wall().0;
         let seq = self.lock();
-        let newest = seq.next.previous();
         let readers =
             seq.readers.iter().map(|(array, reader)| reader_status(&seq, array.0, reader, now_ns)).collect();
         Status {
             next: seq.next.get(),
-            durable: self.gate.durable().min(newest.get()),
+            durable: seq.journal.durable().get(),
             restored: seq.restored.get(),
             settled: seq.settled.get(),
             oldest: seq.journal.first_retained().get(),

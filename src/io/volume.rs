@@ -13,7 +13,7 @@ use crate::disk::raid::DiskError;
 use crate::disk::slot::Class;
 use crate::disk::{DiskAdapter, Pieces, Prepared, VolumeError, VolumeId};
 use holdfast_scsi::{Lba, Sense};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 /// A volume at work.
 pub struct Volume {
@@ -26,7 +26,18 @@ pub struct Volume {
     /// Every write is durable before its status.
     pub write_through: bool,
     disk: DiskAdapter,
-    group: RwLock<Option<Arc<Group>>>,
+    role: RwLock<VolumeRole>,
+}
+
+/// What becomes of a host's write to a volume.
+#[derive(Clone)]
+pub enum VolumeRole {
+    /// It goes to the cache.
+    Plain,
+    /// It goes through the group, which decides about number and journal.
+    Source(Arc<Group>),
+    /// It is refused: the volume follows another one.
+    Copy,
 }
 
 /// Done already, or later.
@@ -81,16 +92,30 @@ impl Volume {
         write_through: bool,
         disk: DiskAdapter,
     ) -> Self {
-        Self { number, block_bytes, capacity_bytes, write_through, disk, group: RwLock::new(None) }
+        Self {
+            number,
+            block_bytes,
+            capacity_bytes,
+            write_through,
+            disk,
+            role: RwLock::new(VolumeRole::Plain),
+        }
     }
 
-    /// From now on its writes go through this group, or through none.
-    pub fn set_group(&self, group: Option<Arc<Group>>) {
-        *self.group.write().unwrap_or_else(PoisonError::into_inner) = group;
+    /// From now on writes are treated like this. A write that waits meets the new role when it becomes visible.
+    pub fn set_role(&self, role: VolumeRole) {
+        *self.role.write().unwrap_or_else(PoisonError::into_inner) = role;
+    }
+
+    fn role(&self) -> RwLockReadGuard<'_, VolumeRole> {
+        self.role.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn group(&self) -> Option<Arc<Group>> {
-        self.group.read().unwrap_or_else(PoisonError::into_inner).clone()
+        match &*self.role() {
+            VolumeRole::Source(group) => Some(group.clone()),
+            VolumeRole::Plain | VolumeRole::Copy => None,
+        }
     }
 
     /// Reads, at once if the cache holds it all.
@@ -109,12 +134,9 @@ impl Volume {
     #[must_use]
     pub fn write(self: &Arc<Self>, change: Change, durable: bool, nexus: &Arc<Nexus>) -> Outcome<()> {
         let durable = durable || self.write_through;
-        let group = self.group();
-        let payload = group.as_ref().map(|_| change.payload());
-        let crc32c = payload.as_ref().map_or(0, Payload::crc32c);
         let (volume, nexus) = (self.clone(), nexus.clone());
-        let pending =
-            Pending { volume, group, nexus, change, payload: payload.unwrap_or_default(), crc32c, durable };
+        let mut pending =
+            Pending { volume, group: None, nexus, change, payload: Payload::default(), crc32c: 0, durable };
         let Some(mut prepared) = pending.try_prepare() else {
             return Outcome::Later(Box::pin(pending.wait_and_write(None)));
         };
@@ -157,23 +179,43 @@ impl Pending {
         parts.map(|part| self.volume.disk.try_prepare(volume, part.offset_bytes, part.length_bytes)).collect()
     }
 
-    fn attempt(&self, prepared: &mut Vec<Prepared>) -> Result<Sequenced, Refusal> {
-        match &self.group {
-            Some(group) => group.try_sequence(&self.change, &self.payload, self.crc32c, prepared),
-            None => {
-                apply(&self.volume.disk, &self.change, prepared, 0);
+    /// Makes the change visible as the volume's role is at this moment: it does not change until that is done.
+    fn attempt(&mut self, prepared: &mut Vec<Prepared>) -> Result<Sequenced, Refusal> {
+        let volume = self.volume.clone();
+        let role = volume.role();
+        match &*role {
+            VolumeRole::Source(group) => {
+                if self.group.as_ref().is_none_or(|known| !Arc::ptr_eq(known, group)) {
+                    self.payload = self.change.payload();
+                    self.crc32c = self.payload.crc32c();
+                    self.group = Some(group.clone());
+                }
+                group.try_sequence(&self.change, &self.payload, self.crc32c, prepared)
+            }
+            VolumeRole::Plain => {
+                self.group = None;
+                apply(&volume.disk, &self.change, prepared, 0);
                 Ok(Sequenced::Unjournaled)
             }
+            VolumeRole::Copy => Err(Refusal::Invalid("the volume has become a copy of another one".into())),
         }
     }
 
-    async fn wait_and_write(self, prepared: Option<Vec<Prepared>>) -> Result<(), IoError> {
+    async fn wait_and_write(mut self, prepared: Option<Vec<Prepared>>) -> Result<(), IoError> {
         let mut prepared = match prepared {
             Some(prepared) => prepared,
-            None => self.prepare().await?,
+            None => {
+                // Nobody waits for the answer of a session that ends, and its end may not wait for memory.
+                let nexus = self.nexus.clone();
+                tokio::select! {
+                    biased;
+                    prepared = self.prepare() => prepared?,
+                    () = nexus.ending() => return Err(IoError::SessionEnded),
+                }
+            }
         };
         let sequenced = loop {
-            let Some(group) = &self.group else { break self.attempt(&mut prepared) };
+            let Some(group) = self.volume.group() else { break self.attempt(&mut prepared) };
             let room = group.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();

@@ -1,6 +1,7 @@
 //! A path of a simulated host: it logs in when it has to, with the same session identifier every time.
 
 use crate::cluster::{ARRAYS, Cluster, target_name};
+use crate::support::random::Random;
 use crate::support::wof::{Durability, HostError, HostPort, Place};
 use bytes::Bytes;
 use holdfast::channel::host::{self, HostLun, lun};
@@ -16,6 +17,8 @@ pub(crate) struct SimPort {
     array: &'static str,
     options: SessionOptions,
     volumes: u16,
+    think_ms: u64,
+    random: std::sync::Mutex<Random>,
     luns: Mutex<Option<Arc<Vec<HostLun>>>>,
 }
 
@@ -34,8 +37,15 @@ impl SimPort {
             array: ARRAYS[array],
             options,
             volumes: cluster.shape.volumes,
+            think_ms: 0,
+            random: std::sync::Mutex::new(Random::new(u64::from(number))),
             luns: Mutex::default(),
         }
+    }
+
+    /// The same with up to this time before each command, so that a load lasts.
+    pub(crate) fn thinking_ms(self, think_ms: u64) -> Self {
+        Self { think_ms, ..self }
     }
 
     async fn luns(&self) -> Result<Arc<Vec<HostLun>>, HostError> {
@@ -61,6 +71,10 @@ impl SimPort {
         volume: u32,
         run: impl AsyncFn(&HostLun) -> Result<T, host::HostError>,
     ) -> Result<T, HostError> {
+        if self.think_ms > 0 {
+            let think_ms = self.random.lock().unwrap().below(self.think_ms);
+            self.connector.clock.sleep(Duration::from_millis(think_ms)).await;
+        }
         let luns = self.luns().await?;
         let result = run(&luns[usize::try_from(volume).unwrap()]).await;
         if let Err(host::HostError::Session(_)) = &result {

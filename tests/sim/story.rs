@@ -4,8 +4,8 @@ use crate::cluster::{ALPHA, ARRAYS, Cluster, Death, Shape};
 use crate::port::SimPort;
 use crate::support::random::Random;
 use crate::support::wof::{
-    DurableRule, Geometry, Observed, Plan, SECTOR_BYTES, Until, Verdict, Writer, check_crash, check_monotone,
-    check_prefix, read_image,
+    DurableRule, Geometry, Log, Observed, Plan, SECTOR_BYTES, Until, Verdict, Violation, Writer, check_crash,
+    check_monotone, check_prefix, read_image,
 };
 use holdfast::channel::sim_network::LinkState;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +39,8 @@ pub(crate) struct Story {
     captures: u64,
     deaths: u64,
     acknowledged: u64,
+    /// The volumes at the end.
+    pub(crate) last_image: Vec<Vec<u8>>,
 }
 
 impl Story {
@@ -47,9 +49,13 @@ impl Story {
         let sectors = (shape.volume_mib << 20) / u64::try_from(SECTOR_BYTES).unwrap();
         let geometry = Geometry { sectors_per_block: 1, ..Geometry::new(u32::from(shape.volumes), sectors) };
         let writer = Writer::new(seed, Plan::mixed(seed, geometry));
-        let ports = (1..=3).map(|number| SimPort::new(&cluster, "host", number, ALPHA)).collect();
+        let mut random = Random::new(seed ^ 0x73_746f_7279);
+        let think_ms = [0, 4, 20, 60][random.index(4)];
+        let ports = (1..=3)
+            .map(|number| SimPort::new(&cluster, "host", number, ALPHA).thinking_ms(think_ms))
+            .collect();
         Self {
-            random: Random::new(seed ^ 0x73_746f_7279),
+            random,
             cluster,
             writer,
             ports,
@@ -58,13 +64,22 @@ impl Story {
             captures: 0,
             deaths: 0,
             acknowledged: 0,
+            last_image: Vec::new(),
         }
     }
 
+    /// What the host did.
+    pub(crate) fn log(&self) -> &Log {
+        self.writer.log()
+    }
+
     /// Everything, in order.
-    pub(crate) async fn tell(mut self) -> Result {
-        let mut order = [0, 1, 2];
+    pub(crate) async fn tell(&mut self) -> Result {
+        let mut order = vec![0, 1, 2];
         order.swap(0, self.random.index(3));
+        if self.random.percent(40) {
+            order = vec![ALPHA]; // The others come when there is something to copy.
+        }
         for index in order {
             self.cluster.start(index).await;
         }
@@ -79,7 +94,7 @@ impl Story {
         let stop = AtomicBool::new(false);
         let dies = self.random.percent(60);
         let mut random = Random::new(self.random.next_u64());
-        let until = Until { commands: 400, stop: &stop };
+        let until = Until { commands: 700, stop: &stop };
         let running = self.writer.run(&self.ports, &*self.cluster.clock, 6, until);
         let trouble = async {
             let captures = trouble(&self.cluster, &mut random).await;
@@ -105,8 +120,14 @@ impl Story {
         }
         if dies {
             self.deaths += 1;
+            let pause = [0, 50, 3_000][self.random.index(3)];
+            self.cluster.sleep_ms(self.random.below(pause)).await;
             self.recover(was_normal).await;
         }
+        self.start_missing().await;
+    }
+
+    async fn start_missing(&self) {
         for index in 1..ARRAYS.len() {
             if !self.cluster.runs(index) {
                 self.cluster.start(index).await;
@@ -134,6 +155,7 @@ impl Story {
         // Writes that no pair needed were promised only once they were flushed.
         self.writer.resume_after_loss(&observed).unwrap_or_else(|verdict| panic!("after a crash: {verdict}"));
         self.cluster.heal();
+        self.start_missing().await; // A reader that is away for long holds the journal, and with it the hosts.
         self.settle_writer().await;
         self.comparable_from = self.cluster.newest().expect("the primary runs");
         self.seen = Default::default();
@@ -167,6 +189,12 @@ impl Story {
         }
         let log = self.writer.log();
         let verdict = check_prefix(log, &Observed::from_images(log, &capture.images));
+        for violation in verdict.violations.iter().take(4) {
+            if let Violation::Damaged { volume, lba, .. } = violation {
+                let image = &capture.images[usize::try_from(*volume).unwrap()];
+                eprintln!("volume {volume} sector {lba} at {name}: {}", stamp_of(image, *lba));
+            }
+        }
         verdict.expect_clean(&format!("the copies at {name} at update {}", capture.number));
         if let Some(before) = &self.seen[capture.array] {
             assert_eq!(check_monotone(log.geometry(), before, &verdict), [], "{name} moved backwards");
@@ -176,7 +204,7 @@ impl Story {
     }
 
     /// Faults stop; everything becomes equal without an operator.
-    async fn end(mut self) -> Result {
+    async fn end(&mut self) -> Result {
         self.cluster.note("faults stop");
         self.cluster.heal();
         self.settle_writer().await;
@@ -195,17 +223,23 @@ impl Story {
         let log = self.writer.log();
         check_crash(log, &Observed::from_images(log, &primary), DurableRule::Acknowledged)
             .expect_clean("the primary at the end");
-        for index in 1..ARRAYS.len() {
+        for (index, name) in ARRAYS.iter().enumerate().skip(1) {
             let copy = self.image_of(index).await;
             for (volume, (ours, theirs)) in primary.iter().zip(&copy).enumerate() {
-                if let Some(at) = ours.iter().zip(theirs).position(|(a, b)| a != b) {
-                    panic!("volume {volume} at {} differs from byte {at} on", ARRAYS[index]);
+                let sectors = ours.chunks(SECTOR_BYTES).zip(theirs.chunks(SECTOR_BYTES));
+                let differ: Vec<usize> =
+                    sectors.enumerate().filter(|(_, (a, b))| a != b).map(|(lba, _)| lba).collect();
+                for &lba in differ.iter().take(4) {
+                    let lba = u64::try_from(lba).unwrap();
+                    eprintln!("sector {lba}: {} here, {} there", stamp_of(ours, lba), stamp_of(theirs, lba));
                 }
+                assert!(differ.is_empty(), "volume {volume} at {} differs in sectors {differ:?}", name);
             }
         }
         assert_eq!(self.cluster.newest(), newest, "the comparison was at one number");
         let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
         primary.iter().for_each(|image| digest.update(image));
+        self.last_image = primary;
         Result {
             events: self.cluster.events(),
             images_crc32c: u32::try_from(digest.finalize()).unwrap(),
@@ -255,7 +289,11 @@ async fn trouble(cluster: &Cluster, random: &mut Random) -> Vec<Capture> {
                 cluster.note(format!("{state:?} {a}-{b}"));
                 cluster.set_way(a, b, state);
             }
-            3..5 => cluster.heal(),
+            3 => cluster.heal(),
+            4 => {
+                let by_s = i64::try_from(random.below(7_200)).unwrap() - 3_600;
+                cluster.clock.step_wall(by_s * 1_000_000_000);
+            }
             5..7 => {
                 let index = 1 + random.index(2);
                 if cluster.runs(index) {
@@ -300,6 +338,15 @@ async fn capture(cluster: &Cluster, array: usize) -> Option<Capture> {
     let images = images.unwrap_or_else(|error| panic!("{} cannot be read: {error:?}", ARRAYS[array]));
     cluster.note(format!("image of {} at {before:?}, then {after:?}", ARRAYS[array]));
     (before == after).then_some(Capture { array, number: before.1, images })
+}
+
+/// What a sector says of itself, for a message.
+fn stamp_of(image: &[u8], lba: u64) -> String {
+    let at = usize::try_from(lba).unwrap() * SECTOR_BYTES;
+    let sector = &image[at..at + SECTOR_BYTES];
+    let word = |at: usize| u64::from_le_bytes(sector[at..at + 8].try_into().unwrap());
+    let half = |at: usize| u16::from_le_bytes(sector[at..at + 2].try_into().unwrap());
+    format!("write {} of volume {} sector {} ({} of {})", word(16), half(24), word(32), half(28), half(30))
 }
 
 fn any_death(random: &mut Random) -> Death {

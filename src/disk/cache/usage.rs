@@ -1,6 +1,6 @@
 //! What is used, and what is written at all.
 
-use super::page::{Content, Counts, Key};
+use super::page::{Counts, Key};
 use super::read::{extents_of_pages, in_extent, written_in};
 use super::volume::Volume;
 use super::{DiskAdapter, Inner, ParityGroupId};
@@ -136,10 +136,9 @@ impl Inner {
         let Some(dirty) = shard.dirty.get(&(volume.id(), extent)) else { return held };
         for in_extent in dirty.pages.iter() {
             let key = Key { volume: volume.id(), page: u64::from(extent) * 256 + u64::from(in_extent) };
-            match shard.page(key).and_then(|page| page.state.content()) {
-                Some(Content::Zero) => _ = held.remove(in_extent),
-                Some(Content::Slot(_)) => _ = held.insert(in_extent),
-                None => {}
+            // A zeroed page counts until the map says so durably: a power loss would bring its old content back.
+            if shard.page(key).is_some_and(|page| page.state.content().is_some()) {
+                held.insert(in_extent);
             }
         }
         held

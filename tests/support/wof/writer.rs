@@ -92,7 +92,7 @@ impl Writer {
         let mut again: BTreeMap<WriteId, Command> =
             self.again.drain(..).map(|command| (command.id, command)).collect();
         again.extend(self.log.resume_after_crash(image)?.into_iter().map(|command| (command.id, command)));
-        self.again = again.into_values().collect();
+        self.send_first(again);
         Ok(())
     }
 
@@ -101,8 +101,17 @@ impl Writer {
         let mut again: BTreeMap<WriteId, Command> =
             self.again.drain(..).map(|command| (command.id, command)).collect();
         again.extend(self.log.resume_after_loss(image)?.into_iter().map(|command| (command.id, command)));
-        self.again = again.into_values().collect();
+        self.send_first(again);
         Ok(())
+    }
+
+    /// These go before everything that waits; some of them may have waited for a second time already.
+    fn send_first(&mut self, again: BTreeMap<WriteId, Command>) {
+        self.waiting.retain(|waiting| match waiting {
+            Operation::Command(command) => !again.contains_key(&command.id),
+            Operation::Sync { .. } | Operation::Read(_) => true,
+        });
+        self.again = again.into_values().collect();
     }
 
     /// Writes with up to `queue_depth` commands in flight over `ports`.
