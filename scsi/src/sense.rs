@@ -117,6 +117,8 @@ impl Sense {
     pub const INSUFFICIENT_RESOURCES: Self = Self::new(SenseKey::AbortedCommand, 0x55, 0x03);
     /// A data segment arrived damaged (data digest).
     pub const DATA_CRC_ERROR: Self = Self::new(SenseKey::AbortedCommand, 0x47, 0x05);
+    /// The transport's header contradicts the CDB.
+    pub const INVALID_FIELD_IN_INFORMATION_UNIT: Self = Self::new(SenseKey::IllegalRequest, 0x0E, 0x03);
     /// Fewer bytes arrived, or in another order, than the transport's rules say.
     pub const DATA_PHASE_ERROR: Self = Self::new(SenseKey::AbortedCommand, 0x4B, 0x00);
     /// The initiator did not send in time what it was asked for.

@@ -145,7 +145,7 @@ impl SlotPool {
 
     fn claim(&self, class: Class, count: usize) -> bool {
         let ceiling = self.largest_request(class);
-        for attempt in 0..2 {
+        loop {
             let mut now = self.0.in_use.load(Ordering::Relaxed);
             while now + count <= ceiling {
                 match self.0.in_use.compare_exchange_weak(
@@ -158,15 +158,15 @@ impl SlotPool {
                     Err(seen) => now = seen,
                 }
             }
-            // A little more than is missing, so that the next requests find room without asking again.
+            // A little more than is missing, so that the next requests find room without asking again. What the cache
+            // drops may still be held by somebody else, such as a journal kept for its readers, and then frees nothing:
+            // so it is asked until there is room or until it has nothing left. Each round drops a page at least.
             let missing = (now + count).saturating_sub(ceiling) + RECLAIM_AHEAD;
-            if attempt == 0
-                && let Some(reclaim) = self.0.reclaim.get()
-            {
-                reclaim(missing);
+            let dropped = self.0.reclaim.get().map_or(0, |reclaim| reclaim(missing));
+            if dropped == 0 {
+                return false;
             }
         }
-        false
     }
 
     fn page(&self) -> SlotMut {
@@ -303,6 +303,25 @@ mod tests {
         assert_eq!((pool.in_use(), b[0]), (1, 9));
         drop(b);
         assert_eq!(pool.in_use(), 0);
+    }
+
+    /// Reads of an auxiliary took a second each: the cache gave back pages that the kept journal still held, and the
+    /// pool did not ask again before something else woke it.
+    #[test]
+    fn the_cache_is_asked_again_when_what_it_gave_back_is_held_elsewhere() {
+        let pool = SlotPool::new(64 * SLOT_BYTES);
+        let cached: Vec<Slot> =
+            pool.try_take(Class::Host, 48).expect("empty pool").into_iter().map(SlotMut::freeze).collect();
+        let kept: Vec<Slot> = cached[..40].to_vec();
+        let cached = Mutex::new(std::collections::VecDeque::from(cached));
+        pool.set_reclaim(Box::new(move |wanted| {
+            let mut cached = cached.lock().unwrap();
+            let wanted = wanted.min(cached.len());
+            cached.drain(..wanted).count()
+        }));
+        assert_eq!(pool.try_take(Class::Host, 8).map(|slots| slots.len()), Some(8));
+        assert!(pool.try_take(Class::Host, 1).is_none(), "and it ends when nothing is left");
+        drop(kept);
     }
 
     #[tokio::test]

@@ -123,18 +123,7 @@ impl HostStorage {
         let first_offset = usize::from(within_page(offset));
         let room = self.reserve(offset, length, first_offset);
         let bytes = u32::try_from(length).expect("the device server bounds a transfer");
-        let then = move |received: Received| match received {
-            Received::Slots { slots, bytes } if bytes as u64 == length => {
-                task.unit.counters.wrote(length);
-                let change = Change {
-                    volume: task.unit.volume.number,
-                    parts: vec![Part::data(offset, length, slots)],
-                };
-                task.write(change, fua, length)
-            }
-            // The initiator has less than the command moves: nothing is written, nothing becomes visible.
-            _ => task.fail(Sense::DATA_PHASE_ERROR),
-        };
+        let then = move |received: Received| task.write_received(range, received, fua);
         Execution::Receive(Receive { bytes, room, then: Box::new(then) })
     }
 
@@ -278,6 +267,28 @@ impl Task {
                 Err(error) => self.error(&error, range.start),
             }
         }))
+    }
+
+    /// What came of a write. An initiator may expect to send less than the command writes (RFC 7143 section 11.4.5.1):
+    /// the whole blocks that came are written, and the residual says how much is missing. A part of a block is never
+    /// written.
+    fn write_received(self, range: BlockRange, received: Received, fua: bool) -> AfterData {
+        let (offset, length) = self.bytes(range);
+        let Received::Slots { slots, bytes } = received else { return self.fail(Sense::DATA_PHASE_ERROR) };
+        let came = bytes as u64;
+        if !came.is_multiple_of(u64::from(self.unit.volume.block_bytes)) {
+            let refused = Response::check(Sense::INVALID_FIELD_IN_INFORMATION_UNIT);
+            let Completed::Done(completion) = completed(refused, self.format) else {
+                unreachable!("a refusal carries no data")
+            };
+            return AfterData::Now(Completed::Done(Completion { command_bytes: length, ..completion }));
+        }
+        if came == 0 {
+            return good(length);
+        }
+        self.unit.counters.wrote(came);
+        let volume = self.unit.volume.number;
+        self.write(Change { volume, parts: vec![Part::data(offset, came, slots)] }, fua, length)
     }
 
     async fn read_now(self, range: BlockRange) -> Completed {

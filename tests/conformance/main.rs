@@ -34,6 +34,14 @@ const CORE: [&str; 14] = [
     "iSCSIResiduals",
 ];
 
+/// What the tool says when it clears old reservations before each test, which has nothing to do with the test.
+const PREPARATION: &str = "PERSISTENT RESERVE IN is not implemented";
+
+/// Tests that no target can pass, with the assertion that fails: this one looks at what a callback will set before the
+/// callback can have run (libiscsi 1.19). Any other failure of it counts.
+const WRONG_IN_THE_TOOL: [(&str, &str); 1] =
+    [("iSCSITMF.LUNResetSimpleAsync", "CU_ASSERT_EQUAL(reconnect_succeeded,1)")];
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Outcome {
     Passed,
@@ -64,6 +72,8 @@ fn the_summary_of_cunit_is_read_as_it_is_meant() {
     assert_eq!(judge_output(&table("1 1 1 0 0"), Some(0)), Outcome::Passed);
     let skipped = format!("    [SKIPPED] UNMAP is not implemented.\n{}", table("1 1 1 0 0"));
     assert_eq!(judge_output(&skipped, Some(0)), Outcome::Skipped("UNMAP is not implemented.".into()));
+    let prepared = format!("    [SKIPPED] {PREPARATION}.\n{}", table("1 1 1 0 0"));
+    assert_eq!(judge_output(&prepared, Some(0)), Outcome::Passed);
     let failed = format!("    [FAILED] READ10 got GOOD\n{}", table("1 1 0 1 0"));
     assert_eq!(judge_output(&failed, Some(0)), Outcome::Failed("READ10 got GOOD".into()));
     assert!(matches!(judge_output(&table("0 0 0 0 0"), Some(0)), Outcome::Failed(_)), "nothing ran");
@@ -87,7 +97,14 @@ fn run_test(name: &str, url: &str) -> Outcome {
     command.args(["-k", "2", &limit_s, "iscsi-test-cu", "-d", "-n", &format!("--test=ALL.{name}"), url]);
     let output = run_tool(&mut command);
     let text = [output.stdout.as_slice(), &output.stderr].map(String::from_utf8_lossy).concat();
-    judge_output(&text, output.status.code())
+    match judge_output(&text, output.status.code()) {
+        Outcome::Failed(why)
+            if WRONG_IN_THE_TOOL.iter().any(|(test, at)| *test == name && why.contains(at)) =>
+        {
+            Outcome::Skipped(format!("the tool is wrong: {why}"))
+        }
+        outcome => outcome,
+    }
 }
 
 /// The verdict on one test from what the tool printed and how it ended (124 and 137: `timeout` ended it).
@@ -100,9 +117,13 @@ fn judge_output(text: &str, code: Option<i32>) -> Outcome {
         (words.next() == Some("tests"))
             .then(|| words.filter_map(|word| word.parse::<u32>().ok()).collect::<Vec<_>>())
     });
+    let skipped = || {
+        let notes = text.lines().filter_map(|line| Some(line.split_once("[SKIPPED]")?.1.trim()));
+        notes.filter(|why| !why.starts_with(PREPARATION)).map(str::to_owned).next()
+    };
     let note = |mark: &str| text.lines().find_map(|line| Some(line.split_once(mark)?.1.trim().to_owned()));
     match numbers.as_deref() {
-        Some([_, ran, _, failed, ..]) if *ran > 0 && *failed == 0 => match note("[SKIPPED]") {
+        Some([_, ran, _, failed, ..]) if *ran > 0 && *failed == 0 => match skipped() {
             Some(why) => Outcome::Skipped(why),
             None => Outcome::Passed,
         },

@@ -11,7 +11,7 @@ use crate::support::wof::{
 };
 use holdfast::clock::{Clock, SystemClock};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub(crate) const TARGET: &str = "iqn.2026-11.io.holdfast:stand-in";
@@ -104,17 +104,23 @@ async fn the_checked_writer_survives_cut_half_open_and_slow_paths() {
     let mut writer = Writer::new(seed, Plan::mixed(seed, geometry));
     let (clock, stop) = (SystemClock::new(), AtomicBool::new(false));
     let slow = LinkState::Slow { delay: Duration::from_millis(5), bytes_per_s: 20_000_000 };
-    let (summary, ()) =
-        tokio::join!(writer.run(&ports, &clock, 8, Until { commands: 1_000, stop: &stop }), async {
-            for state in [LinkState::Cut, LinkState::HalfOpen, slow, LinkState::Cut] {
-                clock.sleep(Duration::from_millis(100)).await;
-                proxy.set(state);
-                clock.sleep(Duration::from_millis(300)).await;
-                proxy.set(LinkState::Up);
-            }
-        });
+    let until = |commands| Until { commands, stop: &stop };
+    let (summary, ()) = tokio::join!(writer.run(&ports, &clock, 8, until(u64::MAX)), async {
+        for state in [LinkState::Cut, LinkState::HalfOpen, slow, LinkState::Cut] {
+            clock.sleep(Duration::from_millis(100)).await;
+            proxy.set(state);
+            clock.sleep(Duration::from_millis(300)).await;
+            proxy.set(LinkState::Up);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
     assert_eq!(summary.violations, []);
-    assert!(summary.retries > 0 && writer.is_settled(), "{summary:?}");
+    assert!(summary.retries > 0, "the path was broken while it was used: {summary:?}");
+    stop.store(false, Ordering::Relaxed);
+    // What was in flight at the end is sent again first.
+    let calm = writer.run(&ports, &clock, 8, until(200)).await;
+    assert_eq!(calm.violations, []);
+    assert!(writer.is_settled(), "{calm:?}");
     let images = read_image(&ports[0], geometry).await.expect("the volumes can be read");
     check_prefix(writer.log(), &Observed::from_images(writer.log(), &images)).expect_clean("order");
 }

@@ -3,10 +3,10 @@
 //! both copies are equal to it without a full copy.
 
 use crate::rounds::{
-    SESSIONS, copied_so_far, expect_equal_copies, start_in_time, wait_a_random_time, write_some, write_while,
-    writer_for,
+    SESSIONS, copied_so_far, expect_equal_copies, roomy, start_in_time, wait_a_random_time, write_some,
+    write_while, writer_for,
 };
-use crate::support::process::{Cluster, Layout};
+use crate::support::process::Cluster;
 use crate::support::random::{Random, number_from_environment, seed_from_environment};
 use crate::support::wof::{DurableRule, Observed, check_crash, read_image};
 
@@ -15,7 +15,7 @@ async fn a_killed_primary_loses_nothing_durable_and_its_copies_become_equal_agai
     let seed = seed_from_environment(21);
     let kills = number_from_environment("HOLDFAST_KILLS", 10);
     let mut random = Random::new(seed);
-    let mut cluster = Cluster::running(Layout::default()).await;
+    let mut cluster = Cluster::running(roomy()).await;
     let copied = copied_so_far(&cluster);
     let mut writer = writer_for(&cluster, seed);
     let volumes = cluster.layout.volumes;

@@ -1,6 +1,6 @@
 //! What the kill tests have in common: a round of checked writing that is broken off, and the comparison at the end.
 
-use crate::support::process::{Cluster, SERVES_WITHIN};
+use crate::support::process::{Cluster, Layout, SERVES_WITHIN};
 use crate::support::random::Random;
 use crate::support::wof::{
     Geometry, HostPort, Observed, Plan, SECTOR_BYTES, Summary, Until, Writer, check_prefix, read_image,
@@ -11,10 +11,18 @@ use std::time::Duration;
 
 /// Commands in flight.
 pub(crate) const QUEUE_DEPTH: usize = 24;
+/// What a round writes at most. Two rounds fit into the journals of [`roomy`].
+const ROUND_COMMANDS: u64 = 5_000;
 /// Sessions of the writer.
 pub(crate) const SESSIONS: u16 = 4;
 /// How long copies may take to become equal.
 pub(crate) const CATCH_UP: Duration = Duration::from_secs(60);
+
+/// A cluster whose journals hold more than a round writes: what is measured is recovery, and a full journal would hold the
+/// hosts back, so that a round would take as long as they have patience.
+pub(crate) fn roomy() -> Layout {
+    Layout { journal_bytes: 384 << 20, ..Layout::default() }
+}
 
 /// A writer whose volumes are those of the cluster.
 pub(crate) fn writer_for(cluster: &Cluster, seed: u64) -> Writer {
@@ -25,7 +33,7 @@ pub(crate) fn writer_for(cluster: &Cluster, seed: u64) -> Writer {
     Writer::new(seed, Plan::mixed(seed, geometry))
 }
 
-/// Writes until `break_off` returns; it is told nothing and breaks whatever it likes on its way.
+/// Writes until `break_off` returns, or as much as a round may write; it is told nothing and breaks whatever it likes on its way.
 pub(crate) async fn write_while<P: HostPort>(
     writer: &mut Writer,
     ports: &[P],
@@ -33,7 +41,7 @@ pub(crate) async fn write_while<P: HostPort>(
 ) -> Summary {
     let clock = SystemClock::new();
     let stop = AtomicBool::new(false);
-    let running = writer.run(ports, &clock, QUEUE_DEPTH, Until { commands: u64::MAX, stop: &stop });
+    let running = writer.run(ports, &clock, QUEUE_DEPTH, Until { commands: ROUND_COMMANDS, stop: &stop });
     let (summary, ()) = tokio::join!(running, async {
         break_off.await;
         stop.store(true, Ordering::Relaxed);
@@ -59,6 +67,7 @@ pub(crate) async fn wait_a_random_time(random: &mut Random, at_most_ms: u64) {
 /// Starts an array again and demands that it serves in time.
 pub(crate) async fn start_in_time(cluster: &mut Cluster, array: usize) {
     let took = cluster.arrays[array].start().await;
+    eprintln!("served after {took:?}");
     assert!(took <= SERVES_WITHIN, "serves only after {took:?}");
 }
 

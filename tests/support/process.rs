@@ -34,6 +34,8 @@ pub(crate) struct Layout {
     pub(crate) volume_bytes: u64,
     /// Size of the journal volume at each array.
     pub(crate) journal_bytes: u64,
+    /// Size of each of the three units; `None`: room for everything, parity, and as much again.
+    pub(crate) unit_bytes: Option<u64>,
     /// RAID level of the parity group of three units.
     pub(crate) level: &'static str,
     /// Disk engine.
@@ -48,6 +50,7 @@ impl Default for Layout {
             volumes: 4,
             volume_bytes: 16 << 20,
             journal_bytes: 64 << 20,
+            unit_bytes: None,
             level: "raid5",
             engine: "plain",
             schedules: ["", "restore_interval = \"200ms\"\n"],
@@ -56,10 +59,9 @@ impl Default for Layout {
 }
 
 impl Layout {
-    /// Size of each of three units: room for everything thick, parity, and as much again.
     fn unit_bytes(&self) -> u64 {
-        (self.volume_bytes * u64::from(self.volumes) + self.journal_bytes).next_multiple_of(64 << 20)
-            + (64 << 20)
+        let all = self.volume_bytes * u64::from(self.volumes) + self.journal_bytes;
+        self.unit_bytes.unwrap_or(all.next_multiple_of(64 << 20) + (64 << 20))
     }
 }
 
