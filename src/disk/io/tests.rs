@@ -2,11 +2,12 @@
 
 use super::opener::{Engine, FileOpener, OpenMode, OpenUnitError, UnitOpener};
 use crate::clock::{SeededEntropy, WallNs};
-use crate::disk::device::DeviceError;
+use crate::disk::device::{BlockDevice, DeviceError};
 use crate::disk::raid::assemble::Making;
 use crate::disk::raid::group::ParityGroup;
 use crate::disk::raid::{ArrayIdentity, GroupIdentity, GroupSpec, Level, Owner, Run};
 use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotMut, SlotPool};
+use std::sync::Arc;
 
 const MIB: u64 = 1 << 20;
 
@@ -152,6 +153,16 @@ async fn a_file_cut_short_while_open_is_an_error_and_not_zeros() {
     }
 }
 
+/// A thread of the engine may still hold the last transfer's handle, and with it the lock, for a moment.
+async fn open_again(opener: &FileOpener, path: &str) -> Arc<dyn BlockDevice> {
+    loop {
+        match opener.open(path, OpenMode::Existing).await {
+            Err(OpenUnitError::InUse { .. }) => tokio::task::yield_now().await,
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_parity_group_lives_on_files_and_on_a_memory_file_system() {
     for folder in [tempfile::tempdir().ok(), tempfile::tempdir_in("/dev/shm").ok()].into_iter().flatten() {
@@ -176,7 +187,7 @@ async fn a_parity_group_lives_on_files_and_on_a_memory_file_system() {
             drop(group);
             let mut units = Vec::new();
             for index in [3, 0, 2] {
-                units.push((path(index), opener.open(&path(index), OpenMode::Existing).await.unwrap()));
+                units.push((path(index), open_again(&opener, &path(index)).await));
             }
             let group = ParityGroup::open(owner, identity, units, pool.clone()).await.unwrap();
             assert!(group.state().degraded);
