@@ -41,12 +41,14 @@ impl Array {
                 self.open_group(tables, record, first).await;
             }
             let interrupted = record.state == GroupState::Abnormal && record.journal_incarnation.is_some();
-            if interrupted && !open && !failed {
-                if let Err(error) = self.finish_leaving(tables, record).await {
-                    tracing::error!(group = %record.name, %error, "its failed journal cannot be left");
-                    self.runtime().group_trouble.insert(number, error.to_string());
-                    self.volumes_wait_for(tables, record, &error.to_string());
-                }
+            if interrupted
+                && !open
+                && !failed
+                && let Err(error) = self.finish_leaving(tables, record).await
+            {
+                tracing::error!(group = %record.name, %error, "its failed journal cannot be left");
+                self.runtime().group_trouble.insert(number, error.to_string());
+                self.volumes_wait_for(tables, record, &error.to_string());
             }
         }
         let groups: Vec<Arc<Group>> = self.runtime().groups.values().cloned().collect();
