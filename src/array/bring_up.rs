@@ -2,10 +2,12 @@
 
 use super::Array;
 use crate::disk::cache::{ParityGroupId, VolumeSpec};
-use crate::disk::io::opener::OpenMode;
+use crate::disk::device::BlockDevice;
+use crate::disk::io::opener::{OpenMode, OpenUnitError};
 use crate::disk::raid::assemble::Making;
 use crate::disk::raid::group::ParityGroup;
 use crate::disk::raid::{ArrayIdentity, GroupIdentity, GroupSpec, Level, Owner};
+use crate::disk::slot::{Class, SLOT_BYTES, SlotMut};
 use crate::disk::space::MapStart;
 use crate::disk::{VolumeId, VolumeKind};
 use crate::io::lun::LunUnit;
@@ -94,20 +96,29 @@ impl Array {
         })
     }
 
-    /// Makes the group on new units. A start that was cut off here has left units that hold a superblock of this very
-    /// group: those are opened, because nothing else can be on them yet.
+    /// Makes the group on new units. A start that was cut off here has left files that it had made itself: those are
+    /// wiped and used again. Whatever else is not empty is refused.
     async fn make_units(&self, record: &ParityGroupRecord, owner: Owner) -> anyhow::Result<ParityGroup> {
         let mut units = Vec::new();
-        for unit in &record.units {
+        for (index, unit) in record.units.iter().enumerate() {
             let path = unit.path.display().to_string();
             let device = match self.env.units.open(&path, OpenMode::Existing).await {
+                Ok(device) if unit.is_ours => self.wiped(device).await?,
                 Ok(device) => device,
-                Err(_) => {
+                Err(OpenUnitError::Missing { .. }) => {
                     let size_bytes = unit.size_bytes.ok_or_else(|| {
                         anyhow::anyhow!("{path}: does not exist, and no size is given to create it with")
                     })?;
-                    self.env.units.open(&path, OpenMode::Create { size_bytes }).await?
+                    let device = self.env.units.open(&path, OpenMode::Create { size_bytes }).await?;
+                    // Noted before anything is written to it: a crash before this leaves a file of zeros.
+                    self.store.checkpoint(|tables| {
+                        if let Some(row) = tables.parity_groups.edit(&record.number) {
+                            row.units[index].is_ours = true;
+                        }
+                    })?;
+                    device
                 }
+                Err(error) => return Err(error.into()),
             };
             units.push((path, device));
         }
@@ -131,6 +142,18 @@ impl Array {
                 })
             }
         }
+    }
+
+    /// The unit without any trace of a superblock.
+    async fn wiped(&self, device: Arc<dyn BlockDevice>) -> anyhow::Result<Arc<dyn BlockDevice>> {
+        let last = device.length_bytes() / SLOT_BYTES as u64 * SLOT_BYTES as u64 - SLOT_BYTES as u64;
+        for offset_bytes in [0, last] {
+            let mut slots = self.pool.take(Class::Raid, 1).await;
+            slots[0].fill(0);
+            device.write(offset_bytes, slots.into_iter().map(SlotMut::freeze).collect()).await?;
+        }
+        device.flush().await?;
+        Ok(device)
     }
 
     fn needs_volume(&self, record: &VolumeRecord) -> bool {

@@ -78,16 +78,19 @@ impl Array {
         }
     }
 
-    /// A P-VOL whose journal cannot be read may lack updates that only the journal has: hosts must not use it.
+    /// A volume whose journal cannot be read may lack updates that only the journal has: hosts must not use it.
     fn volumes_wait_for(&self, tables: &Tables, record: &GroupRecord, reason: &str) {
+        if record.journal_incarnation.is_none() {
+            return; // Nothing was ever journaled.
+        }
         let mut runtime = self.runtime();
         for pair in tables.pairs_of_group(record.number) {
-            if let Some(volume) = own_volume(tables, pair) {
-                runtime.volumes.remove(&volume);
-                runtime
-                    .volume_trouble
-                    .insert(volume, format!("its group {} cannot be opened: {reason}", record.name));
+            let Some(number) = own_volume(tables, pair) else { continue };
+            if let Some(volume) = runtime.volumes.get(&number) {
+                volume.set_role(VolumeRole::Waiting);
             }
+            let reason = format!("its group {} cannot be opened: {reason}", record.name);
+            runtime.volume_trouble.insert(number, reason);
         }
     }
 

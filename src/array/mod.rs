@@ -145,7 +145,20 @@ impl Array {
     /// The owner task: one thing after the other, for as long as the array runs.
     async fn own(self: Arc<Self>) {
         loop {
-            self.wake.notified().await;
+            let trouble = {
+                let runtime = self.runtime();
+                !runtime.group_trouble.is_empty() || !runtime.volume_trouble.is_empty()
+            };
+            tokio::select! {
+                biased;
+                () = self.wake.notified() => {}
+                // What could not be opened is tried again: its cause may have gone.
+                () = self.env.clock.sleep(TRY_AGAIN), if trouble => {
+                    let mut runtime = self.runtime();
+                    runtime.group_trouble.clear();
+                    runtime.volume_trouble.clear();
+                }
+            }
             self.reconcile().await;
         }
     }
@@ -238,3 +251,6 @@ fn provision(store: &Store, config: &Config, env: &Env) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// How often what could not be opened is tried again.
+const TRY_AGAIN: std::time::Duration = std::time::Duration::from_secs(2);

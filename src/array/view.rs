@@ -174,7 +174,8 @@ impl Array {
                 let unit = unit.counters.totals();
                 std::array::from_fn(|at| sum[at] + unit[at])
             });
-        let is_usable = runtime.volumes.contains_key(&record.number.0);
+        let is_usable = runtime.volumes.contains_key(&record.number.0)
+            && !runtime.volume_trouble.contains_key(&record.number.0);
         let parity_group = record.parity_group.and_then(|number| tables.parity_groups.get(&number));
         VolumeView {
             number: record.number.0,

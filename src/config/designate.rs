@@ -41,6 +41,7 @@ fn parity_group(spec: &ParityGroupSpec, identity: &mut impl FnMut() -> Identity)
         identity: identity(),
         path: unit.path.clone(),
         size_bytes: unit.size.map(|size| size.0),
+        is_ours: false,
     };
     let units = spec.units.iter().map(&mut unit).collect();
     let spares = spec.spares.iter().map(&mut unit).collect();

@@ -38,6 +38,9 @@ pub enum VolumeRole {
     Source(Arc<Group>),
     /// It is refused: the volume follows another one.
     Copy,
+    /// It is refused, and so is a read: the volume's group cannot be opened, and its journal may hold what the volume
+    /// lacks.
+    Waiting,
 }
 
 /// Done already, or later.
@@ -114,13 +117,16 @@ impl Volume {
     fn group(&self) -> Option<Arc<Group>> {
         match &*self.role() {
             VolumeRole::Source(group) => Some(group.clone()),
-            VolumeRole::Plain | VolumeRole::Copy => None,
+            VolumeRole::Plain | VolumeRole::Copy | VolumeRole::Waiting => None,
         }
     }
 
     /// Reads, at once if the cache holds it all.
     #[must_use]
     pub fn read(self: &Arc<Self>, offset_bytes: u64, length: usize) -> Outcome<Pieces> {
+        if matches!(*self.role(), VolumeRole::Waiting) {
+            return Outcome::Ready(Err(IoError::Refused(WAITING.into())));
+        }
         if let Some(pieces) = self.disk.try_read(VolumeId(self.number), offset_bytes, length) {
             return Outcome::Ready(Ok(pieces));
         }
@@ -198,6 +204,7 @@ impl Pending {
                 Ok(Sequenced::Unjournaled)
             }
             VolumeRole::Copy => Err(Refusal::Invalid("the volume has become a copy of another one".into())),
+            VolumeRole::Waiting => Err(Refusal::Invalid(WAITING.into())),
         }
     }
 
@@ -265,3 +272,5 @@ impl Pending {
         Ok(())
     }
 }
+
+const WAITING: &str = "the group of the volume cannot be opened";

@@ -101,6 +101,9 @@ pub struct UnitRecord {
     pub path: PathBuf,
     /// Size as designated; none: that of the device.
     pub size_bytes: Option<u64>,
+    /// The file was made here, for this group, and holds nothing else.
+    #[serde(default)]
+    pub is_ours: bool,
 }
 
 /// A volume.

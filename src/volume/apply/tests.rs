@@ -74,6 +74,7 @@ fn parity_group(name: &str, unit: &str) -> Designation {
         identity: Identity(index.into()),
         path: format!("{unit}{index}").into(),
         size_bytes: Some(1 << 26),
+        is_ours: false,
     };
     Designation::CreateParityGroup(NewParityGroup {
         name: name.parse().unwrap(),
