@@ -46,6 +46,7 @@ impl Array {
             let tables = self.store.tables();
             let Some(link) = tables.links.get(&name).cloned() else { return };
             if !has_work(&tables, &name) {
+                self.link_is_idle(&name);
                 changed.await;
                 continue;
             }
@@ -63,6 +64,11 @@ impl Array {
             self.env.clock.sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+
+    /// Nothing has to go over the link: no session is kept, and an old error means nothing any more.
+    fn link_is_idle(&self, name: &LinkName) {
+        self.runtime().links.remove(name.as_str());
     }
 
     fn note_link(&self, name: &LinkName, connected: bool, error: Option<String>) {

@@ -254,7 +254,11 @@ impl Array {
         LinkView {
             name: link.name.to_string(),
             array: link.array.0,
-            state: if status.connected { "up".to_owned() } else { "down".to_owned() },
+            state: match &status {
+                status if status.connected => "up".to_owned(),
+                status if status.error.is_some() => "down".to_owned(),
+                _ => "idle".to_owned(),
+            },
             reason: status.error,
             portals: link.portals.iter().map(ToString::to_string).collect(),
             connections: usize::from(status.connected),
