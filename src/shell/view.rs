@@ -233,7 +233,7 @@ pub struct LinkView {
     pub name: String,
     /// Number of the array behind it.
     pub array: u32,
-    /// `up`, `connecting`, `down` or `refused`.
+    /// `up`, `down`, or `idle` when nothing has to go over it.
     pub state: String,
     /// Why, when it is not up.
     pub reason: Option<String>,
