@@ -5,6 +5,7 @@
 pub mod answer;
 pub mod change;
 mod checkpoint;
+mod commit;
 mod error;
 pub mod fetch;
 pub mod group;

@@ -1,0 +1,186 @@
+//! The group commit, waiting for it, and leaving a journal that has failed.
+//!
+//! One task of a group runs [`Group::write_journal`]. Whoever needs durability (FUA, SYNCHRONIZE CACHE, a journal
+//! read) waits in [`Group::durable`] and by that ends the gathering.
+
+use super::error::CopyError;
+use super::group::{Group, Leaving, PairRuntime};
+use super::settle::pages_from;
+use crate::disk::VolumeId;
+use crate::volume::pair::PairState;
+use holdfast_journal::UpdateNumber;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// How long a commit gathers while nobody waits for it.
+const GATHER: Duration = Duration::from_millis(1);
+
+impl Group {
+    /// Waits until everything up to `number` is durable in the journal.
+    pub(crate) async fn durable(&self, number: UpdateNumber) {
+        if self.gate.durable() < number.get() {
+            let waiting = Waiting::new(&self.waiters);
+            self.hurry.notify_one();
+            self.gate.wait(number.get()).await;
+            drop(waiting);
+        }
+        // A failed journal opens the gate for the cache; durable it is only once everything is on the units.
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            if !self.lock().leaving.blocks() {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    /// SYNCHRONIZE CACHE and FUA on a P-VOL: what was accepted before is durable afterwards.
+    pub(crate) async fn synchronize(&self, volume: u32) -> Result<(), CopyError> {
+        let (newest, unjournaled) = {
+            let seq = self.lock();
+            let partly = |pair: &PairRuntime| {
+                !pair.facts.copied_before
+                    && matches!(pair.facts.state, PairState::NotYetCopied | PairState::BeingCopied)
+            };
+            let pairs = seq.pairs.get(&volume);
+            // As long as a pair is copied for the first time, some writes are journaled nowhere.
+            (seq.next.previous(), seq.failed.is_some() || pairs.is_none_or(|pairs| pairs.iter().all(partly)))
+        };
+        if unjournaled {
+            return Ok(self.disk.destage(&[VolumeId(volume)]).await?);
+        }
+        self.durable(newest).await;
+        Ok(())
+    }
+
+    /// The group commit: gathers what was appended, writes it in one go, flushes once. Runs until the journal fails.
+    pub(crate) async fn write_journal(self: Arc<Self>) {
+        loop {
+            self.gather().await;
+            let error = self.lock().journal_error.take();
+            if let Some(reason) = error {
+                return self.leave_journal(reason).await;
+            }
+            match self.commit_once().await {
+                Ok(true) => {}
+                Ok(false) => self.work.notified().await,
+                Err(error) => return self.leave_journal(error.to_string()).await,
+            }
+        }
+    }
+
+    /// While nobody waits for durability a moment of gathering makes one commit of many; a reader's lag grows by it.
+    async fn gather(&self) {
+        if self.waiters.load(Ordering::Acquire) > 0 {
+            return;
+        }
+        tokio::select! {
+            biased;
+            () = self.hurry.notified() => {}
+            () = self.clock.sleep(GATHER) => {}
+        }
+    }
+
+    /// One commit; `false` when there was nothing to write.
+    async fn commit_once(&self) -> Result<bool, CopyError> {
+        let (commit, runs) = {
+            let mut seq = self.lock();
+            let Some(commit) = seq.journal.poll_commit() else { return Ok(false) };
+            let mut runs = Vec::with_capacity(commit.data.len() + 1);
+            for (number, offset) in &commit.data {
+                let kept = seq.kept.get(*number).expect("what is not durable is never trimmed");
+                runs.push((*offset, kept.payload.slots.clone()));
+            }
+            (commit, runs)
+        };
+        let mut runs = runs;
+        runs.push((commit.info_offset, pages_from(&self.pool, &commit.info).await));
+        // Records and data may reach the units in any order: a record carries the checksum of its data, and recovery
+        // believes a record above the flushed claim only when its data matches. So one flush serves both.
+        self.journal_volume.write(runs).await?;
+        self.journal_volume.flush().await?;
+        let mut seq = self.lock();
+        seq.journal.handle_committed();
+        let durable = seq.journal.durable();
+        seq.kept.trim(durable, self.settings.journal_cache_bytes);
+        drop(seq);
+        self.gate.advance(durable.get());
+        self.changed.notify_waiters();
+        self.room.notify_waiters();
+        Ok(true)
+    }
+
+    /// The journal has failed. Writes wait until the control store says so, what is in the cache goes to the units, the
+    /// store gives the journal up, and only then writes go on unjournaled. A crash before the store gives it up
+    /// replays the journal; a crash after that never does.
+    async fn leave_journal(&self, reason: String) {
+        tracing::error!(group = %self.name, %reason, "journal failed; the group turns abnormal");
+        {
+            let mut seq = self.lock();
+            seq.leaving = Leaving::Failed;
+            seq.failed = Some(reason);
+            seq.journal.handle_failed();
+        }
+        self.changed.notify_waiters();
+        self.wait_for_leaving(Leaving::Destaging).await;
+        // From here on the cache may destage pages whose records never became durable: the volumes themselves are the
+        // only truth left.
+        self.gate.advance(u64::MAX);
+        let volumes: Vec<VolumeId> = self.lock().pairs.keys().map(|volume| VolumeId(*volume)).collect();
+        while let Err(error) = self.disk.destage(&volumes).await {
+            tracing::error!(group = %self.name, %error, "cannot destage after the loss of the journal; trying again");
+            self.clock.sleep(Duration::from_secs(1)).await;
+        }
+        self.lock().leaving = Leaving::Destaged;
+        self.changed.notify_waiters();
+    }
+
+    async fn wait_for_leaving(&self, step: Leaving) {
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            if self.lock().leaving == step {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    /// How far the leaving of a failed journal has come.
+    pub(crate) fn leaving(&self) -> Leaving {
+        self.lock().leaving
+    }
+
+    /// The control store has recorded the last step: the next one begins.
+    pub(crate) fn leaving_recorded(&self) {
+        let mut seq = self.lock();
+        seq.leaving = match seq.leaving {
+            Leaving::Failed => Leaving::Destaging,
+            Leaving::Destaged => Leaving::Left,
+            other => other,
+        };
+        drop(seq);
+        self.room.notify_waiters();
+        self.changed.notify_waiters();
+    }
+}
+
+/// Counts who waits for durability, however the wait ends.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
