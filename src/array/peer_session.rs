@@ -1,6 +1,6 @@
 //! A session with another array's peer target, as the copy needs it: vendor commands out, answers in cache pages.
 
-use crate::channel::initiator::{Command, Connector, Data, Reply, Session, SessionOptions};
+use crate::channel::initiator::{Command, Connector, Data, Reply, Session, SessionError, SessionOptions};
 use crate::channel::piece::{Pieces, Received, Room};
 use crate::clock::BoxFuture;
 use crate::copy::link_key::{Proof, link_key};
@@ -8,7 +8,7 @@ use crate::copy::source::{Source, SourceError};
 use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotPool};
 use crate::volume::record::LinkRecord;
 use holdfast_iscsi::chap::{Credentials, Identity, Secret};
-use holdfast_iscsi::initiator::DigestWish;
+use holdfast_iscsi::initiator::{DigestWish, Error};
 use holdfast_journal::UpdateNumber;
 use holdfast_journal::reader::Report;
 use holdfast_scsi::{
@@ -44,6 +44,20 @@ pub fn peer_name(array_name: &str) -> String {
     format!("iqn.2026-11.io.holdfast:{array_name}.peer")
 }
 
+/// What to look at when the array behind a link does not let us in; empty where the error says it all.
+fn hint(error: &SessionError, link: &LinkRecord) -> String {
+    match error {
+        SessionError::Protocol(Error::LoginRefused(_)) => format!(
+            " (a link is called like the array behind it: is its name {}, has it a link to us, with the same secret?)",
+            link.name
+        ),
+        SessionError::Protocol(Error::Authentication(_)) => {
+            " (is the secret of the link the same on both sides?)".into()
+        }
+        _ => String::new(),
+    }
+}
+
 impl PeerSession {
     /// Logs in to the array behind `link` at one of its portals, each proving itself to the other.
     pub(crate) async fn open(
@@ -68,8 +82,7 @@ impl PeerSession {
                     return Ok(peer);
                 }
                 Err(error) => {
-                    let hint = "a link is called like the array behind it";
-                    last = SourceError(format!("{portal}: {error} ({hint}: is its name {}?)", link.name));
+                    last = SourceError(format!("{portal}: {error}{}", hint(&error, link)));
                 }
             }
         }

@@ -13,3 +13,4 @@ mod kill_primary;
 mod qemu_image;
 mod rounds;
 mod stopped_auxiliary;
+mod visibility;

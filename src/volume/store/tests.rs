@@ -153,24 +153,25 @@ fn check_after_crash(storage: &SimStorage, seed: u64, at_least: u64) {
     assert_eq!(store.audit(1).unwrap().last().map_or(0, |record| record.number), count, "seed {seed}");
 }
 
+/// Makes so many changes, until the storage fails after `cut` writes, and loses power with the store still open.
+fn check_cut(cut: u64, changes: u64, seeds: std::ops::Range<u64>) {
+    let storage = SimStorage::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let _guard = runtime.enter();
+    let store = open(&Backend::Simulated(storage.clone())).unwrap();
+    storage.fail_after(cut);
+    let wanted = 1..=changes;
+    let done = wanted.take_while(|index| store.designate(id(*index), &target(*index), &Who::Array).is_ok());
+    let acknowledged = done.last().unwrap_or(0);
+    for seed in seeds {
+        check_after_crash(&storage, seed, acknowledged);
+    }
+}
+
 #[test]
 fn a_power_cut_at_any_write_leaves_the_old_state_or_the_new() {
     for cut in 0..160 {
-        let storage = SimStorage::new();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let _guard = runtime.enter();
-        let store = open(&Backend::Simulated(storage.clone())).unwrap();
-        storage.fail_after(cut);
-        let mut acknowledged = 0;
-        for index in 1..=6 {
-            match store.designate(id(index), &target(index), &Who::Array) {
-                Ok(_) => acknowledged = index,
-                Err(_) => break,
-            }
-        }
-        for seed in 0..4 {
-            check_after_crash(&storage, cut * 1_000 + seed, acknowledged);
-        }
+        check_cut(cut, 6, cut * 1_000..cut * 1_000 + 4);
     }
 }
 
@@ -178,18 +179,6 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn any_power_cut_leaves_a_state_between_two_changes(cut in 0u64..400, seed: u64) {
-        let storage = SimStorage::new();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let _guard = runtime.enter();
-        let store = open(&Backend::Simulated(storage.clone())).unwrap();
-        storage.fail_after(cut);
-        let mut acknowledged = 0;
-        for index in 1..=12 {
-            match store.designate(id(index), &target(index), &Who::Array) {
-                Ok(_) => acknowledged = index,
-                Err(_) => break,
-            }
-        }
-        check_after_crash(&storage, seed, acknowledged);
+        check_cut(cut, 12, seed..seed.saturating_add(1));
     }
 }
