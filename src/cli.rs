@@ -2,10 +2,10 @@
 
 use clap::{CommandFactory, Parser, Subcommand};
 use holdfast::config::Config;
-use holdfast::shell::client::{self, Connection};
+use holdfast::shell::client::Connection;
 use holdfast::shell::command::{Exit, Request, Response, check_config};
-use holdfast::shell::parse::{ConfigVerb, ShellCommand, words};
-use std::io::{self, BufRead, IsTerminal, Write};
+use holdfast::shell::parse::{ShellCommand, words};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -57,7 +57,7 @@ pub(crate) fn check(config: &Path) -> ExitCode {
     let mistakes = check_config(config);
     let text: String = mistakes.iter().map(|mistake| format!("{mistake}\n")).collect();
     let exit = if mistakes.is_empty() { Exit::Done } else { Exit::Failed };
-    print(&Response { exit: exit as u8, stdout: String::new(), stderr: text })
+    print(&Response { exit: exit as u8, stderr: text, ..Response::default() })
 }
 
 /// `holdfast serve`.
@@ -66,7 +66,7 @@ pub(crate) fn serve(path: &Path) -> ExitCode {
         Ok(config) => config,
         Err(mistakes) => {
             let text: String = mistakes.iter().map(|mistake| format!("{mistake}\n")).collect();
-            return print(&Response { exit: Exit::Failed as u8, stdout: String::new(), stderr: text });
+            return print(&Response { exit: Exit::Failed as u8, stderr: text, ..Response::default() });
         }
     };
     run(holdfast::serve::serve(config), "serve")
@@ -102,25 +102,44 @@ pub(crate) fn completions(shell: clap_complete::Shell) -> ExitCode {
 }
 
 /// One command of the shell, as it stands on the command line.
-pub(crate) fn one_command(cli: &Cli, command: &ShellCommand) -> ExitCode {
-    let mut argv = without_own_options(std::env::args().skip(1));
-    if let ShellCommand::Config(ConfigVerb::Check { file: Some(file) }) = command {
-        // The array has another working directory.
-        let absolute = std::path::absolute(file).unwrap_or_else(|_| file.clone());
-        let (given, absolute) = (file.display().to_string(), absolute.display().to_string());
-        argv.iter_mut()
-            .rev()
-            .filter(|word| **word == given)
-            .take(1)
-            .for_each(|word| word.clone_from(&absolute));
-    }
+pub(crate) fn one_command(cli: &Cli) -> ExitCode {
+    let argv = without_own_options(std::env::args().skip(1));
     let asked = argv.join(" ");
-    let request = Request { argv, json: cli.json, columns: columns() };
-    let response = socket(cli).and_then(|path| {
-        client::ask(&path, &request)
-            .map_err(|error| format!("no array answers at {}: {error}", path.display()))
+    let connected = socket(cli).and_then(|path| {
+        Connection::open(&path).map_err(|error| format!("no array answers at {}: {error}", path.display()))
     });
-    print(&response.unwrap_or_else(|why| Response::failed(Exit::Unreachable, &asked, &why)))
+    let answer = connected.and_then(|mut connection| {
+        let no_answer = |error: io::Error| format!("no array answers: {error}");
+        ask(&mut connection, &request(cli, argv), io::stdin().is_terminal()).map_err(no_answer)
+    });
+    print(&answer.unwrap_or_else(|why| Response::failed(Exit::Unreachable, &asked, &why)))
+}
+
+fn request(cli: &Cli, argv: Vec<String>) -> Request {
+    Request { argv, json: cli.json, columns: columns(), directory: std::env::current_dir().ok() }
+}
+
+/// Sends a command; one that destroys something is confirmed first by whoever sits at the terminal.
+fn ask(connection: &mut Connection, request: &Request, is_terminal: bool) -> io::Result<Response> {
+    let response = connection.ask(request)?;
+    if response.destroys.is_empty() || !is_terminal {
+        return Ok(response);
+    }
+    let mut question = io::stderr();
+    for what in &response.destroys {
+        writeln!(question, "this destroys {what}")?;
+    }
+    write!(question, "yes to go on: ")?;
+    question.flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().take(ANSWER_MAX_BYTES).read_line(&mut answer)?;
+    if answer.trim() != "yes" {
+        return Ok(response);
+    }
+    let mut confirmed = request.clone();
+    let end_of_options = confirmed.argv.iter().position(|word| word == "--");
+    confirmed.argv.insert(end_of_options.unwrap_or(confirmed.argv.len()), "--yes".into());
+    connection.ask(&confirmed)
 }
 
 /// `holdfast shell`: one command a line until the end of the input; the exit code is that of the last one.
@@ -134,25 +153,29 @@ pub(crate) fn interactive(cli: &Cli) -> ExitCode {
     };
     let is_terminal = io::stdin().is_terminal();
     let mut last = ExitCode::SUCCESS;
-    let mut lines = io::stdin().lock().lines();
     loop {
         if is_terminal {
             // A prompt that cannot be shown is no reason to stop.
             let _ = io::stdout().write_all(b"holdfast> ").and_then(|()| io::stdout().flush());
         }
-        let Some(Ok(line)) = lines.next() else { return last };
-        let argv = match words(&line) {
+        // Read without keeping the lock: a question in between reads from the same input.
+        let mut line = String::new();
+        if !matches!(io::stdin().lock().read_line(&mut line), Ok(1..)) {
+            return last;
+        }
+        let line = line.trim_end_matches(['\n', '\r']);
+        let argv = match words(line) {
             Ok(argv) if argv.is_empty() => continue,
             Ok(argv) if matches!(argv.as_slice(), [word] if word == "exit" || word == "quit") => return last,
             Ok(argv) => argv,
             Err(why) => {
-                last = print(&Response::failed(Exit::Usage, &line, &why));
+                last = print(&Response::failed(Exit::Usage, line, &why));
                 continue;
             }
         };
-        match connection.ask(&Request { argv, json: cli.json, columns: columns() }) {
+        match ask(&mut connection, &request(cli, argv), is_terminal) {
             Ok(response) => last = print(&response),
-            Err(error) => return print(&Response::failed(Exit::Unreachable, &line, &error.to_string())),
+            Err(error) => return print(&Response::failed(Exit::Unreachable, line, &error.to_string())),
         }
     }
 }
@@ -205,6 +228,9 @@ fn print(response: &Response) -> ExitCode {
     let _ = io::stderr().write_all(response.stderr.as_bytes());
     ExitCode::from(response.exit)
 }
+
+/// A longer answer to a question is no "yes".
+const ANSWER_MAX_BYTES: u64 = 64;
 
 #[cfg(test)]
 mod tests {

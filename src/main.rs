@@ -18,6 +18,6 @@ fn main() -> ExitCode {
         Command::Check => cli::check(&cli.config),
         Command::Shell => cli::interactive(&cli),
         Command::Completions { shell } => cli::completions(*shell),
-        Command::OfShell(command) => cli::one_command(&cli, command),
+        Command::OfShell(_) => cli::one_command(&cli),
     }
 }

@@ -23,11 +23,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 impl Array {
-    /// Starts the task of every link. Links made later get theirs when they are made.
+    /// Starts the task of every link that has none.
     pub(crate) fn start_links(self: &Arc<Self>) {
         for link in self.store.tables().links.iter() {
-            let (array, name) = (self.clone(), link.name.clone());
-            self.spawn(async move { array.keep_link(name).await });
+            if self.runtime().kept_links.insert(link.name.clone()) {
+                let (array, name) = (self.clone(), link.name.clone());
+                self.spawn(async move { array.keep_link(name).await });
+            }
         }
     }
 
@@ -43,8 +45,18 @@ impl Array {
             let changed = self.changed().notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let tables = self.store.tables();
-            let Some(link) = tables.links.get(&name).cloned() else { return };
+            // Under one lock with what `start_links` sees: a link that is made again at this moment gets a task.
+            let (tables, link) = {
+                let mut runtime = self.runtime();
+                let tables = self.store.tables();
+                let link = tables.links.get(&name).cloned();
+                if link.is_none() {
+                    runtime.kept_links.remove(&name);
+                    runtime.links.remove(name.as_str());
+                }
+                (tables, link)
+            };
+            let Some(link) = link else { return };
             if !has_work(&tables, &name) {
                 self.link_is_idle(&name);
                 changed.await;
@@ -88,6 +100,9 @@ impl Array {
             let changed = self.changed().notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
+            if self.store.read(|tables| tables.links.get(&link.name) != Some(link)) {
+                return SourceError("the link is another one now".into());
+            }
             let refused = match self.forward(link, session).await {
                 Ok(refused) => refused,
                 Err(error) => return error,

@@ -11,6 +11,7 @@
 //! cleanly. [`Array::kill`] is for simulations: every future is dropped where it stands.
 
 mod bring_up;
+mod designate;
 pub mod env;
 mod groups;
 mod links;
@@ -32,14 +33,16 @@ use crate::disk::{DiskAdapter, VolumeKind};
 use crate::io::host::LunMap;
 use crate::io::lun::LunUnit;
 use crate::io::volume::Volume;
+use crate::volume::name::LinkName;
 use crate::volume::record::{Identity, Who};
 use crate::volume::store::{Owner, Store};
 use env::Env;
 use holdfast_journal::UpdateNumber;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tasks::Tasks;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// A running array.
 pub struct Array {
@@ -56,6 +59,9 @@ pub struct Array {
     wake: Notify,
     /// Views show something else now.
     changed: Notify,
+    /// How often somebody asked for a reconciliation, and up to which asking it has been done.
+    asked: AtomicU64,
+    reconciled: watch::Sender<u64>,
 }
 
 /// What is open.
@@ -75,6 +81,8 @@ pub(crate) struct Runtime {
     /// Why a group's last reading over a link ended.
     pub(crate) group_reading: BTreeMap<u32, String>,
     pub(crate) links: BTreeMap<String, LinkStatus>,
+    /// Links that have their task.
+    pub(crate) kept_links: BTreeSet<LinkName>,
     /// Initial copies at work, by pair.
     pub(crate) copying: BTreeSet<u32>,
     portals: Vec<Portal>,
@@ -119,6 +127,8 @@ impl Array {
             runtime: Mutex::default(),
             wake: Notify::new(),
             changed: Notify::new(),
+            asked: AtomicU64::new(0),
+            reconciled: watch::Sender::new(0),
         });
         let disk = array.disk.clone();
         array.tasks.spawn(async move { disk.run().await });
@@ -159,8 +169,19 @@ impl Array {
                     runtime.volume_trouble.clear();
                 }
             }
+            let asked = self.asked.load(Ordering::SeqCst);
             self.reconcile().await;
+            self.start_links();
+            self.reconciled.send_replace(asked);
         }
+    }
+
+    /// Resolves when everything that the store said before the call has been taken up.
+    pub(crate) async fn reconciled(&self) {
+        let asked = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        self.wake();
+        // The sender lives as long as the array.
+        let _ = self.reconciled.subscribe().wait_for(|done| *done >= asked).await;
     }
 
     /// Something changed that the owner has to look at.

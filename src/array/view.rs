@@ -11,13 +11,16 @@ use crate::disk::raid::MemberState;
 use crate::disk::slot::SLOT_BYTES;
 use crate::shell::view::{
     ArrayView, AuditView, Console, FollowView, GenerationView, GroupView, JournalView, LagView, LinkView,
-    LunView, PairView, ParityGroupView, PointerView, PortalView, ReaderView, SessionView, Snapshot,
-    TargetView, UnitView, VolumeView,
+    LunView, MessageView, Options, PairView, ParityGroupView, PointerView, PortalView, ReaderView,
+    SessionView, Snapshot, TargetView, UnitView, VolumeView,
 };
+use crate::volume::designation::{DesignationId, Refusal};
+use crate::volume::effect::Effect;
 use crate::volume::group::{GroupRecord, GroupRole, summary};
 use crate::volume::kind::{CacheMode, InitiatorRule, Release, SvolAccess};
 use crate::volume::pair::{PairRecord, PairState};
-use crate::volume::record::{ParityGroupRecord, TargetRecord, VolumeRecord, VolumeUsage};
+use crate::volume::record::{Identity, ParityGroupRecord, TargetRecord, VolumeRecord, VolumeUsage, Who};
+use crate::volume::store::Order;
 use crate::volume::table::{HostAccess, Tables};
 use holdfast_journal::pointer::PointerInformation;
 
@@ -72,6 +75,21 @@ impl Console for Array {
                 () = self.env.clock.sleep(std::time::Duration::from_millis(50)) => {}
             }
         })
+    }
+    fn designate(&self, orders: &[Order], who: &Who, options: Options) -> Result<Effect, Refusal> {
+        self.designate_orders(orders, who, options)
+    }
+
+    fn identity(&self) -> Identity {
+        Identity(self.env.entropy.identity())
+    }
+
+    fn settled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.reconciled())
+    }
+
+    fn on_their_way(&self, orders: &[DesignationId]) -> Vec<MessageView> {
+        self.messages(orders)
     }
 }
 

@@ -206,12 +206,7 @@ fn secret(value: &Value<'_>) -> Read<Secret> {
     match key.get_ref().as_ref() {
         "file" => {
             let path = path(inner)?;
-            let length = std::fs::metadata(&path).map_err(|e| format!("{}: {e}", path.display()))?.len();
-            if length > SECRET_FILE_MAX_BYTES {
-                return Err(format!("{} is too large for a secret", path.display()));
-            }
-            let held = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-            Secret::new(&held).map_err(|e| format!("{}: {e}", path.display()))
+            Secret::from_file(&path)
         }
         "env" => {
             let name = text(inner)?;
@@ -336,4 +331,3 @@ const STRIPE_UNIT_MAX: ByteSize = ByteSize::mebibytes(16);
 const READ_UPDATES_DEFAULT: u32 = 1_024;
 const READ_UPDATES_MAX: u32 = 65_536;
 const CHAP_USER_MAX_BYTES: usize = 255;
-const SECRET_FILE_MAX_BYTES: u64 = 4_096;

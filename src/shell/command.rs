@@ -1,16 +1,21 @@
 //! Runs one command of the shell against a console.
 
+use super::change::{Change, Here};
 use super::parse::{
-    ArrayVerb, AuditVerb, ConfigVerb, Line, ListShow, LunVerb, PairVerb, PairWait, ShellCommand,
+    ArrayVerb, AuditVerb, ConfigVerb, GroupVerb, JournalVerb, Line, LinkVerb, ListShow, LunVerb, PairVerb,
+    PairWait, ParityGroupVerb, ShellCommand, TargetVerb, VolumeVerb,
 };
 use super::print::{self, Listed};
-use super::view::{Console, LunView, PairView, Snapshot};
+use super::view::{Console, LunView, MessageView, Options, PairView, Snapshot};
 use crate::clock::{Clock, MonotonicNs};
 use crate::config::Config;
+use crate::volume::designation::{DesignationId, Refusal};
+use crate::volume::effect::{Action, Changed, Effect};
 use crate::volume::pair::PairState;
+use crate::volume::record::Who;
 use clap::Parser;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +48,9 @@ pub struct Request {
     /// Width of the terminal; 0: unlimited.
     #[serde(default)]
     pub columns: u16,
+    /// Where the operator stands: relative paths in the words begin there. Without it, where the array was started.
+    #[serde(default)]
+    pub directory: Option<PathBuf>,
 }
 
 /// What the command prints, and its exit code.
@@ -54,20 +62,24 @@ pub struct Response {
     pub stdout: String,
     /// For standard error.
     pub stderr: String,
+    /// What the command would destroy, when it was refused for want of `--yes` alone: who sits at a terminal can be
+    /// asked.
+    #[serde(default)]
+    pub destroys: Vec<String>,
 }
 
 impl Response {
     /// Output and nothing else.
     #[must_use]
     pub fn done(stdout: String) -> Self {
-        Self { exit: Exit::Done as u8, stdout, stderr: String::new() }
+        Self { stdout, ..Self::default() }
     }
 
     /// One line that begins with what was asked.
     #[must_use]
     pub fn failed(exit: Exit, asked: &str, why: &str) -> Self {
         let stderr = format!("{}: {}\n", print::escape(asked), print::escape(why));
-        Self { exit: exit as u8, stdout: String::new(), stderr }
+        Self { exit: exit as u8, stderr, ..Self::default() }
     }
 }
 
@@ -90,8 +102,14 @@ impl Shell {
         &self.clock
     }
 
-    /// Runs one command; a wait may take as long as it says. Dropping the future ends it.
-    pub async fn run(&self, request: &Request) -> Response {
+    /// What it shows and changes.
+    pub(super) fn console(&self) -> &dyn Console {
+        self.console.as_ref()
+    }
+
+    /// Runs one command of `who`; a wait may take as long as it says. Dropping the future ends the wait, never a change
+    /// half-way.
+    pub async fn run(&self, request: &Request, who: &Who) -> Response {
         if request.argv.len() > ARGV_MAX {
             return Response::failed(Exit::Usage, "holdfast", &format!("more than {ARGV_MAX} words"));
         }
@@ -110,26 +128,39 @@ impl Shell {
             json: request.json || line.json,
             columns: request.columns,
         };
-        self.answer(&answer, &line.command).await
+        let here = Here { directory: request.directory.as_deref(), console: self.console() };
+        match line.command.change(&here) {
+            Some(Ok(change)) => self.change(&answer, change, who).await,
+            Some(Err(why)) => answer.fail(Exit::Failed, &why),
+            None => self.answer(&answer, &line.command, &here).await,
+        }
     }
 
-    async fn answer(&self, to: &Answer, command: &ShellCommand) -> Response {
+    async fn answer(&self, to: &Answer, command: &ShellCommand, here: &Here<'_>) -> Response {
         let now = self.console.snapshot();
         match command {
             ShellCommand::Array(ArrayVerb::Show) => to.object(&now.array),
             ShellCommand::Unit(verb) => to.list_show(verb, "unit", &now.units, |v| v.name.clone()),
-            ShellCommand::ParityGroup(verb) => {
+            ShellCommand::ParityGroup(ParityGroupVerb::Look(verb)) => {
                 to.list_show(verb, "parity group", &now.parity_groups, |v| v.name.clone())
             }
-            ShellCommand::Volume(verb) => to.list_show(verb, "volume", &now.volumes, |v| v.name.clone()),
-            ShellCommand::Target(verb) => to.list_show(verb, "target", &now.targets, |v| v.name.clone()),
+            ShellCommand::Volume(VolumeVerb::Look(verb)) => {
+                to.list_show(verb, "volume", &now.volumes, |v| v.name.clone())
+            }
+            ShellCommand::Target(TargetVerb::Look(verb)) => {
+                to.list_show(verb, "target", &now.targets, |v| v.name.clone())
+            }
             ShellCommand::Lun(LunVerb::List { target }) => to.luns(target.as_ref(), &now),
             ShellCommand::Session(verb) => {
                 to.list_show(verb, "session", &now.sessions, |v| v.number.to_string())
             }
-            ShellCommand::Link(verb) => to.list_show(verb, "link", &now.links, |v| v.name.clone()),
-            ShellCommand::Group(verb) => to.list_show(verb, "group", &now.groups, |v| v.name.clone()),
-            ShellCommand::Journal(verb) => {
+            ShellCommand::Link(LinkVerb::Look(verb)) => {
+                to.list_show(verb, "link", &now.links, |v| v.name.clone())
+            }
+            ShellCommand::Group(GroupVerb::Look(verb)) => {
+                to.list_show(verb, "group", &now.groups, |v| v.name.clone())
+            }
+            ShellCommand::Journal(JournalVerb::Look(verb)) => {
                 to.list_show(verb, "journal volume", &now.journals, |v| v.volume.clone())
             }
             ShellCommand::Pair(PairVerb::List) => to.list(&now.pairs),
@@ -141,8 +172,60 @@ impl Shell {
                 to.list(&self.console.audit(usize::try_from(*last).unwrap_or(usize::MAX)))
             }
             ShellCommand::Config(ConfigVerb::Check { file }) => {
+                let file = file.as_deref().map(|file| here.path(file));
                 to.check(file.as_deref().unwrap_or(Path::new(&now.array.config_file)))
             }
+            ShellCommand::ParityGroup(ParityGroupVerb::Change(_))
+            | ShellCommand::Volume(VolumeVerb::Change(_))
+            | ShellCommand::Target(TargetVerb::Change(_))
+            | ShellCommand::Lun(LunVerb::Change(_))
+            | ShellCommand::Link(LinkVerb::Change(_))
+            | ShellCommand::Group(GroupVerb::Change(_))
+            | ShellCommand::Journal(JournalVerb::Change(_))
+            | ShellCommand::Pair(PairVerb::Change(_)) => {
+                to.fail(Exit::Failed, "this is a change, not a question")
+            }
+        }
+    }
+
+    /// Applies a change, waits until the array has taken it up and other arrays have answered, and says what came of it.
+    async fn change(&self, to: &Answer, change: Change, who: &Who) -> Response {
+        let options = Options { dry_run: change.dry_run };
+        if !change.destroys.is_empty() && !change.yes && !change.dry_run {
+            // What would be refused anyway needs no confirmation.
+            if let Err(refusal) = self.console.designate(&change.orders, who, Options { dry_run: true }) {
+                return to.refused(&refusal);
+            }
+            let why = format!("destroys {}; say --yes if that is meant", change.destroys.join(", "));
+            return Response { destroys: change.destroys, ..to.fail(Exit::Failed, &why) };
+        }
+        let effect = match self.console.designate(&change.orders, who, options) {
+            Ok(effect) => effect,
+            Err(refusal) => return to.refused(&refusal),
+        };
+        let ids: Vec<DesignationId> = change.orders.iter().map(|(id, _)| *id).collect();
+        if !change.dry_run {
+            tokio::select! {
+                biased;
+                () = self.taken_up(&ids) => {}
+                () = self.clock.sleep(TAKEN_UP_WITHIN) => {}
+            }
+        }
+        let on_their_way = self.console.on_their_way(&ids);
+        let trouble = if change.dry_run { None } else { trouble(&self.console.snapshot(), &effect) };
+        to.changed(&change, &effect, on_their_way, trouble)
+    }
+
+    /// Waits until this array has opened, shown and started what was designated, and every array that it was passed on
+    /// to has answered.
+    async fn taken_up(&self, ids: &[DesignationId]) {
+        self.console.settled().await;
+        loop {
+            let changed = self.console.changed();
+            if self.console.on_their_way(ids).iter().all(|message| message.refusal.is_some()) {
+                return;
+            }
+            changed.await;
         }
     }
 
@@ -267,6 +350,89 @@ impl Answer {
         Response::failed(exit, &self.asked, why)
     }
 
+    fn refused(&self, refusal: &Refusal) -> Response {
+        self.fail(Exit::Failed, &refusal.to_string())
+    }
+
+    /// What came of a change: a line for each row, or one document.
+    fn changed(
+        &self,
+        change: &Change,
+        effect: &Effect,
+        on_their_way: Vec<MessageView>,
+        trouble: Option<String>,
+    ) -> Response {
+        let is_refused =
+            on_their_way.iter().any(|message| message.refusal.is_some() && !message.is_offered_again);
+        let exit = if trouble.is_some() || is_refused { Exit::Failed } else { Exit::Done };
+        let mut stderr = String::new();
+        let note = |stderr: &mut String, text: &str| {
+            *stderr += &Response::failed(Exit::Failed, &self.asked, text).stderr;
+        };
+        if let Some(trouble) = &trouble {
+            note(&mut stderr, trouble);
+        }
+        for message in &on_their_way {
+            let MessageView { link, what, refusal, is_offered_again } = message;
+            match (refusal, is_offered_again) {
+                (None, _) => note(&mut stderr, &format!("waits for link {link}: {what}")),
+                (Some(why), true) => {
+                    note(
+                        &mut stderr,
+                        &format!("{link} does not accept yet: {what}: {why}; it is offered again"),
+                    );
+                }
+                (Some(why), false) => note(&mut stderr, &format!("{link} refuses: {what}: {why}")),
+            }
+        }
+        let stdout = if self.json {
+            let document = ChangeDocument {
+                ids: change.orders.iter().map(|(id, _)| id.0.to_string()).collect(),
+                is_dry_run: change.dry_run,
+                is_repetition: effect.is_repetition,
+                numbers: effect.outcomes.iter().map(|outcome| outcome.number()).collect(),
+                changes: &effect.changes,
+                destroys: &change.destroys,
+                on_their_way: &on_their_way,
+                left: &change.left,
+                trouble,
+            };
+            print::object(&document, true, 0)
+        } else {
+            self.sentences(change, effect)
+        };
+        Response { exit: exit as u8, stdout, stderr, ..Response::default() }
+    }
+
+    fn sentences(&self, change: &Change, effect: &Effect) -> String {
+        let mut text = String::new();
+        let mut say = |line: String| {
+            text += &print::escape(&line);
+            text.push('\n');
+        };
+        for changed in &effect.changes {
+            let verb = match (changed.action, change.dry_run) {
+                (Action::Create, false) => "created",
+                (Action::Change, false) => "changed",
+                (Action::Delete, false) => "deleted",
+                (Action::Create, true) => "would create",
+                (Action::Change, true) => "would change",
+                (Action::Delete, true) => "would delete",
+            };
+            say(format!("{verb} {changed}"));
+        }
+        if change.dry_run {
+            change.destroys.iter().for_each(|what| say(format!("would destroy {what}")));
+        }
+        change.left.iter().for_each(|what| say(format!("left as it is: {what}")));
+        match (effect.changes.is_empty(), effect.is_repetition && !change.orders.is_empty()) {
+            (true, true) => say("nothing to do: this was done before".to_owned()),
+            (true, false) => say("nothing to do".to_owned()),
+            (false, _) => {}
+        }
+        text
+    }
+
     fn check(&self, file: &Path) -> Response {
         let mistakes = check_config(file);
         if !self.json {
@@ -275,7 +441,7 @@ impl Answer {
         let answer =
             print::object(&Checked { file: file.display().to_string(), mistakes: &mistakes }, true, 0);
         let exit = if mistakes.is_empty() { Exit::Done } else { Exit::Failed };
-        Response { exit: exit as u8, stdout: answer, stderr: String::new() }
+        Response { exit: exit as u8, stdout: answer, ..Response::default() }
     }
 }
 
@@ -289,7 +455,37 @@ pub fn check_config(file: &Path) -> Vec<String> {
 }
 
 fn refuse(mistakes: &[String]) -> Response {
-    Response { exit: Exit::Failed as u8, stdout: String::new(), stderr: mistakes.join("\n") + "\n" }
+    Response { exit: Exit::Failed as u8, stderr: mistakes.join("\n") + "\n", ..Response::default() }
+}
+
+/// Why something that was just created cannot be used.
+fn trouble(now: &Snapshot, effect: &Effect) -> Option<String> {
+    let created = |kind: &str, name: &str| {
+        let is_it = |c: &&Changed| c.action == Action::Create && c.kind == kind && c.name == name;
+        effect.changes.iter().find(is_it).is_some()
+    };
+    let groups = now.parity_groups.iter().filter(|g| g.state == "failed" && created("parity group", &g.name));
+    let groups = groups.map(|g| ("parity group", &g.name, &g.reason));
+    let volumes = now.volumes.iter().filter(|v| v.state == "abnormal" && created("volume", &v.name));
+    let volumes = volumes.map(|v| ("volume", &v.name, &v.reason));
+    groups.chain(volumes).next().map(|(kind, name, reason)| {
+        let reason = reason.as_deref().unwrap_or("it is not open yet");
+        format!("{kind} {name} was created and cannot be used: {reason}")
+    })
+}
+
+/// What a change answers with `--json`.
+#[derive(Serialize)]
+struct ChangeDocument<'a> {
+    ids: Vec<String>,
+    is_dry_run: bool,
+    is_repetition: bool,
+    numbers: Vec<Option<u32>>,
+    changes: &'a [Changed],
+    destroys: &'a [String],
+    on_their_way: &'a [MessageView],
+    left: &'a [String],
+    trouble: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -302,7 +498,7 @@ struct Checked<'a> {
 fn usage(error: &clap::Error) -> Response {
     let text = error.render().to_string();
     if error.use_stderr() {
-        Response { exit: Exit::Usage as u8, stdout: String::new(), stderr: text }
+        Response { exit: Exit::Usage as u8, stderr: text, ..Response::default() }
     } else {
         Response::done(text)
     }
@@ -310,6 +506,8 @@ fn usage(error: &clap::Error) -> Response {
 
 /// A wait without a limit looks again this often, should the array have missed to say that something changed.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// A change answers after this time also when not everything has been taken up; what is missing is said.
+const TAKEN_UP_WITHIN: Duration = Duration::from_secs(5);
 /// Words of one command; more are refused.
 const ARGV_MAX: usize = 256;
 

@@ -2,6 +2,7 @@
 //!
 //! It sees the array through [`view::Console`] only.
 
+pub mod change;
 pub mod client;
 pub mod command;
 pub mod parse;

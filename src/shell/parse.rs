@@ -1,5 +1,9 @@
 //! The commands of the shell: one tree for the binary, the local socket and interactive lines.
 
+use super::change::{
+    GroupChange, JournalChange, LinkChange, LunChange, PairChange, ParityGroupChange, TargetChange,
+    VolumeChange,
+};
 use crate::config::parse_duration;
 use crate::volume::pair::PairState;
 use clap::{Args, Parser, Subcommand};
@@ -29,13 +33,13 @@ pub enum ShellCommand {
     Unit(ListShow),
     /// Parity groups.
     #[command(subcommand)]
-    ParityGroup(ListShow),
+    ParityGroup(ParityGroupVerb),
     /// Volumes.
     #[command(subcommand)]
-    Volume(ListShow),
+    Volume(VolumeVerb),
     /// iSCSI targets.
     #[command(subcommand)]
-    Target(ListShow),
+    Target(TargetVerb),
     /// Volumes as hosts see them: logical unit numbers of targets.
     #[command(subcommand)]
     Lun(LunVerb),
@@ -44,13 +48,13 @@ pub enum ShellCommand {
     Session(ListShow),
     /// Links to other arrays.
     #[command(subcommand)]
-    Link(ListShow),
+    Link(LinkVerb),
     /// Groups of volumes whose copies are consistent with each other.
     #[command(subcommand)]
-    Group(ListShow),
+    Group(GroupVerb),
     /// Journal volumes.
     #[command(subcommand)]
-    Journal(ListShow),
+    Journal(JournalVerb),
     /// Pairs of a volume and its copy.
     #[command(subcommand)]
     Pair(PairVerb),
@@ -81,9 +85,53 @@ pub enum ListShow {
     },
 }
 
-/// What can be asked of LUNs.
+/// Verbs of an object that can be listed, shown and changed.
+macro_rules! verbs {
+    ($(#[$doc:meta])* $name:ident, $change:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Subcommand)]
+        pub enum $name {
+            /// Questions.
+            #[command(flatten)]
+            Look(ListShow),
+            /// Changes.
+            #[command(flatten)]
+            Change($change),
+        }
+    };
+}
+
+verbs! {
+    /// What can be done with parity groups.
+    ParityGroupVerb, ParityGroupChange
+}
+verbs! {
+    /// What can be done with volumes.
+    VolumeVerb, VolumeChange
+}
+verbs! {
+    /// What can be done with targets.
+    TargetVerb, TargetChange
+}
+verbs! {
+    /// What can be done with links.
+    LinkVerb, LinkChange
+}
+verbs! {
+    /// What can be done with groups.
+    GroupVerb, GroupChange
+}
+verbs! {
+    /// What can be done with journal volumes.
+    JournalVerb, JournalChange
+}
+
+/// What can be done with LUNs.
 #[derive(Clone, Debug, Subcommand)]
 pub enum LunVerb {
+    /// Changes.
+    #[command(flatten)]
+    Change(LunChange),
     /// Show all of them in a table.
     List {
         /// Of this target only.
@@ -91,9 +139,12 @@ pub enum LunVerb {
     },
 }
 
-/// What can be asked of pairs.
+/// What can be done with pairs.
 #[derive(Clone, Debug, Subcommand)]
 pub enum PairVerb {
+    /// Changes.
+    #[command(flatten)]
+    Change(PairChange),
     /// Show all of them in a table.
     List,
     /// Show one with everything that is known about it.

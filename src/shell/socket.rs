@@ -5,6 +5,7 @@
 //! then moved to its place. A connection that ends also ends the command that it waits for.
 
 use super::command::{Exit, Request, Response, Shell};
+use crate::volume::record::Who;
 use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -86,6 +87,10 @@ impl Drop for ManagementSocket {
 }
 
 async fn client(stream: UnixStream, shell: &Shell) -> io::Result<()> {
+    // Only the owner and root can be here; which of them it is, the kernel says.
+    let name =
+        stream.peer_cred().map_or_else(|_| "local user".to_owned(), |who| format!("uid {}", who.uid()));
+    let who = Who::Operator { name, from: "local".into() };
     let (reading, mut writing) = stream.into_split();
     let mut reading = BufReader::new(reading);
     loop {
@@ -93,7 +98,7 @@ async fn client(stream: UnixStream, shell: &Shell) -> io::Result<()> {
         let response = match serde_json::from_slice::<Request>(&line) {
             Ok(request) => tokio::select! {
                 biased;
-                response = shell.run(&request) => response,
+                response = shell.run(&request, &who) => response,
                 () = closed(&mut reading) => return Ok(()),
             },
             Err(error) => Response::failed(Exit::Usage, "request", &error.to_string()),
@@ -164,7 +169,7 @@ mod tests {
     }
 
     fn request(line: &str) -> Request {
-        Request { argv: line.split(' ').map(str::to_owned).collect(), json: true, columns: 0 }
+        Request { argv: line.split(' ').map(str::to_owned).collect(), json: true, ..Request::default() }
     }
 
     /// Runs `test` on a thread of its own, as clients do, beside a served socket.

@@ -4,6 +4,10 @@
 //! people script against: they are only ever added to. Units stand at the end of the names.
 
 use crate::clock::BoxFuture;
+use crate::volume::designation::{DesignationId, Refusal};
+use crate::volume::effect::Effect;
+use crate::volume::record::{Identity, Who};
+use crate::volume::store::Order;
 use serde::Serialize;
 
 /// What a console offers. Implemented by the array, and by a fixed picture in tests.
@@ -15,6 +19,50 @@ pub trait Console: Send + Sync {
     /// Resolves when something in a snapshot may have changed since the call; may resolve without a change.
     /// A change after the call is never missed.
     fn changed(&self) -> BoxFuture<'_, ()>;
+
+    /// Applies designations in one transaction, all or none, with a record of who gave them in the audit log.
+    ///
+    /// # Errors
+    /// Why it cannot be done: nothing has changed then.
+    fn designate(&self, _orders: &[Order], _who: &Who, _options: Options) -> Result<Effect, Refusal> {
+        Err(Refusal::Conflict("nothing can be changed here".into()))
+    }
+
+    /// A new identity, for an object or a designation.
+    fn identity(&self) -> Identity {
+        Identity(0)
+    }
+
+    /// Resolves when everything that was designated before the call has been taken up: opened, shown, started.
+    fn settled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// What these designations have put on its way to other arrays and those have not accepted yet, and what was
+    /// refused for good.
+    fn on_their_way(&self, _orders: &[DesignationId]) -> Vec<MessageView> {
+        Vec::new()
+    }
+}
+
+/// How designations are applied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Options {
+    /// Only say what would change.
+    pub dry_run: bool,
+}
+
+/// A designation on its way to another array.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct MessageView {
+    /// Link to that array.
+    pub link: String,
+    /// What is designated.
+    pub what: String,
+    /// Why it has not accepted it; none while it has not answered.
+    pub refusal: Option<String>,
+    /// Whether it is offered again until it is accepted; otherwise a refusal is its end.
+    pub is_offered_again: bool,
 }
 
 /// Everything that `list` and `show` can say.

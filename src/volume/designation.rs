@@ -229,6 +229,18 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// The number that was given to what was made, if one was.
+    #[must_use]
+    pub fn number(self) -> Option<u32> {
+        match self {
+            Self::Done => None,
+            Self::Created { number } => Some(number),
+            Self::Paired { pair, .. } => Some(pair.0),
+        }
+    }
+}
+
 /// Why a designation was not applied. The one who gave it is to blame, except for `Store`.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
 pub enum Refusal {

@@ -4,6 +4,7 @@
 
 mod apply;
 pub mod designation;
+pub mod effect;
 pub mod group;
 pub mod kind;
 pub mod name;

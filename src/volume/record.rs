@@ -297,6 +297,9 @@ pub struct ResultRecord {
     pub sequence: u64,
     /// What came of it.
     pub outcome: Outcome,
+    /// What it was, so that an identity is not taken for something else; none in records of earlier versions.
+    #[serde(default)]
+    pub what: Option<String>,
 }
 
 /// A record of the audit log.

@@ -1,6 +1,8 @@
 //! A secret: in memory and in the control store, never in a message, a log, a view or a debug print.
 
 use std::fmt;
+use std::io::Read;
+use std::path::Path;
 
 /// Bytes that nobody may see.
 #[derive(Clone, PartialEq, Eq)]
@@ -21,6 +23,26 @@ impl Secret {
             ));
         }
         Ok(Self(text.as_bytes().into()))
+    }
+
+    /// Takes what a file holds.
+    ///
+    /// # Errors
+    /// The file cannot be read, is too large, or holds no secret; the text itself is not named.
+    pub fn from_file(path: &Path) -> Result<Self, String> {
+        let named = |why: &dyn fmt::Display| format!("{}: {why}", path.display());
+        // A device would be read for ever, and a pipe stand still already when it is opened.
+        if !std::fs::metadata(path).map_err(|error| named(&error))?.is_file() {
+            return Err(named(&"a secret stands in a file"));
+        }
+        let file = std::fs::File::open(path).map_err(|error| named(&error))?;
+        let mut text = String::new();
+        let mut bounded = file.take(SECRET_FILE_MAX_BYTES + 1);
+        bounded.read_to_string(&mut text).map_err(|error| named(&error))?;
+        if u64::try_from(text.len()).is_ok_and(|length| length > SECRET_FILE_MAX_BYTES) {
+            return Err(named(&"too large for a secret"));
+        }
+        Self::new(&text).map_err(|why| named(&why))
     }
 
     /// The bytes, for the one place that computes with them.
@@ -52,6 +74,8 @@ pub(super) mod stored {
 
 /// The shortest secret that is accepted.
 pub const SECRET_MIN_BYTES: usize = 12;
+/// A larger file is not one with a secret.
+const SECRET_FILE_MAX_BYTES: u64 = 4_096;
 /// The longest secret that is accepted.
 pub const SECRET_MAX_BYTES: usize = 255;
 

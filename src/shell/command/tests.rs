@@ -80,7 +80,7 @@ fn shell(now: Snapshot) -> (Arc<Picture>, Shell) {
 
 async fn run(shell: &Shell, line: &str) -> Response {
     let argv = line.split_whitespace().map(str::to_owned).collect();
-    shell.run(&Request { argv, json: false, columns: 100 }).await
+    shell.run(&Request { argv, columns: 100, ..Request::default() }, &Who::Array).await
 }
 
 const EVERY: [&str; 23] = [

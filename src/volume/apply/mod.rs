@@ -18,14 +18,28 @@ impl Tables {
     /// # Errors
     /// Why it cannot be done; the caller drops these tables then.
     pub fn apply(&mut self, id: DesignationId, what: &Designation, who: &Who) -> Result<Outcome, Refusal> {
-        if let Some(known) = self.results.get(&id) {
-            return Ok(known.outcome);
+        if self.results.get(&id).is_some() {
+            return self.answered(id, what);
         }
         let outcome = self.dispatch(id, what, who)?;
         let sequence = self.next_sequence();
-        self.results.put(ResultRecord { id, sequence, outcome });
+        self.results.put(ResultRecord { id, sequence, outcome, what: Some(what.to_string()) });
         self.forget_old_results();
         Ok(outcome)
+    }
+
+    /// The first answer to a repeated designation.
+    ///
+    /// # Errors
+    /// The identity is not known, or belongs to something else that was designated.
+    pub(super) fn answered(&self, id: DesignationId, what: &Designation) -> Result<Outcome, Refusal> {
+        let known = self.results.get(&id).ok_or_else(|| Refusal::missing("designation", id.0))?;
+        match &known.what {
+            Some(other) if *other != what.to_string() => {
+                Err(Refusal::conflict(format!("this identity was given to {other:?} before")))
+            }
+            Some(_) | None => Ok(known.outcome),
+        }
     }
 
     fn dispatch(&mut self, id: DesignationId, what: &Designation, who: &Who) -> Result<Outcome, Refusal> {

@@ -15,6 +15,7 @@ pub use backend::{Backend, StoreError};
 pub use sim::SimStorage;
 
 use super::designation::{Designation, DesignationId, Outcome, Refusal};
+use super::effect::{Effect, changes};
 use super::name::{ArrayName, ArrayNumber};
 use super::record::{AuditRecord, Identity, MetaRecord, Who};
 use super::table::{Row, Table, Tables};
@@ -131,10 +132,57 @@ impl Store {
     /// # Errors
     /// Why it cannot be done.
     pub fn designate(&self, id: DesignationId, what: &Designation, who: &Who) -> Result<Outcome, Refusal> {
-        if let Some(known) = self.read(|tables| tables.results.get(&id).map(|known| known.outcome)) {
-            return Ok(known);
+        let effect = self.designate_all(&[(id, what.clone())], who)?;
+        effect.outcomes.first().copied().ok_or_else(|| Refusal::conflict("nothing was designated"))
+    }
+
+    /// Applies designations in one transaction, all or none, each with its own record in the audit log. One that had
+    /// been applied before gets its first answer and no record.
+    ///
+    /// # Errors
+    /// Why the first that cannot be applied cannot; what an operator was refused is recorded.
+    pub fn designate_all(&self, all: &[Order], who: &Who) -> Result<Effect, Refusal> {
+        if let Some(outcomes) = self.read(|tables| known(tables, all)) {
+            return Ok(Effect { outcomes: outcomes?, is_repetition: true, changes: Vec::new() });
         }
-        self.change(who, what, |tables| tables.apply(id, what, who))
+        let mut writer = self.writer();
+        let before = self.tables();
+        let mut tables = Tables::clone(&before);
+        match apply_all(&mut tables, all, who) {
+            Ok((outcomes, applied)) => {
+                let changes = changes(&before, &tables);
+                let mut audit = Vec::new();
+                for index in applied {
+                    let number = writer.next_audit + u64::try_from(audit.len()).unwrap_or(0);
+                    let what = all.get(index).map(|(_, what)| what.to_string()).unwrap_or_default();
+                    audit.push(AuditRecord {
+                        number,
+                        ..self.audit_record(&writer, who, &what, "done".to_owned())
+                    });
+                }
+                self.commit(&mut writer, tables, &audit).map_err(Refusal::Store)?;
+                Ok(Effect { is_repetition: audit.is_empty(), outcomes, changes })
+            }
+            // Another array repeats what was refused until it is accepted; nothing has changed, nothing is written.
+            Err((_, refusal)) if matches!(who, Who::Peer { .. }) => Err(refusal),
+            Err((index, refusal)) => {
+                let what = all.get(index).map(|(_, what)| what.to_string()).unwrap_or_default();
+                let audit = self.audit_record(&writer, who, &what, refusal.to_string());
+                self.commit(&mut writer, Tables::clone(&before), &[audit]).map_err(Refusal::Store)?;
+                Err(refusal)
+            }
+        }
+    }
+
+    /// What [`Store::designate_all`] would do, by the same code on a copy of the tables. Nothing is changed or recorded.
+    ///
+    /// # Errors
+    /// Why it could not be done.
+    pub fn rehearse(&self, all: &[Order], who: &Who) -> Result<Effect, Refusal> {
+        let before = self.tables();
+        let mut tables = Tables::clone(&before);
+        let (outcomes, applied) = apply_all(&mut tables, all, who).map_err(|(_, refusal)| refusal)?;
+        Ok(Effect { outcomes, is_repetition: applied.is_empty(), changes: changes(&before, &tables) })
     }
 
     /// The newest `last` records of the audit log, oldest first.
@@ -198,6 +246,32 @@ impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").finish_non_exhaustive()
     }
+}
+
+/// A designation with its identity.
+pub type Order = (DesignationId, Designation);
+
+/// The answers that all of these got when they were applied before; `None` if one of them was not.
+fn known(tables: &Tables, all: &[Order]) -> Option<Result<Vec<Outcome>, Refusal>> {
+    let is_known = |(id, _): &Order| tables.results.get(id).is_some();
+    all.iter().all(is_known).then(|| all.iter().map(|(id, what)| tables.answered(*id, what)).collect())
+}
+
+/// Applies one after the other. What came of each, and the places of those that had not been applied before; or the
+/// place of the first that is refused, and why.
+fn apply_all(
+    tables: &mut Tables,
+    all: &[Order],
+    who: &Who,
+) -> Result<(Vec<Outcome>, Vec<usize>), (usize, Refusal)> {
+    let (mut outcomes, mut applied) = (Vec::new(), Vec::new());
+    for (index, (id, what)) in all.iter().enumerate() {
+        if tables.results.get(id).is_none() {
+            applied.push(index);
+        }
+        outcomes.push(tables.apply(*id, what, who).map_err(|refusal| (index, refusal))?);
+    }
+    Ok((outcomes, applied))
 }
 
 /// Makes or checks the row of the array itself and counts the start.

@@ -1,0 +1,81 @@
+//! Designations from the array's own operators: what the tables alone cannot know is checked here, then the store
+//! applies them, then the owner task brings to life what they say.
+
+use super::Array;
+use crate::shell::view::{MessageView, Options};
+use crate::volume::designation::{Designation, DesignationId, NewVolume, Refusal};
+use crate::volume::effect::Effect;
+use crate::volume::record::Who;
+use crate::volume::store::Order;
+use std::collections::BTreeSet;
+
+impl Array {
+    /// Applies designations of an operator, or says what they would change.
+    pub(crate) fn designate_orders(
+        &self,
+        orders: &[Order],
+        who: &Who,
+        options: Options,
+    ) -> Result<Effect, Refusal> {
+        // Looked at first without a trace: what is refused by the tables has that reason, and what was done before is
+        // not measured against the room that it has taken since.
+        let rehearsed = self.store.rehearse(orders, who);
+        if rehearsed.as_ref().is_ok_and(|effect| !effect.is_repetition) {
+            self.check_room(orders)?;
+        }
+        if options.dry_run {
+            return rehearsed;
+        }
+        let effect = self.store.designate_all(orders, who)?;
+        self.wake();
+        Ok(effect)
+    }
+
+    /// Thick volumes need their room now; the parity groups of other arrays and new ones are not known here.
+    fn check_room(&self, orders: &[Order]) -> Result<(), Refusal> {
+        let tables = self.store.tables();
+        let usage = self.disk.usage();
+        for group in tables.parity_groups.iter() {
+            let free = usage.groups.iter().find(|used| used.parity_group.0 == group.number.0);
+            let Some(free_bytes) = free.map(|free| u64::from(free.free_extents) << EXTENT_SHIFT) else {
+                continue;
+            };
+            let thick = orders.iter().filter_map(|(_, what)| thick_volume(what));
+            let here = thick.filter(|new| new.parity_group == group.name);
+            let wanted: u64 = here.map(|new| new.size_bytes.next_multiple_of(1 << EXTENT_SHIFT)).sum();
+            if wanted > free_bytes {
+                return Err(Refusal::Conflict(format!(
+                    "{wanted} bytes do not fit into parity group {}, which has {free_bytes} left; or make it thin",
+                    group.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// What these designations have put on its way to other arrays and those have not accepted yet.
+    pub(crate) fn messages(&self, orders: &[DesignationId]) -> Vec<MessageView> {
+        let caused: BTreeSet<DesignationId> =
+            orders.iter().flat_map(|id| (0..=u8::MAX).map(|index| id.caused(index))).collect();
+        let tables = self.store.tables();
+        let waiting = tables.forwards.iter().filter(|forward| caused.contains(&forward.id));
+        waiting
+            .map(|forward| MessageView {
+                link: forward.link.to_string(),
+                what: forward.designation.to_string(),
+                refusal: forward.refusal.clone(),
+                is_offered_again: true,
+            })
+            .collect()
+    }
+}
+
+fn thick_volume(what: &Designation) -> Option<&NewVolume> {
+    match what {
+        Designation::CreateVolume(new) if !new.is_thin => Some(new),
+        _ => None,
+    }
+}
+
+/// An extent has 1 MiB.
+const EXTENT_SHIFT: u32 = 20;
