@@ -3,6 +3,7 @@
 use crate::channel::transport::Network;
 use crate::clock::{Clock, Entropy, SystemClock, SystemEntropy};
 use crate::config::{Config, Engine};
+use crate::copy::tamper::Tamper;
 use crate::disk::io::opener::{Engine as DiskEngine, FileOpener, UnitOpener};
 use crate::volume::store::Backend;
 use std::sync::Arc;
@@ -22,6 +23,9 @@ pub struct Env {
     pub engine: String,
     /// Where the control store lies.
     pub store: Backend,
+    /// A defect planted by a simulation; a real array has none.
+    #[doc(hidden)]
+    pub tamper: Option<Arc<dyn Tamper>>,
 }
 
 impl Env {
@@ -46,6 +50,7 @@ impl Env {
             units: Arc::new(FileOpener::new(engine)),
             engine: name.to_owned(),
             store: Backend::Directory(config.array.data_dir.clone()),
+            tamper: None,
         })
     }
 }

@@ -136,6 +136,7 @@ impl Array {
             pool: self.pool.clone(),
             clock: self.env.clock.clone(),
             journal_volume: raw,
+            tamper: self.env.tamper.clone(),
             settings: Settings {
                 journal_cache_bytes: self.pool.limit() / 4 * crate::disk::slot::SLOT_BYTES,
                 read_updates: record.settings.read_updates,

@@ -17,6 +17,7 @@ mod groups;
 mod links;
 mod peer_service;
 pub mod peer_session;
+mod probe;
 mod targets;
 mod tasks;
 mod view;

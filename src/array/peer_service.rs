@@ -128,7 +128,13 @@ impl PeerService {
         };
         Execution::Later(Box::pin(async move {
             match group.answer(request).await {
-                Ok(answer) => in_pages(&group, answer).await,
+                Ok(answer) => {
+                    let answer = match &group.tamper {
+                        None => answer,
+                        Some(tamper) => tamper.answer(answer),
+                    };
+                    in_pages(&group, answer).await
+                }
                 Err(error) => failed(&group, &error),
             }
         }))

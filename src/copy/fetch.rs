@@ -163,12 +163,13 @@ impl Group {
     /// Where this array is, for the array it reads from.
     pub(crate) fn position(&self) -> Report {
         let seq = self.lock();
-        Report {
+        let position = Report {
             acknowledged: seq.journal.durable(),
             restored: seq.restored,
             settled: seq.settled,
             consistent_from: seq.consistent_from,
-        }
+        };
+        self.tamper.as_ref().map_or(position, |tamper| tamper.position(position))
     }
 
     /// Reports by a command of its own what no journal read carries at the moment, at most every [`REPORT_EVERY`].

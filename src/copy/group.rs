@@ -23,6 +23,7 @@ use super::change::{Change, Payload, apply};
 use super::error::CopyError;
 use super::kept::Kept;
 use super::rule::{PairFacts, needs_journal};
+use super::tamper::Tamper;
 use crate::clock::Clock;
 use crate::disk::slot::SlotPool;
 use crate::disk::{DiskAdapter, Gate, Prepared, RawVolume};
@@ -50,6 +51,7 @@ pub struct Group {
     pub(crate) journal_volume: RawVolume,
     pub(crate) gate: Arc<Gate>,
     pub(crate) settings: Settings,
+    pub(crate) tamper: Option<Arc<dyn Tamper>>,
     sequencer: Mutex<Sequencer>,
     /// Something was appended.
     pub(super) work: Notify,
@@ -272,6 +274,7 @@ impl Group {
             journal_volume: parts.journal_volume,
             gate: Arc::new(gate),
             settings: parts.settings,
+            tamper: parts.tamper,
             sequencer: Mutex::new(sequencer),
             work: Notify::new(),
             hurry: Notify::new(),
@@ -499,4 +502,5 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) journal_volume: RawVolume,
     pub(crate) settings: Settings,
+    pub(crate) tamper: Option<Arc<dyn Tamper>>,
 }

@@ -20,6 +20,8 @@ pub mod serve;
 mod settle;
 pub mod source;
 pub mod status;
+#[doc(hidden)]
+pub mod tamper;
 
 pub(crate) use checkpoint::CheckpointExtra;
 pub use error::CopyError;

@@ -78,6 +78,19 @@ impl Group {
 
     /// Steps 2040 to 2060 for one update.
     pub(crate) async fn restore_one(&self, update: &Update, payload: &Payload) -> Result<(), CopyError> {
+        match &self.tamper {
+            None => self.restore_extents(update, payload).await?,
+            Some(tamper) => {
+                for (update, payload) in tamper.restore(update, payload) {
+                    self.restore_extents(&update, &payload).await?;
+                }
+            }
+        }
+        self.restored(update);
+        Ok(())
+    }
+
+    async fn restore_extents(&self, update: &Update, payload: &Payload) -> Result<(), CopyError> {
         let mut first_page = 0;
         for extent in &update.extents {
             let pages = pages_of(extent);
@@ -98,7 +111,6 @@ impl Group {
             }
             first_page += pages;
         }
-        self.restored(update);
         Ok(())
     }
 

@@ -7,12 +7,13 @@ use holdfast::channel::initiator::Connector;
 use holdfast::channel::sim_network::{Link, LinkState, SimNetwork};
 use holdfast::clock::{Clock, SeededEntropy, SimClock};
 use holdfast::config::Config;
+use holdfast::copy::tamper::Tamper;
 use holdfast::disk::io::opener::SimOpener;
-use holdfast::disk::io::sim::Latency;
+use holdfast::disk::io::sim::{Latency, SimDisk};
 use holdfast::shell::view::{Console, Snapshot};
 use holdfast::volume::store::Backend;
 use holdfast::volume::store::SimStorage;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -29,8 +30,54 @@ pub(crate) const HOSTS: [&str; 2] = ["host", "reader"];
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     pub(crate) volumes: u16,
-    pub(crate) volume_mib: u64,
-    pub(crate) journal_mib: u64,
+    pub(crate) volume_kib: u64,
+    pub(crate) journal_kib: u64,
+    /// The journal volumes lie on a unit of their own, so that it can be lost alone.
+    pub(crate) is_journal_apart: bool,
+}
+
+/// Eight volumes that share a small journal.
+pub(crate) const EIGHT: Shape =
+    Shape { volumes: 8, volume_kib: 1024, journal_kib: 6144, is_journal_apart: false };
+
+/// What the way between two machines does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Way {
+    /// It works.
+    Up,
+    /// Streams are reset, connects refused.
+    Cut,
+    /// Bytes vanish in both directions: half-open.
+    Silent,
+    /// Bytes vanish from the first to the second only.
+    DeafThere,
+    /// Bytes vanish from the second to the first only.
+    DeafBack,
+    /// It works with a long delay and hardly any bandwidth.
+    Slow,
+}
+
+/// What a takeover at one moment would find: the copies of an array whose primary is gone for ever.
+pub(crate) struct Takeover {
+    /// Whose copies.
+    pub(crate) array: usize,
+    /// When, on the monotonic clock.
+    pub(crate) at_ns: u64,
+    /// Restored once everything that it had was.
+    pub(crate) restored: u64,
+    /// What the array had said of itself in that moment: durable and restored number; none if its pairs were not normal.
+    pub(crate) said: Option<(u64, u64)>,
+    /// What the primary showed in that moment, if it ran.
+    pub(crate) shown: Option<ShownLag>,
+    /// The copies.
+    pub(crate) images: Vec<Vec<u8>>,
+}
+
+/// A reader's lag as the primary shows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ShownLag {
+    pub(crate) updates: u64,
+    pub(crate) seconds: Option<f64>,
 }
 
 /// How an array ends.
@@ -47,6 +94,9 @@ struct Member {
     units: SimOpener,
     storage: RefCell<SimStorage>,
     array: RefCell<Option<Arc<Array>>>,
+    tamper: RefCell<Option<Arc<dyn Tamper>>>,
+    /// It has been started to the end once.
+    is_set_up: Cell<bool>,
 }
 
 /// All of them.
@@ -57,8 +107,11 @@ pub(crate) struct Cluster {
     entropy: Arc<SeededEntropy>,
     members: Vec<Member>,
     /// Links as they are meant to be while both of their ends live.
-    wanted: RefCell<Vec<(String, String, LinkState)>>,
+    wanted: RefCell<Vec<(String, String, Way)>>,
     delay: Duration,
+    /// The wall clock was stepped, or the primary started again: the lag shown in seconds is then too small (row O5 of
+    /// `docs/mission.md`).
+    is_time_unknown: Cell<bool>,
     events: RefCell<Vec<String>>,
 }
 
@@ -83,6 +136,8 @@ impl Cluster {
                     units: SimOpener::new(latency, random.next_u64(), clock.clone()),
                     storage: RefCell::default(),
                     array: RefCell::default(),
+                    tamper: RefCell::default(),
+                    is_set_up: Cell::default(),
                 }
             })
             .collect();
@@ -94,10 +149,11 @@ impl Cluster {
             members,
             wanted: RefCell::default(),
             delay: Duration::from_millis([0, 1, 5][random.index(3)]),
+            is_time_unknown: Cell::default(),
             events: RefCell::default(),
         };
         for (a, b) in cluster.ways() {
-            cluster.set_way(a, b, LinkState::Up);
+            cluster.set_way(a, b, Way::Up);
         }
         cluster
     }
@@ -144,19 +200,108 @@ impl Cluster {
     pub(crate) async fn start(&self, index: usize) {
         let member = &self.members[index];
         assert!(member.array.borrow().is_none(), "{} runs already", ARRAYS[index]);
-        let env = Env {
-            clock: self.clock.clone(),
-            entropy: self.entropy.clone(),
-            network: Arc::new(self.network.host(ARRAYS[index])),
-            units: Arc::new(member.units.clone()),
-            engine: "simulated".into(),
-            store: Backend::Simulated(member.storage.borrow().clone()),
-        };
+        let storage = member.storage.borrow().clone();
+        let env = self.env(index, self.network.clone(), member.units.clone(), storage);
         self.note(format!("start {}", ARRAYS[index]));
         self.set_machine(index, true);
         let started = Array::start(member.config.clone(), env).await;
         let array = started.unwrap_or_else(|error| panic!("{} does not start: {error:#}", ARRAYS[index]));
         *member.array.borrow_mut() = Some(array);
+        member.is_set_up.set(true);
+    }
+
+    fn env(&self, index: usize, network: SimNetwork, units: SimOpener, storage: SimStorage) -> Env {
+        Env {
+            clock: self.clock.clone(),
+            entropy: self.entropy.clone(),
+            network: Arc::new(network.host(ARRAYS[index])),
+            units: Arc::new(units),
+            engine: "simulated".into(),
+            store: Backend::Simulated(storage),
+            tamper: self.members[index].tamper.borrow().clone(),
+        }
+    }
+
+    /// From its next start on the array does this in place of the right thing.
+    pub(crate) fn plant(&self, index: usize, tamper: Arc<dyn Tamper>) {
+        *self.members[index].tamper.borrow_mut() = Some(tamper);
+    }
+
+    /// A disk of an array: `u0` and so on, `j0` for that of the journal.
+    pub(crate) fn disk(&self, index: usize, name: &str) -> SimDisk {
+        self.members[index]
+            .units
+            .disk(&format!("/{}/{name}", ARRAYS[index]))
+            .expect("a disk of the configuration")
+    }
+
+    /// What a takeover of an auxiliary would find if the primary were gone for ever from this moment on, and the
+    /// auxiliary ended here as well, as `death` says. It is done on a copy of its disks by an array of its own that no
+    /// link leads to; those that run notice nothing. None if the copy is not complete yet, which the array itself says.
+    pub(crate) async fn take_over(&self, index: usize, death: Death) -> Option<Takeover> {
+        let member = &self.members[index];
+        if !member.is_set_up.get() {
+            return None;
+        }
+        let (said, shown, at_ns) = (self.position(index), self.shown_lag(index), self.clock.now().0);
+        let units = member.units.fork(self.entropy.next_u64());
+        let storage = match death {
+            Death::Kill => {
+                units.kill(&self.entropy);
+                member.storage.borrow().kill()
+            }
+            Death::PowerLoss => {
+                units.crash(&self.entropy);
+                member.storage.borrow().crash(self.entropy.next_u64())
+            }
+        };
+        let env = self.env(index, SimNetwork::new(self.clock.clone()), units, storage);
+        let started = Array::start(member.config.clone(), env).await;
+        let name = ARRAYS[index];
+        let array = started.unwrap_or_else(|error| panic!("{name} does not start alone: {error:#}"));
+        let snapshot = array.snapshot();
+        let complete = self.all_normal(&snapshot, index);
+        if !complete {
+            array.kill().await;
+            assert!(
+                said.is_none(),
+                "{name} said that its pairs are normal and does not know it after {death:?}"
+            );
+            return None;
+        }
+        let mut images = Vec::new();
+        for volume in 1..=self.shape.volumes {
+            let image = array.read_volume(&format!("copy{volume}")).await;
+            images.push(image.unwrap_or_else(|error| panic!("{name} alone: copy{volume}: {error}")));
+        }
+        let restored = snapshot.groups[0].follows.as_ref().expect("it keeps a copy").restored_update_number;
+        array.kill().await;
+        self.note(format!("takeover of {name} after {death:?} finds update {restored}"));
+        Some(Takeover { array: index, at_ns, restored, said, shown, images })
+    }
+
+    /// What the copies of a running array look like in this moment.
+    pub(crate) async fn visible_copies(&self, index: usize) -> Vec<Vec<u8>> {
+        let array = self.members[index].array.borrow().clone().expect("it runs");
+        let mut images = Vec::new();
+        for volume in 1..=self.shape.volumes {
+            images.push(array.read_volume(&format!("copy{volume}")).await.expect("it can be read"));
+        }
+        images
+    }
+
+    fn shown_lag(&self, index: usize) -> Option<ShownLag> {
+        let snapshot = self.snapshot(ALPHA)?;
+        let number = u32::try_from(index + 1).unwrap();
+        let reader = snapshot.groups.first()?.readers.iter().find(|reader| reader.array == number)?;
+        let seconds = (!self.is_time_unknown.get()).then_some(reader.behind.seconds);
+        Some(ShownLag { updates: reader.behind.updates, seconds })
+    }
+
+    /// The wall clock of everybody jumps.
+    pub(crate) fn step_wall(&self, by_s: i64) {
+        self.is_time_unknown.set(true);
+        self.clock.step_wall(by_s * 1_000_000_000);
     }
 
     /// Starts an array and ends it again in the middle of that.
@@ -173,6 +318,9 @@ impl Cluster {
     pub(crate) async fn die(&self, index: usize, death: Death) {
         let member = &self.members[index];
         self.note(format!("{death:?} {}", ARRAYS[index]));
+        if index == ALPHA {
+            self.is_time_unknown.set(true);
+        }
         self.set_machine(index, false);
         let storage = match death {
             Death::Kill => {
@@ -203,7 +351,10 @@ impl Cluster {
 
     /// All pairs of the array are normal.
     pub(crate) fn is_normal(&self, index: usize) -> bool {
-        let Some(snapshot) = self.snapshot(index) else { return false };
+        self.snapshot(index).is_some_and(|snapshot| self.all_normal(&snapshot, index))
+    }
+
+    fn all_normal(&self, snapshot: &Snapshot, index: usize) -> bool {
         let pairs = usize::from(self.shape.volumes) * if index == ALPHA { 2 } else { 1 };
         snapshot.pairs.len() == pairs && snapshot.pairs.iter().all(|pair| pair.state == "normal")
     }
@@ -230,26 +381,44 @@ impl Cluster {
     }
 
     /// Makes a way work, or not.
-    pub(crate) fn set_way(&self, a: &str, b: &str, state: LinkState) {
+    pub(crate) fn set_way(&self, a: &str, b: &str, way: Way) {
         let mut wanted = self.wanted.borrow_mut();
         wanted.retain(|(x, y, _)| (x, y) != (&a.to_owned(), &b.to_owned()));
-        wanted.push((a.to_owned(), b.to_owned(), state));
-        self.network.set_links(a, b, Link { delay: self.delay, bytes_per_second: None, state });
+        wanted.push((a.to_owned(), b.to_owned(), way));
+        drop(wanted);
+        self.use_way(a, b, way);
+    }
+
+    fn use_way(&self, a: &str, b: &str, way: Way) {
+        let up = Link { delay: self.delay, bytes_per_second: None, state: LinkState::Up };
+        let silent = Link { state: LinkState::Silent, ..up };
+        let (there, back) = match way {
+            Way::Up => (up, up),
+            Way::Cut => (Link { state: LinkState::Cut, ..up }, Link { state: LinkState::Cut, ..up }),
+            Way::Silent => (silent, silent),
+            Way::DeafThere => (silent, up),
+            Way::DeafBack => (up, silent),
+            Way::Slow => {
+                let slow = Link { delay: SLOW_DELAY, bytes_per_second: Some(SLOW_BYTES_PER_SECOND), ..up };
+                (slow, slow)
+            }
+        };
+        self.network.set_link(a, b, there);
+        self.network.set_link(b, a, back);
     }
 
     /// Makes every way work.
     pub(crate) fn heal(&self) {
         for (a, b) in self.ways() {
-            self.set_way(a, b, LinkState::Up);
+            self.set_way(a, b, Way::Up);
         }
     }
 
     /// A machine that is off neither sends nor hears; one that is on uses its ways as they are.
     fn set_machine(&self, index: usize, is_on: bool) {
         let label = ARRAYS[index];
-        for (a, b, state) in self.wanted.borrow().iter().filter(|(a, b, _)| a == label || b == label) {
-            let state = if is_on { *state } else { LinkState::Cut };
-            self.network.set_links(a, b, Link { delay: self.delay, bytes_per_second: None, state });
+        for (a, b, way) in self.wanted.borrow().iter().filter(|(a, b, _)| a == label || b == label) {
+            self.use_way(a, b, if is_on { *way } else { Way::Cut });
         }
         self.network.reset_host(label);
     }
@@ -265,6 +434,11 @@ impl Cluster {
     }
 }
 
+/// Delay of a slow way.
+const SLOW_DELAY: Duration = Duration::from_millis(300);
+/// Bandwidth of a slow way, for each stream.
+const SLOW_BYTES_PER_SECOND: u64 = 200_000;
+
 /// Name of an array's target for hosts.
 pub(crate) fn target_name(array: &str) -> String {
     format!("iqn.2026-11.io.holdfast:{array}")
@@ -273,33 +447,45 @@ pub(crate) fn target_name(array: &str) -> String {
 fn config_text(index: usize, shape: Shape, random: &mut Random) -> String {
     let (name, number) = (ARRAYS[index], index + 1);
     let level = if index == ALPHA { "raid5" } else { "raid0" };
-    let data_mib = shape.volume_mib * u64::from(shape.volumes) + shape.journal_mib;
+    let journal_kib = if shape.is_journal_apart { 0 } else { shape.journal_kib };
+    let data_mib = (shape.volume_kib * u64::from(shape.volumes) + journal_kib).div_ceil(1024);
     let unit_mib = (data_mib / if index == ALPHA { 2 } else { 3 } + 6).max(16);
+    let journal_group = if shape.is_journal_apart { "pg1" } else { "pg0" };
     let mut text = format!(
         "[array]\nnumber = {number}\nname = \"{name}\"\ndata_dir = \"/{name}\"\n[cache]\nmemory = \"96MiB\"\n\
          [[portal]]\nlisten = \"0.0.0.0:3260\"\nserves = [\"hosts\", \"arrays\"]\n\
+         [[portal]]\nlisten = \"0.0.0.0:3261\"\nserves = [\"hosts\"]\ngroup = 2\n\
          [[provision.parity_group]]\nname = \"pg0\"\nlevel = \"{level}\"\nstripe_unit = \"64KiB\"\nunits = [\n"
     );
     for unit in 0..3 {
         writeln!(text, "  {{ path = \"/{name}/u{unit}\", size = \"{unit_mib}MiB\" }},").unwrap();
     }
     text += "]\n";
+    if shape.is_journal_apart {
+        writeln!(
+            text,
+            "[[provision.parity_group]]\nname = \"pg1\"\nlevel = \"raid0\"\nstripe_unit = \"64KiB\"\nunits = [\n  \
+             {{ path = \"/{name}/j0\", size = \"{}KiB\" }},\n]",
+            shape.journal_kib + 8192
+        )
+        .unwrap();
+    }
     let prefix = if index == ALPHA { "data" } else { "copy" };
     let mut luns = Vec::new();
     for volume in 1..=shape.volumes {
-        let size = shape.volume_mib;
+        let size = shape.volume_kib;
         writeln!(
             text,
-            "[[provision.volume]]\nname = \"{prefix}{volume}\"\nparity_group = \"pg0\"\nsize = \"{size}MiB\"\nthin = true"
+            "[[provision.volume]]\nname = \"{prefix}{volume}\"\nparity_group = \"pg0\"\nsize = \"{size}KiB\"\nthin = true"
         )
         .unwrap();
         luns.push(format!("{{ lun = {volume}, volume = \"{prefix}{volume}\" }}"));
     }
     writeln!(
         text,
-        "[[provision.volume]]\nname = \"jnl\"\nparity_group = \"pg0\"\nsize = \"{}MiB\"\n\
+        "[[provision.volume]]\nname = \"jnl\"\nparity_group = \"{journal_group}\"\nsize = \"{}KiB\"\n\
          [[provision.target]]\niqn = \"{}\"\ninitiators = [\"*\"]\nluns = [{}]",
-        shape.journal_mib,
+        shape.journal_kib,
         target_name(name),
         luns.join(", ")
     )

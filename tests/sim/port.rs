@@ -2,7 +2,7 @@
 
 use crate::cluster::{ARRAYS, Cluster, target_name};
 use crate::support::random::Random;
-use crate::support::wof::{Durability, HostError, HostPort, Place};
+use crate::support::wof::{Durability, HostError, HostPort, Place, SECTOR_BYTES};
 use bytes::Bytes;
 use holdfast::channel::host::{self, HostLun, lun};
 use holdfast::channel::initiator::{Connector, SessionOptions};
@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 pub(crate) struct SimPort {
     connector: Connector,
     array: &'static str,
+    portal: u16,
     options: SessionOptions,
     volumes: u16,
     think_ms: u64,
@@ -35,6 +36,7 @@ impl SimPort {
         Self {
             connector: cluster.connector(label),
             array: ARRAYS[array],
+            portal: 3260 + u16::from(number % 2),
             options,
             volumes: cluster.shape.volumes,
             think_ms: 0,
@@ -53,7 +55,7 @@ impl SimPort {
         if let Some(luns) = slot.as_ref() {
             return Ok(luns.clone());
         }
-        let address = format!("{}:3260", self.array);
+        let address = format!("{}:{}", self.array, self.portal);
         let session = self.connector.session(&address, &target_name(self.array), &self.options).await;
         let session = session.map_err(|error| HostError::Unknown(error.to_string()))?;
         let mut luns = Vec::new();
@@ -96,8 +98,15 @@ impl HostPort for SimPort {
         self.with(place.volume, async |lun| lun.write(place.lba, data.clone(), durability).await).await
     }
 
+    /// Half of the places are zeroed with UNMAP, the others with WRITE SAME of a block of zeros.
     async fn unmap(&self, place: Place) -> Result<(), HostError> {
-        self.with(place.volume, async |lun| lun.unmap(&[(place.lba, place.sectors)]).await).await
+        if place.lba.is_multiple_of(2) {
+            return self.with(place.volume, async |lun| lun.unmap(&[(place.lba, place.sectors)]).await).await;
+        }
+        self.with(place.volume, async |lun| {
+            lun.write_same(place.lba, place.sectors, &[0; SECTOR_BYTES]).await
+        })
+        .await
     }
 
     async fn sync(&self, volume: u32) -> Result<(), HostError> {

@@ -1,13 +1,14 @@
 //! One seed: load, faults, deaths, checks, and the comparison when the faults have stopped.
 
-use crate::cluster::{ALPHA, ARRAYS, Cluster, Death, Shape};
+use crate::cluster::{ALPHA, ARRAYS, Cluster, Death, Shape, ShownLag, Takeover, Way};
 use crate::port::SimPort;
 use crate::support::random::Random;
 use crate::support::wof::{
     DurableRule, Geometry, Log, Observed, Plan, SECTOR_BYTES, Until, Verdict, Violation, Writer, check_crash,
-    check_monotone, check_prefix, read_image,
+    check_monotone, check_prefix, lost_writes, read_image,
 };
-use holdfast::channel::sim_network::LinkState;
+use holdfast::clock::Clock;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a seed came to: the same for every run of it.
@@ -17,14 +18,44 @@ pub(crate) struct Result {
     pub(crate) images_crc32c: u32,
     pub(crate) acknowledged: u64,
     pub(crate) captures: u64,
+    pub(crate) takeovers: u64,
     pub(crate) deaths: u64,
+    /// Most acknowledged writes that one of the takeovers would have lost.
+    pub(crate) most_lost: u64,
 }
 
-/// An image of all copies of an array, between two restores.
-struct Capture {
+/// An image of all copies of an array.
+struct Look {
     array: usize,
+    /// When.
+    at_ns: u64,
+    /// The update it is as of.
     number: u64,
     images: Vec<Vec<u8>>,
+    /// It is what a takeover finds; otherwise what hosts read there.
+    takeover: Option<TakeoverFacts>,
+}
+
+/// What was said in the moment of a takeover.
+struct TakeoverFacts {
+    said: Option<(u64, u64)>,
+    shown: Option<ShownLag>,
+}
+
+impl From<Takeover> for Look {
+    fn from(takeover: Takeover) -> Self {
+        let Takeover { array, at_ns, restored, said, shown, images } = takeover;
+        Self { array, at_ns, number: restored, images, takeover: Some(TakeoverFacts { said, shown }) }
+    }
+}
+
+/// Images with what was found in them, so that the next ones are read only where they differ.
+pub(crate) type Known = (Vec<Vec<u8>>, Observed);
+
+/// The volumes as the checked writer sees them.
+pub(crate) fn geometry_of(shape: Shape) -> Geometry {
+    let sectors = (shape.volume_kib << 10) / u64::try_from(SECTOR_BYTES).unwrap();
+    Geometry { sectors_per_block: 1, ..Geometry::new(u32::from(shape.volumes), sectors) }
 }
 
 pub(crate) struct Story {
@@ -32,11 +63,15 @@ pub(crate) struct Story {
     random: Random,
     writer: Writer,
     ports: Vec<SimPort>,
+    queue_depth: usize,
+    known: Option<Known>,
     /// The last verdict on each copy: it must not move backwards.
     seen: [Option<Verdict>; 3],
     /// Copies below this number may hold what the primary's crash has undone and the host has not repeated yet.
     comparable_from: u64,
     captures: u64,
+    takeovers: u64,
+    most_lost: u64,
     deaths: u64,
     acknowledged: u64,
     /// The volumes at the end.
@@ -46,12 +81,16 @@ pub(crate) struct Story {
 impl Story {
     pub(crate) fn new(seed: u64, shape: Shape) -> Self {
         let cluster = Cluster::new(seed, shape);
-        let sectors = (shape.volume_mib << 20) / u64::try_from(SECTOR_BYTES).unwrap();
-        let geometry = Geometry { sectors_per_block: 1, ..Geometry::new(u32::from(shape.volumes), sectors) };
-        let writer = Writer::new(seed, Plan::mixed(seed, geometry));
+        let geometry = geometry_of(shape);
         let mut random = Random::new(seed ^ 0x73_746f_7279);
-        let think_ms = [0, 4, 20, 60][random.index(4)];
-        let ports = (1..=3)
+        // At depth 1 overwrites alone are the sharpest instrument, at the other depths the mix is.
+        let queue_depth = [1, 8, 32][usize::try_from(seed % 3).unwrap()];
+        let hot_only = queue_depth == 1 && random.percent(50);
+        let plan = if hot_only { Plan::hot_only(seed, geometry) } else { Plan::mixed(seed, geometry) };
+        let writer = Writer::new(seed, plan);
+        let lasting_ms = u64::try_from(queue_depth).unwrap() * 3;
+        let think_ms = [0, lasting_ms / 2, lasting_ms, lasting_ms * 2, lasting_ms * 4][random.index(5)];
+        let ports = (1..=4)
             .map(|number| SimPort::new(&cluster, "host", number, ALPHA).thinking_ms(think_ms))
             .collect();
         Self {
@@ -59,9 +98,13 @@ impl Story {
             cluster,
             writer,
             ports,
+            queue_depth,
+            known: None,
             seen: Default::default(),
             comparable_from: 0,
             captures: 0,
+            takeovers: 0,
+            most_lost: 0,
             deaths: 0,
             acknowledged: 0,
             last_image: Vec::new(),
@@ -83,7 +126,7 @@ impl Story {
         for index in order {
             self.cluster.start(index).await;
         }
-        for _ in 0..3 + self.random.below(3) {
+        for _ in 0..2 + self.random.below(3) {
             self.round().await;
         }
         self.end().await
@@ -95,10 +138,14 @@ impl Story {
         let dies = self.random.percent(60);
         let mut random = Random::new(self.random.next_u64());
         let until = Until { commands: 700, stop: &stop };
-        let running = self.writer.run(&self.ports, &*self.cluster.clock, 6, until);
+        let is_over = Cell::new(false);
+        let observing = observe(&self.cluster, Random::new(self.random.next_u64()), &is_over);
+        let running = self.writer.run(&self.ports, &*self.cluster.clock, self.queue_depth, until);
         let trouble = async {
             let captures = trouble(&self.cluster, &mut random).await;
+            is_over.set(true);
             let was_normal = self.cluster.is_normal(ALPHA);
+            let mut last_looks = Vec::new();
             if dies {
                 let death = any_death(&mut random);
                 if random.percent(25) {
@@ -107,16 +154,23 @@ impl Story {
                     self.cluster.die(other, any_death(&mut random)).await;
                 }
                 self.cluster.die(ALPHA, death).await;
+                // The moment that copies are for.
+                for index in 1..ARRAYS.len() {
+                    last_looks.extend(self.cluster.take_over(index, any_death(&mut random)).await);
+                }
             }
             stop.store(true, Ordering::Relaxed);
-            (captures, was_normal)
+            (captures, last_looks, was_normal)
         };
-        let (summary, (captures, was_normal)) = tokio::join!(running, trouble);
+        let (summary, looks, (captures, last_looks, was_normal)) = tokio::join!(running, observing, trouble);
         assert_eq!(summary.violations, [], "reads while writing");
         self.acknowledged += summary.acknowledged;
         self.cluster.note(format!("{} commands, {} retries", summary.acknowledged, summary.retries));
-        for capture in captures {
-            self.check_copy(&capture);
+        let mut looks: Vec<Look> =
+            looks.into_iter().chain(last_looks).map(Look::from).chain(captures).collect();
+        looks.sort_by_key(|look| look.at_ns);
+        for look in looks {
+            self.check_copy(look);
         }
         if dies {
             self.deaths += 1;
@@ -167,7 +221,7 @@ impl Story {
         let since = self.cluster.clock_ms();
         loop {
             let until = Until { commands: 1, stop: &never };
-            let running = self.writer.run(&self.ports, &*self.cluster.clock, 6, until);
+            let running = self.writer.run(&self.ports, &*self.cluster.clock, self.queue_depth, until);
             let summary = tokio::select! {
                 biased;
                 summary = running => summary,
@@ -182,13 +236,14 @@ impl Story {
         }
     }
 
-    fn check_copy(&mut self, capture: &Capture) {
+    fn check_copy(&mut self, capture: Look) {
         let name = ARRAYS[capture.array];
         if capture.number < self.comparable_from {
             return;
         }
         let log = self.writer.log();
-        let verdict = check_prefix(log, &Observed::from_images(log, &capture.images));
+        let observed = Observed::from_changed_images(log, &capture.images, self.known.as_ref());
+        let verdict = check_prefix(log, &observed);
         for violation in verdict.violations.iter().take(4) {
             if let Violation::Damaged { volume, lba, .. } = violation {
                 let image = &capture.images[usize::try_from(*volume).unwrap()];
@@ -199,8 +254,18 @@ impl Story {
         if let Some(before) = &self.seen[capture.array] {
             assert_eq!(check_monotone(log.geometry(), before, &verdict), [], "{name} moved backwards");
         }
-        self.seen[capture.array] = Some(verdict);
-        self.captures += 1;
+        match &capture.takeover {
+            // What a takeover finds may hold more than was durable yet, by chance; it binds nobody.
+            Some(facts) => {
+                self.most_lost = self.most_lost.max(expect_honest(log, &capture, facts, &verdict));
+                self.takeovers += 1;
+            }
+            None => {
+                self.seen[capture.array] = Some(verdict);
+                self.captures += 1;
+            }
+        }
+        self.known = Some((capture.images, observed));
     }
 
     /// Faults stop; everything becomes equal without an operator.
@@ -245,6 +310,8 @@ impl Story {
             images_crc32c: u32::try_from(digest.finalize()).unwrap(),
             acknowledged: self.acknowledged,
             captures: self.captures,
+            takeovers: self.takeovers,
+            most_lost: self.most_lost,
             deaths: self.deaths,
         }
     }
@@ -257,7 +324,7 @@ impl Story {
 
     async fn image_of(&self, index: usize) -> Vec<Vec<u8>> {
         let way = [("reader", ARRAYS[index])];
-        way.iter().for_each(|(a, b)| self.cluster.set_way(a, b, LinkState::Up));
+        way.iter().for_each(|(a, b)| self.cluster.set_way(a, b, Way::Up));
         let port = SimPort::new(&self.cluster, "reader", 9, index);
         let since = self.cluster.clock_ms();
         loop {
@@ -276,7 +343,7 @@ impl Story {
 }
 
 /// Some seconds in which things go wrong; the images of copies that were read meanwhile.
-async fn trouble(cluster: &Cluster, random: &mut Random) -> Vec<Capture> {
+async fn trouble(cluster: &Cluster, random: &mut Random) -> Vec<Look> {
     let mut captures = Vec::new();
     for _ in 0..1 + random.below(6) {
         let pause = [3, 30, 300, 1500][random.index(4)];
@@ -285,14 +352,16 @@ async fn trouble(cluster: &Cluster, random: &mut Random) -> Vec<Capture> {
             0..3 => {
                 let ways = cluster.ways();
                 let (a, b) = ways[random.index(ways.len())];
-                let state = if random.percent(50) { LinkState::Cut } else { LinkState::Silent };
-                cluster.note(format!("{state:?} {a}-{b}"));
-                cluster.set_way(a, b, state);
+                let bad = [Way::Cut, Way::Silent, Way::DeafThere, Way::DeafBack, Way::Slow];
+                let way = bad[random.index(bad.len())];
+                cluster.note(format!("{way:?} {a}-{b}"));
+                cluster.set_way(a, b, way);
             }
-            3 => cluster.heal(),
+            3 if random.percent(50) => cluster.heal(),
+            3 => flap(cluster, random).await,
             4 => {
                 let by_s = i64::try_from(random.below(7_200)).unwrap() - 3_600;
-                cluster.clock.step_wall(by_s * 1_000_000_000);
+                cluster.step_wall(by_s);
             }
             5..7 => {
                 let index = 1 + random.index(2);
@@ -315,10 +384,10 @@ async fn trouble(cluster: &Cluster, random: &mut Random) -> Vec<Capture> {
 
 /// Reads all copies of an auxiliary at one number: its link is cut, so nothing new arrives. `None` if its pairs are not
 /// normal, or it moved meanwhile.
-async fn capture(cluster: &Cluster, array: usize) -> Option<Capture> {
+async fn capture(cluster: &Cluster, array: usize) -> Option<Look> {
     cluster.position(array)?;
-    cluster.set_way("alpha", ARRAYS[array], LinkState::Cut);
-    cluster.set_way("reader", ARRAYS[array], LinkState::Up);
+    cluster.set_way("alpha", ARRAYS[array], Way::Cut);
+    cluster.set_way("reader", ARRAYS[array], Way::Up);
     let mut steps = 0;
     let before = loop {
         cluster.sleep_ms(20).await;
@@ -329,15 +398,64 @@ async fn capture(cluster: &Cluster, array: usize) -> Option<Capture> {
         steps += 1;
         assert!(steps < 3_000, "{} does not restore what it has: {now:?}", ARRAYS[array]);
     };
+    let at_ns = cluster.clock.now().0;
     let port = SimPort::new(cluster, "reader", 9, array);
-    let sectors = (cluster.shape.volume_mib << 20) / u64::try_from(SECTOR_BYTES).unwrap();
-    let geometry = Geometry::new(u32::from(cluster.shape.volumes), sectors);
-    let images = read_image(&port, geometry).await;
+    let images = read_image(&port, geometry_of(cluster.shape)).await;
     let after = cluster.position(array)?;
-    cluster.set_way("alpha", ARRAYS[array], LinkState::Up);
+    cluster.set_way("alpha", ARRAYS[array], Way::Up);
     let images = images.unwrap_or_else(|error| panic!("{} cannot be read: {error:?}", ARRAYS[array]));
     cluster.note(format!("image of {} at {before:?}, then {after:?}", ARRAYS[array]));
-    (before == after).then_some(Capture { array, number: before.1, images })
+    (before == after).then_some(Look { array, at_ns, number: before.1, images, takeover: None })
+}
+
+/// A link between arrays that comes and goes.
+async fn flap(cluster: &Cluster, random: &mut Random) {
+    let other = ARRAYS[1 + random.index(2)];
+    cluster.note(format!("alpha-{other} flaps"));
+    for _ in 0..2 + random.below(8) {
+        cluster.set_way("alpha", other, if random.percent(70) { Way::Cut } else { Way::Silent });
+        cluster.sleep_ms(random.below(60)).await;
+        cluster.set_way("alpha", other, Way::Up);
+        cluster.sleep_ms(random.below(250)).await;
+    }
+}
+
+/// Takes copies over at random moments until it is over, whatever goes on.
+async fn observe(cluster: &Cluster, mut random: Random, is_over: &Cell<bool>) -> Vec<Takeover> {
+    let mut takeovers = Vec::new();
+    loop {
+        let pause = [10, 60, 300, 900][random.index(4)];
+        cluster.sleep_ms(1 + random.below(pause)).await;
+        if is_over.get() || takeovers.len() >= TAKEOVERS_A_ROUND {
+            return takeovers;
+        }
+        takeovers.extend(cluster.take_over(1 + random.index(2), any_death(&mut random)).await);
+    }
+}
+
+/// Nothing that was shown in the moment of a takeover was better than what it found (I5), and nothing that the array
+/// had durably is gone (I11). How many acknowledged writes it lacks.
+fn expect_honest(log: &Log, look: &Look, facts: &TakeoverFacts, verdict: &Verdict) -> u64 {
+    let name = ARRAYS[look.array];
+    if let Some((durable, _)) = facts.said {
+        assert!(look.number >= durable, "{name} had update {durable} and finds only {}", look.number);
+    }
+    let lost: Vec<_> = lost_writes(log, verdict)
+        .into_iter()
+        .filter_map(|id| log.entry(id))
+        .filter(|entry| entry.acked_ns < look.at_ns)
+        .collect();
+    let count = u64::try_from(lost.len()).unwrap();
+    if let Some(shown) = facts.shown {
+        assert!(count <= shown.updates, "{name} lacks {count} writes, and the lag shown is {shown:?}");
+        let oldest_ns = lost.iter().map(|entry| entry.acked_ns).min().unwrap_or(look.at_ns);
+        let truth = std::time::Duration::from_nanos(look.at_ns - oldest_ns).as_secs_f64();
+        assert!(
+            shown.seconds.is_none_or(|shown| truth <= shown),
+            "{name} is {truth} s behind, and the lag shown is {shown:?}"
+        );
+    }
+    count
 }
 
 /// What a sector says of itself, for a message.
@@ -353,5 +471,7 @@ fn any_death(random: &mut Random) -> Death {
     if random.percent(40) { Death::Kill } else { Death::PowerLoss }
 }
 
+/// Takeovers of one round at most.
+const TAKEOVERS_A_ROUND: usize = 8;
 /// Virtual time after which waiting is given up.
 const PATIENCE_MS: u64 = 120_000;

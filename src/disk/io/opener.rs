@@ -178,6 +178,16 @@ impl SimOpener {
         self.disks().get(path).cloned()
     }
 
+    /// The same disks once more, each a [fork](SimDisk::fork) of its own.
+    #[must_use]
+    pub fn fork(&self, seed: u64) -> Self {
+        let fork = Self::new(self.0.latency, seed, Arc::clone(&self.0.clock));
+        for (path, disk) in &*self.disks() {
+            fork.put(path, disk.fork(fork.0.seeds.next_u64()));
+        }
+        fork
+    }
+
     /// Power loss of all disks at once.
     pub fn crash(&self, entropy: &SeededEntropy) {
         self.disks().values().for_each(|disk| disk.crash(entropy));

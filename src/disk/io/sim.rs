@@ -90,8 +90,10 @@ struct Inner {
     state: Mutex<State>,
 }
 
-type Bytes = Box<[u8; SLOT_BYTES]>;
+/// Shared between a disk and its forks; whoever changes it makes it its own.
+type Bytes = Arc<[u8; SLOT_BYTES]>;
 
+#[derive(Clone)]
 struct Version {
     bytes: Bytes,
     write: u64,
@@ -217,7 +219,7 @@ impl SimDisk {
         let mut state = self.state();
         let slot = offset_bytes / SLOT_BYTES as u64;
         state.pending.remove(&slot);
-        state.durable.insert(slot, Box::new(*bytes));
+        state.durable.insert(slot, Arc::new(*bytes));
     }
 
     /// A disk with the same content under another name, as a copying operator would make.
@@ -227,10 +229,24 @@ impl SimDisk {
         let (mine, mut theirs) = (self.state(), copy.state());
         let slots: BTreeSet<u64> = mine.durable.keys().chain(mine.pending.keys()).copied().collect();
         for slot in slots.into_iter().filter(|slot| *slot < length_bytes / SLOT_BYTES as u64) {
-            let mut bytes = Box::new([0; SLOT_BYTES]);
+            let mut bytes = [0; SLOT_BYTES];
             mine.copy_out(slot, &mut bytes);
-            theirs.durable.insert(slot, bytes);
+            theirs.durable.insert(slot, Arc::new(bytes));
         }
+        drop((mine, theirs));
+        copy
+    }
+
+    /// A disk of its own that is in every respect where this one is now, what is not flushed included: what a machine
+    /// would find if it stopped here, while this one goes on.
+    #[must_use]
+    pub fn fork(&self, seed: u64) -> Self {
+        let copy =
+            Self::new(&self.0.name, self.0.length_bytes, self.0.latency, seed, Arc::clone(&self.0.clock));
+        let (mine, mut theirs) = (self.state(), copy.state());
+        theirs.durable.clone_from(&mine.durable);
+        theirs.pending.clone_from(&mine.pending);
+        theirs.next_write = mine.next_write;
         drop((mine, theirs));
         copy
     }
@@ -392,7 +408,7 @@ impl State {
 
     fn begin_write(&mut self, first: u64, from: &[Slot], write: u64) {
         for (slot, bytes) in (first..).zip(from) {
-            let version = Version { bytes: Box::new(**bytes), write, completed: false };
+            let version = Version { bytes: Arc::new(**bytes), write, completed: false };
             self.pending.entry(slot).or_default().push_back(version);
             self.bad_slots.remove(&slot);
         }
@@ -420,7 +436,7 @@ impl State {
 
     /// What a power loss leaves of one slot: nothing new, everything, or any version for each sector.
     fn settle(&mut self, slot: u64, versions: &VecDeque<Version>, manner: u64, entropy: &SeededEntropy) {
-        let kept = self.durable.entry(slot).or_insert_with(|| Box::new([0; SLOT_BYTES]));
+        let kept = Arc::make_mut(self.durable.entry(slot).or_insert_with(|| Arc::new([0; SLOT_BYTES])));
         for at in (0..SLOT_BYTES).step_by(SECTOR_BYTES) {
             let newest = versions.len() as u64;
             let chosen = match manner {
@@ -438,9 +454,9 @@ impl State {
     fn flip(&mut self, offset_bytes: u64) {
         let slot = offset_bytes / SLOT_BYTES as u64;
         let at = usize::try_from(offset_bytes % SLOT_BYTES as u64).unwrap_or(0);
-        self.durable.entry(slot).or_insert_with(|| Box::new([0; SLOT_BYTES]))[at] ^= 0x10;
+        Arc::make_mut(self.durable.entry(slot).or_insert_with(|| Arc::new([0; SLOT_BYTES])))[at] ^= 0x10;
         for version in self.pending.entry(slot).or_default() {
-            version.bytes[at] ^= 0x10;
+            Arc::make_mut(&mut version.bytes)[at] ^= 0x10;
         }
         self.pending.retain(|_, versions| !versions.is_empty());
     }

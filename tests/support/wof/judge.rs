@@ -29,13 +29,32 @@ impl Observed {
 
     /// Reads the stamps of whole volumes.
     pub(crate) fn from_images(log: &Log, images: &[Vec<u8>]) -> Self {
+        Self::from_changed_images(log, images, None)
+    }
+
+    /// The same where an earlier image of the same run is known: a sector with the same bytes has the same stamp.
+    pub(crate) fn from_changed_images(
+        log: &Log,
+        images: &[Vec<u8>],
+        known: Option<&(Vec<Vec<u8>>, Self)>,
+    ) -> Self {
         let geometry = log.geometry();
         let mut observed = Self { found: vec![0; geometry.total_sectors()], damage: Vec::new() };
         let mut flat = 0;
-        for image in images {
-            for sector in image.chunks_exact(SECTOR_BYTES) {
-                if sector.iter().any(|&byte| byte != 0) {
-                    observed.identify(log, geometry, flat, sector);
+        for (index, image) in images.iter().enumerate() {
+            let before = known.and_then(|(images, observed)| Some((images.get(index)?, observed)));
+            for (at, sector) in image.chunks_exact(SECTOR_BYTES).enumerate() {
+                let same = before.and_then(|(before, observed)| {
+                    let id = *observed.found.get(flat)?;
+                    let is_same = before.get(at * SECTOR_BYTES..)?.get(..SECTOR_BYTES)? == sector;
+                    (is_same && id != Self::DAMAGED).then_some(id)
+                });
+                match same {
+                    Some(id) => observed.found[flat] = id,
+                    None if sector.iter().any(|&byte| byte != 0) => {
+                        observed.identify(log, geometry, flat, sector);
+                    }
+                    None => {}
                 }
                 flat += 1;
             }

@@ -22,6 +22,8 @@ pub(crate) struct Entry {
     pub(crate) issued: Tick,
     /// Drawn after its GOOD status was seen; [`Tick::NEVER`] until then.
     pub(crate) acked: Tick,
+    /// The clock at that moment, in nanoseconds.
+    pub(crate) acked_ns: u64,
     /// What its stamps say beside that.
     pub(crate) context: StampContext,
 }
@@ -122,7 +124,7 @@ impl Log {
         if command.class == super::Class::Chain {
             self.previous_chain = command.id.0;
         }
-        let entry = Entry { command, issued, acked: Tick::NEVER, context };
+        let entry = Entry { command, issued, acked: Tick::NEVER, acked_ns: u64::MAX, context };
         let index = index_of(command.id);
         if self.entries.len() <= index {
             self.entries.resize(index + 1, None);
@@ -134,12 +136,18 @@ impl Log {
         entry
     }
 
-    /// Notes GOOD status.
+    /// Notes GOOD status, for whoever has no clock.
     pub(crate) fn acknowledge(&mut self, id: WriteId) {
+        self.acknowledge_at(id, 0);
+    }
+
+    /// Notes GOOD status, seen at `now_ns`.
+    pub(crate) fn acknowledge_at(&mut self, id: WriteId, now_ns: u64) {
         let acked = self.draw();
         let entry = self.entries[index_of(id)].as_mut().expect("only what was issued is acknowledged");
         assert!(entry.acked == Tick::NEVER, "{id:?} acknowledged twice");
         entry.acked = acked;
+        entry.acked_ns = now_ns;
         let place = entry.command.place;
         for sector in &mut self.last_acked[place.flat(&self.geometry)] {
             *sector = (*sector).max(id.0);
@@ -236,6 +244,7 @@ impl Log {
             }
             anew[sectors].fill(true);
             entry.acked = Tick::NEVER;
+            entry.acked_ns = u64::MAX;
             again.push(entry.command);
         }
         self.recount(&again);
@@ -259,6 +268,7 @@ impl Log {
                 continue;
             }
             entry.acked = Tick::NEVER;
+            entry.acked_ns = u64::MAX;
             again.push(entry.command);
         }
         self.recount(&again);

@@ -131,7 +131,7 @@ impl Writer {
                 flights.push(fly(departure, ports, clock, until.stop));
             }
             match flights.next().await {
-                Some(arrival) => self.arrive(arrival, &mut summary),
+                Some(arrival) => self.arrive(arrival, clock.now().0, &mut summary),
                 None if done => break,
                 None => unreachable!("with nothing in flight the next operation can always be sent"),
             }
@@ -188,7 +188,7 @@ impl Writer {
         }
     }
 
-    fn arrive(&mut self, arrival: Arrival, summary: &mut Summary) {
+    fn arrive(&mut self, arrival: Arrival, now_ns: u64, summary: &mut Summary) {
         summary.retries += arrival.retries;
         for refusal in arrival.refusals {
             *summary.refusals.entry(refusal).or_default() += 1;
@@ -197,7 +197,7 @@ impl Writer {
             Outcome::Command(command, done) => {
                 self.in_flight.retain(|other| other.id != command.id);
                 if done {
-                    self.log.acknowledge(command.id);
+                    self.log.acknowledge_at(command.id, now_ns);
                     summary.acknowledged += 1;
                 } else {
                     let at = self.again.partition_point(|other| other.id < command.id);

@@ -1,0 +1,29 @@
+//! Defects on purpose, for the test of the tests: a simulation is worth what it finds when something is wrong.
+//!
+//! Nothing of this can be switched on from outside: only whoever builds an [`Env`](crate::array::env::Env) in code can
+//! plant a defect, and the real one has none.
+
+use super::change::Payload;
+use super::serve::Answer;
+use holdfast_journal::Update;
+use holdfast_journal::reader::Report;
+use std::fmt::Debug;
+
+/// What a tampered array does in place of the right thing. Every method does the right thing unless it is replaced.
+#[doc(hidden)]
+pub trait Tamper: Debug + Send + Sync {
+    /// What an auxiliary applies to its S-VOLs in place of `update`. The group's number moves as if it had been that.
+    fn restore(&self, update: &Update, payload: &Payload) -> Vec<(Update, Payload)> {
+        vec![(update.clone(), payload.clone())]
+    }
+
+    /// What a primary sends in place of the right answer to a journal read.
+    fn answer(&self, answer: Answer) -> Answer {
+        answer
+    }
+
+    /// What an auxiliary reports in place of its true position.
+    fn position(&self, position: Report) -> Report {
+        position
+    }
+}
