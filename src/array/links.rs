@@ -187,6 +187,7 @@ impl Array {
                 if session.is_closed() {
                     return SourceError(error.to_string());
                 }
+                group.note_reading_error(error.to_string());
                 self.env.clock.sleep(OFFER_AGAIN).await;
                 continue;
             }

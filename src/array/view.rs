@@ -344,6 +344,7 @@ impl Array {
         let schedule = own.or_else(|| tables.links.get(link).map(|link| link.schedule)).unwrap_or_default();
         let runtime = self.runtime();
         let connected = runtime.links.get(link.as_str()).is_some_and(|link| link.connected);
+        let refused = status.and_then(|status| status.reading_error.clone());
         let reason = runtime.group_reading.get(&record.number.0).cloned().filter(|_| !connected);
         Some(FollowView {
             link: link.to_string(),
@@ -354,9 +355,13 @@ impl Array {
             durable_update_number: status.map_or(0, |status| status.durable),
             restored_update_number: status.map_or(0, |status| status.restored),
             settled_update_number: status.map_or(0, |status| status.settled),
-            read_state: if connected { "reading".to_owned() } else { "waiting".to_owned() },
+            read_state: match (connected, &refused) {
+                (true, None) => "reading".to_owned(),
+                (true, Some(_)) => "retrying".to_owned(),
+                (false, _) => "waiting".to_owned(),
+            },
             restore_state: if status.is_some() { "restoring".to_owned() } else { "waiting".to_owned() },
-            reason,
+            reason: reason.or(refused),
         })
     }
 

@@ -9,7 +9,7 @@
 
 use super::answer::{AnswerError, Head, MAX_RECORD_PAGES, Outcome};
 use super::change::Payload;
-use super::group::{Group, Refusal};
+use super::group::{Group, Refusal, SvolRuntime};
 use super::restore::pages_of;
 use super::source::{Source, SourceError};
 use crate::disk::slot::{SLOT_BYTES, Slot};
@@ -95,7 +95,7 @@ impl Group {
             let Some(answer) = reads.next().await else {
                 return FetchError::Record("no read in flight".into());
             };
-            let outcome = match self.take_answer(answer, &mut early).await {
+            let outcome = match self.take_answer(answer, source_group, &mut early).await {
                 Ok(outcome) => outcome,
                 Err(error) => return error,
             };
@@ -117,9 +117,10 @@ impl Group {
     async fn take_answer(
         &self,
         answer: Result<Vec<Slot>, SourceError>,
+        source_group: u32,
         early: &mut BTreeMap<UpdateNumber, Received>,
     ) -> Result<Outcome, FetchError> {
-        let (head, received) = decode(answer?)?;
+        let (head, received) = decode(answer?, source_group, &self.capacities())?;
         match head.outcome {
             Outcome::Updates => {}
             Outcome::NoJournal => {
@@ -140,6 +141,15 @@ impl Group {
         self.note_source(&head);
         self.store_contiguous(early).await?;
         Ok(Outcome::Updates)
+    }
+
+    /// How large the S-VOLs are here, by the P-VOLs' numbers.
+    fn capacities(&self) -> BTreeMap<u32, u64> {
+        let sizes: BTreeMap<u32, u64> =
+            self.disk.volumes().into_iter().map(|spec| (spec.id.0, spec.size_bytes)).collect();
+        let seq = self.lock();
+        let known = |(pvol, svol): (&u32, &SvolRuntime)| Some((*pvol, *sizes.get(&svol.volume)?));
+        seq.svols.iter().filter_map(known).collect()
     }
 
     /// Stores what follows the newest number held, waiting for room where there is none (figure 20).
@@ -194,16 +204,26 @@ impl Group {
 }
 
 /// Head, records and payload of one answer, everything checked.
-fn decode(pages: Vec<Slot>) -> Result<(Head, Vec<Received>), FetchError> {
+fn decode(
+    pages: Vec<Slot>,
+    source_group: u32,
+    capacities: &BTreeMap<u32, u64>,
+) -> Result<(Head, Vec<Received>), FetchError> {
     let first = pages.first().ok_or(AnswerError::NotAnAnswer)?;
     let announced =
         usize::try_from(Head::announced_pages(first.as_slice())?.min(MAX_RECORD_PAGES)).unwrap_or(0);
     let front = pages.get(..announced).ok_or(AnswerError::Field("pages of records"))?;
     let bytes: Vec<u8> = front.iter().flat_map(|page| page.iter().copied()).collect(); // Records are small; data stays.
     let (head, mut records) = Head::decode(&bytes)?;
+    if head.group != source_group {
+        return Err(FetchError::Record(format!("it is of group {}, not {source_group}", head.group)));
+    }
     let mut payload_pages = pages.into_iter().skip(announced);
     let mut received = Vec::new();
     let end = head.first.checked_add(u64::from(head.updates)).ok_or(AnswerError::Field("first number"))?;
+    if head.updates > 0 && (head.newest_durable < end - 1 || head.newest_given < head.newest_durable) {
+        return Err(AnswerError::Field("newest numbers").into());
+    }
     for expected in head.first..end {
         let (update, used) =
             format::decode_wire(records).map_err(|error| FetchError::Record(error.to_string()))?;
@@ -211,7 +231,7 @@ fn decode(pages: Vec<Slot>) -> Result<(Head, Vec<Received>), FetchError> {
         if update.number.get() != expected {
             return Err(FetchError::Record(format!("update {} where {expected} was due", update.number)));
         }
-        acceptable(&update)?;
+        acceptable(&update, capacities)?;
         let count: usize = update.extents.iter().map(pages_of).sum();
         let slots: Vec<Slot> = payload_pages.by_ref().take(count).collect();
         // The data lies in its pages as it lay in the cache of its source.
@@ -232,7 +252,16 @@ fn decode(pages: Vec<Slot>) -> Result<(Head, Vec<Received>), FetchError> {
 }
 
 /// Whether a correct peer sends this: everything that could be stored but never be restored is refused here.
-fn acceptable(update: &Update) -> Result<(), FetchError> {
+fn acceptable(update: &Update, capacities: &BTreeMap<u32, u64>) -> Result<(), FetchError> {
+    let beyond = update.extents.iter().find(|extent| {
+        capacities.get(&extent.volume.0).is_some_and(|capacity| extent.end_bytes() > *capacity)
+    });
+    if let Some(extent) = beyond {
+        return Err(FetchError::Record(format!(
+            "update {} reaches beyond the end of volume {}",
+            update.number, extent.volume.0
+        )));
+    }
     let range_only = matches!(update.kind, Kind::InitialCopy(copy) if copy.form == CopyForm::RangeOnly);
     let odd_pattern = update.extents.iter().any(|extent| match extent.content {
         Content::Pattern { bytes } => {

@@ -113,6 +113,8 @@ pub(crate) struct Sequencer {
     /// For each P-VOL the end of the highest range that was ever journaled: a write below it that left no record would
     /// be undone by a replay.
     pub(crate) journaled_end: BTreeMap<u32, u64>,
+    /// Why the last reading ended, until an answer is good again (at an auxiliary).
+    pub(crate) reading_error: Option<String>,
     /// Readers that a durable checkpoint knows: only they are told where they begin.
     pub(crate) announced: BTreeSet<ArrayNumber>,
 }
@@ -200,6 +202,7 @@ impl Sequencer {
             leaving: Leaving::No,
             journal_error: None,
             journaled_end: BTreeMap::new(),
+            reading_error: None,
             announced: BTreeSet::new(),
             journal,
         }
@@ -485,9 +488,17 @@ impl Group {
         self.work.notify_one();
     }
 
+    /// The source is there, and what it says is not believed, or it does not believe us: shown until an answer is good.
+    pub(crate) fn note_reading_error(&self, reason: String) {
+        self.lock().reading_error = Some(reason);
+        self.changed.notify_waiters();
+    }
+
     /// What the source said with its last answer.
     pub(crate) fn note_source(&self, head: &super::answer::Head) {
-        self.lock().source = Some(head.clone());
+        let mut seq = self.lock();
+        seq.source = Some(head.clone());
+        seq.reading_error = None;
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Status {
     pub pointers: PointerInformation,
     /// The newest number given at the source, as it said last.
     pub source_newest: Option<u64>,
+    /// Why reading from the source fails at the moment.
+    pub reading_error: Option<String>,
 }
 
 /// A reader at one moment.
@@ -84,6 +86,7 @@ impl Group {
                 .map(|pair| (pair.pair, pair.facts.copy_completion_bytes))
                 .collect(),
             pointers: seq.journal.pointer_information(seq.restored.next(), seq.restored.next()),
+            reading_error: seq.reading_error.clone(),
             source_newest: seq.source.as_ref().map(|head| head.newest_given),
         }
     }

@@ -27,7 +27,9 @@
 mod support;
 
 mod cluster;
+mod day;
 mod journal_lost;
+mod lies;
 mod planted;
 mod port;
 mod story;
