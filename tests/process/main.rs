@@ -8,6 +8,7 @@ mod bench_smoke;
 mod configuration;
 mod foreign_clients;
 mod foreign_target;
+mod kill_anything;
 mod kill_auxiliary;
 mod kill_primary;
 mod qemu_image;

@@ -447,7 +447,11 @@ fn expect_honest(log: &Log, look: &Look, facts: &TakeoverFacts, verdict: &Verdic
         .collect();
     let count = u64::try_from(lost.len()).unwrap();
     if let Some(shown) = facts.shown {
-        assert!(count <= shown.updates, "{name} lacks {count} writes, and the lag shown is {shown:?}");
+        assert!(
+            count <= shown.updates,
+            "{name} at update {} lacks {lost:?}, and the lag shown is {shown:?}",
+            look.number
+        );
         let oldest_ns = lost.iter().map(|entry| entry.acked_ns).min().unwrap_or(look.at_ns);
         let truth = std::time::Duration::from_nanos(look.at_ns - oldest_ns).as_secs_f64();
         assert!(

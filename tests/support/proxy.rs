@@ -1,4 +1,5 @@
-//! A TCP proxy in front of a portal that breaks the link: cut, half-open, delayed, narrow, and whole again.
+//! A TCP proxy in front of a portal that breaks the link: cut, half-open in one direction or both, delayed, narrow,
+//! damaged, and whole again.
 
 use holdfast::clock::{Clock, SystemClock};
 use std::io;
@@ -18,6 +19,15 @@ pub(crate) enum LinkState {
     Cut,
     /// Connections stay, and nothing passes in either direction.
     HalfOpen,
+    /// Connections stay, and nothing passes towards the portal.
+    DeafThere,
+    /// Connections stay, and nothing passes back from the portal.
+    DeafBack,
+    /// Everything passes, and in each direction one bit is wrong every so many bytes.
+    Damaged {
+        /// Bytes from one wrong bit to the next.
+        every_bytes: usize,
+    },
     /// Every read passes this much later, and at most so many bytes a second.
     Slow {
         /// Delay of each portion.
@@ -77,8 +87,8 @@ async fn pass_connection(near: TcpStream, upstream: String, mut state: watch::Re
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
     let (near_read, near_write) = near.into_split();
     let (far_read, far_write) = far.into_split();
-    let out = pass(near_read, far_write, state.clone());
-    let back = pass(far_read, near_write, state.clone());
+    let out = pass(near_read, far_write, state.clone(), LinkState::DeafThere);
+    let back = pass(far_read, near_write, state.clone(), LinkState::DeafBack);
     tokio::select! {
         biased;
         _ = state.wait_for(|now| *now == LinkState::Cut) => {}
@@ -86,12 +96,19 @@ async fn pass_connection(near: TcpStream, upstream: String, mut state: watch::Re
     }
 }
 
-/// Carries bytes one way until either end closes.
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut state: watch::Receiver<LinkState>) {
+/// Carries bytes one way until either end closes; `deaf` is the state in which only this way is stopped.
+async fn pass(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut state: watch::Receiver<LinkState>,
+    deaf: LinkState,
+) {
     let clock = SystemClock::new();
     let mut portion = vec![0; PORTION_BYTES];
+    let mut passed = 0;
+    let stops = |now: &LinkState| *now == LinkState::HalfOpen || *now == deaf;
     loop {
-        if state.wait_for(|now| *now != LinkState::HalfOpen).await.is_err() {
+        if state.wait_for(|now| !stops(now)).await.is_err() {
             return;
         }
         let Ok(length @ 1..) = from.read(&mut portion).await else { break };
@@ -101,12 +118,23 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut state: watch:
                 let length = u64::try_from(length).expect("a portion is short");
                 clock.sleep(delay + Duration::from_micros(length * 1_000_000 / bytes_per_s.max(1))).await;
             }
-            LinkState::HalfOpen => {
-                if state.wait_for(|now| *now != LinkState::HalfOpen).await.is_err() {
+            LinkState::Damaged { every_bytes } => {
+                passed += length;
+                if passed >= every_bytes {
+                    passed = 0;
+                    portion[length / 2] ^= 0x10;
+                }
+            }
+            now if stops(&now) => {
+                if state.wait_for(|now| !stops(now)).await.is_err() {
                     return;
                 }
             }
-            LinkState::Up | LinkState::Cut => {}
+            LinkState::Up
+            | LinkState::Cut
+            | LinkState::HalfOpen
+            | LinkState::DeafThere
+            | LinkState::DeafBack => {}
         }
         if to.write_all(&portion[..length]).await.is_err() {
             break;

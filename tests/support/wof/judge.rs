@@ -12,6 +12,7 @@
 use super::log::{Entry, Log, Tick};
 use super::plan::{Action, Geometry, Place, WriteId};
 use super::{SECTOR_BYTES, stamp};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// What was found on every sector of an image.
@@ -252,15 +253,20 @@ pub(crate) fn check_monotone(geometry: Geometry, before: &Verdict, after: &Verdi
         .collect()
 }
 
-/// Acknowledged writes that a consistent image does not contain: what a takeover there would lose.
+/// Acknowledged writes that a consistent image certainly does not contain: what a takeover there would lose. Where zeros
+/// may be those of a zeroing or of before its victim, and nothing in the image decides, neither counts.
 pub(crate) fn lost_writes(log: &Log, verdict: &Verdict) -> Vec<WriteId> {
-    let contained = |entry: &Entry| {
-        verdict.versions[entry.command.place.flat(&log.geometry())]
-            .iter()
-            .any(|&found| found >= entry.command.id.0)
-    };
+    let found = |entry: &Entry| &verdict.versions[entry.command.place.flat(&log.geometry())];
+    let undecided: BTreeSet<WriteId> = log
+        .entries()
+        .filter(|entry| found(entry).contains(&0))
+        .filter_map(|entry| Some([entry.command.id, victim_of(entry)?]))
+        .flatten()
+        .collect();
+    let contained = |entry: &Entry| found(entry).iter().any(|&found| found >= entry.command.id.0);
     let acked = log.entries().filter(|entry| entry.acked != Tick::NEVER);
-    acked.filter(|entry| !contained(entry)).map(|entry| entry.command.id).collect()
+    let lost = acked.filter(|entry| !contained(entry) && !undecided.contains(&entry.command.id));
+    lost.map(|entry| entry.command.id).collect()
 }
 
 /// The state of one check: `versions` is `v(x)` as far as it is decided.
