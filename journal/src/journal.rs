@@ -36,6 +36,16 @@ pub struct Located {
     pub last: UpdateNumber,
 }
 
+impl Located {
+    /// The updates in the bytes that were read from here, in number order, with the places of their data. An error means
+    /// that a durable record is damaged.
+    pub fn decode(&self, superblock: &Superblock, bytes: &[u8]) -> Result<Vec<Stored>, FormatError> {
+        let updates = decode_batch(superblock, bytes)?;
+        let numbers = updates.first().zip(updates.last()).map(|(a, z)| (a.update.number, z.update.number));
+        if numbers == Some((self.first, self.last)) { Ok(updates) } else { Err(FormatError::Misplaced) }
+    }
+}
+
 /// How full the journal is. *Used* counts padding and what was released but is freed by no durable checkpoint yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
@@ -279,14 +289,6 @@ impl Journal {
             first: batch.first,
             last: batch.last,
         })
-    }
-
-    /// The updates in the bytes that were read from a located place, in number order, with the places of their data.
-    /// An error means that a durable record is damaged.
-    pub fn decode_batch(&self, located: &Located, bytes: &[u8]) -> Result<Vec<Stored>, FormatError> {
-        let updates = decode_batch(&self.superblock, bytes)?;
-        let numbers = updates.first().zip(updates.last()).map(|(a, z)| (a.update.number, z.update.number));
-        if numbers == Some((located.first, located.last)) { Ok(updates) } else { Err(FormatError::Misplaced) }
     }
 
     pub(crate) fn find_batch(&self, number: UpdateNumber) -> Option<&Batch> {

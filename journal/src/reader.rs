@@ -222,10 +222,15 @@ impl ReaderSet {
     /// Everything up to this number is held by no reader. `here` is what this array itself needs no longer (its own
     /// settled number); without readers that alone counts. Never moves back.
     pub fn releasable(&mut self, here: UpdateNumber) -> UpdateNumber {
-        let rule = self.rule;
-        let lowest = self.readers.values().map(|reader| reader.released(rule)).fold(here, UpdateNumber::min);
-        self.released = self.released.max(lowest);
+        self.released = self.held_by_nobody(here);
         self.released
+    }
+
+    /// What [`releasable`](Self::releasable) would give if this array's own settled number were `here`; nothing changes.
+    pub fn held_by_nobody(&self, here: UpdateNumber) -> UpdateNumber {
+        let lowest =
+            self.readers.values().map(|reader| reader.released(self.rule)).fold(here, UpdateNumber::min);
+        self.released.max(lowest)
     }
 
     /// The bytes for the caller's part of a checkpoint: for each reader array number 4, acknowledged 8, settled 8,

@@ -4,7 +4,8 @@
 //! read) waits in [`Group::durable`] and by that ends the gathering.
 
 use super::error::CopyError;
-use super::group::{Group, Leaving, PairRuntime};
+use super::group::{Group, Leaving, PairRuntime, Role, Sequencer};
+use super::kept::KeptUpdate;
 use super::settle::pages_from;
 use crate::disk::VolumeId;
 use crate::volume::pair::PairState;
@@ -105,12 +106,25 @@ impl Group {
         let mut seq = self.lock();
         seq.journal.handle_committed();
         let durable = seq.journal.durable();
-        seq.kept.trim(durable, self.settings.journal_cache_bytes);
+        let dropped = self.trim_kept(&mut seq);
         drop(seq);
+        drop(dropped);
         self.gate.advance(durable.get());
         self.changed.notify_waiters();
         self.room.notify_waiters();
         Ok(true)
+    }
+
+    /// Updates that need not be in memory any more, to be dropped outside of the lock. A reader asks for what it does not
+    /// have; its lag is shown by what it has not restored. A copy restores from here.
+    #[must_use]
+    pub(super) fn trim_kept(&self, seq: &mut Sequencer) -> Vec<KeptUpdate> {
+        let unneeded = match self.role {
+            Role::Source => seq.readers.iter().map(|(_, reader)| reader.report.restored).min(),
+            Role::Copy => Some(seq.restored),
+        };
+        let durable = seq.journal.durable();
+        seq.kept.trim(durable, unneeded.unwrap_or(durable), self.settings.journal_cache_bytes)
     }
 
     /// The journal has failed. Writes wait until the control store says so, what is in the cache goes to the units, the

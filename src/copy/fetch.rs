@@ -53,11 +53,8 @@ pub enum FetchError {
     Store(String),
 }
 
-/// One update as received.
-struct Received {
-    update: Update,
-    payload: Payload,
-}
+/// Updates as received, by number, until they are stored.
+type Arrived = BTreeMap<UpdateNumber, (Arc<Update>, Payload)>;
 
 impl Group {
     /// Reads over one session until it fails. `source_group` is the group's number there.
@@ -87,7 +84,7 @@ impl Group {
             ReadSchedule::Immediate => (READS_IN_FLIGHT, LONG_POLL),
             ReadSchedule::Every(_) => (1, Duration::ZERO),
         };
-        let (mut early, mut stalled) = (BTreeMap::new(), 0);
+        let (mut early, mut stalled) = (Arrived::new(), 0);
         let mut reads = FuturesUnordered::new();
         let first = self.lock().next;
         reads.push(source.journal_read(source_group, Some(first), self.position(), wait));
@@ -118,7 +115,7 @@ impl Group {
         &self,
         answer: Result<Vec<Slot>, SourceError>,
         source_group: u32,
-        early: &mut BTreeMap<UpdateNumber, Received>,
+        early: &mut Arrived,
     ) -> Result<Outcome, FetchError> {
         let (head, received) = decode(answer?, source_group, &self.capacities())?;
         match head.outcome {
@@ -130,11 +127,9 @@ impl Group {
             Outcome::GroupNotNormal => return Err(FetchError::GroupNotNormal),
             Outcome::NotHeld => return Err(FetchError::NotHeld(head.first)),
         }
-        for received in received {
-            if received.update.number >= self.lock().next {
-                early.insert(received.update.number, received);
-            }
-        }
+        let next = self.lock().next;
+        let new = received.into_iter().filter(|(update, _)| update.number >= next);
+        early.extend(new.map(|(update, payload)| (update.number, (Arc::new(update), payload))));
         if early.len() > EARLY_MAX {
             return Err(FetchError::Record("too many updates arrived ahead of the next one".into()));
         }
@@ -153,19 +148,15 @@ impl Group {
     }
 
     /// Stores what follows the newest number held, waiting for room where there is none (figure 20).
-    async fn store_contiguous(&self, early: &mut BTreeMap<UpdateNumber, Received>) -> Result<(), FetchError> {
+    async fn store_contiguous(&self, early: &mut Arrived) -> Result<(), FetchError> {
         loop {
-            let next = self.lock().next;
-            let Some(received) = early.remove(&next) else { return Ok(()) };
-            loop {
-                let room = self.room.notified();
-                tokio::pin!(room);
-                room.as_mut().enable();
-                match self.try_store(received.update.clone(), received.payload.clone()) {
-                    Ok(()) => break,
-                    Err(Refusal::NoRoom | Refusal::Leaving) => room.await,
-                    Err(Refusal::Invalid(reason)) => return Err(FetchError::Store(reason)),
-                }
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            match self.try_store(early) {
+                Ok(()) => return Ok(()),
+                Err(Refusal::NoRoom | Refusal::Leaving) => room.await,
+                Err(Refusal::Invalid(reason)) => return Err(FetchError::Store(reason)),
             }
         }
     }
@@ -208,7 +199,7 @@ fn decode(
     pages: Vec<Slot>,
     source_group: u32,
     capacities: &BTreeMap<u32, u64>,
-) -> Result<(Head, Vec<Received>), FetchError> {
+) -> Result<(Head, Vec<(Update, Payload)>), FetchError> {
     let first = pages.first().ok_or(AnswerError::NotAnAnswer)?;
     let announced =
         usize::try_from(Head::announced_pages(first.as_slice())?.min(MAX_RECORD_PAGES)).unwrap_or(0);
@@ -246,7 +237,7 @@ fn decode(
                 update.number
             )));
         }
-        received.push(Received { update, payload });
+        received.push((update, payload));
     }
     Ok((head, received))
 }

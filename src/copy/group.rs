@@ -333,7 +333,7 @@ impl Group {
             data_bytes: payload.bytes,
             data_checksum: checksum,
         };
-        self.append(&mut seq, update, payload.clone())?;
+        self.append(&mut seq, &Arc::new(update), payload)?;
         seq.restored = number;
         let end = change.parts.iter().map(|part| part.offset_bytes + part.length_bytes).max().unwrap_or(0);
         let known = seq.journaled_end.entry(change.volume).or_default();
@@ -348,14 +348,14 @@ impl Group {
     pub(crate) fn append(
         &self,
         seq: &mut Sequencer,
-        update: Update,
-        payload: Payload,
+        update: &Arc<Update>,
+        payload: &Payload,
     ) -> Result<(), Refusal> {
         if seq.kept.bytes() > 2 * self.settings.journal_cache_bytes.max(1 << 20) {
             return Err(Refusal::NoRoom); // What is not durable yet may not fill the memory.
         }
         let number = update.number;
-        match seq.journal.append(Draft::new(update.clone())) {
+        match seq.journal.append(Draft::new((**update).clone())) {
             Ok(_) => {}
             Err(AppendError::Full(_)) => {
                 self.settle_wanted.notify_one();
@@ -363,22 +363,34 @@ impl Group {
             }
             Err(other) => return Err(Refusal::Invalid(other.to_string())),
         }
-        seq.kept.push(Arc::new(update), payload);
+        seq.kept.push(update.clone(), payload.clone());
         seq.next = number.next();
         Ok(())
     }
 
-    /// Stores what a peer sent, with the peer's number (figure 20). Durable when the gate says so.
-    pub(crate) fn try_store(&self, update: Update, payload: Payload) -> Result<(), Refusal> {
+    /// Stores what a peer sent, with the peer's numbers (figure 20): takes from `arrived` what follows the newest number
+    /// held, up to a gap. Durable when the gate says so. What is refused stays in `arrived`.
+    pub(crate) fn try_store(
+        &self,
+        arrived: &mut BTreeMap<UpdateNumber, (Arc<Update>, Payload)>,
+    ) -> Result<(), Refusal> {
         let mut seq = self.lock();
         if seq.failed.is_some() {
             return Err(Refusal::Invalid("the journal has failed".into()));
         }
-        seq.generation = update.generation;
-        self.append(&mut seq, update, payload)?;
+        let mut stored = Ok(());
+        while let Some(next) = arrived.first_entry().filter(|next| *next.key() == seq.next) {
+            let (update, payload) = next.get();
+            seq.generation = update.generation;
+            stored = self.append(&mut seq, update, payload);
+            if stored.is_err() {
+                break;
+            }
+            next.remove();
+        }
         drop(seq);
         self.work.notify_one();
-        Ok(())
+        stored
     }
 
     /// Why the journal has failed, once everything it protected is on the units.

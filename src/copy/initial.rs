@@ -73,7 +73,7 @@ impl Group {
             data_bytes: 0,
             data_checksum: 0,
         };
-        match self.append(&mut seq, update, Payload::default()) {
+        match self.append(&mut seq, &Arc::new(update), &Payload::default()) {
             Ok(()) => {}
             Err(Refusal::NoRoom | Refusal::Leaving) => return Step::Wait,
             Err(Refusal::Invalid(reason)) => {

@@ -5,6 +5,7 @@ use super::error::CopyError;
 use super::group::Group;
 use crate::disk::slot::{Class, SLOT_BYTES, Slot};
 use holdfast_journal::{DataPlace, Stored, Update, UpdateNumber};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 impl Group {
@@ -54,50 +55,100 @@ impl Group {
         bytes: usize,
         class: Class,
     ) -> Result<Vec<(Arc<Update>, Payload)>, CopyError> {
-        let Some(located) = self.lock().journal.locate(first) else { return Ok(Vec::new()) };
-        let pages = usize::try_from(located.info_bytes).unwrap_or(usize::MAX) / SLOT_BYTES;
-        let info = self.read_journal(located.info_offset, pages, class).await?;
-        let joined: Vec<u8> = info.iter().flat_map(|slot| slot.iter().copied()).collect();
-        // Freed and written again while it was read? Then the number is no longer held.
-        if self.lock().journal.locate(first) != Some(located) {
-            return Ok(Vec::new());
-        }
-        let stored = self
-            .lock()
-            .journal
-            .decode_batch(&located, &joined)
-            .map_err(|error| self.damaged(first, &error.to_string()))?;
-        let (mut found, mut total) = (Vec::new(), 0);
-        for Stored { update, place } in stored.into_iter().skip_while(|stored| stored.update.number < first) {
-            if found.len() >= count || (total >= bytes && !found.is_empty()) {
-                break;
-            }
-            let payload = self.load_payload(&update, place, class).await?;
-            total += payload.slots.len() * SLOT_BYTES;
-            found.push((Arc::new(update), payload));
-        }
-        if self.lock().journal.locate(first) != Some(located) {
-            return Ok(Vec::new());
+        let mut found: Vec<(Arc<Update>, Payload)> = Vec::new();
+        let (mut total, mut number) = (0, first);
+        // One group commit after the other; what is in memory again is taken from there next time.
+        while found.len() < count && total < bytes && self.lock().kept.get(number).is_none() {
+            let batch = self.load_batch(number, count - found.len(), bytes - total, class).await?;
+            let Some((newest, _)) = batch.last() else { break };
+            number = newest.number.next();
+            total += batch.iter().map(|(_, payload)| payload.slots.len() * SLOT_BYTES).sum::<usize>();
+            found.extend(batch);
         }
         Ok(found)
     }
 
-    /// The write data of one update, checked against the checksum made when it arrived.
-    pub(crate) async fn load_payload(
+    /// Updates of the group commit that holds `first`, from it on.
+    async fn load_batch(
         &self,
-        update: &Update,
-        place: Option<DataPlace>,
+        first: UpdateNumber,
+        count: usize,
+        bytes: usize,
         class: Class,
-    ) -> Result<Payload, CopyError> {
-        let Some(place) = place else { return Ok(Payload::default()) };
-        let pages = usize::try_from(place.blocks).unwrap_or(usize::MAX);
-        let slots = self.read_journal(place.volume_offset_bytes, pages, class).await?;
-        let payload = Payload { slots, skip: place.skip_bytes, bytes: update.data_bytes };
-        if payload.checksum() == update.data_checksum {
-            Ok(payload)
-        } else {
-            Err(self.damaged(update.number, "the checksum of its write data is wrong"))
+    ) -> Result<Vec<(Arc<Update>, Payload)>, CopyError> {
+        let Some(located) = self.lock().journal.locate(first) else { return Ok(Vec::new()) };
+        let pages = usize::try_from(located.info_bytes).unwrap_or(usize::MAX) / SLOT_BYTES;
+        let info = self.read_journal(located.info_offset, pages, class).await?;
+        let joined = info.iter().map(|slot| slot.as_slice()).collect::<Vec<_>>().concat();
+        // Freed and written again while it was read? Then the number is no longer held.
+        let superblock = {
+            let seq = self.lock();
+            if seq.journal.locate(first) != Some(located) {
+                return Ok(Vec::new());
+            }
+            *seq.journal.superblock()
+        };
+        // Outside of the lock: hosts do not wait for a reader that catches up.
+        let stored =
+            located.decode(&superblock, &joined).map_err(|error| self.damaged(first, &error.to_string()))?;
+        let mut total = 0;
+        let wanted: Vec<Stored> = stored
+            .into_iter()
+            .skip_while(|stored| stored.update.number < first)
+            .take(count)
+            .take_while(|stored| {
+                let fits = total < bytes;
+                total += pages_at(stored.place) * SLOT_BYTES;
+                fits
+            })
+            .collect();
+        let found = self.load_payloads(wanted, class).await;
+        if self.lock().journal.locate(first) != Some(located) {
+            return Ok(Vec::new()); // Written again while it was read: what looks damaged is something else.
         }
+        found
+    }
+
+    /// The write data of updates that follow each other. The journal wrote it as one run where it could, and it is read
+    /// so: one read for each [`READ_PAGES`], not for each update.
+    async fn load_payloads(
+        &self,
+        stored: Vec<Stored>,
+        class: Class,
+    ) -> Result<Vec<(Arc<Update>, Payload)>, CopyError> {
+        let pages_max = READ_PAGES.min(self.pool.largest_request(class) / 4).max(1);
+        let mut found = Vec::with_capacity(stored.len());
+        let mut waiting = VecDeque::from(stored);
+        while !waiting.is_empty() {
+            let (mut run, mut start, mut pages) = (Vec::new(), None, 0);
+            while let Some(stored) = waiting.front() {
+                if let Some(place) = stored.place {
+                    let from = *start.get_or_insert(place.volume_offset_bytes);
+                    let follows = place.volume_offset_bytes == from + (pages * SLOT_BYTES) as u64;
+                    if pages > 0 && (!follows || pages + pages_at(stored.place) > pages_max) {
+                        break;
+                    }
+                    pages += pages_at(stored.place);
+                }
+                run.extend(waiting.pop_front());
+            }
+            let mut slots = match start {
+                Some(start) => self.read_journal(start, pages, class).await?.into_iter(),
+                None => Vec::new().into_iter(),
+            };
+            for Stored { update, place } in run {
+                let payload = Payload {
+                    slots: slots.by_ref().take(pages_at(place)).collect(),
+                    skip: place.map_or(0, |place| place.skip_bytes),
+                    bytes: update.data_bytes,
+                };
+                if payload.checksum() != update.data_checksum {
+                    return Err(self.damaged(update.number, "the checksum of its write data is wrong"));
+                }
+                found.push((Arc::new(update), payload));
+            }
+        }
+        Ok(found)
     }
 
     async fn read_journal(
@@ -113,3 +164,11 @@ impl Group {
         CopyError::Damaged(format!("group {}: update {number} in the journal: {what}", self.name))
     }
 }
+
+/// Pages of write data that an update has.
+fn pages_at(place: Option<DataPlace>) -> usize {
+    place.map_or(0, |place| usize::try_from(place.blocks).unwrap_or(usize::MAX))
+}
+
+/// Pages of one read of the journal volume, unless a single update has more: 1 MiB.
+const READ_PAGES: usize = 256;

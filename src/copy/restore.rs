@@ -51,11 +51,11 @@ impl Group {
     /// source's clock in the record and this array's own: a step of either shifts the window, nothing else.
     pub(crate) async fn restore_available(&self, delay: Duration) -> Result<u64, CopyError> {
         let _one_at_a_time = self.restoring.lock().await;
-        let mut applied = 0;
+        let mut told = Told { group: self, applied: 0 };
         loop {
             let next = self.lock().restored.next();
             if next > self.durable_here() {
-                return Ok(applied);
+                return Ok(told.applied);
             }
             let loaded = self.load(next, BATCH_UPDATES, BATCH_BYTES, Class::Restore).await?;
             if loaded.is_empty() {
@@ -68,16 +68,19 @@ impl Group {
                 let due_ns =
                     update.time_ns.saturating_add(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX));
                 if !delay.is_zero() && due_ns > self.clock.wall().0 {
-                    return Ok(applied);
+                    return Ok(told.applied);
                 }
                 self.restore_one(&update, &payload).await?;
-                applied += 1;
+                told.applied += 1;
             }
+            told.tell();
+            // What is in memory is applied without a wait: others have their turn here.
+            tokio::task::yield_now().await;
         }
     }
 
-    /// Steps 2040 to 2060 for one update.
-    pub(crate) async fn restore_one(&self, update: &Update, payload: &Payload) -> Result<(), CopyError> {
+    /// Steps 2040 to 2060 for one update. Whoever looks at the numbers is told by the caller.
+    async fn restore_one(&self, update: &Update, payload: &Payload) -> Result<(), CopyError> {
         match &self.tamper {
             None => self.restore_extents(update, payload).await?,
             Some(tamper) => {
@@ -129,7 +132,10 @@ impl Group {
             let bytes = step.min(start + length - at);
             match extent.content {
                 Content::Data => {
-                    let prepared = self.disk.prepare(volume, at, bytes, Class::Restore).await?;
+                    let prepared = match self.disk.try_prepare(volume, at, bytes) {
+                        Some(prepared) => prepared,
+                        None => self.disk.prepare(volume, at, bytes, Class::Restore).await?,
+                    };
                     self.disk.apply(prepared, slots, number.get());
                 }
                 Content::Zero => {
@@ -185,8 +191,29 @@ impl Group {
         {
             svol.copy_end = Some(update.number);
         }
-        drop(seq);
-        self.changed.notify_waiters();
+    }
+}
+
+/// Tells those who look at the numbers about a batch, not about each update: who wakes up costs more than an update.
+/// Its end tells of the last batch, however it ends.
+struct Told<'a> {
+    group: &'a Group,
+    applied: u64,
+}
+
+impl Told<'_> {
+    fn tell(&self) {
+        let dropped = self.group.trim_kept(&mut self.group.lock());
+        drop(dropped);
+        self.group.changed.notify_waiters();
+    }
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        if self.applied > 0 {
+            self.tell();
+        }
     }
 }
 
@@ -200,7 +227,7 @@ pub(crate) fn pages_of(extent: &Extent) -> usize {
 }
 
 /// Updates loaded at a time.
-const BATCH_UPDATES: usize = 64;
+const BATCH_UPDATES: usize = 256;
 /// Write data loaded at a time.
 const BATCH_BYTES: usize = 256 * SLOT_BYTES;
 /// How often a delayed restore looks whether something has fallen due.

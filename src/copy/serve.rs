@@ -59,16 +59,18 @@ pub enum ServeError {
 impl Group {
     /// Takes note of where a reader is; frees what that allows.
     pub fn report(&self, reader: ArrayNumber, report: Report) -> Result<(), ReaderError> {
-        let changed = {
+        let dropped = {
             let mut seq = self.lock();
             let before = seq.readers.reader(reader).map(|known| known.report);
             seq.readers.handle_report(reader, report)?;
-            before != seq.readers.reader(reader).map(|known| known.report)
+            if before == seq.readers.reader(reader).map(|known| known.report) {
+                return Ok(());
+            }
+            self.trim_kept(&mut seq)
         };
-        if changed {
-            self.changed.notify_waiters();
-            self.settle_if_half_full();
-        }
+        drop(dropped);
+        self.changed.notify_waiters();
+        self.settle_if_worthwhile();
         Ok(())
     }
 

@@ -7,29 +7,45 @@
 //!    have, which changes nothing, because every replay runs to the newest durable update;
 //! 4. only then may the rings reuse the room (invariant 6): a crash after this never needs it.
 //!
-//! A round runs when room is short, and at rest once the last update is older than [`IDLE`].
+//! A round runs at rest once the last update is older than [`IDLE`], under load every [`SETTLE_EVERY`], which bounds
+//! what a restart replays, and when room is short as soon as it makes a good piece of room ([`WORTHWHILE`]): a round
+//! writes every dirty page of the group's volumes, and most of those are written again a moment later.
 
 use super::checkpoint::CheckpointExtra;
 use super::error::CopyError;
-use super::group::Group;
+use super::group::{Group, Sequencer};
 use crate::disk::VolumeId;
 use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotMut, SlotPool};
+use holdfast_journal::UpdateNumber;
 use std::sync::Arc;
 use std::time::Duration;
 
 impl Group {
     /// Settles for ever; ends with its array.
     pub(crate) async fn settle_loop(self: Arc<Self>) {
+        let (mut seen, mut settled_at) = (UpdateNumber::NONE, self.clock.now());
+        let mut tick = self.clock.sleep(IDLE);
         loop {
-            tokio::select! {
+            let round = tokio::select! {
                 biased;
-                () = self.settle_wanted.notified() => {}
-                () = self.clock.sleep(IDLE) => {}
-            }
-            if !self.has_to_settle() {
-                continue;
-            }
-            if let Err(error) = self.settle().await {
+                () = &mut tick => {
+                    tick = self.clock.sleep(IDLE);
+                    let restored = self.lock().restored;
+                    let at_rest = std::mem::replace(&mut seen, restored) == restored;
+                    let long_ago = self.clock.now().since(settled_at) >= SETTLE_EVERY;
+                    self.round_of_a_tick(at_rest || long_ago)
+                }
+                () = self.settle_wanted.notified() => self.round_for_room(),
+            };
+            let done = match round {
+                Round::None => continue,
+                Round::Checkpoint => self.checkpoint().await,
+                Round::Settle => {
+                    settled_at = self.clock.now();
+                    self.settle().await
+                }
+            };
+            if let Err(error) = done {
                 // Nothing is freed; hosts feel it when the rings are full. The cause is in the unit's state.
                 tracing::warn!(group = %self.name, %error, "cannot settle; trying again");
                 self.clock.sleep(IDLE).await;
@@ -37,19 +53,40 @@ impl Group {
         }
     }
 
-    /// Room is worth making before somebody needs it.
-    pub(crate) fn settle_if_half_full(&self) {
-        let usage = self.lock().journal.usage();
-        if usage.info_used > usage.info_capacity / 2 || usage.data_used > usage.data_capacity / 2 {
+    /// Makes room before somebody needs it.
+    pub(crate) fn settle_if_worthwhile(&self) {
+        let seq = self.lock();
+        if room_is_short(&seq) && is_worthwhile(&seq) {
             self.settle_wanted.notify_one();
         }
     }
 
-    fn has_to_settle(&self) -> bool {
+    fn round_of_a_tick(&self, is_due: bool) -> Round {
         let mut seq = self.lock();
         let settled = seq.settled;
         let frees = seq.readers.releasable(settled) > seq.journal.released();
-        seq.failed.is_none() && (settled < seq.restored || frees || seq.journal.wants_checkpoint())
+        if seq.failed.is_some() {
+            Round::None
+        } else if settled < seq.restored && (is_due || room_is_short(&seq)) {
+            Round::Settle
+        } else if frees || seq.journal.wants_checkpoint() {
+            Round::Checkpoint
+        } else {
+            Round::None
+        }
+    }
+
+    fn round_for_room(&self) -> Round {
+        let seq = self.lock();
+        if seq.failed.is_some() {
+            Round::None
+        } else if is_worthwhile(&seq) {
+            Round::Settle
+        } else if seq.journal.wants_checkpoint() {
+            Round::Checkpoint
+        } else {
+            Round::None
+        }
     }
 
     /// One round; afterwards `settled` is what was visible when it began.
@@ -110,9 +147,34 @@ impl Group {
         Ok(())
     }
 
-    fn data_volumes(&self, seq: &super::group::Sequencer) -> Vec<VolumeId> {
+    fn data_volumes(&self, seq: &Sequencer) -> Vec<VolumeId> {
         seq.pairs.keys().copied().chain(seq.svols.values().map(|svol| svol.volume)).map(VolumeId).collect()
     }
+}
+
+/// What the loop does next.
+enum Round {
+    None,
+    Checkpoint,
+    Settle,
+}
+
+/// More than half of a ring is used, here or, while this is a copy, at the source: that may wait for what is settled
+/// here.
+fn room_is_short(seq: &Sequencer) -> bool {
+    let usage = seq.journal.usage();
+    let source = seq.source.as_ref();
+    let areas = [(usage.info_used, usage.info_capacity), (usage.data_used, usage.data_capacity)];
+    let there = source.into_iter().flat_map(|head| [head.information_bytes, head.data_bytes]);
+    areas.into_iter().chain(there).any(|(used, capacity)| used > capacity / 2)
+}
+
+/// Whether a round would free a good piece of the journal: not as long as a reader holds nearly all of it.
+fn is_worthwhile(seq: &Sequencer) -> bool {
+    let usage = seq.journal.usage();
+    let kept_bytes = seq.journal.bytes_after(seq.readers.held_by_nobody(seq.restored));
+    let freed_bytes = (usage.info_used + usage.data_used).saturating_sub(kept_bytes);
+    freed_bytes >= (usage.info_capacity + usage.data_capacity) / WORTHWHILE
 }
 
 /// Bytes as whole pages, for the journal volume: records and checkpoints are built in the crate without I/O.
@@ -125,5 +187,9 @@ pub(crate) async fn pages_from(pool: &SlotPool, bytes: &[u8]) -> Vec<Slot> {
     slots.into_iter().map(SlotMut::freeze).collect()
 }
 
-/// How long an update may wait to be settled while there is room.
+/// How long after the last update what is visible is settled.
 const IDLE: Duration = Duration::from_secs(1);
+/// How long an update may wait to be settled under load while there is room: as long as a dirty page waits at most.
+const SETTLE_EVERY: Duration = Duration::from_secs(5);
+/// The part of the journal that a round has to free to be worth its writes.
+const WORTHWHILE: u64 = 16;

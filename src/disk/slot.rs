@@ -59,6 +59,8 @@ pub struct SlotPool(Arc<Shared>);
 struct Shared {
     limit: usize,
     in_use: AtomicUsize,
+    /// Pages for reuse. With those in use never more than the limit: a page is made only when none is idle. They stay:
+    /// the allocator would have to find and clear them again.
     idle: Mutex<Vec<Arc<Page>>>,
     freed: Notify,
     reclaim: OnceLock<Reclaim>,
@@ -185,8 +187,6 @@ impl fmt::Debug for SlotPool {
 
 /// Slots given back beyond those that are missing, in one pass over the cache.
 const RECLAIM_AHEAD: usize = 32;
-/// Idle pages kept for reuse; beyond that they go back to the allocator.
-const IDLE_MAX: usize = 16_384;
 
 /// Returns a page to its pool when this was the last handle.
 fn give_back(page: &mut Option<Arc<Page>>) {
@@ -195,13 +195,9 @@ fn give_back(page: &mut Option<Arc<Page>>) {
         return; // Another handle is left, or goes at this moment: then `Page::drop` settles the account.
     }
     let Some(shared) = page.pool.upgrade() else { return };
-    let mut idle = shared.idle.lock().unwrap_or_else(PoisonError::into_inner);
-    if idle.len() < IDLE_MAX {
-        idle.push(page);
-        drop(idle);
-        shared.in_use.fetch_sub(1, Ordering::AcqRel);
-        shared.freed.notify_waiters();
-    }
+    shared.idle.lock().unwrap_or_else(PoisonError::into_inner).push(page);
+    shared.in_use.fetch_sub(1, Ordering::AcqRel);
+    shared.freed.notify_waiters();
 }
 
 impl SlotMut {

@@ -307,7 +307,7 @@ impl Bench {
     fn read_back(&self, value: u64) -> Vec<Stored> {
         let located = self.journal.locate(number(value)).expect("what is held is found");
         let bytes = self.disk.read(located.info_offset, located.info_bytes);
-        let mut updates = self.journal.decode_batch(&located, bytes).unwrap();
+        let mut updates = located.decode(self.journal.superblock(), bytes).unwrap();
         updates.retain(|stored| stored.update.number.get() >= value);
         assert_eq!(updates[0].update.number.get(), value);
         updates
