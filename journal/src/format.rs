@@ -24,7 +24,7 @@ pub mod wire;
 pub use bytes::crc32c;
 pub use head::{CheckpointRecord, FormatParams, Superblock};
 pub use record::{decode_batch, decode_record};
-pub use wire::{decode_wire, encode_wire, wire_length};
+pub use wire::{decode_wire, encode_wire, encode_wire_to, wire_length};
 
 use crate::update::UpdateError;
 use core::fmt;

@@ -293,7 +293,8 @@ impl Received {
                 Self::Bytes(room)
             }
             Room::Slots { mut slots, first_offset } => {
-                slots.truncate(Room::slots_for(bytes, first_offset));
+                let unused = slots.split_off(Room::slots_for(bytes, first_offset).min(slots.len()));
+                SlotMut::give_back_all(unused);
                 if let Some(first) = slots.first_mut() {
                     first[..first_offset].fill(0);
                 }

@@ -3,6 +3,7 @@
 use crate::disk::slot::{SLOT_BYTES, Slot};
 use crate::disk::{DiskAdapter, Prepared};
 use holdfast_journal as journal;
+use std::sync::Arc;
 
 /// The change of one command: ranges of one volume, applied together or not at all.
 #[derive(Debug)]
@@ -84,10 +85,10 @@ impl Change {
                 Content::Data(slots) => {
                     let skip = within_page(part.offset_bytes);
                     let bytes = u32::try_from(part.length_bytes).unwrap_or(u32::MAX);
-                    return Payload { slots: slots.clone(), skip, bytes };
+                    return Payload { slots: slots.as_slice().into(), skip, bytes };
                 }
                 Content::Pattern { slot, bytes } => {
-                    return Payload { slots: vec![slot.clone()], skip: 0, bytes: *bytes };
+                    return Payload { slots: [slot.clone()].into(), skip: 0, bytes: *bytes };
                 }
                 Content::Zero => {}
             }
@@ -96,11 +97,12 @@ impl Change {
     }
 }
 
-/// Write data by handle.
+/// Write data by handle. Cloning takes one handle, however many pages there are: journal writer and readers do it under
+/// the lock of the group.
 #[derive(Clone, Debug, Default)]
 pub struct Payload {
     /// Whole pages.
-    pub slots: Vec<Slot>,
+    pub slots: Arc<[Slot]>,
     /// Where the first byte lies in the first page.
     pub skip: u16,
     /// How many bytes.
@@ -119,7 +121,7 @@ impl Payload {
         }
         let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme);
         let (mut at, mut left) = (usize::from(self.skip), self.bytes as usize);
-        for slot in &self.slots {
+        for slot in self.slots.iter() {
             let end = SLOT_BYTES.min(at + left);
             digest.update(&slot[at..end]);
             left -= end - at;
@@ -177,7 +179,7 @@ mod tests {
             let mut slot = pool.try_take(Class::Host, 1).unwrap().remove(0);
             slot[..512].copy_from_slice(&block(fillings[0]));
             slot[512..1024].copy_from_slice(&block(fillings[1]));
-            Payload { slots: vec![slot.freeze()], skip: 0, bytes: 1024 }
+            Payload { slots: [slot.freeze()].into(), skip: 0, bytes: 1024 }
         };
         let (new, torn, old) =
             (payload([1, 1]).checksum(), payload([1, 2]).checksum(), payload([2, 2]).checksum());

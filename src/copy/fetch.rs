@@ -224,7 +224,7 @@ fn decode(
         }
         acceptable(&update, capacities)?;
         let count: usize = update.extents.iter().map(pages_of).sum();
-        let slots: Vec<Slot> = payload_pages.by_ref().take(count).collect();
+        let slots: Arc<[Slot]> = payload_pages.by_ref().take(count).collect();
         // The data lies in its pages as it lay in the cache of its source.
         let draft = Draft::new(update);
         let draft_blocks = draft.size().data_blocks;

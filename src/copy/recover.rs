@@ -60,7 +60,8 @@ pub(crate) async fn recover(volume: &RawVolume) -> Result<(Journal, CheckpointEx
     for verify in recovered.verify() {
         let pages = usize::try_from(verify.place.blocks).unwrap_or(usize::MAX);
         let slots = volume.read(verify.place.volume_offset_bytes, pages, Class::JournalRead).await?;
-        let payload = Payload { slots, skip: verify.place.skip_bytes, bytes: verify.data_bytes };
+        let payload =
+            Payload { slots: slots.into(), skip: verify.place.skip_bytes, bytes: verify.data_bytes };
         if payload.checksum() != verify.data_checksum {
             recovered.truncate_at(verify.number)?;
             break;

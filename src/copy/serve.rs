@@ -139,16 +139,15 @@ impl Group {
         for (update, payload) in found {
             let (update, payload) = self.for_reader(request.reader, update, payload).await?;
             let before = records.len();
-            let record =
-                format::encode_wire(&update).map_err(|error| CopyError::Damaged(error.to_string()))?;
-            records.extend_from_slice(&record);
+            format::encode_wire_to(&update, &mut records)
+                .map_err(|error| CopyError::Damaged(error.to_string()))?;
             let record_pages = (HEAD_BYTES + records.len()).div_ceil(SLOT_BYTES);
             let total = (record_pages + pages.len() + payload.slots.len()) * SLOT_BYTES;
             if sent > 0 && (total > request.bytes as usize || record_pages > MAX_RECORD_PAGES as usize) {
                 records.truncate(before);
                 break;
             }
-            pages.extend(payload.slots);
+            pages.extend_from_slice(&payload.slots);
             sent += 1;
             as_of = as_of.max(update.as_of().unwrap_or(UpdateNumber::NONE));
             last = update.number;
@@ -169,7 +168,7 @@ impl Group {
         reader: ArrayNumber,
         update: Arc<Update>,
         payload: Payload,
-    ) -> Result<(Update, Payload), CopyError> {
+    ) -> Result<(Arc<Update>, Payload), CopyError> {
         match update.kind {
             Kind::InitialCopy(copy) if copy.reader != reader => {
                 let void = Update {
@@ -179,12 +178,13 @@ impl Group {
                     data_checksum: 0,
                     ..(*update).clone()
                 };
-                Ok((void, Payload::default()))
+                Ok((Arc::new(void), Payload::default()))
             }
             Kind::InitialCopy(copy) if copy.form == CopyForm::RangeOnly => {
-                self.copy_payload(&update, copy).await
+                let (update, payload) = self.copy_payload(&update, copy).await?;
+                Ok((Arc::new(update), payload))
             }
-            _ => Ok(((*update).clone(), payload)),
+            _ => Ok((update, payload)),
         }
     }
 
@@ -213,7 +213,7 @@ impl Group {
         }
         self.durable(as_of).await;
         let data_bytes = u32::try_from(slots.len() * SLOT_BYTES).unwrap_or(u32::MAX);
-        let payload = Payload { slots, skip: 0, bytes: data_bytes };
+        let payload = Payload { slots: slots.into(), skip: 0, bytes: data_bytes };
         let update = Update {
             kind: Kind::InitialCopy(InitialCopy { form: CopyForm::Received { as_of }, ..copy }),
             extents,

@@ -102,7 +102,7 @@ impl SlotPool {
     /// cache has given back what it can.
     #[must_use]
     pub fn try_take(&self, class: Class, count: usize) -> Option<Vec<SlotMut>> {
-        self.claim(class, count).then(|| (0..count).map(|_| self.page()).collect())
+        self.claim(class, count).then(|| self.pages(count))
     }
 
     /// `count` slots for `class`, waiting until they are there.
@@ -171,11 +171,19 @@ impl SlotPool {
         }
     }
 
-    fn page(&self) -> SlotMut {
-        let idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        SlotMut(Some(idle.unwrap_or_else(|| {
-            Arc::new(Page { bytes: Box::new(Bytes([0; SLOT_BYTES])), pool: Arc::downgrade(&self.0) })
-        })))
+    /// Pages that were claimed, the one that was given back last first: the processor may still have it.
+    fn pages(&self, count: usize) -> Vec<SlotMut> {
+        let mut slots = Vec::with_capacity(count);
+        {
+            let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let from = idle.len().saturating_sub(count);
+            slots.extend(idle.drain(from..).rev().map(|page| SlotMut(Some(page))));
+        }
+        slots.resize_with(count, || {
+            let bytes = Box::new(Bytes([0; SLOT_BYTES]));
+            SlotMut(Some(Arc::new(Page { bytes, pool: Arc::downgrade(&self.0) })))
+        });
+        slots
     }
 }
 
@@ -201,6 +209,18 @@ fn give_back(page: &mut Option<Arc<Page>>) {
 }
 
 impl SlotMut {
+    /// Gives back many at once. They were taken together from one pool, and what was not needed of them goes back in the
+    /// order in which it will be taken again.
+    pub fn give_back_all(slots: Vec<Self>) {
+        let shared = slots.first().and_then(|slot| slot.0.as_ref()?.pool.upgrade());
+        let Some(shared) = shared else { return };
+        let pages: Vec<_> = slots.into_iter().rev().filter_map(|mut slot| slot.0.take()).collect();
+        let count = pages.len();
+        shared.idle.lock().unwrap_or_else(PoisonError::into_inner).extend(pages);
+        shared.in_use.fetch_sub(count, Ordering::AcqRel);
+        shared.freed.notify_waiters();
+    }
+
     /// No byte changes from here on.
     #[must_use]
     pub fn freeze(mut self) -> Slot {
@@ -318,6 +338,24 @@ mod tests {
         let taken = pool.try_take(Class::Host, 8).expect("eight pages are in nobody else's hands");
         assert!(pool.try_take(Class::Host, 1).is_none(), "and it ends when nothing is left");
         drop((kept, taken));
+    }
+
+    /// A journal read has room for the longest write and gets a few pages; the rest of its room is taken again next time.
+    #[test]
+    fn what_is_given_back_together_is_taken_again_in_the_same_order() {
+        let pool = SlotPool::new(64 * SLOT_BYTES);
+        let mut room = pool.try_take(Class::Host, 8).expect("empty pool");
+        for (slot, number) in room.iter_mut().zip(0..) {
+            slot[0] = number;
+        }
+        let used = room.drain(..2).collect::<Vec<_>>();
+        SlotMut::give_back_all(room);
+        assert_eq!(pool.in_use(), 2);
+        let again = pool.try_take(Class::Host, 8).expect("empty but for two");
+        assert_eq!(again.iter().map(|slot| slot[0]).collect::<Vec<_>>(), [2, 3, 4, 5, 6, 7, 0, 0]);
+        drop((used, again));
+        assert_eq!(pool.in_use(), 0);
+        SlotMut::give_back_all(Vec::new());
     }
 
     #[tokio::test]

@@ -97,7 +97,7 @@ fn first_half((mut update, mut payload): (Update, Payload)) -> (Update, Payload)
         extent.length_bytes = half;
         update.data_bytes = u32::try_from(half).unwrap();
         payload.bytes = update.data_bytes;
-        payload.slots.truncate(pages_touched(extent.start_bytes, half));
+        payload.slots = payload.slots[..pages_touched(extent.start_bytes, half)].into();
     }
     (update, payload)
 }

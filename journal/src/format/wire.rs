@@ -38,21 +38,31 @@ pub const fn wire_length(extent_count: usize) -> usize {
 
 /// The bytes of `update`; its `data_bytes` bytes of write data follow them on the wire, without the skip.
 pub fn encode_wire(update: &Update) -> Result<Vec<u8>, FormatError> {
+    let mut bytes = Vec::new();
+    encode_wire_to(update, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Appends the bytes of `update` to those of others. On an error nothing is appended.
+pub fn encode_wire_to(update: &Update, bytes: &mut Vec<u8>) -> Result<(), FormatError> {
     update.check()?;
     let length = wire_length(update.extents.len());
     let body = Body::of_update(update);
-    let mut bytes = Vec::new();
-    let mut out = Writer::new(&mut bytes, length);
-    out.put(&WIRE_MAGIC).u32(u32::try_from(length).map_err(|_| FormatError::Length)?);
+    let (length_field, count_field) = (
+        u32::try_from(length).map_err(|_| FormatError::Length)?,
+        u16::try_from(update.extents.len()).map_err(|_| FormatError::Length)?,
+    );
+    let mut out = Writer::new(bytes, length);
+    out.put(&WIRE_MAGIC).u32(length_field);
     out.u8(body.code).u8(body.flags);
-    out.u16(u16::try_from(update.extents.len()).map_err(|_| FormatError::Length)?);
+    out.u16(count_field);
     out.u32(body.data_bytes).u64(update.number.get());
     put_generation(&mut out, update.generation);
     out.u64(body.time_ns).u64(body.as_of.get()).u32(body.pair_volume.0).u32(body.data_checksum);
     put_extents(&mut out, &update.extents)?;
     out.u32(body.reader.0);
     out.seal();
-    Ok(bytes)
+    Ok(())
 }
 
 /// The update at the start of `bytes` and the length of its record. [`FormatError::TooShort`] asks for more bytes; a
