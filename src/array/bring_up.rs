@@ -25,6 +25,7 @@ impl Array {
     /// Opens what is not open and starts what should run. May be repeated at any time.
     pub(crate) async fn reconcile(self: &Arc<Self>) {
         let tables = self.store.tables();
+        self.take_down(&tables).await;
         for record in tables.parity_groups.iter() {
             if !self.runtime().parity_groups.contains_key(&record.number.0) {
                 self.bring_up_parity_group(record).await;
@@ -222,6 +223,7 @@ impl Array {
 
     fn show_luns(&self, tables: &Tables, target: &TargetRecord) {
         let map = self.runtime().targets.entry(target.iqn.as_str().to_owned()).or_default().clone();
+        let mut is_new = false;
         for lun in &target.luns {
             if map.get(lun.lun.0).is_some() {
                 continue;
@@ -233,6 +235,10 @@ impl Array {
             let unit = Arc::new(LunUnit::new(unit, volume));
             self.runtime().units.entry(lun.volume.0).or_default().push(unit.clone());
             map.insert(lun.lun.0, unit);
+            is_new = true;
+        }
+        if is_new {
+            map.tell_of_change();
         }
     }
 

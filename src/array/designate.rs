@@ -3,7 +3,7 @@
 
 use super::Array;
 use crate::shell::view::{MessageView, Options};
-use crate::volume::designation::{Designation, DesignationId, NewVolume, Refusal};
+use crate::volume::designation::{Designation, DesignationId, NewVolume, Outcome, Refusal};
 use crate::volume::effect::Effect;
 use crate::volume::record::Who;
 use crate::volume::store::Order;
@@ -22,6 +22,7 @@ impl Array {
         let rehearsed = self.store.rehearse(orders, who);
         if rehearsed.as_ref().is_ok_and(|effect| !effect.is_repetition) {
             self.check_room(orders)?;
+            self.check_sessions(orders)?;
         }
         if options.dry_run {
             return rehearsed;
@@ -29,6 +30,21 @@ impl Array {
         let effect = self.store.designate_all(orders, who)?;
         self.wake();
         Ok(effect)
+    }
+
+    /// Applies what another array has said, within what the tables let it say.
+    pub(crate) fn designate_by_peer(
+        &self,
+        id: DesignationId,
+        what: Designation,
+        who: &Who,
+    ) -> Result<Outcome, Refusal> {
+        let orders = [(id, what)];
+        if self.store.rehearse(&orders, who)?.is_repetition {
+            return self.store.designate(id, &orders[0].1, who);
+        }
+        self.check_room(&orders)?;
+        self.store.designate(id, &orders[0].1, who)
     }
 
     /// Thick volumes need their room now; the parity groups of other arrays and new ones are not known here.
@@ -53,10 +69,32 @@ impl Array {
         Ok(())
     }
 
+    /// A target is not taken away from under those who use it.
+    fn check_sessions(&self, orders: &[Order]) -> Result<(), Refusal> {
+        for (_, what) in orders {
+            let Designation::DeleteTarget { target } = what else { continue };
+            let sessions = self.sessions.list();
+            let here = sessions.iter().filter(|session| session.target.as_str() == target.as_str());
+            let users: Vec<String> =
+                here.map(|session| format!("{} from {}", session.initiator.as_str(), session.peer)).collect();
+            if !users.is_empty() {
+                let named = users.iter().take(USERS_NAMED).cloned().collect::<Vec<_>>().join(", ");
+                let text = format!("target {target} is used by {} sessions: {named}", users.len());
+                return Err(Refusal::Conflict(text));
+            }
+        }
+        Ok(())
+    }
+
     /// What these designations have put on its way to other arrays and those have not accepted yet.
     pub(crate) fn messages(&self, orders: &[DesignationId]) -> Vec<MessageView> {
         let caused: BTreeSet<DesignationId> =
             orders.iter().flat_map(|id| (0..=u8::MAX).map(|index| id.caused(index))).collect();
+        let refused: Vec<MessageView> = {
+            let runtime = self.runtime();
+            let of_these = runtime.refused.iter().filter(|(id, _)| caused.contains(id));
+            of_these.map(|(_, view)| view.clone()).collect()
+        };
         let tables = self.store.tables();
         let waiting = tables.forwards.iter().filter(|forward| caused.contains(&forward.id));
         waiting
@@ -64,8 +102,9 @@ impl Array {
                 link: forward.link.to_string(),
                 what: forward.designation.to_string(),
                 refusal: forward.refusal.clone(),
-                is_offered_again: true,
+                is_offered_again: !forward.is_once,
             })
+            .chain(refused)
             .collect()
     }
 }
@@ -79,3 +118,5 @@ fn thick_volume(what: &Designation) -> Option<&NewVolume> {
 
 /// An extent has 1 MiB.
 const EXTENT_SHIFT: u32 = 20;
+/// Sessions that a refusal names; more are counted.
+const USERS_NAMED: usize = 8;

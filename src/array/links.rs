@@ -10,10 +10,11 @@ use crate::channel::initiator::Connector;
 use crate::copy::answer::Head;
 use crate::copy::fetch::ReadSchedule;
 use crate::copy::source::SourceError;
+use crate::shell::view::MessageView;
 use crate::volume::designation::{Outcome, Refusal};
 use crate::volume::group::{GroupRecord, GroupRole, GroupState};
 use crate::volume::name::LinkName;
-use crate::volume::record::LinkRecord;
+use crate::volume::record::{ForwardRecord, LinkRecord, Who};
 use crate::volume::table::Tables;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -139,13 +140,39 @@ impl Array {
                 tracing::info!(link = %link.name, designation = %forward.designation, %refusal, "designation refused");
                 refused = true;
             }
-            let recorded = self.store.checkpoint(|tables| tables.delivered(forward.sequence, &answer));
+            let recorded = match &answer {
+                Err(refusal) if forward.is_once => self.record_refusal(forward, refusal),
+                _ => self.store.checkpoint(|tables| tables.delivered(forward.sequence, &answer)),
+            };
             recorded.map_err(|error| SourceError(error.to_string()))?;
             if answer.is_ok() {
                 self.wake();
             }
         }
         Ok(refused)
+    }
+
+    /// What an operator had passed on was refused: he is told if he still waits, and the audit log in any case.
+    fn record_refusal(&self, forward: &ForwardRecord, refusal: &Refusal) -> Result<(), Refusal> {
+        let view = MessageView {
+            link: forward.link.to_string(),
+            what: forward.designation.to_string(),
+            refusal: Some(refusal.to_string()),
+            is_offered_again: false,
+        };
+        let mut runtime = self.runtime();
+        runtime.refused.push_back((forward.id, view));
+        while runtime.refused.len() > REFUSED_KEPT {
+            runtime.refused.pop_front();
+        }
+        drop(runtime);
+        let what = format!("{} --at {}: refused there: {refusal}", forward.designation, forward.link);
+        let recorded = self.store.change(&Who::Array, what, |tables| {
+            tables.delivered(forward.sequence, &Err(refusal.clone()));
+            Ok(())
+        });
+        self.changed().notify_waiters();
+        recorded
     }
 
     fn groups_to_follow(&self, link: &LinkRecord) -> Vec<(u32, u32, ReadSchedule)> {
@@ -157,7 +184,7 @@ impl Array {
                     tables.schedules.get(&(link.name.clone(), group.name.clone())).map(|row| row.schedule);
                 let interval = own.unwrap_or(link.schedule).read_interval;
                 let source = match &group.role {
-                    GroupRole::Auxiliary { remote, .. } => remote.0,
+                    GroupRole::Auxiliary { remote, .. } => remote.map_or(0, |remote| remote.0),
                     GroupRole::Primary => 0,
                 };
                 (group.number.0, source, interval.map_or(ReadSchedule::Immediate, ReadSchedule::Every))
@@ -215,7 +242,8 @@ impl Array {
 
 /// Whether the group is copied over this link.
 fn follows(group: &GroupRecord, link: &LinkName) -> bool {
-    let over = matches!(&group.role, GroupRole::Auxiliary { link: over, .. } if over == link);
+    let over =
+        matches!(&group.role, GroupRole::Auxiliary { link: over, remote: Some(_), .. } if over == link);
     over && group.is_started && group.state == GroupState::Normal
 }
 
@@ -236,3 +264,5 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// After so long a refused designation is offered again.
 const OFFER_AGAIN: Duration = Duration::from_secs(1);
+/// Refusals that are kept for the operators who wait for them.
+const REFUSED_KEPT: usize = 64;

@@ -18,6 +18,7 @@ mod links;
 mod peer_service;
 pub mod peer_session;
 mod probe;
+mod take_down;
 mod targets;
 mod tasks;
 mod view;
@@ -34,12 +35,14 @@ use crate::disk::{DiskAdapter, VolumeKind};
 use crate::io::host::LunMap;
 use crate::io::lun::LunUnit;
 use crate::io::volume::Volume;
+use crate::shell::view::MessageView;
+use crate::volume::designation::DesignationId;
 use crate::volume::name::LinkName;
 use crate::volume::record::{Identity, Who};
 use crate::volume::store::{Owner, Store};
 use env::Env;
 use holdfast_journal::UpdateNumber;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tasks::Tasks;
@@ -84,6 +87,8 @@ pub(crate) struct Runtime {
     pub(crate) links: BTreeMap<String, LinkStatus>,
     /// Links that have their task.
     pub(crate) kept_links: BTreeSet<LinkName>,
+    /// What other arrays refused of that which operators had passed on, newest last.
+    pub(crate) refused: VecDeque<(DesignationId, MessageView)>,
     /// Initial copies at work, by pair.
     pub(crate) copying: BTreeSet<u32>,
     portals: Vec<Portal>,

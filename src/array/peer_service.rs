@@ -148,9 +148,9 @@ impl PeerService {
             let moved = bytes.len() as u64;
             let Some(array) = array.upgrade() else { return AfterData::Now(check(Sense::INTERNAL_FAILURE)) };
             let answer: Result<Outcome, Refusal> = match serde_json::from_slice::<Designation>(&bytes) {
-                Ok(designation) if from_peer(&designation) => {
+                Ok(designation) if designation.may_come_from_a_peer() => {
                     let id = DesignationId(StoredIdentity(u128::from_be_bytes(id)));
-                    let answer = array.store.designate(id, &designation, &who);
+                    let answer = array.designate_by_peer(id, designation, &who);
                     array.wake();
                     answer
                 }
@@ -194,17 +194,6 @@ impl Storage for PeerService {
     }
 
     fn session_ended(&self, _nexus: &Nexus) {}
-}
-
-/// What another array may designate here.
-fn from_peer(designation: &Designation) -> bool {
-    matches!(
-        designation,
-        Designation::RemoteGroup(_)
-            | Designation::RemoteJournal { .. }
-            | Designation::RemotePair(_)
-            | Designation::RemoteStart { .. }
-    )
 }
 
 fn group_of(array: &Array, number: u32) -> Option<Arc<Group>> {

@@ -348,7 +348,7 @@ impl Array {
         let reason = runtime.group_reading.get(&record.number.0).cloned().filter(|_| !connected);
         Some(FollowView {
             link: link.to_string(),
-            remote_group: remote.0,
+            remote_group: remote.map_or(0, |remote| remote.0),
             read_interval_ms: schedule.read_interval.map_or(0, ms),
             restore_interval_ms: schedule.restore_interval.map_or(0, ms),
             restore_delay_ms: ms(schedule.restore_delay),

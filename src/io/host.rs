@@ -17,8 +17,8 @@ use crate::disk::slot::{Class, SLOT_BYTES, SlotMut, SlotPool};
 use holdfast_iscsi::pdu::Lun as WireLun;
 use holdfast_iscsi::pdu::task_mgmt::{Function, FunctionResponse};
 use holdfast_scsi::{
-    Admission, BlockRange, Lba, Lun, NexusId, Response, SameBlock, Sense, SenseFormat, Status, report_luns,
-    unmapped_lun,
+    Admission, BlockRange, Lba, Lun, NexusId, Response, SameBlock, Sense, SenseFormat, Status, UnitAttention,
+    report_luns, unmapped_lun,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -31,6 +31,18 @@ impl LunMap {
     /// Shows a unit under a number.
     pub fn insert(&self, lun: u16, unit: Arc<LunUnit>) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(lun, unit);
+    }
+
+    /// Shows a unit no more. Commands that have begun end as they would.
+    pub fn remove(&self, lun: u16) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&lun);
+    }
+
+    /// Hosts are told that LUNs came or went.
+    pub fn tell_of_change(&self) {
+        for (_, unit) in self.all() {
+            unit.unit().raise_unit_attention(UnitAttention::ReportedLunsChanged);
+        }
     }
 
     /// The unit under a number.

@@ -5,7 +5,9 @@
 //! transaction on the list of designations on their way. A repeated identity gets the recorded answer.
 
 use super::group::{Generation, GroupSettings};
-use super::kind::{CacheMode, CopyMode, InitiatorRule, PortalAddress, RaidLevel, Schedule, SvolSpec};
+use super::kind::{
+    CacheMode, CopyMode, InitiatorRule, PortalAddress, RaidLevel, Release, Schedule, SvolAccess, SvolSpec,
+};
 use super::name::{
     ArrayNumber, GroupName, GroupNumber, IscsiName, LinkName, Lun, PairName, PairNumber, ParityGroupName,
     VolumeName, VolumeNumber,
@@ -47,8 +49,80 @@ pub enum Designation {
         /// Volume.
         volume: VolumeName,
     },
+    /// Shows a LUN of a target no more.
+    UnmapLun {
+        /// Target.
+        target: IscsiName,
+        /// LUN.
+        lun: Lun,
+    },
+    /// Gives a volume that nothing else knows by its name another one.
+    RenameVolume {
+        /// Its name.
+        volume: VolumeName,
+        /// Its new name.
+        name: VolumeName,
+    },
+    /// Deletes a volume that nothing uses, with all that is on it.
+    DeleteVolume {
+        /// Its name.
+        volume: VolumeName,
+    },
+    /// Deletes a target, with its LUNs.
+    DeleteTarget {
+        /// Its name.
+        target: IscsiName,
+    },
+    /// Deletes a link that no copy uses.
+    DeleteLink {
+        /// Its name.
+        link: LinkName,
+    },
     /// Makes a link.
     CreateLink(NewLink),
+    /// Passes a designation on to the array behind a link; a refusal there is its end.
+    PassOn {
+        /// The link.
+        link: LinkName,
+        /// What is designated there.
+        what: Box<Designation>,
+    },
+    /// Makes a group known at an array that shall copy it, before anything is catalogued there (figure 10, step 900).
+    IntroduceGroup {
+        /// The group, of which this array is the primary.
+        group: GroupName,
+        /// Link to that array.
+        link: LinkName,
+    },
+    /// Makes a group at an auxiliary itself (figure 10, step 900); its primary is asked to make it known here.
+    FollowGroup {
+        /// Its name, which is that at the primary.
+        group: GroupName,
+        /// Link to the primary.
+        link: LinkName,
+    },
+    /// Changes what the operator chose for a group, at its primary.
+    SetGroup {
+        /// Its name.
+        group: GroupName,
+        /// What is chosen anew.
+        settings: SettingsChange,
+    },
+    /// Makes a pair, at its auxiliary itself (figure 10, step 910): the primary is asked to catalogue it.
+    FollowPair {
+        /// Its name.
+        name: PairName,
+        /// Its group, which is copied here.
+        group: GroupName,
+        /// Link to the primary.
+        link: LinkName,
+        /// The volume that hosts write, at the primary.
+        pvol: VolumeName,
+        /// The volume that follows it, here.
+        svol: VolumeName,
+        /// How.
+        copy: CopyMode,
+    },
     /// Makes a group, at its primary.
     CreateGroup {
         /// Its name.
@@ -92,6 +166,25 @@ pub enum Designation {
         /// The schedule.
         schedule: Schedule,
     },
+    /// From an auxiliary: your group shall be copied here.
+    JoinGroup {
+        /// Group.
+        group: GroupName,
+    },
+    /// From an auxiliary: this volume here became a journal volume of your group.
+    JoinJournal {
+        /// Group.
+        group: GroupName,
+        /// Volume, of the auxiliary.
+        volume: VolumeName,
+    },
+    /// From a primary: the settings of the group have changed.
+    RemoteSettings {
+        /// Group.
+        group: GroupName,
+        /// All of them.
+        settings: GroupSettings,
+    },
     /// From a primary: there is a group that you copy.
     RemoteGroup(RemoteGroup),
     /// From a primary: this volume of yours is a journal volume of the group.
@@ -108,6 +201,35 @@ pub enum Designation {
         /// Group.
         group: GroupName,
     },
+}
+
+/// What is chosen anew for a group; the rest stays as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SettingsChange {
+    /// What hosts may do with the S-VOLs.
+    pub svol_access: Option<SvolAccess>,
+    /// When journals are freed.
+    pub release: Option<Release>,
+    /// Updates of one journal read at most.
+    pub read_updates: Option<u32>,
+    /// Bytes of one journal read at most.
+    pub read_bytes: Option<u64>,
+    /// Unit of the initial copy.
+    pub copy_unit_bytes: Option<u64>,
+}
+
+impl SettingsChange {
+    /// The settings after the change.
+    #[must_use]
+    pub fn applied_to(self, old: GroupSettings) -> GroupSettings {
+        GroupSettings {
+            svol_access: self.svol_access.unwrap_or(old.svol_access),
+            release: self.release.unwrap_or(old.release),
+            read_updates: self.read_updates.unwrap_or(old.read_updates),
+            read_bytes: self.read_bytes.unwrap_or(old.read_bytes),
+            copy_unit_bytes: self.copy_unit_bytes.unwrap_or(old.copy_unit_bytes),
+        }
+    }
 }
 
 /// A parity group to make.
@@ -290,6 +412,50 @@ impl Refusal {
     }
 }
 
+impl Designation {
+    /// Whether an operator may have it passed on to another array: what makes something there and destroys nothing
+    /// that is in use.
+    #[must_use]
+    pub fn may_be_passed_on(&self) -> bool {
+        matches!(
+            self,
+            Self::CreateVolume(_)
+                | Self::AddJournal { at: None, .. }
+                | Self::CreatePair { .. }
+                | Self::StartGroup { .. }
+        )
+    }
+
+    /// Whether it can come from another array at all; what that array may do with it, the tables decide.
+    #[must_use]
+    pub fn may_come_from_a_peer(&self) -> bool {
+        self.may_be_passed_on()
+            || matches!(
+                self,
+                Self::JoinGroup { .. }
+                    | Self::JoinJournal { .. }
+                    | Self::RemoteSettings { .. }
+                    | Self::RemoteGroup(_)
+                    | Self::RemoteJournal { .. }
+                    | Self::RemotePair(_)
+                    | Self::RemoteStart { .. }
+            )
+    }
+
+    /// What is lost by it, in words for the operator: whoever says it is asked first.
+    #[must_use]
+    pub fn destroys(&self) -> Option<String> {
+        match self {
+            Self::DeleteVolume { volume } => Some(format!("volume {volume} and everything on it")),
+            Self::DeleteTarget { target } => Some(format!("target {target} with its LUNs and its secrets")),
+            Self::DeleteLink { link } => {
+                Some(format!("link {link} with its secret, and what is on its way over it"))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Designation {
     /// What the audit log says; never a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -298,6 +464,23 @@ impl fmt::Display for Designation {
             Self::CreateVolume(new) => write!(f, "volume create {}", new.name),
             Self::CreateTarget(new) => write!(f, "target create {}", new.iqn),
             Self::MapLun { target, lun, volume } => write!(f, "lun map {target} {lun} {volume}"),
+            Self::UnmapLun { target, lun } => write!(f, "lun unmap {target} {lun}"),
+            Self::RenameVolume { volume, name } => write!(f, "volume rename {volume} {name}"),
+            Self::DeleteVolume { volume } => write!(f, "volume delete {volume}"),
+            Self::DeleteTarget { target } => write!(f, "target delete {target}"),
+            Self::DeleteLink { link } => write!(f, "link delete {link}"),
+            Self::PassOn { link, what } => write!(f, "{what} --at {link}"),
+            Self::IntroduceGroup { group, link } => write!(f, "group create {group} --at {link}"),
+            Self::FollowGroup { group, link } => write!(f, "group create {group} --source {link}"),
+            Self::SetGroup { group, .. } => write!(f, "group set {group}"),
+            Self::FollowPair { name, group, link, pvol, svol, .. } => {
+                write!(f, "pair create {name} --group {group} --pvol {link}:{pvol} --svol {svol}")
+            }
+            Self::JoinGroup { group } => write!(f, "group {group} asked for by an auxiliary"),
+            Self::JoinJournal { group, volume } => {
+                write!(f, "journal volume {volume} of group {group} told by its auxiliary")
+            }
+            Self::RemoteSettings { group, .. } => write!(f, "group {group} set by its primary"),
             Self::CreateLink(new) => write!(f, "link create {} --array {}", new.name, new.array),
             Self::CreateGroup { name, .. } => write!(f, "group create {name}"),
             Self::AddJournal { group, volume, at: None } => {

@@ -55,8 +55,8 @@ pub enum GroupRole {
         link: LinkName,
         /// That array.
         source: ArrayNumber,
-        /// The group's number there.
-        remote: GroupNumber,
+        /// The group's number there; none until that array has made the group known here.
+        remote: Option<GroupNumber>,
     },
 }
 

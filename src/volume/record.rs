@@ -286,6 +286,19 @@ pub struct ForwardRecord {
     pub designation: Designation,
     /// Why the other array has not accepted it yet.
     pub refusal: Option<String>,
+    /// A refusal is its end: an operator has said it, and waits for the answer.
+    #[serde(default)]
+    pub is_once: bool,
+}
+
+/// A volume that was deleted and whose extents are still to be given back. Nothing but this row makes them free, so
+/// that a store that lacks a volume for another reason destroys nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DoomedRecord {
+    /// Its number, which is never given again.
+    pub number: VolumeNumber,
+    /// Where its extents are.
+    pub parity_group: Option<ParityGroupNumber>,
 }
 
 /// What came of a designation, kept so that a repeated one gets the same answer.

@@ -13,8 +13,8 @@ use super::name::{
 use super::pair::{PairEvent, PairRecord, PairState};
 use super::pointer::PointerRecord;
 use super::record::{
-    ForwardRecord, LinkRecord, MetaRecord, ParityGroupRecord, ReaderRecord, ResultRecord, ScheduleRecord,
-    TargetRecord, VolumeRecord, VolumeState, VolumeUsage,
+    DoomedRecord, ForwardRecord, LinkRecord, MetaRecord, ParityGroupRecord, ReaderRecord, ResultRecord,
+    ScheduleRecord, TargetRecord, VolumeRecord, VolumeState, VolumeUsage,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -122,6 +122,8 @@ pub struct Tables {
     pub forwards: Table<ForwardRecord>,
     /// What came of designations.
     pub results: Table<ResultRecord>,
+    /// Volumes whose extents are still to be given back.
+    pub doomed: Table<DoomedRecord>,
 }
 
 impl Tables {
@@ -321,3 +323,4 @@ row!(ScheduleRecord, "schedules", (LinkName, GroupName), |r| (r.link.clone(), r.
 });
 row!(ForwardRecord, "forwards", u64, |r| r.sequence, |k| k.to_be_bytes().to_vec());
 row!(ResultRecord, "results", super::designation::DesignationId, |r| r.id, |k| k.0.0.to_be_bytes().to_vec());
+row!(DoomedRecord, "doomed", VolumeNumber, |r| r.number, |k| k.0.to_be_bytes().to_vec());

@@ -1,15 +1,19 @@
 //! Changes by command against a control store in memory.
 
+use super::words::UnitWord;
 use super::*;
 use crate::clock::{BoxFuture, SimClock};
+use crate::config::ByteSize;
 use crate::shell::command::{Request, Response, Shell};
 use crate::shell::view::{AuditView, Options, Snapshot};
 use crate::volume::designation::Refusal;
 use crate::volume::effect::Effect;
+use crate::volume::name::ArrayNumber;
 use crate::volume::record::Who;
 use crate::volume::store::{Backend, Owner, SimStorage, Store};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// An array that is nothing but its tables.
 pub(in crate::shell) struct Tabled {
@@ -164,7 +168,12 @@ async fn what_makes_no_sense_is_refused_before_anything_happens() {
     let alpha = Tabled::new(1, "alpha");
     for (line, exit, why) in [
         ("pair create p1 --group g1 --pvol d --svol beta:c --copy sync", 2, "not built yet"),
-        ("pair create p1 --group g1 --pvol d --svol copy1", 2, "not link:volume"),
+        (
+            "pair create p1 --group g1 --pvol d --svol copy1",
+            1,
+            "one volume is here and the other LINK:VOLUME",
+        ),
+        ("group create g1 --source alpha --svol-access read", 2, "cannot be used with"),
         ("volume create v --parity-group pg0 --size 8", 2, "not a size"),
         ("volume create v --parity-group pg0 --size 8MiB", 1, "no parity group \"pg0\""),
         ("parity-group create p --level raid6 --unit a:1GiB", 2, "none of raid0, raid5"),
@@ -177,6 +186,69 @@ async fn what_makes_no_sense_is_refused_before_anything_happens() {
         let answer = say(&alpha, line).await;
         assert_eq!(answer.exit, exit, "{line}: {}", answer.stderr);
         assert!(answer.stderr.contains(why), "{line}: {}", answer.stderr);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_use_is_not_deleted_and_the_refusal_names_who_uses_it() {
+    let (alpha, secret) = (Tabled::new(1, "alpha"), secret());
+    for line in everything(secret.path()) {
+        done(&alpha, &line).await;
+    }
+    for (line, users) in [
+        ("volume delete data2", "LUN 2 of target iqn.2026-11.io.holdfast:alpha"),
+        ("volume delete data1", "LUN 1 of target iqn.2026-11.io.holdfast:alpha, pair p1"),
+        ("volume delete jnl", "group g1, whose journal it is"),
+        ("volume rename data1 data9", "is used by pair p1"),
+        ("link delete beta", "group g1, pair p1"),
+        ("lun unmap iqn.2026-11.io.holdfast:alpha 7", "no LUN \"7\""),
+        ("group set g1 --release read", "only --svol-access can be changed while it runs"),
+    ] {
+        for how in ["", " --yes", " --dry-run"] {
+            let answer = say(&alpha, &format!("{line}{how}")).await;
+            assert_eq!(answer.exit, 1, "{line}{how}");
+            assert!(answer.stderr.contains(users), "{line}{how}: {}", answer.stderr);
+            assert!(answer.destroys.is_empty(), "what is refused anyway needs no confirmation");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_destroys_says_so_and_wants_to_be_confirmed() {
+    let (alpha, secret) = (Tabled::new(1, "alpha"), secret());
+    for line in everything(secret.path()).iter().take(7) {
+        done(&alpha, line).await;
+    }
+    done(&alpha, "volume rename data2 spare").await;
+    done(&alpha, "lun unmap iqn.2026-11.io.holdfast:alpha 2").await;
+    for (line, what) in [
+        ("volume delete spare", "volume spare and everything on it"),
+        ("target delete iqn.2026-11.io.holdfast:alpha", "with its LUNs"),
+        ("link delete beta", "link beta with its secret"),
+    ] {
+        let before = alpha.store.tables();
+        let asked = say(&alpha, line).await;
+        assert_eq!(asked.exit, 1);
+        assert!(asked.stderr.contains("--yes") && asked.destroys[0].contains(what), "{}", asked.stderr);
+        assert!(done(&alpha, &format!("{line} --dry-run")).await.contains("would destroy"));
+        assert!(Arc::ptr_eq(&before, &alpha.store.tables()), "{line}");
+        assert!(done(&alpha, &format!("{line} --yes")).await.starts_with("deleted"), "{line}");
+    }
+    let tables = alpha.store.tables();
+    assert!(tables.targets.is_empty() && tables.links.is_empty());
+    assert_eq!(tables.doomed.len(), 1, "the extents of the deleted volume are still to be given back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_of_a_group_are_chosen_anew_one_by_one() {
+    let alpha = Tabled::new(1, "alpha");
+    done(&alpha, "group create g1 --read-updates 7").await;
+    let said = done(&alpha, "group set g1 --svol-access read --read-bytes 8KiB").await;
+    assert!(said.starts_with("changed group g1"), "{said}");
+    let settings = alpha.store.tables().group_named(&"g1".parse().unwrap()).unwrap().settings;
+    assert_eq!((settings.read_updates, settings.read_bytes), (7, 8 << 10));
+    for wrong in ["--read-updates 0", "--read-bytes 5KiB", "--copy-unit 2MiB", ""] {
+        assert_eq!(say(&alpha, &format!("group set g1 {wrong}")).await.exit, 1, "{wrong}");
     }
 }
 

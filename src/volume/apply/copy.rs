@@ -32,6 +32,7 @@ pub(super) fn create_group(
     name: &GroupName,
     settings: GroupSettings,
 ) -> Result<Outcome, Refusal> {
+    check_settings(&settings)?;
     let array = tables.meta().number;
     let generations = vec![Generation { counter: 1, array, first: FIRST_UPDATE }];
     new_group(tables, name, settings, GroupRole::Primary, generations)
@@ -44,6 +45,9 @@ pub(super) fn add_journal(
     volume: &VolumeName,
     at: Option<&LinkName>,
 ) -> Result<Outcome, Refusal> {
+    if let Some((number, source)) = copied_group(tables, group)? {
+        return super::remote::add_journal_of_copy(tables, id, (group, number, &source), volume, at);
+    }
     let number = primary_group(tables, group)?.number;
     let Some(link) = at else { return catalogue_journal(tables, number, volume) };
     introduce_reader(tables, id, number, link)?;
@@ -111,6 +115,10 @@ pub(super) fn start_group(
     id: DesignationId,
     group: &GroupName,
 ) -> Result<Outcome, Refusal> {
+    if let Some((_, source)) = copied_group(tables, group)? {
+        tables.forward_once(&source, id.caused(0), Designation::StartGroup { group: group.clone() });
+        return Ok(Outcome::Done);
+    }
     let row = primary_group(tables, group)?;
     let number = row.number;
     if row.state != GroupState::Normal {
@@ -135,20 +143,30 @@ pub(super) fn start_group(
 
 pub(super) fn remote_group(tables: &mut Tables, remote: &RemoteGroup, who: &Who) -> Result<Outcome, Refusal> {
     let (source, link) = peer(tables, who)?;
-    if let Some(known) = tables.group_named(&remote.name) {
-        let is_same = matches!(&known.role, GroupRole::Auxiliary { source: s, remote: r, .. }
-            if *s == source && *r == remote.number);
-        let number = known.number.0;
-        return if is_same {
-            Ok(Outcome::Created { number })
-        } else {
-            Err(Refusal::exists("group", &remote.name))
-        };
-    }
     if remote.generations.is_empty() || remote.generations.len() > GENERATIONS_MAX {
         return Err(Refusal::conflict("a group has at least one generation and not thousands"));
     }
-    let role = GroupRole::Auxiliary { link, source, remote: remote.number };
+    check_settings(&remote.settings)?;
+    let role = GroupRole::Auxiliary { link, source, remote: Some(remote.number) };
+    if let Some(known) = tables.group_named(&remote.name) {
+        let number = known.number;
+        return match &known.role {
+            GroupRole::Auxiliary { source: s, remote: Some(r), .. }
+                if *s == source && *r == remote.number =>
+            {
+                Ok(Outcome::Created { number: number.0 })
+            }
+            // It was made here first and has waited for this.
+            GroupRole::Auxiliary { source: s, remote: None, .. } if *s == source => {
+                if let Some(row) = tables.groups.edit(&number) {
+                    (row.role, row.settings) = (role, remote.settings);
+                    row.generations.clone_from(&remote.generations);
+                }
+                Ok(Outcome::Created { number: number.0 })
+            }
+            GroupRole::Auxiliary { .. } | GroupRole::Primary => Err(Refusal::exists("group", &remote.name)),
+        };
+    }
     new_group(tables, &remote.name, remote.settings, role, remote.generations.clone())
 }
 
@@ -205,6 +223,9 @@ pub(super) fn remote_pair(tables: &mut Tables, remote: &RemotePair, who: &Who) -
 pub(super) fn remote_start(tables: &mut Tables, group: &GroupName, who: &Who) -> Result<Outcome, Refusal> {
     let number = followed_group(tables, group, who)?;
     let row = tables.groups.edit(&number).ok_or_else(|| Refusal::missing("group", group))?;
+    if matches!(row.role, GroupRole::Auxiliary { remote: None, .. }) {
+        return Err(Refusal::conflict(format!("group {group} has not been made known here yet")));
+    }
     // Journal volumes may be catalogued later: nothing is read before there is one.
     row.is_started = true;
     Ok(Outcome::Done)
@@ -230,7 +251,7 @@ pub(super) fn accepted(tables: &mut Tables, forward: &ForwardRecord, outcome: Ou
     }
 }
 
-fn new_group(
+pub(super) fn new_group(
     tables: &mut Tables,
     name: &GroupName,
     settings: GroupSettings,
@@ -265,7 +286,7 @@ fn created(state: PairState) -> PairState {
     state.after(PairEvent::Create).unwrap_or(PairState::NotYetCopied)
 }
 
-fn primary_group<'t>(tables: &'t Tables, name: &GroupName) -> Result<&'t GroupRecord, Refusal> {
+pub(super) fn primary_group<'t>(tables: &'t Tables, name: &GroupName) -> Result<&'t GroupRecord, Refusal> {
     let group = tables.group_named(name).ok_or_else(|| Refusal::missing("group", name))?;
     match &group.role {
         GroupRole::Primary => Ok(group),
@@ -275,8 +296,37 @@ fn primary_group<'t>(tables: &'t Tables, name: &GroupName) -> Result<&'t GroupRe
     }
 }
 
+/// The group of this name if it is a copy here, with the link to its source.
+pub(super) fn copied_group(
+    tables: &Tables,
+    name: &GroupName,
+) -> Result<Option<(GroupNumber, LinkName)>, Refusal> {
+    let group = tables.group_named(name).ok_or_else(|| Refusal::missing("group", name))?;
+    Ok(match &group.role {
+        GroupRole::Primary => None,
+        GroupRole::Auxiliary { link, .. } => Some((group.number, link.clone())),
+    })
+}
+
+/// Settings that the copy can work with, wherever they come from.
+pub(super) fn check_settings(settings: &GroupSettings) -> Result<(), Refusal> {
+    if !(1..=READ_UPDATES_MAX).contains(&settings.read_updates) {
+        return Err(Refusal::conflict(format!("a journal read has 1 to {READ_UPDATES_MAX} updates")));
+    }
+    let pages =
+        |bytes: u64, least: u64, most: u64| (least..=most).contains(&bytes) && bytes.is_multiple_of(4_096);
+    if !pages(settings.read_bytes, 4 << 10, 4 << 20) {
+        return Err(Refusal::conflict("a journal read has 4KiB to 4MiB, a multiple of 4KiB"));
+    }
+    // One unit is one update, and an update has at most 256 ranges: as many as 1 MiB has pages.
+    if !pages(settings.copy_unit_bytes, 64 << 10, 1 << 20) {
+        return Err(Refusal::conflict("the unit of the initial copy is 64KiB to 1MiB, a multiple of 4KiB"));
+    }
+    Ok(())
+}
+
 /// The group of this name that this array copies from the peer who speaks.
-fn followed_group(tables: &Tables, name: &GroupName, who: &Who) -> Result<GroupNumber, Refusal> {
+pub(super) fn followed_group(tables: &Tables, name: &GroupName, who: &Who) -> Result<GroupNumber, Refusal> {
     let (array, _) = peer(tables, who)?;
     let group = tables.group_named(name).ok_or_else(|| Refusal::missing("group", name))?;
     match &group.role {
@@ -288,7 +338,7 @@ fn followed_group(tables: &Tables, name: &GroupName, who: &Who) -> Result<GroupN
 }
 
 /// The array that speaks, and our link to it.
-fn peer(tables: &Tables, who: &Who) -> Result<(ArrayNumber, LinkName), Refusal> {
+pub(super) fn peer(tables: &Tables, who: &Who) -> Result<(ArrayNumber, LinkName), Refusal> {
     let Who::Peer { array, .. } = who else {
         return Err(Refusal::conflict("only another array designates this"));
     };
@@ -297,7 +347,7 @@ fn peer(tables: &Tables, who: &Who) -> Result<(ArrayNumber, LinkName), Refusal> 
 }
 
 /// Makes the group known behind `link`, once.
-fn introduce_reader(
+pub(super) fn introduce_reader(
     tables: &mut Tables,
     id: DesignationId,
     group: GroupNumber,
@@ -334,7 +384,7 @@ fn introduce_reader(
     Ok(())
 }
 
-fn catalogue_journal(
+pub(super) fn catalogue_journal(
     tables: &mut Tables,
     group: GroupNumber,
     volume: &VolumeName,
@@ -393,13 +443,13 @@ fn check_svol_is_free(tables: &Tables, svol: &SvolSpec, auxiliary: ArrayNumber) 
     }
 }
 
-fn set_volume_state(tables: &mut Tables, volume: VolumeNumber, state: VolumeState) {
+pub(super) fn set_volume_state(tables: &mut Tables, volume: VolumeNumber, state: VolumeState) {
     if let Some(row) = tables.volumes.edit(&volume) {
         row.state = state;
     }
 }
 
-fn describe(volume: &VolumeRecord) -> String {
+pub(super) fn describe(volume: &VolumeRecord) -> String {
     match volume.usage {
         VolumeUsage::Journal(_) => "a journal volume".to_owned(),
         VolumeUsage::Host => volume.state.to_string(),
@@ -408,6 +458,8 @@ fn describe(volume: &VolumeRecord) -> String {
 
 /// The first number that a group gives (mission row A4).
 const FIRST_UPDATE: UpdateNumber = UpdateNumber(1);
+/// Updates of one journal read; more are refused.
+const READ_UPDATES_MAX: u32 = 65_536;
 /// Groups; more are refused.
 const GROUPS_MAX: usize = 256;
 /// Pairs; more are refused.
@@ -417,6 +469,6 @@ const READERS_MAX: usize = 64;
 /// Journal volumes of one group at one array; more are refused.
 const JOURNALS_MAX: usize = 16;
 /// Journal volumes of one group at all other arrays; more are refused.
-const REMOTE_JOURNALS_MAX: usize = JOURNALS_MAX * READERS_MAX;
+pub(super) const REMOTE_JOURNALS_MAX: usize = JOURNALS_MAX * READERS_MAX;
 /// Generations that a peer may tell; more are refused.
 const GENERATIONS_MAX: usize = 1_024;

@@ -1,11 +1,12 @@
 //! Designations that concern this array alone: parity groups, volumes, targets, LUNs, links, schedules.
 
 use crate::volume::designation::{NewLink, NewParityGroup, NewTarget, NewVolume, Outcome, Refusal};
-use crate::volume::kind::Schedule;
+use crate::volume::group::GroupRole;
+use crate::volume::kind::{RaidLevel, Schedule};
 use crate::volume::name::{GroupName, IscsiName, LinkName, Lun, ParityGroupNumber, VolumeName, VolumeNumber};
 use crate::volume::record::{
-    LinkRecord, LunRecord, ParityGroupRecord, ScheduleRecord, TargetRecord, VolumeRecord, VolumeState,
-    VolumeUsage,
+    DoomedRecord, LinkRecord, LunRecord, ParityGroupRecord, ScheduleRecord, TargetRecord, VolumeRecord,
+    VolumeState, VolumeUsage,
 };
 use crate::volume::table::Tables;
 
@@ -18,6 +19,23 @@ pub(super) fn create_parity_group(tables: &mut Tables, new: &NewParityGroup) -> 
     if count < level.units_min() || count > UNITS_MAX {
         let least = level.units_min();
         return Err(Refusal::conflict(format!("{level} has {least} to {UNITS_MAX} units, not {count}")));
+    }
+    if level == RaidLevel::Raid10 && count % 2 == 1 {
+        return Err(Refusal::conflict(format!("raid10 needs an even number of units, not {count}")));
+    }
+    let stripe = new.stripe_unit_bytes;
+    if !stripe.is_power_of_two() || !(STRIPE_UNIT_BYTES_MIN..=STRIPE_UNIT_BYTES_MAX).contains(&stripe) {
+        return Err(Refusal::conflict("the stripe unit is a power of two from 4KiB to 16MiB"));
+    }
+    for size in new.units.iter().chain(&new.spares).filter_map(|unit| unit.size_bytes) {
+        if !(UNIT_BYTES_MIN..=UNIT_BYTES_MAX).contains(&size) || !size.is_multiple_of(4_096) {
+            return Err(Refusal::conflict("the size of a unit is 16MiB to 1024TiB, a multiple of 4KiB"));
+        }
+    }
+    for (index, unit) in new.units.iter().chain(&new.spares).enumerate() {
+        if new.units.iter().chain(&new.spares).skip(index + 1).any(|other| other.path == unit.path) {
+            return Err(Refusal::exists("unit", unit.path.display()));
+        }
     }
     let all = || tables.parity_groups.iter().flat_map(|group| group.units.iter().chain(&group.spares));
     for unit in new.units.iter().chain(&new.spares) {
@@ -46,8 +64,10 @@ pub(super) fn create_volume(tables: &mut Tables, new: &NewVolume) -> Result<Outc
     within(tables.volumes.len(), VOLUMES_MAX, "volumes")?;
     let group = tables.parity_group_named(&new.parity_group);
     let parity_group = group.ok_or_else(|| Refusal::missing("parity group", &new.parity_group))?.number;
-    if new.size_bytes == 0 || !new.size_bytes.is_multiple_of(4_096) {
-        return Err(Refusal::conflict("the size of a volume is a multiple of 4096 bytes"));
+    if !(VOLUME_BYTES_MIN..=VOLUME_BYTES_MAX).contains(&new.size_bytes)
+        || !new.size_bytes.is_multiple_of(4_096)
+    {
+        return Err(Refusal::conflict("the size of a volume is 1MiB to 256TiB, a multiple of 4KiB"));
     }
     if !matches!(new.block_size_bytes, 512 | 4_096) {
         return Err(Refusal::conflict("the block size of a volume is 512 or 4096"));
@@ -75,6 +95,23 @@ pub(super) fn create_target(tables: &mut Tables, new: &NewTarget) -> Result<Outc
         return Err(Refusal::exists("target", &new.iqn));
     }
     within(tables.targets.len(), TARGETS_MAX, "targets")?;
+    if let Some(chap) = &new.chap {
+        let users = [Some(&chap.initiator), chap.mutual.as_ref()];
+        let is_name =
+            |user: &str| (1..=CHAP_USER_MAX_BYTES).contains(&user.len()) && !user.contains(char::is_control);
+        if users.into_iter().flatten().any(|credential| !is_name(&credential.user)) {
+            return Err(Refusal::conflict(format!(
+                "a CHAP name has 1 to {CHAP_USER_MAX_BYTES} printable bytes"
+            )));
+        }
+        // RFC 7143 section 12.1.3: an initiator could otherwise reflect the target's own challenge.
+        if chap.mutual.as_ref().is_some_and(|mutual| mutual.secret == chap.initiator.secret) {
+            return Err(Refusal::conflict("the target's own secret must differ from the initiator's"));
+        }
+    }
+    if new.initiators.len() > INITIATORS_MAX {
+        return Err(Refusal::Limit { what: "initiators of a target".into(), limit: INITIATORS_MAX });
+    }
     tables.targets.put(TargetRecord {
         iqn: new.iqn.clone(),
         luns: Vec::new(),
@@ -108,6 +145,98 @@ pub(super) fn map_lun(
     Ok(Outcome::Done)
 }
 
+pub(super) fn unmap_lun(tables: &mut Tables, target: &IscsiName, lun: Lun) -> Result<Outcome, Refusal> {
+    let row = tables.targets.edit(target).ok_or_else(|| Refusal::missing("target", target))?;
+    let before = row.luns.len();
+    row.luns.retain(|entry| entry.lun != lun);
+    if row.luns.len() == before { Err(Refusal::missing("LUN", lun)) } else { Ok(Outcome::Done) }
+}
+
+/// Who needs a volume, in words: nobody when empty.
+fn users_of_volume(tables: &Tables, volume: &VolumeRecord) -> Vec<String> {
+    let mut users = Vec::new();
+    for target in tables.targets.iter() {
+        let luns = target.luns.iter().filter(|lun| lun.volume == volume.number);
+        users.extend(luns.map(|lun| format!("LUN {} of target {}", lun.lun, target.iqn)));
+    }
+    users.extend(tables.pairs_of_volume(volume.number).map(|pair| format!("pair {}", pair.name)));
+    if let VolumeUsage::Journal(group) = volume.usage {
+        let name =
+            tables.groups.get(&group).map_or_else(|| group.to_string(), |group| group.name.to_string());
+        users.push(format!("group {name}, whose journal it is"));
+    }
+    users
+}
+
+fn unused(what: &str, name: &dyn std::fmt::Display, users: &[String]) -> Result<(), Refusal> {
+    if users.is_empty() {
+        return Ok(());
+    }
+    let (named, more) = users.split_at(users.len().min(USERS_NAMED));
+    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    Err(Refusal::conflict(format!("{what} {name} is used by {}{more}", named.join(", "))))
+}
+
+pub(super) fn rename_volume(
+    tables: &mut Tables,
+    volume: &VolumeName,
+    name: &VolumeName,
+) -> Result<Outcome, Refusal> {
+    let row = tables.volume_named(volume).ok_or_else(|| Refusal::missing("volume", volume))?;
+    let number = row.number;
+    // Targets know it by its number; groups and other arrays know it by its name.
+    let users = users_of_volume(tables, row);
+    let users: Vec<String> = users.into_iter().filter(|user| !user.starts_with("LUN ")).collect();
+    unused("volume", volume, &users)?;
+    if tables.volume_named(name).is_some() {
+        return Err(Refusal::exists("volume", name));
+    }
+    if let Some(row) = tables.volumes.edit(&number) {
+        row.name = name.clone();
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn delete_volume(tables: &mut Tables, volume: &VolumeName) -> Result<Outcome, Refusal> {
+    let row = tables.volume_named(volume).ok_or_else(|| Refusal::missing("volume", volume))?;
+    unused("volume", volume, &users_of_volume(tables, row))?;
+    let (number, parity_group) = (row.number, row.parity_group);
+    tables.volumes.remove(&number);
+    tables.doomed.put(DoomedRecord { number, parity_group });
+    Ok(Outcome::Done)
+}
+
+pub(super) fn delete_target(tables: &mut Tables, target: &IscsiName) -> Result<Outcome, Refusal> {
+    if tables.targets.remove(target) { Ok(Outcome::Done) } else { Err(Refusal::missing("target", target)) }
+}
+
+pub(super) fn delete_link(tables: &mut Tables, link: &LinkName) -> Result<Outcome, Refusal> {
+    let array = tables.links.get(link).ok_or_else(|| Refusal::missing("link", link))?.array;
+    let mut users: Vec<String> = Vec::new();
+    for group in tables.groups.iter() {
+        let is_source = matches!(&group.role, GroupRole::Auxiliary { link: over, .. } if over == link);
+        let is_reader = tables.readers.get(&(group.number, array)).is_some();
+        let has_journal = group.remote_journals.iter().any(|journal| journal.link == *link);
+        if is_source || is_reader || has_journal {
+            users.push(format!("group {}", group.name));
+        }
+    }
+    users.extend(
+        tables.pairs.iter().filter(|pair| pair.link == *link).map(|pair| format!("pair {}", pair.name)),
+    );
+    unused("link", link, &users)?;
+    let on_their_way: Vec<u64> = tables.forwards_to(link).map(|forward| forward.sequence).collect();
+    on_their_way.iter().for_each(|sequence| {
+        tables.forwards.remove(sequence);
+    });
+    let schedules: Vec<_> = tables.schedules.iter().filter(|row| row.link == *link).cloned().collect();
+    schedules.iter().for_each(|row| {
+        tables.schedules.remove(&(row.link.clone(), row.group.clone()));
+    });
+    tables.links.remove(link);
+    Ok(Outcome::Done)
+}
+
 pub(super) fn create_link(tables: &mut Tables, new: &NewLink) -> Result<Outcome, Refusal> {
     if tables.links.get(&new.name).is_some() {
         return Err(Refusal::exists("link", &new.name));
@@ -118,6 +247,9 @@ pub(super) fn create_link(tables: &mut Tables, new: &NewLink) -> Result<Outcome,
     }
     if let Some(other) = tables.link_to(new.array) {
         return Err(Refusal::conflict(format!("link {} leads to array {} already", other.name, new.array)));
+    }
+    if new.portals.is_empty() || new.portals.len() > PORTALS_MAX {
+        return Err(Refusal::conflict(format!("a link has 1 to {PORTALS_MAX} portals")));
     }
     tables.links.put(LinkRecord {
         name: new.name.clone(),
@@ -153,6 +285,8 @@ pub(super) fn within(count: usize, limit: usize, what: &str) -> Result<(), Refus
     if count < limit { Ok(()) } else { Err(Refusal::Limit { what: what.to_owned(), limit }) }
 }
 
+/// Users of an object that a refusal names; more are counted.
+const USERS_NAMED: usize = 8;
 /// Units of one parity group; more are refused.
 const UNITS_MAX: usize = 16;
 /// Parity groups; more are refused.
@@ -167,3 +301,17 @@ const LUNS_MAX: usize = 1_024;
 const LINKS_MAX: usize = 64;
 /// Schedules of single groups; more are refused.
 const SCHEDULES_MAX: usize = 4_096;
+/// Portals of one link; more are refused.
+const PORTALS_MAX: usize = 16;
+/// Initiators that a target names; more are refused.
+const INITIATORS_MAX: usize = 1_024;
+/// The longest CHAP name.
+const CHAP_USER_MAX_BYTES: usize = 255;
+const VOLUME_BYTES_MIN: u64 = 1 << 20;
+/// The largest volume that is tested.
+const VOLUME_BYTES_MAX: u64 = 256 << 40;
+const STRIPE_UNIT_BYTES_MIN: u64 = 4 << 10;
+const STRIPE_UNIT_BYTES_MAX: u64 = 16 << 20;
+/// Superblock, logs and maps take up to a quarter of a smaller unit.
+const UNIT_BYTES_MIN: u64 = 16 << 20;
+const UNIT_BYTES_MAX: u64 = 1 << 50;

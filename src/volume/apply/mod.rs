@@ -6,9 +6,10 @@
 
 mod copy;
 mod local;
+mod remote;
 
 use super::designation::{Designation, DesignationId, Outcome, Refusal};
-use super::name::LinkName;
+use super::name::{GroupName, LinkName};
 use super::record::{ForwardRecord, ResultRecord, Who};
 use super::table::Tables;
 
@@ -21,6 +22,7 @@ impl Tables {
         if self.results.get(&id).is_some() {
             return self.answered(id, what);
         }
+        self.check_speaker(what, who)?;
         let outcome = self.dispatch(id, what, who)?;
         let sequence = self.next_sequence();
         self.results.put(ResultRecord { id, sequence, outcome, what: Some(what.to_string()) });
@@ -48,7 +50,25 @@ impl Tables {
             Designation::CreateVolume(new) => local::create_volume(self, new),
             Designation::CreateTarget(new) => local::create_target(self, new),
             Designation::MapLun { target, lun, volume } => local::map_lun(self, target, *lun, volume),
+            Designation::UnmapLun { target, lun } => local::unmap_lun(self, target, *lun),
+            Designation::RenameVolume { volume, name } => local::rename_volume(self, volume, name),
+            Designation::DeleteVolume { volume } => local::delete_volume(self, volume),
+            Designation::DeleteTarget { target } => local::delete_target(self, target),
+            Designation::DeleteLink { link } => local::delete_link(self, link),
             Designation::CreateLink(new) => local::create_link(self, new),
+            Designation::PassOn { link, what } => remote::pass_on(self, id, link, what),
+            Designation::IntroduceGroup { group, link } => remote::introduce_group(self, id, group, link),
+            Designation::FollowGroup { group, link } => remote::follow_group(self, id, group, link),
+            Designation::FollowPair { name, group, link, pvol, svol, copy } => {
+                let new = remote::FollowedPair { name, group, link, pvol, svol, copy: *copy };
+                remote::follow_pair(self, id, &new)
+            }
+            Designation::SetGroup { group, settings } => remote::set_group(self, id, group, *settings),
+            Designation::JoinGroup { group } => remote::join_group(self, id, group, who),
+            Designation::JoinJournal { group, volume } => remote::join_journal(self, group, volume, who),
+            Designation::RemoteSettings { group, settings } => {
+                remote::remote_settings(self, group, *settings, who)
+            }
             Designation::SetSchedule { link, group, schedule } => {
                 local::set_schedule(self, link, group, *schedule)
             }
@@ -70,7 +90,42 @@ impl Tables {
     /// Puts a designation on its way to the array behind `link`, behind those that are on their way there already.
     fn forward(&mut self, link: &LinkName, id: DesignationId, designation: Designation) {
         let sequence = self.next_sequence();
-        self.forwards.put(ForwardRecord { sequence, link: link.clone(), id, designation, refusal: None });
+        let link = link.clone();
+        self.forwards.put(ForwardRecord { sequence, link, id, designation, refusal: None, is_once: false });
+    }
+
+    /// The same for what an operator of this array says to the other one: a refusal is its end.
+    fn forward_once(&mut self, link: &LinkName, id: DesignationId, designation: Designation) {
+        let sequence = self.next_sequence();
+        let link = link.clone();
+        self.forwards.put(ForwardRecord { sequence, link, id, designation, refusal: None, is_once: true });
+    }
+
+    /// What another array may say here (mission row J15): its part of the copies that both have, and new volumes.
+    /// Whatever else there is, the operator of this array says himself.
+    fn check_speaker(&self, what: &Designation, who: &Who) -> Result<(), Refusal> {
+        let Who::Peer { array, .. } = who else { return Ok(()) };
+        if !what.may_come_from_a_peer() || self.link_to(*array).is_none() {
+            return Err(Refusal::conflict("only its operator designates this at an array"));
+        }
+        let reads = |group: &GroupName| {
+            let group = self.group_named(group).ok_or_else(|| Refusal::missing("group", group))?;
+            let is_reader = self.readers.get(&(group.number, *array)).is_some();
+            let why = || Refusal::conflict(format!("array {array} does not copy group {}", group.name));
+            is_reader.then_some(()).ok_or_else(why)
+        };
+        match what {
+            Designation::AddJournal { group, .. } | Designation::StartGroup { group } => reads(group),
+            Designation::CreatePair { group, svol, .. } => {
+                reads(group)?;
+                let behind = self.links.get(&svol.link).map(|link| link.array);
+                let own = behind == Some(*array);
+                own.then_some(())
+                    .ok_or_else(|| Refusal::conflict("an array has volumes of its own paired only"))
+            }
+            // The others look for themselves who speaks, or concern nobody else.
+            _ => Ok(()),
+        }
     }
 
     /// The designations on their way to the array behind `link`, in the order in which they are offered. One that is
@@ -80,13 +135,17 @@ impl Tables {
     }
 
     /// Takes in the answer of the array behind the link. Accepted: it leaves the list, and what the answer tells is
-    /// noted. Refused: it stays, with the reason, and is offered again, because the other side may not be ready yet.
+    /// noted. Refused: it stays, with the reason, and is offered again, because the other side may not be ready yet;
+    /// what an operator had passed on has come to its end.
     pub fn delivered(&mut self, sequence: u64, answer: &Result<Outcome, Refusal>) {
         match answer {
             Ok(outcome) => {
                 let Some(forward) = self.forwards.get(&sequence).cloned() else { return };
                 self.forwards.remove(&sequence);
                 copy::accepted(self, &forward, *outcome);
+            }
+            Err(_) if self.forwards.get(&sequence).is_some_and(|forward| forward.is_once) => {
+                self.forwards.remove(&sequence);
             }
             Err(refusal) => {
                 let text = Some(refusal.to_string());

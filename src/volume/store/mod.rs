@@ -314,7 +314,8 @@ macro_rules! each_table {
             readers,
             schedules,
             forwards,
-            results
+            results,
+            doomed
         )
     };
 }

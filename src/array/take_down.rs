@@ -1,0 +1,105 @@
+//! What the store names no more: LUNs, targets, links and volumes that were deleted while the array runs.
+//!
+//! A volume goes in two steps. The designation takes it out of the volume information and puts it among the *doomed*,
+//! in one transaction; here its extents are given back, and only then is it forgotten. A crash in between is finished
+//! by the next start. Nothing else frees extents.
+
+use super::Array;
+use super::peer_session::peer_name;
+use crate::disk::VolumeId;
+use crate::volume::record::DoomedRecord;
+use crate::volume::table::Tables;
+use holdfast_iscsi::name::IscsiName;
+use std::sync::Arc;
+
+impl Array {
+    pub(super) async fn take_down(self: &Arc<Self>, tables: &Tables) {
+        self.hide_luns(tables);
+        self.end_targets(tables).await;
+        self.end_peers(tables).await;
+        for doomed in tables.doomed.iter() {
+            if let Err(error) = self.give_back(tables, doomed).await {
+                tracing::error!(volume = doomed.number.0, %error, "the extents of a deleted volume cannot be given back yet");
+            }
+        }
+    }
+
+    /// LUNs that are mapped no more, or to another volume.
+    fn hide_luns(&self, tables: &Tables) {
+        let mut runtime = self.runtime();
+        let mut hidden = Vec::new();
+        for (name, map) in &runtime.targets {
+            let record = tables.targets.iter().find(|target| target.iqn.as_str() == name);
+            let is_shown = |lun: u16, volume: u32| {
+                let luns = record.map(|record| record.luns.as_slice()).unwrap_or_default();
+                luns.iter().any(|entry| entry.lun.0 == lun && entry.volume.0 == volume)
+            };
+            let before = hidden.len();
+            for (lun, unit) in map.all() {
+                if !is_shown(lun, unit.volume.number) {
+                    map.remove(lun);
+                    hidden.push(unit);
+                }
+            }
+            if hidden.len() > before {
+                map.tell_of_change();
+            }
+        }
+        for units in runtime.units.values_mut() {
+            units.retain(|unit| !hidden.iter().any(|gone| Arc::ptr_eq(gone, unit)));
+        }
+        runtime.units.retain(|_, units| !units.is_empty());
+    }
+
+    /// Targets that are there no more: whoever logged in at the last moment is logged out.
+    async fn end_targets(&self, tables: &Tables) {
+        let gone: Vec<String> = {
+            let mut runtime = self.runtime();
+            let is_there = |name: &String| tables.targets.iter().any(|target| target.iqn.as_str() == name);
+            let gone = runtime.targets.keys().filter(|name| !is_there(name)).cloned().collect::<Vec<_>>();
+            gone.iter().for_each(|name| {
+                runtime.targets.remove(name);
+            });
+            gone
+        };
+        for name in gone {
+            if let Some(name) = IscsiName::parse(&name) {
+                self.sessions.drop_all(Some(&name)).await;
+            }
+        }
+    }
+
+    /// Sessions of arrays that no link leads to any more.
+    async fn end_peers(&self, tables: &Tables) {
+        let own = peer_name(self.config.array.name.as_str());
+        let is_linked =
+            |initiator: &str| tables.links.iter().any(|link| peer_name(link.name.as_str()) == initiator);
+        for session in self.sessions.list() {
+            if session.target.as_str() == own && !is_linked(session.initiator.as_str()) {
+                self.sessions.drop_session(session.session).await;
+            }
+        }
+    }
+
+    async fn give_back(&self, tables: &Tables, doomed: &DoomedRecord) -> anyhow::Result<()> {
+        let number = doomed.number.0;
+        {
+            let mut runtime = self.runtime();
+            runtime.volumes.remove(&number);
+            runtime.volume_trouble.remove(&number);
+        }
+        let group = doomed.parity_group.filter(|group| tables.parity_groups.get(group).is_some());
+        let is_open =
+            group.is_none_or(|group| matches!(self.runtime().parity_groups.get(&group.0), Some(Ok(_))));
+        if !is_open {
+            return Ok(()); // The map is read when its parity group opens; until then the row waits.
+        }
+        if self.disk.volumes().into_iter().any(|spec| spec.id.0 == number) {
+            self.disk.delete_volume(VolumeId(number)).await?;
+        }
+        self.store.checkpoint(|tables| {
+            tables.doomed.remove(&doomed.number);
+        })?;
+        Ok(())
+    }
+}

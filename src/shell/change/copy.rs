@@ -1,0 +1,217 @@
+//! Changes of copies: groups, journal volumes, pairs (figure 10), said at either array.
+
+use super::local::ScheduleWords;
+use super::words::{PvolWord, SvolWord, copy_mode, release, svol_access};
+use super::{Change, Here, How, one, one_at};
+use crate::config::{ByteSize, CopyMode, Release, SvolAccess};
+use crate::volume::designation::{Designation, SettingsChange};
+use crate::volume::group::GroupSettings;
+use crate::volume::name::{GroupName, LinkName, PairName, VolumeName};
+use clap::{Args, Subcommand};
+
+/// What can be changed about groups.
+#[derive(Clone, Debug, Subcommand)]
+pub enum GroupChange {
+    /// Make a group: at the array that hosts write, or, with --source, at an array that copies it.
+    Create {
+        /// Its name, the same at every array.
+        name: GroupName,
+        #[command(flatten)]
+        /// What is chosen for it; the rest has defaults.
+        settings: SettingsWords,
+        /// Make the group, which is here already, known at the array behind this link, which shall copy it.
+        #[arg(long, value_name = "LINK", conflicts_with_all = ["source", "svol_access", "release", "read_updates", "read_bytes", "copy_unit"])]
+        at: Option<LinkName>,
+        /// This array copies the group from the array behind this link, which is asked to make it known here.
+        #[arg(long, value_name = "LINK", conflicts_with_all = ["svol_access", "release", "read_updates", "read_bytes", "copy_unit"])]
+        source: Option<LinkName>,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
+    /// Change what was chosen for a group, at its primary; while it runs, --svol-access only.
+    Set {
+        /// Its name.
+        name: GroupName,
+        #[command(flatten)]
+        /// What is chosen anew.
+        settings: SettingsWords,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
+    /// Start it: initial copy, journal reads, restores.
+    Start {
+        /// Its name.
+        name: GroupName,
+        /// At the array behind this link; at an array that copies the group its primary is meant without it.
+        #[arg(long, value_name = "LINK")]
+        at: Option<LinkName>,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
+    /// Set when this array reads and restores a group, instead of the schedule of its link.
+    Schedule {
+        /// Its name.
+        name: GroupName,
+        /// Link to the array it is read from.
+        #[arg(long)]
+        link: LinkName,
+        #[command(flatten)]
+        /// When.
+        schedule: ScheduleWords,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
+}
+
+impl GroupChange {
+    pub(super) fn change(&self, here: &Here<'_>) -> Result<Change, String> {
+        Ok(match self {
+            Self::Create { name, settings, at, source, how } => {
+                let (group, at, source) = (name.clone(), at.clone(), source.clone());
+                let what = match (at, source) {
+                    (Some(link), _) => Designation::IntroduceGroup { group, link },
+                    (None, Some(link)) => Designation::FollowGroup { group, link },
+                    (None, None) => {
+                        let settings = settings.change().applied_to(DEFAULTS);
+                        Designation::CreateGroup { name: group, settings }
+                    }
+                };
+                one(here, how, what)
+            }
+            Self::Set { name, settings, how } => {
+                let settings = settings.change();
+                if settings == SettingsChange::default() {
+                    return Err("nothing is chosen anew: say what".into());
+                }
+                one(here, how, Designation::SetGroup { group: name.clone(), settings })
+            }
+            Self::Start { name, at, how } => {
+                one_at(here, how, at.as_ref(), Designation::StartGroup { group: name.clone() })
+            }
+            Self::Schedule { name, link, schedule, how } => {
+                let (link, group, schedule) = (link.clone(), name.clone(), schedule.schedule());
+                one(here, how, Designation::SetSchedule { link, group, schedule })
+            }
+        })
+    }
+}
+
+/// What an operator chooses for a group.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct SettingsWords {
+    /// What hosts may do with the S-VOLs: none or read. Default none.
+    #[arg(long, value_parser = svol_access)]
+    pub svol_access: Option<SvolAccess>,
+    /// When a journal is freed: when it is read, or when it is restored. Default read.
+    #[arg(long, value_parser = release)]
+    pub release: Option<Release>,
+    /// Updates of one journal read at most. Default 1024.
+    #[arg(long)]
+    pub read_updates: Option<u32>,
+    /// Bytes of one journal read at most. Default 1MiB.
+    #[arg(long, value_parser = ByteSize::parse)]
+    pub read_bytes: Option<ByteSize>,
+    /// Unit of the initial copy. Default 1MiB.
+    #[arg(long, value_parser = ByteSize::parse)]
+    pub copy_unit: Option<ByteSize>,
+}
+
+impl SettingsWords {
+    fn change(self) -> SettingsChange {
+        SettingsChange {
+            svol_access: self.svol_access,
+            release: self.release,
+            read_updates: self.read_updates,
+            read_bytes: self.read_bytes.map(|size| size.0),
+            copy_unit_bytes: self.copy_unit.map(|size| size.0),
+        }
+    }
+}
+
+/// What can be changed about journal volumes.
+#[derive(Clone, Debug, Subcommand)]
+pub enum JournalChange {
+    /// Make an ordinary volume a journal volume of a group; what is on it is lost.
+    Add {
+        /// Group.
+        group: GroupName,
+        /// Volume, of the array that --at names.
+        #[arg(long)]
+        volume: VolumeName,
+        /// The array behind this link; without it, this array.
+        #[arg(long, value_name = "LINK")]
+        at: Option<LinkName>,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
+}
+
+impl JournalChange {
+    pub(super) fn change(&self, here: &Here<'_>) -> Result<Change, String> {
+        let Self::Add { group, volume, at, how } = self;
+        let what = Designation::AddJournal { group: group.clone(), volume: volume.clone(), at: at.clone() };
+        Ok(one(here, how, what))
+    }
+}
+
+/// What can be changed about pairs.
+#[derive(Clone, Debug, Subcommand)]
+pub enum PairChange {
+    /// Catalogue a pair: the S-VOL becomes a copy of the P-VOL, what was on it is lost.
+    Create {
+        /// Its name.
+        name: PairName,
+        /// Its group.
+        #[arg(long)]
+        group: GroupName,
+        /// The volume that hosts write: VOLUME at the primary, LINK:VOLUME at the auxiliary.
+        #[arg(long, value_name = "[LINK:]VOLUME")]
+        pvol: PvolWord,
+        /// The volume that follows it: LINK:VOLUME at the primary, VOLUME at the auxiliary.
+        #[arg(long, value_name = "[LINK:]VOLUME")]
+        svol: SvolWord,
+        /// How it follows.
+        #[arg(long, default_value = "async", value_parser = copy_mode)]
+        copy: CopyMode,
+        /// Say it to the array behind this link, which is the primary; VOLUME and LINK:VOLUME are as seen there.
+        #[arg(long, value_name = "LINK")]
+        at: Option<LinkName>,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
+}
+
+impl PairChange {
+    pub(super) fn change(&self, here: &Here<'_>) -> Result<Change, String> {
+        let Self::Create { name, group, pvol, svol, copy, at, how } = self;
+        let (name, group, copy) = (name.clone(), group.clone(), *copy);
+        match (pvol.place.clone(), svol.place.clone()) {
+            ((None, pvol), (Some(link), volume)) => {
+                let svol = crate::config::SvolSpec { link, volume };
+                let what = Designation::CreatePair { name, group, pvol, svol, copy };
+                Ok(one_at(here, how, at.as_ref(), what))
+            }
+            // The group knows over which link it comes; another one named here is a mistake.
+            ((Some(link), pvol), (None, svol)) if at.is_none() => {
+                let what = Designation::FollowPair { name, group, link, pvol, svol, copy };
+                Ok(one(here, how, what))
+            }
+            (_, _) => Err("one volume is here and the other LINK:VOLUME".into()),
+        }
+    }
+}
+
+/// What a group has that nothing was chosen for.
+const DEFAULTS: GroupSettings = GroupSettings {
+    svol_access: SvolAccess::None,
+    release: Release::Read,
+    read_updates: 1_024,
+    read_bytes: 1 << 20,
+    copy_unit_bytes: 1 << 20,
+};

@@ -1,0 +1,327 @@
+//! Changes that concern one array alone: parity groups, volumes, targets, LUNs, links.
+
+use super::words::{Interval, UnitWord, array_number, cache_mode, initiator, interval, level, lun, lun_word};
+use super::{Change, Here, How, one, one_at};
+use crate::config::{ByteSize, CacheMode, InitiatorRule, PortalAddress, RaidLevel, Schedule, parse_duration};
+use crate::volume::designation::{Designation, NewLink, NewParityGroup, NewTarget, NewVolume};
+use crate::volume::name::{ArrayNumber, IscsiName, LinkName, Lun, ParityGroupName, VolumeName};
+use crate::volume::record::{ChapRecord, Credential};
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What can be changed about parity groups.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ParityGroupChange {
+    /// Make one of files or block devices.
+    Create {
+        /// Its name.
+        name: ParityGroupName,
+        /// raid0 or raid5.
+        #[arg(long, value_parser = level)]
+        level: RaidLevel,
+        /// Its units: PATH:SIZE for files to make, PATH for devices and files that exist.
+        #[arg(long = "unit", required = true, num_args = 1.., value_name = "PATH[:SIZE]")]
+        units: Vec<UnitWord>,
+        /// Units that stand by.
+        #[arg(long = "spare", num_args = 1.., value_name = "PATH[:SIZE]")]
+        spares: Vec<UnitWord>,
+        /// Bytes on one unit before the next one is used: a power of two.
+        #[arg(long, default_value = "64KiB", value_parser = ByteSize::parse)]
+        stripe_unit: ByteSize,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
+}
+
+impl ParityGroupChange {
+    pub(super) fn change(&self, here: &Here<'_>) -> Result<Change, String> {
+        let Self::Create { name, level, units, spares, stripe_unit, how } = self;
+        let new = NewParityGroup {
+            name: name.clone(),
+            identity: here.console.identity(),
+            level: *level,
+            stripe_unit_bytes: stripe_unit.0,
+            units: here.units(units),
+            spares: here.units(spares),
+        };
+        Ok(one(here, how, Designation::CreateParityGroup(new)))
+    }
+}
+
+/// What can be changed about volumes.
+#[derive(Clone, Debug, Subcommand)]
+pub enum VolumeChange {
+    /// Make a volume.
+    Create {
+        /// Its name.
+        name: VolumeName,
+        /// Where its extents come from.
+        #[arg(long)]
+        parity_group: ParityGroupName,
+        /// Its capacity: a multiple of 4KiB.
+        #[arg(long, value_parser = ByteSize::parse)]
+        size: ByteSize,
+        /// Take extents only when they are written.
+        #[arg(long)]
+        thin: bool,
+        /// When a write is answered: write-back or write-through.
+        #[arg(long, default_value = "write-back", value_parser = cache_mode)]
+        cache: CacheMode,
+        /// Logical block size: 512 or 4096.
+        #[arg(long, default_value_t = 512)]
+        block_size: u32,
+        /// Make it at the array behind this link.
+        #[arg(long, value_name = "LINK")]
+        at: Option<LinkName>,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
+    /// Give a volume another name; pairs and journals keep theirs.
+    Rename {
+        /// Its name.
+        name: VolumeName,
+        /// Its new name.
+        new: VolumeName,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
+    /// Delete a volume that nothing uses, with all that is on it.
+    Delete {
+        /// Its name.
+        name: VolumeName,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
+}
+
+impl VolumeChange {
+    pub(super) fn change(&self, here: &Here<'_>) -> Result<Change, String> {
+        let (name, parity_group, size, thin, cache, block_size, at, how) = match self {
+            Self::Create { name, parity_group, size, thin, cache, block_size, at, how } => {
+                (name, parity_group, size, thin, cache, block_size, at, how)
+            }
+            Self::Rename { name, new, how } => {
+                let what = Designation::RenameVolume { volume: name.clone(), name: new.clone() };
+                return Ok(one(here, how, what));
+            }
+            Self::Delete { name, how } => {
+                return Ok(one(here, how, Designation::DeleteVolume { volume: name.clone() }));
+            }
+        };
+        let new = NewVolume {
+            name: name.clone(),
+            identity: here.console.identity(),
+            parity_group: parity_group.clone(),
+            size_bytes: size.0,
+            block_size_bytes: *block_size,
+            is_thin: *thin,
+            cache: *cache,
+        };
+        Ok(one_at(here, how, at.as_ref(), Designation::CreateVolume(new)))
+    }
+}
+
+/// What can be changed about targets.
+#[derive(Clone, Debug, Subcommand)]
+pub enum TargetChange {
+    /// Make a target: nothing is open to anybody that is not named.
+    Create {
+        /// Its iSCSI name.
+        iqn: IscsiName,
+        /// What it shows: NUMBER=VOLUME.
+        #[arg(long = "lun", num_args = 1.., value_name = "NUMBER=VOLUME", value_parser = lun_word)]
+        luns: Vec<(Lun, VolumeName)>,
+        /// Who may log in: a name, or * for anybody.
+        #[arg(long = "initiator", num_args = 1.., value_parser = initiator)]
+        initiators: Vec<InitiatorRule>,
+        #[command(flatten)]
+        /// What initiators must prove.
+        chap: ChapWords,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
+    /// Delete a target that nobody is logged in to, with its LUNs; the volumes stay.
+    Delete {
+        /// Its iSCSI name.
+        iqn: IscsiName,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
+}
+
+/// What initiators must prove, and the target in turn.
+#[derive(Clone, Debug, Args)]
+pub struct ChapWords {
+    /// Name that initiators must give.
+    #[arg(long, requires = "chap_secret_file")]
+    pub chap_user: Option<String>,
+    /// File with their secret.
+    #[arg(long, requires = "chap_user", value_name = "FILE")]
+    pub chap_secret_file: Option<PathBuf>,
+    /// Name that the target gives in turn.
+    #[arg(long, requires = "mutual_secret_file", requires = "chap_user")]
+    pub mutual_user: Option<String>,
+    /// File with the target's secret, another one.
+    #[arg(long, requires = "mutual_user", value_name = "FILE")]
+    pub mutual_secret_file: Option<PathBuf>,
+}
+
+impl ChapWords {
+    fn record(&self, here: &Here<'_>) -> Result<Option<ChapRecord>, String> {
+        let credential = |user: &Option<String>, file: &Option<PathBuf>| match (user, file) {
+            (Some(user), Some(file)) => {
+                Ok::<_, String>(Some(Credential { user: user.clone(), secret: here.secret(file)? }))
+            }
+            (_, _) => Ok(None),
+        };
+        let initiator = credential(&self.chap_user, &self.chap_secret_file)?;
+        let mutual = credential(&self.mutual_user, &self.mutual_secret_file)?;
+        Ok(initiator.map(|initiator| ChapRecord { initiator, mutual }))
+    }
+}
+
+impl TargetChange {
+    pub(super) fn change(&self, here: &Here<'_>) -> Result<Change, String> {
+        let (iqn, luns, initiators, chap, how) = match self {
+            Self::Create { iqn, luns, initiators, chap, how } => (iqn, luns, initiators, chap, how),
+            Self::Delete { iqn, how } => {
+                return Ok(one(here, how, Designation::DeleteTarget { target: iqn.clone() }));
+            }
+        };
+        let new = NewTarget {
+            iqn: iqn.clone(),
+            luns: luns.clone(),
+            initiators: initiators.clone(),
+            chap: chap.record(here)?,
+        };
+        Ok(one(here, how, Designation::CreateTarget(new)))
+    }
+}
+
+/// What can be changed about LUNs.
+#[derive(Clone, Debug, Subcommand)]
+pub enum LunChange {
+    /// Show a volume under a number of a target.
+    Map {
+        /// Target.
+        target: IscsiName,
+        /// Number.
+        #[arg(value_parser = lun)]
+        lun: Lun,
+        /// Volume.
+        volume: VolumeName,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
+    /// Show it no more.
+    Unmap {
+        /// Target.
+        target: IscsiName,
+        /// Number.
+        #[arg(value_parser = lun)]
+        lun: Lun,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
+}
+
+impl LunChange {
+    pub(super) fn change(&self, here: &Here<'_>) -> Result<Change, String> {
+        let (what, how) = match self {
+            Self::Map { target, lun, volume, how } => {
+                (Designation::MapLun { target: target.clone(), lun: *lun, volume: volume.clone() }, how)
+            }
+            Self::Unmap { target, lun, how } => {
+                (Designation::UnmapLun { target: target.clone(), lun: *lun }, how)
+            }
+        };
+        Ok(one(here, how, what))
+    }
+}
+
+/// What can be changed about links.
+#[derive(Clone, Debug, Subcommand)]
+pub enum LinkChange {
+    /// Make a link, called like the array behind it; the other array needs one back, with the same secret.
+    Create {
+        /// Its name: that of the array behind it.
+        name: LinkName,
+        /// Number of the array behind it.
+        #[arg(long, value_parser = array_number)]
+        array: ArrayNumber,
+        /// Where that array serves arrays; several are tried in turn.
+        #[arg(long = "portal", required = true, num_args = 1.., value_name = "HOST:PORT")]
+        portals: Vec<PortalAddress>,
+        /// File with the secret that both arrays know.
+        #[arg(long, value_name = "FILE")]
+        secret_file: PathBuf,
+        #[command(flatten)]
+        /// When what comes over it is read and restored.
+        schedule: ScheduleWords,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
+    /// Delete a link that no group and no pair uses.
+    Delete {
+        /// Its name.
+        name: LinkName,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
+}
+
+impl LinkChange {
+    pub(super) fn change(&self, here: &Here<'_>) -> Result<Change, String> {
+        let (name, array, portals, secret_file, schedule, how) = match self {
+            Self::Create { name, array, portals, secret_file, schedule, how } => {
+                (name, array, portals, secret_file, schedule, how)
+            }
+            Self::Delete { name, how } => {
+                return Ok(one(here, how, Designation::DeleteLink { link: name.clone() }));
+            }
+        };
+        let new = NewLink {
+            name: name.clone(),
+            array: *array,
+            portals: portals.clone(),
+            secret: here.secret(secret_file)?,
+            schedule: schedule.schedule(),
+        };
+        Ok(one(here, how, Designation::CreateLink(new)))
+    }
+}
+
+/// When a copy is read and restored.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ScheduleWords {
+    /// Between two rounds of journal reads, for example 250ms; "immediate": at once.
+    #[arg(long, value_name = "TIME", default_value = "immediate", value_parser = interval)]
+    pub read_interval: Interval,
+    /// Between two rounds of restores; "immediate": at once.
+    #[arg(long, value_name = "TIME", default_value = "immediate", value_parser = interval)]
+    pub restore_interval: Interval,
+    /// An update is restored no earlier than this after it was made.
+    #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = parse_duration)]
+    pub restore_delay: Duration,
+}
+
+impl ScheduleWords {
+    pub(super) fn schedule(self) -> Schedule {
+        Schedule {
+            read_interval: self.read_interval.0,
+            restore_interval: self.restore_interval.0,
+            restore_delay: self.restore_delay,
+        }
+    }
+}
