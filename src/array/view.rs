@@ -4,7 +4,7 @@ use super::Array;
 use super::groups::own_volume;
 use crate::channel::target::SessionInfo;
 use crate::clock::BoxFuture;
-use crate::config::Serves;
+use crate::config::{Provision, Serves, missing_designations};
 use crate::copy::status::{Lag, ReaderStatus, Status};
 use crate::disk::cache::AdapterUsage;
 use crate::disk::raid::MemberState;
@@ -78,6 +78,17 @@ impl Console for Array {
     }
     fn designate(&self, orders: &[Order], who: &Who, options: Options) -> Result<Effect, Refusal> {
         self.designate_orders(orders, who, options)
+    }
+
+    fn declared(&self) -> Provision {
+        self.store.read(crate::config::declared)
+    }
+
+    fn compared(&self, wanted: &Provision) -> (Vec<Order>, Vec<String>) {
+        self.store.read(|tables| {
+            let missing = missing_designations(wanted, tables, || self.identity());
+            (missing, crate::config::different(wanted, tables))
+        })
     }
 
     fn identity(&self) -> Identity {

@@ -31,12 +31,24 @@ impl fmt::Display for Mistake {
 pub(super) struct Report<'a> {
     file: &'a Path,
     source: &'a str,
+    /// Where relative paths in it begin; none: where the daemon was started.
+    base: Option<&'a Path>,
     found: RefCell<Vec<(usize, String)>>,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new(file: &'a Path, source: &'a str) -> Self {
-        Self { file, source, found: RefCell::new(Vec::new()) }
+        Self { file, source, base: None, found: RefCell::new(Vec::new()) }
+    }
+
+    /// The same with relative paths that begin at `base`.
+    pub(super) fn with_base(file: &'a Path, source: &'a str, base: &'a Path) -> Self {
+        Self { base: Some(base), ..Self::new(file, source) }
+    }
+
+    /// A path of the file as it is meant.
+    pub(super) fn meant(&self, path: PathBuf) -> PathBuf {
+        self.base.map_or(path.clone(), |base| base.join(path))
     }
 
     /// Notes a mistake at a byte offset of the file.
@@ -46,7 +58,7 @@ impl<'a> Report<'a> {
 
     /// All mistakes in the order of the file.
     pub(super) fn into_mistakes(self) -> Vec<Mistake> {
-        let Self { file, source, found } = self;
+        let Self { file, source, found, .. } = self;
         let mut found = found.into_inner();
         found.sort();
         found.dedup();

@@ -6,6 +6,7 @@
 
 mod check;
 mod designate;
+mod export;
 mod mistake;
 mod provision;
 mod provision_read;
@@ -18,6 +19,7 @@ pub use crate::volume::kind::{
 };
 pub use crate::volume::secret::{SECRET_MAX_BYTES, SECRET_MIN_BYTES, Secret};
 pub use designate::missing_designations;
+pub use export::{declared, different, to_toml};
 pub use mistake::Mistake;
 pub use provision::{
     Chap, ChapUser, GroupSpec, JournalSpec, LinkSpec, LunSpec, MutualChap, PairSpec, ParityGroupSpec,
@@ -55,15 +57,7 @@ impl Config {
     /// # Errors
     /// All mistakes of the file, in its order.
     pub fn load(path: &Path) -> Result<Self, Vec<Mistake>> {
-        let whole = |text: String| vec![Mistake { file: path.to_owned(), line: None, column: 0, text }];
-        let length = std::fs::metadata(path).map_err(|e| whole(format!("cannot be read: {e}")))?.len();
-        if length > FILE_MAX_BYTES {
-            return Err(whole(format!(
-                "a configuration has at most {FILE_MAX_BYTES} bytes, this one has {length}"
-            )));
-        }
-        let text = std::fs::read_to_string(path).map_err(|e| whole(format!("cannot be read: {e}")))?;
-        Self::parse(path, &text)
+        Self::parse(path, &read_text(path)?)
     }
 
     /// Checks a text; `path` is what messages call it.
@@ -79,6 +73,36 @@ impl Config {
     pub fn socket(&self) -> PathBuf {
         self.array.data_dir.join("holdfast.sock")
     }
+}
+
+impl Provision {
+    /// Reads `[provision]` of a file, which may be a whole configuration or nothing else, and the number of the array
+    /// if that stands there. Relative paths in it begin at `base`.
+    ///
+    /// # Errors
+    /// All mistakes of `[provision]`, in their order.
+    pub fn load(path: &Path, base: &Path) -> Result<(Option<ArrayNumber>, Self), Vec<Mistake>> {
+        Self::parse(path, &read_text(path)?, base)
+    }
+
+    /// The same from a text; `path` is what messages call it.
+    ///
+    /// # Errors
+    /// All mistakes of `[provision]`, in their order.
+    pub fn parse(path: &Path, text: &str, base: &Path) -> Result<(Option<ArrayNumber>, Self), Vec<Mistake>> {
+        read::provision_only(path, text, base)
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, Vec<Mistake>> {
+    let whole = |text: String| vec![Mistake { file: path.to_owned(), line: None, column: 0, text }];
+    let length = std::fs::metadata(path).map_err(|e| whole(format!("cannot be read: {e}")))?.len();
+    if length > FILE_MAX_BYTES {
+        return Err(whole(format!(
+            "a configuration has at most {FILE_MAX_BYTES} bytes, this one has {length}"
+        )));
+    }
+    std::fs::read_to_string(path).map_err(|e| whole(format!("cannot be read: {e}")))
 }
 
 /// `[array]`: who this array is.

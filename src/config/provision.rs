@@ -36,7 +36,7 @@ pub struct Provision {
 }
 
 /// A parity group to create.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ParityGroupSpec {
     /// Its name.
     pub name: ParityGroupName,
@@ -51,7 +51,7 @@ pub struct ParityGroupSpec {
 }
 
 /// A unit: a file, created when it does not exist, or a block device.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UnitSpec {
     /// Where it is.
     pub path: PathBuf,
@@ -60,7 +60,7 @@ pub struct UnitSpec {
 }
 
 /// A volume to create.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VolumeSpec {
     /// Its name.
     pub name: VolumeName,
@@ -77,7 +77,7 @@ pub struct VolumeSpec {
 }
 
 /// A target to create, with what it shows to whom.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TargetSpec {
     /// Its name.
     pub iqn: IscsiName,
@@ -90,7 +90,7 @@ pub struct TargetSpec {
 }
 
 /// A volume under a logical unit number.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LunSpec {
     /// The number.
     pub lun: Lun,
@@ -99,7 +99,7 @@ pub struct LunSpec {
 }
 
 /// CHAP of a target.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Chap {
     /// What the initiator proves.
     pub initiator: ChapUser,
@@ -108,7 +108,7 @@ pub struct Chap {
 }
 
 /// A name and the secret that belongs to it.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ChapUser {
     /// `CHAP_N`.
     pub user: String,
@@ -120,7 +120,7 @@ pub struct ChapUser {
 pub type MutualChap = ChapUser;
 
 /// A link to another array.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LinkSpec {
     /// Its name here.
     pub name: LinkName,
@@ -135,7 +135,7 @@ pub struct LinkSpec {
 }
 
 /// A group to create, at its primary.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupSpec {
     /// Its name.
     pub name: GroupName,
@@ -152,7 +152,7 @@ pub struct GroupSpec {
 }
 
 /// A journal volume of a group.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct JournalSpec {
     /// The group.
     pub group: GroupName,
@@ -163,7 +163,7 @@ pub struct JournalSpec {
 }
 
 /// A pair to create, at its primary.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PairSpec {
     /// Its name.
     pub name: PairName,
@@ -178,7 +178,7 @@ pub struct PairSpec {
 }
 
 /// The schedule of one group that this array copies, instead of that of the link.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReaderSpec {
     /// The link to the array it is read from.
     pub link: LinkName,

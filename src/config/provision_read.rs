@@ -1,5 +1,6 @@
 //! Reads `[provision]`: each entry by itself; what entries say about each other is for `check`.
 
+use super::mistake::Report;
 use super::provision::{
     Chap, ChapUser, GroupSpec, JournalSpec, LinkSpec, LunSpec, PairSpec, ParityGroupSpec, Provision,
     ReaderSpec, TargetSpec, UnitSpec, VolumeSpec,
@@ -113,7 +114,7 @@ fn units(table: &Table<'_>, key: &str) -> Option<Vec<UnitSpec>> {
     let read: Vec<Option<UnitSpec>> = tables
         .iter()
         .map(|unit| {
-            let path = unit.required("path", path);
+            let path = unit.required("path", path).map(|path| unit.report.meant(path));
             let size = unit.maybe("size", slots_within(UNIT_MIN, SIZE_MAX));
             Some(UnitSpec { path: path?, size: size? })
         })
@@ -190,12 +191,12 @@ fn chap_user(table: &Table<'_>) -> Option<ChapUser> {
         }
         _ => Err(format!("1 to {CHAP_USER_MAX_BYTES} printable bytes are needed")),
     });
-    let secret = table.required("secret", secret);
+    let secret = table.required("secret", |value| secret(value, table.report));
     Some(ChapUser { user: user?, secret: secret? })
 }
 
 /// A secret inline, `{ file = "…" }` or `{ env = "…" }`. No message names its text.
-fn secret(value: &Value<'_>) -> Read<Secret> {
+fn secret(value: &Value<'_>, report: &Report<'_>) -> Read<Secret> {
     const FORMS: &str = "a string, { file = \"…\" } or { env = \"…\" } is needed";
     let table = match value.get_ref() {
         DeValue::String(text) => return Secret::new(text),
@@ -205,7 +206,7 @@ fn secret(value: &Value<'_>) -> Read<Secret> {
     let Some((key, inner)) = table.iter().next() else { return Err(FORMS.into()) };
     match key.get_ref().as_ref() {
         "file" => {
-            let path = path(inner)?;
+            let path = report.meant(path(inner)?);
             Secret::from_file(&path)
         }
         "env" => {
@@ -224,7 +225,7 @@ fn link(table: &Table<'_>) -> Option<LinkSpec> {
     if table.value("portal").is_none() || portals.as_ref().is_some_and(Vec::is_empty) {
         table.note("portal", "[[provision.link]] needs portal: a list of host:port");
     }
-    let secret = table.required("secret", secret);
+    let secret = table.required("secret", |value| secret(value, table.report));
     let schedule = schedule(table);
     Some(LinkSpec {
         name: name?,

@@ -4,7 +4,8 @@ use super::mistake::{Mistake, Report};
 use super::quantity::{ByteSize, parse_duration};
 use super::walk::{Read, Table, Value, parsed, small, text, word};
 use super::{
-    ArraySection, CacheSection, Config, DiskSection, Engine, Limits, Portal, Serves, check, provision_read,
+    ArraySection, CacheSection, Config, DiskSection, Engine, Limits, Portal, Provision, Serves, check,
+    provision_read,
 };
 use crate::volume::name::{ARRAY_NUMBER_MAX, ArrayNumber, PortalGroup};
 use std::net::SocketAddr;
@@ -24,6 +25,34 @@ pub(super) fn config(path: &Path, source: &str) -> Result<Config, Vec<Mistake>> 
     let mistakes = report.into_mistakes();
     match config {
         Some(config) if mistakes.is_empty() => Ok(config),
+        _ => Err(mistakes),
+    }
+}
+
+/// Reads `[provision]` alone, with the number of the array if it is there.
+pub(super) fn provision_only(
+    path: &Path,
+    source: &str,
+    base: &Path,
+) -> Result<(Option<ArrayNumber>, Provision), Vec<Mistake>> {
+    let report = Report::with_base(path, source, base);
+    let (document, errors) = DeTable::parse_recoverable(source);
+    for error in &errors {
+        report.note(error.span().map_or(0, |span| span.start), error.message());
+    }
+    let read = if errors.is_empty() {
+        let root = Table::root(&report, &document, &ROOT_KEYS);
+        let array = root.value("array").and_then(|value| root.peek_one(value));
+        let number = array.and_then(|array| array.optional("number", small(1, ARRAY_NUMBER_MAX)));
+        let provision = provision_read::provision(&root);
+        check::across_sections(&root);
+        provision.map(|provision| (number.map(ArrayNumber), provision))
+    } else {
+        None
+    };
+    let mistakes = report.into_mistakes();
+    match read {
+        Some(read) if mistakes.is_empty() => Ok(read),
         _ => Err(mistakes),
     }
 }

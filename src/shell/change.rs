@@ -16,11 +16,11 @@ pub use local::{
 pub use words::{Interval, UnitWord};
 
 use super::parse::{
-    GroupVerb, JournalVerb, LinkVerb, LunVerb, PairVerb, ParityGroupVerb, ShellCommand, TargetVerb,
-    VolumeVerb,
+    ConfigVerb, GroupVerb, JournalVerb, LinkVerb, LunVerb, PairVerb, ParityGroupVerb, ShellCommand,
+    TargetVerb, VolumeVerb,
 };
 use super::view::Console;
-use crate::config::Secret;
+use crate::config::{Provision, Secret};
 use crate::volume::designation::{Designation, DesignationId};
 use crate::volume::name::LinkName;
 use crate::volume::record::{Identity, UnitRecord};
@@ -95,6 +95,7 @@ impl ShellCommand {
             Self::Group(GroupVerb::Change(change)) => change.change(here),
             Self::Journal(JournalVerb::Change(change)) => change.change(here),
             Self::Pair(PairVerb::Change(change)) => change.change(here),
+            Self::Config(ConfigVerb::Apply { file, dry_run }) => apply(here, file, *dry_run),
             Self::Array(_)
             | Self::Unit(_)
             | Self::ParityGroup(ParityGroupVerb::Look(_))
@@ -107,9 +108,24 @@ impl ShellCommand {
             | Self::Journal(JournalVerb::Look(_))
             | Self::Pair(PairVerb::List | PairVerb::Show { .. } | PairVerb::Wait(_))
             | Self::Audit(_)
-            | Self::Config(_) => return None,
+            | Self::Config(ConfigVerb::Export { .. } | ConfigVerb::Check { .. }) => return None,
         })
     }
+}
+
+/// What a file declares and this array does not have.
+fn apply(here: &Here<'_>, file: &Path, dry_run: bool) -> Result<Change, String> {
+    let base = here.directory.unwrap_or(Path::new(""));
+    let (number, wanted) = Provision::load(&here.path(file), base).map_err(|mistakes| {
+        let all: Vec<String> = mistakes.iter().take(MISTAKES_SHOWN).map(ToString::to_string).collect();
+        all.join("; ")
+    })?;
+    let own = here.console.snapshot().array.number;
+    if let Some(number) = number.filter(|number| own != 0 && number.0 != own) {
+        return Err(format!("{} is for array {number}, this is array {own}", file.display()));
+    }
+    let (orders, left) = here.console.compared(&wanted);
+    Ok(Change { orders, dry_run, yes: false, destroys: Vec::new(), left })
 }
 
 /// One designation, here or at the array behind a link.
@@ -139,6 +155,8 @@ fn designation_id(text: &str) -> Result<DesignationId, String> {
     Ok(DesignationId(Identity(u128::from_be_bytes(half))))
 }
 
+/// Mistakes of a file that one refusal names.
+const MISTAKES_SHOWN: usize = 20;
 /// Longer identities of designations are refused.
 const ID_MAX_BYTES: usize = 256;
 

@@ -175,7 +175,11 @@ impl Shell {
                 let file = file.as_deref().map(|file| here.path(file));
                 to.check(file.as_deref().unwrap_or(Path::new(&now.array.config_file)))
             }
-            ShellCommand::ParityGroup(ParityGroupVerb::Change(_))
+            ShellCommand::Config(ConfigVerb::Export { secrets }) => {
+                to.export(&crate::config::to_toml(&self.console.declared(), secrets))
+            }
+            ShellCommand::Config(ConfigVerb::Apply { .. })
+            | ShellCommand::ParityGroup(ParityGroupVerb::Change(_))
             | ShellCommand::Volume(VolumeVerb::Change(_))
             | ShellCommand::Target(TargetVerb::Change(_))
             | ShellCommand::Lun(LunVerb::Change(_))
@@ -207,7 +211,7 @@ impl Shell {
         if !change.dry_run {
             tokio::select! {
                 biased;
-                () = self.taken_up(&ids) => {}
+                () = self.taken_up(&ids, &change) => {}
                 () = self.clock.sleep(TAKEN_UP_WITHIN) => {}
             }
         }
@@ -218,11 +222,20 @@ impl Shell {
 
     /// Waits until this array has opened, shown and started what was designated, and every array that it was passed on
     /// to has answered.
-    async fn taken_up(&self, ids: &[DesignationId]) {
+    async fn taken_up(&self, ids: &[DesignationId], change: &Change) {
         self.console.settled().await;
+        // A pair that is said at its auxiliary comes back from the primary.
+        let awaited: Vec<String> = change.orders.iter().filter_map(|(_, what)| what.awaited_pair()).collect();
         loop {
             let changed = self.console.changed();
-            if self.console.on_their_way(ids).iter().all(|message| message.refusal.is_some()) {
+            let on_their_way = self.console.on_their_way(ids);
+            let is_refused = on_their_way.iter().any(|message| message.refusal.is_some());
+            let is_answered = on_their_way.iter().all(|message| message.refusal.is_some());
+            let is_here = || {
+                let pairs = self.console.snapshot().pairs;
+                awaited.iter().all(|name| pairs.iter().any(|pair| pair.name == *name))
+            };
+            if is_answered && (is_refused || awaited.is_empty() || is_here()) {
                 return;
             }
             changed.await;
@@ -348,6 +361,12 @@ impl Answer {
 
     fn fail(&self, exit: Exit, why: &str) -> Response {
         Response::failed(exit, &self.asked, why)
+    }
+
+    /// TOML as it is, or inside one document.
+    fn export(&self, toml: &str) -> Response {
+        let document = serde_json::json!({ "toml": toml });
+        Response::done(if self.json { print::object(&document, true, 0) } else { toml.to_owned() })
     }
 
     fn refused(&self, refusal: &Refusal) -> Response {

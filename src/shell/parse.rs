@@ -197,6 +197,20 @@ pub enum AuditVerb {
 /// What can be done with configuration files.
 #[derive(Clone, Debug, Subcommand)]
 pub enum ConfigVerb {
+    /// Print all objects as TOML; secrets are references to files.
+    Export {
+        /// The directory in which the secrets are, as the output names it.
+        #[arg(long, default_value = "secrets")]
+        secrets: String,
+    },
+    /// Make what a file declares and this array does not have; what exists stays as it is.
+    Apply {
+        /// The file: a configuration, or what `config export` printed.
+        file: PathBuf,
+        /// Only say what would change.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Check a file: nothing is printed when it is right.
     Check {
         /// The file; without it, the one that the array was started with.

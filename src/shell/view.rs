@@ -4,6 +4,7 @@
 //! people script against: they are only ever added to. Units stand at the end of the names.
 
 use crate::clock::BoxFuture;
+use crate::config::Provision;
 use crate::volume::designation::{DesignationId, Refusal};
 use crate::volume::effect::Effect;
 use crate::volume::record::{Identity, Who};
@@ -26,6 +27,16 @@ pub trait Console: Send + Sync {
     /// Why it cannot be done: nothing has changed then.
     fn designate(&self, _orders: &[Order], _who: &Who, _options: Options) -> Result<Effect, Refusal> {
         Err(Refusal::Conflict("nothing can be changed here".into()))
+    }
+
+    /// All objects as a configuration declares them, secrets included: for [`crate::config::to_toml`] and nobody else.
+    fn declared(&self) -> Provision {
+        Provision::default()
+    }
+
+    /// What of these declarations is missing here, as designations; and what is different here, in words.
+    fn compared(&self, _wanted: &Provision) -> (Vec<Order>, Vec<String>) {
+        (Vec::new(), Vec::new())
     }
 
     /// A new identity, for an object or a designation.

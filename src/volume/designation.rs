@@ -442,6 +442,15 @@ impl Designation {
             )
     }
 
+    /// The pair that comes to be here when another array has catalogued it.
+    #[must_use]
+    pub fn awaited_pair(&self) -> Option<String> {
+        match self {
+            Self::FollowPair { name, .. } => Some(name.to_string()),
+            _ => None,
+        }
+    }
+
     /// What is lost by it, in words for the operator: whoever says it is asked first.
     #[must_use]
     pub fn destroys(&self) -> Option<String> {

@@ -5,6 +5,7 @@ mod support;
 
 mod bad_input;
 mod bench_smoke;
+mod by_command;
 mod configuration;
 mod foreign_clients;
 mod foreign_target;

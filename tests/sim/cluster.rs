@@ -118,6 +118,21 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Nothing runs yet.
     pub(crate) fn new(seed: u64, shape: Shape) -> Self {
+        Self::with(seed, shape, config_text)
+    }
+
+    /// Nothing runs yet, and nothing is declared: arrays that know their name and their portal.
+    pub(crate) fn bare(seed: u64, shape: Shape) -> Self {
+        Self::with(seed, shape, |index, _, _| {
+            let (name, number) = (ARRAYS[index], index + 1);
+            format!(
+                "[array]\nnumber = {number}\nname = \"{name}\"\ndata_dir = \"/{name}\"\n[cache]\nmemory = \"96MiB\"\n\
+                 [[portal]]\nlisten = \"0.0.0.0:3260\"\nserves = [\"hosts\", \"arrays\"]\n"
+            )
+        })
+    }
+
+    fn with(seed: u64, shape: Shape, config_text: impl Fn(usize, Shape, &mut Random) -> String) -> Self {
         let mut random = Random::new(seed ^ 0x636c_7573);
         let clock = Arc::new(SimClock::new(1_700_000_000_000_000_000));
         let latency = match random.below(3) {
@@ -337,6 +352,11 @@ impl Cluster {
         if let Some(array) = array {
             array.kill().await;
         }
+    }
+
+    /// The array, if it runs.
+    pub(crate) fn array(&self, index: usize) -> Option<Arc<Array>> {
+        self.members[index].array.borrow().clone()
     }
 
     /// Whether the array runs.

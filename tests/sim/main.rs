@@ -28,6 +28,7 @@ mod support;
 
 mod cluster;
 mod day;
+mod designations;
 mod journal_lost;
 mod lies;
 mod planted;

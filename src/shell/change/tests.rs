@@ -3,9 +3,9 @@
 use super::words::UnitWord;
 use super::*;
 use crate::clock::{BoxFuture, SimClock};
-use crate::config::ByteSize;
+use crate::config::{ByteSize, Provision};
 use crate::shell::command::{Request, Response, Shell};
-use crate::shell::view::{AuditView, Options, Snapshot};
+use crate::shell::view::{ArrayView, AuditView, Options, Snapshot};
 use crate::volume::designation::Refusal;
 use crate::volume::effect::Effect;
 use crate::volume::name::ArrayNumber;
@@ -37,7 +37,8 @@ impl Tabled {
 
 impl Console for Tabled {
     fn snapshot(&self) -> Snapshot {
-        Snapshot::default()
+        let array = ArrayView { number: self.store.tables().meta().number.0, ..ArrayView::default() };
+        Snapshot { array, ..Snapshot::default() }
     }
 
     fn audit(&self, last: usize) -> Vec<AuditView> {
@@ -54,6 +55,17 @@ impl Console for Tabled {
 
     fn designate(&self, orders: &[Order], who: &Who, options: Options) -> Result<Effect, Refusal> {
         if options.dry_run { self.store.rehearse(orders, who) } else { self.store.designate_all(orders, who) }
+    }
+
+    fn declared(&self) -> Provision {
+        self.store.read(crate::config::declared)
+    }
+
+    fn compared(&self, wanted: &Provision) -> (Vec<Order>, Vec<String>) {
+        self.store.read(|tables| {
+            let missing = crate::config::missing_designations(wanted, tables, || self.identity());
+            (missing, crate::config::different(wanted, tables))
+        })
     }
 
     fn identity(&self) -> Identity {
@@ -267,6 +279,37 @@ async fn no_answer_tells_a_secret() {
         }
     }
     assert!(alpha.audit(100).iter().all(|record| !record.what.contains("secret of both")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_made_by_command_is_exported_and_applied_to_another_array() {
+    let (alpha, secret) = (Tabled::new(1, "alpha"), secret());
+    for line in everything(secret.path()) {
+        done(&alpha, &line).await;
+    }
+    let exported = done(&alpha, "config export").await;
+    assert!(!exported.contains("a secret of both"));
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("secrets")).unwrap();
+    std::fs::copy(secret.path(), directory.path().join("secrets/link-beta")).unwrap();
+    std::fs::write(directory.path().join("all.toml"), &exported).unwrap();
+    let other = Tabled::new(1, "alpha");
+    let shell = Shell::new(other.clone(), Arc::new(SimClock::new(0)));
+    let apply = async |words: &str| {
+        let argv = words.split(' ').map(str::to_owned).collect();
+        let directory = Some(directory.path().to_owned());
+        shell.run(&Request { argv, directory, ..Request::default() }, &Who::Array).await
+    };
+    let rehearsed = apply("config apply all.toml --dry-run").await;
+    assert!(rehearsed.stdout.contains("would create pair p1"), "{}{}", rehearsed.stdout, rehearsed.stderr);
+    assert!(other.store.tables().volumes.is_empty());
+    let applied = apply("config apply all.toml").await;
+    assert_eq!(applied.exit, 0, "{}", applied.stderr);
+    assert_eq!(done(&other, "config export").await, exported);
+    assert_eq!(apply("config apply all.toml").await.stdout, "nothing to do\n");
+    assert!(apply("config apply missing.toml").await.stderr.contains("missing.toml"));
+    std::fs::write(directory.path().join("all.toml"), "[array]\nnumber = 7\n[provision]\n").unwrap();
+    assert!(apply("config apply all.toml").await.stderr.contains("is for array 7"));
 }
 
 #[test]
