@@ -22,6 +22,14 @@ pub const MAX_UNMAP_BLOCKS: u32 = 1 << 20;
 /// The most descriptors one UNMAP may carry. Beyond it the command ends with INVALID FIELD IN PARAMETER LIST.
 pub const MAX_UNMAP_DESCRIPTORS: u32 = 256;
 
+/// The most blocks one COMPARE AND WRITE may compare: what its field can say. With 4,096-byte blocks it is 1 MiB, compared while
+/// no other command of the volume becomes visible.
+pub const MAX_COMPARE_AND_WRITE_BLOCKS: u8 = u8::MAX;
+
+/// The most that one VERIFY without data may look at: what VERIFY(10) can name, as Windows uses it. A longer one ends with INVALID FIELD
+/// IN CDB. It bounds how long one command reads.
+pub const MAX_VERIFY_BYTES: u32 = 256 << 20;
+
 /// What the disk adapter really writes; smaller aligned writes are possible but cost a read.
 pub const PHYSICAL_BLOCK_BYTES: u32 = 4096;
 
@@ -75,6 +83,8 @@ pub struct Geometry {
     pub blocks: u64,
     /// Thin or not.
     pub provisioning: Provisioning,
+    /// WRITE ATOMIC exists: a journal makes each command of the volume whole at a power loss.
+    pub atomic: bool,
 }
 
 impl Geometry {
@@ -91,6 +101,18 @@ impl Geometry {
     #[must_use]
     pub fn max_transfer_blocks(&self) -> u32 {
         MAX_TRANSFER_BYTES / self.block_size.bytes()
+    }
+
+    /// MAXIMUM ATOMIC TRANSFER LENGTH of page B0h, where there is WRITE ATOMIC: what its field can say, or one transfer. Zero elsewhere.
+    #[must_use]
+    pub fn max_atomic_blocks(&self) -> u32 {
+        if self.atomic { self.max_transfer_blocks().min(u32::from(u16::MAX)) } else { 0 }
+    }
+
+    /// The most blocks of one VERIFY without data.
+    #[must_use]
+    pub fn max_verify_blocks(&self) -> u32 {
+        MAX_VERIFY_BYTES / self.block_size.bytes()
     }
 
     /// OPTIMAL TRANSFER LENGTH of page B0h.
@@ -162,6 +184,7 @@ mod tests {
         block_size: BlockSize::B512,
         blocks: 4 << 20,
         provisioning: Provisioning::Thin { unmap_granularity_blocks: 8 },
+        atomic: false,
     };
 
     fn list(descriptors: &[(u64, u32)]) -> Vec<u8> {

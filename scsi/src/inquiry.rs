@@ -5,7 +5,10 @@
 use alloc::{format, string::String, vec::Vec};
 
 use crate::cdb::spc::Inquiry;
-use crate::geometry::{Geometry, MAX_UNMAP_BLOCKS, MAX_UNMAP_DESCRIPTORS, Provisioning};
+use crate::extended_copy;
+use crate::geometry::{
+    Geometry, MAX_COMPARE_AND_WRITE_BLOCKS, MAX_UNMAP_BLOCKS, MAX_UNMAP_DESCRIPTORS, Provisioning,
+};
 use crate::identity::{Identity, VENDOR};
 use crate::sense::Sense;
 use crate::status::Response;
@@ -47,7 +50,7 @@ impl Subject<'_> {
 
     fn pages(self) -> &'static [u8] {
         match self {
-            Self::Volume(..) => &[0x00, 0x80, 0x83, 0xB0, 0xB1, 0xB2],
+            Self::Volume(..) => &[0x00, 0x80, 0x83, 0x8F, 0xB0, 0xB1, 0xB2],
             Self::Peer(_) => &[0x00, 0x80, 0x83],
             Self::Nothing => &[0x00],
         }
@@ -63,10 +66,14 @@ impl Subject<'_> {
 }
 
 /// ```text
-/// 0 peripheral   2 version   3 HISUP, response data format   4 additional length   7 CMDQUE
+/// 0 peripheral   2 version   3 HISUP, response data format   4 additional length   5 3PC   7 CMDQUE
 /// 8-15 vendor    16-31 product    32-35 revision    58-73 version descriptors    96 bytes in all
 /// ```
 fn standard(subject: Subject<'_>) -> Vec<u8> {
+    let third_party_copy = match subject {
+        Subject::Volume(..) => THREE_PC,
+        Subject::Peer(_) | Subject::Nothing => 0,
+    };
     let mut data = Vec::with_capacity(STANDARD_BYTES);
     data.extend([
         subject.peripheral(),
@@ -74,7 +81,7 @@ fn standard(subject: Subject<'_>) -> Vec<u8> {
         VERSION_SPC_4,
         HISUP | RESPONSE_FORMAT,
         STANDARD_BYTES_AFTER_5,
-        0,
+        third_party_copy,
         0,
         CMDQUE,
     ]);
@@ -103,6 +110,7 @@ fn page_body(subject: Subject<'_>, code: u8) -> Result<Vec<u8>, Sense> {
             Ok(identity.serial.as_str().as_bytes().to_vec())
         }
         (0x83, Subject::Volume(identity, _) | Subject::Peer(identity)) => Ok(designators(identity)),
+        (0x8F, Subject::Volume(..)) => Ok(extended_copy::third_party_page()),
         (0xB0, Subject::Volume(_, geometry)) => Ok(block_limits(geometry)),
         (0xB1, Subject::Volume(..)) => Ok(characteristics()),
         (0xB2, Subject::Volume(_, geometry)) => Ok(provisioning(geometry)),
@@ -158,8 +166,9 @@ fn name_string(name: String) -> Vec<u8> {
 /// Page B0h:
 ///
 /// ```text
-///  4 WSNZ    6-7 optimal transfer granularity    8-11 maximum transfer    12-15 optimal transfer    20-23 maximum unmap blocks
+///  4 WSNZ    5 maximum compare and write    6-7 optimal transfer granularity    8-11 maximum transfer    12-15 optimal transfer    20-23 maximum unmap blocks
 /// 24-27 maximum unmap descriptors    28-31 optimal unmap granularity    32-35 UGAVALID, alignment    36-43 maximum write same
+/// 44-47 maximum atomic transfer    48-63 alignment, granularity and boundaries of atomic writes: none
 /// ```
 fn block_limits(geometry: &Geometry) -> Vec<u8> {
     let (unmap_blocks, unmap_descriptors, granularity, aligned) = match geometry.provisioning {
@@ -170,7 +179,7 @@ fn block_limits(geometry: &Geometry) -> Vec<u8> {
     };
     let transfer_granularity: u16 = 1 << geometry.block_size.physical_exponent();
     let mut page = Vec::with_capacity(BLOCK_LIMITS_BYTES);
-    page.extend([WSNZ, 0]);
+    page.extend([WSNZ, MAX_COMPARE_AND_WRITE_BLOCKS]);
     page.extend(transfer_granularity.to_be_bytes());
     page.extend(geometry.max_transfer_blocks().to_be_bytes());
     page.extend(geometry.optimal_transfer_blocks().to_be_bytes());
@@ -180,6 +189,7 @@ fn block_limits(geometry: &Geometry) -> Vec<u8> {
     page.extend(granularity.to_be_bytes());
     page.extend(aligned.to_be_bytes());
     page.extend(u64::from(geometry.max_write_same_blocks()).to_be_bytes());
+    page.extend(geometry.max_atomic_blocks().to_be_bytes());
     page.resize(BLOCK_LIMITS_BYTES, 0);
     page
 }
@@ -206,6 +216,8 @@ const NOTHING_HERE: u8 = 0x7F;
 const VERSION_SPC_4: u8 = 0x06;
 /// LUNs are those of SAM, to be found with REPORT LUNS.
 const HISUP: u8 = 0x10;
+/// The unit copies by itself (EXTENDED COPY).
+const THREE_PC: u8 = 0x08;
 const RESPONSE_FORMAT: u8 = 0x02;
 const CMDQUE: u8 = 0x02;
 const STANDARD_BYTES: usize = 96;
@@ -258,7 +270,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn geometry(block_size: BlockSize, provisioning: Provisioning) -> Geometry {
-        Geometry { block_size, blocks: 4 << 20, provisioning }
+        Geometry { block_size, blocks: 4 << 20, provisioning, atomic: false }
     }
 
     const THIN: Provisioning = Provisioning::Thin { unmap_granularity_blocks: 8 };
@@ -273,7 +285,7 @@ pub(crate) mod tests {
         let (identity, geometry) = (identity(), geometry(BlockSize::B512, THIN));
         let data = ask(Subject::Volume(&identity, &geometry), None, 255).unwrap();
         assert_eq!(data.len(), usize::from(data[4]) + 5);
-        assert_eq!(data[..8], [0, 0, 6, 0x12, 91, 0, 0, 2]);
+        assert_eq!(data[..8], [0, 0, 6, 0x12, 91, 8, 0, 2]);
         assert_eq!(&data[8..36], b"HOLDFASTVOLUME          0.1 ");
         assert_eq!(data[58..66], [0x00, 0xA0, 0x04, 0x60, 0x04, 0xC0, 0x09, 0x60]);
         let peer = ask(Subject::Peer(&identity), None, 255).unwrap();
@@ -315,15 +327,18 @@ pub(crate) mod tests {
 
     #[test]
     fn block_limits_are_those_that_commands_are_checked_against() {
-        let (identity, geometry) = (identity(), geometry(BlockSize::B512, THIN));
+        let (identity, mut geometry) = (identity(), geometry(BlockSize::B512, THIN));
         let page = ask(Subject::Volume(&identity, &geometry), Some(0xB0), 255).unwrap();
-        assert_eq!(page[4], 1);
+        assert_eq!(page[4..6], [1, 255]);
         assert_eq!(u16_at(&page, 6), 8);
         assert_eq!(u32_at(&page, 8), 8192);
         assert_eq!(u32_at(&page, 20), 1 << 20);
         assert_eq!(u32_at(&page, 24), 256);
         assert_eq!((u32_at(&page, 28), u32_at(&page, 32)), (8, 1 << 31));
-        assert_eq!(u64_at(&page, 36), 8192);
+        assert_eq!((u64_at(&page, 36), u32_at(&page, 44)), (8192, 0));
+        geometry.atomic = true;
+        let page = ask(Subject::Volume(&identity, &geometry), Some(0xB0), 255).unwrap();
+        assert_eq!((u32_at(&page, 44), &page[48..]), (8192, &[0; 16][..]));
     }
 
     #[test]

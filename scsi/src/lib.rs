@@ -1,4 +1,4 @@
-//! A SCSI device server without I/O: SAM-5, SPC-4 and SBC-3 level, for direct-access volumes and for the peer device through which
+//! A SCSI device server without I/O: SAM-5, SPC-4 and SBC-4 level, for direct-access volumes and for the peer device through which
 //! arrays copy from each other.
 //!
 //! Bytes of a command descriptor block go in, an *intent* comes out: either the finished answer, or what the caller has to
@@ -11,12 +11,15 @@
 
 extern crate alloc;
 
+mod admission;
 mod attention;
 mod block;
 mod cdb;
+mod extended_copy;
 mod geometry;
 mod identity;
 mod inquiry;
+mod lba_status;
 mod logical_unit;
 mod lun;
 mod mode;
@@ -27,21 +30,29 @@ mod status;
 mod target;
 mod wire;
 
+pub use admission::{Admission, CopyQuestion, SameBlock};
 pub use attention::{FreshNexus, UnitAttention};
 pub use block::{BlockRange, Lba};
 pub use cdb::build::{Capacity, Forced, HostCdb, parse_lun_list, unmap_list};
+pub use cdb::sbc::VerifyCheck;
 pub use cdb::spc::ModeSelect;
 pub use cdb::table::{DataDirection, data_direction};
 pub use cdb::vendor::{
     Acknowledgement, Delivery, DesignationId, GroupNumber, JournalRead, MAX_CDB_BYTES, MAX_DESIGNATION_BYTES,
     UpdateNumber, VendorCdb, VendorCommand,
 };
+pub use extended_copy::{
+    CopyList, CopyOutcome, CopySegment, CopyTarget, MAX_COPY_LIST_BYTES, MAX_COPY_SEGMENT_BYTES,
+    MAX_COPY_SEGMENTS, MAX_COPY_TARGETS,
+};
 pub use geometry::{
-    BlockSize, Geometry, MAX_TRANSFER_BYTES, MAX_UNMAP_BLOCKS, MAX_UNMAP_DESCRIPTORS, MAX_WRITE_SAME_BYTES,
-    OPTIMAL_TRANSFER_BYTES, PHYSICAL_BLOCK_BYTES, Provisioning,
+    BlockSize, Geometry, MAX_COMPARE_AND_WRITE_BLOCKS, MAX_TRANSFER_BYTES, MAX_UNMAP_BLOCKS,
+    MAX_UNMAP_DESCRIPTORS, MAX_VERIFY_BYTES, MAX_WRITE_SAME_BYTES, OPTIMAL_TRANSFER_BYTES,
+    PHYSICAL_BLOCK_BYTES, Provisioning,
 };
 pub use identity::{AsciiText, Identity, Naa, VENDOR};
-pub use logical_unit::{Access, Admission, LogicalUnit, SameBlock};
+pub use lba_status::{LbaStatus, lba_status, lba_status_room};
+pub use logical_unit::{Access, LogicalUnit};
 pub use lun::Lun;
 pub use mode::{CacheControl, MAX_MODE_LIST_BYTES, ModeChange, WriteCache};
 pub use nexus::NexusId;

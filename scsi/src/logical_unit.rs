@@ -2,13 +2,15 @@
 
 use alloc::vec::Vec;
 
+use crate::admission::{Admission, CopyQuestion, SameBlock};
 use crate::attention::{Attentions, FreshNexus, UnitAttention};
-use crate::block::BlockRange;
+use crate::block::{BlockRange, Lba};
 use crate::cdb::report;
-use crate::cdb::sbc::{self, SynchronizeCache, Transfer, WriteSame};
-use crate::cdb::spc::{ModeForm, ModeSelect, ModeSense, ReportOperationCodes};
+use crate::cdb::sbc::{self, SynchronizeCache, Transfer, Verify, VerifyCheck, WriteSame};
+use crate::cdb::spc::{CopyResults, ModeForm, ModeSelect, ModeSense, ReportOperationCodes};
 use crate::cdb::table::{self, Block, Command, Device, Form, Gate, Primary};
-use crate::geometry::Geometry;
+use crate::extended_copy::{self, MAX_COPY_LIST_BYTES};
+use crate::geometry::{Geometry, MAX_COMPARE_AND_WRITE_BLOCKS};
 use crate::identity::Identity;
 use crate::inquiry::{self, Subject};
 use crate::mode::{CacheControl, MAX_MODE_LIST_BYTES, ModeChange, ModePages, WriteCache, WriteProtect};
@@ -28,70 +30,6 @@ pub enum Access {
     NoHostAccess,
     /// Neither: the volume has failed.
     Failed,
-}
-
-/// What the caller does with a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Admission {
-    /// Send this.
-    Done(Response),
-    /// Answer with [`crate::report_luns`], then [`LogicalUnit::luns_were_reported`].
-    ReportLuns,
-    /// Return this range, never empty, as Data-In.
-    Read {
-        /// What to read.
-        range: BlockRange,
-        /// Only what is durable may be returned: make dirty blocks of the range durable first.
-        fua: bool,
-    },
-    /// Receive the range's bytes, never none, as Data-Out and write them.
-    Write {
-        /// What to write.
-        range: BlockRange,
-        /// GOOD only once it is durable, for the FUA bit or because the volume is write-through.
-        fua: bool,
-    },
-    /// Write the same block all over the range.
-    WriteSame {
-        /// What to write, never empty.
-        range: BlockRange,
-        /// The range may be unmapped instead, if the block is all zeros.
-        unmap: bool,
-        /// GOOD only once it is durable.
-        fua: bool,
-        /// Where the block comes from.
-        block: SameBlock,
-    },
-    /// Receive this many bytes of Data-Out and give them to [`LogicalUnit::parse_unmap`].
-    Unmap {
-        /// Never zero.
-        parameter_length: u16,
-        /// GOOD only once it is durable.
-        fua: bool,
-    },
-    /// Make what was written to the range durable.
-    SynchronizeCache {
-        /// What to make durable.
-        range: BlockRange,
-        /// GOOD at once, before it is durable.
-        immediate: bool,
-    },
-    /// Receive this many bytes of Data-Out and give them to [`LogicalUnit::mode_select`].
-    ParameterOut {
-        /// To be handed over with the bytes.
-        select: ModeSelect,
-        /// Never zero.
-        parameter_length: u16,
-    },
-}
-
-/// The block of a WRITE SAME.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SameBlock {
-    /// Receive one block of Data-Out.
-    Received,
-    /// Nothing is sent; the block is all zeros.
-    Zeros,
 }
 
 /// One volume as hosts see it through one LUN: its names, its size, what may be done with it now, its mode pages, and what each nexus
@@ -167,6 +105,22 @@ impl LogicalUnit {
         if self.write_protect() != before {
             self.attentions.raise(UnitAttention::ModeParametersChanged);
         }
+    }
+
+    /// WRITE ATOMIC exists now, or does not any more. Hosts are told that the block limits have changed.
+    pub fn set_atomic(&mut self, atomic: bool) {
+        if self.geometry.atomic != atomic {
+            self.geometry.atomic = atomic;
+            self.attentions.raise(UnitAttention::InquiryDataChanged);
+        }
+    }
+
+    /// Whether a copy that another unit of the nexus was told to make may read this one, or write it.
+    ///
+    /// # Errors
+    /// What a READ or a WRITE would end with.
+    pub fn check_copy(&self, writes: bool) -> Result<(), Sense> {
+        self.check_access(if writes { Gate::Writable } else { Gate::Ready })
     }
 
     /// Who the unit is.
@@ -247,7 +201,7 @@ impl LogicalUnit {
     }
 
     fn device(&self) -> Device {
-        if self.geometry.is_thin() { Device::ThinVolume } else { Device::FullVolume }
+        Device::Volume { thin: self.geometry.is_thin(), atomic: self.geometry.atomic }
     }
 
     /// What stops a command whatever its fields say.
@@ -259,6 +213,11 @@ impl LogicalUnit {
         if let Some(attention) = self.attentions.poll(nexus) {
             return Err(attention.sense());
         }
+        self.check_access(gate)
+    }
+
+    #[inline]
+    fn check_access(&self, gate: Gate) -> Result<(), Sense> {
         match (gate, self.access) {
             (Gate::Open | Gate::Attention, _) | (Gate::Ready, Access::ReadWrite | Access::ReadOnly) => Ok(()),
             (Gate::Ready | Gate::Writable, Access::NoHostAccess) => Err(Sense::MANUAL_INTERVENTION),
@@ -309,6 +268,27 @@ impl LogicalUnit {
             Block::SynchronizeCache10 => self.synchronize_cache(SynchronizeCache::parse_ten(cdb)),
             Block::SynchronizeCache16 => self.synchronize_cache(SynchronizeCache::parse_sixteen(cdb)),
             Block::Unmap => self.unmap(sbc::unmap_list_length(cdb)?),
+            Block::CompareAndWrite => {
+                self.compare_and_write(&Transfer::parse_compare_and_write(cdb)?, data_out_bytes)
+            }
+            Block::OrWrite => {
+                let (range, fua) = self.whole_write(&Transfer::parse(Form::Sixteen, cdb)?, data_out_bytes)?;
+                Ok(if range.is_empty() { done() } else { Admission::OrWrite { range, fua } })
+            }
+            Block::WriteAtomic => {
+                let transfer = Transfer::parse_write_atomic(cdb)?;
+                let (range, fua) = self.whole_write(&transfer, data_out_bytes)?;
+                Ok(if range.is_empty() { done() } else { Admission::WriteAtomic { range, fua } })
+            }
+            Block::Verify(form) => self.verify(&Verify::parse(form, cdb)?),
+            Block::WriteAndVerify(form) => self.write_and_verify(&Verify::parse(form, cdb)?),
+            Block::PreFetch10 => self.pre_fetch(sbc::pre_fetch(Form::Ten, cdb)),
+            Block::PreFetch16 => self.pre_fetch(sbc::pre_fetch(Form::Sixteen, cdb)),
+            Block::GetLbaStatus => {
+                let (start, allocation_length) = sbc::get_lba_status(cdb);
+                let BlockRange { start, .. } = self.geometry.range(start, 0)?;
+                Ok(Admission::GetLbaStatus { start, allocation_length })
+            }
         }
     }
 
@@ -333,7 +313,88 @@ impl LogicalUnit {
                 let data = report::operation_codes(self.device(), &request)?;
                 Ok(Admission::Done(Response::data(data, request.allocation_length)))
             }
+            Primary::ExtendedCopy => match CopyResults::parse(cdb).allocation_length {
+                0 => Ok(done()),
+                parameter_length @ 1..=MAX_COPY_LIST_BYTES => {
+                    Ok(Admission::ExtendedCopy { parameter_length })
+                }
+                _ => Err(Sense::PARAMETER_LIST_LENGTH),
+            },
+            Primary::CopyStatus => Ok(copy_results(CopyQuestion::Status, cdb)),
+            Primary::CopyFailure => Ok(copy_results(CopyQuestion::Failure, cdb)),
+            Primary::CopyParameters => {
+                let request = CopyResults::parse(cdb);
+                Ok(Admission::Done(extended_copy::operating_parameters(request.allocation_length)))
+            }
         }
+    }
+
+    fn compare_and_write(
+        &self,
+        transfer: &Transfer,
+        data_out_bytes: Option<u32>,
+    ) -> Result<Admission, Sense> {
+        let range = self.geometry.range(transfer.start, u64::from(transfer.blocks))?;
+        if transfer.blocks > u32::from(MAX_COMPARE_AND_WRITE_BLOCKS) {
+            return Err(Sense::invalid_field_in_cdb(transfer.blocks_at));
+        }
+        let both_halves = 2 * transfer.blocks * self.geometry.block_size.bytes();
+        if data_out_bytes.is_some_and(|bytes| bytes != both_halves) {
+            return Err(Sense::WRONG_DATA_LENGTH);
+        }
+        let fua = transfer.fua || self.is_write_through();
+        Ok(if range.is_empty() { done() } else { Admission::CompareAndWrite { range, fua } })
+    }
+
+    /// A write of which a part would be wrong: all of it has to be announced.
+    fn whole_write(
+        &self,
+        transfer: &Transfer,
+        data_out_bytes: Option<u32>,
+    ) -> Result<(BlockRange, bool), Sense> {
+        let range = self.transfer_range(transfer)?;
+        let bytes = transfer.blocks * self.geometry.block_size.bytes();
+        if data_out_bytes.is_some_and(|announced| announced < bytes) {
+            return Err(Sense::WRONG_DATA_LENGTH);
+        }
+        Ok((range, transfer.fua || self.is_write_through()))
+    }
+
+    fn verify(&self, request: &Verify) -> Result<Admission, Sense> {
+        let Verify { transfer, check } = request;
+        let range = self.geometry.range(transfer.start, u64::from(transfer.blocks))?;
+        let most = match check {
+            VerifyCheck::AllSent => self.geometry.max_transfer_blocks(),
+            VerifyCheck::Readable | VerifyCheck::OneSent => self.geometry.max_verify_blocks(),
+        };
+        if transfer.blocks > most {
+            return Err(Sense::invalid_field_in_cdb(transfer.blocks_at));
+        }
+        Ok(if range.is_empty() { done() } else { Admission::Verify { range, check: *check } })
+    }
+
+    /// A write that is answered when it is durable. What the units do not report as written ends it with an error; it is not read
+    /// back from them.
+    fn write_and_verify(&self, request: &Verify) -> Result<Admission, Sense> {
+        if request.check == VerifyCheck::OneSent {
+            return Err(Sense::invalid_field_in_cdb(1));
+        }
+        let range = self.transfer_range(&request.transfer)?;
+        Ok(if range.is_empty() { done() } else { Admission::Write { range, fua: true } })
+    }
+
+    fn pre_fetch(&self, (start, blocks, immediate): (Lba, u32, bool)) -> Result<Admission, Sense> {
+        let range = self.up_to_end(start, blocks)?;
+        Ok(Admission::PreFetch { range, immediate })
+    }
+
+    /// The range; no blocks mean all up to the end.
+    fn up_to_end(&self, start: Lba, blocks: u32) -> Result<BlockRange, Sense> {
+        let blocks = match blocks {
+            0 => self.geometry.blocks.saturating_sub(start.0),
+            blocks => u64::from(blocks),
+        };
+        self.geometry.range(start, blocks)
     }
 
     /// ```text
@@ -382,11 +443,7 @@ impl LogicalUnit {
     }
 
     fn synchronize_cache(&self, request: SynchronizeCache) -> Result<Admission, Sense> {
-        let blocks = match request.blocks {
-            0 => self.geometry.blocks.saturating_sub(request.start.0),
-            blocks => u64::from(blocks),
-        };
-        let range = self.geometry.range(request.start, blocks)?;
+        let range = self.up_to_end(request.start, request.blocks)?;
         Ok(Admission::SynchronizeCache { range, immediate: request.immediate })
     }
 
@@ -415,6 +472,11 @@ impl LogicalUnit {
         };
         if by_array || self.modes.is_write_protected() { WriteProtect::On } else { WriteProtect::Off }
     }
+}
+
+fn copy_results(question: CopyQuestion, cdb: &[u8]) -> Admission {
+    let CopyResults { identifier, allocation_length } = CopyResults::parse(cdb);
+    Admission::CopyResults { question, identifier, allocation_length }
 }
 
 fn mode_list(form: ModeForm, cdb: &[u8]) -> Result<Admission, Sense> {

@@ -124,6 +124,25 @@ impl Sense {
     /// The initiator did not send in time what it was asked for.
     pub const NEXUS_TIMEOUT: Self = Self::new(SenseKey::AbortedCommand, 0x4B, 0x06);
 
+    /// A copy between units names a unit that is not there for this initiator.
+    pub const COPY_TARGET_UNREACHABLE: Self = Self::new(SenseKey::CopyAborted, 0x0D, 0x02);
+    /// A copy between units ended early; what came of its segments is to be asked for.
+    pub const COPY_ABORTED: Self = Self::new(SenseKey::CopyAborted, 0x00, 0x00);
+    /// A copy with the identifier of one that still runs.
+    pub const OPERATION_IN_PROGRESS: Self = Self::new(SenseKey::IllegalRequest, 0x00, 0x16);
+    /// A segment of a copy that is longer than the operating parameters allow, or no whole number of blocks on both sides.
+    pub const COPY_SEGMENT_LENGTH: Self = Self::new(SenseKey::IllegalRequest, 0x26, 0x00);
+    /// More descriptors of units than the operating parameters allow.
+    pub const TOO_MANY_TARGET_DESCRIPTORS: Self = Self::new(SenseKey::IllegalRequest, 0x26, 0x06);
+    /// A descriptor of a unit of a type that is not known here.
+    pub const TARGET_DESCRIPTOR_TYPE: Self = Self::new(SenseKey::IllegalRequest, 0x26, 0x07);
+    /// More segments than the operating parameters allow.
+    pub const TOO_MANY_SEGMENT_DESCRIPTORS: Self = Self::new(SenseKey::IllegalRequest, 0x26, 0x08);
+    /// A segment of a type that is not known here.
+    pub const SEGMENT_DESCRIPTOR_TYPE: Self = Self::new(SenseKey::IllegalRequest, 0x26, 0x09);
+    /// Data inside the list of a copy, which nothing here takes.
+    pub const INLINE_DATA_LENGTH: Self = Self::new(SenseKey::IllegalRequest, 0x26, 0x0B);
+
     const fn new(key: SenseKey, asc: u8, ascq: u8) -> Self {
         Self { key, asc, ascq, information: None, field: None }
     }

@@ -19,7 +19,7 @@ pub fn report_luns(luns: &[Lun], cdb: &[u8]) -> Response {
 /// LOGICAL UNIT NOT SUPPORTED.
 #[must_use]
 pub fn unmapped_lun(luns: &[Lun], cdb: &[u8]) -> Response {
-    let Ok(row) = table::lookup(Device::FullVolume, cdb) else {
+    let Ok(row) = table::lookup(Device::FULL, cdb) else {
         return Response::check(Sense::LUN_NOT_SUPPORTED);
     };
     match row.command {
@@ -39,7 +39,7 @@ pub(crate) fn request_sense(cdb: &[u8], sense: Sense) -> Response {
 }
 
 fn lun_list(luns: &[Lun], cdb: &[u8]) -> Result<Response, Sense> {
-    table::lookup(Device::FullVolume, cdb)?;
+    table::lookup(Device::FULL, cdb)?;
     let request = ReportLuns::parse(cdb)?;
     let shown = match request.select {
         SelectReport::Units => luns,

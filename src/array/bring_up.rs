@@ -249,7 +249,10 @@ impl Array {
                 continue;
             };
             let access = access(tables, record);
-            units.iter().for_each(|unit| unit.set_access(access));
+            for unit in units {
+                unit.set_access(access);
+                unit.refresh_atomic();
+            }
         }
     }
 }
@@ -286,7 +289,8 @@ fn logical_unit(record: &VolumeRecord, target: &str) -> Option<LogicalUnit> {
         CacheMode::WriteBack => CacheControl::Host(WriteCache::Back),
         CacheMode::WriteThrough => CacheControl::Array(WriteCache::Through),
     };
-    Some(LogicalUnit::new(identity, Geometry { block_size, blocks, provisioning }, Access::ReadWrite, cache))
+    let geometry = Geometry { block_size, blocks, provisioning, atomic: false };
+    Some(LogicalUnit::new(identity, geometry, Access::ReadWrite, cache))
 }
 
 fn level(level: RaidLevel) -> anyhow::Result<Level> {

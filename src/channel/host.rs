@@ -238,6 +238,17 @@ impl HostLun {
         }
     }
 
+    /// Any command that takes data, or none, and gives none back.
+    ///
+    /// # Errors
+    /// When the logical unit answers with another status than GOOD.
+    pub async fn send(&self, cdb: &[u8], data: impl Into<Bytes>) -> Result<(), HostError> {
+        let data: Bytes = data.into();
+        let pieces = Pieces::from_iter([super::piece::Piece::Bytes(data)]);
+        let none = pieces.is_empty();
+        self.run(cdb, || if none { Data::None } else { Data::Out(pieces.clone()) }).await.map(drop)
+    }
+
     fn bytes(&self, blocks: u32) -> Result<usize, HostError> {
         let bytes = blocks.checked_mul(self.block_bytes).ok_or(HostError::TooLong)?;
         usize::try_from(bytes).map_err(|_| HostError::TooLong)

@@ -10,8 +10,11 @@ use std::sync::Arc;
 pub struct Change {
     /// The volume.
     pub volume: u32,
-    /// Its ranges; at most [`journal::MAX_EXTENTS`].
+    /// Its ranges; at most [`journal::MAX_EXTENTS`]. Between two parts with data the first ends and the second begins at
+    /// a page.
     pub parts: Vec<Part>,
+    /// A power loss may leave all of it or nothing: it is journaled where the copy itself would not need it.
+    pub whole: bool,
 }
 
 /// One range and what it becomes.
@@ -69,6 +72,12 @@ impl Part {
 }
 
 impl Change {
+    /// The change of a command of which a power loss may leave a part, if it is not journaled.
+    #[must_use]
+    pub fn new(volume: u32, parts: Vec<Part>) -> Self {
+        Self { volume, parts, whole: false }
+    }
+
     /// The extents as the journal records them.
     #[must_use]
     pub fn extents(&self) -> Vec<journal::Extent> {
@@ -77,15 +86,23 @@ impl Change {
 
     /// The write data as the journal keeps it: pages, the offset of the first byte, how many bytes.
     ///
-    /// A command has at most one part with data (UNMAP has only zeros, a write or WRITE SAME has one part).
+    /// A pattern is the only part with data of its command (WRITE SAME has one part). Several parts with data (EXTENDED
+    /// COPY) meet at page boundaries, so their bytes lie back to back as a record wants them.
     #[must_use]
     pub fn payload(&self) -> Payload {
+        if let [Part { offset_bytes, length_bytes, content: Content::Data(slots) }] = self.parts.as_slice() {
+            let bytes = u32::try_from(*length_bytes).unwrap_or(u32::MAX);
+            return Payload { slots: slots.as_slice().into(), skip: within_page(*offset_bytes), bytes };
+        }
+        let (mut gathered, mut skip, mut bytes) = (Vec::new(), 0, 0_u32);
         for part in &self.parts {
             match &part.content {
                 Content::Data(slots) => {
-                    let skip = within_page(part.offset_bytes);
-                    let bytes = u32::try_from(part.length_bytes).unwrap_or(u32::MAX);
-                    return Payload { slots: slots.as_slice().into(), skip, bytes };
+                    if gathered.is_empty() {
+                        skip = within_page(part.offset_bytes);
+                    }
+                    gathered.extend_from_slice(slots);
+                    bytes = bytes.saturating_add(u32::try_from(part.length_bytes).unwrap_or(u32::MAX));
                 }
                 Content::Pattern { slot, bytes } => {
                     return Payload { slots: [slot.clone()].into(), skip: 0, bytes: *bytes };
@@ -93,7 +110,7 @@ impl Change {
                 Content::Zero => {}
             }
         }
-        Payload::default()
+        Payload { slots: gathered.into(), skip, bytes }
     }
 }
 
@@ -163,6 +180,29 @@ pub fn pages_touched(offset_bytes: u64, length_bytes: u64) -> usize {
 mod tests {
     use super::*;
     use crate::disk::slot::{Class, SlotPool};
+
+    #[test]
+    fn data_around_zeros_lies_back_to_back() {
+        let pool = SlotPool::new(1 << 20);
+        let page = |filling: u8| {
+            let mut slot = pool.try_take(Class::Host, 1).unwrap().remove(0);
+            slot.fill(filling);
+            slot.freeze()
+        };
+        let parts = vec![
+            Part::zero(0, 4096),
+            Part::data(4096 + 512, 3584, vec![page(1)]),
+            Part::zero(8192, 8192),
+            Part::data(16384, 4096 + 512, vec![page(2), page(3)]),
+        ];
+        let payload = Change::new(7, parts).payload();
+        assert_eq!((payload.slots.len(), payload.skip, payload.bytes), (3, 512, 3584 + 4096 + 512));
+        let flat: Vec<u8> = payload.slots.iter().flat_map(|slot| slot[..].to_vec()).collect();
+        let whole = &flat[512..][..payload.bytes as usize];
+        assert!(
+            whole[..3584].iter().all(|byte| *byte == 1) && whole[3584 + 4096..].iter().all(|byte| *byte == 3)
+        );
+    }
 
     /// A simulated array applied torn write data after a power loss: the sectors carried a CRC-32C each, so every mix of
     /// whole sectors had the checksum of the record.

@@ -319,7 +319,11 @@ impl Group {
         let journaled =
             facts.is_some_and(|pairs| pairs.iter().any(|pair| needs_journal(&[pair.facts], start)));
         let replayable = seq.journaled_end.get(&change.volume).is_some_and(|end| start < *end);
-        if !(journaled || replayable) || seq.failed.is_some() {
+        let forced = change.whole && facts.is_some();
+        if !(journaled || replayable || forced) || seq.failed.is_some() {
+            if change.whole {
+                return Err(Refusal::Invalid("without a journal nothing is written atomically".into()));
+            }
             apply(&self.disk, change, prepared, 0);
             return Ok(Sequenced::Unjournaled);
         }

@@ -173,7 +173,7 @@ impl Group {
                 let end = seq.journaled_end.entry(volume).or_default();
                 *end = (*end).max(offset_bytes + length_bytes);
             }
-            let change = Change { volume, parts: vec![Part { offset_bytes, length_bytes, content }] };
+            let change = Change::new(volume, vec![Part { offset_bytes, length_bytes, content }]);
             apply(&self.disk, &change, &mut vec![prepared], update.number.get());
         }
         Ok(())

@@ -5,7 +5,9 @@
 //! answered on the connection's own task.
 
 use super::lun::LunUnit;
+use super::manner::{Expected, Manner, Oring};
 use super::pieces::for_wire;
+use super::third_party::{Copier, Copies};
 use super::volume::{IoError, Outcome};
 use crate::channel::piece::{Received, Room};
 use crate::channel::storage::{
@@ -17,8 +19,8 @@ use crate::disk::slot::{Class, SLOT_BYTES, SlotMut, SlotPool};
 use holdfast_iscsi::pdu::Lun as WireLun;
 use holdfast_iscsi::pdu::task_mgmt::{Function, FunctionResponse};
 use holdfast_scsi::{
-    Admission, BlockRange, Lba, Lun, NexusId, Response, SameBlock, Sense, SenseFormat, Status, UnitAttention,
-    report_luns, unmapped_lun,
+    Admission, BlockRange, Lba, Lun, MAX_TRANSFER_BYTES, NexusId, Response, SameBlock, Sense, SenseFormat,
+    Status, UnitAttention, VerifyCheck, lba_status, lba_status_room, report_luns, unmapped_lun,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -72,6 +74,7 @@ impl LunMap {
 pub struct HostStorage {
     luns: Arc<LunMap>,
     pool: SlotPool,
+    copies: Arc<Copies>,
 }
 
 impl HostStorage {
@@ -81,7 +84,7 @@ impl HostStorage {
         for (_, unit) in luns.all() {
             unit.unit().attach_nexus(NexusId(nexus.session.0));
         }
-        Self { luns, pool }
+        Self { luns, pool, copies: Arc::default() }
     }
 
     fn unit(&self, lun: WireLun) -> Option<Arc<LunUnit>> {
@@ -119,6 +122,29 @@ impl HostStorage {
                     }
                 })
             }
+            Admission::CompareAndWrite { range, fua } => self.receive_comparison(task, range, fua),
+            Admission::OrWrite { range, fua } => {
+                let pool = self.pool.clone();
+                self.receive_whole(task, range, move |task, received| {
+                    task.or_write(range, received, pool, fua)
+                })
+            }
+            Admission::WriteAtomic { range, fua } => {
+                self.receive_whole(task, range, move |task, received| task.write_atomic(range, received, fua))
+            }
+            Admission::Verify { range, check } => self.verify(task, range, check),
+            Admission::PreFetch { range, immediate } => at_once(task.pre_fetch(range, immediate)),
+            Admission::GetLbaStatus { start, allocation_length } => {
+                at_once(task.lba_status(start, allocation_length))
+            }
+            Admission::ExtendedCopy { parameter_length } => {
+                let (luns, pool) = (self.luns.clone(), self.pool.clone());
+                let copier = Copier { luns, pool, copies: self.copies.clone(), task };
+                receive_bytes(parameter_length, move |list| copier.run(&list))
+            }
+            Admission::CopyResults { question, identifier, allocation_length } => {
+                at_once(task.finish(self.copies.answer(question, identifier, allocation_length)))
+            }
             Admission::SynchronizeCache { immediate, .. } => at_once(task.synchronize(immediate)),
             Admission::ParameterOut { select, parameter_length } => {
                 receive_bytes(u32::from(parameter_length), move |list| {
@@ -137,6 +163,44 @@ impl HostStorage {
         let bytes = u32::try_from(length).expect("the device server bounds a transfer");
         let then = move |received: Received| task.write_received(range, received, fua);
         Execution::Receive(Receive { bytes, room, then: Box::new(then) })
+    }
+
+    /// Room for the range's bytes, for a command that lays them at their place in pages.
+    fn receive_whole(
+        &self,
+        task: Task,
+        range: BlockRange,
+        then: impl FnOnce(Task, Received) -> AfterData + Send + 'static,
+    ) -> Execution {
+        let (offset, length) = task.bytes(range);
+        let room = self.reserve(offset, length, usize::from(within_page(offset)));
+        let bytes = u32::try_from(length).expect("the device server bounds a transfer");
+        Execution::Receive(Receive { bytes, room, then: Box::new(move |received| then(task, received)) })
+    }
+
+    /// Room for both halves of a COMPARE AND WRITE, so that the second, which is written, lies at its place in pages.
+    fn receive_comparison(&self, task: Task, range: BlockRange, fua: bool) -> Execution {
+        let (offset, length) = task.bytes(range);
+        let page = SLOT_BYTES as u64;
+        let first_offset = (offset % page + page - length % page) % page;
+        let room = self.reserve(first_offset, 2 * length, usize::try_from(first_offset).unwrap_or(0));
+        let bytes = u32::try_from(2 * length).expect("the device server bounds a comparison");
+        let then = move |received| task.compare_and_write(range, received, first_offset, fua);
+        Execution::Receive(Receive { bytes, room, then: Box::new(then) })
+    }
+
+    fn verify(&self, task: Task, range: BlockRange, check: VerifyCheck) -> Execution {
+        match check {
+            VerifyCheck::Readable => at_once(task.verify_readable(range)),
+            VerifyCheck::AllSent => {
+                self.receive_whole(task, range, move |task, received| task.verify_all(range, received))
+            }
+            VerifyCheck::OneSent => {
+                let pool = self.pool.clone();
+                let block_bytes = task.unit.volume.block_bytes;
+                receive_bytes(block_bytes, move |block| task.verify_one(range, block, pool))
+            }
+        }
     }
 
     fn reserve(&self, offset: u64, length: u64, first_offset: usize) -> Reserved {
@@ -163,7 +227,7 @@ impl HostStorage {
         let volume = task.unit.volume.number;
         if block == SameBlock::Zeros {
             task.unit.counters.wrote(0);
-            return at_once(task.write(Change { volume, parts: vec![Part::zero(offset, length)] }, fua, 0));
+            return at_once(task.write(Change::new(volume, vec![Part::zero(offset, length)]), fua, 0));
         }
         let block_bytes = task.unit.volume.block_bytes;
         let pool = self.pool.clone();
@@ -173,7 +237,7 @@ impl HostStorage {
             let _ = unmap; // Zeros are a range of zeros either way: they read the same and take no room.
             if zeros {
                 return task.write(
-                    Change { volume, parts: vec![Part::zero(offset, length)] },
+                    Change::new(volume, vec![Part::zero(offset, length)]),
                     fua,
                     u64::from(block_bytes),
                 );
@@ -185,7 +249,7 @@ impl HostStorage {
                 }
                 let content = Content::Pattern { slot: page.freeze(), bytes: block_bytes };
                 let part = Part { offset_bytes: offset, length_bytes: length, content };
-                match task.write(Change { volume, parts: vec![part] }, fua, u64::from(block_bytes)) {
+                match task.write(Change::new(volume, vec![part]), fua, u64::from(block_bytes)) {
                     AfterData::Now(completed) => completed,
                     AfterData::Later(later) => later.await,
                 }
@@ -227,14 +291,14 @@ impl Storage for HostStorage {
 }
 
 /// A command that was admitted.
-struct Task {
-    unit: Arc<LunUnit>,
-    nexus: Arc<Nexus>,
-    format: SenseFormat,
+pub(super) struct Task {
+    pub(super) unit: Arc<LunUnit>,
+    pub(super) nexus: Arc<Nexus>,
+    pub(super) format: SenseFormat,
 }
 
 impl Task {
-    fn bytes(&self, range: BlockRange) -> (u64, u64) {
+    pub(super) fn bytes(&self, range: BlockRange) -> (u64, u64) {
         let block = u64::from(self.unit.volume.block_bytes);
         (range.start.0 * block, range.blocks * block)
     }
@@ -243,7 +307,7 @@ impl Task {
         AfterData::Now(completed(response, self.format))
     }
 
-    fn fail(&self, sense: Sense) -> AfterData {
+    pub(super) fn fail(&self, sense: Sense) -> AfterData {
         self.finish(Response::check(sense))
     }
 
@@ -251,8 +315,11 @@ impl Task {
         AfterData::Now(self.error(error, lba))
     }
 
-    fn error(&self, error: &IoError, lba: Lba) -> Completed {
-        tracing::warn!(volume = self.unit.volume.number, %error, "a host's command failed");
+    pub(super) fn error(&self, error: &IoError, lba: Lba) -> Completed {
+        // What differs is an answer, not a failure.
+        if !matches!(error, IoError::Differs(_)) {
+            tracing::warn!(volume = self.unit.volume.number, %error, "a host's command failed");
+        }
         completed(Response::check(error.sense(lba)), self.format)
     }
 
@@ -300,7 +367,7 @@ impl Task {
         }
         self.unit.counters.wrote(came);
         let volume = self.unit.volume.number;
-        self.write(Change { volume, parts: vec![Part::data(offset, came, slots)] }, fua, length)
+        self.write(Change::new(volume, vec![Part::data(offset, came, slots)]), fua, length)
     }
 
     async fn read_now(self, range: BlockRange) -> Completed {
@@ -316,10 +383,98 @@ impl Task {
         }
     }
 
+    fn compare_and_write(
+        self,
+        range: BlockRange,
+        received: Received,
+        first_offset: u64,
+        fua: bool,
+    ) -> AfterData {
+        let (offset, length) = self.bytes(range);
+        let Received::Slots { slots, bytes } = received else { return self.fail(Sense::DATA_PHASE_ERROR) };
+        if bytes as u64 != 2 * length {
+            return self.fail(Sense::WRONG_DATA_LENGTH);
+        }
+        self.unit.counters.wrote(length);
+        let second = usize::try_from((first_offset + length) / SLOT_BYTES as u64).unwrap_or(usize::MAX);
+        let data = slots.get(second..).unwrap_or(&[]).to_vec();
+        let change = Change::new(self.unit.volume.number, vec![Part::data(offset, length, data)]);
+        let expected = Expected { slots, at: usize::try_from(first_offset).unwrap_or(0) };
+        self.write_as(change, Manner::IfSame(expected), fua, 2 * length)
+    }
+
+    fn or_write(self, range: BlockRange, received: Received, pool: SlotPool, fua: bool) -> AfterData {
+        match self.whole_change(range, received) {
+            Ok(change) => {
+                let (oring, moved) = (Oring::new(pool, &change), self.bytes(range).1);
+                self.write_as(change, Manner::Or(oring), fua, moved)
+            }
+            Err(sense) => self.fail(sense),
+        }
+    }
+
+    fn write_atomic(self, range: BlockRange, received: Received, fua: bool) -> AfterData {
+        match self.whole_change(range, received) {
+            Ok(change) => {
+                let moved = self.bytes(range).1;
+                self.write_as(Change { whole: true, ..change }, Manner::Alone, fua, moved)
+            }
+            Err(sense) => self.fail(sense),
+        }
+    }
+
+    /// The change of a command that needs all of its data.
+    fn whole_change(&self, range: BlockRange, received: Received) -> Result<Change, Sense> {
+        let (offset, length) = self.bytes(range);
+        match received {
+            Received::Slots { slots, bytes } if bytes as u64 == length => {
+                self.unit.counters.wrote(length);
+                Ok(Change::new(self.unit.volume.number, vec![Part::data(offset, length, slots)]))
+            }
+            Received::Slots { .. } | Received::Bytes(_) => Err(Sense::WRONG_DATA_LENGTH),
+        }
+    }
+
+    /// Brings as much of the range into the cache as one READ may ask for.
+    fn pre_fetch(self, range: BlockRange, immediate: bool) -> AfterData {
+        let (offset, length) = self.bytes(range);
+        let fetched = length.min(u64::from(MAX_TRANSFER_BYTES));
+        let status = if fetched == length { Status::ConditionMet } else { Status::Good };
+        let response = Response { status, sense: None, data_in: Vec::new() };
+        let bytes = usize::try_from(fetched).expect("at most one transfer");
+        match self.unit.volume.read(offset, bytes) {
+            Outcome::Ready(Ok(_)) => self.finish(response),
+            Outcome::Ready(Err(error)) => self.failed(&error, range.start),
+            Outcome::Later(reading) if immediate => {
+                // Nobody waits for it; what cannot be read is told to who reads it.
+                tokio::spawn(async move { drop(reading.await) });
+                self.finish(response)
+            }
+            Outcome::Later(reading) => AfterData::Later(Box::pin(async move {
+                match reading.await {
+                    Ok(_) => completed(response, self.format),
+                    Err(error) => self.error(&error, range.start),
+                }
+            })),
+        }
+    }
+
+    fn lba_status(self, start: Lba, allocation_length: u32) -> AfterData {
+        let is_thin = self.unit.unit().geometry().is_thin();
+        match self.unit.volume.lba_status(start, is_thin, lba_status_room(allocation_length)) {
+            Ok(ranges) => self.finish(lba_status(&ranges, allocation_length)),
+            Err(error) => self.failed(&error, start),
+        }
+    }
+
     fn write(self, change: Change, durable: bool, moved: u64) -> AfterData {
+        self.write_as(change, Manner::Plain, durable, moved)
+    }
+
+    fn write_as(self, change: Change, manner: Manner, durable: bool, moved: u64) -> AfterData {
         let start = change.parts.first().map_or(0, |part| part.offset_bytes);
         let lba = Lba(start / u64::from(self.unit.volume.block_bytes));
-        match self.unit.volume.write(change, durable, &self.nexus) {
+        match self.unit.volume.write_as(change, manner, durable, &self.nexus) {
             Outcome::Ready(Ok(())) => good(moved),
             Outcome::Ready(Err(error)) => self.failed(&error, lba),
             Outcome::Later(writing) => AfterData::Later(Box::pin(async move {
@@ -342,7 +497,7 @@ impl Task {
             return good(moved);
         }
         let volume = self.unit.volume.number;
-        self.write(Change { volume, parts }, fua, moved)
+        self.write(Change::new(volume, parts), fua, moved)
     }
 
     fn synchronize(self, immediate: bool) -> AfterData {
@@ -393,7 +548,7 @@ pub(crate) fn completed(response: Response, format: SenseFormat) -> Completed {
     })
 }
 
-fn good(moved: u64) -> AfterData {
+pub(super) fn good(moved: u64) -> AfterData {
     AfterData::Now(Completed::Done(Completion::good(moved)))
 }
 

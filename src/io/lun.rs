@@ -54,6 +54,12 @@ impl LunUnit {
         self.unit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether WRITE ATOMIC exists follows from what becomes of the volume's writes.
+    pub fn refresh_atomic(&self) {
+        let atomic = self.volume.writes_atomically();
+        self.unit().set_atomic(atomic);
+    }
+
     /// What hosts may do from now on.
     pub fn set_access(&self, access: Access) {
         let mut unit = self.unit();

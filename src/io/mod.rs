@@ -1,8 +1,12 @@
 //! The way of a host's command through the array: from what the device server admits to status.
 //!
-//! `host` answers the commands of one session at one target, `volume` makes changes visible and durable.
+//! `host` answers the commands of one session at one target, `volume` makes changes visible and durable, `manner` says how
+//! those do that look before they write. `verify` and `third_party` are commands that read in steps.
 
 pub mod host;
 pub mod lun;
+pub mod manner;
 mod pieces;
+mod third_party;
+mod verify;
 pub mod volume;

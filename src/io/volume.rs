@@ -4,6 +4,7 @@
 //! to the cache; a P-VOL through its group, which gives the number. What was promised decides when the status goes
 //! out: at once for write-back, when it is durable for FUA and write-through (figure 13, steps 1260 to 1280).
 
+use super::manner::Manner;
 use crate::channel::storage::Nexus;
 use crate::clock::BoxFuture;
 use crate::copy::CopyError;
@@ -12,7 +13,8 @@ use crate::copy::group::{Group, Refusal, Sequenced};
 use crate::disk::raid::DiskError;
 use crate::disk::slot::Class;
 use crate::disk::{DiskAdapter, Pieces, Prepared, VolumeError, VolumeId};
-use holdfast_scsi::{Lba, Sense};
+use holdfast_scsi::{BlockRange, Lba, LbaStatus, Sense};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 /// A volume at work.
@@ -25,8 +27,11 @@ pub struct Volume {
     pub capacity_bytes: u64,
     /// Every write is durable before its status.
     pub write_through: bool,
-    disk: DiskAdapter,
+    pub(super) disk: DiskAdapter,
+    /// Held shared by what becomes visible or is read, alone by who changes it and by a change that is to be alone.
     role: RwLock<VolumeRole>,
+    /// How many changes became visible alone.
+    alone: AtomicU64,
 }
 
 /// What becomes of a host's write to a volume.
@@ -66,6 +71,12 @@ pub enum IoError {
     /// The journal refuses the change for good.
     #[error("{0}")]
     Refused(String),
+    /// COMPARE AND WRITE or VERIFY: the first byte that differs, counted from the first one compared.
+    #[error("byte {0} is not as expected")]
+    Differs(u64),
+    /// Others changed or evicted the range again and again meanwhile; a repeat may succeed.
+    #[error("the range did not stay still for long enough")]
+    Contended,
 }
 
 impl IoError {
@@ -81,6 +92,8 @@ impl IoError {
             },
             Self::Copy(CopyError::Damaged(_)) | Self::Refused(_) => Sense::INTERNAL_FAILURE,
             Self::SessionEnded => Sense::NEXUS_TIMEOUT,
+            Self::Differs(offset_bytes) => Sense::miscompare(*offset_bytes),
+            Self::Contended => Sense::INSUFFICIENT_RESOURCES,
         }
     }
 }
@@ -102,12 +115,19 @@ impl Volume {
             write_through,
             disk,
             role: RwLock::new(VolumeRole::Plain),
+            alone: AtomicU64::new(0),
         }
     }
 
     /// From now on writes are treated like this. A write that waits meets the new role when it becomes visible.
     pub fn set_role(&self, role: VolumeRole) {
         *self.role.write().unwrap_or_else(PoisonError::into_inner) = role;
+    }
+
+    /// Whether a power loss leaves each command of the volume whole or not there at all: its writes can be journaled.
+    #[must_use]
+    pub fn writes_atomically(&self) -> bool {
+        matches!(*self.role(), VolumeRole::Source(_))
     }
 
     fn role(&self) -> RwLockReadGuard<'_, VolumeRole> {
@@ -121,38 +141,121 @@ impl Volume {
         }
     }
 
-    /// Reads, at once if the cache holds it all.
+    /// Reads, at once if the cache holds it all. Of a change that became visible alone all is read or nothing.
     #[must_use]
     pub fn read(self: &Arc<Self>, offset_bytes: u64, length: usize) -> Outcome<Pieces> {
-        if matches!(*self.role(), VolumeRole::Waiting) {
+        let role = self.role();
+        if matches!(*role, VolumeRole::Waiting) {
             return Outcome::Ready(Err(IoError::Refused(WAITING.into())));
         }
         if let Some(pieces) = self.disk.try_read(VolumeId(self.number), offset_bytes, length) {
             return Outcome::Ready(Ok(pieces));
         }
-        let volume = self.clone();
-        Outcome::Later(Box::pin(async move {
-            Ok(volume.disk.read(VolumeId(volume.number), offset_bytes, length, Class::Host).await?)
-        }))
+        drop(role);
+        Outcome::Later(Box::pin(self.clone().load(offset_bytes, length, Class::Host)))
+    }
+
+    /// Reads what the cache does not hold. While it is loaded page by page a change may become visible alone: then the
+    /// pages are of different times, and it is read again.
+    pub(super) async fn load(
+        self: Arc<Self>,
+        offset_bytes: u64,
+        length: usize,
+        class: Class,
+    ) -> Result<Pieces, IoError> {
+        let id = VolumeId(self.number);
+        for _ in 0..TRIES_MAX {
+            let before = self.changes_alone();
+            let pieces = self.disk.read(id, offset_bytes, length, class).await?;
+            if self.changes_alone() == before {
+                return Ok(pieces);
+            }
+            let _still = self.role();
+            if let Some(pieces) = self.disk.try_read(id, offset_bytes, length) {
+                return Ok(pieces);
+            }
+        }
+        Err(IoError::Contended)
+    }
+
+    /// How many changes became visible alone; none is doing so at this moment.
+    fn changes_alone(&self) -> u64 {
+        let _none = self.role();
+        self.alone.load(Ordering::Acquire)
+    }
+
+    /// Which blocks from `start` on are mapped; at most `most` ranges, the last perhaps cut short.
+    pub(super) fn lba_status(
+        &self,
+        start: Lba,
+        is_thin: bool,
+        most: usize,
+    ) -> Result<Vec<LbaStatus>, IoError> {
+        let block = u64::from(self.block_bytes);
+        let status = |from: u64, to: u64, is_mapped| LbaStatus {
+            range: BlockRange { start: Lba(from / block), blocks: (to - from) / block },
+            is_mapped,
+        };
+        let mut at = start.0 * block;
+        if !is_thin {
+            return Ok(vec![status(at, self.capacity_bytes, true)]);
+        }
+        let mut found: Vec<LbaStatus> = Vec::new();
+        for _ in 0..MAPPED_WALK_MAX {
+            if at >= self.capacity_bytes {
+                break;
+            }
+            let run = self.disk.mapped(VolumeId(self.number), at)?;
+            let run = run.unwrap_or(self.capacity_bytes..self.capacity_bytes);
+            if run.start > at {
+                found.push(status(at, run.start, false));
+            }
+            match found.last_mut() {
+                _ if run.is_empty() => {}
+                Some(last) if last.is_mapped => last.range.blocks += (run.end - run.start) / block,
+                _ => found.push(status(run.start, run.end, true)),
+            }
+            at = run.end;
+            if found.len() > most {
+                break; // One more than is wanted: the last that is wanted is whole.
+            }
+        }
+        found.truncate(most);
+        Ok(found)
     }
 
     /// Makes a change visible; `durable`: and durable.
     #[must_use]
     pub fn write(self: &Arc<Self>, change: Change, durable: bool, nexus: &Arc<Nexus>) -> Outcome<()> {
+        self.write_as(change, Manner::Plain, durable, nexus)
+    }
+
+    /// The same in another manner.
+    #[must_use]
+    pub fn write_as(
+        self: &Arc<Self>,
+        change: Change,
+        manner: Manner,
+        durable: bool,
+        nexus: &Arc<Nexus>,
+    ) -> Outcome<()> {
         let durable = durable || self.write_through;
         let (volume, nexus) = (self.clone(), nexus.clone());
-        let mut pending =
-            Pending { volume, group: None, nexus, change, payload: Payload::default(), checksum: 0, durable };
+        let (payload, checksum) = (Payload::default(), 0);
+        let mut pending = Pending { volume, group: None, nexus, change, manner, payload, checksum, durable };
+        if matches!(pending.manner, Manner::Or(_)) {
+            return Outcome::Later(Box::pin(pending.wait_and_write(None)));
+        }
         let Some(mut prepared) = pending.try_prepare() else {
             return Outcome::Later(Box::pin(pending.wait_and_write(None)));
         };
         match pending.attempt(&mut prepared) {
             Ok(_) if !durable => Outcome::Ready(Ok(())),
             Ok(sequenced) => Outcome::Later(Box::pin(pending.make_durable(sequenced))),
-            Err(Refusal::Invalid(reason)) => Outcome::Ready(Err(IoError::Refused(reason))),
-            Err(Refusal::NoRoom | Refusal::Leaving) => {
+            Err(Stop::Refused(Refusal::NoRoom | Refusal::Leaving) | Stop::NotCached) => {
                 Outcome::Later(Box::pin(pending.wait_and_write(Some(prepared))))
             }
+            Err(stop) => Outcome::Ready(Err(stop.into())),
         }
     }
 
@@ -172,9 +275,30 @@ struct Pending {
     group: Option<Arc<Group>>,
     nexus: Arc<Nexus>,
     change: Change,
+    manner: Manner,
     payload: Payload,
     checksum: u32,
     durable: bool,
+}
+
+/// Why a change has not become visible.
+enum Stop {
+    Refused(Refusal),
+    /// What it has to look at is not in the cache.
+    NotCached,
+    /// The range does not hold what was expected, from this byte on.
+    Differs(u64),
+}
+
+impl From<Stop> for IoError {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Refused(Refusal::Invalid(reason)) => Self::Refused(reason),
+            Stop::Refused(refusal) => Self::Refused(format!("{refusal:?}")),
+            Stop::NotCached => Self::Contended,
+            Stop::Differs(offset_bytes) => Self::Differs(offset_bytes),
+        }
+    }
 }
 
 impl Pending {
@@ -186,10 +310,43 @@ impl Pending {
     }
 
     /// Makes the change visible as the volume's role is at this moment: it does not change until that is done.
-    fn attempt(&mut self, prepared: &mut Vec<Prepared>) -> Result<Sequenced, Refusal> {
+    fn attempt(&mut self, prepared: &mut Vec<Prepared>) -> Result<Sequenced, Stop> {
         let volume = self.volume.clone();
-        let role = volume.role();
-        match &*role {
+        if !self.manner.is_alone() {
+            return self.sequence(&volume.role(), prepared).map_err(Stop::Refused);
+        }
+        let role = volume.role.write().unwrap_or_else(PoisonError::into_inner);
+        self.look()?;
+        volume.alone.fetch_add(1, Ordering::Release);
+        self.sequence(&role, prepared).map_err(Stop::Refused)
+    }
+
+    /// Looks at what the range holds, if the manner asks for it. Called while the volume's role is held alone.
+    fn look(&mut self) -> Result<(), Stop> {
+        let Some(part) = self.change.parts.first() else { return Ok(()) };
+        if matches!(self.manner, Manner::Plain | Manner::Alone) {
+            return Ok(());
+        }
+        let length = usize::try_from(part.length_bytes).unwrap_or(usize::MAX);
+        let held = self.volume.disk.try_read(VolumeId(self.volume.number), part.offset_bytes, length);
+        let held = held.ok_or(Stop::NotCached)?;
+        match &mut self.manner {
+            Manner::Plain | Manner::Alone => {}
+            Manner::IfSame(expected) => {
+                if let Some(offset_bytes) = expected.first_difference(&held) {
+                    return Err(Stop::Differs(offset_bytes));
+                }
+            }
+            Manner::Or(oring) => {
+                oring.compute(&held, &mut self.change);
+                self.group = None; // The payload is another one now.
+            }
+        }
+        Ok(())
+    }
+
+    fn sequence(&mut self, role: &VolumeRole, prepared: &mut Vec<Prepared>) -> Result<Sequenced, Refusal> {
+        match role {
             VolumeRole::Source(group) => {
                 if self.group.as_ref().is_none_or(|known| !Arc::ptr_eq(known, group)) {
                     self.payload = self.change.payload();
@@ -198,9 +355,10 @@ impl Pending {
                 }
                 group.try_sequence(&self.change, &self.payload, self.checksum, prepared)
             }
+            VolumeRole::Plain if self.change.whole => Err(Refusal::Invalid(NOT_ATOMIC.into())),
             VolumeRole::Plain => {
                 self.group = None;
-                apply(&volume.disk, &self.change, prepared, 0);
+                apply(&self.volume.disk, &self.change, prepared, 0);
                 Ok(Sequenced::Unjournaled)
             }
             VolumeRole::Copy => Err(Refusal::Invalid("the volume has become a copy of another one".into())),
@@ -221,26 +379,64 @@ impl Pending {
                 }
             }
         };
+        let mut loads = 0;
         let sequenced = loop {
-            let Some(group) = self.volume.group() else { break self.attempt(&mut prepared) };
-            let room = group.room.notified();
+            self.supply().await?;
+            let group = self.volume.group();
+            let room = group.as_ref().map(|group| group.room.notified());
             tokio::pin!(room);
-            room.as_mut().enable();
+            if let Some(room) = room.as_mut().as_pin_mut() {
+                room.enable();
+            }
             match self.attempt(&mut prepared) {
-                // Nobody waits for the answer of a session that ends, and its end may not wait for throttling.
-                Err(Refusal::NoRoom | Refusal::Leaving) => tokio::select! {
-                    biased;
-                    () = room => {}
-                    () = self.nexus.ending() => return Err(IoError::SessionEnded),
-                },
-                outcome => break outcome,
+                Err(Stop::Refused(Refusal::NoRoom | Refusal::Leaving)) => {
+                    // Without a group the volume has just come into one, which the next attempt meets.
+                    let Some(room) = room.as_mut().as_pin_mut() else { continue };
+                    // Nobody waits for the answer of a session that ends, and its end may not wait for throttling.
+                    tokio::select! {
+                        biased;
+                        () = room => {}
+                        () = self.nexus.ending() => return Err(IoError::SessionEnded),
+                    }
+                }
+                Err(Stop::NotCached) if loads < TRIES_MAX => {
+                    loads += 1;
+                    self.bring_into_cache().await?;
+                }
+                outcome => break outcome?,
             }
         };
-        match sequenced {
-            Ok(sequenced) if self.durable => self.make_durable(sequenced).await,
-            Ok(_) => Ok(()),
-            Err(refusal) => Err(IoError::Refused(format!("{refusal:?}"))),
+        if self.durable { self.make_durable(sequenced).await } else { Ok(()) }
+    }
+
+    /// Memory for what the manner computes. Like partial pages it is of an earlier class than the data that is held.
+    async fn supply(&mut self) -> Result<(), IoError> {
+        let Manner::Or(oring) = &mut self.manner else { return Ok(()) };
+        let missing = oring.missing();
+        if missing > 0 {
+            let slots = tokio::select! {
+                biased;
+                slots = oring.pool.take(Class::JournalRead, missing) => slots,
+                () = self.nexus.ending() => return Err(IoError::SessionEnded),
+            };
+            oring.supply(slots);
         }
+        Ok(())
+    }
+
+    /// What the manner looks at.
+    async fn bring_into_cache(&self) -> Result<(), IoError> {
+        for part in &self.change.parts {
+            let length = usize::try_from(part.length_bytes).unwrap_or(usize::MAX);
+            let volume = VolumeId(self.volume.number);
+            let read = self.volume.disk.read(volume, part.offset_bytes, length, Class::JournalRead);
+            tokio::select! {
+                biased;
+                read = read => drop(read?),
+                () = self.nexus.ending() => return Err(IoError::SessionEnded),
+            }
+        }
+        Ok(())
     }
 
     async fn prepare(&self) -> Result<Vec<Prepared>, IoError> {
@@ -273,4 +469,9 @@ impl Pending {
     }
 }
 
+/// How often a range is brought into the cache again for one command, because others evict it or change it meanwhile.
+const TRIES_MAX: u32 = 64;
+/// Stretches of at most 1 MiB that one GET LBA STATUS looks at; the answer ends there.
+const MAPPED_WALK_MAX: usize = 4096;
+const NOT_ATOMIC: &str = "only volumes whose writes are journaled write atomically";
 const WAITING: &str = "the group of the volume cannot be opened";

@@ -1,23 +1,26 @@
 //! libiscsi's conformance suite, test by test, each in a process of its own with a limit of time.
 //!
-//! Without environment it starts an array and runs the families that are built. `HOLDFAST_CONFORMANCE_URL` names
+//! Without environment it starts an array and runs the families that are built; those that write run once more on a volume with
+//! two live copies, which then have to be equal. `HOLDFAST_CONFORMANCE_URL` names
 //! another LUN to run against (its data is lost), `HOLDFAST_CONFORMANCE_FAMILIES` other beginnings of "Suite.Test".
 //! A test that skips itself is counted as skipped, although CUnit counts it as passed; a test that did not run at all
-//! has failed. The summary goes to `conformance.txt` in the target's temporary directory.
+//! has failed. The summaries go to `conformance.txt` and `conformance-copied.txt` in the target's temporary directory.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::fmt::Write as _;
 use std::process::Command;
-use support::process::{Array, Layout, expect_tool, run_tool};
+use std::time::Duration;
+use support::process::{Array, Cluster, Layout, expect_tool, run_tool};
 use support::random::number_from_environment;
+use support::wof::{Geometry, read_image};
 
-const FAMILIES: &str =
-    "Read Write1 WriteSame Unmap Inquiry Mandatory ModeSense6 ReadCapacity TestUnitReady iSCSI";
+const FAMILIES: &str = "Read Write Verify OrWrite CompareAndWrite Prefetch Unmap GetLBAStatus ExtendedCopy ReceiveCopyResults \
+     ReportSupportedOpcodes Inquiry Mandatory ModeSense6 TestUnitReady iSCSI";
 
 /// Suites of which at least one test must have run to its end: the array cannot pass by implementing nothing.
-const CORE: [&str; 14] = [
+const CORE: [&str; 27] = [
     "Read6",
     "Read10",
     "Read12",
@@ -28,19 +31,49 @@ const CORE: [&str; 14] = [
     "WriteSame10",
     "WriteSame16",
     "Unmap",
+    "Verify10",
+    "Verify12",
+    "Verify16",
+    "WriteVerify10",
+    "WriteVerify12",
+    "WriteVerify16",
+    "OrWrite",
+    "CompareAndWrite",
+    "Prefetch10",
+    "GetLBAStatus",
+    "ExtendedCopy",
+    "ReceiveCopyResults",
+    "ReportSupportedOpcodes",
     "Inquiry",
     "ReadCapacity16",
     "TestUnitReady",
     "iSCSIResiduals",
 ];
 
+/// What runs on a volume that is copied: everything that writes. WRITE ATOMIC exists only there.
+const FAMILIES_OF_COPIED: &str = "Write10 Write16 WriteSame WriteAtomic WriteVerify16 OrWrite CompareAndWrite Unmap ExtendedCopy ReceiveCopyResults";
+
+/// Suites of which at least one test must have run to its end there.
+const CORE_OF_COPIED: [&str; 7] = [
+    "WriteAtomic16",
+    "OrWrite",
+    "CompareAndWrite",
+    "ExtendedCopy",
+    "WriteSame16",
+    "Unmap",
+    "ReceiveCopyResults",
+];
+
 /// What the tool says when it clears old reservations before each test, which has nothing to do with the test.
 const PREPARATION: &str = "PERSISTENT RESERVE IN is not implemented";
 
-/// Tests that no target can pass, with the assertion that fails: this one looks at what a callback will set before the
-/// callback can have run (libiscsi 1.19). Any other failure of it counts.
-const WRONG_IN_THE_TOOL: [(&str, &str); 1] =
-    [("iSCSITMF.LUNResetSimpleAsync", "CU_ASSERT_EQUAL(reconnect_succeeded,1)")];
+/// Tests that no target can pass, with the assertion that fails (libiscsi 1.19). Any other failure of them counts. The first looks
+/// at what a callback will set before the callback can have run. The second asks, where a physical block has eight logical ones,
+/// for the status of block 9 and wants an answer that begins at block 16.
+const WRONG_IN_THE_TOOL: [(&str, &str); 2] = [
+    ("iSCSITMF.LUNResetSimpleAsync", "CU_ASSERT_EQUAL(reconnect_succeeded,1)"),
+    ("GetLBAStatus.UnmapSingle", "lba offset in first descriptor does not"),
+];
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Outcome {
@@ -53,15 +86,37 @@ enum Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_test_of_the_built_families_fails() {
     if let Ok(url) = std::env::var("HOLDFAST_CONFORMANCE_URL") {
-        return judge(&run_suite(&url));
+        return judge(&run_suite(&url, FAMILIES), &CORE);
     }
     let directory = tempfile::tempdir().expect("a temporary directory");
     let layout = Layout { volumes: 1, volume_bytes: 256 << 20, ..Layout::default() };
     let mut array = Array::alone(directory.path(), &layout);
     array.start().await;
-    let results = run_suite(&array.url(1));
-    judge(&results);
+    let results = run_suite(&array.url(1), FAMILIES);
+    judge(&results, &CORE);
     array.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_writes_does_so_on_a_copied_volume_and_the_copies_become_equal() {
+    if std::env::var_os("HOLDFAST_CONFORMANCE_URL").is_some() {
+        return; // The test above runs it.
+    }
+    let layout = Layout { volumes: 1, volume_bytes: 32 << 20, journal_bytes: 64 << 20, ..Layout::default() };
+    let geometry = Geometry::new(1, layout.volume_bytes / 512);
+    let cluster = Cluster::running(layout).await;
+    let results = run_suite(&cluster.arrays[0].url(1), FAMILIES_OF_COPIED);
+    judge(&results, &CORE_OF_COPIED);
+    cluster.wait_for_readers(&[2, 3], Duration::from_secs(60)).await;
+    let mut images = Vec::new();
+    for array in &cluster.arrays {
+        let port = array.ports(1, 1).remove(0);
+        images.push(read_image(&port, geometry).await.expect("the volume can be read"));
+    }
+    assert!(images[0][0].iter().any(|byte| *byte != 0), "the suite left nothing behind");
+    for (copy, name) in images[1..].iter().zip(["first", "second"]) {
+        assert!(*copy == images[0], "the {name} copy is not equal");
+    }
 }
 
 #[test]
@@ -81,8 +136,8 @@ fn the_summary_of_cunit_is_read_as_it_is_meant() {
     assert_eq!(judge_output("", Some(124)), Outcome::TimedOut);
 }
 
-fn run_suite(url: &str) -> Vec<(String, Outcome)> {
-    let families = std::env::var("HOLDFAST_CONFORMANCE_FAMILIES").unwrap_or_else(|_| FAMILIES.to_owned());
+fn run_suite(url: &str, families: &str) -> Vec<(String, Outcome)> {
+    let families = std::env::var("HOLDFAST_CONFORMANCE_FAMILIES").unwrap_or_else(|_| families.to_owned());
     let families: Vec<&str> = families.split_whitespace().collect();
     let listed = expect_tool(Command::new("iscsi-test-cu").arg("--list"));
     let names =
@@ -134,7 +189,7 @@ fn judge_output(text: &str, code: Option<i32>) -> Outcome {
     }
 }
 
-fn judge(results: &[(String, Outcome)]) {
+fn judge(results: &[(String, Outcome)], core: &[&str]) {
     let count = |wanted: fn(&Outcome) -> bool| results.iter().filter(|(_, outcome)| wanted(outcome)).count();
     let passed = count(|outcome| *outcome == Outcome::Passed);
     let skipped = count(|outcome| matches!(outcome, Outcome::Skipped(_)));
@@ -149,13 +204,15 @@ fn judge(results: &[(String, Outcome)]) {
         summary,
         "{total} tests: {passed} passed, {skipped} skipped, {failed} failed, {timed_out} timed out"
     );
-    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("conformance.txt");
+    // The two runs each leave their own.
+    let name = if core.contains(&"Read16") { "conformance.txt" } else { "conformance-copied.txt" };
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::write(&path, &summary).expect("the summary is written");
     println!("{summary}(also in {})", path.display());
     assert_eq!((failed, timed_out), (0, 0), "\n{summary}");
     assert!(total > 0, "no test was chosen");
     if std::env::var_os("HOLDFAST_CONFORMANCE_FAMILIES").is_none() {
-        for suite in CORE {
+        for suite in core {
             let prefix = format!("{suite}.");
             let ran = results
                 .iter()

@@ -34,6 +34,7 @@ mod lies;
 mod planted;
 mod port;
 mod story;
+mod whole;
 
 use cluster::{EIGHT, Shape};
 use std::sync::Mutex;

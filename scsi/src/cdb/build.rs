@@ -228,7 +228,7 @@ mod tests {
             HostCdb::synchronize_cache(),
             HostCdb::unmap(24),
         ] {
-            assert!(lookup(Device::ThinVolume, cdb.as_bytes()).is_ok());
+            assert!(lookup(Device::THIN, cdb.as_bytes()).is_ok());
         }
         let page = Inquiry { page: Some(0x83), allocation_length: 260 };
         assert_eq!(Inquiry::parse(HostCdb::inquiry(Some(0x83), 260).as_bytes()), Ok(page));

@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn the_list_has_every_row_of_the_device_and_no_other() {
-        for (device, thin) in [(Device::FullVolume, false), (Device::ThinVolume, true)] {
+        for (device, thin) in [(Device::FULL, false), (Device::THIN, true)] {
             for (options, step) in [(0, 8), (0x80, 20)] {
                 let data = ask(device, options, 0, 0).unwrap();
                 assert_eq!(data[..4], u32::try_from(data.len() - 4).unwrap().to_be_bytes());
@@ -103,18 +103,20 @@ mod tests {
 
     #[test]
     fn one_command_shows_its_usage_map() {
-        let read10 = ask(Device::FullVolume, 1, 0x28, 0).unwrap();
+        let read10 = ask(Device::FULL, 1, 0x28, 0).unwrap();
         assert_eq!(read10, [0, 3, 0, 10, 0x28, 0xF8, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 4]);
-        assert_eq!(ask(Device::FullVolume, 0x83, 0x9E, 0x10).unwrap()[..4], [0, 0x83, 0, 16]);
-        assert_eq!(ask(Device::FullVolume, 1, 0x42, 0).unwrap(), [0, 1, 0, 0]);
-        assert_eq!(ask(Device::FullVolume, 3, 0x9E, 0x12).unwrap(), [0, 1, 0, 0]);
+        assert_eq!(ask(Device::FULL, 0x83, 0x9E, 0x10).unwrap()[..4], [0, 0x83, 0, 16]);
+        assert_eq!(ask(Device::FULL, 1, 0x42, 0).unwrap(), [0, 1, 0, 0]);
+        assert_eq!(ask(Device::FULL, 3, 0x9E, 0x13).unwrap(), [0, 1, 0, 0]);
+        assert_eq!(ask(Device::THIN, 1, 0x9C, 0).unwrap(), [0, 1, 0, 0]);
+        assert_eq!(ask(Device::ATOMIC, 1, 0x9C, 0).unwrap()[..4], [0, 3, 0, 16]);
     }
 
     #[test]
     fn an_operation_code_is_asked_for_in_its_own_way() {
-        assert!(ask(Device::FullVolume, 1, 0x9E, 0x10).is_err());
-        assert!(ask(Device::FullVolume, 2, 0x28, 0).is_err());
-        assert!(ask(Device::FullVolume, 2, 0x9E, 0x10).is_ok());
-        assert!(ask(Device::FullVolume, 4, 0x28, 0).is_err());
+        assert!(ask(Device::FULL, 1, 0x9E, 0x10).is_err());
+        assert!(ask(Device::FULL, 2, 0x28, 0).is_err());
+        assert!(ask(Device::FULL, 2, 0x9E, 0x10).is_ok());
+        assert!(ask(Device::FULL, 4, 0x28, 0).is_err());
     }
 }

@@ -1,10 +1,12 @@
-//! Fields of the block commands (SBC-3, chapter 5).
+//! Fields of the block commands (SBC-4, chapter 5).
 //!
 //! ```text
 //! byte      READ/WRITE 6   10      12      16      SYNCHRONIZE CACHE, WRITE SAME 10 / 16
 //! flags          -         1       1       1       1 / 1
 //! address     1-3 (21 bit) 2-5     2-5     2-9     2-5 / 2-9
 //! blocks         4         7-8     6-9     10-13   7-8 / 10-13
+//!
+//! COMPARE AND WRITE: address 2-9, blocks 13     WRITE ATOMIC: address 2-9, boundary 10-11, blocks 12-13
 //! ```
 //!
 //! Lengths have been checked by `table::lookup`.
@@ -28,15 +30,41 @@ impl Transfer {
     /// DPO is a hint and is accepted; protection information does not exist here, so asking for it is an error.
     #[inline]
     pub(crate) fn parse(form: Form, cdb: &[u8]) -> Result<Self, Sense> {
+        let transfer = Self::placed(form, cdb);
+        if form != Form::Six {
+            refuse_protection(u8_at(cdb, 1))?;
+        }
+        Ok(transfer)
+    }
+
+    #[inline]
+    fn placed(form: Form, cdb: &[u8]) -> Self {
         let (address, blocks, blocks_at) = match form {
-            Form::Six => return Ok(Self::parse_six(cdb)),
+            Form::Six => return Self::parse_six(cdb),
             Form::Ten => (u64::from(u32_at(cdb, 2)), u32::from(u16_at(cdb, 7)), 7),
             Form::Twelve => (u64::from(u32_at(cdb, 2)), u32_at(cdb, 6), 6),
             Form::Sixteen => (u64_at(cdb, 2), u32_at(cdb, 10), 10),
         };
+        Self { start: Lba(address), blocks, fua: u8_at(cdb, 1) & FUA != 0, blocks_at }
+    }
+
+    /// COMPARE AND WRITE: how many blocks are compared, and written.
+    pub(crate) fn parse_compare_and_write(cdb: &[u8]) -> Result<Self, Sense> {
         let flags = u8_at(cdb, 1);
         refuse_protection(flags)?;
-        Ok(Self { start: Lba(address), blocks, fua: flags & FUA != 0, blocks_at })
+        let blocks = u32::from(u8_at(cdb, 13));
+        Ok(Self { start: Lba(u64_at(cdb, 2)), blocks, fua: flags & FUA != 0, blocks_at: 13 })
+    }
+
+    /// WRITE ATOMIC. There are no atomic boundaries here: the whole command is one.
+    pub(crate) fn parse_write_atomic(cdb: &[u8]) -> Result<Self, Sense> {
+        let flags = u8_at(cdb, 1);
+        refuse_protection(flags)?;
+        if u16_at(cdb, 10) != 0 {
+            return Err(Sense::invalid_field_in_cdb(10));
+        }
+        let blocks = u32::from(u16_at(cdb, 12));
+        Ok(Self { start: Lba(u64_at(cdb, 2)), blocks, fua: flags & FUA != 0, blocks_at: 12 })
     }
 
     /// The oldest form has no flags, and zero means 256 blocks.
@@ -47,6 +75,50 @@ impl Transfer {
         };
         Self { start: Lba(u64::from(u32_at(cdb, 0) & 0x001F_FFFF)), blocks, fua: false, blocks_at: 4 }
     }
+}
+
+/// What VERIFY, or the second half of WRITE AND VERIFY, looks at: the BYTCHK field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VerifyCheck {
+    /// Nothing is sent; the blocks can be read.
+    Readable,
+    /// Every block is like the one that is sent for it.
+    AllSent,
+    /// Every block is like the single one that is sent.
+    OneSent,
+}
+
+/// VERIFY and WRITE AND VERIFY of any length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Verify {
+    pub(crate) transfer: Transfer,
+    pub(crate) check: VerifyCheck,
+}
+
+impl Verify {
+    /// Bit 3 of the flags, which is FUA elsewhere, is reserved here.
+    pub(crate) fn parse(form: Form, cdb: &[u8]) -> Result<Self, Sense> {
+        let flags = u8_at(cdb, 1);
+        refuse_protection(flags)?;
+        let check = match (flags & BYTCHK) >> 1 {
+            0 => VerifyCheck::Readable,
+            1 => VerifyCheck::AllSent,
+            3 => VerifyCheck::OneSent,
+            _ => return Err(Sense::invalid_field_in_cdb(1)),
+        };
+        Ok(Self { transfer: Transfer { fua: false, ..Transfer::placed(form, cdb) }, check })
+    }
+}
+
+/// PRE-FETCH, both lengths. Zero blocks mean all up to the end.
+pub(crate) fn pre_fetch(form: Form, cdb: &[u8]) -> (Lba, u32, bool) {
+    let Transfer { start, blocks, .. } = Transfer::placed(form, cdb);
+    (start, blocks, u8_at(cdb, 1) & IMMED != 0)
+}
+
+/// GET LBA STATUS: where to begin, and the allocation length.
+pub(crate) fn get_lba_status(cdb: &[u8]) -> (Lba, u32) {
+    (Lba(u64_at(cdb, 2)), u32_at(cdb, 10))
 }
 
 /// WRITE SAME, both lengths.
@@ -137,6 +209,7 @@ const PBDATA: u8 = 0x04;
 const LBDATA: u8 = 0x02;
 const NDOB: u8 = 0x01;
 const IMMED: u8 = 0x02;
+const BYTCHK: u8 = 0x06;
 const UNMAP_ANCHOR: u8 = 0x01;
 const PMI: u8 = 0x01;
 
@@ -173,6 +246,35 @@ mod tests {
             assert!(WriteSame::parse_ten(&[0x41, flag, 0, 0, 0, 0, 0, 0, 1, 0]).is_err());
         }
         assert!(unmap_list_length(&[0x42, 1, 0, 0, 0, 0, 0, 0, 8, 0]).is_err());
+    }
+
+    #[test]
+    fn verify_knows_three_manners_of_looking() {
+        let verify = |flags| Verify::parse(Form::Ten, &[0x2F, flags, 0, 1, 2, 3, 0, 0, 4, 0]);
+        let transfer = Transfer { start: Lba(0x1_0203), blocks: 4, fua: false, blocks_at: 7 };
+        for (flags, check) in
+            [(0x08, VerifyCheck::Readable), (0x12, VerifyCheck::AllSent), (0x06, VerifyCheck::OneSent)]
+        {
+            assert_eq!(verify(flags), Ok(Verify { transfer, check }));
+        }
+        assert_eq!(verify(0x04), Err(Sense::invalid_field_in_cdb(1)));
+        assert_eq!(verify(0x20), Err(Sense::invalid_field_in_cdb(1)));
+    }
+
+    #[test]
+    fn blocks_stand_elsewhere_in_compare_and_write_and_write_atomic() {
+        let mut cdb = [0x89, 8, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 2, 0, 0];
+        let compare = Transfer::parse_compare_and_write(&cdb).unwrap();
+        assert_eq!(compare, Transfer { start: Lba(9), blocks: 2, fua: true, blocks_at: 13 });
+        (cdb[0], cdb[12]) = (0x9C, 1);
+        let atomic = Transfer::parse_write_atomic(&cdb).unwrap();
+        assert_eq!(atomic, Transfer { blocks: 0x102, blocks_at: 12, ..compare });
+        cdb[11] = 1;
+        assert_eq!(Transfer::parse_write_atomic(&cdb), Err(Sense::invalid_field_in_cdb(10)));
+        cdb[1] = 0x40;
+        assert!(
+            Transfer::parse_write_atomic(&cdb).is_err() && Transfer::parse_compare_and_write(&cdb).is_err()
+        );
     }
 
     #[test]

@@ -146,6 +146,19 @@ impl ModeSelect {
     }
 }
 
+/// RECEIVE COPY RESULTS; the length stands in EXTENDED COPY at the same place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CopyResults {
+    pub(crate) identifier: u8,
+    pub(crate) allocation_length: u32,
+}
+
+impl CopyResults {
+    pub(crate) fn parse(cdb: &[u8]) -> Self {
+        Self { identifier: u8_at(cdb, 2), allocation_length: u32_at(cdb, 10) }
+    }
+}
+
 /// What REPORT SUPPORTED OPERATION CODES asks about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CodesAsked {

@@ -1,4 +1,4 @@
-//! All commands of all device types here, one row each (SPC-4 and SBC-3, the tables of commands).
+//! All commands of all device types here, one row each (SPC-4 and SBC-4, the tables of commands).
 //!
 //! The table is the only place that knows which commands exist: [`lookup`] decides by it what is supported, which conditions stop a
 //! command, and how long it is; REPORT SUPPORTED OPERATION CODES prints it. An operation code outside it ends with INVALID
@@ -16,12 +16,26 @@ use crate::wire;
 /// Which device server looks at the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Device {
-    /// A direct-access volume that is fully provisioned.
-    FullVolume,
-    /// A direct-access volume that is thin.
-    ThinVolume,
+    /// A direct-access volume.
+    Volume {
+        /// It is thin: unmapped blocks read as zeros.
+        thin: bool,
+        /// It writes whole commands or nothing, also at a power loss.
+        atomic: bool,
+    },
     /// The unit for other arrays, device type 0Ch.
     Peer,
+}
+
+impl Device {
+    /// A volume that is fully provisioned.
+    pub(crate) const FULL: Self = Self::Volume { thin: false, atomic: false };
+    /// A volume that is thin.
+    #[cfg(test)]
+    pub(crate) const THIN: Self = Self::Volume { thin: true, atomic: false };
+    /// A thin volume that has all commands.
+    #[cfg(test)]
+    pub(crate) const ATOMIC: Self = Self::Volume { thin: true, atomic: true };
 }
 
 /// Where a command exists.
@@ -30,6 +44,7 @@ enum Found {
     Everywhere,
     Volumes,
     ThinVolumes,
+    AtomicVolumes,
     PeerUnits,
 }
 
@@ -77,9 +92,13 @@ pub(crate) enum Primary {
     ModeSelect6,
     ModeSelect10,
     ReportOperationCodes,
+    ExtendedCopy,
+    CopyStatus,
+    CopyParameters,
+    CopyFailure,
 }
 
-/// Commands of SBC-3.
+/// Commands of SBC-4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Block {
     ReadCapacity10,
@@ -91,6 +110,14 @@ pub(crate) enum Block {
     SynchronizeCache10,
     SynchronizeCache16,
     Unmap,
+    CompareAndWrite,
+    OrWrite,
+    WriteAtomic,
+    Verify(Form),
+    WriteAndVerify(Form),
+    PreFetch10,
+    PreFetch16,
+    GetLbaStatus,
 }
 
 /// The lengths in which READ and WRITE exist.
@@ -134,8 +161,9 @@ impl Row {
     pub(crate) fn exists_on(&self, device: Device) -> bool {
         match self.found {
             Found::Everywhere => true,
-            Found::Volumes => matches!(device, Device::FullVolume | Device::ThinVolume),
-            Found::ThinVolumes => device == Device::ThinVolume,
+            Found::Volumes => matches!(device, Device::Volume { .. }),
+            Found::ThinVolumes => matches!(device, Device::Volume { thin: true, .. }),
+            Found::AtomicVolumes => matches!(device, Device::Volume { atomic: true, .. }),
             Found::PeerUnits => device == Device::Peer,
         }
     }
@@ -215,7 +243,7 @@ mod tests {
     use super::*;
     use alloc::vec::Vec;
 
-    const DEVICES: [Device; 3] = [Device::FullVolume, Device::ThinVolume, Device::Peer];
+    const DEVICES: [Device; 4] = [Device::FULL, Device::THIN, Device::ATOMIC, Device::Peer];
 
     #[test]
     fn every_command_of_every_device_meets_at_most_one_row_and_lookup_finds_it() {
@@ -271,22 +299,26 @@ mod tests {
 
     #[test]
     fn a_command_that_is_cut_short_or_asks_for_naca_is_refused() {
-        assert!(lookup(Device::FullVolume, &[]).is_err());
-        assert!(lookup(Device::FullVolume, &[0x28, 0, 0, 0, 0, 0]).is_err());
+        assert!(lookup(Device::FULL, &[]).is_err());
+        assert!(lookup(Device::FULL, &[0x28, 0, 0, 0, 0, 0]).is_err());
         let naca = [0, 0, 0, 0, 0, 4];
-        assert_eq!(lookup(Device::FullVolume, &naca).err(), Some(Sense::invalid_field_in_cdb(5)));
+        assert_eq!(lookup(Device::FULL, &naca).err(), Some(Sense::invalid_field_in_cdb(5)));
     }
 
     #[test]
-    fn vendor_commands_exist_for_peers_only_and_unmap_for_thin_volumes_only() {
+    fn vendor_commands_exist_for_peers_only_and_unmap_and_write_atomic_where_they_can_be_kept() {
         for opcode in 0xC0..=0xFF {
-            assert!(lookup(Device::ThinVolume, &[opcode; 64]).is_err());
+            assert!(lookup(Device::THIN, &[opcode; 64]).is_err());
         }
         let mut unmap = [0; 16];
         unmap[0] = 0x42;
-        assert!(lookup(Device::ThinVolume, &unmap).is_ok());
-        assert!(lookup(Device::FullVolume, &unmap).is_err());
+        assert!(lookup(Device::THIN, &unmap).is_ok());
+        assert!(lookup(Device::FULL, &unmap).is_err());
         assert_eq!(data_direction(&unmap), Some(DataDirection::Out));
+        let mut atomic = [0; 16];
+        atomic[0] = 0x9C;
+        assert!(lookup(Device::ATOMIC, &atomic).is_ok());
+        assert!(lookup(Device::THIN, &atomic).is_err());
         assert_eq!(data_direction(&[0xFF]), None);
     }
 }

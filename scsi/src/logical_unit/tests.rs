@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::block::Lba;
-use crate::geometry::{BlockSize, MAX_TRANSFER_BYTES, MAX_WRITE_SAME_BYTES, Provisioning};
+use crate::geometry::{BlockSize, MAX_TRANSFER_BYTES, MAX_VERIFY_BYTES, MAX_WRITE_SAME_BYTES, Provisioning};
 use crate::sense::SenseKey;
 use crate::status::Status;
 use crate::wire::{u32_at, u64_at};
@@ -225,6 +225,93 @@ fn write_through_makes_every_write_durable() {
 }
 
 #[test]
+fn compare_and_write_takes_two_halves() {
+    let mut unit = thin();
+    let cdb = |flags, blocks| {
+        let mut cdb = sixteen(0x89, flags, 8, 0);
+        cdb[13] = blocks;
+        cdb
+    };
+    let wanted = |fua| Admission::CompareAndWrite { range: range(8, 2), fua };
+    assert_eq!(unit.admit(HOST, &cdb(0, 2), Some(2048)), wanted(false));
+    assert_eq!(unit.admit(HOST, &cdb(0x08, 2), None), wanted(true));
+    for wrong in [0, 1024, 2047, 4096] {
+        assert_eq!(unit.admit(HOST, &cdb(0, 2), Some(wrong)), check(Sense::WRONG_DATA_LENGTH));
+    }
+    assert_eq!(unit.admit(HOST, &cdb(0, 0), Some(0)), done());
+    let mut last = sixteen(0x89, 0, BLOCKS - 1, 0);
+    last[13] = 2;
+    assert_eq!(unit.admit(HOST, &last, Some(2048)), check(Sense::LBA_OUT_OF_RANGE));
+    assert_eq!(
+        unit_with(Access::ReadOnly, THIN).admit(HOST, &cdb(0, 2), None),
+        check(Sense::WRITE_PROTECTED)
+    );
+}
+
+#[test]
+fn orwrite_and_write_atomic_are_whole_or_refused() {
+    let mut unit = thin();
+    let or = sixteen(0x8B, 0x08, 8, 16);
+    assert_eq!(unit.admit(HOST, &or, Some(8192)), Admission::OrWrite { range: range(8, 16), fua: true });
+    assert_eq!(unit.admit(HOST, &or, Some(8191)), check(Sense::WRONG_DATA_LENGTH));
+    let mut atomic = sixteen(0x9C, 0, 8, 16);
+    assert_eq!(unit.admit(HOST, &atomic, Some(8192)), check(Sense::INVALID_COMMAND));
+    unit.set_atomic(true);
+    assert_eq!(unit.admit(HOST, &atomic, None), check(UnitAttention::InquiryDataChanged.sense()));
+    assert_eq!(
+        unit.admit(HOST, &atomic, Some(8192)),
+        Admission::WriteAtomic { range: range(8, 16), fua: false }
+    );
+    assert_eq!(unit.admit(HOST, &atomic, Some(4096)), check(Sense::WRONG_DATA_LENGTH));
+    atomic[11] = 1;
+    assert_eq!(unit.admit(HOST, &atomic, Some(8192)), check(Sense::invalid_field_in_cdb(10)));
+    let most = u16::try_from(MAX_TRANSFER_BYTES / 512 + 1).unwrap();
+    let mut long = sixteen(0x9C, 0, 8, 0);
+    long[12..14].copy_from_slice(&most.to_be_bytes());
+    assert_eq!(unit.admit(HOST, &long, None), check(Sense::invalid_field_in_cdb(12)));
+}
+
+#[test]
+fn verify_reads_more_than_it_receives() {
+    let mut unit = thin();
+    let cdb = |flags, blocks| sixteen(0x8F, flags, 8, blocks);
+    let wanted = |blocks, check| Admission::Verify { range: range(8, blocks), check };
+    assert_eq!(admit(&mut unit, &cdb(0, 65_535)), wanted(65_535, VerifyCheck::Readable));
+    assert_eq!(admit(&mut unit, &cdb(2, 8192)), wanted(8192, VerifyCheck::AllSent));
+    assert_eq!(admit(&mut unit, &cdb(2, 8193)), check(Sense::invalid_field_in_cdb(10)));
+    assert_eq!(admit(&mut unit, &cdb(6, 8193)), wanted(8193, VerifyCheck::OneSent));
+    assert_eq!(admit(&mut unit, &cdb(0, MAX_VERIFY_BYTES / 512 + 1)), check(Sense::invalid_field_in_cdb(10)));
+    assert_eq!(admit(&mut unit, &ten(0x2F, 0, 8, 0)), done());
+    let written = Admission::Write { range: range(8, 16), fua: true };
+    assert_eq!(admit(&mut unit, &ten(0x2E, 0x02, 8, 16)), written);
+    assert_eq!(admit(&mut unit, &ten(0x2E, 0x06, 8, 16)), check(Sense::invalid_field_in_cdb(1)));
+}
+
+#[test]
+fn copies_are_asked_for_and_asked_about() {
+    let mut unit = thin();
+    let length = |opcode, action, length| sixteen(opcode, action, 0, length);
+    assert_eq!(admit(&mut unit, &length(0x83, 0, 76)), Admission::ExtendedCopy { parameter_length: 76 });
+    assert_eq!(admit(&mut unit, &length(0x83, 0, 0)), done());
+    let long = length(0x83, 0, MAX_COPY_LIST_BYTES + 1);
+    assert_eq!(admit(&mut unit, &long), check(Sense::PARAMETER_LIST_LENGTH));
+    assert_eq!(admit(&mut unit, &length(0x83, 1, 76)), check(Sense::INVALID_COMMAND));
+    assert_eq!(data(admit(&mut unit, &length(0x84, 3, 200))).len(), 46);
+    let mut asks = length(0x84, 4, 20);
+    asks[2] = 9;
+    let wanted =
+        Admission::CopyResults { question: CopyQuestion::Failure, identifier: 9, allocation_length: 20 };
+    assert_eq!(admit(&mut unit, &asks), wanted);
+    let copies = |access: Access| {
+        let unit = unit_with(access, THIN);
+        [false, true].map(|writes| unit.check_copy(writes).err())
+    };
+    assert_eq!(copies(Access::ReadWrite), [None, None]);
+    assert_eq!(copies(Access::ReadOnly), [None, Some(Sense::WRITE_PROTECTED)]);
+    assert_eq!(copies(Access::NoHostAccess), [Some(Sense::MANUAL_INTERVENTION); 2]);
+}
+
+#[test]
 fn a_unit_attention_is_told_once_and_leaves_discovery_alone() {
     let mut unit = thin();
     unit.raise_unit_attention(UnitAttention::CapacityChanged);
@@ -273,6 +360,7 @@ proptest! {
         cdb in prop::collection::vec(any::<u8>(), 0..64), bytes in any::<Option<u32>>(), full in any::<bool>()
     ) {
         let mut unit = unit_with(Access::ReadWrite, if full { Provisioning::Full } else { THIN });
+        unit.geometry.atomic = bytes.is_some();
         let inside = |range: BlockRange| range.start.0 + range.blocks <= BLOCKS;
         match unit.admit(HOST, &cdb, bytes) {
             Admission::Done(response) => {
@@ -284,7 +372,25 @@ proptest! {
                 prop_assert!(range.blocks * 512 <= u64::from(MAX_TRANSFER_BYTES));
             }
             Admission::WriteSame { range, .. } => prop_assert!(inside(range) && !range.is_empty()),
-            Admission::SynchronizeCache { range, .. } => prop_assert!(inside(range)),
+            Admission::CompareAndWrite { range, .. } => {
+                prop_assert!(inside(range) && (1..256).contains(&range.blocks));
+            }
+            Admission::OrWrite { range, .. } | Admission::WriteAtomic { range, .. } => {
+                prop_assert!(inside(range) && !range.is_empty());
+                prop_assert!(range.blocks * 512 <= u64::from(MAX_TRANSFER_BYTES));
+            }
+            Admission::Verify { range, .. } => {
+                prop_assert!(inside(range) && !range.is_empty());
+                prop_assert!(range.blocks * 512 <= u64::from(MAX_VERIFY_BYTES));
+            }
+            Admission::SynchronizeCache { range, .. } | Admission::PreFetch { range, .. } => {
+                prop_assert!(inside(range));
+            }
+            Admission::GetLbaStatus { start, .. } => prop_assert!(start.0 < BLOCKS),
+            Admission::ExtendedCopy { parameter_length } => {
+                prop_assert!((1..=MAX_COPY_LIST_BYTES).contains(&parameter_length));
+            }
+            Admission::CopyResults { .. } => {}
             Admission::Unmap { parameter_length, .. } => prop_assert!(parameter_length >= 8),
             Admission::ParameterOut { parameter_length, .. } => prop_assert!(parameter_length > 0),
             Admission::ReportLuns => {}
@@ -302,7 +408,7 @@ fn what_is_reported_as_supported_is_what_is_not_refused_as_unknown() {
             let ask = [0xA3, 0x0C, 0x03, opcode, 0, action, 0, 0, 1, 0, 0, 0];
             let supported = data(admit(&mut unit, &ask))[1] & 0x07 == 0x03;
             let known = unit.admit(HOST, &cdb, None) != check(Sense::INVALID_COMMAND);
-            if action == 0 || matches!(opcode, 0x9E | 0xA3) {
+            if action == 0 || matches!(opcode, 0x83 | 0x84 | 0x9E | 0xA3) {
                 assert_eq!(supported, known, "{opcode:02X}h/{action:02X}h");
             }
         }

@@ -92,6 +92,14 @@ impl Pieces {
     }
 }
 
+impl FromIterator<Piece> for Pieces {
+    fn from_iter<I: IntoIterator<Item = Piece>>(pieces: I) -> Self {
+        let mut all = Self::default();
+        pieces.into_iter().filter(|piece| piece.length() > 0).for_each(|piece| all.push(piece));
+        all
+    }
+}
+
 /// A byte range as pages: which, and which bytes of each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Span {

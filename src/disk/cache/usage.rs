@@ -1,6 +1,6 @@
 //! What is used, and what is written at all.
 
-use super::page::{Counts, Key};
+use super::page::{Content, Counts, Key};
 use super::read::{extents_of_pages, in_extent, written_in};
 use super::volume::Volume;
 use super::{DiskAdapter, Inner, ParityGroupId};
@@ -73,13 +73,30 @@ impl DiskAdapter {
     /// # Errors
     /// No such volume.
     pub fn written(&self, volume: VolumeId, from_offset: u64) -> Result<Option<Range<u64>>, VolumeError> {
+        self.next_run(volume, from_offset, Zeroed::Counts)
+    }
+
+    /// The same for hosts: a page that was zeroed has no space behind it, although the units do not know that yet.
+    ///
+    /// # Errors
+    /// No such volume.
+    pub fn mapped(&self, volume: VolumeId, from_offset: u64) -> Result<Option<Range<u64>>, VolumeError> {
+        self.next_run(volume, from_offset, Zeroed::IsAbsent)
+    }
+
+    fn next_run(
+        &self,
+        volume: VolumeId,
+        from_offset: u64,
+        zeroed: Zeroed,
+    ) -> Result<Option<Range<u64>>, VolumeError> {
         let volume = self.0.volume(volume)?;
         volume.span(0, 0)?;
         let mut page = from_offset / SLOT_BYTES as u64;
         while let Some(extent) = self.0.next_extent(&volume, page) {
             let base = u64::from(extent) * 256;
             let from = page.max(base);
-            let held = self.0.holds(&volume, extent);
+            let held = self.0.holds(&volume, extent, zeroed);
             if let Some(run) = held.run_from(u16::from(in_extent(from))) {
                 let bytes = |page: u16| (base + u64::from(page)) * SLOT_BYTES as u64;
                 return Ok(Some(bytes(run.start).max(from_offset)..bytes(run.end)));
@@ -88,6 +105,13 @@ impl DiskAdapter {
         }
         Ok(None)
     }
+}
+
+/// Whether a zeroed page that the units do not know of yet is one that holds something.
+#[derive(Clone, Copy)]
+enum Zeroed {
+    Counts,
+    IsAbsent,
 }
 
 impl Inner {
@@ -130,15 +154,21 @@ impl Inner {
     }
 
     /// The pages of an extent that may hold something else than zeros.
-    fn holds(&self, volume: &Volume, extent: u32) -> PageBits {
+    fn holds(&self, volume: &Volume, extent: u32, zeroed: Zeroed) -> PageBits {
         let shard = self.cell(volume.id(), extent).lock();
         let (_, mut held) = written_in(volume, extent);
         let Some(dirty) = shard.dirty.get(&(volume.id(), extent)) else { return held };
         for in_extent in dirty.pages.iter() {
             let key = Key { volume: volume.id(), page: u64::from(extent) * 256 + u64::from(in_extent) };
             // A zeroed page counts until the map says so durably: a power loss would bring its old content back.
-            if shard.page(key).is_some_and(|page| page.state.content().is_some()) {
-                held.insert(in_extent);
+            match (shard.page(key).and_then(|page| page.state.content()), zeroed) {
+                (None, _) => {}
+                (Some(Content::Zero), Zeroed::IsAbsent) => {
+                    held.remove(in_extent);
+                }
+                (Some(_), _) => {
+                    held.insert(in_extent);
+                }
             }
         }
         held
