@@ -5,6 +5,8 @@ use holdfast::config::Config;
 use holdfast::shell::client::Connection;
 use holdfast::shell::command::{Exit, Request, Response, check_config};
 use holdfast::shell::parse::{ShellCommand, words};
+use holdfast::shell::prompt::is_farewell;
+use holdfast::shell::prompt_local;
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -82,7 +84,9 @@ pub(crate) fn demo(once: bool, dir: Option<PathBuf>) -> ExitCode {
 /// Runs something on a runtime of its own, with a log on stderr.
 fn run(work: impl Future<Output = anyhow::Result<()>>, asked: &str) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("HOLDFAST_LOG").unwrap_or_else(|_| {
-        tracing_subscriber::EnvFilter::new(if asked == "demo" { "warn" } else { "info" })
+        // What the SSH library has to say about strangers is theirs, not ours.
+        let level = if asked == "demo" { "warn" } else { "info" };
+        tracing_subscriber::EnvFilter::new(format!("{level},russh=off"))
     });
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -143,8 +147,19 @@ fn ask(connection: &mut Connection, request: &Request, is_terminal: bool) -> io:
     connection.ask(&confirmed)
 }
 
-/// `holdfast shell`: one command a line until the end of the input; the exit code is that of the last one.
+/// `holdfast shell`: a prompt on a terminal; otherwise one command a line until the end of the input. The exit code is
+/// that of the last one.
 pub(crate) fn interactive(cli: &Cli) -> ExitCode {
+    if io::stdin().is_terminal() && io::stdout().is_terminal() {
+        let ended = socket(cli).and_then(|path| {
+            prompt_local::run(&path)
+                .map_err(|error| format!("no array answers at {}: {error}", path.display()))
+        });
+        return match ended {
+            Ok(exit) => ExitCode::from(exit),
+            Err(why) => print(&Response::failed(Exit::Unreachable, "shell", &why)),
+        };
+    }
     let connected = socket(cli).and_then(|path| {
         Connection::open(&path).map_err(|error| format!("no array answers at {}: {error}", path.display()))
     });
@@ -155,10 +170,6 @@ pub(crate) fn interactive(cli: &Cli) -> ExitCode {
     let is_terminal = io::stdin().is_terminal();
     let mut last = ExitCode::SUCCESS;
     loop {
-        if is_terminal {
-            // A prompt that cannot be shown is no reason to stop.
-            let _ = io::stdout().write_all(b"holdfast> ").and_then(|()| io::stdout().flush());
-        }
         // Read without keeping the lock: a question in between reads from the same input.
         let mut line = String::new();
         if !matches!(io::stdin().lock().read_line(&mut line), Ok(1..)) {
@@ -167,7 +178,7 @@ pub(crate) fn interactive(cli: &Cli) -> ExitCode {
         let line = line.trim_end_matches(['\n', '\r']);
         let argv = match words(line) {
             Ok(argv) if argv.is_empty() => continue,
-            Ok(argv) if matches!(argv.as_slice(), [word] if word == "exit" || word == "quit") => return last,
+            Ok(argv) if matches!(argv.as_slice(), [word] if is_farewell(word)) => return last,
             Ok(argv) => argv,
             Err(why) => {
                 last = print(&Response::failed(Exit::Usage, line, &why));

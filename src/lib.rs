@@ -13,3 +13,4 @@ pub mod io;
 pub mod serve;
 pub mod shell;
 pub mod volume;
+pub mod web;

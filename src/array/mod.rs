@@ -35,7 +35,7 @@ use crate::disk::{DiskAdapter, VolumeKind};
 use crate::io::host::LunMap;
 use crate::io::lun::LunUnit;
 use crate::io::volume::Volume;
-use crate::shell::view::MessageView;
+use crate::shell::view::{MessageView, SshView};
 use crate::volume::designation::DesignationId;
 use crate::volume::name::LinkName;
 use crate::volume::record::{Identity, Who};
@@ -44,7 +44,7 @@ use env::Env;
 use holdfast_journal::UpdateNumber;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tasks::Tasks;
 use tokio::sync::{Notify, watch};
 
@@ -63,6 +63,8 @@ pub struct Array {
     wake: Notify,
     /// Views show something else now.
     changed: Notify,
+    /// Where operators and monitors reach it, once that listens.
+    edges: OnceLock<Edges>,
     /// How often somebody asked for a reconciliation, and up to which asking it has been done.
     asked: AtomicU64,
     reconciled: watch::Sender<u64>,
@@ -93,6 +95,15 @@ pub(crate) struct Runtime {
     pub(crate) copying: BTreeSet<u32>,
     portals: Vec<Portal>,
     pub(crate) portal_addresses: Vec<(String, crate::config::Serves, u16)>,
+}
+
+/// Where operators and monitors reach an array from outside. Served by the process around it, shown by the array.
+#[derive(Clone, Debug, Default)]
+pub struct Edges {
+    /// The shell over SSH.
+    pub ssh: Option<SshView>,
+    /// Metrics and health.
+    pub web: Option<String>,
 }
 
 /// How a link is.
@@ -133,6 +144,7 @@ impl Array {
             runtime: Mutex::default(),
             wake: Notify::new(),
             changed: Notify::new(),
+            edges: OnceLock::new(),
             asked: AtomicU64::new(0),
             reconciled: watch::Sender::new(0),
         });
@@ -150,6 +162,11 @@ impl Array {
     #[must_use]
     pub fn name(&self) -> &str {
         self.config.array.name.as_str()
+    }
+
+    /// Says where it is reached, to be shown; only the first call counts.
+    pub fn set_edges(&self, edges: Edges) {
+        let _ = self.edges.set(edges);
     }
 
     /// The addresses of its portals, ports filled in.

@@ -131,6 +131,8 @@ impl Array {
             host_read_bytes: totals[2],
             host_written_bytes: totals[3],
             portals: runtime.portal_addresses.iter().map(portal_view).collect(),
+            ssh: self.edges.get().and_then(|edges| edges.ssh.clone()),
+            web: self.edges.get().and_then(|edges| edges.web.clone()),
         }
     }
 
@@ -318,6 +320,7 @@ impl Array {
             journals: record.journals.iter().filter_map(|number| volume_name(tables, *number)).collect(),
             next_update_number: status.as_ref().map(|status| status.next),
             durable_update_number: status.as_ref().map_or(0, |status| status.durable),
+            journaled_bytes: status.as_ref().map_or(0, |status| status.journaled_bytes),
             svol_access: match record.settings.svol_access {
                 SvolAccess::None => "none".to_owned(),
                 SvolAccess::Read => "read".to_owned(),
@@ -473,6 +476,8 @@ fn reader_view(tables: &Tables, record: &GroupRecord, reader: &ReaderStatus) -> 
         behind: lag_view(reader.behind),
         not_yet_read: lag_view(reader.not_read),
         read_not_restored: lag_view(reader.not_restored),
+        sent_updates: reader.sent.0,
+        sent_bytes: reader.sent.1,
         ..ReaderView::default()
     }
 }

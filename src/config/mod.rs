@@ -45,6 +45,10 @@ pub struct Config {
     pub disk: DiskSection,
     /// `[[portal]]`, at least one.
     pub portals: Vec<Portal>,
+    /// `[shell]` with `ssh`: the shell over SSH.
+    pub ssh: Option<SshSection>,
+    /// `[web]`: metrics and health.
+    pub web: Option<WebSection>,
     /// `[limits]`, with defaults for what is absent.
     pub limits: Limits,
     /// `[provision]`: objects that are created when they do not exist.
@@ -175,6 +179,22 @@ impl Serves {
     pub fn arrays(self) -> bool {
         matches!(self, Self::Arrays | Self::Both)
     }
+}
+
+/// `[shell]`: the maintenance shell over SSH.
+#[derive(Clone, Debug)]
+pub struct SshSection {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The public keys that let in, in OpenSSH's form.
+    pub authorized_keys: PathBuf,
+}
+
+/// `[web]`: metrics and health over HTTP.
+#[derive(Clone, Debug)]
+pub struct WebSection {
+    /// Where it listens.
+    pub listen: SocketAddr,
 }
 
 /// `[limits]`: what a hostile or unlucky peer can reach, and no further.

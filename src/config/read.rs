@@ -4,8 +4,8 @@ use super::mistake::{Mistake, Report};
 use super::quantity::{ByteSize, parse_duration};
 use super::walk::{Read, Table, Value, parsed, small, text, word};
 use super::{
-    ArraySection, CacheSection, Config, DiskSection, Engine, Limits, Portal, Provision, Serves, check,
-    provision_read,
+    ArraySection, CacheSection, Config, DiskSection, Engine, Limits, Portal, Provision, Serves, SshSection,
+    WebSection, check, provision_read,
 };
 use crate::volume::name::{ARRAY_NUMBER_MAX, ArrayNumber, PortalGroup};
 use std::net::SocketAddr;
@@ -63,12 +63,13 @@ fn sections<'a>(
     document: &'a toml::Spanned<DeTable<'a>>,
 ) -> Option<Config> {
     let root = Table::root(report, document, &ROOT_KEYS);
-    refuse_what_is_not_built(&root);
     // Everything is read before anything is given up, so that all mistakes are found.
     let array = array(&root);
     let cache = cache(&root);
     let disk = disk(&root);
     let portals = portals(&root);
+    let ssh = ssh(&root);
+    let web = web(&root);
     let limits = limits(&root);
     let provision = provision_read::provision(&root);
     check::across_sections(&root);
@@ -78,18 +79,39 @@ fn sections<'a>(
         cache: cache?,
         disk: disk?,
         portals: portals?,
+        ssh: ssh?,
+        web: web?,
         limits: limits?,
         provision: provision?,
     })
 }
 
-/// Sections that are known and not built: said, never silently ignored.
-fn refuse_what_is_not_built(root: &Table<'_>) {
-    for (section, what) in [("shell", "the shell over SSH"), ("web", "the web page")] {
-        if root.value(section).is_some() {
-            root.note(section, format!("[{section}]: {what} is not built yet; take the section out"));
-        }
+/// `None` when it is wrong, `Some(None)` when there is no SSH.
+fn ssh(root: &Table<'_>) -> Option<Option<SshSection>> {
+    if root.value("shell").is_none() {
+        return Some(None);
     }
+    let table = root.table("shell", "[shell]", &["ssh", "authorized_keys"])?;
+    let listen = table.maybe("ssh", socket_address);
+    let keys = table.maybe("authorized_keys", path);
+    match (listen?, keys?) {
+        (Some(listen), Some(authorized_keys)) => Some(Some(SshSection { listen, authorized_keys })),
+        (Some(_), None) => {
+            table.note("ssh", "ssh: [shell] needs authorized_keys too: the file with the keys that let in");
+            None
+        }
+        (None, _) => Some(None),
+    }
+}
+
+/// `None` when it is wrong, `Some(None)` when there is none.
+fn web(root: &Table<'_>) -> Option<Option<WebSection>> {
+    if root.value("web").is_none() {
+        return Some(None);
+    }
+    let table = root.table("web", "[web]", &["listen"])?;
+    let listen = table.required("listen", socket_address)?;
+    Some(Some(WebSection { listen }))
 }
 
 fn array(root: &Table<'_>) -> Option<ArraySection> {

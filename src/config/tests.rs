@@ -141,10 +141,21 @@ fn syntax_errors_are_all_reported_and_nothing_else() {
 }
 
 #[test]
-fn what_is_not_built_is_refused_by_name() {
-    let found = added("[shell]\nssh = \"127.0.0.1:2222\"\n[web]\nlisten = \"127.0.0.1:8080\"\n");
-    assert_eq!(found.len(), 2);
-    assert!(found.iter().all(|m| m.contains("not built yet")), "{found:?}");
+fn ssh_needs_keys_and_the_web_an_address() {
+    let right =
+        "[shell]\nssh = \"127.0.0.1:2222\"\nauthorized_keys = \"k\"\n[web]\nlisten = \"[::1]:8080\"\n";
+    assert_eq!(added(right), Vec::<String>::new());
+    assert_eq!(added("[shell]\n"), Vec::<String>::new(), "no SSH");
+    for (wrong, said) in [
+        ("[shell]\nssh = \"127.0.0.1:2222\"\n", "needs authorized_keys"),
+        ("[shell]\nssh = \"2222\"\nauthorized_keys = \"k\"\n", "is not address:port"),
+        ("[shell]\nssh = \"127.0.0.1:2222\"\nauthorized_keys = \"\"\n", "a path is needed"),
+        ("[shell]\npassword = \"x\"\n", "has no key"),
+        ("[web]\n", "needs listen"),
+    ] {
+        let found = added(wrong);
+        assert!(found.len() == 1 && found[0].contains(said), "{wrong}: {found:?}");
+    }
 }
 
 #[test]

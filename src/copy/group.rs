@@ -93,6 +93,8 @@ pub(crate) struct Sequencer {
     /// Pairs by P-VOL (at the primary).
     pub(crate) pairs: BTreeMap<u32, Vec<PairRuntime>>,
     pub(crate) readers: ReaderSet,
+    /// Updates and bytes that each reader was sent since the start.
+    pub(crate) sent: BTreeMap<ArrayNumber, (u64, u64)>,
     /// One journal read of a reader is answered at a time.
     pub(crate) turns: BTreeMap<ArrayNumber, Arc<tokio::sync::Mutex<()>>>,
     /// S-VOLs by the P-VOL's number (at an auxiliary).
@@ -192,6 +194,7 @@ impl Sequencer {
             generation,
             pairs,
             readers,
+            sent: BTreeMap::new(),
             turns: BTreeMap::new(),
             svols,
             source: None,

@@ -61,6 +61,11 @@ impl Kept {
         self.updates.get(skip).map(|kept| kept.update.time_ns)
     }
 
+    /// Write data of all updates ever pushed.
+    pub(crate) fn pushed_bytes(&self) -> u64 {
+        self.pushed_bytes
+    }
+
     /// What all of it costs in memory.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes

@@ -157,6 +157,9 @@ impl Group {
         }
         let mut seq = self.lock();
         seq.readers.handle_sent(request.reader, last, as_of)?;
+        let total = seq.sent.entry(request.reader).or_default();
+        total.0 += u64::from(sent);
+        total.1 += (HEAD_BYTES + records.len() + pages.len() * SLOT_BYTES) as u64;
         let head =
             Head { updates: sent, first: first.get(), ..self.head(&seq, request.reader, Outcome::Updates) };
         Ok(Answer { head: head.encode(&records), pages })

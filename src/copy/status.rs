@@ -6,7 +6,7 @@
 use super::group::{Group, Sequencer};
 use holdfast_journal::pointer::PointerInformation;
 use holdfast_journal::reader::{Reader, Report};
-use holdfast_journal::{UpdateNumber, Usage};
+use holdfast_journal::{ArrayNumber, UpdateNumber, Usage};
 
 /// A group at one moment.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct Status {
     pub settled: u64,
     /// The oldest number held.
     pub oldest: u64,
+    /// Write data that went into the journal since the start.
+    pub journaled_bytes: u64,
     /// How full the journal is.
     pub usage: Usage,
     /// Readers.
@@ -42,6 +44,8 @@ pub struct ReaderStatus {
     pub array: u32,
     /// What it reported.
     pub report: Report,
+    /// Updates and bytes that it was sent since the start.
+    pub sent: (u64, u64),
     /// Not read yet.
     pub not_read: Lag,
     /// Read and not restored.
@@ -70,13 +74,14 @@ impl Group {
         let now_ns = self.clock.wall().0;
         let seq = self.lock();
         let readers =
-            seq.readers.iter().map(|(array, reader)| reader_status(&seq, array.0, reader, now_ns)).collect();
+            seq.readers.iter().map(|(array, reader)| reader_status(&seq, array, reader, now_ns)).collect();
         Status {
             next: seq.next.get(),
             durable: seq.journal.durable().get(),
             restored: seq.restored.get(),
             settled: seq.settled.get(),
             oldest: seq.journal.first_retained().get(),
+            journaled_bytes: seq.kept.pushed_bytes(),
             usage: seq.journal.usage(),
             readers,
             pairs: seq
@@ -92,12 +97,13 @@ impl Group {
     }
 }
 
-fn reader_status(seq: &Sequencer, array: u32, reader: &Reader, now_ns: u64) -> ReaderStatus {
+fn reader_status(seq: &Sequencer, reader_number: ArrayNumber, reader: &Reader, now_ns: u64) -> ReaderStatus {
     let newest = seq.next.previous();
     let report = reader.report;
     ReaderStatus {
-        array,
+        array: reader_number.0,
         report,
+        sent: seq.sent.get(&reader_number).copied().unwrap_or_default(),
         not_read: lag(seq, report.acknowledged, newest, now_ns),
         not_restored: lag(seq, report.restored, report.acknowledged, now_ns),
         behind: lag(seq, report.restored, newest, now_ns),

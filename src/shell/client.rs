@@ -2,6 +2,7 @@
 
 use super::command::{Request, Response};
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -25,9 +26,25 @@ impl Connection {
     /// # Errors
     /// The array went away, or says what is no answer.
     pub fn ask(&mut self, request: &Request) -> io::Result<Response> {
+        self.send(request)?;
+        self.receive()
+    }
+
+    /// Sends one command; its answer has to be received before the next one is sent.
+    ///
+    /// # Errors
+    /// The array went away.
+    pub fn send(&mut self, request: &Request) -> io::Result<()> {
         let mut line = serde_json::to_vec(request).map_err(io::Error::other)?;
         line.push(b'\n');
-        self.stream.get_mut().write_all(&line)?;
+        self.stream.get_mut().write_all(&line)
+    }
+
+    /// Waits for the answer to the command that was sent.
+    ///
+    /// # Errors
+    /// The array went away, or says what is no answer.
+    pub fn receive(&mut self) -> io::Result<Response> {
         let mut answer = Vec::new();
         (&mut self.stream).take(RESPONSE_MAX_BYTES).read_until(b'\n', &mut answer)?;
         if answer.pop() != Some(b'\n') {
@@ -35,6 +52,13 @@ impl Connection {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
         }
         serde_json::from_slice(&answer).map_err(io::Error::other)
+    }
+}
+
+/// Readable when an answer is there; nothing is buffered between two commands.
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.get_ref().as_fd()
     }
 }
 

@@ -97,6 +97,11 @@ impl Shell {
         Self { console, clock }
     }
 
+    /// The name of the array, for prompts.
+    pub(super) fn array_name(&self) -> String {
+        self.console.snapshot().array.name
+    }
+
     /// The clock that waits are measured by.
     pub(super) fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock

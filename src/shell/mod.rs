@@ -5,7 +5,14 @@
 pub mod change;
 pub mod client;
 pub mod command;
+pub mod complete;
+pub mod edit;
 pub mod parse;
 mod print;
+pub mod prompt;
+pub mod prompt_local;
 pub mod socket;
+pub mod ssh;
 pub mod view;
+
+pub(crate) use print::{document, escape};

@@ -47,7 +47,7 @@ pub(super) fn object<T: Serialize>(object: &T, json: bool, columns: u16) -> Stri
 }
 
 /// One JSON document. Serde escapes C0; DEL and C1 can only stand inside strings and are escaped here.
-fn document<T: Serialize>(value: &T) -> String {
+pub(crate) fn document<T: Serialize>(value: &T) -> String {
     let text =
         serde_json::to_string_pretty(value).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"));
     let mut safe = String::with_capacity(text.len() + 1);
@@ -64,7 +64,7 @@ fn document<T: Serialize>(value: &T) -> String {
 
 /// Text in which nothing steers a terminal.
 #[must_use]
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut safe, c| {
         if is_unsafe(c) {
             safe.extend(c.escape_unicode())
@@ -76,7 +76,7 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 /// Control characters, and characters that reorder or hide what stands beside them. All are below U+10000.
-fn is_unsafe(c: char) -> bool {
+pub(super) fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }

@@ -138,6 +138,21 @@ pub struct ArrayView {
     pub host_written_bytes: u64,
     /// Where it listens.
     pub portals: Vec<PortalView>,
+    /// The shell over SSH; none when it is not configured.
+    pub ssh: Option<SshView>,
+    /// Where metrics and health are served over HTTP, address and port; none when that is not configured.
+    pub web: Option<String>,
+}
+
+/// The shell over SSH.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SshView {
+    /// Address and port, as bound.
+    pub listen: String,
+    /// The host's public key, as it stands in `known_hosts`.
+    pub host_key: String,
+    /// Its fingerprint, as `ssh` asks about it at the first login.
+    pub fingerprint: String,
 }
 
 /// A portal.
@@ -334,6 +349,8 @@ pub struct GroupView {
     pub next_update_number: Option<u64>,
     /// Largest number that is durable here.
     pub durable_update_number: u64,
+    /// Write data put into the journal here since the start.
+    pub journaled_bytes: u64,
     /// What hosts may do with the S-VOLs: `none` or `read`.
     pub svol_access: String,
     /// When journals are freed: `read` or `restored`.
@@ -382,6 +399,10 @@ pub struct ReaderView {
     pub read_not_restored: LagView,
     /// Of it, in difference maps; these carry no order and so no seconds.
     pub in_difference_maps: LagView,
+    /// Updates sent to it since the start, repeated ones too.
+    pub sent_updates: u64,
+    /// Bytes of the answers that it got since the start.
+    pub sent_bytes: u64,
     /// Since its last report; none before the first.
     pub last_report_ms: Option<u64>,
     /// Until its journal is full, at the present rates.
