@@ -268,15 +268,20 @@ impl Journal {
     /// Bytes of both rings that lie behind the group commit of `number`: how far a reader that has everything up to
     /// `number` is behind, to within one group commit.
     pub fn bytes_after(&self, number: UpdateNumber) -> u64 {
+        let (info, data) = self.areas_after(number);
+        info.saturating_add(data)
+    }
+
+    /// The same for each ring: update information, write data.
+    pub fn areas_after(&self, number: UpdateNumber) -> (u64, u64) {
         let Sequencer { info, data, .. } = &self.sequencer;
         let position = self.index.partition_point(|batch| batch.last <= number);
         let next = self.index.get(position).copied().or_else(|| {
             let mut waiting = self.sequencer.in_flight.iter().chain(&self.sequencer.pending);
             waiting.find(|batch| batch.last > number).copied()
         });
-        next.map_or(0, |batch| {
-            let info_bytes = info.head.saturating_sub(batch.info_start);
-            info_bytes.saturating_add(data.head.saturating_sub(batch.data_start))
+        next.map_or((0, 0), |batch| {
+            (info.head.saturating_sub(batch.info_start), data.head.saturating_sub(batch.data_start))
         })
     }
 

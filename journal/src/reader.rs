@@ -48,6 +48,11 @@ pub struct Reader {
     pub sent: UpdateNumber,
     /// The highest number as of which initial-copy data was handed to it.
     pub sent_as_of: UpdateNumber,
+    /// Whether updates are held for it. Not while all its pairs are suspended: what it lacks is in difference maps.
+    /// Not part of [`ReaderSet::encode`]; the caller derives it from the states of the pairs.
+    pub holds: bool,
+    /// The number that it began with: another one after it began anew. Not part of [`ReaderSet::encode`].
+    pub began: UpdateNumber,
 }
 
 impl Reader {
@@ -135,13 +140,49 @@ impl ReaderSet {
         let has = from.previous();
         let report =
             Report { acknowledged: has, restored: has, settled: has, consistent_from: UpdateNumber::NONE };
-        self.readers.insert(array, Reader { report, next: from, sent: has, sent_as_of: UpdateNumber::NONE });
+        self.readers.insert(
+            array,
+            Reader {
+                report,
+                next: from,
+                sent: has,
+                sent_as_of: UpdateNumber::NONE,
+                holds: true,
+                began: from,
+            },
+        );
         Ok(())
     }
 
     /// Takes a reader away: it holds nothing any more.
     pub fn remove(&mut self, array: ArrayNumber) -> Option<Reader> {
         self.readers.remove(&array)
+    }
+
+    /// Says whether updates are held for a reader. Ending the hold frees; a reader that lacks freed updates begins again
+    /// with [`restart`](Self::restart).
+    pub fn set_holds(&mut self, array: ArrayNumber, holds: bool) {
+        if let Some(reader) = self.readers.get_mut(&array) {
+            reader.holds = holds;
+        }
+    }
+
+    /// Begins anew with number `from`: what the reader lacks of everything before is in difference maps, and a copy
+    /// follows. It holds again.
+    pub fn restart(&mut self, array: ArrayNumber, from: UpdateNumber) -> Result<(), ReaderError> {
+        if !self.readers.contains_key(&array) {
+            return Err(ReaderError::Unknown);
+        }
+        if from <= self.released {
+            return Err(ReaderError::Released);
+        }
+        self.readers.remove(&array);
+        self.add(array, from)?;
+        if let Some(reader) = self.readers.get_mut(&array) {
+            // Until it has begun anew it reports what it was handed before.
+            reader.sent_as_of = from.previous();
+        }
+        Ok(())
     }
 
     /// One reader.
@@ -228,9 +269,17 @@ impl ReaderSet {
 
     /// What [`releasable`](Self::releasable) would give if this array's own settled number were `here`; nothing changes.
     pub fn held_by_nobody(&self, here: UpdateNumber) -> UpdateNumber {
-        let lowest =
-            self.readers.values().map(|reader| reader.released(self.rule)).fold(here, UpdateNumber::min);
+        let holding = self.readers.values().filter(|reader| reader.holds);
+        let lowest = holding.map(|reader| reader.released(self.rule)).fold(here, UpdateNumber::min);
         self.released.max(lowest)
+    }
+
+    /// The reader that holds the oldest update, if it holds anything that this array itself, having settled `here`,
+    /// needs no longer.
+    pub fn slowest(&self, here: UpdateNumber) -> Option<(ArrayNumber, UpdateNumber)> {
+        let holding = self.readers.iter().filter(|(_, reader)| reader.holds);
+        let slowest = holding.map(|(array, reader)| (*array, reader.released(self.rule)));
+        slowest.min_by_key(|(_, released)| *released).filter(|(_, released)| *released < here)
     }
 
     /// The bytes for the caller's part of a checkpoint: for each reader array number 4, acknowledged 8, settled 8,
@@ -275,7 +324,7 @@ impl ReaderSet {
             let next = report.acknowledged.next();
             let sent = durable.max(report.acknowledged);
             let sent_as_of = durable.max(report.consistent_from);
-            let reader = Reader { report, next, sent, sent_as_of };
+            let reader = Reader { report, next, sent, sent_as_of, holds: true, began: next };
             let ordered = report.settled <= report.acknowledged;
             if !ordered || set.readers.insert(ArrayNumber(u32::from_le_bytes(*array)), reader).is_some() {
                 return Err(ReaderError::Malformed);
@@ -367,6 +416,23 @@ mod tests {
         set.handle_reconnected(A).unwrap();
         assert_eq!(set.poll_send(A, number(10)), Some(number(5)));
         assert_eq!(set.poll_send(A, number(4)), None, "only what may be handed out");
+    }
+
+    #[test]
+    fn a_reader_whose_pairs_are_suspended_holds_nothing_and_begins_anew() {
+        let mut set = two_readers(ReleaseRule::Restored);
+        set.handle_report(A, report(10, 9, 8)).unwrap();
+        set.handle_report(B, report(3, 3, 3)).unwrap();
+        assert_eq!(set.slowest(number(10)), Some((B, number(3))));
+        set.set_holds(B, false);
+        assert_eq!(set.slowest(number(10)), Some((A, number(8))));
+        assert_eq!(set.slowest(number(8)), None, "what this array itself has not settled is nobody's fault");
+        assert_eq!(set.releasable(number(10)), number(8));
+        assert_eq!(set.restart(B, number(8)), Err(ReaderError::Released));
+        set.restart(B, number(13)).unwrap();
+        let reader = set.reader(B).unwrap();
+        assert_eq!((reader.next, reader.sent, reader.report), (number(13), number(12), report(12, 12, 12)));
+        assert_eq!(set.releasable(number(20)), number(8), "it holds again, from its new beginning on");
     }
 
     #[test]

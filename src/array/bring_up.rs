@@ -25,6 +25,7 @@ impl Array {
     /// Opens what is not open and starts what should run. May be repeated at any time.
     pub(crate) async fn reconcile(self: &Arc<Self>) {
         let tables = self.store.tables();
+        self.close_deleted_groups(&tables).await;
         self.take_down(&tables).await;
         for record in tables.parity_groups.iter() {
             if !self.runtime().parity_groups.contains_key(&record.number.0) {
@@ -165,7 +166,7 @@ impl Array {
         let open = runtime.volumes.contains_key(&record.number.0);
         let is_journal = matches!(record.usage, VolumeUsage::Journal(_));
         let known = self.disk.volumes().into_iter().find(|spec| spec.id.0 == record.number.0);
-        !open || (is_journal && known.is_some_and(|spec| spec.kind != VolumeKind::Journal))
+        !open || known.is_some_and(|spec| is_journal != (spec.kind == VolumeKind::Journal))
     }
 
     async fn bring_up_volume(&self, record: &VolumeRecord) {
@@ -193,7 +194,7 @@ impl Array {
         };
         let known = self.disk.volumes().into_iter().find(|spec| spec.id == id);
         if known.is_some_and(|spec| spec.kind != kind) {
-            // It became a journal volume: what was on it is given up, as the designation said.
+            // It became a journal volume or ceased to be one: what was on it is given up, as the designation said.
             self.runtime().volumes.remove(&record.number.0);
             self.disk.delete_volume(id).await?;
         }

@@ -1,10 +1,12 @@
 //! Groups at work: opened from what the store and their journals say, watched, and their states recorded.
 
 use super::Array;
+use crate::copy::differences::DifferenceMap;
 use crate::copy::group::{Group, Leaving, PairRuntime, Parts, Role, Sequencer, Settings, SvolRuntime};
 use crate::copy::recover;
 use crate::copy::restore::Schedule as RestoreSchedule;
 use crate::copy::rule::PairFacts;
+use crate::copy::suspend::PairResync;
 use crate::disk::VolumeId;
 use crate::io::volume::VolumeRole;
 use crate::volume::designation::Refusal;
@@ -55,6 +57,7 @@ impl Array {
         for group in groups {
             self.record_group(&group).await;
         }
+        self.delete_idle();
     }
 
     /// Opens a group; `first` is the first number of a journal that is yet to be formatted at an auxiliary.
@@ -126,7 +129,10 @@ impl Array {
         check_owner(&journal, own, record)?;
         let generation = self.generation_for(record, &journal)?;
         let mut sequencer = sequencer(tables, record, journal, generation, &extra)?;
+        self.load_marks(tables, record, &mut sequencer)?;
         add_readers(tables, record, &mut sequencer);
+        sequencer.derive_holds();
+        sequencer.restart_stranded_keepers();
         let parts = Parts {
             number: record.number.0,
             name: record.name.to_string(),
@@ -142,7 +148,9 @@ impl Array {
                 read_updates: record.settings.read_updates,
                 read_bytes: u32::try_from(record.settings.read_bytes).unwrap_or(u32::MAX),
                 copy_unit_bytes: record.settings.copy_unit_bytes,
+                throttle: record.settings.throttle,
             },
+            marks: Arc::new(super::pairs::Marks(self.store.clone())),
         };
         let group = Group::new(parts, sequencer);
         let delay = schedule(tables, record).restore_delay;
@@ -190,6 +198,33 @@ impl Array {
                 row.journal_incarnation = None;
             }
         })
+    }
+
+    /// The difference maps as the store has them; the replay marks what came after.
+    fn load_marks(
+        &self,
+        tables: &Tables,
+        record: &GroupRecord,
+        sequencer: &mut Sequencer,
+    ) -> anyhow::Result<()> {
+        if !matches!(record.role, GroupRole::Primary) {
+            return Ok(());
+        }
+        for pair in tables.pairs_of_group(record.number) {
+            let Some(volume) = own_volume(tables, pair) else { continue };
+            let parts = self.store.marks_of(pair.number).map_err(anyhow::Error::msg)?;
+            let is_stopped = matches!(pair.state, PairState::Suspended | PairState::Abnormal);
+            let is_resynced = pair.state == PairState::BeingCopied && pair.control.copy_from.0 != 0;
+            if is_stopped || is_resynced {
+                let map = DifferenceMap::load(pair.size_bytes, parts).map_err(|part| {
+                    anyhow::anyhow!("part {part} of the difference map of pair {} is not one", pair.name)
+                })?;
+                if let Some(runtime) = sequencer.pair_mut(volume, pair.number.0) {
+                    runtime.resync.differences = Some(map);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The write-ahead rule holds for the group's volumes, and hosts' writes go through it, from here on.
@@ -288,13 +323,14 @@ impl Array {
             let pairs = tables.pairs_of_group(record.number);
             pairs
                 .filter(|pair| pair.state == PairState::NotYetCopied)
-                .filter(|pair| ready(tables, record, pair))
+                .filter(|pair| ready(tables, record, pair) && pair.control.asked.is_none())
                 .cloned()
                 .collect()
         });
         for pair in begin {
             self.pair_event(group, pair.number.0, PairEvent::CopyBegins, "initial copy begins");
         }
+        self.work_on_pairs(group).await;
         if matches!(record.role, GroupRole::Primary) {
             self.start_copies(group);
         }
@@ -304,22 +340,27 @@ impl Array {
         let tables = self.store.tables();
         for pair in tables.pairs_of_group(GroupNumber(group.number)) {
             let Some(volume) = pair.primary.volume else { continue };
-            if pair.state != PairState::BeingCopied || !self.runtime().copying.insert(pair.number.0) {
+            let wanted = pair.state == PairState::BeingCopied && group.wants_copy(pair.number.0);
+            if !wanted || !self.runtime().copying.insert(pair.number.0) {
                 continue;
             }
-            let (group, number) = (group.clone(), pair.number.0);
-            self.spawn(async move { group.copy_pair(volume.0, number).await });
+            let (group, number, array) = (group.clone(), pair.number.0, Arc::downgrade(self));
+            self.spawn(async move {
+                group.clone().copy_pair(volume.0, number).await;
+                if let Some(array) = array.upgrade() {
+                    array.runtime().copying.remove(&number);
+                    if group.wants_copy(number) {
+                        array.wake(); // It was stopped and has begun anew meanwhile.
+                    }
+                }
+            });
         }
     }
 
     fn pair_event(&self, group: &Arc<Group>, pair: u32, event: PairEvent, what: &str) {
         let number = crate::volume::name::PairNumber(pair);
-        let changed = self.store.change(&Who::Array, format!("pair {pair}: {what}"), |tables| {
-            tables.pair_event(number, event, None)
-        });
-        match changed {
-            Ok(state) => group.set_pair_state(pair, state),
-            Err(error) => tracing::error!(pair, %error, "the state of a pair cannot be recorded"),
+        if let Some(state) = self.record_pair_event(number, event, what) {
+            group.set_pair_state(pair, state);
         }
         self.changed().notify_waiters();
     }
@@ -329,14 +370,22 @@ impl Array {
         let recorded = match group.leaving() {
             Leaving::Failed if record.state == GroupState::Abnormal => Ok(()),
             Leaving::Failed => {
-                self.store.change(&Who::Array, format!("group {} abnormal", record.name), |tables| {
-                    let pairs: Vec<_> =
-                        tables.pairs_of_group(record.number).map(|pair| pair.number).collect();
-                    for pair in pairs {
-                        tables.pair_event(pair, PairEvent::Fail, Some(reason.to_owned()))?;
-                    }
-                    tables.group_event(record.number, GroupEvent::Fail, Some(reason.to_owned())).map(|_| ())
-                })
+                let marks = Self::everything_differs(&self.store.tables(), record);
+                self.store.change_with_marks(
+                    &Who::Array,
+                    format!("group {} abnormal", record.name),
+                    &marks,
+                    |tables| {
+                        let pairs: Vec<_> =
+                            tables.pairs_of_group(record.number).map(|pair| pair.number).collect();
+                        for pair in pairs {
+                            tables.pair_event(pair, PairEvent::Fail, Some(reason.to_owned()))?;
+                        }
+                        tables
+                            .group_event(record.number, GroupEvent::Fail, Some(reason.to_owned()))
+                            .map(|_| ())
+                    },
+                )
             }
             Leaving::Destaged => self.give_up_journal(record.number),
             Leaving::No | Leaving::Destaging | Leaving::Left => return,
@@ -421,11 +470,26 @@ fn pair_runtime(pair: &PairRecord, restarted: bool) -> PairRuntime {
         capacity_bytes: pair.size_bytes,
         copy_end: None,
         copy_records: std::collections::VecDeque::new(),
+        resync: PairResync {
+            marking: matches!(pair.state, PairState::Suspended | PairState::Abnormal),
+            withheld: pair.control.withheld_from.map(|from| {
+                let until = pair.control.withheld_until.map(|until| UpdateNumber::new(until.0));
+                (UpdateNumber::new(from.0), until)
+            }),
+            copy_from: UpdateNumber::new(pair.control.copy_from.0),
+            ..PairResync::default()
+        },
     }
 }
 
 fn svol_runtime(pair: &PairRecord, volume: u32) -> SvolRuntime {
-    SvolRuntime { pair: pair.number.0, volume, state: pair.state, copy_end: None }
+    SvolRuntime {
+        pair: pair.number.0,
+        volume,
+        state: pair.state,
+        copy_end: None,
+        copy_from: UpdateNumber::new(pair.control.copy_from.0),
+    }
 }
 
 fn sequencer(
@@ -439,7 +503,10 @@ fn sequencer(
     for pair in tables.pairs_of_group(record.number) {
         let Some(volume) = own_volume(tables, pair) else { continue };
         let mark = extra.pairs.iter().find(|mark| mark.pair == pair.number.0).copied().unwrap_or_default();
-        let copy_end = (mark.copy_end != 0).then(|| UpdateNumber::new(mark.copy_end));
+        let copy_end = UpdateNumber::new(mark.copy_end);
+        // A checkpoint may still name the end of an earlier copy.
+        let is_of_this_copy = mark.copy_end != 0 && mark.copy_end >= pair.control.copy_from.0;
+        let copy_end = is_of_this_copy.then_some(copy_end);
         match record.role {
             GroupRole::Primary => {
                 let mut runtime = pair_runtime(pair, true);

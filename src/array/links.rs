@@ -214,6 +214,10 @@ impl Array {
                 if session.is_closed() {
                     return SourceError(error.to_string());
                 }
+                if self.begin_journal_anew(&group, &error).await {
+                    self.wake();
+                    continue;
+                }
                 group.note_reading_error(error.to_string());
                 self.env.clock.sleep(OFFER_AGAIN).await;
                 continue;

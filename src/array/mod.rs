@@ -15,6 +15,7 @@ mod designate;
 pub mod env;
 mod groups;
 mod links;
+mod pairs;
 mod peer_service;
 pub mod peer_session;
 mod probe;
@@ -52,7 +53,7 @@ use tokio::sync::{Notify, watch};
 pub struct Array {
     pub(crate) config: Config,
     pub(crate) env: Env,
-    pub(crate) store: Store,
+    pub(crate) store: Arc<Store>,
     pub(crate) pool: SlotPool,
     pub(crate) disk: DiskAdapter,
     pub(crate) sessions: Sessions,
@@ -93,6 +94,8 @@ pub(crate) struct Runtime {
     pub(crate) refused: VecDeque<(DesignationId, MessageView)>,
     /// Initial copies at work, by pair.
     pub(crate) copying: BTreeSet<u32>,
+    /// Readers whose pairs overflowed, by group and array.
+    pub(crate) overflows: BTreeMap<(u32, u32), pairs::Overflow>,
     portals: Vec<Portal>,
     pub(crate) portal_addresses: Vec<(String, crate::config::Serves, u16)>,
 }
@@ -125,7 +128,7 @@ impl Array {
             identity: Identity(env.entropy.identity()),
             audit_records_max: config.limits.audit_records,
         };
-        let store = Store::open(&env.store, &owner, env.clock.clone())?;
+        let store = Arc::new(Store::open(&env.store, &owner, env.clock.clone())?);
         provision(&store, &config, &env)?;
         let memory = usize::try_from(config.cache.memory.0).unwrap_or(usize::MAX);
         let pool = SlotPool::new(memory);
@@ -182,11 +185,12 @@ impl Array {
                 let runtime = self.runtime();
                 !runtime.group_trouble.is_empty() || !runtime.volume_trouble.is_empty()
             };
+            let look_again = trouble || self.awaits_readers();
             tokio::select! {
                 biased;
                 () = self.wake.notified() => {}
                 // What could not be opened is tried again: its cause may have gone.
-                () = self.env.clock.sleep(TRY_AGAIN), if trouble => {
+                () = self.env.clock.sleep(TRY_AGAIN), if look_again => {
                     let mut runtime = self.runtime();
                     runtime.group_trouble.clear();
                     runtime.volume_trouble.clear();

@@ -406,13 +406,13 @@ impl Array {
         let group = tables.groups.get(&pair.group);
         let status = group.and_then(|group| self.status_of(group));
         let is_primary = group.is_some_and(|group| matches!(group.role, GroupRole::Primary));
+        let found = |status: &Status| status.pairs.iter().find(|one| one.pair == pair.number.0).copied();
         let copied = match (&status, pair.state) {
             (_, PairState::Normal) => pair.size_bytes,
-            (Some(status), _) => {
-                status.pairs.iter().find(|(number, _)| *number == pair.number.0).map_or(0, |(_, at)| *at)
-            }
+            (Some(status), _) => found(status).map_or(0, |pair| pair.copied_bytes),
             (None, _) => 0,
         };
+        let difference_bytes = status.as_ref().and_then(found).map_or(0, |pair| pair.differing_bytes);
         let restored = status.as_ref().map(|status| match is_primary {
             true => status
                 .readers
@@ -439,7 +439,7 @@ impl Array {
             size_bytes: pair.size_bytes,
             progress_percent: percent(copied, pair.size_bytes),
             time_left_ms: None,
-            difference_bytes: 0,
+            difference_bytes,
             restored_update_number: restored.filter(|_| own_volume(tables, pair).is_some()),
         }
     }

@@ -106,6 +106,7 @@ fn group(spec: &GroupSpec) -> Designation {
         read_updates: spec.read_updates,
         read_bytes: spec.read_bytes.0,
         copy_unit_bytes: spec.copy_unit.0,
+        throttle: spec.throttle,
     };
     Designation::CreateGroup { name: spec.name.clone(), settings }
 }

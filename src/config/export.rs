@@ -60,6 +60,7 @@ pub fn declared(tables: &Tables) -> Provision {
         read_updates: row.settings.read_updates,
         read_bytes: ByteSize(row.settings.read_bytes),
         copy_unit: ByteSize(row.settings.copy_unit_bytes),
+        throttle: row.settings.throttle,
     });
     Provision {
         parity_groups: parity_groups.collect(),
@@ -241,6 +242,7 @@ fn group_entry(group: &GroupSpec) -> Entry {
     entry.text("name", &group.name).text("svol_access", access).text("release", release);
     entry.raw("read_updates", group.read_updates).text("read_bytes", group.read_bytes);
     entry.text("copy_unit", group.copy_unit);
+    entry.text("throttle", ms(group.throttle));
     entry
 }
 

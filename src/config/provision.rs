@@ -13,6 +13,7 @@ use crate::volume::name::{
 };
 use crate::volume::secret::Secret;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// All declared objects, in the order of the file.
 #[derive(Clone, Debug, Default)]
@@ -149,6 +150,8 @@ pub struct GroupSpec {
     pub read_bytes: ByteSize,
     /// Unit of the initial copy.
     pub copy_unit: ByteSize,
+    /// How long hosts wait for journal room that a reader holds.
+    pub throttle: Duration,
 }
 
 /// A journal volume of a group.

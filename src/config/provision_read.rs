@@ -265,6 +265,7 @@ fn group(table: &Table<'_>) -> Option<GroupSpec> {
     // One unit is one update, and an update has at most 256 ranges: as many as 1 MiB has pages.
     let unit = slots_within(ByteSize::kibibytes(64), ByteSize::mebibytes(1));
     let copy_unit = table.or("copy_unit", ByteSize::mebibytes(1), unit);
+    let throttle = table.or("throttle", Duration::ZERO, |value| parse_duration(text(value)?));
     Some(GroupSpec {
         name: name?,
         svol_access: svol_access?,
@@ -272,6 +273,7 @@ fn group(table: &Table<'_>) -> Option<GroupSpec> {
         read_updates: read_updates?,
         read_bytes: read_bytes?,
         copy_unit: copy_unit?,
+        throttle: throttle?,
     })
 }
 
@@ -309,7 +311,8 @@ const VOLUME_KEYS: [&str; 6] = ["name", "parity_group", "size", "thin", "cache",
 const LINK_KEYS: [&str; 7] =
     ["name", "array", "portal", "secret", "read_interval", "restore_interval", "restore_delay"];
 const READER_KEYS: [&str; 5] = ["link", "group", "read_interval", "restore_interval", "restore_delay"];
-const GROUP_KEYS: [&str; 6] = ["name", "svol_access", "release", "read_updates", "read_bytes", "copy_unit"];
+const GROUP_KEYS: [&str; 7] =
+    ["name", "svol_access", "release", "read_updates", "read_bytes", "copy_unit", "throttle"];
 const LEVELS: [(&str, RaidLevel); 5] = [
     ("raid0", RaidLevel::Raid0),
     ("raid1", RaidLevel::Raid1),

@@ -46,8 +46,11 @@ pub enum Outcome {
     NoJournal,
     /// Figure 17, steps 1515 and 1525: the group is not normal here.
     GroupNotNormal,
-    /// The number asked for is no longer held: the copy has to start again.
+    /// The number asked for is no longer held: what lies before the number in the head is in difference maps, or the copy
+    /// has to start again.
     NotHeld,
+    /// All pairs of the reader are suspended: nothing is held for it.
+    Suspended,
 }
 
 /// The head of an answer.
@@ -157,6 +160,7 @@ impl Head {
             1 => Outcome::NoJournal,
             2 => Outcome::GroupNotNormal,
             3 => Outcome::NotHeld,
+            4 => Outcome::Suspended,
             _ => return Err(AnswerError::Field("outcome")),
         };
         let updates = word32(bytes, 12)?;

@@ -44,7 +44,7 @@ impl Group {
 
     /// SYNCHRONIZE CACHE and FUA on a P-VOL: what was accepted before is durable afterwards.
     pub(crate) async fn synchronize(&self, volume: u32) -> Result<(), CopyError> {
-        let (newest, unjournaled) = {
+        let (newest, unjournaled, partly_unjournaled) = {
             let seq = self.lock();
             let partly = |pair: &PairRuntime| {
                 !pair.facts.copied_before
@@ -52,18 +52,25 @@ impl Group {
             };
             let pairs = seq.pairs.get(&volume);
             // As long as a pair is copied for the first time, some writes are journaled nowhere.
-            (seq.next.previous(), seq.failed.is_some() || pairs.is_none_or(|pairs| pairs.iter().all(partly)))
+            let unjournaled = seq.failed.is_some() || pairs.is_none_or(|pairs| pairs.iter().all(partly));
+            let older = pairs.is_some_and(|pairs| pairs.iter().any(|pair| pair.resync.unjournaled));
+            (seq.next.previous(), unjournaled, older)
         };
         if unjournaled {
             return Ok(self.disk.destage(&[VolumeId(volume)]).await?);
         }
         self.durable(newest).await;
+        if partly_unjournaled {
+            // Writes from before the pair was suspended in its first copy are in no journal.
+            self.disk.destage(&[VolumeId(volume)]).await?;
+        }
         Ok(())
     }
 
     /// The group commit: gathers what was appended, writes it in one go, flushes once. Runs until the journal fails.
     pub(crate) async fn write_journal(self: Arc<Self>) {
-        loop {
+        let _running = self.running();
+        while !self.closing.has_begun() {
             self.gather().await;
             let error = self.lock().journal_error.take();
             if let Some(reason) = error {
@@ -71,7 +78,11 @@ impl Group {
             }
             match self.commit_once().await {
                 Ok(true) => {}
-                Ok(false) => self.work.notified().await,
+                Ok(false) => tokio::select! {
+                    biased;
+                    () = self.closing.begins() => return,
+                    () = self.work.notified() => {}
+                },
                 Err(error) => return self.leave_journal(error.to_string()).await,
             }
         }
@@ -112,8 +123,12 @@ impl Group {
         seq.journal.handle_committed();
         let durable = seq.journal.durable();
         let dropped = self.trim_kept(&mut seq);
+        let fills_up = seq.fills_up();
         drop(seq);
         drop(dropped);
+        if fills_up {
+            self.settle_wanted.notify_one();
+        }
         self.gate.advance(durable.get());
         self.changed.notify_waiters();
         self.room.notify_waiters();
@@ -125,7 +140,10 @@ impl Group {
     #[must_use]
     pub(super) fn trim_kept(&self, seq: &mut Sequencer) -> Vec<KeptUpdate> {
         let unneeded = match self.role {
-            Role::Source => seq.readers.iter().map(|(_, reader)| reader.report.restored).min(),
+            Role::Source => {
+                let holding = seq.readers.iter().filter(|(_, reader)| reader.holds);
+                holding.map(|(_, reader)| reader.report.restored).min()
+            }
             Role::Copy => Some(seq.restored),
         };
         let durable = seq.journal.durable();

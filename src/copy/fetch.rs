@@ -46,8 +46,17 @@ pub enum FetchError {
     #[error("the group is not normal at the array that is read")]
     GroupNotNormal,
     /// The copy has to start again.
-    #[error("update {0} is no longer held at the array that is read: the copy has to start again")]
+    #[error(
+        "updates before {0} are no longer held at the array that is read: a copy of the differences has to follow"
+    )]
     NotHeld(u64),
+    /// The group ends here.
+    #[error("the group is closed")]
+    Closed,
+    /// Nothing is held for this array. Asking again begins with the number that is wanted, which shows whether that is
+    /// still so.
+    #[error("the pairs of this array are suspended at the array that is read")]
+    Suspended,
     /// This array's own journal refuses.
     #[error("{0}")]
     Store(String),
@@ -69,6 +78,7 @@ impl Group {
         tokio::pin!(reporting, reading);
         tokio::select! {
             biased;
+            () = self.closing.begins() => FetchError::Closed,
             error = reading => error,
             error = reporting => error,
         }
@@ -126,6 +136,7 @@ impl Group {
             }
             Outcome::GroupNotNormal => return Err(FetchError::GroupNotNormal),
             Outcome::NotHeld => return Err(FetchError::NotHeld(head.first)),
+            Outcome::Suspended => return Err(FetchError::Suspended),
         }
         let next = self.lock().next;
         let new = received.into_iter().filter(|(update, _)| update.number >= next);

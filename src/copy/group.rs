@@ -20,20 +20,24 @@
 //! One std mutex, held for the time of a few map insertions; never across a wait.
 
 use super::change::{Change, Payload, apply};
+use super::closing::Closing;
 use super::error::CopyError;
 use super::kept::Kept;
 use super::rule::{PairFacts, needs_journal};
+use super::suspend::{CopyRecord, MarkStore, PairResync};
 use super::tamper::Tamper;
-use crate::clock::Clock;
+use crate::clock::{Clock, MonotonicNs};
 use crate::disk::slot::SlotPool;
 use crate::disk::{DiskAdapter, Gate, Prepared, RawVolume};
 use crate::volume::pair::PairState;
 use holdfast_journal::{
-    AppendError, ArrayNumber, Draft, Generation, Journal, Kind, Update, UpdateNumber, reader::ReaderSet,
+    AppendError, ArrayNumber, Draft, Generation, Journal, Kind, Update, UpdateNumber,
+    reader::{Reader, ReaderSet},
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// A group at work. See the module's text.
@@ -68,6 +72,9 @@ pub struct Group {
     pub(crate) checkpointing: tokio::sync::Mutex<()>,
     /// One restore at a time: order is the whole point.
     pub(crate) restoring: tokio::sync::Mutex<()>,
+    /// Where difference maps are kept.
+    pub(crate) marks: Arc<dyn MarkStore>,
+    pub(crate) closing: Closing,
 }
 
 /// What the operator chose for a group.
@@ -81,6 +88,8 @@ pub struct Settings {
     pub read_bytes: u32,
     /// Unit of the initial copy (J3); at most 1 MiB.
     pub copy_unit_bytes: u64,
+    /// How long hosts wait for room that a reader holds before its pairs go to difference maps (O1); zero: not at all.
+    pub throttle: Duration,
 }
 
 /// What the lock guards.
@@ -119,6 +128,14 @@ pub(crate) struct Sequencer {
     pub(crate) reading_error: Option<String>,
     /// Readers that a durable checkpoint knows: only they are told where they begin.
     pub(crate) announced: BTreeSet<ArrayNumber>,
+    /// When each reader last asked for updates.
+    pub(crate) asked: BTreeMap<ArrayNumber, MonotonicNs>,
+    /// Since when a change waits for room that a reader holds.
+    pub(crate) refused_since: Option<MonotonicNs>,
+    /// A volume that is leaving the group: its writes wait.
+    pub(crate) frozen: BTreeSet<u32>,
+    /// P-VOLs whose pair was taken away at this auxiliary: what still comes of them is passed over.
+    pub(crate) gone: BTreeSet<u32>,
 }
 
 /// Leaving a failed journal (invariant 3), step by step; each is durable before the next begins.
@@ -159,10 +176,12 @@ pub(crate) struct PairRuntime {
     pub(crate) reader: ArrayNumber,
     pub(crate) facts: PairFacts,
     pub(crate) capacity_bytes: u64,
-    /// Number of the record that ended the initial copy.
+    /// Number of the record that ended the copy.
     pub(crate) copy_end: Option<UpdateNumber>,
-    /// Numbers of the newest records of the initial copy, oldest first.
-    pub(crate) copy_records: VecDeque<UpdateNumber>,
+    /// The newest records of the copy, oldest first.
+    pub(crate) copy_records: VecDeque<CopyRecord>,
+    /// Suspension and resynchronisation.
+    pub(crate) resync: PairResync,
 }
 
 /// A pair as the auxiliary's restore sees it.
@@ -174,6 +193,8 @@ pub(crate) struct SvolRuntime {
     pub(crate) state: PairState,
     /// Number of the record that ended the initial copy, once it was restored.
     pub(crate) copy_end: Option<UpdateNumber>,
+    /// Records of a copy below this number belong to an earlier copy.
+    pub(crate) copy_from: UpdateNumber,
 }
 
 impl Sequencer {
@@ -207,6 +228,10 @@ impl Sequencer {
             journaled_end: BTreeMap::new(),
             reading_error: None,
             announced: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            refused_since: None,
+            frozen: BTreeSet::new(),
+            gone: BTreeSet::new(),
             journal,
         }
     }
@@ -290,6 +315,8 @@ impl Group {
             changed: Notify::new(),
             checkpointing: tokio::sync::Mutex::default(),
             restoring: tokio::sync::Mutex::default(),
+            marks: parts.marks,
+            closing: Closing::default(),
         })
     }
 
@@ -314,7 +341,7 @@ impl Group {
     ) -> Result<Sequenced, Refusal> {
         let time_ns = self.clock.wall().0;
         let mut seq = self.lock();
-        if seq.leaving.blocks() {
+        if seq.leaving.blocks() || seq.frozen.contains(&change.volume) {
             return Err(Refusal::Leaving);
         }
         let start = change.parts.iter().map(|part| part.offset_bytes).min().unwrap_or(0);
@@ -345,6 +372,7 @@ impl Group {
         let end = change.parts.iter().map(|part| part.offset_bytes + part.length_bytes).max().unwrap_or(0);
         let known = seq.journaled_end.entry(change.volume).or_default();
         *known = (*known).max(end);
+        seq.pairs.get_mut(&change.volume).into_iter().flatten().for_each(|pair| pair.resync.note(change));
         apply(&self.disk, change, prepared, number.get());
         drop(seq);
         self.work.notify_one();
@@ -365,11 +393,13 @@ impl Group {
         match seq.journal.append(Draft::new((**update).clone())) {
             Ok(_) => {}
             Err(AppendError::Full(_)) => {
+                seq.refused_since.get_or_insert(self.clock.now());
                 self.settle_wanted.notify_one();
                 return Err(Refusal::NoRoom);
             }
             Err(other) => return Err(Refusal::Invalid(other.to_string())),
         }
+        seq.refused_since = None;
         seq.kept.push(update.clone(), payload.clone());
         seq.next = number.next();
         Ok(())
@@ -421,7 +451,10 @@ impl Group {
                 (seq.leaving, seq.failed.is_some())
             };
             let recorded = matches!(leaving, Leaving::Failed | Leaving::Destaged);
-            if (recorded && failed) || !self.pairs_that_became_normal().is_empty() {
+            if (recorded && failed)
+                || !self.pairs_that_became_normal().is_empty()
+                || self.overflowing().is_some()
+            {
                 return;
             }
             changed.await;
@@ -466,7 +499,9 @@ impl Group {
 
     /// Takes up a new pair at an auxiliary.
     pub(crate) fn add_svol(&self, pvol: u32, svol: SvolRuntime) {
-        self.lock().svols.insert(pvol, svol);
+        let mut seq = self.lock();
+        seq.gone.remove(&pvol);
+        seq.svols.insert(pvol, svol);
     }
 
     /// Whether the array is one of the group's readers.
@@ -474,9 +509,11 @@ impl Group {
         self.lock().announced.contains(&reader)
     }
 
-    /// JOURNAL INFORMATION for `reader`.
+    /// JOURNAL INFORMATION for `reader`. Its `first` is where the reader begins if it has no journal, whatever was handed
+    /// to it since: behind what is durable there.
     pub(crate) fn information(&self, reader: ArrayNumber) -> Vec<u8> {
-        self.empty(reader, super::answer::Outcome::NoJournal).head
+        let first = self.lock().readers.reader(reader).map(Reader::retry_start);
+        self.empty_from(reader, super::answer::Outcome::NoJournal, first).head
     }
 
     /// Makes what is visible durable in the volumes: the end of a clean stop. What an auxiliary has stored and not restored
@@ -493,7 +530,13 @@ impl Group {
         let mut seq = self.lock();
         for runtime in seq.pairs.values_mut().flatten().filter(|runtime| runtime.pair == pair) {
             runtime.facts.state = state;
-            runtime.facts.copied_before |= state == PairState::Normal;
+            runtime.facts.copied_before |=
+                matches!(state, PairState::Normal | PairState::Suspended | PairState::Abnormal);
+            if state == PairState::Normal {
+                // Numbers alone say from now on what the reader has.
+                (runtime.resync.differences, runtime.resync.withheld) = (None, None);
+                runtime.copy_records.clear();
+            }
         }
         for svol in seq.svols.values_mut().filter(|svol| svol.pair == pair) {
             svol.state = state;
@@ -533,4 +576,5 @@ pub(crate) struct Parts {
     pub(crate) journal_volume: RawVolume,
     pub(crate) settings: Settings,
     pub(crate) tamper: Option<Arc<dyn Tamper>>,
+    pub(crate) marks: Arc<dyn MarkStore>,
 }

@@ -9,14 +9,18 @@
 //! hosts write meanwhile, and they keep the journal's room.
 
 use super::change::Payload;
+use super::differences::DifferenceMap;
 use super::group::{Group, Refusal, Sequencer};
+use super::suspend::CopyRecord;
 use crate::disk::VolumeId;
 use crate::volume::pair::PairState;
-use holdfast_journal::{Content, CopyForm, Extent, InitialCopy, Kind, Update, UpdateNumber, VolumeNumber};
+use holdfast_journal::{Content, CopyForm, Extent, InitialCopy, Kind, Update, VolumeNumber};
 use std::sync::Arc;
 
 /// Records of an initial copy that may lie ahead of the reader.
 const AHEAD: usize = 32;
+/// Records of a copy that the reader has and has not settled: more wait, because each is remembered until then.
+const UNSETTLED: usize = 4096;
 
 /// What one step of the copy did.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,13 +36,18 @@ enum Step {
 impl Group {
     /// Copies one pair until its end; returns when nothing is left to do for it. Resumes where a restart left it.
     pub(crate) async fn copy_pair(self: Arc<Self>, volume: u32, pair: u32) {
-        loop {
+        let _running = self.running();
+        while !self.closing.has_begun() {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             match self.copy_step(volume, pair) {
                 Step::Copied => tokio::task::yield_now().await,
-                Step::Wait => changed.await,
+                Step::Wait => tokio::select! {
+                    biased;
+                    () = self.closing.begins() => return,
+                    () = changed => {}
+                },
                 Step::Ended => return,
             }
         }
@@ -49,13 +58,18 @@ impl Group {
         if seq.failed.is_some() {
             return Step::Ended;
         }
+        if seq.pair_mut(volume, pair).is_some_and(|runtime| runtime.resync.marking) {
+            return Step::Wait; // It is being suspended.
+        }
         let Some((range, last, reader)) = self.next_range(&mut seq, volume, pair) else { return Step::Ended };
-        let had = seq.readers.reader(reader).map_or(UpdateNumber::NONE, |known| known.report.acknowledged);
+        let report = seq.readers.reader(reader).map(|known| known.report).unwrap_or_default();
+        let (had, settled) = (report.acknowledged, report.settled);
         let records = seq.pair_mut(volume, pair).map_or(0, |runtime| {
-            runtime.copy_records.retain(|number| *number > had);
-            runtime.copy_records.len()
+            runtime.copy_settled(settled);
+            runtime.copy_records.iter().filter(|record| record.number > had).count()
         });
-        if records >= AHEAD {
+        let unsettled = seq.pair_mut(volume, pair).map_or(0, |runtime| runtime.copy_records.len());
+        if records >= AHEAD || unsettled >= UNSETTLED {
             return Step::Wait;
         }
         let number = seq.next;
@@ -85,7 +99,11 @@ impl Group {
         if let Some(runtime) = seq.pair_mut(volume, pair) {
             runtime.facts.copy_completion_bytes = range.end_bytes();
             runtime.copy_end = last.then_some(number);
-            runtime.copy_records.push_back(number);
+            runtime.resync.copied_to_bytes = range.end_bytes();
+            let adjoins = runtime.copy_records.back().filter(|last| last.end_bytes == range.start_bytes);
+            let run_start_bytes = adjoins.map_or(range.start_bytes, |last| last.run_start_bytes);
+            let end_bytes = range.end_bytes();
+            runtime.copy_records.push_back(CopyRecord { number, run_start_bytes, end_bytes });
         }
         drop(seq);
         self.work_arrived();
@@ -105,6 +123,16 @@ impl Group {
         }
         let (from, capacity) = (runtime.facts.copy_completion_bytes, runtime.capacity_bytes);
         let unit = self.settings.copy_unit_bytes;
+        if let Some(map) = &runtime.resync.differences {
+            let reader = runtime.reader;
+            let (start, length, last) = next_difference(map, runtime.resync.copied_to_bytes, unit)?;
+            let written = self.disk.written(VolumeId(volume), start).ok()?;
+            let is_empty = written.is_none_or(|range| range.start >= start + length);
+            let content = if is_empty { Content::Zero } else { Content::Data };
+            let extent =
+                Extent { volume: VolumeNumber(volume), start_bytes: start, length_bytes: length, content };
+            return Some((extent, last, reader));
+        }
         // Under the group's lock nothing new becomes visible, so "never written" stays true until the address moves.
         let written = self.disk.written(VolumeId(volume), from).ok()?.map_or(capacity, |range| range.start);
         let empty_to = if written >= capacity { capacity } else { written - written % unit };
@@ -117,4 +145,15 @@ impl Group {
             Extent { volume: VolumeNumber(volume), start_bytes: from, length_bytes: end - from, content };
         Some((extent, end == capacity, runtime.reader))
     }
+}
+
+/// The next range of a copy of differences, and whether it is the last one. With nothing marked one region is copied all
+/// the same: its record is the end of the copy.
+fn next_difference(map: &DifferenceMap, from: u64, unit_bytes: u64) -> Option<(u64, u64, bool)> {
+    let Some((start, length)) = map.next_run(from, unit_bytes) else {
+        let length = map.region_bytes().min(unit_bytes).min(map.capacity_bytes());
+        return (from == 0).then_some((0, length, true));
+    };
+    let length = length.min(unit_bytes);
+    Some((start, length, map.next_run(start + length, unit_bytes).is_none()))
 }

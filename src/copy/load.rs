@@ -3,8 +3,9 @@
 use super::change::Payload;
 use super::error::CopyError;
 use super::group::Group;
+use super::suspend::{INFORMATION_UPDATES, Information};
 use crate::disk::slot::{Class, SLOT_BYTES, Slot};
-use holdfast_journal::{DataPlace, Stored, Update, UpdateNumber};
+use holdfast_journal::{DataPlace, Located, Stored, Update, UpdateNumber};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -23,6 +24,56 @@ impl Group {
             return Ok(from_memory);
         }
         self.load_from_volume(first, count, bytes, class).await
+    }
+
+    /// The information of updates from `first` on, durable or not, without their data; empty if `first` is no longer
+    /// held.
+    pub(crate) async fn load_information(
+        &self,
+        first: UpdateNumber,
+        class: Class,
+    ) -> Result<Information, CopyError> {
+        let located = {
+            let seq = self.lock();
+            let mut found = Vec::new();
+            let mut number = first;
+            while found.len() < INFORMATION_UPDATES
+                && let Some(kept) = seq.kept.get(number)
+            {
+                found.push(kept.update.clone());
+                number = number.next();
+            }
+            if !found.is_empty() {
+                return Ok(found);
+            }
+            seq.journal.locate(first)
+        };
+        let Some(located) = located else { return Ok(Vec::new()) };
+        let stored = self.load_records(first, &located, class).await?;
+        let wanted = stored.into_iter().map(|stored| stored.update).filter(|update| update.number >= first);
+        Ok(wanted.map(Arc::new).collect())
+    }
+
+    /// The records of the group commit that holds `first`; none if it is no longer held.
+    async fn load_records(
+        &self,
+        first: UpdateNumber,
+        located: &Located,
+        class: Class,
+    ) -> Result<Vec<Stored>, CopyError> {
+        let pages = usize::try_from(located.info_bytes).unwrap_or(usize::MAX) / SLOT_BYTES;
+        let info = self.read_journal(located.info_offset, pages, class).await?;
+        let joined = info.iter().map(|slot| slot.as_slice()).collect::<Vec<_>>().concat();
+        // Freed and written again while it was read? Then the number is no longer held.
+        let superblock = {
+            let seq = self.lock();
+            if seq.journal.locate(first).as_ref() != Some(located) {
+                return Ok(Vec::new());
+            }
+            *seq.journal.superblock()
+        };
+        // Outside of the lock: hosts do not wait for a reader that catches up.
+        located.decode(&superblock, &joined).map_err(|error| self.damaged(first, &error.to_string()))
     }
 
     /// The highest number that is durable in the journal here. Not the gate: that opens when a journal is left.
@@ -77,20 +128,7 @@ impl Group {
         class: Class,
     ) -> Result<Vec<(Arc<Update>, Payload)>, CopyError> {
         let Some(located) = self.lock().journal.locate(first) else { return Ok(Vec::new()) };
-        let pages = usize::try_from(located.info_bytes).unwrap_or(usize::MAX) / SLOT_BYTES;
-        let info = self.read_journal(located.info_offset, pages, class).await?;
-        let joined = info.iter().map(|slot| slot.as_slice()).collect::<Vec<_>>().concat();
-        // Freed and written again while it was read? Then the number is no longer held.
-        let superblock = {
-            let seq = self.lock();
-            if seq.journal.locate(first) != Some(located) {
-                return Ok(Vec::new());
-            }
-            *seq.journal.superblock()
-        };
-        // Outside of the lock: hosts do not wait for a reader that catches up.
-        let stored =
-            located.decode(&superblock, &joined).map_err(|error| self.damaged(first, &error.to_string()))?;
+        let stored = self.load_records(first, &located, class).await?;
         let mut total = 0;
         let wanted: Vec<Stored> = stored
             .into_iter()

@@ -5,7 +5,9 @@
 pub mod answer;
 pub mod change;
 mod checkpoint;
+mod closing;
 mod commit;
+pub mod differences;
 mod error;
 pub mod fetch;
 pub mod group;
@@ -13,6 +15,7 @@ mod initial;
 mod kept;
 pub mod link_key;
 mod load;
+mod overflow;
 pub(crate) mod recover;
 pub mod restore;
 pub mod rule;
@@ -20,6 +23,7 @@ pub mod serve;
 mod settle;
 pub mod source;
 pub mod status;
+pub(crate) mod suspend;
 #[doc(hidden)]
 pub mod tamper;
 

@@ -127,6 +127,7 @@ impl Group {
     }
 
     async fn replay_update(&self, update: &Update, payload: &Payload) -> Result<(), CopyError> {
+        self.lock().mark_replayed(update);
         match update.kind {
             Kind::InitialCopy(copy) => {
                 // The copy completion address is at least behind every range that has a record.
@@ -134,6 +135,9 @@ impl Group {
                 let mut seq = self.lock();
                 let pairs = seq.pairs.entry(copy.volume.0).or_default();
                 for pair in pairs.iter_mut().filter(|pair| pair.reader == copy.reader) {
+                    if update.number < pair.resync.copy_from {
+                        continue; // A step of an earlier copy.
+                    }
                     pair.facts.copy_completion_bytes = pair.facts.copy_completion_bytes.max(end);
                     pair.copy_end = pair.copy_end.or(copy.last_of_pair.then_some(update.number));
                 }

@@ -26,6 +26,17 @@ pub enum Schedule {
 impl Group {
     /// Restores for ever; ends with its array, or when an update cannot be applied at all.
     pub(crate) async fn restore_loop(self: Arc<Self>, schedule: Schedule, delay: Duration) {
+        let _running = self.running();
+        let ends = self.clone();
+        tokio::select! {
+            biased;
+            // Nothing of a restore is under way on a unit: what it makes visible lies in the cache.
+            () = ends.closing.begins() => {}
+            () = self.restore_for_ever(schedule, delay) => {}
+        }
+    }
+
+    async fn restore_for_ever(&self, schedule: Schedule, delay: Duration) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -97,8 +108,13 @@ impl Group {
         let mut first_page = 0;
         for extent in &update.extents {
             let pages = pages_of(extent);
-            let target = self.lock().svols.get(&extent.volume.0).map(|svol| svol.volume);
-            if target.is_none() && self.copies_to_us(update) {
+            let (target, is_gone) = {
+                let seq = self.lock();
+                let svol = seq.svols.get(&extent.volume.0).map(|svol| svol.volume);
+                let is_gone = seq.gone.contains(&extent.volume.0);
+                (svol.filter(|_| !is_gone), is_gone)
+            };
+            if target.is_none() && !is_gone && self.copies_to_us(update) {
                 // Passing it over would leave a hole in an S-VOL that turns normal.
                 let what = format!("the S-VOL of update {} is not open", update.number);
                 return Err(CopyError::Damaged(what));
@@ -188,6 +204,7 @@ impl Group {
         if let Kind::InitialCopy(InitialCopy { volume, reader, last_of_pair: true, .. }) = update.kind
             && reader == self.array
             && let Some(svol) = seq.svols.get_mut(&volume.0)
+            && update.number >= svol.copy_from
         {
             svol.copy_end = Some(update.number);
         }

@@ -9,6 +9,7 @@ use super::answer::{HEAD_BYTES, Head, MAX_RECORD_PAGES, MAX_UPDATES, Outcome};
 use super::change::Payload;
 use super::error::CopyError;
 use super::group::{Group, Sequencer};
+use crate::clock::BoxFuture;
 use crate::disk::VolumeId;
 use crate::disk::cache::{Piece, Pieces};
 use crate::disk::slot::{Class, SLOT_BYTES, Slot};
@@ -16,6 +17,7 @@ use holdfast_journal::reader::{ReaderError, Report};
 use holdfast_journal::{
     ArrayNumber, Content, CopyForm, Extent, InitialCopy, Kind, Update, UpdateNumber, format,
 };
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +89,13 @@ impl Group {
         if self.lock().failed.is_some() {
             return Ok(self.empty(request.reader, Outcome::GroupNotNormal)); // Steps 1515 and 1525.
         }
+        if !self.holds_for(request.reader) {
+            // All its pairs are suspended. It hears so at once if it may not wait, else when that ends.
+            self.until_held(request.reader, &mut deadline).await;
+            if !self.holds_for(request.reader) {
+                return Ok(self.empty(request.reader, Outcome::Suspended));
+            }
+        }
         match self.begin(&request) {
             Ok(()) => {}
             Err(ReaderError::Released) => return Ok(self.empty(request.reader, Outcome::NotHeld)),
@@ -109,6 +118,30 @@ impl Group {
         }
     }
 
+    /// Whether updates are held for the reader; that it has asked is noted, because it shows that the reader lives.
+    fn holds_for(&self, reader: ArrayNumber) -> bool {
+        let now = self.clock.now();
+        let mut seq = self.lock();
+        seq.asked.insert(reader, now);
+        seq.readers.reader(reader).is_some_and(|known| known.holds)
+    }
+
+    async fn until_held(&self, reader: ArrayNumber, deadline: &mut Pin<&mut BoxFuture<'static, ()>>) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.holds_for(reader) {
+                return;
+            }
+            tokio::select! {
+                biased;
+                () = &mut changed => {}
+                () = deadline.as_mut() => return,
+            }
+        }
+    }
+
     fn turn_of(&self, reader: ArrayNumber) -> Result<Arc<tokio::sync::Mutex<()>>, ReaderError> {
         let mut seq = self.lock();
         seq.readers.reader(reader).ok_or(ReaderError::Unknown)?;
@@ -119,6 +152,11 @@ impl Group {
     fn begin(&self, request: &Request) -> Result<(), ReaderError> {
         let mut seq = self.lock();
         if let Some(start) = request.start {
+            let known = seq.readers.reader(request.reader).ok_or(ReaderError::Unknown)?;
+            if start < known.retry_start() {
+                // It began anew since: what lies between is in difference maps.
+                return Err(ReaderError::Released);
+            }
             seq.readers.handle_retry(request.reader, start)?;
         } else if request.retry {
             seq.readers.handle_reconnected(request.reader)?;
@@ -133,6 +171,7 @@ impl Group {
         let budget =
             (request.bytes as usize).saturating_sub(SLOT_BYTES).min(2 * self.settings.read_bytes as usize);
         let count = request.updates.min(MAX_UPDATES).min(self.settings.read_updates).max(1) as usize;
+        let began = self.lock().readers.reader(request.reader).map(|known| known.began);
         let found = self.load(first, count, budget / 2, Class::JournalRead).await?;
         let (mut records, mut pages, mut sent) = (Vec::new(), Vec::new(), 0);
         let (mut last, mut as_of) = (first, UpdateNumber::NONE);
@@ -156,6 +195,10 @@ impl Group {
             return Ok(self.empty(request.reader, Outcome::NotHeld));
         }
         let mut seq = self.lock();
+        if seq.readers.reader(request.reader).map(|known| known.began) != began {
+            drop(seq);
+            return Ok(self.empty(request.reader, Outcome::NotHeld)); // It began anew meanwhile.
+        }
         seq.readers.handle_sent(request.reader, last, as_of)?;
         let total = seq.sent.entry(request.reader).or_default();
         total.0 += u64::from(sent);
@@ -173,22 +216,33 @@ impl Group {
         payload: Payload,
     ) -> Result<(Arc<Update>, Payload), CopyError> {
         match update.kind {
-            Kind::InitialCopy(copy) if copy.reader != reader => {
-                let void = Update {
-                    kind: Kind::Void,
-                    extents: Vec::new(),
-                    data_bytes: 0,
-                    data_checksum: 0,
-                    ..(*update).clone()
-                };
-                Ok((Arc::new(void), Payload::default()))
+            Kind::InitialCopy(copy) if copy.reader != reader || !self.still_copies(reader, copy) => {
+                Ok((Arc::new(void_of(&update)), Payload::default()))
             }
             Kind::InitialCopy(copy) if copy.form == CopyForm::RangeOnly => {
                 let (update, payload) = self.copy_payload(&update, copy).await?;
                 Ok((Arc::new(update), payload))
             }
+            Kind::HostWrite if self.withheld(reader, &update) => {
+                Ok((Arc::new(void_of(&update)), Payload::default()))
+            }
             _ => Ok((update, payload)),
         }
+    }
+
+    /// Whether the pair whose copy this is a step of is still there.
+    fn still_copies(&self, reader: ArrayNumber, copy: InitialCopy) -> bool {
+        let seq = self.lock();
+        let pairs = seq.pairs.get(&copy.volume.0);
+        pairs.into_iter().flatten().any(|pair| pair.reader == reader)
+    }
+
+    /// Whether the update belongs to a pair of the reader whose differences are marked instead. A command changes one
+    /// volume.
+    fn withheld(&self, reader: ArrayNumber, update: &Update) -> bool {
+        let seq = self.lock();
+        let pairs = update.extents.first().and_then(|extent| seq.pairs.get(&extent.volume.0));
+        pairs.into_iter().flatten().any(|pair| pair.reader == reader && pair.resync.withholds(update.number))
     }
 
     /// The data of an initial-copy record, read now.
@@ -228,8 +282,19 @@ impl Group {
     }
 
     pub(super) fn empty(&self, reader: ArrayNumber, outcome: Outcome) -> Answer {
+        self.empty_from(reader, outcome, None)
+    }
+
+    /// An answer with nothing in it but the head; `first` instead of the reader's next number.
+    pub(super) fn empty_from(
+        &self,
+        reader: ArrayNumber,
+        outcome: Outcome,
+        first: Option<UpdateNumber>,
+    ) -> Answer {
         let seq = self.lock();
-        let first = seq.readers.reader(reader).map_or(seq.next, |known| known.next);
+        let next = seq.readers.reader(reader).map_or(seq.next, |known| known.next);
+        let first = first.unwrap_or(next);
         let head = Head { updates: 0, first: first.get(), ..self.head(&seq, reader, outcome) };
         Answer { head: head.encode(&[]), pages: Vec::new() }
     }
@@ -251,6 +316,11 @@ impl Group {
             unread_bytes: seq.unread_bytes(reader),
         }
     }
+}
+
+/// The same number with nothing in it.
+fn void_of(update: &Update) -> Update {
+    Update { kind: Kind::Void, extents: Vec::new(), data_bytes: 0, data_checksum: 0, ..update.clone() }
 }
 
 /// Splits one extent of whole pages into runs of data and runs of zeros.

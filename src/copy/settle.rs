@@ -23,13 +23,15 @@ use std::time::Duration;
 impl Group {
     /// Settles for ever; ends with its array.
     pub(crate) async fn settle_loop(self: Arc<Self>) {
+        let _running = self.running();
         let (mut seen, mut settled_at) = (UpdateNumber::NONE, self.clock.now());
         let mut tick = self.clock.sleep(IDLE);
         loop {
             let round = tokio::select! {
                 biased;
+                () = self.closing.begins() => return,
                 () = &mut tick => {
-                    tick = self.clock.sleep(IDLE);
+                    tick = self.clock.sleep(self.pause());
                     let restored = self.lock().restored;
                     let at_rest = std::mem::replace(&mut seen, restored) == restored;
                     let long_ago = self.clock.now().since(settled_at) >= SETTLE_EVERY;
@@ -37,6 +39,9 @@ impl Group {
                 }
                 () = self.settle_wanted.notified() => self.round_for_room(),
             };
+            if self.overflowing().is_some() {
+                self.changed.notify_waiters(); // The owner takes the reader's pairs to difference maps.
+            }
             let done = match round {
                 Round::None => continue,
                 Round::Checkpoint => self.checkpoint().await,
@@ -51,6 +56,11 @@ impl Group {
                 self.clock.sleep(IDLE).await;
             }
         }
+    }
+
+    /// Until something is looked at again: sooner if the budget of waiting hosts ends sooner.
+    fn pause(&self) -> Duration {
+        self.budget_ends().filter(|left| !left.is_zero()).map_or(IDLE, |left| left.min(IDLE))
     }
 
     /// Makes room before somebody needs it.
@@ -80,7 +90,7 @@ impl Group {
         let seq = self.lock();
         if seq.failed.is_some() {
             Round::None
-        } else if is_worthwhile(&seq) {
+        } else if is_worthwhile(&seq) || seq.fills_up() {
             Round::Settle
         } else if seq.journal.wants_checkpoint() {
             Round::Checkpoint
@@ -91,15 +101,20 @@ impl Group {
 
     /// One round; afterwards `settled` is what was visible when it began.
     pub(crate) async fn settle(&self) -> Result<(), CopyError> {
-        let (target, volumes) = {
+        let (target, volumes, unjournaled) = {
             let seq = self.lock();
-            (seq.restored, self.data_volumes(&seq))
+            let pairs = seq.pairs.values().flatten().filter(|pair| pair.resync.unjournaled);
+            let unjournaled: Vec<u32> = pairs.map(|pair| pair.pair).collect();
+            (seq.restored, self.data_volumes(&seq), unjournaled)
         };
         self.durable(target).await;
         self.disk.destage(&volumes).await?;
         {
             let mut seq = self.lock();
             seq.settled = seq.settled.max(target);
+            for pair in seq.pairs.values_mut().flatten().filter(|pair| unjournaled.contains(&pair.pair)) {
+                pair.resync.unjournaled = false;
+            }
         }
         self.changed.notify_waiters();
         self.checkpoint().await
@@ -118,6 +133,8 @@ impl Group {
             (seq.next.previous(), seq.settled, CheckpointExtra::of(&seq).encode())
         };
         self.durable(newest).await;
+        // What the checkpoint lets go may have left marks: they are durable first.
+        self.write_marks()?;
         let checkpoint = {
             let mut seq = self.lock();
             if seq.failed.is_some() {

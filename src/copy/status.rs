@@ -27,14 +27,25 @@ pub struct Status {
     pub usage: Usage,
     /// Readers.
     pub readers: Vec<ReaderStatus>,
-    /// Pairs: number, copy completion address.
-    pub pairs: Vec<(u32, u64)>,
+    /// Pairs at the primary.
+    pub pairs: Vec<PairStatus>,
     /// Pointers of this array's own restore.
     pub pointers: PointerInformation,
     /// The newest number given at the source, as it said last.
     pub source_newest: Option<u64>,
     /// Why reading from the source fails at the moment.
     pub reading_error: Option<String>,
+}
+
+/// A pair at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct PairStatus {
+    /// Its number.
+    pub pair: u32,
+    /// Bytes that need not be copied any more.
+    pub copied_bytes: u64,
+    /// Bytes that its difference map marks.
+    pub differing_bytes: u64,
 }
 
 /// A reader at one moment.
@@ -88,7 +99,15 @@ impl Group {
                 .pairs
                 .values()
                 .flatten()
-                .map(|pair| (pair.pair, pair.facts.copy_completion_bytes))
+                .map(|pair| {
+                    let differing_bytes = pair.differing_bytes();
+                    // A copy of differences has everything that is not marked.
+                    let copied_bytes = match pair.resync.differences {
+                        Some(_) => pair.capacity_bytes - differing_bytes,
+                        None => pair.facts.copy_completion_bytes,
+                    };
+                    PairStatus { pair: pair.pair, copied_bytes, differing_bytes }
+                })
                 .collect(),
             pointers: seq.journal.pointer_information(seq.restored.next(), seq.restored.next()),
             reading_error: seq.reading_error.clone(),

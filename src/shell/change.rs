@@ -5,10 +5,12 @@
 //! them. A new change needs a variant here with its words, an arm in its `designations`, and the designation itself.
 //! What a change destroys is said by `destroys` beside the designations, so that no command can forget to ask.
 
+mod copies;
 mod copy;
 mod local;
 mod words;
 
+pub use copies::{PairWords, WhichWords};
 pub use copy::{GroupChange, JournalChange, PairChange};
 pub use local::{
     ChapWords, LinkChange, LunChange, ParityGroupChange, ScheduleWords, TargetChange, VolumeChange,

@@ -10,12 +10,14 @@ use super::kind::{
 };
 use super::name::{
     ArrayNumber, GroupName, GroupNumber, IscsiName, LinkName, Lun, PairName, PairNumber, ParityGroupName,
-    VolumeName, VolumeNumber,
+    UpdateNumber, VolumeName, VolumeNumber,
 };
 use super::record::{ChapRecord, Identity, UnitRecord};
 use super::secret::{Secret, stored};
+pub use super::which::Which;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::time::Duration;
 
 /// The identity of a designation: made where it is first given, kept on all its ways.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -185,6 +187,56 @@ pub enum Designation {
         /// All of them.
         settings: GroupSettings,
     },
+    /// Stops pairs, at their primary.
+    SuspendPairs {
+        /// Their group.
+        group: GroupName,
+        /// Which of its pairs.
+        which: Which,
+    },
+    /// Copies the differences of pairs that are suspended or abnormal, at their primary.
+    ResyncPairs {
+        /// Their group.
+        group: GroupName,
+        /// Which of its pairs.
+        which: Which,
+    },
+    /// Takes pairs away, at their primary. Both volumes stay as they are and are ordinary volumes then.
+    DeletePairs {
+        /// Their group.
+        group: GroupName,
+        /// Which of its pairs.
+        which: Which,
+    },
+    /// Takes a group away that has no pairs any more. Its journal volumes become ordinary volumes.
+    DeleteGroup {
+        /// The group.
+        group: GroupName,
+    },
+    /// From a primary: this pair is stopped; what you have been handed of it stays.
+    RemoteSuspend {
+        /// The pair.
+        pair: PairName,
+        /// Why.
+        reason: String,
+    },
+    /// From a primary: the differences of this pair follow, so its S-VOL is no image until they are restored.
+    RemoteResync {
+        /// The pair.
+        pair: PairName,
+        /// Records of a copy below this number belong to an earlier copy.
+        from: UpdateNumber,
+    },
+    /// From a primary: this pair is no more.
+    RemoteDeletePair {
+        /// The pair.
+        pair: PairName,
+    },
+    /// From a primary: this group is no more.
+    RemoteDeleteGroup {
+        /// The group.
+        group: GroupName,
+    },
     /// From a primary: there is a group that you copy.
     RemoteGroup(RemoteGroup),
     /// From a primary: this volume of yours is a journal volume of the group.
@@ -216,6 +268,8 @@ pub struct SettingsChange {
     pub read_bytes: Option<u64>,
     /// Unit of the initial copy.
     pub copy_unit_bytes: Option<u64>,
+    /// How long hosts wait for room that a reader holds.
+    pub throttle: Option<Duration>,
 }
 
 impl SettingsChange {
@@ -228,6 +282,7 @@ impl SettingsChange {
             read_updates: self.read_updates.unwrap_or(old.read_updates),
             read_bytes: self.read_bytes.unwrap_or(old.read_bytes),
             copy_unit_bytes: self.copy_unit_bytes.unwrap_or(old.copy_unit_bytes),
+            throttle: self.throttle.unwrap_or(old.throttle),
         }
     }
 }
@@ -439,6 +494,10 @@ impl Designation {
                     | Self::RemoteJournal { .. }
                     | Self::RemotePair(_)
                     | Self::RemoteStart { .. }
+                    | Self::RemoteSuspend { .. }
+                    | Self::RemoteResync { .. }
+                    | Self::RemoteDeletePair { .. }
+                    | Self::RemoteDeleteGroup { .. }
             )
     }
 
@@ -457,6 +516,12 @@ impl Designation {
         match self {
             Self::DeleteVolume { volume } => Some(format!("volume {volume} and everything on it")),
             Self::DeleteTarget { target } => Some(format!("target {target} with its LUNs and its secrets")),
+            Self::DeletePairs { group, which } => {
+                Some(format!("{which} of group {group}: the S-VOLs follow nothing any more"))
+            }
+            Self::DeleteGroup { group } => Some(format!(
+                "group {group} with its pairs and its journal: the journal volumes become empty"
+            )),
             Self::DeleteLink { link } => {
                 Some(format!("link {link} with its secret, and what is on its way over it"))
             }
@@ -503,6 +568,14 @@ impl fmt::Display for Designation {
             }
             Self::StartGroup { group } => write!(f, "group start {group}"),
             Self::SetSchedule { link, group, .. } => write!(f, "schedule {group} from {link}"),
+            Self::SuspendPairs { group, which } => write!(f, "group suspend {group}: {which}"),
+            Self::ResyncPairs { group, which } => write!(f, "group resync {group}: {which}"),
+            Self::DeletePairs { group, which } => write!(f, "pair delete, group {group}: {which}"),
+            Self::DeleteGroup { group } => write!(f, "group delete {group}"),
+            Self::RemoteSuspend { pair, .. } => write!(f, "pair {pair} suspended by its primary"),
+            Self::RemoteResync { pair, .. } => write!(f, "pair {pair} resynchronised by its primary"),
+            Self::RemoteDeletePair { pair } => write!(f, "pair {pair} deleted by its primary"),
+            Self::RemoteDeleteGroup { group } => write!(f, "group {group} deleted by its primary"),
             Self::RemoteGroup(remote) => write!(f, "group {} designated by its primary", remote.name),
             Self::RemoteJournal { group, volume } => {
                 write!(f, "journal volume {volume} of group {group} designated by its primary")

@@ -9,6 +9,7 @@ use super::pair::PairState;
 use super::record::Identity;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::time::Duration;
 
 /// A row of the group information.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -25,6 +26,9 @@ pub struct GroupRecord {
     pub role: GroupRole,
     /// Whether it has been started: journals are made, read and restored from then on.
     pub is_started: bool,
+    /// It goes when its last pair has gone.
+    #[serde(default)]
+    pub is_leaving: bool,
     /// What the operator chose for it.
     pub settings: GroupSettings,
     /// Its journal volumes here, in the order in which they were added.
@@ -73,6 +77,9 @@ pub struct GroupSettings {
     pub read_bytes: u64,
     /// Unit of the initial copy.
     pub copy_unit_bytes: u64,
+    /// How long hosts wait for journal room that a reader holds before its pairs go to difference maps.
+    #[serde(default)]
+    pub throttle: Duration,
 }
 
 /// A journal volume at another array.

@@ -14,3 +14,4 @@ pub mod record;
 pub mod secret;
 pub mod store;
 pub mod table;
+mod which;

@@ -45,6 +45,59 @@ pub struct PairRecord {
     pub copy_completion_bytes: u64,
     /// Largest number *as of* which copied data was read; the pair is normal when it is restored.
     pub copy_end: UpdateNumber,
+    /// What was asked of it, and what a copy of differences has to know.
+    #[serde(default)]
+    pub control: PairControl,
+}
+
+/// Suspension, resynchronisation and deletion of a pair, as far as a restart has to know about them (promise O2).
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PairControl {
+    /// What was asked and is not done yet.
+    pub asked: Option<Asked>,
+    /// Why it is suspended.
+    pub cause: Option<SuspendCause>,
+    /// At the primary: the auxiliary knows that the pair is suspended, so that updates may be kept from it.
+    pub told: bool,
+    /// At the primary: updates from this number on are not handed to the reader, their places are marked …
+    pub withheld_from: Option<UpdateNumber>,
+    /// … up to this one, from which on they are handed to it again; none: withheld for the time being.
+    pub withheld_until: Option<UpdateNumber>,
+    /// Records of a copy with smaller numbers belong to an earlier copy of this pair.
+    pub copy_from: UpdateNumber,
+    /// At the auxiliary: the S-VOL is the image of one number. True from the first `normal` to the beginning of a resync.
+    pub is_image: bool,
+}
+
+/// What was asked of a pair. Every step is durable before the next one begins, and each may be repeated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Asked {
+    /// Stop it.
+    Suspend(SuspendCause),
+    /// Copy its differences. The auxiliary has to be told first.
+    Resync,
+    /// It is on its way to the auxiliary.
+    ResyncSent,
+    /// The auxiliary no longer takes its S-VOL for an image: the copy may begin.
+    ResyncAccepted,
+    /// Take it away.
+    Delete,
+    /// The auxiliary is being told first: it must not take its S-VOL for a member of the group while nothing more comes.
+    DeleteSent,
+    /// It knows.
+    DeleteAccepted,
+}
+
+/// Why a pair is suspended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SuspendCause {
+    /// The operator said so; it stays suspended until the operator says otherwise.
+    Operator,
+    /// The journal ran full because of its reader; it is copied again by itself once that reader is back (promise O1).
+    Overflow,
 }
 
 /// One volume of a pair.

@@ -218,6 +218,11 @@ impl Tables {
             return Err(Refusal::conflict(format!("pair {} is {}", pair.name, pair.state)));
         };
         (pair.state, pair.reason) = (state, reason);
+        if state == PairState::Normal {
+            // The reader has passed all that was ever kept from it.
+            (pair.control.withheld_from, pair.control.withheld_until) = (None, None);
+            pair.control.is_image = true;
+        }
         if state == PairState::Unused {
             self.pairs.remove(&number);
         }

@@ -10,7 +10,9 @@ use holdfast::config::Config;
 use holdfast::copy::tamper::Tamper;
 use holdfast::disk::io::opener::SimOpener;
 use holdfast::disk::io::sim::{Latency, SimDisk};
+use holdfast::shell::command::{Request, Shell};
 use holdfast::shell::view::{Console, Snapshot};
+use holdfast::volume::record::Who;
 use holdfast::volume::store::Backend;
 use holdfast::volume::store::SimStorage;
 use std::cell::{Cell, RefCell};
@@ -357,6 +359,18 @@ impl Cluster {
     /// The array, if it runs.
     pub(crate) fn array(&self, index: usize) -> Option<Arc<Array>> {
         self.members[index].array.borrow().clone()
+    }
+
+    /// An operator's command at an array; what it prints, or why it fails.
+    pub(crate) async fn command(&self, index: usize, line: &str) -> Result<String, String> {
+        let Some(array) = self.members[index].array.borrow().clone() else {
+            return Err("it does not run".to_owned());
+        };
+        let argv = line.split(' ').map(str::to_owned).collect();
+        let request = Request { argv, json: true, ..Request::default() };
+        let answer = Shell::new(array, self.clock.clone()).run(&request, &Who::Provision).await;
+        self.note(format!("{}: {line}: {} {}", ARRAYS[index], answer.exit, answer.stderr.trim()));
+        if answer.exit == 0 { Ok(answer.stdout) } else { Err(answer.stderr) }
     }
 
     /// Whether the array runs.

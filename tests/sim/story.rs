@@ -280,6 +280,10 @@ impl Story {
                 "the copies do not become equal: {}",
                 self.cluster.state()
             );
+            if (self.cluster.clock_ms() - since).is_multiple_of(1_000) {
+                // What the operator suspended goes on only when the operator says so.
+                self.cluster.command(ALPHA, "group resync g1").await.unwrap();
+            }
             self.cluster.sleep_ms(50).await;
         }
         let newest = self.cluster.newest();
@@ -348,7 +352,8 @@ async fn trouble(cluster: &Cluster, random: &mut Random) -> Vec<Look> {
     for _ in 0..1 + random.below(6) {
         let pause = [3, 30, 300, 1500][random.index(4)];
         cluster.sleep_ms(random.below(pause)).await;
-        match random.below(10) {
+        match random.below(12) {
+            10.. => operate(cluster, random).await,
             0..3 => {
                 let ways = cluster.ways();
                 let (a, b) = ways[random.index(ways.len())];
@@ -380,6 +385,21 @@ async fn trouble(cluster: &Cluster, random: &mut Random) -> Vec<Look> {
     }
     cluster.heal();
     captures
+}
+
+/// The operator suspends pairs or lets them go on.
+async fn operate(cluster: &Cluster, random: &mut Random) {
+    let reader = ARRAYS[1 + random.index(2)];
+    let volume = 1 + random.below(u64::from(cluster.shape.volumes));
+    let line = match random.below(6) {
+        0 => format!("group suspend g1 --reader {reader}"),
+        1 => "group suspend g1".to_owned(),
+        2 => format!("pair suspend p{volume}-{reader}"),
+        3 => format!("pair resync p{volume}-{reader}"),
+        4 => format!("group resume g1 --reader {reader}"),
+        _ => "group resync g1".to_owned(),
+    };
+    let _ = cluster.command(ALPHA, &line).await; // It may be down.
 }
 
 /// Reads all copies of an auxiliary at one number: its link is cut, so nothing new arrives. `None` if its pairs are not

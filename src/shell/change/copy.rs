@@ -1,13 +1,15 @@
 //! Changes of copies: groups, journal volumes, pairs (figure 10), said at either array.
 
+use super::copies::{PairWords, WhichWords};
 use super::local::ScheduleWords;
 use super::words::{PvolWord, SvolWord, copy_mode, release, svol_access};
 use super::{Change, Here, How, one, one_at};
-use crate::config::{ByteSize, CopyMode, Release, SvolAccess};
+use crate::config::{ByteSize, CopyMode, Release, SvolAccess, parse_duration};
 use crate::volume::designation::{Designation, SettingsChange};
 use crate::volume::group::GroupSettings;
 use crate::volume::name::{GroupName, LinkName, PairName, VolumeName};
 use clap::{Args, Subcommand};
+use std::time::Duration;
 
 /// What can be changed about groups.
 #[derive(Clone, Debug, Subcommand)]
@@ -20,10 +22,10 @@ pub enum GroupChange {
         /// What is chosen for it; the rest has defaults.
         settings: SettingsWords,
         /// Make the group, which is here already, known at the array behind this link, which shall copy it.
-        #[arg(long, value_name = "LINK", conflicts_with_all = ["source", "svol_access", "release", "read_updates", "read_bytes", "copy_unit"])]
+        #[arg(long, value_name = "LINK", conflicts_with_all = ["source", "svol_access", "release", "read_updates", "read_bytes", "copy_unit", "throttle"])]
         at: Option<LinkName>,
         /// This array copies the group from the array behind this link, which is asked to make it known here.
-        #[arg(long, value_name = "LINK", conflicts_with_all = ["svol_access", "release", "read_updates", "read_bytes", "copy_unit"])]
+        #[arg(long, value_name = "LINK", conflicts_with_all = ["svol_access", "release", "read_updates", "read_bytes", "copy_unit", "throttle"])]
         source: Option<LinkName>,
         #[command(flatten)]
         /// How.
@@ -36,6 +38,20 @@ pub enum GroupChange {
         #[command(flatten)]
         /// What is chosen anew.
         settings: SettingsWords,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
+    /// Stop its pairs: what changes from here on is marked, and the copies stay as they are.
+    Suspend(WhichWords),
+    /// Go on after a suspension: only what was marked is copied.
+    Resume(WhichWords),
+    /// Copy the differences of its suspended and abnormal pairs.
+    Resync(WhichWords),
+    /// Take it away, with its pairs: all volumes stay as they are and are ordinary volumes then.
+    Delete {
+        /// Its name.
+        name: GroupName,
         #[command(flatten)]
         /// How.
         how: How,
@@ -89,6 +105,9 @@ impl GroupChange {
                 }
                 one(here, how, Designation::SetGroup { group: name.clone(), settings })
             }
+            Self::Suspend(words) => words.suspend(here),
+            Self::Resume(words) | Self::Resync(words) => words.resync(here),
+            Self::Delete { name, how } => one(here, how, Designation::DeleteGroup { group: name.clone() }),
             Self::Start { name, at, how } => {
                 one_at(here, how, at.as_ref(), Designation::StartGroup { group: name.clone() })
             }
@@ -118,6 +137,9 @@ pub struct SettingsWords {
     /// Unit of the initial copy. Default 1MiB.
     #[arg(long, value_parser = ByteSize::parse)]
     pub copy_unit: Option<ByteSize>,
+    /// How long hosts wait for journal room that a reader holds before its pairs go to difference maps. Default 0ms.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub throttle: Option<Duration>,
 }
 
 impl SettingsWords {
@@ -128,6 +150,7 @@ impl SettingsWords {
             read_updates: self.read_updates,
             read_bytes: self.read_bytes.map(|size| size.0),
             copy_unit_bytes: self.copy_unit.map(|size| size.0),
+            throttle: self.throttle,
         }
     }
 }
@@ -185,11 +208,19 @@ pub enum PairChange {
         /// How.
         how: How,
     },
+    /// Stop it: what changes from here on is marked, and the copy stays as it is.
+    Suspend(PairWords),
+    /// Copy its differences, after a suspension or a failure.
+    Resync(PairWords),
+    /// Take it away: both volumes stay as they are and are ordinary volumes then.
+    Delete(PairWords),
 }
 
 impl PairChange {
     pub(super) fn change(&self, here: &Here<'_>) -> Result<Change, String> {
-        let Self::Create { name, group, pvol, svol, copy, at, how } = self;
+        let Self::Create { name, group, pvol, svol, copy, at, how } = self else {
+            return self.change_pair(here);
+        };
         let (name, group, copy) = (name.clone(), group.clone(), *copy);
         match (pvol.place.clone(), svol.place.clone()) {
             ((None, pvol), (Some(link), volume)) => {
@@ -214,4 +245,5 @@ const DEFAULTS: GroupSettings = GroupSettings {
     read_updates: 1_024,
     read_bytes: 1 << 20,
     copy_unit_bytes: 1 << 20,
+    throttle: Duration::ZERO,
 };

@@ -5,6 +5,7 @@
 //! the group known there. What a peer says is believed only about groups that it is the source of.
 
 use super::local::{number, within};
+use super::pairs;
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal, RemoteGroup, RemotePair};
 use crate::volume::group::{
     Generation, GroupEvent, GroupRecord, GroupRole, GroupSettings, GroupState, RemoteJournal,
@@ -14,7 +15,7 @@ use crate::volume::name::{
     ArrayNumber, GroupName, GroupNumber, LinkName, PairName, PairNumber, UpdateNumber, VolumeName,
     VolumeNumber,
 };
-use crate::volume::pair::{PairEvent, PairRecord, PairSide, PairState};
+use crate::volume::pair::{PairControl, PairEvent, PairRecord, PairSide, PairState};
 use crate::volume::record::{ForwardRecord, ReaderRecord, VolumeRecord, VolumeState, VolumeUsage, Who};
 use crate::volume::table::Tables;
 
@@ -94,6 +95,7 @@ pub(super) fn create_pair(
         size_bytes: pvol.size_bytes,
         copy_completion_bytes: 0,
         copy_end: UpdateNumber(0),
+        control: PairControl::default(),
     });
     set_volume_state(tables, pvol.number, VolumeState::Main);
     let designation = Designation::RemotePair(RemotePair {
@@ -215,6 +217,7 @@ pub(super) fn remote_pair(tables: &mut Tables, remote: &RemotePair, who: &Who) -
         size_bytes: remote.size_bytes,
         copy_completion_bytes: 0,
         copy_end: UpdateNumber(0),
+        control: PairControl::default(),
     });
     set_volume_state(tables, svol.number, VolumeState::Auxiliary);
     Ok(Outcome::Paired { pair, volume: svol.number })
@@ -246,6 +249,9 @@ pub(super) fn accepted(tables: &mut Tables, forward: &ForwardRecord, outcome: Ou
                 pair.auxiliary.volume = Some(volume);
             }
         }
+        (Designation::RemoteResync { pair, .. }, Outcome::Done) => pairs::resync_accepted(tables, pair),
+        (Designation::RemoteSuspend { pair, .. }, Outcome::Done) => pairs::suspension_accepted(tables, pair),
+        (Designation::RemoteDeletePair { pair }, Outcome::Done) => pairs::deletion_accepted(tables, pair),
         // The other answers tell nothing but that it is done.
         (_, Outcome::Done | Outcome::Created { .. } | Outcome::Paired { .. }) => {}
     }
@@ -270,6 +276,7 @@ pub(super) fn new_group(
         reason: None,
         role,
         is_started: false,
+        is_leaving: false,
         settings,
         journals: Vec::new(),
         remote_journals: Vec::new(),

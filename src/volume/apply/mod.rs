@@ -6,6 +6,7 @@
 
 mod copy;
 mod local;
+mod pairs;
 mod remote;
 
 use super::designation::{Designation, DesignationId, Outcome, Refusal};
@@ -80,6 +81,14 @@ impl Tables {
                 copy::create_pair(self, id, &copy::NewPair { name, group, pvol, svol, copy: *copy })
             }
             Designation::StartGroup { group } => copy::start_group(self, id, group),
+            Designation::SuspendPairs { group, which } => pairs::suspend(self, group, which),
+            Designation::ResyncPairs { group, which } => pairs::resync(self, group, which),
+            Designation::DeletePairs { group, which } => pairs::delete(self, group, which),
+            Designation::DeleteGroup { group } => pairs::delete_group(self, group),
+            Designation::RemoteSuspend { pair, reason } => pairs::remote_suspend(self, pair, reason, who),
+            Designation::RemoteResync { pair, from } => pairs::remote_resync(self, pair, *from, who),
+            Designation::RemoteDeletePair { pair } => pairs::remote_delete_pair(self, pair, who),
+            Designation::RemoteDeleteGroup { group } => pairs::remote_delete_group(self, group, who),
             Designation::RemoteGroup(remote) => copy::remote_group(self, remote, who),
             Designation::RemoteJournal { group, volume } => copy::remote_journal(self, group, volume, who),
             Designation::RemotePair(remote) => copy::remote_pair(self, remote, who),

@@ -237,6 +237,7 @@ const UNKNOWN_SETTINGS: GroupSettings = GroupSettings {
     read_updates: 1_024,
     read_bytes: 1 << 20,
     copy_unit_bytes: 1 << 20,
+    throttle: std::time::Duration::ZERO,
 };
 /// Designations on their way that operators may add to; more are refused.
 const FORWARDS_MAX: usize = 4_096;

@@ -16,6 +16,7 @@ const SETTINGS: GroupSettings = GroupSettings {
     read_updates: 10,
     read_bytes: 1 << 20,
     copy_unit_bytes: 1 << 20,
+    throttle: std::time::Duration::ZERO,
 };
 
 /// One array: its tables, and a supply of identities.

@@ -9,14 +9,16 @@
 //! Calls that change something wait for the disk and must not be made on a task that serves connections.
 
 mod backend;
+mod marks;
 mod sim;
 
 pub use backend::{Backend, StoreError};
+pub use marks::PairMarks;
 pub use sim::SimStorage;
 
 use super::designation::{Designation, DesignationId, Outcome, Refusal};
 use super::effect::{Effect, changes};
-use super::name::{ArrayName, ArrayNumber};
+use super::name::{ArrayName, ArrayNumber, PairNumber};
 use super::record::{AuditRecord, Identity, MetaRecord, Who};
 use super::table::{Row, Table, Tables};
 use crate::clock::Clock;
@@ -72,7 +74,7 @@ impl Store {
             writer: Mutex::new(Writer { database, next_audit, failed: None }),
         };
         let mut writer = store.writer();
-        store.commit(&mut writer, tables, &[]).map_err(|reason| backend.damaged(reason))?;
+        store.commit(&mut writer, tables, &[], &[]).map_err(|reason| backend.damaged(reason))?;
         drop(writer);
         Ok(store)
     }
@@ -99,6 +101,20 @@ impl Store {
         what: impl fmt::Display,
         change: impl FnOnce(&mut Tables) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
+        self.change_with_marks(who, what, &[], change)
+    }
+
+    /// The same, with parts of difference maps in the same transaction: a pair is never suspended without its marks.
+    ///
+    /// # Errors
+    /// As [`Store::change`]; then no mark was written either.
+    pub fn change_with_marks<T>(
+        &self,
+        who: &Who,
+        what: impl fmt::Display,
+        marks: &[PairMarks],
+        change: impl FnOnce(&mut Tables) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
         let mut writer = self.writer();
         let before = self.tables();
         let mut tables = Tables::clone(&before);
@@ -111,8 +127,9 @@ impl Store {
             Ok(_) => (tables, "done".to_owned()),
             Err(refusal) => (Tables::clone(&before), refusal.to_string()),
         };
+        let marks = if outcome.is_ok() { marks } else { &[] };
         let audit = self.audit_record(&writer, who, &what.to_string(), result);
-        self.commit(&mut writer, tables, &[audit]).map_err(Refusal::Store)?;
+        self.commit(&mut writer, tables, &[audit], marks).map_err(Refusal::Store)?;
         outcome
     }
 
@@ -124,7 +141,26 @@ impl Store {
         let mut writer = self.writer();
         let mut tables = Tables::clone(&self.tables());
         change(&mut tables);
-        self.commit(&mut writer, tables, &[]).map_err(Refusal::Store)
+        self.commit(&mut writer, tables, &[], &[]).map_err(Refusal::Store)
+    }
+
+    /// Writes parts of difference maps; durable when this returns.
+    ///
+    /// # Errors
+    /// The store's own failure.
+    pub fn put_marks(&self, marks: &[PairMarks]) -> Result<(), Refusal> {
+        let mut writer = self.writer();
+        let tables = Tables::clone(&self.tables());
+        self.commit(&mut writer, tables, &[], marks).map_err(Refusal::Store)
+    }
+
+    /// The parts of a pair's difference map.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn marks_of(&self, pair: PairNumber) -> Result<Vec<(u32, Vec<u8>)>, String> {
+        let transaction = self.writer().database.begin_read().map_err(|error| error.to_string())?;
+        marks::of_pair(&transaction, pair).map_err(|failure| failure.0)
     }
 
     /// Applies a designation in one transaction; a repeated one gets its first answer and is not recorded again.
@@ -160,7 +196,7 @@ impl Store {
                         ..self.audit_record(&writer, who, &what, "done".to_owned())
                     });
                 }
-                self.commit(&mut writer, tables, &audit).map_err(Refusal::Store)?;
+                self.commit(&mut writer, tables, &audit, &[]).map_err(Refusal::Store)?;
                 Ok(Effect { is_repetition: audit.is_empty(), outcomes, changes })
             }
             // Another array repeats what was refused until it is accepted; nothing has changed, nothing is written.
@@ -168,7 +204,7 @@ impl Store {
             Err((index, refusal)) => {
                 let what = all.get(index).map(|(_, what)| what.to_string()).unwrap_or_default();
                 let audit = self.audit_record(&writer, who, &what, refusal.to_string());
-                self.commit(&mut writer, Tables::clone(&before), &[audit]).map_err(Refusal::Store)?;
+                self.commit(&mut writer, Tables::clone(&before), &[audit], &[]).map_err(Refusal::Store)?;
                 Err(refusal)
             }
         }
@@ -220,13 +256,19 @@ impl Store {
     }
 
     /// Makes `tables` durable and then visible.
-    fn commit(&self, writer: &mut Writer, tables: Tables, audit: &[AuditRecord]) -> Result<(), String> {
+    fn commit(
+        &self,
+        writer: &mut Writer,
+        tables: Tables,
+        audit: &[AuditRecord],
+        marks: &[PairMarks],
+    ) -> Result<(), String> {
         if let Some(reason) = &writer.failed {
             return Err(reason.clone());
         }
         let before = self.tables();
         let oldest_kept = writer.next_audit.saturating_sub(self.audit_records_max);
-        let written = write(&writer.database, &before, &tables, audit, oldest_kept);
+        let written = write(&writer.database, (&before, &tables), audit, oldest_kept, marks);
         if let Err(failure) = written {
             // It may be durable or not: nobody can tell before the next start, so nothing is built on it.
             writer.failed = Some(failure.0.clone());
@@ -352,10 +394,10 @@ fn load_table<R: Row>(transaction: &redb::ReadTransaction, into: &mut Table<R>) 
 
 fn write(
     database: &Database,
-    before: &Tables,
-    after: &Tables,
+    (before, after): (&Tables, &Tables),
     audit: &[AuditRecord],
     oldest_audit_kept: u64,
+    marks: &[PairMarks],
 ) -> Result<(), Failure> {
     let mut transaction = database.begin_write()?;
     // The primary slot is then known to be good without trust in checksums; commits here are rare.
@@ -371,6 +413,7 @@ fn write(
         }
         table.retain_in(..oldest_audit_kept, |_, _| false)?;
     }
+    marks::write(&transaction, marks)?;
     transaction.commit()?;
     Ok(())
 }

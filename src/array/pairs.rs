@@ -1,0 +1,471 @@
+//! What was asked of pairs, carried out: suspended, resynchronised, deleted; and overflow (promises O1, O2).
+//!
+//! The store says what was asked ([`Asked`]); each step here is made at the group and then recorded, in the order that
+//! `copy/suspend.rs` gives. Every step may be repeated: a crash between two of them is finished by the next start.
+
+use super::Array;
+use crate::clock::MonotonicNs;
+use crate::copy::differences::{ChangedPart, DifferenceMap};
+use crate::copy::fetch::FetchError;
+use crate::copy::group::{Group, Role};
+use crate::copy::suspend::MarkStore;
+use crate::disk::VolumeId;
+use crate::io::volume::VolumeRole;
+use crate::volume::group::{GroupRecord, GroupRole};
+use crate::volume::name::{ArrayNumber, GroupNumber, PairNumber, UpdateNumber as StoredNumber};
+use crate::volume::pair::{Asked, PairEvent, PairRecord, PairState, SuspendCause};
+use crate::volume::record::{Identity, Who};
+use crate::volume::store::{PairMarks, Store};
+use crate::volume::table::Tables;
+use holdfast_journal::{ArrayNumber as JournalArray, UpdateNumber};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The control store, as groups keep their difference maps in it.
+pub(crate) struct Marks(pub(crate) Arc<Store>);
+
+impl MarkStore for Marks {
+    fn put(&self, changed: Vec<(u32, Vec<ChangedPart>)>) -> Result<(), String> {
+        self.0.put_marks(&pair_marks(changed)).map_err(|refusal| refusal.to_string())
+    }
+}
+
+/// A reader whose pairs overflowed, since this array started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Overflow {
+    since: MonotonicNs,
+    times: u32,
+}
+
+impl Array {
+    /// Carries out what was asked of the pairs of a group.
+    pub(crate) async fn work_on_pairs(self: &Arc<Self>, group: &Arc<Group>) {
+        let tables = self.store.tables();
+        let Some(record) = tables.groups.get(&GroupNumber(group.number)) else { return };
+        if group.failure().is_some() {
+            return;
+        }
+        if group.role == Role::Source {
+            self.suspend_overflowing(&tables, group).await;
+            self.suspend_asked(group).await;
+            self.withhold_suspended(group);
+            self.resync_after_overflow(group);
+            if let Err(error) = group.restart_keepers().await {
+                tracing::error!(group = %group.name, %error, "a keeper of journals cannot begin anew");
+            }
+            self.send_resyncs(group);
+            self.begin_resyncs(group).await;
+        } else {
+            for pair in tables.pairs_of_group(record.number) {
+                group.sync_svol(pair.number.0, pair.state, UpdateNumber::new(pair.control.copy_from.0));
+            }
+        }
+        self.delete_asked(group).await;
+    }
+
+    /// Whether something has to be looked at again after a while although nothing changes.
+    pub(crate) fn awaits_readers(&self) -> bool {
+        self.store
+            .read(|tables| tables.pairs.iter().any(|pair| pair.control.cause == Some(SuspendCause::Overflow)))
+    }
+
+    async fn suspend_overflowing(&self, tables: &Tables, group: &Arc<Group>) {
+        let Some(reader) = group.overflowing() else { return };
+        let pairs: Vec<PairNumber> = tables
+            .pairs_of_group(GroupNumber(group.number))
+            .filter(|pair| pair.auxiliary.array.0 == reader.0)
+            .filter(|pair| !matches!(pair.state, PairState::Suspended | PairState::Abnormal))
+            .map(|pair| pair.number)
+            .collect();
+        if pairs.is_empty() {
+            // It keeps journals and has no S-VOLs: nothing can take the place of what it misses.
+            let what = format!(
+                "group {}: array {} keeps journals and was too slow: it begins anew later, with a gap",
+                group.name, reader.0
+            );
+            if let Err(error) = self.store.change(&Who::Array, what, |_| Ok(())) {
+                tracing::error!(group = %group.name, %error, "an overflow cannot be recorded");
+            }
+            group.drop_keeper(reader);
+            return;
+        }
+        let now = self.env.clock.now();
+        {
+            let mut runtime = self.runtime();
+            let overflow = runtime
+                .overflows
+                .entry((group.number, reader.0))
+                .or_insert(Overflow { since: now, times: 0 });
+            (overflow.since, overflow.times) = (now, overflow.times.saturating_add(1));
+        }
+        let reason = format!("the journal was full of what array {} had not taken", reader.0);
+        self.suspend_pairs(group, reader, &pairs, SuspendCause::Overflow, &reason).await;
+    }
+
+    async fn suspend_asked(&self, group: &Arc<Group>) {
+        let asked: Vec<PairRecord> = self.pairs_where(group, |pair| {
+            matches!(pair.control.asked, Some(Asked::Suspend(_))) && group.knows_pair(pair.number.0)
+        });
+        for (reader, pairs) in by_reader(&asked) {
+            let cause = SuspendCause::Operator;
+            self.suspend_pairs(group, reader, &pairs, cause, "suspended by the operator").await;
+        }
+    }
+
+    /// A reader that goes on with other pairs no longer gets the updates of one that it knows to be suspended.
+    fn withhold_suspended(&self, group: &Arc<Group>) {
+        let told = self.pairs_where(group, |pair| {
+            pair.state == PairState::Suspended && pair.control.told && pair.control.withheld_from.is_none()
+        });
+        if told.is_empty() {
+            return;
+        }
+        let from = group.next_number();
+        let recorded = self.store.checkpoint(|tables| {
+            told.iter().for_each(|pair| tables.withhold(pair.number, StoredNumber(from.get())));
+        });
+        match recorded {
+            Ok(()) => told.iter().for_each(|pair| group.withhold(pair.number.0, from)),
+            Err(error) => tracing::error!(group = %group.name, %error, "a suspension cannot be recorded"),
+        }
+    }
+
+    /// Marks, state, free.
+    async fn suspend_pairs(
+        &self,
+        group: &Arc<Group>,
+        reader: JournalArray,
+        pairs: &[PairNumber],
+        cause: SuspendCause,
+        reason: &str,
+    ) {
+        let numbers: Vec<u32> = pairs.iter().map(|pair| pair.0).collect();
+        let marking = group.begin_marking(reader, &numbers);
+        if let Err(error) = group.mark_unsettled(&marking).await {
+            tracing::error!(group = %group.name, %error, "pairs cannot be suspended");
+            return;
+        }
+        let taken = group.take_marks(&numbers);
+        let what =
+            format!("group {}: {} pairs of array {} suspended: {reason}", group.name, pairs.len(), reader.0);
+        let recorded =
+            self.store.change_with_marks(&Who::Array, what, &pair_marks(taken.clone()), |tables| {
+                tables.pairs_suspended(pairs, cause, reason, &mut || self.new_identity())
+            });
+        match recorded {
+            Ok(()) => group.suspended(&marking),
+            Err(error) => {
+                group.marks_not_written(&taken);
+                tracing::error!(group = %group.name, %error, "a suspension cannot be recorded");
+            }
+        }
+        self.wake();
+    }
+
+    /// Pairs that overflowed are copied again once their reader asks for updates, there is room, and a pause is over.
+    fn resync_after_overflow(&self, group: &Arc<Group>) {
+        let overflowed = self.pairs_where(group, |pair| {
+            pair.control.cause == Some(SuspendCause::Overflow)
+                && pair.state == PairState::Suspended
+                && pair.control.asked.is_none()
+        });
+        let now = self.env.clock.now();
+        for (reader, pairs) in by_reader(&overflowed) {
+            let begun = Overflow { since: self.started, times: 1 };
+            let overflow = *self.runtime().overflows.entry((group.number, reader.0)).or_insert(begun);
+            let pause = PAUSE_MIN.saturating_mul(1 << overflow.times.min(6).saturating_sub(1));
+            if now.since(overflow.since) < pause || !group.may_resync(reader, overflow.since) {
+                continue;
+            }
+            let what = format!("group {}: array {} asks again, resync", group.name, reader.0);
+            let recorded = self.store.change(&Who::Array, what, |tables| {
+                for pair in &pairs {
+                    if let Some(row) = tables.pairs.edit(pair) {
+                        row.control.asked = Some(Asked::Resync);
+                    }
+                }
+                Ok(())
+            });
+            if let Err(error) = recorded {
+                tracing::error!(group = %group.name, %error, "a resync cannot be recorded");
+            }
+        }
+    }
+
+    /// The auxiliary is told before anything is copied.
+    fn send_resyncs(&self, group: &Arc<Group>) {
+        let asked = self.pairs_where(group, |pair| {
+            pair.control.asked == Some(Asked::Resync) && pair.auxiliary.volume.is_some()
+        });
+        if asked.is_empty() {
+            return;
+        }
+        // What was handed out of an earlier copy is durable here, so it has a smaller number.
+        let from = StoredNumber(group.first_undecided().get());
+        let what = format!("group {}: resync of {} pairs", group.name, asked.len());
+        let recorded = self.store.change(&Who::Array, what, |tables| {
+            for pair in &asked {
+                tables.resync_sent(pair.number, from, self.new_identity());
+            }
+            Ok(())
+        });
+        if let Err(error) = recorded {
+            tracing::error!(group = %group.name, %error, "a resync cannot be recorded");
+        }
+        self.wake();
+    }
+
+    /// Begins the copy of differences of a reader's pairs, when all that were asked for are accepted there.
+    async fn begin_resyncs(self: &Arc<Self>, group: &Arc<Group>) {
+        let asked = self.pairs_where(group, |pair| {
+            matches!(pair.control.asked, Some(Asked::Resync | Asked::ResyncSent | Asked::ResyncAccepted))
+        });
+        for (reader, _) in by_reader(&asked) {
+            let of_reader = || asked.iter().filter(|pair| pair.auxiliary.array.0 == reader.0);
+            if of_reader().any(|pair| pair.control.asked != Some(Asked::ResyncAccepted)) {
+                continue;
+            }
+            let pairs: Vec<PairNumber> = of_reader()
+                .filter(|pair| matches!(pair.state, PairState::Suspended | PairState::Abnormal))
+                .map(|pair| pair.number)
+                .collect();
+            let start = match group.begin_resync(reader).await {
+                Ok(start) => start,
+                Err(error) => {
+                    tracing::error!(group = %group.name, %error, "a resync cannot begin");
+                    group.resync_not_begun();
+                    continue;
+                }
+            };
+            let from = StoredNumber(start.from.get());
+            let what = format!(
+                "group {}: differences of {} pairs are copied from update {from} on",
+                group.name,
+                pairs.len()
+            );
+            let recorded = self.store.change(&Who::Array, what, |tables| {
+                pairs.iter().try_for_each(|pair| tables.resync_begins(*pair, from, start.restarted))
+            });
+            match recorded {
+                Ok(()) => pairs.iter().for_each(|pair| group.resyncing(pair.0, start)),
+                Err(error) => {
+                    group.resync_not_begun();
+                    tracing::error!(group = %group.name, %error, "a resync cannot be recorded");
+                }
+            }
+            group.derive_holds();
+            self.wake();
+        }
+    }
+
+    /// Takes pairs away that shall be deleted.
+    async fn delete_asked(&self, group: &Arc<Group>) {
+        let asked = self.pairs_where(group, |pair| {
+            matches!(pair.control.asked, Some(Asked::Delete | Asked::DeleteAccepted))
+        });
+        for pair in asked {
+            let knows = pair.control.asked == Some(Asked::DeleteAccepted);
+            if group.role == Role::Source && !knows && !group.is_cut_off(pair.number.0) {
+                let what = format!("pair {}: its auxiliary is told that it goes", pair.name);
+                let recorded = self.store.change(&Who::Array, what, |tables| {
+                    tables.deletion_sent(pair.number, self.new_identity());
+                    Ok(())
+                });
+                if let Err(error) = recorded {
+                    tracing::error!(pair = %pair.name, %error, "a deletion cannot be recorded");
+                }
+                continue;
+            }
+            if let Err(error) = self.delete_pair(group, &pair).await {
+                tracing::error!(pair = %pair.name, %error, "cannot be taken away; trying again");
+            }
+            self.wake();
+        }
+    }
+
+    /// Pairs of a group that never made a journal go without more ado, and a group that shall go and has no pairs.
+    pub(crate) fn delete_idle(&self) {
+        let tables = self.store.tables();
+        for record in tables.groups.iter() {
+            let is_open = self.runtime().groups.contains_key(&record.number.0);
+            let never_journaled = record.journal_incarnation.is_none() && !is_open;
+            let goes = |pair: &&PairRecord| {
+                let asked = pair.control.asked;
+                never_journaled && matches!(asked, Some(Asked::Delete | Asked::DeleteAccepted))
+            };
+            let pairs: Vec<PairNumber> =
+                tables.pairs_of_group(record.number).filter(goes).map(|pair| pair.number).collect();
+            let empty = tables.pairs_of_group(record.number).count() == pairs.len();
+            if pairs.is_empty() && !(empty && record.is_leaving) {
+                continue;
+            }
+            let what = format!("group {}: what shall go is taken away", record.name);
+            let marks: Vec<PairMarks> = pairs.iter().map(|pair| PairMarks::gone(*pair)).collect();
+            let recorded = self.store.change_with_marks(&Who::Array, what, &marks, |tables| {
+                pairs.iter().for_each(|pair| tables.pair_is_gone(*pair, self.new_identity()));
+                if empty && record.is_leaving {
+                    tables.group_is_gone(record.number, &mut || self.new_identity());
+                }
+                Ok(())
+            });
+            if let Err(error) = recorded {
+                tracing::error!(group = %record.name, %error, "a deletion cannot be recorded");
+            }
+            self.wake();
+        }
+    }
+
+    async fn delete_pair(&self, group: &Arc<Group>, pair: &PairRecord) -> anyhow::Result<()> {
+        let tables = self.store.tables();
+        let volume = super::groups::own_volume(&tables, pair);
+        let is_last = volume.is_none_or(|volume| {
+            tables.pairs_of_volume(crate::volume::name::VolumeNumber(volume)).count() <= 1
+        });
+        if group.knows_pair(pair.number.0) {
+            match group.role {
+                Role::Source => group.forget_pair(pair.number.0).await?,
+                Role::Copy => group.forget_svol(pair.number.0).await?,
+            }
+        }
+        if let (Some(number), true) = (volume, is_last) {
+            self.disk.set_gate(VolumeId(number), None)?;
+            if let Some(volume) = self.runtime().volumes.get(&number) {
+                volume.set_role(VolumeRole::Plain);
+            }
+            group.forget_volume(number);
+        }
+        let what = format!("pair {} taken away", pair.name);
+        let identity = self.new_identity();
+        self.store.change_with_marks(&Who::Array, what, &[PairMarks::gone(pair.number)], |tables| {
+            tables.pair_is_gone(pair.number, identity);
+            Ok(())
+        })?;
+        let tables = self.store.tables();
+        let readers = tables.readers_of_group(GroupNumber(group.number));
+        let readers: BTreeSet<JournalArray> = readers.map(|reader| JournalArray(reader.array.0)).collect();
+        group.keep_readers(&readers);
+        Ok(())
+    }
+
+    /// Groups at work whose rows are gone: they end, and their journal volumes are ordinary ones again.
+    pub(crate) async fn close_deleted_groups(&self, tables: &Tables) {
+        let gone: Vec<Arc<Group>> = {
+            let runtime = self.runtime();
+            let is_gone = |number: &u32| tables.groups.get(&GroupNumber(*number)).is_none();
+            runtime
+                .groups
+                .iter()
+                .filter(|(number, _)| is_gone(number))
+                .map(|(_, group)| group.clone())
+                .collect()
+        };
+        for group in gone {
+            group.close().await;
+            let mut runtime = self.runtime();
+            runtime.groups.remove(&group.number);
+            runtime.group_reading.remove(&group.number);
+            runtime.journal_begins.remove(&group.number);
+        }
+    }
+
+    /// At an auxiliary: what lies before the number that the source names is in difference maps. If no pair here claims
+    /// to be an image, everything that is held is restored and the journal begins anew where the source says.
+    pub(crate) async fn begin_journal_anew(&self, group: &Arc<Group>, error: &FetchError) -> bool {
+        let FetchError::NotHeld(first) = error else { return false };
+        let tables = self.store.tables();
+        let number = GroupNumber(group.number);
+        let is_copied =
+            |pair: &PairRecord| matches!(pair.state, PairState::BeingCopied | PairState::NotYetCopied);
+        if !tables.pairs_of_group(number).all(is_copied) {
+            return false;
+        }
+        tracing::info!(group = %group.name, first, "the journal begins anew: differences follow");
+        let settled = match group.restore_available(Duration::ZERO).await {
+            Ok(_) => group.settle().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = settled {
+            tracing::error!(group = %group.name, %error, "cannot be restored to the end; trying again");
+            return false;
+        }
+        group.close().await;
+        let what = format!("group {}: the journal begins anew at update {first}", group.name);
+        let recorded = self.store.change(&Who::Array, what, |tables| {
+            if let Some(row) = tables.groups.edit(&number) {
+                row.journal_incarnation = None;
+            }
+            Ok(())
+        });
+        if let Err(error) = recorded {
+            tracing::error!(group = %group.name, %error, "the end of its journal cannot be recorded");
+        }
+        for pair in tables.pairs_of_group(number) {
+            let Some(volume) = super::groups::own_volume(&tables, pair) else { continue };
+            if let Err(error) = self.disk.set_gate(VolumeId(volume), None) {
+                tracing::warn!(volume, %error, "the gate of a volume cannot be taken away");
+            }
+        }
+        let mut runtime = self.runtime();
+        runtime.groups.remove(&group.number);
+        runtime.journal_begins.remove(&group.number);
+        true
+    }
+
+    /// The journal of a primary has failed: nobody can say what its readers lack, so everything counts as different.
+    pub(crate) fn everything_differs(tables: &Tables, record: &GroupRecord) -> Vec<PairMarks> {
+        if !matches!(record.role, GroupRole::Primary) {
+            return Vec::new();
+        }
+        let all = |pair: &PairRecord| {
+            let mut map = DifferenceMap::new(pair.size_bytes);
+            map.mark(0, pair.size_bytes);
+            PairMarks { pair: pair.number, replace: true, parts: map.take_changed() }
+        };
+        tables.pairs_of_group(record.number).map(all).collect()
+    }
+
+    /// The state of a pair, recorded by what its data say; a pair that is normal has no map any more.
+    pub(crate) fn record_pair_event(
+        &self,
+        pair: PairNumber,
+        event: PairEvent,
+        what: &str,
+    ) -> Option<PairState> {
+        let marks = if event == PairEvent::CopyRestored { vec![PairMarks::gone(pair)] } else { Vec::new() };
+        let changed =
+            self.store.change_with_marks(&Who::Array, format!("pair {pair}: {what}"), &marks, |tables| {
+                tables.pair_event(pair, event, None)
+            });
+        changed
+            .inspect_err(|error| tracing::error!(%pair, %error, "the state of a pair cannot be recorded"))
+            .ok()
+    }
+
+    fn pairs_where(&self, group: &Group, wanted: impl Fn(&PairRecord) -> bool) -> Vec<PairRecord> {
+        self.store.read(|tables| {
+            tables.pairs_of_group(GroupNumber(group.number)).filter(|pair| wanted(pair)).cloned().collect()
+        })
+    }
+
+    fn new_identity(&self) -> Identity {
+        Identity(self.env.entropy.identity())
+    }
+}
+
+fn pair_marks(changed: Vec<(u32, Vec<ChangedPart>)>) -> Vec<PairMarks> {
+    let marks = |(pair, parts)| PairMarks { pair: PairNumber(pair), replace: false, parts };
+    changed.into_iter().map(marks).collect()
+}
+
+fn by_reader(pairs: &[PairRecord]) -> BTreeMap<JournalArray, Vec<PairNumber>> {
+    let mut readers: BTreeMap<JournalArray, Vec<PairNumber>> = BTreeMap::new();
+    for pair in pairs {
+        let ArrayNumber(array) = pair.auxiliary.array;
+        readers.entry(JournalArray(array)).or_default().push(pair.number);
+    }
+    readers
+}
+
+/// First pause between an overflow and the copy that follows it; each further overflow doubles it, up to 64 times.
+const PAUSE_MIN: Duration = Duration::from_secs(1);

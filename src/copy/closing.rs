@@ -1,0 +1,70 @@
+//! The end of a group at work while its array goes on: its journal begins anew, or it is deleted.
+//!
+//! The tasks of a group end where they stand between two steps, never within one: a write of the journal volume that
+//! is under way has landed before [`Group::close`] returns, so nothing of the old journal can overtake a new one.
+
+use super::group::Group;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use tokio::sync::Notify;
+
+/// Whether the group ends, and how many of its tasks still run.
+#[derive(Debug, Default)]
+pub(crate) struct Closing {
+    begun: AtomicBool,
+    running: AtomicUsize,
+    asked: Notify,
+    ended: Notify,
+}
+
+/// One running task of a group.
+pub(crate) struct Running(Arc<Group>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.closing.running.fetch_sub(1, Ordering::AcqRel);
+        self.0.closing.ended.notify_waiters();
+    }
+}
+
+impl Closing {
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
+    }
+
+    /// Waits until the group shall end.
+    pub(crate) async fn begins(&self) {
+        loop {
+            let asked = self.asked.notified();
+            tokio::pin!(asked);
+            asked.as_mut().enable();
+            if self.has_begun() {
+                return;
+            }
+            asked.await;
+        }
+    }
+}
+
+impl Group {
+    /// A task of the group runs until this is dropped.
+    pub(crate) fn running(self: &Arc<Self>) -> Running {
+        self.closing.running.fetch_add(1, Ordering::AcqRel);
+        Running(self.clone())
+    }
+
+    /// Ends the group's tasks and waits until the last of them has ended.
+    pub(crate) async fn close(&self) {
+        self.closing.begun.store(true, Ordering::Release);
+        loop {
+            let ended = self.closing.ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            self.closing.asked.notify_waiters();
+            if self.closing.running.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+}

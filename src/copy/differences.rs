@@ -1,0 +1,315 @@
+//! Difference maps: where an S-VOL may differ from its P-VOL while no journal is held for it (promise O1, O2).
+//!
+//! # What it guarantees
+//! Every byte that the S-VOL lacks or has in another state lies in a marked region. More may be marked, never less:
+//! * marking begins under the group's lock, in the same critical section that gives numbers; what the reader had not
+//!   reported as settled by then is marked from the journal before the hold ends (`suspend.rs`);
+//! * a mark becomes durable before the update that caused it leaves the journal: the checkpoint that lets it go
+//!   is written after the marks (`settle.rs`), and a restart marks again what it replays;
+//! * a mark is taken away when the reader has settled a copy of its region that was made after it, or when the pair is
+//!   normal again.
+//!
+//! # What it costs
+//! One bit for each region. A region is 64 KiB or larger, so that a map never has more than [`REGIONS_MAX`] bits: 4 MiB
+//! for a volume of 256 TiB, with regions of 8 MiB. Memory and store hold only the parts of a map in which something
+//! is marked.
+//!
+//! How it is proved: the model test below; crash and suspension at random moments in `tests/sim`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The smallest region.
+pub const REGION_BYTES_MIN: u64 = 64 << 10;
+/// Regions of one map.
+pub const REGIONS_MAX: u64 = 1 << 25;
+/// Bytes of one part of a map, as it lies in the control store: 32,768 regions.
+pub const PART_BYTES: usize = 4096;
+const REGIONS_IN_PART: u64 = PART_BYTES as u64 * 8;
+
+/// A part of a map to be written to the control store; `None`: nothing is marked there any more.
+pub type ChangedPart = (u32, Option<Vec<u8>>);
+
+/// The map of one pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DifferenceMap {
+    capacity_bytes: u64,
+    region_bytes: u64,
+    parts: BTreeMap<u32, Box<[u8; PART_BYTES]>>,
+    /// Marked regions.
+    marked: u64,
+    /// Parts that the control store does not have as they are.
+    changed: BTreeSet<u32>,
+}
+
+impl DifferenceMap {
+    /// Nothing is marked.
+    #[must_use]
+    pub fn new(capacity_bytes: u64) -> Self {
+        let mut region_bytes = REGION_BYTES_MIN;
+        while capacity_bytes.div_ceil(region_bytes) > REGIONS_MAX {
+            region_bytes *= 2;
+        }
+        Self { capacity_bytes, region_bytes, parts: BTreeMap::new(), marked: 0, changed: BTreeSet::new() }
+    }
+
+    /// The map as the control store has it; parts that cannot be its own are refused.
+    ///
+    /// # Errors
+    /// The number of the part that has the wrong size or place: the store is damaged.
+    pub fn load(capacity_bytes: u64, parts: impl IntoIterator<Item = (u32, Vec<u8>)>) -> Result<Self, u32> {
+        let mut map = Self::new(capacity_bytes);
+        let regions = capacity_bytes.div_ceil(map.region_bytes);
+        for (number, bytes) in parts {
+            let bytes: Box<[u8; PART_BYTES]> = bytes.into_boxed_slice().try_into().map_err(|_| number)?;
+            if u64::from(number) * REGIONS_IN_PART >= regions {
+                return Err(number);
+            }
+            map.marked += bytes.iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>();
+            map.parts.insert(number, bytes);
+        }
+        Ok(map)
+    }
+
+    /// How many bytes one mark stands for.
+    #[must_use]
+    pub fn region_bytes(&self) -> u64 {
+        self.region_bytes
+    }
+
+    /// Whether nothing is marked.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.marked == 0
+    }
+
+    /// How many bytes a copy of everything marked would carry.
+    #[must_use]
+    pub fn marked_bytes(&self) -> u64 {
+        (self.marked * self.region_bytes).min(self.capacity_bytes)
+    }
+
+    /// Marks every region that the range touches; what lies past the end of the volume is nobody's.
+    pub fn mark(&mut self, start_bytes: u64, length_bytes: u64) {
+        let end = start_bytes.saturating_add(length_bytes).min(self.capacity_bytes);
+        if start_bytes < end {
+            self.set(start_bytes / self.region_bytes, end.div_ceil(self.region_bytes), true);
+        }
+    }
+
+    /// Takes the marks off the regions that lie in the range as a whole.
+    pub fn clear(&mut self, start_bytes: u64, length_bytes: u64) {
+        let end = start_bytes.saturating_add(length_bytes).min(self.capacity_bytes);
+        let first = start_bytes.div_ceil(self.region_bytes);
+        let past = if end == self.capacity_bytes {
+            end.div_ceil(self.region_bytes)
+        } else {
+            end / self.region_bytes
+        };
+        if first < past {
+            self.set(first, past, false);
+        }
+    }
+
+    /// The first run of marked bytes at or behind `from`: at most `longest` bytes, but at least to the end of a region.
+    #[must_use]
+    pub fn next_run(&self, from: u64, longest: u64) -> Option<(u64, u64)> {
+        let first = self.next_region(from / self.region_bytes, true)?;
+        let most = (longest / self.region_bytes).max(1);
+        let past = self.next_region(first, false).unwrap_or(u64::MAX).min(first.saturating_add(most));
+        let start = from.max(first * self.region_bytes);
+        let end = past.saturating_mul(self.region_bytes).min(self.capacity_bytes);
+        (start < end).then_some((start, end - start))
+    }
+
+    /// Size of the volume.
+    #[must_use]
+    pub fn capacity_bytes(&self) -> u64 {
+        self.capacity_bytes
+    }
+
+    /// What changed since it was asked for last, to be written to the control store.
+    pub fn take_changed(&mut self) -> Vec<ChangedPart> {
+        let changed = std::mem::take(&mut self.changed);
+        changed
+            .into_iter()
+            .map(|number| {
+                let part = self.parts.get(&number).filter(|part| part.iter().any(|byte| *byte != 0));
+                let bytes = part.map(|part| part.to_vec());
+                if bytes.is_none() {
+                    self.parts.remove(&number);
+                }
+                (number, bytes)
+            })
+            .collect()
+    }
+
+    /// What was taken could not be written: it is still to be written.
+    pub fn not_written(&mut self, parts: &[ChangedPart]) {
+        self.changed.extend(parts.iter().map(|(number, _)| *number));
+    }
+
+    fn set(&mut self, first: u64, past: u64, value: bool) {
+        let mut region = first;
+        while region < past {
+            let number = u32::try_from(region / REGIONS_IN_PART).unwrap_or(u32::MAX);
+            let part_first = u64::from(number) * REGIONS_IN_PART;
+            let part_past = (part_first + REGIONS_IN_PART).min(past);
+            if !value && !self.parts.contains_key(&number) {
+                region = part_past;
+                continue;
+            }
+            let part = self.parts.entry(number).or_insert_with(|| Box::new([0; PART_BYTES]));
+            let in_part = |region: u64| usize::try_from(region - part_first).unwrap_or(0);
+            let different = set_bits(part.as_mut_slice(), in_part(region)..in_part(part_past), value);
+            if different > 0 {
+                self.changed.insert(number);
+            }
+            self.marked = if value { self.marked + different } else { self.marked.saturating_sub(different) };
+            region = part_past;
+        }
+    }
+
+    /// The first region at or behind `from` that is marked, or is not.
+    fn next_region(&self, from: u64, marked: bool) -> Option<u64> {
+        let regions = self.capacity_bytes.div_ceil(self.region_bytes);
+        let mut region = from;
+        while region < regions {
+            let number = u32::try_from(region / REGIONS_IN_PART).unwrap_or(u32::MAX);
+            let part_first = u64::from(number) * REGIONS_IN_PART;
+            let Some(part) = self.parts.get(&number) else {
+                if !marked {
+                    return Some(region);
+                }
+                let (next, _) = self.parts.range(number..).next()?;
+                region = u64::from(*next) * REGIONS_IN_PART;
+                continue;
+            };
+            let from_bit = usize::try_from(region - part_first).unwrap_or(0);
+            if let Some(bit) = find_bit(part.as_slice(), from_bit, marked) {
+                let found = part_first + bit as u64;
+                return (found < regions).then_some(found);
+            }
+            region = part_first + REGIONS_IN_PART;
+        }
+        None
+    }
+}
+
+/// Sets or clears bits; how many were different before.
+fn set_bits(bytes: &mut [u8], range: std::ops::Range<usize>, value: bool) -> u64 {
+    let mut different = 0;
+    let mut bit = range.start;
+    while bit < range.end {
+        let (index, offset) = (bit / 8, bit % 8);
+        let count = (8 - offset).min(range.end - bit);
+        let mask = u8::try_from(((1_u16 << count) - 1) << offset).unwrap_or(u8::MAX);
+        let before = bytes[index];
+        bytes[index] = if value { before | mask } else { before & !mask };
+        different += u64::from((bytes[index] ^ before).count_ones());
+        bit += count;
+    }
+    different
+}
+
+/// The first bit at or behind `from` that has this value.
+fn find_bit(bytes: &[u8], from: usize, value: bool) -> Option<usize> {
+    let flip = if value { 0 } else { u8::MAX };
+    let mut index = from / 8;
+    let mut byte = (bytes.get(index)? ^ flip) & (u8::MAX << (from % 8));
+    loop {
+        if byte != 0 {
+            return Some(index * 8 + byte.trailing_zeros() as usize);
+        }
+        index += 1;
+        byte = bytes.get(index)? ^ flip;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_volume_of_256_tib_needs_4_mib() {
+        let mut map = DifferenceMap::new(256 << 40);
+        assert_eq!(map.region_bytes(), 8 << 20);
+        map.mark(0, u64::MAX);
+        assert_eq!(map.parts.len() * PART_BYTES, 4 << 20);
+        assert_eq!(map.marked_bytes(), 256 << 40);
+        assert_eq!(DifferenceMap::new(1 << 40).region_bytes(), REGION_BYTES_MIN);
+    }
+
+    #[test]
+    fn a_map_is_read_back_and_parts_of_another_one_are_refused() {
+        let mut map = DifferenceMap::new(10 << 30);
+        map.mark(5, 1);
+        map.mark(3 << 30, 1 << 20);
+        let parts = map.take_changed();
+        assert_eq!(parts.len(), 2);
+        let stored = parts.iter().map(|(number, bytes)| (*number, bytes.clone().unwrap()));
+        assert_eq!(DifferenceMap::load(10 << 30, stored), Ok(map.clone()));
+        assert_eq!(DifferenceMap::load(10 << 30, [(5, vec![0; PART_BYTES])]), Err(5));
+        assert_eq!(DifferenceMap::load(10 << 30, [(0, vec![0; 7])]), Err(0));
+        assert_eq!(map.take_changed(), []);
+        map.clear(0, 1 << 30);
+        assert_eq!(map.take_changed(), [(0, None)]);
+        map.not_written(&parts);
+        assert_eq!(map.take_changed().len(), 2);
+    }
+
+    #[test]
+    fn only_regions_that_were_copied_as_a_whole_lose_their_mark() {
+        let mut map = DifferenceMap::new(REGION_BYTES_MIN * 4 + 5);
+        map.mark(0, u64::MAX);
+        map.clear(1, REGION_BYTES_MIN * 2);
+        assert_eq!(map.next_run(0, u64::MAX), Some((0, REGION_BYTES_MIN)));
+        assert_eq!(map.next_run(1, REGION_BYTES_MIN), Some((1, REGION_BYTES_MIN - 1)));
+        let second = 2 * REGION_BYTES_MIN;
+        assert_eq!(map.next_run(REGION_BYTES_MIN, REGION_BYTES_MIN), Some((second, REGION_BYTES_MIN)));
+        assert_eq!(map.next_run(REGION_BYTES_MIN, u64::MAX), Some((second, second + 5)));
+        map.clear(second, second + 5);
+        assert_eq!(map.next_run(REGION_BYTES_MIN, u64::MAX), None);
+        assert_eq!(map.next_run(second * 2 + 5, u64::MAX), None);
+    }
+
+    proptest! {
+        #[test]
+        fn every_byte_of_a_range_that_was_marked_and_not_copied_since_is_in_a_run(
+            steps in prop::collection::vec((any::<bool>(), 0_u64..70_000, 1_u64..9_000), 1..60),
+        ) {
+            const PLACE: u64 = 10_000; // Steps are in units of this many bytes.
+            let capacity = 70_000 * PLACE;
+            let mut map = DifferenceMap::new(capacity);
+            let region = map.region_bytes();
+            let mut model = vec![false; usize::try_from(capacity.div_ceil(region)).unwrap()];
+            for (mark, start, length) in steps {
+                let (start, length) = (start * PLACE, length * PLACE);
+                let end = (start + length).min(capacity);
+                if mark {
+                    map.mark(start, length);
+                } else {
+                    map.clear(start, length);
+                }
+                for (index, marked) in model.iter_mut().enumerate() {
+                    let (from, to) = (index as u64 * region, ((index as u64 + 1) * region).min(capacity));
+                    let touched = if mark { start < to && from < end } else { start <= from && to <= end };
+                    if touched {
+                        *marked = mark;
+                    }
+                }
+            }
+            let mut found = vec![false; model.len()];
+            let mut from = 0;
+            while let Some((start, length)) = map.next_run(from, 5 * region) {
+                prop_assert!(start >= from && length <= 5 * region);
+                for slot in &mut found[usize::try_from(start / region).unwrap()..usize::try_from((start + length).div_ceil(region)).unwrap()] {
+                    *slot = true;
+                }
+                from = start + length;
+            }
+            prop_assert_eq!(map.marked, model.iter().filter(|marked| **marked).count() as u64);
+            prop_assert_eq!(found, model);
+        }
+    }
+}

@@ -1,0 +1,454 @@
+//! Suspending pairs and copying their differences, at the primary (promises O1, O2).
+//!
+//! # Suspension: marks, state, free
+//! 1. [`Group::begin_marking`]: from here on every update of the pair's volume is marked, in the critical section that
+//!    gives its number;
+//! 2. [`Group::mark_unsettled`]: what the reader has not reported as settled is marked from the journal, which
+//!    still holds it;
+//! 3. the caller makes marks and state durable in one transaction ([`Group::take_marks`]);
+//! 4. [`Group::suspended`]: the reader no longer holds the journal if all its pairs are suspended. If others go on, the
+//!    suspended pair's updates are kept from it, once it knows ([`Group::withhold`]).
+//!
+//! A crash before 3 leaves the pair as it was, with the journal held; a crash after 3 finds the marks, and marks
+//! again what it replays.
+//!
+//! # Resynchronisation
+//! 1. The caller has told the auxiliary that its S-VOL is no image any more, and has its answer.
+//! 2. [`Group::begin_resync`]: a reader that held nothing begins anew with the next number, and that is durable.
+//! 3. The caller makes the state durable.
+//! 4. [`Group::resyncing`]: marking ends, the copy of the marked regions begins (`initial.rs`), as records with numbers
+//!    like those of an initial copy. A mark goes when the reader has settled the record that copied its region.
+//!
+//! Between 2 and 4 updates are marked *and* held: more than is needed, never less.
+
+use super::change::Change;
+use super::differences::{ChangedPart, DifferenceMap};
+use super::error::CopyError;
+use super::group::{Group, PairRuntime, Sequencer};
+use crate::disk::slot::Class;
+use crate::volume::pair::PairState;
+use holdfast_journal::{ArrayNumber, Extent, Kind, Update, UpdateNumber};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where difference maps are kept. Defined here, by its user; the control store does it.
+pub(crate) trait MarkStore: Send + Sync {
+    /// Makes changed parts of maps durable, by pair.
+    fn put(&self, changed: Vec<(u32, Vec<ChangedPart>)>) -> Result<(), String>;
+}
+
+/// A record of an initial copy or of a copy of differences.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CopyRecord {
+    pub(crate) number: UpdateNumber,
+    /// Where the run of adjacent records begins that this one ends.
+    pub(crate) run_start_bytes: u64,
+    pub(crate) end_bytes: u64,
+}
+
+/// What a primary knows about the differences of a pair (`differences.rs`).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PairResync {
+    /// Where the S-VOL may differ; none while that is settled by numbers alone.
+    pub(crate) differences: Option<DifferenceMap>,
+    /// Every update of the volume is marked.
+    pub(crate) marking: bool,
+    /// Updates of these numbers are not handed to the reader for this pair: from the first one, up to and not including
+    /// the second.
+    pub(crate) withheld: Option<(UpdateNumber, Option<UpdateNumber>)>,
+    /// Records of a copy below this number belong to an earlier copy.
+    pub(crate) copy_from: UpdateNumber,
+    /// How far the copy of differences has come.
+    pub(crate) copied_to_bytes: u64,
+    /// Writes may be in the cache that no journal has: from before the pair was suspended.
+    pub(crate) unjournaled: bool,
+}
+
+impl PairResync {
+    /// Whether the update with this number is kept from the reader.
+    pub(crate) fn withholds(&self, number: UpdateNumber) -> bool {
+        self.withheld.is_some_and(|(from, until)| number >= from && until.is_none_or(|until| number < until))
+    }
+
+    /// Marks what a change touches, if differences are recorded.
+    pub(crate) fn note(&mut self, change: &Change) {
+        if let (true, Some(map)) = (self.marking, &mut self.differences) {
+            change.parts.iter().for_each(|part| map.mark(part.offset_bytes, part.length_bytes));
+        }
+    }
+}
+
+/// Pairs of one reader whose marking has begun.
+#[derive(Clone, Debug)]
+pub(crate) struct Marking {
+    reader: ArrayNumber,
+    pairs: BTreeSet<u32>,
+    /// What the reader has settled need not be marked.
+    from: UpdateNumber,
+    /// Updates behind this one are marked when they are numbered.
+    pub(crate) up_to: UpdateNumber,
+}
+
+/// How a copy of differences begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ResyncStart {
+    /// The first number that is the reader's again.
+    pub(crate) from: UpdateNumber,
+    /// The reader begins anew: it has to leave the journal that it has.
+    pub(crate) restarted: bool,
+}
+
+impl Group {
+    /// Step 1 of a suspension. Pairs that the group does not know are passed over.
+    pub(crate) fn begin_marking(&self, reader: ArrayNumber, pairs: &[u32]) -> Marking {
+        let mut seq = self.lock();
+        let from = seq.readers.reader(reader).map_or(UpdateNumber::NONE, |known| known.report.settled).next();
+        let up_to = seq.next.previous();
+        for runtime in seq.pairs.values_mut().flatten().filter(|runtime| pairs.contains(&runtime.pair)) {
+            runtime.begin_marking();
+        }
+        Marking { reader, pairs: pairs.iter().copied().collect(), from, up_to }
+    }
+
+    /// Step 2 of a suspension: afterwards everything that the S-VOLs may lack is marked in memory.
+    pub(crate) async fn mark_unsettled(&self, marking: &Marking) -> Result<(), CopyError> {
+        let mut next = marking.from.max(self.lock().journal.first_retained());
+        while next <= marking.up_to {
+            let updates = self.load_information(next, Class::Restore).await?;
+            if updates.is_empty() {
+                // Released meanwhile, because the reader has reported: then it has it.
+                let held = self.lock().journal.first_retained();
+                if held <= next {
+                    return Err(CopyError::Damaged(format!(
+                        "group {}: update {next} is missing in its journal",
+                        self.name
+                    )));
+                }
+                next = held;
+                continue;
+            }
+            let mut seq = self.lock();
+            for update in updates.iter().filter(|update| update.number <= marking.up_to) {
+                seq.mark_update(update, |pair| marking.pairs.contains(&pair.pair), marking.reader);
+            }
+            drop(seq);
+            next = updates.last().map_or(next, |update| update.number).next();
+        }
+        Ok(())
+    }
+
+    /// The marks of these pairs that the store does not have yet, for step 3.
+    pub(crate) fn take_marks(&self, pairs: &[u32]) -> Vec<(u32, Vec<ChangedPart>)> {
+        let mut seq = self.lock();
+        let chosen = seq.pairs.values_mut().flatten().filter(|runtime| pairs.contains(&runtime.pair));
+        chosen.filter_map(PairRuntime::take_marks).collect()
+    }
+
+    /// What was taken is not durable: it is taken again the next time.
+    pub(crate) fn marks_not_written(&self, marks: &[(u32, Vec<ChangedPart>)]) {
+        let mut seq = self.lock();
+        for runtime in seq.pairs.values_mut().flatten() {
+            let parts = marks.iter().filter(|(pair, _)| *pair == runtime.pair);
+            if let Some(map) = &mut runtime.resync.differences {
+                parts.for_each(|(_, parts)| map.not_written(parts));
+            }
+        }
+    }
+
+    /// Marks that changed since the last checkpoint become durable: before anything leaves the journal that caused them.
+    pub(crate) fn write_marks(&self) -> Result<(), CopyError> {
+        let marks: Vec<_> = {
+            let mut seq = self.lock();
+            seq.pairs.values_mut().flatten().filter_map(PairRuntime::take_marks).collect()
+        };
+        if marks.is_empty() {
+            return Ok(());
+        }
+        self.marks.put(marks.clone()).map_err(|reason| {
+            self.marks_not_written(&marks);
+            CopyError::Damaged(format!("group {}: difference maps cannot be written: {reason}", self.name))
+        })
+    }
+
+    /// Step 4 of a suspension: the store has marks and state.
+    pub(crate) fn suspended(&self, marking: &Marking) {
+        let mut seq = self.lock();
+        for runtime in seq.pairs.values_mut().flatten().filter(|pair| marking.pairs.contains(&pair.pair)) {
+            // What an earlier suspension kept from the reader may not have been passed by yet.
+            runtime.resync.withheld = runtime.resync.withheld.map(|(from, _)| (from, None));
+            runtime.resync.unjournaled |= !runtime.facts.copied_before
+                && matches!(runtime.facts.state, PairState::NotYetCopied | PairState::BeingCopied);
+        }
+        drop(seq);
+        for pair in &marking.pairs {
+            self.set_pair_state(*pair, PairState::Suspended);
+        }
+        self.derive_holds();
+    }
+
+    /// The auxiliary knows that the pair is suspended: updates from `from` on are kept from it. Before it knew, it had to
+    /// get them: a volume that silently stays behind would break the image of its group there.
+    pub(crate) fn withhold(&self, pair: u32, from: UpdateNumber) {
+        let mut seq = self.lock();
+        for runtime in seq.pairs.values_mut().flatten().filter(|runtime| runtime.pair == pair) {
+            runtime.resync.withheld.get_or_insert((from, None));
+        }
+    }
+
+    /// Whether nothing of the pair's volume reaches the reader any more: its pair may go without more ado.
+    pub(crate) fn is_cut_off(&self, pair: u32) -> bool {
+        let seq = self.lock();
+        let runtime = seq.pairs.values().flatten().find(|runtime| runtime.pair == pair);
+        runtime.is_none_or(|runtime| {
+            let holds = seq.readers.reader(runtime.reader).is_some_and(|known| known.holds);
+            !holds || runtime.resync.withheld.is_some_and(|(_, until)| until.is_none())
+        })
+    }
+
+    /// A reader holds the journal unless all pairs that it has are suspended or abnormal.
+    pub(crate) fn derive_holds(&self) {
+        self.lock().derive_holds();
+        self.settle_wanted.notify_one();
+        self.changed.notify_waiters();
+    }
+
+    /// Step 2 of a resynchronisation of pairs of one reader.
+    pub(crate) async fn begin_resync(&self, reader: ArrayNumber) -> Result<ResyncStart, CopyError> {
+        let (from, restarted) = {
+            let mut seq = self.lock();
+            let from = seq.next;
+            let holds = seq.readers.reader(reader).is_some_and(|known| known.holds);
+            if !holds {
+                seq.readers.restart(reader, from).map_err(|error| CopyError::Damaged(error.to_string()))?;
+            }
+            (from, !holds)
+        };
+        if restarted {
+            // Where it begins is durable before it is told, and before a mark may go because of its reports.
+            self.checkpoint().await?;
+        } else {
+            // A crash must not let numbers below `from` be given once more: they count as those of an earlier copy.
+            self.durable(from.previous()).await;
+        }
+        Ok(ResyncStart { from, restarted })
+    }
+
+    /// A resynchronisation that was begun and could not be recorded is undone.
+    pub(crate) fn resync_not_begun(&self) {
+        self.derive_holds();
+    }
+
+    /// Step 4 of a resynchronisation: the store has the state.
+    pub(crate) fn resyncing(&self, pair: u32, start: ResyncStart) {
+        let mut seq = self.lock();
+        for runtime in seq.pairs.values_mut().flatten().filter(|runtime| runtime.pair == pair) {
+            let resync = &mut runtime.resync;
+            (resync.marking, resync.copied_to_bytes, resync.copy_from) = (false, 0, start.from);
+            resync.withheld = match resync.withheld {
+                Some((from, _)) if !start.restarted => Some((from, Some(start.from))),
+                Some(_) | None => None,
+            };
+            resync.differences.get_or_insert_with(|| DifferenceMap::new(runtime.capacity_bytes));
+            runtime.copy_end = None;
+            runtime.copy_records.clear();
+            runtime.facts.copied_before = true;
+        }
+        drop(seq);
+        self.set_pair_state(pair, PairState::BeingCopied);
+    }
+}
+
+impl Group {
+    /// The lowest number that can still be given, also after a crash.
+    pub(crate) fn first_undecided(&self) -> UpdateNumber {
+        self.lock().journal.durable().next()
+    }
+
+    /// The next number that will be given.
+    pub(crate) fn next_number(&self) -> UpdateNumber {
+        self.lock().next
+    }
+
+    /// Whether the copy of the pair has not come to its end.
+    pub(crate) fn wants_copy(&self, pair: u32) -> bool {
+        let seq = self.lock();
+        let wants = |runtime: &PairRuntime| {
+            runtime.pair == pair
+                && runtime.facts.state == PairState::BeingCopied
+                && runtime.copy_end.is_none()
+                && !runtime.resync.marking
+        };
+        seq.failed.is_none() && seq.pairs.values().flatten().any(wants)
+    }
+
+    /// At an auxiliary: what the control store says about a pair.
+    pub(crate) fn sync_svol(&self, pair: u32, state: PairState, copy_from: UpdateNumber) {
+        let mut seq = self.lock();
+        for svol in seq.svols.values_mut().filter(|svol| svol.pair == pair) {
+            (svol.state, svol.copy_from) = (state, copy_from);
+            svol.copy_end = svol.copy_end.filter(|end| *end >= copy_from);
+        }
+    }
+
+    /// Takes a pair out at the primary. If it was the last one of its volume, writes to that volume wait from here on until
+    /// [`Group::forget_volume`]; when this returns everything that the journal protected of it is on the units, and
+    /// no replay will touch it.
+    pub(crate) async fn forget_pair(&self, pair: u32) -> Result<(), CopyError> {
+        let volume = {
+            let mut seq = self.lock();
+            let Some((&volume, pairs)) =
+                seq.pairs.iter_mut().find(|(_, pairs)| pairs.iter().any(|runtime| runtime.pair == pair))
+            else {
+                return Ok(());
+            };
+            pairs.retain(|runtime| runtime.pair != pair);
+            let is_last = pairs.is_empty();
+            if is_last {
+                seq.frozen.insert(volume);
+            }
+            is_last.then_some(volume)
+        };
+        if volume.is_some() {
+            self.settle().await?;
+        }
+        Ok(())
+    }
+
+    /// The volume is an ordinary one: writes that waited go on there.
+    pub(crate) fn forget_volume(&self, volume: u32) {
+        let mut seq = self.lock();
+        seq.pairs.retain(|number, pairs| *number != volume || !pairs.is_empty());
+        seq.journaled_end.remove(&volume);
+        seq.frozen.remove(&volume);
+        drop(seq);
+        self.room.notify_waiters();
+    }
+
+    /// Takes a pair out at the auxiliary, when what this array holds of it has been restored.
+    pub(crate) async fn forget_svol(&self, pair: u32) -> Result<(), CopyError> {
+        self.restore_available(Duration::ZERO).await?;
+        {
+            let mut seq = self.lock();
+            let pvol = seq.svols.iter().find(|(_, svol)| svol.pair == pair).map(|(pvol, _)| *pvol);
+            if let Some(pvol) = pvol {
+                seq.gone.insert(pvol);
+            }
+        }
+        self.settle().await?;
+        self.lock().svols.retain(|_, svol| svol.pair != pair);
+        Ok(())
+    }
+
+    /// Readers that are none any more hold nothing.
+    pub(crate) fn keep_readers(&self, readers: &BTreeSet<ArrayNumber>) {
+        let mut seq = self.lock();
+        let gone: Vec<ArrayNumber> =
+            seq.readers.iter().map(|(array, _)| array).filter(|array| !readers.contains(array)).collect();
+        for array in gone {
+            seq.readers.remove(array);
+            seq.announced.remove(&array);
+            seq.turns.remove(&array);
+            seq.asked.remove(&array);
+        }
+        drop(seq);
+        self.settle_wanted.notify_one();
+    }
+}
+
+impl PairRuntime {
+    fn begin_marking(&mut self) {
+        let capacity = self.capacity_bytes;
+        if self.resync.differences.is_none() {
+            let mut map = DifferenceMap::new(capacity);
+            match self.facts.state {
+                // What the copy has not reached was never sent.
+                PairState::NotYetCopied => map.mark(0, capacity),
+                PairState::BeingCopied if self.copy_end.is_none() => {
+                    map.mark(self.facts.copy_completion_bytes, capacity);
+                }
+                PairState::BeingCopied | PairState::Normal => {}
+                PairState::Unused | PairState::Suspended | PairState::Abnormal => {}
+            }
+            self.resync.differences = Some(map);
+        }
+        self.resync.marking = true;
+        // Their marks stay, settled there or not.
+        self.copy_records.clear();
+    }
+
+    fn take_marks(&mut self) -> Option<(u32, Vec<ChangedPart>)> {
+        let changed = self.resync.differences.as_mut()?.take_changed();
+        (!changed.is_empty()).then_some((self.pair, changed))
+    }
+
+    /// Takes the marks off what the reader has settled a copy of.
+    pub(crate) fn copy_settled(&mut self, settled: UpdateNumber) {
+        while let Some(record) = self.copy_records.pop_front_if(|record| record.number <= settled) {
+            if let Some(map) = &mut self.resync.differences {
+                map.clear(record.run_start_bytes, record.end_bytes - record.run_start_bytes);
+            }
+        }
+    }
+
+    /// How many bytes the S-VOL may differ in.
+    pub(crate) fn differing_bytes(&self) -> u64 {
+        self.resync.differences.as_ref().map_or(0, DifferenceMap::marked_bytes)
+    }
+}
+
+impl Sequencer {
+    /// Marks what an update touches in the maps of the chosen pairs; a step of a copy counts for its own reader.
+    pub(crate) fn mark_update(
+        &mut self,
+        update: &Update,
+        chosen: impl Fn(&PairRuntime) -> bool,
+        reader: ArrayNumber,
+    ) {
+        let copies_for = match update.kind {
+            Kind::InitialCopy(copy) => Some(copy.reader),
+            _ => None,
+        };
+        for extent in &update.extents {
+            let pairs = self.pairs.get_mut(&extent.volume.0).into_iter().flatten();
+            let concerned = |pair: &&mut PairRuntime| {
+                chosen(pair) && pair.reader == reader && copies_for.is_none_or(|copies| copies == pair.reader)
+            };
+            for pair in pairs.filter(concerned) {
+                mark_extent(pair, extent);
+            }
+        }
+    }
+
+    /// Marks again what a restart replays, for the pairs whose differences are recorded.
+    pub(crate) fn mark_replayed(&mut self, update: &Update) {
+        let readers: Vec<ArrayNumber> = self.readers.iter().map(|(array, _)| array).collect();
+        for reader in readers {
+            self.mark_update(update, |pair| pair.resync.marking, reader);
+        }
+    }
+
+    /// See [`Group::derive_holds`].
+    pub(crate) fn derive_holds(&mut self) {
+        let mut holds: BTreeMap<ArrayNumber, bool> = BTreeMap::new();
+        for pair in self.pairs.values().flatten() {
+            let is_stopped = matches!(pair.facts.state, PairState::Suspended | PairState::Abnormal);
+            *holds.entry(pair.reader).or_default() |= !is_stopped;
+        }
+        for (reader, holds) in holds {
+            self.readers.set_holds(reader, holds);
+        }
+    }
+}
+
+fn mark_extent(pair: &mut PairRuntime, extent: &Extent) {
+    if let Some(map) = &mut pair.resync.differences {
+        map.mark(extent.start_bytes, extent.length_bytes);
+    }
+}
+
+/// Updates of which the information is loaded at a time.
+pub(super) const INFORMATION_UPDATES: usize = 1024;
+
+/// The information of updates, without their data.
+pub(super) type Information = Vec<Arc<Update>>;

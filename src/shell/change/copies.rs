@@ -1,0 +1,62 @@
+//! The verbs that stop copies, let them go on and take them away.
+
+use super::{Change, Here, How, PairChange, one};
+use crate::volume::designation::{Designation, Which};
+use crate::volume::name::{GroupName, LinkName, PairName};
+use clap::Args;
+
+/// Pairs of a group: all of them, or those of one reader.
+#[derive(Clone, Debug, Args)]
+pub struct WhichWords {
+    /// The group.
+    name: GroupName,
+    /// Only its pairs with the array behind this link.
+    #[arg(long, value_name = "LINK")]
+    reader: Option<LinkName>,
+    #[command(flatten)]
+    /// How.
+    how: How,
+}
+
+/// One pair.
+#[derive(Clone, Debug, Args)]
+pub struct PairWords {
+    /// Its name.
+    name: PairName,
+    #[command(flatten)]
+    /// How.
+    how: How,
+}
+
+impl WhichWords {
+    fn which(&self) -> Which {
+        self.reader.clone().map_or(Which::All, Which::Reader)
+    }
+
+    pub(super) fn suspend(&self, here: &Here<'_>) -> Change {
+        one(here, &self.how, Designation::SuspendPairs { group: self.name.clone(), which: self.which() })
+    }
+
+    pub(super) fn resync(&self, here: &Here<'_>) -> Change {
+        one(here, &self.how, Designation::ResyncPairs { group: self.name.clone(), which: self.which() })
+    }
+}
+
+impl PairChange {
+    pub(super) fn change_pair(&self, here: &Here<'_>) -> Result<Change, String> {
+        let (Self::Suspend(words) | Self::Resync(words) | Self::Delete(words)) = self else {
+            return Err("not a change of a pair".to_owned());
+        };
+        let pairs = here.console.snapshot().pairs;
+        let pair = pairs.iter().find(|pair| pair.name == words.name.as_str());
+        let pair = pair.ok_or_else(|| format!("there is no pair {}", words.name))?;
+        let group: GroupName = pair.group.parse().map_err(|error| format!("{error}"))?;
+        let which = Which::Pair(words.name.clone());
+        let what = match self {
+            Self::Suspend(_) => Designation::SuspendPairs { group, which },
+            Self::Resync(_) => Designation::ResyncPairs { group, which },
+            _ => Designation::DeletePairs { group, which },
+        };
+        Ok(one(here, &words.how, what))
+    }
+}

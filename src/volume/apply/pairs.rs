@@ -1,0 +1,331 @@
+//! Designations that stop pairs, copy their differences and take them away (promise O2), at the primary and, in the
+//! `remote_` forms, at the auxiliary.
+//!
+//! Here only what is asked is noted ([`Asked`]): the group at work has steps to make that take time
+//! (`array/pairs.rs`), and each of them is recorded by one of the functions at the end of this file. A designation on
+//! its way to the other array is put on the list in the same transaction.
+
+use super::copy::{followed_group, peer, primary_group, set_volume_state};
+use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal, Which};
+use crate::volume::group::GroupRole;
+use crate::volume::name::{
+    GroupName, GroupNumber, LinkName, PairName, PairNumber, UpdateNumber, VolumeNumber,
+};
+use crate::volume::pair::{Asked, PairEvent, PairRecord, PairState, SuspendCause};
+use crate::volume::record::{Identity, VolumeState, VolumeUsage, Who};
+use crate::volume::table::Tables;
+
+pub(super) fn suspend(tables: &mut Tables, group: &GroupName, which: &Which) -> Result<Outcome, Refusal> {
+    let cause = SuspendCause::Operator;
+    for pair in chosen(tables, group, which)? {
+        let Some(pair) = tables.pairs.edit(&pair) else { continue };
+        match pair.state {
+            PairState::Unused | PairState::Abnormal => {}
+            PairState::Suspended => {
+                (pair.control.cause, pair.control.asked) = (Some(cause), Some(Asked::Suspend(cause)));
+            }
+            PairState::NotYetCopied | PairState::BeingCopied | PairState::Normal => {
+                pair.control.asked = Some(Asked::Suspend(cause));
+            }
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn resync(tables: &mut Tables, group: &GroupName, which: &Which) -> Result<Outcome, Refusal> {
+    for pair in chosen(tables, group, which)? {
+        let Some(pair) = tables.pairs.edit(&pair) else { continue };
+        let stopped = matches!(pair.state, PairState::Suspended | PairState::Abnormal);
+        let asked = pair.control.asked;
+        if matches!(asked, Some(Asked::Suspend(_))) || (stopped && asked.is_none()) {
+            pair.control.asked = Some(Asked::Resync);
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn delete(tables: &mut Tables, group: &GroupName, which: &Which) -> Result<Outcome, Refusal> {
+    for pair in chosen(tables, group, which)? {
+        if let Some(pair) = tables.pairs.edit(&pair) {
+            pair.control.asked = Some(Asked::Delete);
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn delete_group(tables: &mut Tables, group: &GroupName) -> Result<Outcome, Refusal> {
+    let number = primary_group(tables, group)?.number;
+    if tables.pairs_of_group(number).next().is_some() {
+        delete(tables, group, &Which::All).or_else(|refusal| {
+            // All of them are on their way out already.
+            if tables.pairs_of_group(number).all(is_leaving) { Ok(Outcome::Done) } else { Err(refusal) }
+        })?;
+    }
+    if let Some(row) = tables.groups.edit(&number) {
+        row.is_leaving = true;
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn remote_suspend(
+    tables: &mut Tables,
+    pair: &PairName,
+    reason: &str,
+    who: &Who,
+) -> Result<Outcome, Refusal> {
+    let number = followed_pair(tables, pair, who)?;
+    let reason: String = reason.chars().take(REASON_MAX_CHARS).collect();
+    match tables.pairs.get(&number).map(|pair| pair.state) {
+        // A failure here is not hidden by what the other array says.
+        Some(PairState::Abnormal) | None => {}
+        Some(_) => drop(tables.pair_event(number, PairEvent::Suspend, Some(reason))?),
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn remote_resync(
+    tables: &mut Tables,
+    pair: &PairName,
+    from: UpdateNumber,
+    who: &Who,
+) -> Result<Outcome, Refusal> {
+    let number = followed_pair(tables, pair, who)?;
+    let Some(row) = tables.pairs.edit(&number) else { return Err(Refusal::missing("pair", pair)) };
+    // Whatever the S-VOL was, from here on it is on the way to something else.
+    (row.state, row.reason) = (PairState::BeingCopied, None);
+    row.control.is_image = false;
+    row.control.copy_from = row.control.copy_from.max(from);
+    Ok(Outcome::Done)
+}
+
+pub(super) fn remote_delete_pair(
+    tables: &mut Tables,
+    pair: &PairName,
+    who: &Who,
+) -> Result<Outcome, Refusal> {
+    if tables.pair_named(pair).is_none() {
+        return Ok(Outcome::Done); // It is gone already.
+    }
+    let number = followed_pair(tables, pair, who)?;
+    if let Some(row) = tables.pairs.edit(&number) {
+        row.control.asked = Some(Asked::Delete);
+        // Nothing more comes for it: from here on it is no member of the group's image.
+        (row.state, row.reason) = (PairState::Suspended, Some("being taken away by its primary".to_owned()));
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn remote_delete_group(
+    tables: &mut Tables,
+    group: &GroupName,
+    who: &Who,
+) -> Result<Outcome, Refusal> {
+    if tables.group_named(group).is_none() {
+        return Ok(Outcome::Done);
+    }
+    let number = followed_group(tables, group, who)?;
+    if tables.pairs_of_group(number).next().is_some() {
+        return Err(Refusal::conflict(format!("pairs of group {group} are still being taken away here")));
+    }
+    remove_group(tables, number);
+    Ok(Outcome::Done)
+}
+
+/// The other array has taken note of a resync that was sent to it.
+pub(super) fn resync_accepted(tables: &mut Tables, pair: &PairName) {
+    let number = tables.pair_named(pair).map(|pair| pair.number);
+    if let Some(pair) = number.and_then(|number| tables.pairs.edit(&number))
+        && pair.control.asked == Some(Asked::ResyncSent)
+    {
+        pair.control.asked = Some(Asked::ResyncAccepted);
+    }
+}
+
+/// The other array knows that a pair is suspended.
+pub(super) fn suspension_accepted(tables: &mut Tables, pair: &PairName) {
+    let number = tables.pair_named(pair).map(|pair| pair.number);
+    if let Some(pair) = number.and_then(|number| tables.pairs.edit(&number)) {
+        pair.control.told |= pair.state == PairState::Suspended;
+    }
+}
+
+/// The other array takes its side of a pair away.
+pub(super) fn deletion_accepted(tables: &mut Tables, pair: &PairName) {
+    let number = tables.pair_named(pair).map(|pair| pair.number);
+    if let Some(pair) = number.and_then(|number| tables.pairs.edit(&number))
+        && pair.control.asked == Some(Asked::DeleteSent)
+    {
+        pair.control.asked = Some(Asked::DeleteAccepted);
+    }
+}
+
+fn chosen(tables: &Tables, group: &GroupName, which: &Which) -> Result<Vec<PairNumber>, Refusal> {
+    let number = primary_group(tables, group)?.number;
+    let pairs = tables.pairs_of_group(number).filter(|pair| !is_leaving(pair));
+    let chosen: Vec<PairNumber> = match which {
+        Which::All => pairs.map(|pair| pair.number).collect(),
+        Which::Reader(link) => {
+            if tables.links.get(link).is_none() {
+                return Err(Refusal::missing("link", link));
+            }
+            pairs.filter(|pair| pair.link == *link).map(|pair| pair.number).collect()
+        }
+        Which::Pair(name) => pairs.filter(|pair| pair.name == *name).map(|pair| pair.number).collect(),
+    };
+    if chosen.is_empty() {
+        return Err(Refusal::conflict(format!("group {group} has no such pairs ({which})")));
+    }
+    Ok(chosen)
+}
+
+fn is_leaving(pair: &PairRecord) -> bool {
+    matches!(pair.control.asked, Some(Asked::Delete | Asked::DeleteSent | Asked::DeleteAccepted))
+}
+
+fn followed_pair(tables: &Tables, name: &PairName, who: &Who) -> Result<PairNumber, Refusal> {
+    let (array, _) = peer(tables, who)?;
+    let pair = tables.pair_named(name).ok_or_else(|| Refusal::missing("pair", name))?;
+    if pair.primary.array == array {
+        Ok(pair.number)
+    } else {
+        Err(Refusal::conflict(format!("pair {name} is not copied from array {array} here")))
+    }
+}
+
+fn remove_group(tables: &mut Tables, number: GroupNumber) {
+    let journals: Vec<VolumeNumber> =
+        tables.groups.get(&number).map(|group| group.journals.clone()).unwrap_or_default();
+    for journal in journals {
+        if let Some(volume) = tables.volumes.edit(&journal) {
+            // Its content was the journal's: it is made anew.
+            (volume.usage, volume.is_carved) = (VolumeUsage::Host, false);
+        }
+    }
+    tables.groups.remove(&number);
+}
+
+// ---- What the array at work records, each in a transaction of its own --------------------------------------------
+
+impl Tables {
+    /// The differences of these pairs are marked: they are suspended, and the other array is told.
+    pub(crate) fn pairs_suspended(
+        &mut self,
+        pairs: &[PairNumber],
+        cause: SuspendCause,
+        reason: &str,
+        identity: &mut dyn FnMut() -> Identity,
+    ) -> Result<(), Refusal> {
+        for number in pairs {
+            self.pair_event(*number, PairEvent::Suspend, Some(reason.to_owned()))?;
+            let Some(pair) = self.pairs.edit(number) else { continue };
+            let control = &mut pair.control;
+            if matches!(control.asked, Some(Asked::Suspend(_))) {
+                control.asked = None;
+            }
+            (control.cause, control.told) = (Some(cause), false);
+            if control.withheld_until.is_some() {
+                // What an earlier suspension kept from the reader may not have been passed by yet.
+                control.withheld_until = None;
+            }
+            let told = Designation::RemoteSuspend { pair: pair.name.clone(), reason: reason.to_owned() };
+            let link = pair.link.clone();
+            self.forward(&link, DesignationId(identity()), told);
+        }
+        Ok(())
+    }
+
+    /// The auxiliary knows that the pair is suspended: updates from `from` on are kept from it.
+    pub(crate) fn withhold(&mut self, pair: PairNumber, from: UpdateNumber) {
+        if let Some(row) = self.pairs.edit(&pair) {
+            row.control.withheld_from.get_or_insert(from);
+        }
+    }
+
+    /// The auxiliary is told that the pair will be taken away.
+    pub(crate) fn deletion_sent(&mut self, pair: PairNumber, identity: Identity) {
+        let Some(row) = self.pairs.edit(&pair) else { return };
+        row.control.asked = Some(Asked::DeleteSent);
+        let (name, link) = (row.name.clone(), row.link.clone());
+        self.forward(&link, DesignationId(identity), Designation::RemoteDeletePair { pair: name });
+    }
+
+    /// The other array is told that differences of this pair will follow, with numbers from `from` on.
+    pub(crate) fn resync_sent(&mut self, pair: PairNumber, from: UpdateNumber, identity: Identity) {
+        let Some(row) = self.pairs.edit(&pair) else { return };
+        row.control.asked = Some(Asked::ResyncSent);
+        let (name, link) = (row.name.clone(), row.link.clone());
+        self.forward(&link, DesignationId(identity), Designation::RemoteResync { pair: name, from });
+    }
+
+    /// The copy of differences begins: updates from `from` on are the reader's again.
+    pub(crate) fn resync_begins(
+        &mut self,
+        pair: PairNumber,
+        from: UpdateNumber,
+        restarted: bool,
+    ) -> Result<(), Refusal> {
+        self.pair_event(pair, PairEvent::Resync, None)?;
+        if let Some(row) = self.pairs.edit(&pair) {
+            let control = &mut row.control;
+            if control.asked == Some(Asked::ResyncAccepted) {
+                control.asked = None;
+            }
+            (control.cause, control.copy_from, control.told) = (None, from, false);
+            if restarted {
+                (control.withheld_from, control.withheld_until) = (None, None);
+            } else {
+                control.withheld_until = control.withheld_from.map(|_| from);
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing at work knows the pair any more: its rows go, its volume here is an ordinary one again if no other pair
+    /// needs it. At the primary the other array is told, and a reader without pairs and journal volumes goes too.
+    pub(crate) fn pair_is_gone(&mut self, number: PairNumber, identity: Identity) {
+        let Some(pair) = self.pairs.get(&number).cloned() else { return };
+        self.pairs.remove(&number);
+        let own = self.meta().number;
+        let side = if pair.primary.array == own { &pair.primary } else { &pair.auxiliary };
+        if let Some(volume) = side.volume
+            && self.pairs_of_volume(volume).next().is_none()
+        {
+            set_volume_state(self, volume, VolumeState::Normal);
+        }
+        let is_primary =
+            self.groups.get(&pair.group).is_some_and(|group| matches!(group.role, GroupRole::Primary));
+        if is_primary {
+            if pair.control.asked != Some(Asked::DeleteAccepted) {
+                let told = Designation::RemoteDeletePair { pair: pair.name.clone() };
+                self.forward(&pair.link, DesignationId(identity), told);
+            }
+            self.forget_reader_without_work(&pair);
+        }
+    }
+
+    /// A group that shall go has no pairs any more: it goes, and its readers are told.
+    pub(crate) fn group_is_gone(&mut self, number: GroupNumber, identity: &mut dyn FnMut() -> Identity) {
+        let Some(name) = self.groups.get(&number).map(|group| group.name.clone()) else { return };
+        let readers: Vec<_> = self.readers_of_group(number).map(|r| (r.link.clone(), r.array)).collect();
+        for (link, array) in readers {
+            let told = Designation::RemoteDeleteGroup { group: name.clone() };
+            self.forward(&link, DesignationId(identity()), told);
+            self.readers.remove(&(number, array));
+        }
+        remove_group(self, number);
+    }
+
+    fn forget_reader_without_work(&mut self, pair: &PairRecord) {
+        let keeps_journals = |link: &LinkName| {
+            let group = self.groups.get(&pair.group);
+            group.is_some_and(|group| group.remote_journals.iter().any(|journal| journal.link == *link))
+        };
+        let has_pairs = self.pairs_of_group(pair.group).any(|other| other.link == pair.link);
+        if !has_pairs && !keeps_journals(&pair.link) {
+            self.readers.remove(&(pair.group, pair.auxiliary.array));
+        }
+    }
+}
+
+/// A reason that another array gives is cut to this.
+const REASON_MAX_CHARS: usize = 500;
