@@ -26,6 +26,7 @@ use super::kept::Kept;
 use super::rule::{PairFacts, needs_journal};
 use super::suspend::{CopyRecord, MarkStore, PairResync};
 use super::tamper::Tamper;
+use super::times::Times;
 use crate::clock::{Clock, MonotonicNs};
 use crate::disk::slot::SlotPool;
 use crate::disk::{DiskAdapter, Gate, Prepared, RawVolume};
@@ -128,6 +129,8 @@ pub(crate) struct Sequencer {
     pub(crate) reading_error: Option<String>,
     /// Readers that a durable checkpoint knows: only they are told where they begin.
     pub(crate) announced: BTreeSet<ArrayNumber>,
+    /// When updates were made.
+    pub(crate) times: Times,
     /// When each reader last asked for updates.
     pub(crate) asked: BTreeMap<ArrayNumber, MonotonicNs>,
     /// Since when a change waits for room that a reader holds.
@@ -228,6 +231,7 @@ impl Sequencer {
             journaled_end: BTreeMap::new(),
             reading_error: None,
             announced: BTreeSet::new(),
+            times: Times::default(),
             asked: BTreeMap::new(),
             refused_since: None,
             frozen: BTreeSet::new(),
@@ -400,6 +404,7 @@ impl Group {
             Err(other) => return Err(Refusal::Invalid(other.to_string())),
         }
         seq.refused_since = None;
+        seq.times.note(number, self.clock.now());
         seq.kept.push(update.clone(), payload.clone());
         seq.next = number.next();
         Ok(())

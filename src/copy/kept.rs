@@ -55,12 +55,6 @@ impl Kept {
         self.updates.get(skip).map_or(0, |kept| self.pushed_bytes - kept.bytes_before)
     }
 
-    /// When the oldest kept update from `number` on was made.
-    pub(crate) fn oldest_from(&self, number: UpdateNumber) -> Option<u64> {
-        let skip = usize::try_from(number.get().saturating_sub(self.first)).unwrap_or(usize::MAX);
-        self.updates.get(skip).map(|kept| kept.update.time_ns)
-    }
-
     /// Write data of all updates ever pushed.
     pub(crate) fn pushed_bytes(&self) -> u64 {
         self.pushed_bytes

@@ -26,6 +26,7 @@ pub mod status;
 pub(crate) mod suspend;
 #[doc(hidden)]
 pub mod tamper;
+mod times;
 
 pub(crate) use checkpoint::CheckpointExtra;
 pub use error::CopyError;

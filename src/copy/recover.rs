@@ -99,10 +99,25 @@ impl Group {
     pub(crate) async fn replay(&self, delay: Duration) -> Result<(), CopyError> {
         if self.role == Role::Source {
             self.replay_source().await?;
+            self.recall_times().await?;
         } else {
             self.restore_available(delay).await?;
         }
         self.checkpoint().await
+    }
+
+    /// Since when each reader lacks something: what its lag in seconds is measured from.
+    async fn recall_times(&self) -> Result<(), CopyError> {
+        let wanted: Vec<_> =
+            self.lock().readers.iter().map(|(_, reader)| reader.report.restored.next()).collect();
+        for number in wanted {
+            let oldest = number.max(self.lock().journal.first_retained());
+            let found = self.load_information(oldest, Class::Restore).await?;
+            let Some(update) = found.first() else { continue };
+            let age = Duration::from_nanos(self.clock.wall().0.saturating_sub(update.time_ns));
+            self.lock().times.recall(number, self.clock.now(), age);
+        }
+        Ok(())
     }
 
     async fn replay_source(&self) -> Result<(), CopyError> {

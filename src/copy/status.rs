@@ -1,12 +1,14 @@
 //! What a group shows of itself: numbers, lag, pointers. Copied out under the lock, never held.
 //!
-//! Lag in seconds is by the primary's clock alone: the age of the oldest update that the reader has not restored. It is
-//! exact for updates that are still kept in memory; for older ones it is at least that of the oldest kept one.
+//! Lag in seconds is by the primary's monotonic clock alone: the age of the oldest update that the reader has not
+//! restored, never shown smaller than it is (`times.rs`).
 
 use super::group::{Group, Sequencer};
+use crate::clock::MonotonicNs;
 use holdfast_journal::pointer::PointerInformation;
 use holdfast_journal::reader::{Reader, Report};
 use holdfast_journal::{ArrayNumber, UpdateNumber, Usage};
+use std::time::Duration;
 
 /// A group at one moment.
 #[derive(Clone, Debug)]
@@ -82,10 +84,10 @@ impl Group {
     /// The group now.
     #[must_use]
     pub fn status(&self) -> Status {
-        let now_ns = self.clock.wall().0;
+        let now = self.clock.now();
         let seq = self.lock();
         let readers =
-            seq.readers.iter().map(|(array, reader)| reader_status(&seq, array, reader, now_ns)).collect();
+            seq.readers.iter().map(|(array, reader)| reader_status(&seq, array, reader, now)).collect();
         Status {
             next: seq.next.get(),
             durable: seq.journal.durable().get(),
@@ -116,28 +118,33 @@ impl Group {
     }
 }
 
-fn reader_status(seq: &Sequencer, reader_number: ArrayNumber, reader: &Reader, now_ns: u64) -> ReaderStatus {
+fn reader_status(seq: &Sequencer, reader_number: ArrayNumber, reader: &Reader, now: MonotonicNs) -> ReaderStatus {
     let newest = seq.next.previous();
     let report = reader.report;
     ReaderStatus {
         array: reader_number.0,
         report,
         sent: seq.sent.get(&reader_number).copied().unwrap_or_default(),
-        not_read: lag(seq, report.acknowledged, newest, now_ns),
-        not_restored: lag(seq, report.restored, report.acknowledged, now_ns),
-        behind: lag(seq, report.restored, newest, now_ns),
+        not_read: lag(seq, report.acknowledged, newest, now),
+        not_restored: lag(seq, report.restored, report.acknowledged, now),
+        behind: lag(seq, report.restored, newest, now),
         pointers: seq.journal.pointer_information(reader.next, reader.retry_start()),
     }
 }
 
-/// The updates behind `from` up to and including `to`.
-fn lag(seq: &Sequencer, from: UpdateNumber, to: UpdateNumber, now_ns: u64) -> Lag {
+/// The updates behind `from` up to and including `to`. Bytes are exact for updates in memory, and to within one group
+/// commit for those that only the journal volume holds.
+fn lag(seq: &Sequencer, from: UpdateNumber, to: UpdateNumber, now: MonotonicNs) -> Lag {
     let updates = to.since(from);
     if updates == 0 {
         return Lag::default();
     }
-    let oldest = seq.kept.oldest_from(from.next());
-    let age_ns = oldest.map_or(0, |time_ns| now_ns.saturating_sub(time_ns));
-    let bytes = seq.kept.bytes_from(from.next()).saturating_sub(seq.kept.bytes_from(to.next()));
-    Lag { updates, bytes, seconds: std::time::Duration::from_nanos(age_ns).as_secs_f64() }
+    let made = seq.times.of(from.next()).or_else(|| seq.times.oldest());
+    let age = made.map_or(Duration::ZERO, |made| now.since(made));
+    let bytes = if seq.kept.get(from.next()).is_some() {
+        seq.kept.bytes_from(from.next()).saturating_sub(seq.kept.bytes_from(to.next()))
+    } else {
+        seq.journal.areas_after(from).1.saturating_sub(seq.journal.areas_after(to).1)
+    };
+    Lag { updates, bytes, seconds: age.as_secs_f64() }
 }

@@ -111,8 +111,9 @@ pub(crate) struct Cluster {
     /// Links as they are meant to be while both of their ends live.
     wanted: RefCell<Vec<(String, String, Way)>>,
     delay: Duration,
-    /// The wall clock was stepped, or the primary started again: the lag shown in seconds is then too small (row O5 of
-    /// `docs/mission.md`).
+    /// The wall clock was stepped.
+    is_stepped: Cell<bool>,
+    /// And the primary started again: the times in its journal are all it knows then, and may be wrong.
     is_time_unknown: Cell<bool>,
     events: RefCell<Vec<String>>,
 }
@@ -166,6 +167,7 @@ impl Cluster {
             members,
             wanted: RefCell::default(),
             delay: Duration::from_millis([0, 1, 5][random.index(3)]),
+            is_stepped: Cell::default(),
             is_time_unknown: Cell::default(),
             events: RefCell::default(),
         };
@@ -317,7 +319,10 @@ impl Cluster {
 
     /// The wall clock of everybody jumps.
     pub(crate) fn step_wall(&self, by_s: i64) {
-        self.is_time_unknown.set(true);
+        self.is_stepped.set(true);
+        if !self.runs(ALPHA) {
+            self.is_time_unknown.set(true);
+        }
         self.clock.step_wall(by_s * 1_000_000_000);
     }
 
@@ -335,7 +340,7 @@ impl Cluster {
     pub(crate) async fn die(&self, index: usize, death: Death) {
         let member = &self.members[index];
         self.note(format!("{death:?} {}", ARRAYS[index]));
-        if index == ALPHA {
+        if index == ALPHA && self.is_stepped.get() {
             self.is_time_unknown.set(true);
         }
         self.set_machine(index, false);
