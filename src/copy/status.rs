@@ -118,7 +118,12 @@ impl Group {
     }
 }
 
-fn reader_status(seq: &Sequencer, reader_number: ArrayNumber, reader: &Reader, now: MonotonicNs) -> ReaderStatus {
+fn reader_status(
+    seq: &Sequencer,
+    reader_number: ArrayNumber,
+    reader: &Reader,
+    now: MonotonicNs,
+) -> ReaderStatus {
     let newest = seq.next.previous();
     let report = reader.report;
     ReaderStatus {
