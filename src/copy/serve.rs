@@ -68,6 +68,8 @@ impl Group {
             if before == seq.readers.reader(reader).map(|known| known.report) {
                 return Ok(());
             }
+            let lacked = seq.readers.iter().map(|(_, known)| known.report.restored.next()).min();
+            seq.times.forget_before(lacked.unwrap_or(UpdateNumber::NONE));
             self.trim_kept(&mut seq)
         };
         drop(dropped);

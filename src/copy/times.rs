@@ -1,8 +1,9 @@
 //! When updates were made, by this array's monotonic clock: what lag in seconds is measured by (promise O5).
 //!
-//! Not every update is remembered, and those of long ago less finely: [`Times::of`] gives the time of the newest
-//! remembered update at or before a number. So a lag is never shown smaller than it is, and steps of the wall clock
-//! change nothing. After a restart the times in the records are all there is; [`Times::recall`] takes them in.
+//! Not every update is remembered, the fewer the longer ago the oldest one is that a reader lacks: [`Times::of`] gives
+//! the time of the newest remembered update at or before a number. So a lag is never shown smaller than it is, and steps
+//! of the wall clock change nothing. After a restart the times in the records are all there is; [`Times::recall`] takes
+//! them in.
 
 use crate::clock::MonotonicNs;
 use holdfast_journal::UpdateNumber;
@@ -10,50 +11,71 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Remembered times, in number order.
-#[derive(Debug, Default)]
-pub(crate) struct Times(VecDeque<(UpdateNumber, MonotonicNs)>);
+#[derive(Debug)]
+pub(crate) struct Times {
+    entries: VecDeque<(UpdateNumber, MonotonicNs)>,
+    /// Updates that follow each other within this time share one entry.
+    apart: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self { entries: VecDeque::new(), apart: FINEST }
+    }
+}
 
 impl Times {
     /// An update is made now.
     pub(crate) fn note(&mut self, number: UpdateNumber, now: MonotonicNs) {
-        if self.0.back().is_some_and(|(_, last)| now.since(*last) < FINEST) {
+        if self.entries.back().is_some_and(|(_, last)| now.since(*last) < self.apart) {
             return;
         }
-        if self.0.len() >= TIMES_MAX {
-            // Every second one goes: the times of long ago become coarser.
+        if self.entries.len() >= TIMES_MAX {
+            // Every second one goes, and the rest is taken down as far apart.
             let mut index = 0;
-            self.0.retain(|_| {
+            self.entries.retain(|_| {
                 index += 1;
                 index % 2 == 1
             });
+            self.apart *= 2;
         }
-        self.0.push_back((number, now));
+        self.entries.push_back((number, now));
+    }
+
+    /// Nobody lacks updates before `number` any more.
+    pub(crate) fn forget_before(&mut self, number: UpdateNumber) {
+        while self.entries.get(1).is_some_and(|(second, _)| *second <= number) {
+            self.entries.pop_front();
+        }
+        if self.entries.len() < TIMES_MAX / 8 {
+            self.apart = FINEST;
+        }
     }
 
     /// An update that was made so long ago, as its record says, found after a restart.
     pub(crate) fn recall(&mut self, number: UpdateNumber, now: MonotonicNs, age: Duration) {
         let age_ns = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
-        let at = self.0.partition_point(|(known, _)| *known < number);
-        if self.0.get(at).is_none_or(|(known, _)| *known != number) && self.0.len() < TIMES_MAX {
-            self.0.insert(at, (number, MonotonicNs(now.0.saturating_sub(age_ns))));
+        let at = self.entries.partition_point(|(known, _)| *known < number);
+        if self.entries.get(at).is_none_or(|(known, _)| *known != number) && self.entries.len() < TIMES_MAX {
+            self.entries.insert(at, (number, MonotonicNs(now.0.saturating_sub(age_ns))));
         }
     }
 
     /// The oldest time that is known.
     pub(crate) fn oldest(&self) -> Option<MonotonicNs> {
-        self.0.front().map(|(_, time)| *time)
+        self.entries.front().map(|(_, time)| *time)
     }
 
     /// When the update with this number was made, or a little earlier; `None` if nothing is known of it.
     pub(crate) fn of(&self, number: UpdateNumber) -> Option<MonotonicNs> {
-        let behind = self.0.partition_point(|(known, _)| *known <= number);
-        behind.checked_sub(1).and_then(|index| self.0.get(index)).map(|(_, time)| *time)
+        let behind = self.entries.partition_point(|(known, _)| *known <= number);
+        behind.checked_sub(1).and_then(|index| self.entries.get(index)).map(|(_, time)| *time)
     }
 }
 
-/// Updates that follow each other within this time share one entry.
+/// The finest distance of two entries.
 const FINEST: Duration = Duration::from_millis(5);
-/// Entries; at this many every second one is forgotten.
+/// Entries; at this many every second one goes.
 const TIMES_MAX: usize = 8192;
 
 #[cfg(test)]
@@ -71,13 +93,17 @@ mod tests {
         let made = |value: u64| MonotonicNs(value * 3_000_000);
         for value in 1..100_000 {
             times.note(number(value), made(value));
-            assert!(times.0.len() <= TIMES_MAX);
+            assert!(times.entries.len() <= TIMES_MAX);
         }
         for value in (1..100_000).step_by(777) {
             let time = times.of(number(value)).unwrap();
             assert!(time <= made(value), "{value}");
-            assert!(made(value).since(time) < Duration::from_secs(1), "{value}: too coarse");
+            // 300 s in at most 8192 entries, up to twice as far apart right after a thinning.
+            assert!(made(value).since(time) < Duration::from_millis(160), "{value}: too coarse");
         }
+        times.forget_before(number(99_990));
+        assert!(times.entries.len() < 20 && times.apart == FINEST);
+        assert!(times.of(number(99_990)).is_some_and(|time| time <= made(99_990)));
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod day;
 mod designations;
 mod journal_lost;
 mod lies;
+mod overflow;
 mod planted;
 mod port;
 mod story;
