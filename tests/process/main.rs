@@ -17,4 +17,5 @@ mod qemu_image;
 mod rounds;
 mod ssh;
 mod stopped_auxiliary;
+mod suspended;
 mod visibility;

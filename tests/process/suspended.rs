@@ -1,0 +1,87 @@
+//! Pairs are suspended, resumed and taken away by command, on real processes: only differences are copied, also when
+//! the primary is killed in between.
+
+use crate::rounds::{
+    CATCH_UP, SESSIONS, copied_so_far, expect_equal_copies, start_in_time, write_some, writer_for,
+};
+use crate::support::process::{Array, Cluster, Layout};
+use crate::support::random::seed_from_environment;
+use serde_json::Value;
+
+fn pairs_of(array: &Array, reader: u64) -> Vec<Value> {
+    let pairs = array.shell(&["pair", "list"]).expect("the array answers");
+    let pairs = pairs.as_array().expect("a list").iter();
+    pairs.filter(|pair| pair["auxiliary_array"] == reader).cloned().collect()
+}
+
+fn all_are(array: &Array, reader: u64, state: &str) -> Option<()> {
+    let pairs = pairs_of(array, reader);
+    (!pairs.is_empty() && pairs.iter().all(|pair| pair["state"] == state)).then_some(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_reader_gets_the_differences_and_nothing_else() {
+    let mut cluster = Cluster::running(Layout::default()).await;
+    let copied = copied_so_far(&cluster);
+    let mut writer = writer_for(&cluster, seed_from_environment(31));
+    let ports = cluster.arrays[0].ports(SESSIONS, cluster.layout.volumes);
+    write_some(&mut writer, &ports, 200).await;
+    // What the reader has not settled yet counts as different, the initial copy included.
+    let settled = || {
+        let group = cluster.arrays[0].group()?;
+        let newest = group["durable_update_number"].as_u64()?;
+        let readers = group["readers"].as_array()?;
+        let reader = readers.iter().find(|reader| reader["array"] == 2)?;
+        (reader["settled_update_number"] == newest).then_some(())
+    };
+    cluster.arrays[0].wait_until("beta has settled everything", CATCH_UP, settled).await;
+    cluster.arrays[0].shell(&["group", "suspend", "g1", "--reader", "beta"]).expect("suspended");
+    cluster.arrays[0]
+        .wait_until("the pairs are suspended", CATCH_UP, || all_are(&cluster.arrays[0], 2, "suspended"))
+        .await;
+    cluster.arrays[1]
+        .wait_until("beta knows", CATCH_UP, || all_are(&cluster.arrays[1], 2, "suspended"))
+        .await;
+    write_some(&mut writer, &ports, 40).await;
+    let marked = |array: &Array| -> u64 {
+        pairs_of(array, 2).iter().map(|pair| pair["difference_bytes"].as_u64().expect("a number")).sum()
+    };
+    let before = marked(&cluster.arrays[0]);
+    let whole: u64 =
+        pairs_of(&cluster.arrays[0], 2).iter().map(|pair| pair["size_bytes"].as_u64().unwrap()).sum();
+    assert!(before > 0 && before < whole, "{before} of {whole} bytes are marked");
+    cluster.wait_for_readers(&[3], CATCH_UP).await;
+
+    cluster.arrays[0].kill();
+    start_in_time(&mut cluster, 0).await;
+    let after = marked(&cluster.arrays[0]);
+    assert!(after >= before, "{before} bytes were marked, after the kill {after}");
+    cluster.arrays[0].shell(&["group", "resume", "g1", "--reader", "beta"]).expect("resumed");
+    cluster.arrays[0]
+        .wait_until("the pairs are normal", CATCH_UP, || all_are(&cluster.arrays[0], 2, "normal"))
+        .await;
+    let ports = cluster.arrays[0].ports(SESSIONS, cluster.layout.volumes);
+    write_some(&mut writer, &ports, 100).await;
+    expect_equal_copies(&cluster, &writer, &copied).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_is_taken_away_and_its_volumes_are_ordinary_again() {
+    let cluster = Cluster::running(Layout::default()).await;
+    let primary = &cluster.arrays[0];
+    let refused = primary.shell(&["group", "delete", "g1"]).expect_err("it destroys something");
+    assert!(refused.contains("--yes"), "{refused}");
+    primary.shell(&["group", "delete", "g1", "--yes"]).expect("deleted");
+    for array in &cluster.arrays {
+        array
+            .wait_until("nothing is left of it", CATCH_UP, || {
+                let groups = array.shell(&["group", "list"]).ok()?;
+                let pairs = array.shell(&["pair", "list"]).ok()?;
+                let volumes = array.shell(&["volume", "list"]).ok()?;
+                let is_ordinary = |volume: &Value| volume["state"] == "normal";
+                let is_gone = groups.as_array()?.is_empty() && pairs.as_array()?.is_empty();
+                (is_gone && volumes.as_array()?.iter().all(is_ordinary)).then_some(())
+            })
+            .await;
+    }
+}
