@@ -219,6 +219,22 @@ impl ReaderSet {
         Ok(())
     }
 
+    /// Updates up to `last`, which were handed to the reader before, are handed to it once more; its next number stays.
+    /// Initial-copy data among them was read again, as of `as_of`.
+    pub fn handle_sent_again(
+        &mut self,
+        array: ArrayNumber,
+        last: UpdateNumber,
+        as_of: UpdateNumber,
+    ) -> Result<(), ReaderError> {
+        let reader = self.readers.get_mut(&array).ok_or(ReaderError::Unknown)?;
+        if last > reader.sent {
+            return Err(ReaderError::Malformed);
+        }
+        reader.sent_as_of = reader.sent_as_of.max(as_of);
+        Ok(())
+    }
+
     /// The reader asks to begin again with `from` (a retry, or the start named in the command). It may name neither
     /// what it was never sent, nor what it has reported as durable.
     pub fn handle_retry(&mut self, array: ArrayNumber, from: UpdateNumber) -> Result<(), ReaderError> {
@@ -433,6 +449,15 @@ mod tests {
         let reader = set.reader(B).unwrap();
         assert_eq!((reader.next, reader.sent, reader.report), (number(13), number(12), report(12, 12, 12)));
         assert_eq!(set.releasable(number(20)), number(8), "it holds again, from its new beginning on");
+    }
+
+    #[test]
+    fn what_is_repeated_moves_no_cursor() {
+        let mut set = two_readers(ReleaseRule::Read);
+        set.handle_sent_again(A, number(7), number(9)).unwrap();
+        let reader = set.reader(A).unwrap();
+        assert_eq!((reader.next, reader.sent, reader.sent_as_of), (number(11), number(10), number(9)));
+        assert_eq!(set.handle_sent_again(A, number(11), number(0)), Err(ReaderError::Malformed));
     }
 
     #[test]

@@ -4,7 +4,6 @@ use super::Array;
 use crate::copy::differences::DifferenceMap;
 use crate::copy::group::{Group, Leaving, PairRuntime, Parts, Role, Sequencer, Settings, SvolRuntime};
 use crate::copy::recover;
-use crate::copy::restore::Schedule as RestoreSchedule;
 use crate::copy::rule::PairFacts;
 use crate::copy::suspend::PairResync;
 use crate::disk::VolumeId;
@@ -149,6 +148,8 @@ impl Array {
                 read_bytes: u32::try_from(record.settings.read_bytes).unwrap_or(u32::MAX),
                 copy_unit_bytes: record.settings.copy_unit_bytes,
                 throttle: record.settings.throttle,
+                release_by: record.settings.release_by,
+                no_room: record.settings.no_room,
             },
             marks: Arc::new(super::pairs::Marks(self.store.clone())),
         };
@@ -256,9 +257,7 @@ impl Array {
         });
         if matches!(record.role, GroupRole::Auxiliary { .. }) {
             let schedule = schedule(tables, record);
-            let restore =
-                schedule.restore_interval.map_or(RestoreSchedule::Immediate, RestoreSchedule::Every);
-            self.spawn(group.clone().restore_loop(restore, schedule.restore_delay));
+            self.spawn(group.clone().restore_loop(schedule.restore, schedule.restore_delay));
         }
     }
 

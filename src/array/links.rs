@@ -5,15 +5,17 @@
 //! [`PAUSE_MAX`]. A link that is cut changes no state of a pair.
 
 use super::Array;
+use super::peer_link::PeerLink;
 use super::peer_session::PeerSession;
 use crate::channel::initiator::Connector;
 use crate::copy::answer::Head;
-use crate::copy::fetch::ReadSchedule;
+use crate::copy::fetch::{ReadPlan, Reading};
+use crate::copy::group::Group;
 use crate::copy::source::SourceError;
 use crate::shell::view::MessageView;
 use crate::volume::designation::{Outcome, Refusal};
 use crate::volume::group::{GroupRecord, GroupRole, GroupState};
-use crate::volume::name::LinkName;
+use crate::volume::name::{GroupNumber, LinkName};
 use crate::volume::record::{ForwardRecord, LinkRecord, Who};
 use crate::volume::table::Tables;
 use futures_util::StreamExt;
@@ -64,11 +66,18 @@ impl Array {
                 continue;
             }
             let own = (self.config.array.number.0, self.config.array.name.to_string());
-            let error = match PeerSession::open(&connector, (own.0, &own.1), &link, &self.pool).await {
+            let error = match PeerSession::open(&connector, (own.0, &own.1), &link, &self.pool, 0).await {
                 Ok(session) => {
                     pause = PAUSE_MIN;
                     self.note_link(&name, true, None);
-                    self.use_session(&link, &session).await
+                    let lanes = PeerLink::new(session.clone(), &link, self.env.clock.clone());
+                    tokio::select! {
+                        biased;
+                        error = self.use_session(&link, &session, &lanes) => error,
+                        () = lanes.keep_lanes(&connector, (own.0, &own.1), &link, &self.pool) => {
+                            SourceError("the link was given up".into())
+                        }
+                    }
                 }
                 Err(error) => error,
             };
@@ -94,7 +103,12 @@ impl Array {
     }
 
     /// Works over a session until it fails.
-    async fn use_session(self: &Arc<Self>, link: &LinkRecord, session: &PeerSession) -> SourceError {
+    async fn use_session(
+        self: &Arc<Self>,
+        link: &LinkRecord,
+        session: &PeerSession,
+        lanes: &PeerLink,
+    ) -> SourceError {
         let mut following = BTreeSet::new();
         let mut followers = FuturesUnordered::new();
         loop {
@@ -110,9 +124,9 @@ impl Array {
             };
             // What was refused is offered again after a while: the other array may not be ready yet.
             let offer_again = refused.then(|| self.env.clock.sleep(OFFER_AGAIN));
-            for (number, source, schedule) in self.groups_to_follow(link) {
+            for (number, source, plan) in self.groups_to_follow(link) {
                 if following.insert(number) {
-                    followers.push(self.follow_group(number, source, schedule, session));
+                    followers.push(self.follow_group(number, source, plan, session, lanes));
                 }
             }
             tokio::select! {
@@ -175,21 +189,58 @@ impl Array {
         recorded
     }
 
-    fn groups_to_follow(&self, link: &LinkRecord) -> Vec<(u32, u32, ReadSchedule)> {
+    fn groups_to_follow(&self, link: &LinkRecord) -> Vec<(u32, u32, ReadPlan)> {
         let tables = self.store.tables();
         let followed = tables.groups.iter().filter(|group| follows(group, &link.name));
         followed
             .map(|group| {
                 let own =
                     tables.schedules.get(&(link.name.clone(), group.name.clone())).map(|row| row.schedule);
-                let interval = own.unwrap_or(link.schedule).read_interval;
+                let schedule = own.unwrap_or(link.schedule);
                 let source = match &group.role {
                     GroupRole::Auxiliary { remote, .. } => remote.map_or(0, |remote| remote.0),
                     GroupRole::Primary => 0,
                 };
-                (group.number.0, source, interval.map_or(ReadSchedule::Immediate, ReadSchedule::Every))
+                (group.number.0, source, ReadPlan { timing: schedule.read, size: schedule.read_size })
             })
             .collect()
+    }
+
+    /// Records how reading goes, as it changes; never ends.
+    async fn record_reading(&self, group: &Group) {
+        loop {
+            let changed = group.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            self.note_reading(group);
+            changed.await;
+        }
+    }
+
+    /// Records why reading does not go on, until it does (J10).
+    fn note_reading(&self, group: &Group) {
+        let reason = match group.reading() {
+            Reading::Retrying(reason) => Some(reason),
+            Reading::Going => None,
+            // Room comes and goes: that is shown, not recorded.
+            Reading::NoRoom | Reading::Waiting => return,
+        };
+        let number = GroupNumber(group.number);
+        let recorded = self
+            .store
+            .read(|tables| tables.groups.get(&number).is_none_or(|record| record.reading_stopped == reason));
+        if recorded {
+            return;
+        }
+        let changed = self.store.checkpoint(|tables| {
+            if let Some(row) = tables.groups.edit(&number) {
+                row.reading_stopped = reason;
+            }
+        });
+        if let Err(error) = changed {
+            tracing::warn!(group = %group.name, %error, "how reading goes cannot be recorded");
+        }
+        self.changed().notify_waiters();
     }
 
     /// Reads one group over the session for as long as that lives: what is wrong with one group does not disturb the
@@ -199,8 +250,9 @@ impl Array {
         self: &Arc<Self>,
         number: u32,
         source: u32,
-        schedule: ReadSchedule,
+        plan: ReadPlan,
         session: &PeerSession,
+        lanes: &PeerLink,
     ) -> SourceError {
         loop {
             let changed = self.changed().notified();
@@ -208,9 +260,13 @@ impl Array {
             changed.as_mut().enable();
             let group = self.runtime().groups.get(&number).cloned();
             if let Some(group) = group {
-                let error = group.follow(session, source, schedule).await;
+                let error = tokio::select! {
+                    biased;
+                    error = group.follow(lanes, source, plan) => error,
+                    () = self.record_reading(&group) => continue,
+                };
                 tracing::info!(group = %group.name, %error, "reading ended; trying again");
-                self.runtime().group_reading.insert(number, error.to_string());
+                self.note_reading(&group);
                 if session.is_closed() {
                     return SourceError(error.to_string());
                 }
@@ -218,7 +274,6 @@ impl Array {
                     self.wake();
                     continue;
                 }
-                group.note_reading_error(error.to_string());
                 self.env.clock.sleep(OFFER_AGAIN).await;
                 continue;
             }

@@ -14,8 +14,10 @@ mod bring_up;
 mod designate;
 pub mod env;
 mod groups;
+mod link_meter;
 mod links;
 mod pairs;
+mod peer_link;
 mod peer_service;
 pub mod peer_session;
 mod probe;
@@ -85,8 +87,6 @@ pub(crate) struct Runtime {
     pub(crate) group_trouble: BTreeMap<u32, String>,
     /// Where the journal of an auxiliary group begins, as its primary said; until then it cannot be formatted.
     pub(crate) journal_begins: BTreeMap<u32, UpdateNumber>,
-    /// Why a group's last reading over a link ended.
-    pub(crate) group_reading: BTreeMap<u32, String>,
     pub(crate) links: BTreeMap<String, LinkStatus>,
     /// Links that have their task.
     pub(crate) kept_links: BTreeSet<LinkName>,

@@ -364,7 +364,6 @@ impl Array {
             group.close().await;
             let mut runtime = self.runtime();
             runtime.groups.remove(&group.number);
-            runtime.group_reading.remove(&group.number);
             runtime.journal_begins.remove(&group.number);
         }
     }

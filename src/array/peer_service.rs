@@ -11,7 +11,7 @@ use crate::channel::storage::{
 };
 use crate::clock::BoxFuture;
 use crate::copy::group::Group;
-use crate::copy::serve::{Answer, Request, ServeError};
+use crate::copy::serve::{Answer, Carrier, Request, ServeError};
 use crate::disk::slot::{Class, SLOT_BYTES, SlotMut};
 use crate::io::host::completed;
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
@@ -98,7 +98,7 @@ impl PeerService {
         let Some(group) = group_of(array, group) else {
             return refuse(Sense::invalid_field_in_cdb(GROUP_BYTE));
         };
-        match group.report(JournalArray(self.peer), report(position)) {
+        match group.report(JournalArray(self.peer), report(position), Carrier::Report) {
             Ok(()) => Execution::Now(Completed::Done(Completion::good(0))),
             Err(error) => {
                 tracing::warn!(group = %group.name, peer = self.peer, %error, "a reader's report is not believed");
@@ -113,7 +113,7 @@ impl PeerService {
         };
         let reader = JournalArray(self.peer);
         if let Some(position) = read.acknowledgement
-            && let Err(error) = group.report(reader, report(position))
+            && let Err(error) = group.report(reader, report(position), Carrier::Read)
         {
             tracing::warn!(group = %group.name, peer = self.peer, %error, "a reader's report is not believed");
             return refuse(Sense::invalid_field_in_cdb(POSITION_BYTE));

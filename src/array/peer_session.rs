@@ -2,14 +2,12 @@
 
 use crate::channel::initiator::{Command, Connector, Data, Reply, Session, SessionError, SessionOptions};
 use crate::channel::piece::{Pieces, Received, Room};
-use crate::clock::BoxFuture;
 use crate::copy::link_key::{Proof, link_key};
-use crate::copy::source::{Source, SourceError};
+use crate::copy::source::{Ask, SourceError, Wanted};
 use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotPool};
 use crate::volume::record::LinkRecord;
 use holdfast_iscsi::chap::{Credentials, Identity, Secret};
 use holdfast_iscsi::initiator::{DigestWish, Error};
-use holdfast_journal::UpdateNumber;
 use holdfast_journal::reader::Report;
 use holdfast_scsi::{
     Acknowledgement, Delivery, DesignationId, GroupNumber, JournalRead, Sense, UpdateNumber as WireNumber,
@@ -59,12 +57,14 @@ fn hint(error: &SessionError, link: &LinkRecord) -> String {
 }
 
 impl PeerSession {
-    /// Logs in to the array behind `link` at one of its portals, each proving itself to the other.
+    /// Logs in to the array behind `link` at one of its portals, each proving itself to the other. The first to be tried
+    /// is that of `lane`, in turn.
     pub(crate) async fn open(
         connector: &Connector,
         own: (u32, &str),
         link: &LinkRecord,
         pool: &SlotPool,
+        lane: usize,
     ) -> Result<Self, SourceError> {
         let options = SessionOptions {
             credentials: Some(credentials(own, link)?),
@@ -74,7 +74,8 @@ impl PeerSession {
             ..SessionOptions::default()
         };
         let mut last = SourceError("the link has no portal".into());
-        for portal in &link.portals {
+        let turn = lane % link.portals.len().max(1);
+        for portal in link.portals.iter().cycle().skip(turn).take(link.portals.len()) {
             match connector.session(&portal.to_string(), &peer_name(link.name.as_str()), &options).await {
                 Ok(session) => {
                     let peer = Self { session, pool: pool.clone() };
@@ -159,49 +160,37 @@ impl PeerSession {
         Err(SourceError(format!("the peer refused the command: status {:02X}h, {sense:?}", reply.status)))
     }
 
-    async fn read(
-        &self,
-        group: u32,
-        start: Option<UpdateNumber>,
-        report: Report,
-        wait: Duration,
-    ) -> Result<Vec<Slot>, SourceError> {
-        let slots = self.pool.take(Class::Inbound, ANSWER_BYTES as usize / SLOT_BYTES).await;
+    /// JOURNAL READ: the pages of the answer.
+    pub(crate) async fn journal_read(&self, group: u32, ask: Ask) -> Result<Vec<Slot>, SourceError> {
+        let slots = self.pool.take(Class::Inbound, ask.room_bytes as usize / SLOT_BYTES).await;
+        let (start, delivery) = match ask.what {
+            Wanted::Next => (None, Delivery::First),
+            Wanted::From(number) => (Some(number), Delivery::First),
+            Wanted::Retry => (None, Delivery::Again),
+            Wanted::Again { first, .. } => (Some(first), Delivery::Again),
+        };
         let read = JournalRead {
             group: GroupNumber(group),
             start: start.map(|number| WireNumber(number.get())),
-            delivery: Delivery::First,
-            acknowledgement: Some(acknowledgement(report)),
-            max_updates: crate::copy::answer::MAX_UPDATES,
-            allocation_length: ANSWER_BYTES,
-            wait_limit_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
+            delivery,
+            acknowledgement: Some(acknowledgement(ask.position)),
+            max_updates: ask.updates,
+            allocation_length: ask.room_bytes,
+            wait_limit_ms: u32::try_from(ask.wait.as_millis()).unwrap_or(u32::MAX),
         };
         let room = Room::Slots { slots, first_offset: 0 };
-        let reply = self.command(VendorCommand::JournalRead(read), Data::In(room), wait + LIMIT).await?;
+        let reply = self.command(VendorCommand::JournalRead(read), Data::In(room), ask.wait + LIMIT).await?;
         match reply.data {
             Received::Slots { slots, .. } => Ok(slots),
             Received::Bytes(_) => Err(SourceError("the answer is not in pages".into())),
         }
     }
-}
 
-impl Source for PeerSession {
-    fn journal_read(
-        &self,
-        group: u32,
-        start: Option<UpdateNumber>,
-        report: Report,
-        wait: Duration,
-    ) -> BoxFuture<'_, Result<Vec<Slot>, SourceError>> {
-        Box::pin(self.read(group, start, report, wait))
-    }
-
-    fn report_position(&self, group: u32, report: Report) -> BoxFuture<'_, Result<(), SourceError>> {
-        Box::pin(async move {
-            let position = acknowledgement(report);
-            let command = VendorCommand::ReportPosition { group: GroupNumber(group), position };
-            self.command(command, Data::None, LIMIT).await.map(|_| ())
-        })
+    /// REPORT POSITION.
+    pub(crate) async fn report_position(&self, group: u32, report: Report) -> Result<(), SourceError> {
+        let position = acknowledgement(report);
+        let command = VendorCommand::ReportPosition { group: GroupNumber(group), position };
+        self.command(command, Data::None, LIMIT).await.map(|_| ())
     }
 }
 
@@ -228,9 +217,7 @@ fn acknowledgement(report: Report) -> Acknowledgement {
 }
 
 /// Version of what `docs/protocol.md` describes.
-pub(crate) const PROTOCOL_VERSION: u32 = 1;
-/// Room for one answer: the largest single write and its record always fit.
-pub(crate) const ANSWER_BYTES: u32 = holdfast_scsi::MAX_TRANSFER_BYTES + (64 << 10);
+pub(crate) const PROTOCOL_VERSION: u32 = 2;
 /// Room for the answer of a control command.
 const CONTROL_BYTES: u32 = 64 << 10;
 /// Limit for a command that does not wait on purpose; then the session is given up.

@@ -5,6 +5,7 @@ use super::groups::own_volume;
 use crate::channel::target::SessionInfo;
 use crate::clock::BoxFuture;
 use crate::config::{Provision, Serves, missing_designations};
+use crate::copy::fetch::Reading;
 use crate::copy::status::{Lag, ReaderStatus, Status};
 use crate::disk::cache::AdapterUsage;
 use crate::disk::raid::MemberState;
@@ -22,6 +23,7 @@ use crate::volume::pair::{PairRecord, PairState};
 use crate::volume::record::{Identity, ParityGroupRecord, TargetRecord, VolumeRecord, VolumeUsage, Who};
 use crate::volume::store::Order;
 use crate::volume::table::{HostAccess, Tables};
+use crate::volume::timing::{ReadTiming, RestoreTiming};
 use holdfast_journal::pointer::PointerInformation;
 
 impl Console for Array {
@@ -356,26 +358,28 @@ impl Array {
         let GroupRole::Auxiliary { link, remote, .. } = &record.role else { return None };
         let own = tables.schedules.get(&(link.clone(), record.name.clone())).map(|row| row.schedule);
         let schedule = own.or_else(|| tables.links.get(link).map(|link| link.schedule)).unwrap_or_default();
-        let runtime = self.runtime();
-        let connected = runtime.links.get(link.as_str()).is_some_and(|link| link.connected);
-        let refused = status.and_then(|status| status.reading_error.clone());
-        let reason = runtime.group_reading.get(&record.number.0).cloned().filter(|_| !connected);
+        let connected = self.runtime().links.get(link.as_str()).is_some_and(|link| link.connected);
         Some(FollowView {
             link: link.to_string(),
             remote_group: remote.map_or(0, |remote| remote.0),
-            read_interval_ms: schedule.read_interval.map_or(0, ms),
-            restore_interval_ms: schedule.restore_interval.map_or(0, ms),
+            read_interval_ms: match schedule.read {
+                ReadTiming::Every(interval) => ms(interval),
+                ReadTiming::Immediate | ReadTiming::Adaptive(_) => 0,
+            },
+            read: schedule.read.to_string(),
+            read_size: schedule.read_size.to_string(),
+            restore_interval_ms: match schedule.restore {
+                RestoreTiming::Every(interval) => ms(interval),
+                RestoreTiming::Immediate | RestoreTiming::Load => 0,
+            },
+            restore: schedule.restore.to_string(),
             restore_delay_ms: ms(schedule.restore_delay),
             durable_update_number: status.map_or(0, |status| status.durable),
             restored_update_number: status.map_or(0, |status| status.restored),
             settled_update_number: status.map_or(0, |status| status.settled),
-            read_state: match (connected, &refused) {
-                (true, None) => "reading".to_owned(),
-                (true, Some(_)) => "retrying".to_owned(),
-                (false, _) => "waiting".to_owned(),
-            },
+            read_state: read_state(connected, status).to_owned(),
             restore_state: if status.is_some() { "restoring".to_owned() } else { "waiting".to_owned() },
-            reason: reason.or(refused),
+            reason: read_reason(record, status),
         })
     }
 
@@ -536,3 +540,23 @@ fn percent(part: u64, whole: u64) -> f64 {
 }
 
 const NS_PER_MS: u64 = 1_000_000;
+
+/// What reading does, in one word.
+fn read_state(connected: bool, status: Option<&Status>) -> &'static str {
+    match status.map(|status| &status.reading) {
+        Some(Reading::NoRoom) if connected => "no-room",
+        Some(Reading::Retrying(_)) if connected => "retrying",
+        Some(Reading::Going) if connected => "reading",
+        Some(_) | None => "waiting",
+    }
+}
+
+/// Why reading does not go on: what is known now, or what was recorded last.
+fn read_reason(record: &GroupRecord, status: Option<&Status>) -> Option<String> {
+    match status.map(|status| &status.reading) {
+        Some(Reading::NoRoom) => Some("there is no room in the journal here".to_owned()),
+        Some(Reading::Retrying(reason)) => Some(reason.clone()),
+        Some(Reading::Going) => None,
+        Some(Reading::Waiting) | None => record.reading_stopped.clone(),
+    }
+}

@@ -88,6 +88,7 @@ fn link(spec: &LinkSpec) -> Designation {
         portals: spec.portals.clone(),
         secret: spec.secret.clone(),
         schedule: spec.schedule,
+        options: spec.options.clone(),
     })
 }
 
@@ -107,6 +108,8 @@ fn group(spec: &GroupSpec) -> Designation {
         read_bytes: spec.read_bytes.0,
         copy_unit_bytes: spec.copy_unit.0,
         throttle: spec.throttle,
+        release_by: spec.release_by,
+        no_room: spec.no_room,
     };
     Designation::CreateGroup { name: spec.name.clone(), settings }
 }

@@ -46,6 +46,7 @@ pub fn declared(tables: &Tables) -> Provision {
         portals: row.portals.clone(),
         secret: row.secret.clone(),
         schedule: row.schedule,
+        options: row.options.clone(),
     });
     let readers = tables.schedules.iter().map(|row| ReaderSpec {
         link: row.link.clone(),
@@ -61,6 +62,8 @@ pub fn declared(tables: &Tables) -> Provision {
         read_bytes: ByteSize(row.settings.read_bytes),
         copy_unit: ByteSize(row.settings.copy_unit_bytes),
         throttle: row.settings.throttle,
+        release_by: row.settings.release_by,
+        no_room: row.settings.no_room,
     });
     Provision {
         parity_groups: parity_groups.collect(),
@@ -225,6 +228,7 @@ fn link_entry(link: &LinkSpec, secrets: &str) -> Entry {
     entry.text("name", &link.name).raw("array", link.array);
     entry.raw("portal", list(link.portals.iter().map(|portal| quoted(&portal.to_string()))));
     entry.raw("secret", secret_file(secrets, &format!("link-{}", link.name)));
+    entry.raw("connections", link.options.connections);
     entry.schedule(link.schedule);
     entry
 }
@@ -243,6 +247,7 @@ fn group_entry(group: &GroupSpec) -> Entry {
     entry.raw("read_updates", group.read_updates).text("read_bytes", group.read_bytes);
     entry.text("copy_unit", group.copy_unit);
     entry.text("throttle", ms(group.throttle));
+    entry.text("release_by", group.release_by).text("no_room", group.no_room);
     entry
 }
 
@@ -284,9 +289,8 @@ impl Entry {
     }
 
     fn schedule(&mut self, schedule: Schedule) -> &mut Self {
-        let interval = |time: Option<Duration>| time.map_or_else(|| "immediate".to_owned(), ms);
-        self.text("read_interval", interval(schedule.read_interval));
-        self.text("restore_interval", interval(schedule.restore_interval));
+        self.text("read", schedule.read).text("read_size", schedule.read_size);
+        self.text("restore", schedule.restore);
         self.text("restore_delay", ms(schedule.restore_delay))
     }
 

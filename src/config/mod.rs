@@ -12,6 +12,7 @@ mod provision;
 mod provision_read;
 mod quantity;
 mod read;
+mod timing;
 mod walk;
 
 pub use crate::volume::kind::{
@@ -26,6 +27,7 @@ pub use provision::{
     Provision, ReaderSpec, TargetSpec, UnitSpec, VolumeSpec,
 };
 pub use quantity::{ByteSize, parse_duration};
+pub use timing::{parse_no_room, parse_read_size, parse_read_timing, parse_release_by, parse_restore_timing};
 
 use crate::volume::name::{ArrayName, ArrayNumber, PortalGroup};
 use std::net::SocketAddr;

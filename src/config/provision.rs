@@ -6,12 +6,14 @@
 
 use super::quantity::ByteSize;
 use crate::volume::kind::{
-    CacheMode, CopyMode, InitiatorRule, PortalAddress, RaidLevel, Release, Schedule, SvolAccess, SvolSpec,
+    CacheMode, CopyMode, InitiatorRule, NoRoom, PortalAddress, RaidLevel, Release, ReleaseBy, Schedule,
+    SvolAccess, SvolSpec,
 };
 use crate::volume::name::{
     ArrayNumber, GroupName, IscsiName, LinkName, Lun, PairName, ParityGroupName, VolumeName,
 };
 use crate::volume::secret::Secret;
+use crate::volume::transfer::LinkOptions;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -133,6 +135,8 @@ pub struct LinkSpec {
     pub secret: Secret,
     /// How groups are read and restored that this array copies from the one behind the link.
     pub schedule: Schedule,
+    /// How journals travel over it.
+    pub options: LinkOptions,
 }
 
 /// A group to create, at its primary.
@@ -152,6 +156,10 @@ pub struct GroupSpec {
     pub copy_unit: ByteSize,
     /// How long hosts wait for journal room that a reader holds.
     pub throttle: Duration,
+    /// Which report frees.
+    pub release_by: ReleaseBy,
+    /// What an auxiliary does with what it has no room for.
+    pub no_room: NoRoom,
 }
 
 /// A journal volume of a group.

@@ -7,10 +7,17 @@ use super::provision::{
 };
 use super::quantity::{ByteSize, parse_duration};
 use super::read::{SLOT_BYTES, path, size_within, slots_within};
+use super::timing::{
+    parse_no_room, parse_read_size, parse_read_timing, parse_release_by, parse_restore_timing,
+};
 use super::walk::{Read, Table, Value, boolean, parsed, small, text, whole, word};
-use crate::volume::kind::{CacheMode, CopyMode, InitiatorRule, RaidLevel, Release, Schedule, SvolAccess};
+use crate::volume::kind::{
+    CacheMode, CopyMode, InitiatorRule, NoRoom, RaidLevel, Release, ReleaseBy, Schedule, SvolAccess,
+};
 use crate::volume::name::{ARRAY_NUMBER_MAX, ArrayNumber, LUN_MAX, Lun};
 use crate::volume::secret::Secret;
+use crate::volume::timing::{ReadSize, ReadTiming, RestoreTiming};
+use crate::volume::transfer::{CONNECTIONS_MAX, LinkOptions};
 use std::time::Duration;
 use toml::de::DeValue;
 
@@ -227,30 +234,47 @@ fn link(table: &Table<'_>) -> Option<LinkSpec> {
     }
     let secret = table.required("secret", |value| secret(value, table.report));
     let schedule = schedule(table);
+    let connections = table.or("connections", 1, small(1, CONNECTIONS_MAX));
     Some(LinkSpec {
         name: name?,
         array: ArrayNumber(array?),
         portals: portals?,
         secret: secret?,
         schedule: schedule?,
+        options: LinkOptions { connections: connections? },
     })
 }
 
 fn schedule(table: &Table<'_>) -> Option<Schedule> {
-    let interval = |value: &Value<'_>| match text(value)? {
+    for (short, long) in [("read_interval", "read"), ("restore_interval", "restore")] {
+        if table.value(short).is_some() && table.value(long).is_some() {
+            table.note(long, format!("{long}: {short} says the same; give one of them"));
+        }
+    }
+    let read_interval = table.maybe("read_interval", interval);
+    let read = table.maybe("read", |value| parse_read_timing(text(value)?));
+    let read_size = table.or("read_size", ReadSize::Group, |value| parse_read_size(text(value)?));
+    let restore_interval = table.maybe("restore_interval", interval);
+    let restore = table.maybe("restore", |value| parse_restore_timing(text(value)?));
+    let restore_delay = table.or("restore_delay", Duration::ZERO, |value| parse_duration(text(value)?));
+    let every = |interval: Option<Option<Duration>>| interval.flatten();
+    Some(Schedule {
+        read: read?.unwrap_or(every(read_interval?).map_or(ReadTiming::Immediate, ReadTiming::Every)),
+        read_size: read_size?,
+        restore: restore?
+            .unwrap_or(every(restore_interval?).map_or(RestoreTiming::Immediate, RestoreTiming::Every)),
+        restore_delay: restore_delay?,
+    })
+}
+
+/// The short form of a timing: "immediate" or a time.
+fn interval(value: &Value<'_>) -> Read<Option<Duration>> {
+    match text(value)? {
         "immediate" => Ok(None),
         given => parse_duration(given)
             .map(|time| Some(time).filter(|time| !time.is_zero()))
             .map_err(|e| format!("{e}, or \"immediate\"")),
-    };
-    let read_interval = table.or("read_interval", None, interval);
-    let restore_interval = table.or("restore_interval", None, interval);
-    let restore_delay = table.or("restore_delay", Duration::ZERO, |value| parse_duration(text(value)?));
-    Some(Schedule {
-        read_interval: read_interval?,
-        restore_interval: restore_interval?,
-        restore_delay: restore_delay?,
-    })
+    }
 }
 
 fn group(table: &Table<'_>) -> Option<GroupSpec> {
@@ -266,6 +290,8 @@ fn group(table: &Table<'_>) -> Option<GroupSpec> {
     let unit = slots_within(ByteSize::kibibytes(64), ByteSize::mebibytes(1));
     let copy_unit = table.or("copy_unit", ByteSize::mebibytes(1), unit);
     let throttle = table.or("throttle", Duration::ZERO, |value| parse_duration(text(value)?));
+    let release_by = table.or("release_by", ReleaseBy::Named, |value| parse_release_by(text(value)?));
+    let no_room = table.or("no_room", NoRoom::Hold, |value| parse_no_room(text(value)?));
     Some(GroupSpec {
         name: name?,
         svol_access: svol_access?,
@@ -274,6 +300,8 @@ fn group(table: &Table<'_>) -> Option<GroupSpec> {
         read_bytes: read_bytes?,
         copy_unit: copy_unit?,
         throttle: throttle?,
+        release_by: release_by?,
+        no_room: no_room?,
     })
 }
 
@@ -308,11 +336,32 @@ pub(super) const PROVISION_KEYS: [&str; 8] =
     ["parity_group", "volume", "target", "link", "group", "journal", "pair", "reader"];
 const PARITY_GROUP_KEYS: [&str; 5] = ["name", "level", "stripe_unit", "units", "spares"];
 const VOLUME_KEYS: [&str; 6] = ["name", "parity_group", "size", "thin", "cache", "block_size"];
-const LINK_KEYS: [&str; 7] =
-    ["name", "array", "portal", "secret", "read_interval", "restore_interval", "restore_delay"];
-const READER_KEYS: [&str; 5] = ["link", "group", "read_interval", "restore_interval", "restore_delay"];
-const GROUP_KEYS: [&str; 7] =
-    ["name", "svol_access", "release", "read_updates", "read_bytes", "copy_unit", "throttle"];
+const LINK_KEYS: [&str; 11] = [
+    "connections",
+    "name",
+    "array",
+    "portal",
+    "secret",
+    "read",
+    "read_interval",
+    "read_size",
+    "restore",
+    "restore_interval",
+    "restore_delay",
+];
+const READER_KEYS: [&str; 8] =
+    ["link", "group", "read", "read_interval", "read_size", "restore", "restore_interval", "restore_delay"];
+const GROUP_KEYS: [&str; 9] = [
+    "throttle",
+    "name",
+    "svol_access",
+    "release",
+    "release_by",
+    "no_room",
+    "read_updates",
+    "read_bytes",
+    "copy_unit",
+];
 const LEVELS: [(&str, RaidLevel); 5] = [
     ("raid0", RaidLevel::Raid0),
     ("raid1", RaidLevel::Raid1),

@@ -1,6 +1,7 @@
 //! The configuration as an operator meets it: files that are right, and files with mistakes.
 
 use super::*;
+use crate::volume::timing::{ReadTiming, RestoreTiming};
 use std::fmt::Write as _;
 
 /// The smallest right file; a test adds to it.
@@ -89,7 +90,8 @@ fn the_full_example_shows_every_key() {
     assert_eq!(provision.journals[1].at.as_ref().unwrap().as_str(), "beta");
     assert_eq!(provision.pairs[0].svol.to_string(), "beta:copy1");
     assert_eq!(provision.readers[0].schedule.restore_delay, Duration::from_secs(600));
-    assert_eq!(provision.readers[0].schedule.read_interval, Some(Duration::from_millis(250)));
+    assert_eq!(provision.readers[0].schedule.read, ReadTiming::Every(Duration::from_millis(250)));
+    assert_eq!(provision.readers[0].schedule.restore, RestoreTiming::Load);
     assert_eq!(config.socket(), Path::new("var/alpha/holdfast.sock"));
 }
 

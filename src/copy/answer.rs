@@ -23,8 +23,9 @@
 //! | 72 | write data area used / 80 capacity u64 |
 //! | 88 | wall clock of the primary, ns u64 |
 //! | 96 | bytes of write data the reader has not been handed yet u64 |
-//! | 104 | bytes of records behind the head u32 |
-//! | 108 | reserved |
+//! | 104 | bytes of records behind the head u32; outcome 2: of a text that says why |
+//! | 108 | outcome 5: room needed, bytes u32 |
+//! | 112 | reserved |
 //! | 124 | CRC-32C over bytes 0..124 and the records |
 
 use crate::disk::slot::SLOT_BYTES;
@@ -36,6 +37,10 @@ pub const HEAD_BYTES: usize = 128;
 pub const MAX_UPDATES: u32 = 4096;
 /// The most pages of head and records: 4096 updates of ordinary size, 1 MiB.
 pub const MAX_RECORD_PAGES: u32 = 256;
+/// The most room that an answer ever needs: the largest single write and its record always fit.
+pub const MAX_ANSWER_BYTES: u32 = holdfast_scsi::MAX_TRANSFER_BYTES + (64 << 10);
+/// Bytes of a reason that are kept.
+pub const MAX_REASON_BYTES: usize = 512;
 
 /// What the answering array says first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +56,21 @@ pub enum Outcome {
     NotHeld,
     /// All pairs of the reader are suspended: nothing is held for it.
     Suspended,
+    /// The first update does not fit into the room that the reader gave: `room_bytes` are needed.
+    MoreRoom,
+}
+
+impl Outcome {
+    fn code(self) -> u8 {
+        match self {
+            Self::Updates => 0,
+            Self::NoJournal => 1,
+            Self::GroupNotNormal => 2,
+            Self::NotHeld => 3,
+            Self::Suspended => 4,
+            Self::MoreRoom => 5,
+        }
+    }
 }
 
 /// The head of an answer.
@@ -80,6 +100,8 @@ pub struct Head {
     pub wall_ns: u64,
     /// Write data that this reader has not been handed yet.
     pub unread_bytes: u64,
+    /// Room that the first update needs; zero but for [`Outcome::MoreRoom`].
+    pub room_bytes: u32,
 }
 
 /// Why an answer is not believed; the peer is to blame.
@@ -103,7 +125,7 @@ impl Head {
         let mut out = Vec::with_capacity((HEAD_BYTES + records.len()).next_multiple_of(SLOT_BYTES));
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&1u16.to_be_bytes());
-        out.extend_from_slice(&[self.outcome as u8, 0]);
+        out.extend_from_slice(&[self.outcome.code(), 0]);
         let pages = (HEAD_BYTES + records.len()).div_ceil(SLOT_BYTES);
         for word in [self.group, self.updates, u32::try_from(pages).unwrap_or(u32::MAX), self.generation] {
             out.extend_from_slice(&word.to_be_bytes());
@@ -124,6 +146,7 @@ impl Head {
             out.extend_from_slice(&word.to_be_bytes());
         }
         out.extend_from_slice(&u32::try_from(records.len()).unwrap_or(u32::MAX).to_be_bytes());
+        out.extend_from_slice(&self.room_bytes.to_be_bytes());
         out.resize(HEAD_BYTES - 4, 0);
         let crc = checksum(&out, records);
         out.extend_from_slice(&crc.to_be_bytes());
@@ -161,6 +184,7 @@ impl Head {
             2 => Outcome::GroupNotNormal,
             3 => Outcome::NotHeld,
             4 => Outcome::Suspended,
+            5 => Outcome::MoreRoom,
             _ => return Err(AnswerError::Field("outcome")),
         };
         let updates = word32(bytes, 12)?;
@@ -180,9 +204,17 @@ impl Head {
             data_bytes: (word64(bytes, 72)?, word64(bytes, 80)?),
             wall_ns: word64(bytes, 88)?,
             unread_bytes: word64(bytes, 96)?,
+            room_bytes: word32(bytes, 108)?,
         };
         Ok((head, records))
     }
+}
+
+/// The text behind a head that says why, fit to be shown: no control characters, not too long.
+#[must_use]
+pub fn reason(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes.get(..MAX_REASON_BYTES).unwrap_or(bytes)).into_owned();
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 const MAGIC: &[u8; 4] = b"HFJA";
@@ -222,6 +254,7 @@ mod tests {
             data_bytes: (1, 2),
             wall_ns: 99,
             unread_bytes: 12,
+            room_bytes: 13,
         }
     }
 

@@ -1,18 +1,25 @@
 //! Journal read processing at an auxiliary: figures 18 to 20.
 //!
-//! A follower keeps journal reads outstanding on a session with the array it reads from. Answers may arrive in any
-//! order (J8); updates are stored strictly by number. What cannot be stored for want of room is held and tried again
-//! (step 1755, second way), which stops the reading, nothing else. After any error the session is dropped and the next
-//! one begins by naming the first number that this array does not have, so a repeated answer is never stored twice.
+//! A follower keeps journal reads outstanding on the lanes of a link (J8). Answers may arrive in any order; updates are
+//! stored strictly by number, and a range that was lost with its lane is asked for again ([`super::arrivals`]). When the
+//! next read is sent, and for how much, is a choice of this array ([`super::pace`]). What cannot be stored for want of
+//! room is held and tried again, or dropped and asked for again with retry indication: a choice of the group (step
+//! 1755). When lane 0 fails everything is dropped, and the next session begins by naming the first number that this
+//! array does not have, so a repeated answer is never stored twice.
 //!
 //! The peer is not believed: head, records and data carry checksums, numbers must be the next ones, sizes are bounded.
 
-use super::answer::{AnswerError, Head, MAX_RECORD_PAGES, Outcome};
+use super::answer::{AnswerError, Head, MAX_ANSWER_BYTES, MAX_RECORD_PAGES, MAX_UPDATES, Outcome, reason};
+use super::arrivals::{ArrivalFault, Arrivals, Ticket};
 use super::change::Payload;
 use super::group::{Group, Refusal, SvolRuntime};
+use super::pace::{Pacer, Readings, adaptive_size, permille};
 use super::restore::pages_of;
-use super::source::{Source, SourceError};
+use super::source::{Ask, Source, SourceError, Wanted};
+use crate::clock::BoxFuture;
 use crate::disk::slot::{SLOT_BYTES, Slot};
+use crate::volume::kind::{NoRoom, ReleaseBy};
+use crate::volume::timing::{ReadInput, ReadInputs, ReadSize, ReadTiming};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use holdfast_journal::reader::Report;
@@ -21,13 +28,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// When an auxiliary reads (J12).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadSchedule {
-    /// Always: the primary answers as soon as it has something.
-    Immediate,
-    /// One read after each interval.
-    Every(Duration),
+/// When this array reads a group, and how much at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ReadPlan {
+    pub(crate) timing: ReadTiming,
+    pub(crate) size: ReadSize,
+}
+
+/// How reading goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// No answer has come yet.
+    #[default]
+    Waiting,
+    /// Answers come.
+    Going,
+    /// There is no room here for what has come.
+    NoRoom,
+    /// It ended for this reason and is tried again.
+    Retrying(String),
 }
 
 /// Why reading ended.
@@ -42,9 +61,9 @@ pub enum FetchError {
     /// A record in it is not one.
     #[error("journal read answer: {0}")]
     Record(String),
-    /// The group is not `normal` there.
-    #[error("the group is not normal at the array that is read")]
-    GroupNotNormal,
+    /// The group is not `normal` there, for this reason.
+    #[error("the group is not normal at the array that is read: {0}")]
+    GroupNotNormal(String),
     /// The copy has to start again.
     #[error(
         "updates before {0} are no longer held at the array that is read: a copy of the differences has to follow"
@@ -57,6 +76,9 @@ pub enum FetchError {
     /// still so.
     #[error("the pairs of this array are suspended at the array that is read")]
     Suspended,
+    /// Updates do not come as they should.
+    #[error("{0}")]
+    Arrival(#[from] ArrivalFault),
     /// This array's own journal refuses.
     #[error("{0}")]
     Store(String),
@@ -65,88 +87,73 @@ pub enum FetchError {
 /// Updates as received, by number, until they are stored.
 type Arrived = BTreeMap<UpdateNumber, (Arc<Update>, Payload)>;
 
+/// A read under way.
+#[derive(Clone, Copy)]
+struct Flight {
+    lane: usize,
+    ticket: Ticket,
+    /// Room that it gave for its answer.
+    room_bytes: u32,
+}
+
+/// What an answer came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// Updates were stored, or wait for earlier ones.
+    Updates,
+    /// Step 1720: nothing new.
+    Nothing,
+    /// The next update needs that much room.
+    MoreRoom(u32),
+    /// Figure 20, step 1820: what has come is dropped.
+    NoRoom,
+}
+
+type Reads<'a> = FuturesUnordered<BoxFuture<'a, (Flight, Result<Vec<Slot>, SourceError>)>>;
+
 impl Group {
-    /// Reads over one session until it fails. `source_group` is the group's number there.
+    /// Reads over one link until it fails. `source_group` is the group's number there.
     pub(crate) async fn follow(
         self: &Arc<Self>,
         source: &dyn Source,
         source_group: u32,
-        schedule: ReadSchedule,
+        plan: ReadPlan,
     ) -> FetchError {
         let reporting = self.report_positions(source, source_group);
-        let reading = self.read_journals(source, source_group, schedule);
+        let mut follower = Follower {
+            group: self,
+            source,
+            source_group,
+            plan,
+            arrivals: Arrivals::default(),
+            pacer: Pacer::new(inputs(plan.timing), self.clock.now()),
+            lanes: vec![0; source.lanes()],
+            room_bytes: None,
+        };
+        let reading = follower.run();
         tokio::pin!(reporting, reading);
-        tokio::select! {
+        let error = tokio::select! {
             biased;
             () = self.closing.begins() => FetchError::Closed,
             error = reading => error,
             error = reporting => error,
-        }
-    }
-
-    async fn read_journals(
-        self: &Arc<Self>,
-        source: &dyn Source,
-        source_group: u32,
-        schedule: ReadSchedule,
-    ) -> FetchError {
-        let (depth, wait) = match schedule {
-            ReadSchedule::Immediate => (READS_IN_FLIGHT, LONG_POLL),
-            ReadSchedule::Every(_) => (1, Duration::ZERO),
         };
-        let (mut early, mut stalled) = (Arrived::new(), 0);
-        let mut reads = FuturesUnordered::new();
-        let first = self.lock().next;
-        reads.push(source.journal_read(source_group, Some(first), self.position(), wait));
-        loop {
-            let Some(answer) = reads.next().await else {
-                return FetchError::Record("no read in flight".into());
-            };
-            let outcome = match self.take_answer(answer, source_group, &mut early).await {
-                Ok(outcome) => outcome,
-                Err(error) => return error,
-            };
-            // A number that never comes, because a read of an earlier session moved the cursor: begin again with it.
-            stalled = if early.is_empty() { 0 } else { stalled + 1 };
-            if stalled > STALLED_MAX {
-                return FetchError::Record("the next update does not come".into());
-            }
-            if let (ReadSchedule::Every(interval), Outcome::NoJournal) = (schedule, outcome) {
-                self.clock.sleep(interval).await;
-            }
-            while reads.len() < depth {
-                reads.push(source.journal_read(source_group, None, self.position(), wait));
-            }
-        }
+        self.set_reading(Reading::Retrying(error.to_string()));
+        error
     }
 
-    /// Steps 1720 to 1800 for one answer.
-    async fn take_answer(
-        &self,
-        answer: Result<Vec<Slot>, SourceError>,
-        source_group: u32,
-        early: &mut Arrived,
-    ) -> Result<Outcome, FetchError> {
-        let (head, received) = decode(answer?, source_group, &self.capacities())?;
-        match head.outcome {
-            Outcome::Updates => {}
-            Outcome::NoJournal => {
-                self.note_source(&head);
-                return Ok(Outcome::NoJournal);
-            }
-            Outcome::GroupNotNormal => return Err(FetchError::GroupNotNormal),
-            Outcome::NotHeld => return Err(FetchError::NotHeld(head.first)),
-            Outcome::Suspended => return Err(FetchError::Suspended),
+    /// How reading goes.
+    pub(crate) fn reading(&self) -> Reading {
+        self.lock().reading.clone()
+    }
+
+    fn set_reading(&self, reading: Reading) {
+        let mut seq = self.lock();
+        if seq.reading != reading {
+            seq.reading = reading;
+            drop(seq);
+            self.changed.notify_waiters();
         }
-        let next = self.lock().next;
-        let new = received.into_iter().filter(|(update, _)| update.number >= next);
-        early.extend(new.map(|(update, payload)| (update.number, (Arc::new(update), payload))));
-        if early.len() > EARLY_MAX {
-            return Err(FetchError::Record("too many updates arrived ahead of the next one".into()));
-        }
-        self.note_source(&head);
-        self.store_contiguous(early).await?;
-        Ok(Outcome::Updates)
     }
 
     /// How large the S-VOLs are here, by the P-VOLs' numbers.
@@ -156,20 +163,6 @@ impl Group {
         let seq = self.lock();
         let known = |(pvol, svol): (&u32, &SvolRuntime)| Some((*pvol, *sizes.get(&svol.volume)?));
         seq.svols.iter().filter_map(known).collect()
-    }
-
-    /// Stores what follows the newest number held, waiting for room where there is none (figure 20).
-    async fn store_contiguous(&self, early: &mut Arrived) -> Result<(), FetchError> {
-        loop {
-            let room = self.room.notified();
-            tokio::pin!(room);
-            room.as_mut().enable();
-            match self.try_store(early) {
-                Ok(()) => return Ok(()),
-                Err(Refusal::NoRoom | Refusal::Leaving) => room.await,
-                Err(Refusal::Invalid(reason)) => return Err(FetchError::Store(reason)),
-            }
-        }
     }
 
     /// Where this array is, for the array it reads from.
@@ -184,8 +177,12 @@ impl Group {
         self.tamper.as_ref().map_or(position, |tamper| tamper.position(position))
     }
 
-    /// Reports by a command of its own what no journal read carries at the moment, at most every [`REPORT_EVERY`].
+    /// Reports by a command of its own what no journal read carries at the moment, at most every [`REPORT_EVERY`]; or,
+    /// by the group's choice, each durable journal at once, or nothing at all because the next read will say it (J6).
     async fn report_positions(self: &Arc<Self>, source: &dyn Source, source_group: u32) -> FetchError {
+        if self.settings.release_by == ReleaseBy::NextCommand {
+            return std::future::pending().await;
+        }
         let mut reported = None;
         loop {
             let changed = self.changed.notified();
@@ -200,9 +197,282 @@ impl Group {
                 return error.into();
             }
             reported = Some(position);
-            self.clock.sleep(REPORT_EVERY).await;
+            if self.settings.release_by == ReleaseBy::Named {
+                self.clock.sleep(REPORT_EVERY).await;
+            }
         }
     }
+}
+
+/// Reading over one link.
+struct Follower<'a> {
+    group: &'a Arc<Group>,
+    source: &'a dyn Source,
+    source_group: u32,
+    plan: ReadPlan,
+    arrivals: Arrivals<(Update, Payload)>,
+    pacer: Pacer,
+    /// Reads under way on each lane.
+    lanes: Vec<usize>,
+    /// Room that the next update needs, when the usual room was too small.
+    room_bytes: Option<u32>,
+}
+
+impl<'a> Follower<'a> {
+    async fn run(&mut self) -> FetchError {
+        match self.try_run().await {
+            Ok(never) => match never {},
+            Err(error) => error,
+        }
+    }
+
+    async fn try_run(&mut self) -> Result<std::convert::Infallible, FetchError> {
+        let mut reads: Reads<'a> = FuturesUnordered::new();
+        // Alone, and not held there: it sets the cursor before any other lane is heard.
+        let first = self.group.lock().next;
+        self.send(&mut reads, 0, Wanted::From(first), Duration::ZERO);
+        loop {
+            let Some((flight, answer)) = reads.next().await else {
+                return Err(FetchError::Record("no read in flight".into()));
+            };
+            self.handle_ended(flight);
+            let taken = match answer {
+                Ok(pages) => self.take_answer(pages).await?,
+                Err(error) if flight.lane == 0 => return Err(error.into()),
+                // What it carried is missed by its numbers.
+                Err(_) => Taken::Updates,
+            };
+            match taken {
+                Taken::NoRoom => {
+                    self.begin_again(&mut reads).await?;
+                    continue;
+                }
+                Taken::MoreRoom(needed) => {
+                    let whole = usize::try_from(needed).is_ok_and(|needed| needed.is_multiple_of(SLOT_BYTES));
+                    if !whole || needed > MAX_ANSWER_BYTES || flight.room_bytes >= needed {
+                        return Err(AnswerError::Field("room needed").into());
+                    }
+                    self.room_bytes = self.room_bytes.max(Some(needed));
+                }
+                Taken::Updates | Taken::Nothing => {}
+            }
+            self.ask_for_lost(&mut reads)?;
+            if taken == Taken::Nothing || self.is_adaptive() {
+                self.pause().await?;
+            }
+            self.fill_lanes(&mut reads);
+        }
+    }
+
+    /// As many reads of what follows as the plan keeps under way (step 1760).
+    fn fill_lanes(&mut self, reads: &mut Reads<'a>) {
+        let (depth, wait) = match self.plan.timing {
+            ReadTiming::Immediate => (READS_IN_FLIGHT, LONG_POLL),
+            ReadTiming::Every(_) | ReadTiming::Adaptive(_) => (1, Duration::ZERO),
+        };
+        for _ in 0..depth {
+            for lane in 0..self.lanes.len() {
+                let crowded = self.arrivals.is_crowded() && !reads.is_empty();
+                if self.lanes[lane] < depth && self.source.is_open(lane) && !crowded {
+                    self.send(reads, lane, Wanted::Next, wait);
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, reads: &mut Reads<'a>, lane: usize, what: Wanted, wait: Duration) {
+        let (updates, room_bytes) = self.size();
+        let updates = match what {
+            Wanted::Again { count, .. } => count.min(updates),
+            Wanted::Next | Wanted::From(_) | Wanted::Retry => updates,
+        };
+        let room_bytes = room_bytes.max(self.room_bytes.unwrap_or(0));
+        let ask = Ask { what, updates, room_bytes, position: self.group.position(), wait };
+        let flight = Flight { lane, ticket: self.arrivals.handle_sent(), room_bytes };
+        self.lanes[lane] += 1;
+        let answer = self.source.journal_read(lane, self.source_group, ask);
+        reads.push(Box::pin(async move { (flight, answer.await) }));
+    }
+
+    fn handle_ended(&mut self, flight: Flight) {
+        self.arrivals.handle_ended(flight.ticket);
+        self.lanes[flight.lane] -= 1;
+    }
+
+    fn ask_for_lost(&mut self, reads: &mut Reads<'a>) -> Result<(), FetchError> {
+        let next = self.group.lock().next;
+        if let Some(missing) = self.arrivals.poll_missing(next)? {
+            tracing::debug!(group = %self.group.name, ?missing, "asking again for what was lost");
+            self.send(reads, 0, Wanted::Again { first: missing.first, count: missing.count }, Duration::ZERO);
+        }
+        Ok(())
+    }
+
+    /// How much a read asks for (J5): updates, and room for the answer in whole pages.
+    fn size(&self) -> (u32, u32) {
+        let group = u64::from(self.group.settings.read_bytes);
+        let (updates, bytes) = match self.plan.size {
+            ReadSize::Group => (MAX_UPDATES, group),
+            ReadSize::Updates(updates) => (updates, group),
+            ReadSize::Bytes(bytes) => (MAX_UPDATES, bytes),
+            ReadSize::Adaptive => {
+                let (updates, bytes) = adaptive_size(&self.readings());
+                (updates, bytes.min(group))
+            }
+        };
+        // Data up to twice that, because the last update may be as long as all before it, and the records.
+        let room = (2 * bytes).next_multiple_of(SLOT_BYTES as u64) + RECORD_ROOM_BYTES;
+        (updates, u32::try_from(room).unwrap_or(MAX_ANSWER_BYTES).min(MAX_ANSWER_BYTES))
+    }
+
+    fn is_adaptive(&self) -> bool {
+        matches!(self.plan.timing, ReadTiming::Adaptive(_))
+    }
+
+    /// Steps 1725 and 1760. What the source says of its journal by JOURNAL INFORMATION may end a long pause.
+    async fn pause(&mut self) -> Result<(), FetchError> {
+        let clock = &self.group.clock;
+        match self.plan.timing {
+            ReadTiming::Immediate => {}
+            ReadTiming::Every(interval) => clock.sleep(interval).await,
+            ReadTiming::Adaptive(inputs) => {
+                let mut waited = Duration::ZERO;
+                loop {
+                    let interval = self.pacer.interval(&self.readings());
+                    let left = interval.saturating_sub(waited);
+                    if left.is_zero() {
+                        return Ok(());
+                    }
+                    clock.sleep(left.min(LOOK_EVERY)).await;
+                    waited += left.min(LOOK_EVERY);
+                    let asks = inputs.has(ReadInput::SourceJournal) || inputs.has(ReadInput::SourcePointers);
+                    if asks && left > LOOK_EVERY {
+                        let head = self.source.journal_information(self.source_group).await?;
+                        self.group.note_source(&Head::decode(&head)?.0);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn readings(&self) -> Readings {
+        let seq = self.group.lock();
+        let usage = seq.journal.usage();
+        let full =
+            |info: (u64, u64), data: (u64, u64)| permille(info.0, info.1).max(permille(data.0, data.1));
+        let mut readings = Readings {
+            journal_permille: full(
+                (usage.info_used, usage.info_capacity),
+                (usage.data_used, usage.data_capacity),
+            ),
+            ..Readings::default()
+        };
+        if let Some(head) = &seq.source {
+            readings.source_journal_permille = full(head.information_bytes, head.data_bytes);
+            readings.unread_updates = head.newest_durable.saturating_sub(head.first.saturating_sub(1));
+            readings.unread_bytes = head.unread_bytes;
+        }
+        drop(seq);
+        readings.load_permille = self.group.disk.load_permille();
+        readings.link_permille = self.source.link_permille();
+        readings
+    }
+
+    /// Step 1755, first way: what has come is dropped; once every read has ended, and after a pause, everything that is
+    /// not durable here is asked for again.
+    async fn begin_again(&mut self, reads: &mut Reads<'a>) -> Result<(), FetchError> {
+        while let Some((flight, answer)) = reads.next().await {
+            self.handle_ended(flight);
+            if let (Err(error), 0) = (answer, flight.lane) {
+                return Err(error.into());
+            }
+        }
+        self.arrivals.clear();
+        self.group.clock.sleep(NO_ROOM_PAUSE).await;
+        self.send(reads, 0, Wanted::Retry, Duration::ZERO);
+        Ok(())
+    }
+
+    /// Steps 1720 to 1800 for one answer.
+    async fn take_answer(&mut self, pages: Vec<Slot>) -> Result<Taken, FetchError> {
+        let group = self.group;
+        let (head, received) = decode(pages, self.source_group, &group.capacities())?;
+        let handed_out = |number: u64| UpdateNumber::new(number);
+        match head.outcome {
+            Outcome::Updates => {}
+            Outcome::NoJournal => {
+                self.arrivals.handle_handed_out(handed_out(head.first.saturating_sub(1)));
+                self.pacer.handle_received(group.clock.now(), 0, 0);
+                group.note_source(&head);
+                group.set_reading(Reading::Going);
+                return Ok(Taken::Nothing);
+            }
+            Outcome::GroupNotNormal => return Err(FetchError::GroupNotNormal(received.reason)),
+            Outcome::NotHeld => return Err(FetchError::NotHeld(head.first)),
+            Outcome::Suspended => return Err(FetchError::Suspended),
+            Outcome::MoreRoom => return Ok(Taken::MoreRoom(head.room_bytes)),
+        }
+        self.room_bytes = None;
+        self.arrivals.handle_handed_out(handed_out((head.first + u64::from(head.updates)).saturating_sub(1)));
+        let left =
+            head.newest_durable.saturating_sub((head.first + u64::from(head.updates)).saturating_sub(1));
+        self.pacer.handle_received(group.clock.now(), u64::from(head.updates), left);
+        let next = group.lock().next;
+        for (update, payload) in received.updates.into_iter().filter(|(update, _)| update.number >= next) {
+            let bytes = payload.slots.len() * SLOT_BYTES;
+            self.arrivals.handle_arrived(update.number, bytes, (update, payload))?;
+        }
+        // What stands behind this answer is not read yet: the head itself says where this read began.
+        let read_start = head.first + u64::from(head.updates);
+        group.note_source(&Head { first: read_start, ..head });
+        self.store_contiguous().await
+    }
+
+    /// Stores what follows the newest number held (figure 20).
+    async fn store_contiguous(&mut self) -> Result<Taken, FetchError> {
+        let group = self.group;
+        let (mut ready, mut next) = (Arrived::new(), group.lock().next);
+        while let Some((update, payload)) = self.arrivals.poll_next(next) {
+            ready.insert(next, (Arc::new(update), payload));
+            next = next.next();
+        }
+        loop {
+            let room = group.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            match group.try_store(&mut ready) {
+                Ok(()) => {
+                    group.set_reading(Reading::Going);
+                    return Ok(Taken::Updates);
+                }
+                Err(Refusal::NoRoom) => {
+                    group.set_reading(Reading::NoRoom); // Step 1820.
+                    if group.settings.no_room == NoRoom::Retry {
+                        return Ok(Taken::NoRoom);
+                    }
+                    room.await;
+                }
+                Err(Refusal::Leaving) => room.await,
+                Err(Refusal::Invalid(reason)) => return Err(FetchError::Store(reason)),
+            }
+        }
+    }
+}
+
+fn inputs(timing: ReadTiming) -> ReadInputs {
+    match timing {
+        ReadTiming::Adaptive(inputs) => inputs,
+        ReadTiming::Immediate | ReadTiming::Every(_) => ReadInputs::default(),
+    }
+}
+
+/// What stands behind a head.
+#[derive(Default)]
+struct Behind {
+    updates: Vec<(Update, Payload)>,
+    /// Why, with outcome 2.
+    reason: String,
 }
 
 /// Head, records and payload of one answer, everything checked.
@@ -210,7 +480,7 @@ fn decode(
     pages: Vec<Slot>,
     source_group: u32,
     capacities: &BTreeMap<u32, u64>,
-) -> Result<(Head, Vec<(Update, Payload)>), FetchError> {
+) -> Result<(Head, Behind), FetchError> {
     let first = pages.first().ok_or(AnswerError::NotAnAnswer)?;
     let announced =
         usize::try_from(Head::announced_pages(first.as_slice())?.min(MAX_RECORD_PAGES)).unwrap_or(0);
@@ -219,6 +489,10 @@ fn decode(
     let (head, mut records) = Head::decode(&bytes)?;
     if head.group != source_group {
         return Err(FetchError::Record(format!("it is of group {}, not {source_group}", head.group)));
+    }
+    if head.outcome == Outcome::GroupNotNormal {
+        let behind = Behind { reason: reason(records), ..Behind::default() };
+        return Ok((head, behind));
     }
     let mut payload_pages = pages.into_iter().skip(announced);
     let mut received = Vec::new();
@@ -250,7 +524,7 @@ fn decode(
         }
         received.push((update, payload));
     }
-    Ok((head, received))
+    Ok((head, Behind { updates: received, ..Behind::default() }))
 }
 
 /// Whether a correct peer sends this: everything that could be stored but never be restored is refused here.
@@ -279,15 +553,17 @@ fn acceptable(update: &Update, capacities: &BTreeMap<u32, u64>) -> Result<(), Fe
     Ok(())
 }
 
-/// Journal reads outstanding at a time on one session.
+/// Journal reads outstanding at a time on one lane.
 const READS_IN_FLIGHT: usize = 2;
 /// How long the primary may hold a read when it has nothing: a lost link is found within it and the time limit.
 const LONG_POLL: Duration = Duration::from_secs(2);
-/// Answers after which a gap is taken for one that stays.
-const STALLED_MAX: u32 = 8;
-/// Updates that arrived ahead of the next one; more than a few answers' worth is a peer's mistake.
-const EARLY_MAX: usize = 4 * super::answer::MAX_UPDATES as usize;
 /// At most so often a position is reported by a command of its own.
 const REPORT_EVERY: Duration = Duration::from_millis(20);
+/// Pause before what there was no room for is asked for again (step 1755).
+const NO_ROOM_PAUSE: Duration = Duration::from_millis(100);
+/// In a longer pause the source is asked so often how full its journal is.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Room for head and records in an answer.
+const RECORD_ROOM_BYTES: u64 = 64 << 10;
 
 const _: () = assert!(SLOT_BYTES == 4096, "answers are laid out in pages of 4096 bytes");

@@ -30,6 +30,7 @@ use super::times::Times;
 use crate::clock::{Clock, MonotonicNs};
 use crate::disk::slot::SlotPool;
 use crate::disk::{DiskAdapter, Gate, Prepared, RawVolume};
+use crate::volume::kind::{NoRoom, ReleaseBy};
 use crate::volume::pair::PairState;
 use holdfast_journal::{
     AppendError, ArrayNumber, Draft, Generation, Journal, Kind, Update, UpdateNumber,
@@ -91,6 +92,10 @@ pub struct Settings {
     pub copy_unit_bytes: u64,
     /// How long hosts wait for room that a reader holds before its pairs go to difference maps (O1); zero: not at all.
     pub throttle: Duration,
+    /// Which report of a reader frees (J6).
+    pub release_by: ReleaseBy,
+    /// What happens to journals that there is no room for (J10).
+    pub no_room: NoRoom,
 }
 
 /// What the lock guards.
@@ -111,6 +116,8 @@ pub(crate) struct Sequencer {
     pub(crate) svols: BTreeMap<u32, SvolRuntime>,
     /// What the source said last (at an auxiliary).
     pub(crate) source: Option<super::answer::Head>,
+    /// How reading goes (at an auxiliary).
+    pub(crate) reading: super::fetch::Reading,
     /// Applied to the volumes: at the primary always the newest number.
     pub(crate) restored: UpdateNumber,
     /// Durable in the volumes.
@@ -125,8 +132,6 @@ pub(crate) struct Sequencer {
     /// For each P-VOL the end of the highest range that was ever journaled: a write below it that left no record would
     /// be undone by a replay.
     pub(crate) journaled_end: BTreeMap<u32, u64>,
-    /// Why the last reading ended, until an answer is good again (at an auxiliary).
-    pub(crate) reading_error: Option<String>,
     /// Readers that a durable checkpoint knows: only they are told where they begin.
     pub(crate) announced: BTreeSet<ArrayNumber>,
     /// When updates were made.
@@ -222,6 +227,7 @@ impl Sequencer {
             turns: BTreeMap::new(),
             svols,
             source: None,
+            reading: super::fetch::Reading::default(),
             restored: settled,
             settled,
             consistent_from,
@@ -229,7 +235,6 @@ impl Sequencer {
             leaving: Leaving::No,
             journal_error: None,
             journaled_end: BTreeMap::new(),
-            reading_error: None,
             announced: BTreeSet::new(),
             times: Times::default(),
             asked: BTreeMap::new(),
@@ -555,17 +560,9 @@ impl Group {
         self.work.notify_one();
     }
 
-    /// The source is there, and what it says is not believed, or it does not believe us: shown until an answer is good.
-    pub(crate) fn note_reading_error(&self, reason: String) {
-        self.lock().reading_error = Some(reason);
-        self.changed.notify_waiters();
-    }
-
     /// What the source said with its last answer.
     pub(crate) fn note_source(&self, head: &super::answer::Head) {
-        let mut seq = self.lock();
-        seq.source = Some(head.clone());
-        seq.reading_error = None;
+        self.lock().source = Some(head.clone());
     }
 }
 

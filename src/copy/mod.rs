@@ -3,6 +3,7 @@
 //! Start with [`group::Group`].
 
 pub mod answer;
+mod arrivals;
 pub mod change;
 mod checkpoint;
 mod closing;
@@ -16,6 +17,7 @@ mod kept;
 pub mod link_key;
 mod load;
 mod overflow;
+mod pace;
 pub(crate) mod recover;
 pub mod restore;
 pub mod rule;
@@ -26,6 +28,8 @@ pub mod status;
 pub(crate) mod suspend;
 #[doc(hidden)]
 pub mod tamper;
+#[cfg(test)]
+mod tests;
 mod times;
 
 pub(crate) use checkpoint::CheckpointExtra;

@@ -8,35 +8,28 @@
 use super::change::Payload;
 use super::error::CopyError;
 use super::group::Group;
+use super::pace;
 use crate::disk::VolumeId;
 use crate::disk::slot::{Class, SLOT_BYTES, Slot};
+use crate::volume::timing::RestoreTiming;
 use holdfast_journal::{Content, Extent, InitialCopy, Kind, Update, UpdateNumber};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// When an auxiliary restores (J11).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Schedule {
-    /// As soon as updates are durable here.
-    Immediate,
-    /// All that is there, then a pause.
-    Every(Duration),
-}
-
 impl Group {
     /// Restores for ever; ends with its array, or when an update cannot be applied at all.
-    pub(crate) async fn restore_loop(self: Arc<Self>, schedule: Schedule, delay: Duration) {
+    pub(crate) async fn restore_loop(self: Arc<Self>, timing: RestoreTiming, delay: Duration) {
         let _running = self.running();
         let ends = self.clone();
         tokio::select! {
             biased;
             // Nothing of a restore is under way on a unit: what it makes visible lies in the cache.
             () = ends.closing.begins() => {}
-            () = self.restore_for_ever(schedule, delay) => {}
+            () = self.restore_for_ever(timing, delay) => {}
         }
     }
 
-    async fn restore_for_ever(&self, schedule: Schedule, delay: Duration) {
+    async fn restore_for_ever(&self, timing: RestoreTiming, delay: Duration) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -52,10 +45,21 @@ impl Group {
                     self.clock.sleep(RETRY).await;
                 }
             }
-            if let Schedule::Every(interval) = schedule {
-                self.clock.sleep(interval).await;
+            match timing {
+                RestoreTiming::Immediate => {}
+                RestoreTiming::Every(interval) => self.clock.sleep(interval).await,
+                RestoreTiming::Load => self.clock.sleep(self.restore_pause()).await,
             }
         }
+    }
+
+    /// Claim 10: how long to pause between two rounds. Up to half load nothing, at full load [`pace::LONGEST`]; a journal that is
+    /// more than 3/4 full overrules the load, because restoring is what empties it.
+    fn restore_pause(&self) -> Duration {
+        let usage = self.lock().journal.usage();
+        let filled = pace::permille(usage.info_used, usage.info_capacity)
+            .max(pace::permille(usage.data_used, usage.data_capacity));
+        pace::restore_pause(self.disk.load_permille(), filled)
     }
 
     /// Applies what is durable here, old enough and not restored yet; how many updates that were. The age is by the

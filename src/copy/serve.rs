@@ -5,7 +5,7 @@
 //! never leaves the reader ahead. Before the pages are read everything in the range is destaged, because writes that
 //! were made before the copy reached them are in no journal.
 
-use super::answer::{HEAD_BYTES, Head, MAX_RECORD_PAGES, MAX_UPDATES, Outcome};
+use super::answer::{HEAD_BYTES, Head, MAX_REASON_BYTES, MAX_RECORD_PAGES, MAX_UPDATES, Outcome};
 use super::change::Payload;
 use super::error::CopyError;
 use super::group::{Group, Sequencer};
@@ -13,6 +13,7 @@ use crate::clock::BoxFuture;
 use crate::disk::VolumeId;
 use crate::disk::cache::{Piece, Pieces};
 use crate::disk::slot::{Class, SLOT_BYTES, Slot};
+use crate::volume::kind::ReleaseBy;
 use holdfast_journal::reader::{ReaderError, Report};
 use holdfast_journal::{
     ArrayNumber, Content, CopyForm, Extent, InitialCopy, Kind, Update, UpdateNumber, format,
@@ -28,7 +29,8 @@ pub struct Request {
     pub reader: ArrayNumber,
     /// Begin here; `None`: where the last answer ended (J7).
     pub start: Option<UpdateNumber>,
-    /// Send again what was sent last (figure 17, step 1530).
+    /// Retry indication (figure 17, step 1530): everything that is not durable there; with a start number as many as
+    /// `updates` says from that number on, and the cursor stays where it is.
     pub retry: bool,
     /// The most updates.
     pub updates: u32,
@@ -36,6 +38,15 @@ pub struct Request {
     pub bytes: u32,
     /// How long to wait when there is nothing.
     pub wait: Duration,
+}
+
+/// What a reader's position came with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Carrier {
+    /// A journal read.
+    Read,
+    /// A report of its own.
+    Report,
 }
 
 /// An answer: whole pages, ready to be sent by handle.
@@ -59,8 +70,12 @@ pub enum ServeError {
 }
 
 impl Group {
-    /// Takes note of where a reader is; frees what that allows.
-    pub fn report(&self, reader: ArrayNumber, report: Report) -> Result<(), ReaderError> {
+    /// Takes note of where a reader is; frees what that allows (J6). Which of the two carriers counts is a choice of the
+    /// group: a report that came by itself frees nothing where the next journal read is to free.
+    pub fn report(&self, reader: ArrayNumber, report: Report, carrier: Carrier) -> Result<(), ReaderError> {
+        if carrier == Carrier::Report && self.settings.release_by == ReleaseBy::NextCommand {
+            return self.lock().readers.reader(reader).map(|_| ()).ok_or(ReaderError::Unknown);
+        }
         let dropped = {
             let mut seq = self.lock();
             let before = seq.readers.reader(reader).map(|known| known.report);
@@ -74,12 +89,19 @@ impl Group {
         };
         drop(dropped);
         self.changed.notify_waiters();
-        self.settle_if_worthwhile();
+        if self.settings.release_by == ReleaseBy::AtOnce {
+            self.settle_wanted.notify_one();
+        } else {
+            self.settle_if_worthwhile();
+        }
         Ok(())
     }
 
     /// Answers one journal read. Reads of one reader are answered one after the other, each behind the last one's end.
     pub async fn answer(&self, request: Request) -> Result<Answer, ServeError> {
+        if let (Some(start), true) = (request.start, request.retry) {
+            return self.answer_again(&request, start).await;
+        }
         let turn = self.turn_of(request.reader)?;
         let deadline = self.clock.sleep(request.wait);
         tokio::pin!(deadline);
@@ -88,8 +110,8 @@ impl Group {
             guard = turn.lock() => guard,
             () = &mut deadline => return Ok(self.empty(request.reader, Outcome::NoJournal)),
         };
-        if self.lock().failed.is_some() {
-            return Ok(self.empty(request.reader, Outcome::GroupNotNormal)); // Steps 1515 and 1525.
+        if let Some(answer) = self.not_normal(request.reader) {
+            return Ok(answer); // Steps 1515 and 1525.
         }
         if !self.holds_for(request.reader) {
             // All its pairs are suspended. It hears so at once if it may not wait, else when that ends.
@@ -110,7 +132,7 @@ impl Group {
             let limit = self.durable_here();
             let first = self.lock().readers.poll_send(request.reader, limit);
             if let Some(first) = first {
-                return self.collect(&request, first).await;
+                return self.collect(&request, first, Cursor::Moves).await;
             }
             tokio::select! {
                 biased;
@@ -144,6 +166,45 @@ impl Group {
         }
     }
 
+    /// A range once more (J8): another connection lost it. It waits for nobody's turn, because the cursor stays; what was
+    /// never sent is refused.
+    async fn answer_again(&self, request: &Request, start: UpdateNumber) -> Result<Answer, ServeError> {
+        if let Some(answer) = self.not_normal(request.reader) {
+            return Ok(answer);
+        }
+        if !self.holds_for(request.reader) {
+            return Ok(self.empty(request.reader, Outcome::Suspended));
+        }
+        let judged = {
+            let seq = self.lock();
+            let held_from = seq.journal.first_retained();
+            let reader = seq.readers.reader(request.reader).ok_or(ReaderError::Unknown)?;
+            match () {
+                () if start > reader.sent => Err(ReaderError::PeerMisbehaved),
+                // Below its position it began anew since: what lies between is in difference maps.
+                () if start < reader.retry_start() || start < held_from => Err(ReaderError::Released),
+                () => Ok(u32::try_from(reader.sent.since(start)).unwrap_or(u32::MAX).saturating_add(1)),
+            }
+        };
+        let handed_out = match judged {
+            Ok(handed_out) => handed_out,
+            Err(ReaderError::Released) => return Ok(self.empty(request.reader, Outcome::NotHeld)),
+            Err(error) => return Err(error.into()),
+        };
+        let request = Request { updates: request.updates.min(handed_out), ..*request };
+        self.collect(&request, start, Cursor::Stays).await
+    }
+
+    /// The answer of a group that is not `normal` here, with the reason.
+    fn not_normal(&self, reader: ArrayNumber) -> Option<Answer> {
+        let seq = self.lock();
+        let reason = seq.failed.as_ref()?;
+        let text = reason.as_bytes();
+        let text = text.get(..MAX_REASON_BYTES).unwrap_or(text);
+        let head = self.head(&seq, reader, Outcome::GroupNotNormal);
+        Some(Answer { head: head.encode(text), pages: Vec::new() })
+    }
+
     fn turn_of(&self, reader: ArrayNumber) -> Result<Arc<tokio::sync::Mutex<()>>, ReaderError> {
         let mut seq = self.lock();
         seq.readers.reader(reader).ok_or(ReaderError::Unknown)?;
@@ -168,7 +229,12 @@ impl Group {
         if next < held_from { Err(ReaderError::Released) } else { Ok(()) }
     }
 
-    async fn collect(&self, request: &Request, first: UpdateNumber) -> Result<Answer, ServeError> {
+    async fn collect(
+        &self,
+        request: &Request,
+        first: UpdateNumber,
+        cursor: Cursor,
+    ) -> Result<Answer, ServeError> {
         // One update always goes, however small the wish: a reader that gets none would ask for ever.
         let budget =
             (request.bytes as usize).saturating_sub(SLOT_BYTES).min(2 * self.settings.read_bytes as usize);
@@ -184,7 +250,11 @@ impl Group {
                 .map_err(|error| CopyError::Damaged(error.to_string()))?;
             let record_pages = (HEAD_BYTES + records.len()).div_ceil(SLOT_BYTES);
             let total = (record_pages + pages.len() + payload.slots.len()) * SLOT_BYTES;
-            if sent > 0 && (total > request.bytes as usize || record_pages > MAX_RECORD_PAGES as usize) {
+            let fits = total <= request.bytes as usize && record_pages <= MAX_RECORD_PAGES as usize;
+            if !fits && sent == 0 {
+                return Ok(self.more_room(request.reader, total));
+            }
+            if !fits {
                 records.truncate(before);
                 break;
             }
@@ -201,7 +271,10 @@ impl Group {
             drop(seq);
             return Ok(self.empty(request.reader, Outcome::NotHeld)); // It began anew meanwhile.
         }
-        seq.readers.handle_sent(request.reader, last, as_of)?;
+        match cursor {
+            Cursor::Moves => seq.readers.handle_sent(request.reader, last, as_of)?,
+            Cursor::Stays => seq.readers.handle_sent_again(request.reader, last, as_of)?,
+        }
         let total = seq.sent.entry(request.reader).or_default();
         total.0 += u64::from(sent);
         total.1 += (HEAD_BYTES + records.len() + pages.len() * SLOT_BYTES) as u64;
@@ -283,6 +356,13 @@ impl Group {
         Ok((update, payload))
     }
 
+    fn more_room(&self, reader: ArrayNumber, needed: usize) -> Answer {
+        let seq = self.lock();
+        let room_bytes = u32::try_from(needed).unwrap_or(u32::MAX);
+        let head = Head { room_bytes, ..self.head(&seq, reader, Outcome::MoreRoom) };
+        Answer { head: head.encode(&[]), pages: Vec::new() }
+    }
+
     pub(super) fn empty(&self, reader: ArrayNumber, outcome: Outcome) -> Answer {
         self.empty_from(reader, outcome, None)
     }
@@ -303,12 +383,13 @@ impl Group {
 
     fn head(&self, seq: &Sequencer, reader: ArrayNumber, outcome: Outcome) -> Head {
         let usage = seq.journal.usage();
+        let first = seq.readers.reader(reader).map_or(seq.next, |known| known.next);
         Head {
             outcome,
             group: self.number,
             updates: 0,
             generation: seq.generation.counter,
-            first: 0,
+            first: first.get(),
             newest_durable: seq.journal.durable().get(),
             oldest_held: seq.journal.first_retained().get(),
             newest_given: seq.next.previous().get(),
@@ -316,6 +397,7 @@ impl Group {
             data_bytes: (usage.data_used, usage.data_capacity),
             wall_ns: self.clock.wall().0,
             unread_bytes: seq.unread_bytes(reader),
+            room_bytes: 0,
         }
     }
 }
@@ -323,6 +405,15 @@ impl Group {
 /// The same number with nothing in it.
 fn void_of(update: &Update) -> Update {
     Update { kind: Kind::Void, extents: Vec::new(), data_bytes: 0, data_checksum: 0, ..update.clone() }
+}
+
+/// What an answer does to the reader's cursor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Cursor {
+    /// The next read goes on behind it.
+    Moves,
+    /// It repeats what was lost.
+    Stays,
 }
 
 /// Splits one extent of whole pages into runs of data and runs of zeros.

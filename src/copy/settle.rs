@@ -16,6 +16,7 @@ use super::error::CopyError;
 use super::group::{Group, Sequencer};
 use crate::disk::VolumeId;
 use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotMut, SlotPool};
+use crate::volume::kind::ReleaseBy;
 use holdfast_journal::UpdateNumber;
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,13 +91,19 @@ impl Group {
         let seq = self.lock();
         if seq.failed.is_some() {
             Round::None
-        } else if is_worthwhile(&seq) || seq.fills_up() {
+        } else if is_worthwhile(&seq) || seq.fills_up() || self.frees_at_once(&seq) {
             Round::Settle
         } else if seq.journal.wants_checkpoint() {
             Round::Checkpoint
         } else {
             Round::None
         }
+    }
+
+    /// Whether the group frees what readers hold as soon as they say so (J6), and they hold more than is freed.
+    fn frees_at_once(&self, seq: &Sequencer) -> bool {
+        let held = seq.readers.iter().map(|(_, reader)| reader.report.acknowledged).min();
+        self.settings.release_by == ReleaseBy::AtOnce && held > Some(seq.journal.released())
     }
 
     /// One round; afterwards `settled` is what was visible when it began.

@@ -1,5 +1,5 @@
-//! What an auxiliary asks of the array it reads from. Defined here, by its user; implemented over a session of the
-//! array's own initiator.
+//! What an auxiliary asks of the array it reads from. Defined here, by its user; implemented over the sessions of a
+//! link.
 
 use crate::clock::BoxFuture;
 use crate::disk::slot::Slot;
@@ -7,19 +7,70 @@ use holdfast_journal::UpdateNumber;
 use holdfast_journal::reader::Report;
 use std::time::Duration;
 
-/// One connection to the array that is read.
+/// The way to the array that is read: one or several connections, called *lanes*. Lane 0 carries everything that is no
+/// journal read, and its loss is the end of the whole; another lane may come and go.
 pub trait Source: Send + Sync {
-    /// JOURNAL READ: the pages of the answer. `start`: the first update wanted, or whatever comes next.
+    /// Lanes that there may be; at least 1.
+    fn lanes(&self) -> usize {
+        1
+    }
+
+    /// Whether a lane can be used now.
+    fn is_open(&self, lane: usize) -> bool {
+        lane == 0
+    }
+
+    /// JOURNAL READ: the pages of the answer.
     fn journal_read(
         &self,
+        lane: usize,
         group: u32,
-        start: Option<UpdateNumber>,
-        position: Report,
-        wait: Duration,
+        ask: Ask,
     ) -> BoxFuture<'_, Result<Vec<Slot>, SourceError>>;
+
+    /// JOURNAL INFORMATION: the head of an answer that has nothing in it.
+    fn journal_information(&self, group: u32) -> BoxFuture<'_, Result<Vec<u8>, SourceError>>;
 
     /// REPORT POSITION.
     fn report_position(&self, group: u32, position: Report) -> BoxFuture<'_, Result<(), SourceError>>;
+
+    /// How much of what the link can carry is in use, in permille.
+    fn link_permille(&self) -> u32 {
+        0
+    }
+}
+
+/// What one journal read asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Which updates.
+    pub what: Wanted,
+    /// How many at most.
+    pub updates: u32,
+    /// Room for the answer, bytes in whole pages.
+    pub room_bytes: u32,
+    /// Where this array is.
+    pub position: Report,
+    /// How long the source may hold the command when it has nothing.
+    pub wait: Duration,
+}
+
+/// Which updates a journal read asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Those behind the last answer.
+    Next,
+    /// Those from this number on; what follows is behind them.
+    From(UpdateNumber),
+    /// Retry indication: everything that this array has not reported as durable, once more.
+    Retry,
+    /// Retry indication with a range; what follows stays where it is.
+    Again {
+        /// The first number.
+        first: UpdateNumber,
+        /// How many.
+        count: u32,
+    },
 }
 
 /// Why the other array gave no answer. The session is of no more use.

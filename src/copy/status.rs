@@ -3,6 +3,7 @@
 //! Lag in seconds is by the primary's monotonic clock alone: the age of the oldest update that the reader has not
 //! restored, never shown smaller than it is (`times.rs`).
 
+use super::fetch::Reading;
 use super::group::{Group, Sequencer};
 use crate::clock::MonotonicNs;
 use holdfast_journal::pointer::PointerInformation;
@@ -35,8 +36,8 @@ pub struct Status {
     pub pointers: PointerInformation,
     /// The newest number given at the source, as it said last.
     pub source_newest: Option<u64>,
-    /// Why reading from the source fails at the moment.
-    pub reading_error: Option<String>,
+    /// How reading goes, at an auxiliary.
+    pub(crate) reading: Reading,
 }
 
 /// A pair at one moment.
@@ -112,7 +113,7 @@ impl Group {
                 })
                 .collect(),
             pointers: seq.journal.pointer_information(seq.restored.next(), seq.restored.next()),
-            reading_error: seq.reading_error.clone(),
+            reading: seq.reading.clone(),
             source_newest: seq.source.as_ref().map(|head| head.newest_given),
         }
     }

@@ -12,10 +12,8 @@ mod words;
 
 pub use copies::{PairWords, WhichWords};
 pub use copy::{GroupChange, JournalChange, PairChange};
-pub use local::{
-    ChapWords, LinkChange, LunChange, ParityGroupChange, ScheduleWords, TargetChange, VolumeChange,
-};
-pub use words::{Interval, UnitWord};
+pub use local::{ChapWords, LinkChange, LunChange, ParityGroupChange, TargetChange, VolumeChange};
+pub use words::UnitWord;
 
 use super::parse::{
     ConfigVerb, GroupVerb, JournalVerb, LinkVerb, LunVerb, PairVerb, ParityGroupVerb, ShellCommand,

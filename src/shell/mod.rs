@@ -11,6 +11,7 @@ pub mod parse;
 mod print;
 pub mod prompt;
 pub mod prompt_local;
+pub mod schedule;
 pub mod socket;
 pub mod ssh;
 pub mod view;

@@ -429,9 +429,15 @@ pub struct FollowView {
     pub link: String,
     /// Number of the group at the source.
     pub remote_group: u32,
-    /// Between two rounds of reads; 0: at once.
+    /// When the next journal read is sent: `immediate`, `every 250ms` or `adaptive:` with its inputs.
+    pub read: String,
+    /// How much one asks for: `group`, `adaptive`, `256 updates` or bytes.
+    pub read_size: String,
+    /// Between two rounds of reads; 0: at once, or adaptive.
     pub read_interval_ms: u64,
-    /// Between two rounds of restores; 0: at once.
+    /// When what was read is restored: `immediate`, `every 250ms` or `load`.
+    pub restore: String,
+    /// Between two rounds of restores; 0: at once, or by load.
     pub restore_interval_ms: u64,
     /// Delay of the restore on purpose.
     pub restore_delay_ms: u64,

@@ -6,7 +6,8 @@
 
 use super::group::{Generation, GroupSettings};
 use super::kind::{
-    CacheMode, CopyMode, InitiatorRule, PortalAddress, RaidLevel, Release, Schedule, SvolAccess, SvolSpec,
+    CacheMode, CopyMode, InitiatorRule, NoRoom, PortalAddress, RaidLevel, Release, ReleaseBy, Schedule,
+    SvolAccess, SvolSpec,
 };
 use super::name::{
     ArrayNumber, GroupName, GroupNumber, IscsiName, LinkName, Lun, PairName, PairNumber, ParityGroupName,
@@ -14,6 +15,7 @@ use super::name::{
 };
 use super::record::{ChapRecord, Identity, UnitRecord};
 use super::secret::{Secret, stored};
+use super::transfer::LinkOptions;
 pub use super::which::Which;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -270,6 +272,12 @@ pub struct SettingsChange {
     pub copy_unit_bytes: Option<u64>,
     /// How long hosts wait for room that a reader holds.
     pub throttle: Option<Duration>,
+    /// Which report frees.
+    #[serde(default)]
+    pub release_by: Option<ReleaseBy>,
+    /// What an auxiliary does with what it has no room for.
+    #[serde(default)]
+    pub no_room: Option<NoRoom>,
 }
 
 impl SettingsChange {
@@ -283,6 +291,8 @@ impl SettingsChange {
             read_bytes: self.read_bytes.unwrap_or(old.read_bytes),
             copy_unit_bytes: self.copy_unit_bytes.unwrap_or(old.copy_unit_bytes),
             throttle: self.throttle.unwrap_or(old.throttle),
+            release_by: self.release_by.unwrap_or(old.release_by),
+            no_room: self.no_room.unwrap_or(old.no_room),
         }
     }
 }
@@ -350,6 +360,9 @@ pub struct NewLink {
     pub secret: Secret,
     /// How groups are read and restored that come over it.
     pub schedule: Schedule,
+    /// How journals travel over it.
+    #[serde(default)]
+    pub options: LinkOptions,
 }
 
 /// A group as its primary passes it on.

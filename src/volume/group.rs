@@ -3,7 +3,7 @@
 //! The first update number is 1. The number in the store is a checkpoint: the true one is recovered from the journal.
 //! A group without pairs, or with pairs that are being copied, is `normal`.
 
-use super::kind::{Release, SvolAccess};
+use super::kind::{NoRoom, Release, ReleaseBy, SvolAccess};
 use super::name::{ArrayNumber, GroupName, GroupNumber, LinkName, UpdateNumber, VolumeName, VolumeNumber};
 use super::pair::PairState;
 use super::record::Identity;
@@ -45,6 +45,9 @@ pub struct GroupRecord {
     /// The array stopped cleanly: no numbered update can have been lost since.
     #[serde(default)]
     pub stopped_cleanly: bool,
+    /// Why reading from the source does not go on, at an auxiliary: what that array reported of itself, or a fault here.
+    #[serde(default)]
+    pub reading_stopped: Option<String>,
 }
 
 /// Where a group comes from.
@@ -80,6 +83,12 @@ pub struct GroupSettings {
     /// How long hosts wait for journal room that a reader holds before its pairs go to difference maps.
     #[serde(default)]
     pub throttle: Duration,
+    /// Which report frees.
+    #[serde(default)]
+    pub release_by: ReleaseBy,
+    /// What an auxiliary does with what it has no room for.
+    #[serde(default)]
+    pub no_room: NoRoom,
 }
 
 /// A journal volume at another array.

@@ -1,6 +1,7 @@
 //! The closed choices of the array's objects: levels, modes, rules, schedules, and addresses of other arrays.
 
 use super::name::{IscsiName, LinkName, VolumeName};
+use super::timing::{ReadSize, ReadTiming, RestoreTiming};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -147,10 +148,15 @@ impl From<PortalAddress> for String {
 /// When a copy is read and restored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Schedule {
-    /// Between two rounds of journal reads; `None`: again at once.
-    pub read_interval: Option<Duration>,
-    /// Between two rounds of restores; `None`: at once.
-    pub restore_interval: Option<Duration>,
+    /// When the next journal read is sent.
+    #[serde(default, alias = "read_interval")]
+    pub read: ReadTiming,
+    /// How much it asks for.
+    #[serde(default)]
+    pub read_size: ReadSize,
+    /// When what was read is restored.
+    #[serde(default, alias = "restore_interval")]
+    pub restore: RestoreTiming,
     /// An update is restored no earlier than this after it was made.
     pub restore_delay: Duration,
 }
@@ -173,6 +179,49 @@ pub enum Release {
     Read,
     /// Restored and durable in its volumes.
     Restored,
+}
+
+/// Which report frees what it names (J6). Whatever the manner, only *durable here up to N* frees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReleaseBy {
+    /// Any: the number that the reader names, in a journal read or in a report of its own.
+    #[default]
+    Named,
+    /// Only the one that comes with the next journal read.
+    NextCommand,
+    /// A report of its own at once when journals are durable, and the room is free as soon as it has come.
+    AtOnce,
+}
+
+/// What an auxiliary does with journals that it has no room for (step 1755, J10).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoRoom {
+    /// Holds them in the cache and tries again when there is room.
+    #[default]
+    Hold,
+    /// Drops them and asks for them again later, with retry indication.
+    Retry,
+}
+
+impl fmt::Display for ReleaseBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Named => "named",
+            Self::NextCommand => "next-command",
+            Self::AtOnce => "at-once",
+        })
+    }
+}
+
+impl fmt::Display for NoRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Hold => "hold",
+            Self::Retry => "retry",
+        })
+    }
 }
 
 /// `link:volume`.

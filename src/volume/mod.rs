@@ -14,4 +14,6 @@ pub mod record;
 pub mod secret;
 pub mod store;
 pub mod table;
+pub mod timing;
+pub mod transfer;
 mod which;

@@ -8,6 +8,7 @@ use super::name::{
     ParityGroupNumber, UpdateNumber, VolumeName, VolumeNumber,
 };
 use super::secret::{Secret, stored};
+use super::transfer::LinkOptions;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
@@ -239,6 +240,9 @@ pub struct LinkRecord {
     pub secret: Secret,
     /// How groups are read and restored that come over it.
     pub schedule: Schedule,
+    /// How journals travel over it.
+    #[serde(default)]
+    pub options: LinkOptions,
 }
 
 /// An array that reads a group from this one.

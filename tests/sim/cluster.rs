@@ -483,6 +483,9 @@ pub(crate) fn target_name(array: &str) -> String {
     format!("iqn.2026-11.io.holdfast:{array}")
 }
 
+/// Everything that a read interval can follow.
+const ADAPTIVE: &str = "adaptive:received,link,journal,load,source-journal,source-pointers";
+
 fn config_text(index: usize, shape: Shape, random: &mut Random) -> String {
     let (name, number) = (ARRAYS[index], index + 1);
     let level = if index == ALPHA { "raid5" } else { "raid0" };
@@ -538,24 +541,34 @@ fn config_text(index: usize, shape: Shape, random: &mut Random) -> String {
             other + 1
         )
         .unwrap();
-        // Each auxiliary on its own schedule.
+        // Each auxiliary in its own way.
+        if index == 1 {
+            let size = ["group", "256KiB", "64 updates", "adaptive"][random.index(4)];
+            writeln!(text, "connections = {}\nread_size = \"{size}\"", 1 + random.below(4)).unwrap();
+        }
         if index == 2 {
             let (read, restore) = (20 + random.below(200), 20 + random.below(300));
-            writeln!(text, "read_interval = \"{read}ms\"\nrestore_interval = \"{restore}ms\"").unwrap();
+            let read = [format!("every {read}ms"), ADAPTIVE.to_owned()][random.index(2)].clone();
+            let restore = [format!("every {restore}ms"), "load".to_owned()][random.index(2)].clone();
+            writeln!(text, "read = \"{read}\"\nrestore = \"{restore}\"").unwrap();
         }
     }
     if index == ALPHA {
-        text += &group_text(shape);
+        text += &group_text(shape, random);
     }
     text
 }
 
-fn group_text(shape: Shape) -> String {
-    let mut text = "[[provision.group]]\nname = \"g1\"\nsvol_access = \"read\"\n\
-         [[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\n\
+fn group_text(shape: Shape, random: &mut Random) -> String {
+    let release_by = ["named", "next-command", "at-once"][random.index(3)];
+    let no_room = ["hold", "retry"][random.index(2)];
+    let mut text = format!(
+        "[[provision.group]]\nname = \"g1\"\nsvol_access = \"read\"\n\
+         release_by = \"{release_by}\"\nno_room = \"{no_room}\"\n"
+    );
+    text += "[[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\n\
          [[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\nat = \"beta\"\n\
-         [[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\nat = \"gamma\"\n"
-        .to_owned();
+         [[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\nat = \"gamma\"\n";
     for reader in &ARRAYS[1..] {
         for volume in 1..=shape.volumes {
             writeln!(

@@ -10,6 +10,7 @@ use crate::disk::space::bits::PageBits;
 use crate::disk::space::map::{EXTENT_BYTES, VolumeId};
 use std::ops::Range;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 /// What a volume uses.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -65,6 +66,15 @@ impl DiskAdapter {
             usage.groups.push(GroupUsage { parity_group: *id, extents: space.extents(), free_extents });
         }
         usage
+    }
+
+    /// How busy the adapter is, in permille: pages that are not on the units yet, in relation to those at which destage
+    /// goes on without pause and hosts begin to wait.
+    #[must_use]
+    pub fn load_permille(&self) -> u32 {
+        let dirty = self.0.totals.dirty.load(Ordering::Relaxed) as u64;
+        let high = self.0.pool.limit() as u64 * u64::from(self.0.settings.dirty_high_percent) / 100;
+        u32::try_from((dirty * 1000).checked_div(high).unwrap_or(0).min(1000)).unwrap_or(1000)
     }
 
     /// The next range at or after `from_offset` that may hold something else than zeros, dirty pages included, as bytes;

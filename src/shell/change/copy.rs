@@ -1,12 +1,15 @@
 //! Changes of copies: groups, journal volumes, pairs (figure 10), said at either array.
 
 use super::copies::{PairWords, WhichWords};
-use super::local::ScheduleWords;
 use super::words::{PvolWord, SvolWord, copy_mode, release, svol_access};
 use super::{Change, Here, How, one, one_at};
-use crate::config::{ByteSize, CopyMode, Release, SvolAccess, parse_duration};
+use crate::config::{
+    ByteSize, CopyMode, Release, SvolAccess, parse_duration, parse_no_room, parse_release_by,
+};
+use crate::shell::schedule::ScheduleWords;
 use crate::volume::designation::{Designation, SettingsChange};
 use crate::volume::group::GroupSettings;
+use crate::volume::kind::{NoRoom, ReleaseBy};
 use crate::volume::name::{GroupName, LinkName, PairName, VolumeName};
 use clap::{Args, Subcommand};
 use std::time::Duration;
@@ -22,10 +25,10 @@ pub enum GroupChange {
         /// What is chosen for it; the rest has defaults.
         settings: SettingsWords,
         /// Make the group, which is here already, known at the array behind this link, which shall copy it.
-        #[arg(long, value_name = "LINK", conflicts_with_all = ["source", "svol_access", "release", "read_updates", "read_bytes", "copy_unit", "throttle"])]
+        #[arg(long, value_name = "LINK", conflicts_with_all = ["source", "svol_access", "release", "release_by", "no_room", "read_updates", "read_bytes", "copy_unit", "throttle"])]
         at: Option<LinkName>,
         /// This array copies the group from the array behind this link, which is asked to make it known here.
-        #[arg(long, value_name = "LINK", conflicts_with_all = ["svol_access", "release", "read_updates", "read_bytes", "copy_unit", "throttle"])]
+        #[arg(long, value_name = "LINK", conflicts_with_all = ["svol_access", "release", "release_by", "no_room", "read_updates", "read_bytes", "copy_unit", "throttle"])]
         source: Option<LinkName>,
         #[command(flatten)]
         /// How.
@@ -128,6 +131,12 @@ pub struct SettingsWords {
     /// When a journal is freed: when it is read, or when it is restored. Default read.
     #[arg(long, value_parser = release)]
     pub release: Option<Release>,
+    /// Which report frees it: named, next-command or at-once. Default named.
+    #[arg(long, value_parser = parse_release_by)]
+    pub release_by: Option<ReleaseBy>,
+    /// What an auxiliary without room does with journals: hold or retry. Default hold.
+    #[arg(long, value_parser = parse_no_room)]
+    pub no_room: Option<NoRoom>,
     /// Updates of one journal read at most. Default 1024.
     #[arg(long)]
     pub read_updates: Option<u32>,
@@ -151,6 +160,8 @@ impl SettingsWords {
             read_bytes: self.read_bytes.map(|size| size.0),
             copy_unit_bytes: self.copy_unit.map(|size| size.0),
             throttle: self.throttle,
+            release_by: self.release_by,
+            no_room: self.no_room,
         }
     }
 }
@@ -246,4 +257,6 @@ const DEFAULTS: GroupSettings = GroupSettings {
     read_bytes: 1 << 20,
     copy_unit_bytes: 1 << 20,
     throttle: Duration::ZERO,
+    release_by: ReleaseBy::Named,
+    no_room: NoRoom::Hold,
 };

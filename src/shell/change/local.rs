@@ -1,14 +1,15 @@
 //! Changes that concern one array alone: parity groups, volumes, targets, LUNs, links.
 
-use super::words::{Interval, UnitWord, array_number, cache_mode, initiator, interval, level, lun, lun_word};
+use super::words::{UnitWord, array_number, cache_mode, initiator, level, lun, lun_word};
 use super::{Change, Here, How, one, one_at};
-use crate::config::{ByteSize, CacheMode, InitiatorRule, PortalAddress, RaidLevel, Schedule, parse_duration};
+use crate::config::{ByteSize, CacheMode, InitiatorRule, PortalAddress, RaidLevel};
+use crate::shell::schedule::ScheduleWords;
 use crate::volume::designation::{Designation, NewLink, NewParityGroup, NewTarget, NewVolume};
 use crate::volume::name::{ArrayNumber, IscsiName, LinkName, Lun, ParityGroupName, VolumeName};
 use crate::volume::record::{ChapRecord, Credential};
+use crate::volume::transfer::{CONNECTIONS_MAX, LinkOptions};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// What can be changed about parity groups.
 #[derive(Clone, Debug, Subcommand)]
@@ -264,6 +265,9 @@ pub enum LinkChange {
         /// File with the secret that both arrays know.
         #[arg(long, value_name = "FILE")]
         secret_file: PathBuf,
+        /// Connections for journal reads, 1 to 8.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(CONNECTIONS_MAX)))]
+        connections: u8,
         #[command(flatten)]
         /// When what comes over it is read and restored.
         schedule: ScheduleWords,
@@ -283,45 +287,19 @@ pub enum LinkChange {
 
 impl LinkChange {
     pub(super) fn change(&self, here: &Here<'_>) -> Result<Change, String> {
-        let (name, array, portals, secret_file, schedule, how) = match self {
-            Self::Create { name, array, portals, secret_file, schedule, how } => {
-                (name, array, portals, secret_file, schedule, how)
+        Ok(match self {
+            Self::Create { name, array, portals, secret_file, connections, schedule, how } => {
+                let new = NewLink {
+                    name: name.clone(),
+                    array: *array,
+                    portals: portals.clone(),
+                    secret: here.secret(secret_file)?,
+                    schedule: schedule.schedule(),
+                    options: LinkOptions { connections: *connections },
+                };
+                one(here, how, Designation::CreateLink(new))
             }
-            Self::Delete { name, how } => {
-                return Ok(one(here, how, Designation::DeleteLink { link: name.clone() }));
-            }
-        };
-        let new = NewLink {
-            name: name.clone(),
-            array: *array,
-            portals: portals.clone(),
-            secret: here.secret(secret_file)?,
-            schedule: schedule.schedule(),
-        };
-        Ok(one(here, how, Designation::CreateLink(new)))
-    }
-}
-
-/// When a copy is read and restored.
-#[derive(Clone, Copy, Debug, Args)]
-pub struct ScheduleWords {
-    /// Between two rounds of journal reads, for example 250ms; "immediate": at once.
-    #[arg(long, value_name = "TIME", default_value = "immediate", value_parser = interval)]
-    pub read_interval: Interval,
-    /// Between two rounds of restores; "immediate": at once.
-    #[arg(long, value_name = "TIME", default_value = "immediate", value_parser = interval)]
-    pub restore_interval: Interval,
-    /// An update is restored no earlier than this after it was made.
-    #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = parse_duration)]
-    pub restore_delay: Duration,
-}
-
-impl ScheduleWords {
-    pub(super) fn schedule(self) -> Schedule {
-        Schedule {
-            read_interval: self.read_interval.0,
-            restore_interval: self.restore_interval.0,
-            restore_delay: self.restore_delay,
-        }
+            Self::Delete { name, how } => one(here, how, Designation::DeleteLink { link: name.clone() }),
+        })
     }
 }

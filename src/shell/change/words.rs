@@ -1,15 +1,8 @@
 //! Words that become values, each with what is allowed when it is wrong.
 
-use crate::config::{
-    ByteSize, CacheMode, CopyMode, InitiatorRule, RaidLevel, Release, SvolAccess, parse_duration,
-};
+use crate::config::{ByteSize, CacheMode, CopyMode, InitiatorRule, RaidLevel, Release, SvolAccess};
 use crate::volume::name::{ARRAY_NUMBER_MAX, ArrayNumber, LUN_MAX, LinkName, Lun, VolumeName};
 use std::path::PathBuf;
-use std::time::Duration;
-
-/// A time between two rounds; none: at once.
-#[derive(Clone, Copy, Debug)]
-pub struct Interval(pub(super) Option<Duration>);
 
 /// A volume here, or at the array behind a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,15 +78,6 @@ pub(super) fn copy_mode(text: &str) -> Result<CopyMode, String> {
     match text {
         "sync" => Err("synchronous copies are not built yet; async is".into()),
         other => word(other, &[("async", CopyMode::Async)]),
-    }
-}
-
-pub(super) fn interval(text: &str) -> Result<Interval, String> {
-    match text {
-        "immediate" => Ok(Interval(None)),
-        given => parse_duration(given)
-            .map(|time| Interval(Some(time).filter(|time| !time.is_zero())))
-            .map_err(|error| format!("{error}, or immediate")),
     }
 }
 

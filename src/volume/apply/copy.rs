@@ -284,6 +284,7 @@ pub(super) fn new_group(
         generations,
         journal_incarnation: None,
         stopped_cleanly: false,
+        reading_stopped: None,
     });
     Ok(Outcome::Created { number })
 }

@@ -257,6 +257,7 @@ pub(super) fn create_link(tables: &mut Tables, new: &NewLink) -> Result<Outcome,
         portals: new.portals.clone(),
         secret: new.secret.clone(),
         schedule: new.schedule,
+        options: new.options.clone(),
     });
     Ok(Outcome::Done)
 }

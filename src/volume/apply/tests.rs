@@ -17,6 +17,8 @@ const SETTINGS: GroupSettings = GroupSettings {
     read_bytes: 1 << 20,
     copy_unit_bytes: 1 << 20,
     throttle: std::time::Duration::ZERO,
+    release_by: crate::volume::kind::ReleaseBy::Named,
+    no_room: crate::volume::kind::NoRoom::Hold,
 };
 
 /// One array: its tables, and a supply of identities.
@@ -64,6 +66,7 @@ impl Array {
             portals: vec!["127.0.0.1:3262".parse().unwrap()],
             secret: Secret::new("0123456789ab").unwrap(),
             schedule: Schedule::default(),
+            options: Default::default(),
         }))
         .unwrap();
         self
@@ -359,6 +362,7 @@ fn no_secret_is_in_what_the_audit_log_says() {
         portals: vec![],
         secret: Secret::new("do not tell this").unwrap(),
         schedule: Schedule::default(),
+        options: Default::default(),
     });
     assert!(!link.to_string().contains("tell") && !format!("{link:?}").contains("tell"));
 }

@@ -41,6 +41,7 @@ fn link() -> Designation {
         portals: vec!["[::1]:3260".parse().unwrap()],
         secret: Secret::new("do not tell this").unwrap(),
         schedule: Schedule::default(),
+        options: Default::default(),
     })
 }
 

@@ -1,0 +1,4 @@
+//! One group reading from another, figure by figure.
+
+mod reading;
+mod rig;

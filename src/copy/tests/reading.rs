@@ -1,0 +1,285 @@
+//! Journal read reception and journal read: figures 16 to 20, J4 to J10 and J12.
+
+use super::rig::{Choice, Lane, READER, Rig, Way, life};
+use crate::copy::fetch::{ReadPlan, Reading};
+use crate::copy::serve::Carrier;
+use crate::copy::source::Wanted;
+use crate::volume::kind::{NoRoom, ReleaseBy};
+use crate::volume::timing::{ReadInput, ReadSize, ReadTiming, RestoreTiming};
+use holdfast_journal::reader::Report;
+use std::sync::Arc;
+use std::time::Duration;
+
+const IMMEDIATE: ReadPlan = ReadPlan { timing: ReadTiming::Immediate, size: ReadSize::Group };
+
+/// Starts reading; when it ends, it begins again after a moment, as over a link.
+fn follow(rig: &mut Rig, way: &Arc<Way>, plan: ReadPlan) {
+    let (copy, way, clock) = (rig.copy.clone(), way.clone(), rig.clock.clone());
+    rig.tasks.spawn(async move {
+        loop {
+            copy.follow(&*way, 1, plan).await;
+            crate::clock::Clock::sleep(&*clock, Duration::from_millis(50)).await;
+        }
+    });
+}
+
+fn restore(rig: &mut Rig) {
+    let copy = rig.copy.clone();
+    rig.tasks.spawn(copy.restore_loop(RestoreTiming::Immediate, Duration::ZERO));
+}
+
+/// Writes `count` updates of one page each, a page apart, so that the last value of each page is known.
+async fn write_many(rig: &Rig, count: u64) {
+    for update in 1..=count {
+        rig.write(update % 500, 1, u8::try_from(update % 251).unwrap()).await;
+        if update % 50 == 0 {
+            rig.sleep_ms(3).await;
+        }
+    }
+}
+
+async fn assert_equal(rig: &Rig, count: u64) {
+    rig.until("restored", |rig| rig.is_read() && rig.is_restored()).await;
+    for page in 1..500.min(count) {
+        let newest = (1..=count).rev().find(|update| update % 500 == page).unwrap();
+        assert_eq!(u64::from(rig.copied(page).await), newest % 251, "page {page}");
+    }
+}
+
+#[test]
+fn figure_18_answers_on_several_connections_overtake_each_other_and_are_stored_in_order() {
+    life(async {
+        let mut rig = Rig::new(Choice::default()).await;
+        let lanes = [30, 2, 11, 0].map(|delay_ms| Lane { delay_ms, ..Lane::default() });
+        let way = Arc::new(Way::new(&rig, &lanes));
+        follow(&mut rig, &way, IMMEDIATE);
+        restore(&mut rig);
+        write_many(&rig, 1_500).await;
+        assert_equal(&rig, 1_500).await;
+        for lane in 0..lanes.len() {
+            assert!(way.log().iter().filter(|(_, by, _)| *by == lane).count() > 5, "lane {lane} is used");
+        }
+    });
+}
+
+#[test]
+fn figure_17_steps_1530_to_1545_a_range_that_a_connection_lost_is_sent_again_and_the_cursor_stays() {
+    life(async {
+        let mut rig = Rig::new(Choice::default()).await;
+        let lost = Lane { delay_ms: 5, loses_every: 4, ..Lane::default() };
+        let way = Arc::new(Way::new(&rig, &[Lane::default(), lost, lost]));
+        follow(&mut rig, &way, IMMEDIATE);
+        restore(&mut rig);
+        write_many(&rig, 1_500).await;
+        assert_equal(&rig, 1_500).await;
+        assert!(way.asked(|what| matches!(what, Wanted::Again { .. })) > 3, "ranges were asked for again");
+        assert_eq!(way.asked(|what| matches!(what, Wanted::From(_))), 1, "one session served all the time");
+    });
+}
+
+#[test]
+fn figure_17_step_1590_by_name_any_report_frees_what_it_names() {
+    life(async {
+        let mut rig = Rig::new(Choice::default()).await;
+        let newest = rig.write(1, 1, 1).await;
+        rig.source.durable(newest).await;
+        let way = Arc::new(Way::new(&rig, &[Lane::default()]));
+        follow(&mut rig, &way, IMMEDIATE);
+        rig.until("read", Rig::is_read).await;
+        rig.until("reported", |rig| rig.acknowledged() == newest).await;
+        assert!(way.reports() > 0);
+        rig.source.settle().await.unwrap();
+        assert_eq!(rig.held_from(), newest.get() + 1);
+    });
+}
+
+#[test]
+fn figure_17_step_1590_with_the_next_command_a_report_of_its_own_frees_nothing() {
+    life(async {
+        let choice = Choice { release_by: ReleaseBy::NextCommand, ..Choice::default() };
+        let mut rig = Rig::new(choice).await;
+        let first = rig.write(1, 1, 1).await;
+        let second = rig.write(2, 1, 2).await;
+        rig.source.durable(second).await;
+        let way = Arc::new(Way::new(&rig, &[Lane::default()]));
+        // One read at a time, far apart, so that it is known which of them carries what.
+        let plan =
+            ReadPlan { timing: ReadTiming::Every(Duration::from_secs(20)), size: ReadSize::Updates(1) };
+        follow(&mut rig, &way, plan);
+        rig.until("read", Rig::is_read).await;
+        rig.sleep_ms(1_000).await;
+        assert_eq!(way.reports(), 0, "the reader sends none");
+        rig.source.settle().await.unwrap();
+        let acknowledged = rig.acknowledged();
+        assert!(acknowledged < second, "the last read left before this was durable");
+        assert!(rig.held_from() <= second.get());
+        // Nor does the source obey one that comes.
+        let position = Report { acknowledged: second, ..Report::default() };
+        rig.source.report(READER, position, Carrier::Report).unwrap();
+        rig.source.settle().await.unwrap();
+        assert_eq!(rig.held_from(), acknowledged.get() + 1);
+        rig.source.report(READER, position, Carrier::Read).unwrap();
+        rig.source.settle().await.unwrap();
+        assert_eq!(rig.held_from(), second.get() + 1, "the next command frees; first was {first}");
+    });
+}
+
+#[test]
+fn figure_17_step_1590_at_once_room_is_free_as_soon_as_the_reader_has_said_that_it_holds_the_journal() {
+    let freed_after_ms = |release_by| {
+        life(async move {
+            let mut rig = Rig::new(Choice { release_by, ..Choice::default() }).await;
+            rig.settle();
+            let way = Arc::new(Way::new(&rig, &[Lane::default()]));
+            follow(&mut rig, &way, IMMEDIATE);
+            rig.sleep_ms(1_500).await;
+            let newest = rig.write(1, 1, 1).await;
+            let begun = crate::clock::Clock::now(&*rig.clock);
+            rig.until("freed", |rig| rig.held_from() > newest.get()).await;
+            let took = crate::clock::Clock::now(&*rig.clock).since(begun);
+            assert!(rig.copy.durable_here() >= newest, "never before the reader holds it");
+            took.as_millis()
+        })
+    };
+    let (at_once, by_name) = (freed_after_ms(ReleaseBy::AtOnce), freed_after_ms(ReleaseBy::Named));
+    assert!(at_once < 50, "{at_once} ms");
+    assert!(by_name > 100, "{by_name} ms: with the next settling");
+}
+
+#[test]
+fn figure_17_steps_1515_and_1525_the_state_of_the_group_is_reported_with_its_reason_and_reading_resumes() {
+    life(async {
+        let mut rig = Rig::new(Choice::default()).await;
+        rig.write(1, 1, 1).await;
+        rig.source.lock().failed = Some("unit u3 failed\n\u{7}".into());
+        let way = Arc::new(Way::new(&rig, &[Lane::default()]));
+        follow(&mut rig, &way, IMMEDIATE);
+        let said = |rig: &Rig| match rig.copy.reading() {
+            Reading::Retrying(reason) => reason.contains("not normal") && reason.contains("unit u3 failed  "),
+            Reading::Waiting | Reading::Going | Reading::NoRoom => false,
+        };
+        rig.until("reported", said).await;
+        rig.source.lock().failed = None;
+        rig.until("read", Rig::is_read).await;
+        rig.until("reading", |rig| rig.copy.reading() == Reading::Going).await;
+    });
+}
+
+/// A copy whose journal is smaller than what comes, and that restores only later.
+async fn full_copy(no_room: NoRoom) -> (Rig, Arc<Way>) {
+    let choice = Choice { copy_journal_mib: 4, source_journal_mib: 16, no_room, ..Choice::default() };
+    let mut rig = Rig::new(choice).await;
+    rig.settle();
+    let way = Arc::new(Way::new(&rig, &[Lane::default(), Lane { delay_ms: 3, ..Lane::default() }]));
+    follow(&mut rig, &way, IMMEDIATE);
+    write_many(&rig, 1_500).await;
+    rig.until("full", |rig| rig.copy.reading() == Reading::NoRoom).await;
+    rig.sleep_ms(2_000).await;
+    assert_eq!(rig.copy.reading(), Reading::NoRoom);
+    assert!(!rig.is_read());
+    (rig, way)
+}
+
+#[test]
+fn figure_19_step_1755_what_there_is_no_room_for_is_dropped_and_asked_for_again_with_retry_indication() {
+    life(async {
+        let (mut rig, way) = full_copy(NoRoom::Retry).await;
+        let retries = way.asked(|what| what == Wanted::Retry);
+        assert!(retries > 3, "asked again after each interval");
+        restore(&mut rig);
+        assert_equal(&rig, 1_500).await;
+        assert_eq!(way.asked(|what| matches!(what, Wanted::From(_))), 1, "without a new session");
+        assert_eq!(rig.copy.reading(), Reading::Going);
+    });
+}
+
+#[test]
+fn figure_19_step_1755_what_there_is_no_room_for_is_held_in_the_cache_and_stored_later() {
+    life(async {
+        let (mut rig, way) = full_copy(NoRoom::Hold).await;
+        let before = way.log().len();
+        rig.sleep_ms(5_000).await;
+        assert_eq!(way.log().len(), before, "nothing is asked for meanwhile");
+        restore(&mut rig);
+        assert_equal(&rig, 1_500).await;
+        assert_eq!(way.asked(|what| what == Wanted::Retry), 0);
+        assert_eq!(rig.copy.reading(), Reading::Going);
+    });
+}
+
+#[test]
+fn an_update_that_does_not_fit_the_room_of_a_read_is_asked_for_again_with_more_room() {
+    life(async {
+        let mut rig = Rig::new(Choice { read_bytes: 4 << 10, ..Choice::default() }).await;
+        let way = Arc::new(Way::new(&rig, &[Lane::default(), Lane::default()]));
+        let plan = ReadPlan { size: ReadSize::Bytes(4 << 10), ..IMMEDIATE };
+        follow(&mut rig, &way, plan);
+        restore(&mut rig);
+        rig.write(7, 512, 0x5a).await;
+        rig.write(8, 1, 0x11).await;
+        rig.until("read", Rig::is_read).await;
+        rig.until("restored", |rig| rig.copy.lock().restored.get() == 2).await;
+        assert_eq!((rig.copied(7).await, rig.copied(8).await, rig.copied(518).await), (0x5a, 0x11, 0x5a));
+        assert_eq!(way.asked(|what| matches!(what, Wanted::From(_))), 1, "one session served all the time");
+        let rooms: Vec<u32> = way.log().iter().map(|(_, _, ask)| ask.room_bytes).collect();
+        assert!(rooms.iter().any(|room| *room > 2 << 20) && rooms.last().is_some_and(|room| *room < 1 << 20));
+    });
+}
+
+#[test]
+fn how_much_one_read_brings_is_chosen_by_the_command_the_group_or_the_load_of_the_link() {
+    let reads = |size: ReadSize, link_permille: u32| {
+        life(async move {
+            let mut rig = Rig::new(Choice { read_bytes: 256 << 10, ..Choice::default() }).await;
+            for update in 0..400 {
+                rig.write(update, 1, 1).await;
+            }
+            let newest = rig.source.lock().next.previous();
+            rig.source.durable(newest).await;
+            let way = Arc::new(Way::new(&rig, &[Lane::default()]));
+            *way.link_permille.lock().unwrap() = link_permille;
+            let timing = ReadTiming::Every(Duration::from_secs(5));
+            follow(&mut rig, &way, ReadPlan { timing, size });
+            rig.until("read", Rig::is_read).await;
+            way.log().len()
+        })
+    };
+    let group = reads(ReadSize::Group, 0);
+    assert!((400 / 64..400 / 32).contains(&group), "{group} reads of up to 256 KiB");
+    assert!((400 / 10..=400 / 10 + 2).contains(&reads(ReadSize::Updates(10), 0)));
+    let small = reads(ReadSize::Bytes(16 << 10), 0);
+    assert!(small > 2 * group, "{small} reads of about 16 KiB");
+    assert_eq!(reads(ReadSize::Adaptive, 0), group);
+    assert!(reads(ReadSize::Adaptive, 1000) > group, "a loaded link gets smaller answers");
+}
+
+#[test]
+fn figure_19_steps_1725_and_1760_reads_follow_the_interval_that_was_chosen() {
+    let reads_in_ten_seconds = |timing: ReadTiming, link_permille: u32| {
+        life(async move {
+            let mut rig = Rig::new(Choice::default()).await;
+            let way = Arc::new(Way::new(&rig, &[Lane::default()]));
+            *way.link_permille.lock().unwrap() = link_permille;
+            rig.settle();
+            restore(&mut rig);
+            follow(&mut rig, &way, ReadPlan { timing, size: ReadSize::Group });
+            for update in 0..1_000 {
+                rig.write(update % 99, 1, 1).await;
+                rig.sleep_ms(10).await;
+            }
+            if link_permille == 0 {
+                assert!(rig.copy.durable_here().get() > 800, "{timing} keeps up");
+            }
+            way.log().len()
+        })
+    };
+    let adaptive = |inputs: &[ReadInput]| ReadTiming::Adaptive(inputs.iter().copied().collect());
+    let fixed = reads_in_ten_seconds(ReadTiming::Every(Duration::from_millis(500)), 0);
+    assert!((20..=110).contains(&fixed), "{fixed}: a round of reads in each interval");
+    let received = reads_in_ten_seconds(adaptive(&[ReadInput::Received]), 0);
+    assert!((10..200).contains(&received), "{received}: as many as it takes");
+    let pointers = reads_in_ten_seconds(adaptive(&[ReadInput::SourcePointers]), 0);
+    assert!((10..400).contains(&pointers), "{pointers}: JOURNAL INFORMATION shows what is unread");
+    let (free, busy) = (adaptive(&[ReadInput::Link]), adaptive(&[ReadInput::Link]));
+    assert!(reads_in_ten_seconds(free, 0) > 2 * reads_in_ten_seconds(busy, 900));
+}
