@@ -315,6 +315,7 @@ impl Array {
         if let Err(error) = self.add_new_pairs(&tables, record, group) {
             tracing::error!(group = %record.name, %error, "a new pair cannot be taken up");
         }
+        self.sync_svols(group);
         for pair in group.pairs_that_became_normal() {
             self.pair_event(group, pair, PairEvent::CopyRestored, "initial copy restored");
         }
@@ -327,6 +328,14 @@ impl Array {
                 .collect()
         });
         for pair in begin {
+            if matches!(record.role, GroupRole::Primary) {
+                // While nothing is held for the reader its copy would begin with numbers that it never gets.
+                if !group.holds_reader(JournalArray(pair.auxiliary.array.0))
+                    || !self.note_birth(group, &pair).await
+                {
+                    continue;
+                }
+            }
             self.pair_event(group, pair.number.0, PairEvent::CopyBegins, "initial copy begins");
         }
         self.work_on_pairs(group).await;
@@ -358,7 +367,7 @@ impl Array {
 
     fn pair_event(&self, group: &Arc<Group>, pair: u32, event: PairEvent, what: &str) {
         let number = crate::volume::name::PairNumber(pair);
-        if let Some(state) = self.record_pair_event(number, event, what) {
+        if let Some(state) = self.record_pair_event(number, event, group.copy_end(pair), what) {
             group.set_pair_state(pair, state);
         }
         self.changed().notify_waiters();
@@ -406,7 +415,14 @@ impl Array {
             }
             self.disk.set_gate(VolumeId(volume), Some(group.gate()))?;
             if is_primary {
-                group.add_pair(volume, pair_runtime(pair, false));
+                let mut runtime = pair_runtime(pair, false);
+                if runtime.resync.marking {
+                    // It was stopped before anything knew it: nothing of it was ever copied.
+                    let mut map = DifferenceMap::new(pair.size_bytes);
+                    map.mark(0, pair.size_bytes);
+                    runtime.resync.differences = Some(map);
+                }
+                group.add_pair(volume, runtime);
                 if let Some(volume) = self.runtime().volumes.get(&volume) {
                     volume.set_role(volume_role(record, group));
                 }
@@ -414,7 +430,19 @@ impl Array {
                 if let Some(open) = self.runtime().volumes.get(&volume) {
                     open.set_role(volume_role(record, group));
                 }
-                group.add_svol(pvol(pair), svol_runtime(pair, volume));
+                let mut svol = svol_runtime(pair, volume);
+                if pair.control.copy_from.0 == 0 {
+                    // What is held here of an earlier pair of the same volumes does not count.
+                    let from = group.next_number();
+                    let noted = crate::volume::name::UpdateNumber(from.get());
+                    self.store.checkpoint(|tables| {
+                        if let Some(row) = tables.pairs.edit(&pair.number) {
+                            row.control.copy_from = noted;
+                        }
+                    })?;
+                    svol.copy_from = from;
+                }
+                group.add_svol(pvol(pair), svol);
             }
         }
         Ok(())
@@ -476,6 +504,7 @@ fn pair_runtime(pair: &PairRecord, restarted: bool) -> PairRuntime {
                 (UpdateNumber::new(from.0), until)
             }),
             copy_from: UpdateNumber::new(pair.control.copy_from.0),
+            born: UpdateNumber::new(pair.control.born.0),
             ..PairResync::default()
         },
     }

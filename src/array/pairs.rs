@@ -11,6 +11,7 @@ use crate::copy::group::{Group, Role};
 use crate::copy::suspend::MarkStore;
 use crate::disk::VolumeId;
 use crate::io::volume::VolumeRole;
+use crate::volume::designation::Refusal;
 use crate::volume::group::{GroupRecord, GroupRole};
 use crate::volume::name::{ArrayNumber, GroupNumber, PairNumber, UpdateNumber as StoredNumber};
 use crate::volume::pair::{Asked, PairEvent, PairRecord, PairState, SuspendCause};
@@ -42,8 +43,7 @@ impl Array {
     /// Carries out what was asked of the pairs of a group.
     pub(crate) async fn work_on_pairs(self: &Arc<Self>, group: &Arc<Group>) {
         let tables = self.store.tables();
-        let Some(record) = tables.groups.get(&GroupNumber(group.number)) else { return };
-        if group.failure().is_some() {
+        if group.failure().is_some() || tables.groups.get(&GroupNumber(group.number)).is_none() {
             return;
         }
         if group.role == Role::Source {
@@ -54,20 +54,43 @@ impl Array {
             if let Err(error) = group.restart_keepers().await {
                 tracing::error!(group = %group.name, %error, "a keeper of journals cannot begin anew");
             }
-            self.send_resyncs(group);
+            self.send_resyncs(group).await;
             self.begin_resyncs(group).await;
-        } else {
-            for pair in tables.pairs_of_group(record.number) {
-                group.sync_svol(pair.number.0, pair.state, UpdateNumber::new(pair.control.copy_from.0));
-            }
         }
         self.delete_asked(group).await;
     }
 
+    /// At an auxiliary: the data path knows what the store says of its pairs.
+    pub(crate) fn sync_svols(&self, group: &Arc<Group>) {
+        if group.role == Role::Copy {
+            for pair in self.pairs_where(group, |_| true) {
+                group.sync_svol(pair.number.0, pair.state, UpdateNumber::new(pair.control.copy_from.0));
+            }
+        }
+    }
+
+    /// At the primary: from which number on records of a copy belong to this pair; `false` if that cannot be recorded now.
+    pub(crate) async fn note_birth(&self, group: &Arc<Group>, pair: &PairRecord) -> bool {
+        if pair.control.born.0 != 0 {
+            return true;
+        }
+        let Ok(born) = group.next_for_good().await else { return false };
+        let recorded = self.store.checkpoint(|tables| {
+            if let Some(row) = tables.pairs.edit(&pair.number) {
+                row.control.born = StoredNumber(born.get());
+            }
+        });
+        group.note_birth(pair.number.0, born);
+        recorded.is_ok()
+    }
+
     /// Whether something has to be looked at again after a while although nothing changes.
     pub(crate) fn awaits_readers(&self) -> bool {
-        self.store
-            .read(|tables| tables.pairs.iter().any(|pair| pair.control.cause == Some(SuspendCause::Overflow)))
+        self.store.read(|tables| {
+            tables.pairs.iter().any(|pair| {
+                pair.control.cause == Some(SuspendCause::Overflow) || pair.control.asked.is_some()
+            })
+        })
     }
 
     async fn suspend_overflowing(&self, tables: &Tables, group: &Arc<Group>) {
@@ -76,6 +99,7 @@ impl Array {
             .pairs_of_group(GroupNumber(group.number))
             .filter(|pair| pair.auxiliary.array.0 == reader.0)
             .filter(|pair| !matches!(pair.state, PairState::Suspended | PairState::Abnormal))
+            .filter(|pair| group.knows_pair(pair.number.0))
             .map(|pair| pair.number)
             .collect();
         if pairs.is_empty() {
@@ -146,6 +170,8 @@ impl Array {
             tracing::error!(group = %group.name, %error, "pairs cannot be suspended");
             return;
         }
+        // Between taking marks and having them in the store nobody else may write older ones.
+        let _one_at_a_time = group.checkpointing.lock().await;
         let taken = group.take_marks(&numbers);
         let what =
             format!("group {}: {} pairs of array {} suspended: {reason}", group.name, pairs.len(), reader.0);
@@ -194,15 +220,17 @@ impl Array {
     }
 
     /// The auxiliary is told before anything is copied.
-    fn send_resyncs(&self, group: &Arc<Group>) {
+    async fn send_resyncs(&self, group: &Arc<Group>) {
         let asked = self.pairs_where(group, |pair| {
-            pair.control.asked == Some(Asked::Resync) && pair.auxiliary.volume.is_some()
+            let is_stopped = matches!(pair.state, PairState::Suspended | PairState::Abnormal);
+            pair.control.asked == Some(Asked::Resync) && is_stopped && pair.auxiliary.volume.is_some()
         });
         if asked.is_empty() {
             return;
         }
-        // What was handed out of an earlier copy is durable here, so it has a smaller number.
-        let from = StoredNumber(group.first_undecided().get());
+        // All records of an earlier copy have smaller numbers, and no crash gives one of these again.
+        let Ok(from) = group.next_for_good().await else { return };
+        let from = StoredNumber(from.get());
         let what = format!("group {}: resync of {} pairs", group.name, asked.len());
         let recorded = self.store.change(&Who::Array, what, |tables| {
             for pair in &asked {
@@ -230,33 +258,53 @@ impl Array {
                 .filter(|pair| matches!(pair.state, PairState::Suspended | PairState::Abnormal))
                 .map(|pair| pair.number)
                 .collect();
-            let start = match group.begin_resync(reader).await {
+            if pairs.is_empty() || !self.others_know(group, reader, &pairs) {
+                continue;
+            }
+            let numbers: Vec<u32> = pairs.iter().map(|pair| pair.0).collect();
+            let start = match group.begin_resync(reader, &numbers).await {
                 Ok(start) => start,
                 Err(error) => {
                     tracing::error!(group = %group.name, %error, "a resync cannot begin");
-                    group.resync_not_begun();
+                    group.resync_not_begun(&numbers);
                     continue;
                 }
             };
+            let _one_at_a_time = group.checkpointing.lock().await;
+            let taken = group.take_marks(&numbers);
             let from = StoredNumber(start.from.get());
             let what = format!(
                 "group {}: differences of {} pairs are copied from update {from} on",
                 group.name,
                 pairs.len()
             );
-            let recorded = self.store.change(&Who::Array, what, |tables| {
+            let marks = pair_marks(taken.clone());
+            let recorded = self.store.change_with_marks(&Who::Array, what, &marks, |tables| {
                 pairs.iter().try_for_each(|pair| tables.resync_begins(*pair, from, start.restarted))
             });
             match recorded {
                 Ok(()) => pairs.iter().for_each(|pair| group.resyncing(pair.0, start)),
                 Err(error) => {
-                    group.resync_not_begun();
+                    group.marks_not_written(&taken);
+                    group.resync_not_begun(&numbers);
                     tracing::error!(group = %group.name, %error, "a resync cannot be recorded");
                 }
             }
             group.derive_holds();
             self.wake();
         }
+    }
+
+    /// A reader begins its journal anew only when it knows of all its stopped pairs: those that stay stopped keep their
+    /// image then, because nothing of them is handed to it any more.
+    fn others_know(&self, group: &Arc<Group>, reader: JournalArray, pairs: &[PairNumber]) -> bool {
+        let unaware = self.pairs_where(group, |pair| {
+            pair.auxiliary.array.0 == reader.0
+                && pair.state == PairState::Suspended
+                && !pairs.contains(&pair.number)
+                && pair.control.withheld_from.is_none()
+        });
+        group.holds_reader(reader) || unaware.is_empty()
     }
 
     /// Takes pairs away that shall be deleted.
@@ -277,10 +325,12 @@ impl Array {
                 }
                 continue;
             }
-            if let Err(error) = self.delete_pair(group, &pair).await {
-                tracing::error!(pair = %pair.name, %error, "cannot be taken away; trying again");
+            match self.delete_pair(group, &pair).await {
+                Ok(()) => self.wake(),
+                Err(error) => {
+                    tracing::error!(pair = %pair.name, %error, "cannot be taken away; trying again")
+                }
             }
-            self.wake();
         }
     }
 
@@ -322,13 +372,14 @@ impl Array {
         let is_last = volume.is_none_or(|volume| {
             tables.pairs_of_volume(crate::volume::name::VolumeNumber(volume)).count() <= 1
         });
-        if group.knows_pair(pair.number.0) {
-            match group.role {
-                Role::Source => group.forget_pair(pair.number.0).await?,
-                Role::Copy => group.forget_svol(pair.number.0).await?,
+        let leaves = match group.role {
+            Role::Source => group.forget_pair(pair.number.0).await?,
+            Role::Copy => {
+                group.forget_svol(pair.number.0).await?;
+                volume.filter(|_| is_last)
             }
-        }
-        if let (Some(number), true) = (volume, is_last) {
+        };
+        if let Some(number) = leaves {
             self.disk.set_gate(VolumeId(number), None)?;
             if let Some(volume) = self.runtime().volumes.get(&number) {
                 volume.set_role(VolumeRole::Plain);
@@ -374,8 +425,7 @@ impl Array {
         let FetchError::NotHeld(first) = error else { return false };
         let tables = self.store.tables();
         let number = GroupNumber(group.number);
-        let is_copied =
-            |pair: &PairRecord| matches!(pair.state, PairState::BeingCopied | PairState::NotYetCopied);
+        let is_copied = |pair: &PairRecord| !matches!(pair.state, PairState::Normal | PairState::Abnormal);
         if !tables.pairs_of_group(number).all(is_copied) {
             return false;
         }
@@ -429,11 +479,17 @@ impl Array {
         &self,
         pair: PairNumber,
         event: PairEvent,
+        copy_end: Option<UpdateNumber>,
         what: &str,
     ) -> Option<PairState> {
-        let marks = if event == PairEvent::CopyRestored { vec![PairMarks::gone(pair)] } else { Vec::new() };
+        let ends = event == PairEvent::CopyRestored;
+        let marks = if ends { vec![PairMarks::gone(pair)] } else { Vec::new() };
         let changed =
             self.store.change_with_marks(&Who::Array, format!("pair {pair}: {what}"), &marks, |tables| {
+                let from = tables.pairs.get(&pair).map_or(StoredNumber(0), |pair| pair.control.copy_from);
+                if ends && copy_end.is_none_or(|end| end.get() < from.0) {
+                    return Err(Refusal::Conflict("another copy of it has begun meanwhile".to_owned()));
+                }
                 tables.pair_event(pair, event, None)
             });
         changed

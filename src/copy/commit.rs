@@ -42,6 +42,33 @@ impl Group {
         }
     }
 
+    /// The same for those on whose work a failed journal, or the end of the group, itself waits: they give up then.
+    pub(crate) async fn try_durable(&self, number: UpdateNumber) -> Result<(), CopyError> {
+        let broken = async {
+            loop {
+                let changed = self.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                let reason = self.lock().failed.clone();
+                if let Some(reason) = reason {
+                    return CopyError::Damaged(format!(
+                        "the journal of group {} failed: {reason}",
+                        self.name
+                    ));
+                }
+                changed.await;
+            }
+        };
+        tokio::select! {
+            biased;
+            error = broken => Err(error),
+            () = self.durable(number) => Ok(()),
+            () = self.closing.begins() => {
+                Err(CopyError::Damaged(format!("group {} ends", self.name)))
+            }
+        }
+    }
+
     /// SYNCHRONIZE CACHE and FUA on a P-VOL: what was accepted before is durable afterwards.
     pub(crate) async fn synchronize(&self, volume: u32) -> Result<(), CopyError> {
         let (newest, unjournaled, partly_unjournaled) = {

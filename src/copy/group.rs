@@ -142,6 +142,8 @@ pub(crate) struct Sequencer {
     pub(crate) refused_since: Option<MonotonicNs>,
     /// A volume that is leaving the group: its writes wait.
     pub(crate) frozen: BTreeSet<u32>,
+    /// The journal is being replayed: what it holds for S-VOLs that are none any more is passed over.
+    pub(crate) replaying: bool,
     /// P-VOLs whose pair was taken away at this auxiliary: what still comes of them is passed over.
     pub(crate) gone: BTreeSet<u32>,
 }
@@ -240,6 +242,7 @@ impl Sequencer {
             asked: BTreeMap::new(),
             refused_since: None,
             frozen: BTreeSet::new(),
+            replaying: false,
             gone: BTreeSet::new(),
             journal,
         }

@@ -12,8 +12,9 @@
 //! (`array/pairs.rs`).
 
 use super::error::CopyError;
-use super::group::{Group, Sequencer};
+use super::group::{Group, PairRuntime, Sequencer};
 use crate::clock::MonotonicNs;
+use crate::volume::pair::PairState;
 use holdfast_journal::{ArrayNumber, UpdateNumber};
 use std::time::Duration;
 
@@ -80,7 +81,10 @@ impl Group {
 impl Sequencer {
     /// Readers without pairs, and whether updates are held for them.
     fn keepers(&self) -> impl Iterator<Item = (ArrayNumber, bool)> {
-        let has_pairs = |array| self.pairs.values().flatten().any(|pair| pair.reader == array);
+        // A pair of which nothing was copied yet is not one to be suspended.
+        let begun = |pair: &PairRuntime| pair.facts.state != PairState::NotYetCopied;
+        let has_pairs =
+            move |array| self.pairs.values().flatten().any(|pair| pair.reader == array && begun(pair));
         self.readers
             .iter()
             .filter(move |(array, _)| !has_pairs(*array))

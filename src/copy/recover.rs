@@ -101,7 +101,10 @@ impl Group {
             self.replay_source().await?;
             self.recall_times().await?;
         } else {
-            self.restore_available(delay).await?;
+            self.lock().replaying = true;
+            let restored = self.restore_available(delay).await;
+            self.lock().replaying = false;
+            restored?;
         }
         self.checkpoint().await
     }
@@ -150,7 +153,7 @@ impl Group {
                 let mut seq = self.lock();
                 let pairs = seq.pairs.entry(copy.volume.0).or_default();
                 for pair in pairs.iter_mut().filter(|pair| pair.reader == copy.reader) {
-                    if update.number < pair.resync.copy_from {
+                    if update.number < pair.resync.copy_from.max(pair.resync.born) {
                         continue; // A step of an earlier copy.
                     }
                     pair.facts.copy_completion_bytes = pair.facts.copy_completion_bytes.max(end);

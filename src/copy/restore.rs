@@ -115,7 +115,7 @@ impl Group {
             let (target, is_gone) = {
                 let seq = self.lock();
                 let svol = seq.svols.get(&extent.volume.0).map(|svol| svol.volume);
-                let is_gone = seq.gone.contains(&extent.volume.0);
+                let is_gone = seq.gone.contains(&extent.volume.0) || (seq.replaying && svol.is_none());
                 (svol.filter(|_| !is_gone), is_gone)
             };
             if target.is_none() && !is_gone && self.copies_to_us(update) {

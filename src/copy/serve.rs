@@ -291,7 +291,9 @@ impl Group {
         payload: Payload,
     ) -> Result<(Arc<Update>, Payload), CopyError> {
         match update.kind {
-            Kind::InitialCopy(copy) if copy.reader != reader || !self.still_copies(reader, copy) => {
+            Kind::InitialCopy(copy)
+                if copy.reader != reader || !self.still_copies(reader, copy, update.number) =>
+            {
                 Ok((Arc::new(void_of(&update)), Payload::default()))
             }
             Kind::InitialCopy(copy) if copy.form == CopyForm::RangeOnly => {
@@ -306,10 +308,10 @@ impl Group {
     }
 
     /// Whether the pair whose copy this is a step of is still there.
-    fn still_copies(&self, reader: ArrayNumber, copy: InitialCopy) -> bool {
+    fn still_copies(&self, reader: ArrayNumber, copy: InitialCopy, number: UpdateNumber) -> bool {
         let seq = self.lock();
         let pairs = seq.pairs.get(&copy.volume.0);
-        pairs.into_iter().flatten().any(|pair| pair.reader == reader)
+        pairs.into_iter().flatten().any(|pair| pair.reader == reader && number >= pair.resync.born)
     }
 
     /// Whether the update belongs to a pair of the reader whose differences are marked instead. A command changes one

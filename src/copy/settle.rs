@@ -114,7 +114,7 @@ impl Group {
             let unjournaled: Vec<u32> = pairs.map(|pair| pair.pair).collect();
             (seq.restored, self.data_volumes(&seq), unjournaled)
         };
-        self.durable(target).await;
+        self.try_durable(target).await?;
         self.disk.destage(&volumes).await?;
         {
             let mut seq = self.lock();
@@ -139,7 +139,7 @@ impl Group {
             let seq = self.lock();
             (seq.next.previous(), seq.settled, CheckpointExtra::of(&seq).encode())
         };
-        self.durable(newest).await;
+        self.try_durable(newest).await?;
         // What the checkpoint lets go may have left marks: they are durable first.
         self.write_marks()?;
         let checkpoint = {

@@ -59,6 +59,8 @@ pub(crate) struct PairResync {
     pub(crate) withheld: Option<(UpdateNumber, Option<UpdateNumber>)>,
     /// Records of a copy below this number belong to an earlier copy.
     pub(crate) copy_from: UpdateNumber,
+    /// Records of a copy below this number belong to an earlier pair of the same volumes.
+    pub(crate) born: UpdateNumber,
     /// How far the copy of differences has come.
     pub(crate) copied_to_bytes: u64,
     /// Writes may be in the cache that no journal has: from before the pair was suspended.
@@ -201,8 +203,7 @@ impl Group {
         let seq = self.lock();
         let runtime = seq.pairs.values().flatten().find(|runtime| runtime.pair == pair);
         runtime.is_none_or(|runtime| {
-            let holds = seq.readers.reader(runtime.reader).is_some_and(|known| known.holds);
-            !holds || runtime.resync.withheld.is_some_and(|(_, until)| until.is_none())
+            !seq.holds(runtime.reader) || runtime.resync.withheld.is_some_and(|(_, until)| until.is_none())
         })
     }
 
@@ -214,13 +215,22 @@ impl Group {
     }
 
     /// Step 2 of a resynchronisation of pairs of one reader.
-    pub(crate) async fn begin_resync(&self, reader: ArrayNumber) -> Result<ResyncStart, CopyError> {
+    pub(crate) async fn begin_resync(
+        &self,
+        reader: ArrayNumber,
+        pairs: &[u32],
+    ) -> Result<ResyncStart, CopyError> {
         let (from, restarted) = {
             let mut seq = self.lock();
             let from = seq.next;
-            let holds = seq.readers.reader(reader).is_some_and(|known| known.holds);
+            let holds = seq.holds(reader);
             if !holds {
                 seq.readers.restart(reader, from).map_err(|error| CopyError::Damaged(error.to_string()))?;
+            }
+            for runtime in seq.pairs.values_mut().flatten().filter(|pair| pairs.contains(&pair.pair)) {
+                // From this number on the reader gets everything again, whatever is marked besides.
+                let withheld = runtime.resync.withheld.map(|(first, _)| (first, Some(from)));
+                runtime.resync.withheld = withheld.filter(|_| holds);
             }
             (from, !holds)
         };
@@ -229,13 +239,20 @@ impl Group {
             self.checkpoint().await?;
         } else {
             // A crash must not let numbers below `from` be given once more: they count as those of an earlier copy.
-            self.durable(from.previous()).await;
+            self.try_durable(from.previous()).await?;
         }
         Ok(ResyncStart { from, restarted })
     }
 
     /// A resynchronisation that was begun and could not be recorded is undone.
-    pub(crate) fn resync_not_begun(&self) {
+    pub(crate) fn resync_not_begun(&self, pairs: &[u32]) {
+        let mut seq = self.lock();
+        let next = seq.next;
+        for runtime in seq.pairs.values_mut().flatten().filter(|pair| pairs.contains(&pair.pair)) {
+            // What is marked is kept from it again; what it was handed meanwhile is marked, too.
+            runtime.resync.withheld = runtime.resync.withheld.map(|_| (next, None));
+        }
+        drop(seq);
         self.derive_holds();
     }
 
@@ -245,10 +262,6 @@ impl Group {
         for runtime in seq.pairs.values_mut().flatten().filter(|runtime| runtime.pair == pair) {
             let resync = &mut runtime.resync;
             (resync.marking, resync.copied_to_bytes, resync.copy_from) = (false, 0, start.from);
-            resync.withheld = match resync.withheld {
-                Some((from, _)) if !start.restarted => Some((from, Some(start.from))),
-                Some(_) | None => None,
-            };
             resync.differences.get_or_insert_with(|| DifferenceMap::new(runtime.capacity_bytes));
             runtime.copy_end = None;
             runtime.copy_records.clear();
@@ -260,9 +273,32 @@ impl Group {
 }
 
 impl Group {
-    /// The lowest number that can still be given, also after a crash.
-    pub(crate) fn first_undecided(&self) -> UpdateNumber {
-        self.lock().journal.durable().next()
+    /// The next number that will be given, once everything before it is durable: also a crash gives none below it.
+    pub(crate) async fn next_for_good(&self) -> Result<UpdateNumber, CopyError> {
+        let next = self.next_number();
+        self.try_durable(next.previous()).await?;
+        Ok(next)
+    }
+
+    /// From which number on records of a copy belong to this pair.
+    pub(crate) fn note_birth(&self, pair: u32, born: UpdateNumber) {
+        let mut seq = self.lock();
+        for runtime in seq.pairs.values_mut().flatten().filter(|runtime| runtime.pair == pair) {
+            runtime.resync.born = born;
+        }
+    }
+
+    /// Whether updates are held for the reader.
+    pub(crate) fn holds_reader(&self, reader: ArrayNumber) -> bool {
+        self.lock().holds(reader)
+    }
+
+    /// Where the copy of a pair ended.
+    pub(crate) fn copy_end(&self, pair: u32) -> Option<UpdateNumber> {
+        let seq = self.lock();
+        let source = seq.pairs.values().flatten().find(|runtime| runtime.pair == pair);
+        let copy = seq.svols.values().find(|svol| svol.pair == pair);
+        source.and_then(|runtime| runtime.copy_end).or_else(|| copy.and_then(|svol| svol.copy_end))
     }
 
     /// The next number that will be given.
@@ -294,25 +330,29 @@ impl Group {
     /// Takes a pair out at the primary. If it was the last one of its volume, writes to that volume wait from here on until
     /// [`Group::forget_volume`]; when this returns everything that the journal protected of it is on the units, and
     /// no replay will touch it.
-    pub(crate) async fn forget_pair(&self, pair: u32) -> Result<(), CopyError> {
-        let volume = {
+    ///
+    /// Gives that volume. An error leaves everything as it was.
+    pub(crate) async fn forget_pair(&self, pair: u32) -> Result<Option<u32>, CopyError> {
+        let (volume, is_last) = {
             let mut seq = self.lock();
-            let Some((&volume, pairs)) =
-                seq.pairs.iter_mut().find(|(_, pairs)| pairs.iter().any(|runtime| runtime.pair == pair))
-            else {
-                return Ok(());
+            let mut known = seq.pairs.iter();
+            let found = known.find(|(_, pairs)| pairs.iter().any(|runtime| runtime.pair == pair));
+            let Some((volume, is_last)) = found.map(|(volume, pairs)| (*volume, pairs.len() == 1)) else {
+                return Ok(None);
             };
-            pairs.retain(|runtime| runtime.pair != pair);
-            let is_last = pairs.is_empty();
             if is_last {
                 seq.frozen.insert(volume);
             }
-            is_last.then_some(volume)
+            (volume, is_last)
         };
-        if volume.is_some() {
-            self.settle().await?;
+        if is_last && let Err(error) = self.settle().await {
+            self.lock().frozen.remove(&volume);
+            self.room.notify_waiters();
+            return Err(error);
         }
-        Ok(())
+        let mut seq = self.lock();
+        seq.pairs.get_mut(&volume).into_iter().for_each(|pairs| pairs.retain(|runtime| runtime.pair != pair));
+        Ok(is_last.then_some(volume))
     }
 
     /// The volume is an ordinary one: writes that waited go on there.
@@ -428,10 +468,17 @@ impl Sequencer {
         }
     }
 
+    /// Whether updates are held for the reader, and all that it lacks still is.
+    pub(crate) fn holds(&self, reader: ArrayNumber) -> bool {
+        let held_from = self.journal.first_retained();
+        self.readers.reader(reader).is_some_and(|known| known.holds && known.retry_start() >= held_from)
+    }
+
     /// See [`Group::derive_holds`].
     pub(crate) fn derive_holds(&mut self) {
         let mut holds: BTreeMap<ArrayNumber, bool> = BTreeMap::new();
-        for pair in self.pairs.values().flatten() {
+        // A pair of which nothing was copied yet needs no hold: its copy begins when there is one.
+        for pair in self.pairs.values().flatten().filter(|pair| pair.facts.state != PairState::NotYetCopied) {
             let is_stopped = matches!(pair.facts.state, PairState::Suspended | PairState::Abnormal);
             *holds.entry(pair.reader).or_default() |= !is_stopped;
         }

@@ -66,6 +66,8 @@ pub struct PairControl {
     pub withheld_until: Option<UpdateNumber>,
     /// Records of a copy with smaller numbers belong to an earlier copy of this pair.
     pub copy_from: UpdateNumber,
+    /// At the primary: records of a copy with smaller numbers belong to an earlier pair of the same volumes.
+    pub born: UpdateNumber,
     /// At the auxiliary: the S-VOL is the image of one number. True from the first `normal` to the beginning of a resync.
     pub is_image: bool,
 }

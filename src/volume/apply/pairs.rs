@@ -36,10 +36,12 @@ pub(super) fn resync(tables: &mut Tables, group: &GroupName, which: &Which) -> R
     for pair in chosen(tables, group, which)? {
         let Some(pair) = tables.pairs.edit(&pair) else { continue };
         let stopped = matches!(pair.state, PairState::Suspended | PairState::Abnormal);
-        let asked = pair.control.asked;
-        if matches!(asked, Some(Asked::Suspend(_))) || (stopped && asked.is_none()) {
-            pair.control.asked = Some(Asked::Resync);
-        }
+        pair.control.asked = match pair.control.asked {
+            // It has not been stopped yet, and need not be.
+            Some(Asked::Suspend(_)) if !stopped => None,
+            Some(Asked::Suspend(_)) | None if stopped => Some(Asked::Resync),
+            other => other,
+        };
     }
     Ok(Outcome::Done)
 }
