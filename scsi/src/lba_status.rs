@@ -14,7 +14,7 @@ pub struct LbaStatus {
     pub is_mapped: bool,
 }
 
-/// How many descriptors an answer of so many bytes can hold: at least one, at most [`MAX_DESCRIPTORS`].
+/// How many descriptors an answer of so many bytes can hold: at least one, at most `MAX_DESCRIPTORS`.
 #[must_use]
 pub fn lba_status_room(allocation_length: u32) -> usize {
     let room = allocation_length.saturating_sub(HEADER_BYTES) / DESCRIPTOR_BYTES;

@@ -201,33 +201,6 @@ impl Array {
         })
     }
 
-    /// The difference maps as the store has them; the replay marks what came after.
-    fn load_marks(
-        &self,
-        tables: &Tables,
-        record: &GroupRecord,
-        sequencer: &mut Sequencer,
-    ) -> anyhow::Result<()> {
-        if !matches!(record.role, GroupRole::Primary) {
-            return Ok(());
-        }
-        for pair in tables.pairs_of_group(record.number) {
-            let Some(volume) = own_volume(tables, pair) else { continue };
-            let parts = self.store.marks_of(pair.number).map_err(anyhow::Error::msg)?;
-            let is_stopped = matches!(pair.state, PairState::Suspended | PairState::Abnormal);
-            let is_resynced = pair.state == PairState::BeingCopied && pair.control.copy_from.0 != 0;
-            if is_stopped || is_resynced {
-                let map = DifferenceMap::load(pair.size_bytes, parts).map_err(|part| {
-                    anyhow::anyhow!("part {part} of the difference map of pair {} is not one", pair.name)
-                })?;
-                if let Some(runtime) = sequencer.pair_mut(volume, pair.number.0) {
-                    runtime.resync.differences = Some(map);
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// The write-ahead rule holds for the group's volumes, and hosts' writes go through it, from here on.
     fn attach(&self, tables: &Tables, record: &GroupRecord, group: &Arc<Group>) -> anyhow::Result<()> {
         for pair in tables.pairs_of_group(record.number) {

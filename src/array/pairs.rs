@@ -7,7 +7,7 @@ use super::Array;
 use crate::clock::MonotonicNs;
 use crate::copy::differences::{ChangedPart, DifferenceMap};
 use crate::copy::fetch::FetchError;
-use crate::copy::group::{Group, Role};
+use crate::copy::group::{Group, Role, Sequencer};
 use crate::copy::suspend::MarkStore;
 use crate::disk::VolumeId;
 use crate::io::volume::VolumeRole;
@@ -40,6 +40,33 @@ pub(crate) struct Overflow {
 }
 
 impl Array {
+    /// The difference maps as the store has them; the replay marks what came after.
+    pub(crate) fn load_marks(
+        &self,
+        tables: &Tables,
+        record: &GroupRecord,
+        sequencer: &mut Sequencer,
+    ) -> anyhow::Result<()> {
+        if !matches!(record.role, GroupRole::Primary) {
+            return Ok(());
+        }
+        for pair in tables.pairs_of_group(record.number) {
+            let Some(volume) = super::groups::own_volume(tables, pair) else { continue };
+            let parts = self.store.marks_of(pair.number).map_err(anyhow::Error::msg)?;
+            let is_stopped = matches!(pair.state, PairState::Suspended | PairState::Abnormal);
+            let is_resynced = pair.state == PairState::BeingCopied && pair.control.copy_from.0 != 0;
+            if is_stopped || is_resynced {
+                let map = DifferenceMap::load(pair.size_bytes, parts).map_err(|part| {
+                    anyhow::anyhow!("part {part} of the difference map of pair {} is not one", pair.name)
+                })?;
+                if let Some(runtime) = sequencer.pair_mut(volume, pair.number.0) {
+                    runtime.resync.differences = Some(map);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Carries out what was asked of the pairs of a group.
     pub(crate) async fn work_on_pairs(self: &Arc<Self>, group: &Arc<Group>) {
         let tables = self.store.tables();

@@ -1,8 +1,8 @@
 //! Journal read processing at an auxiliary: figures 18 to 20.
 //!
 //! A follower keeps journal reads outstanding on the lanes of a link (J8). Answers may arrive in any order; updates are
-//! stored strictly by number, and a range that was lost with its lane is asked for again ([`super::arrivals`]). When the
-//! next read is sent, and for how much, is a choice of this array ([`super::pace`]). What cannot be stored for want of
+//! stored strictly by number, and a range that was lost with its lane is asked for again (`arrivals.rs`). When the
+//! next read is sent, and for how much, is a choice of this array (`pace.rs`). What cannot be stored for want of
 //! room is held and tried again, or dropped and asked for again with retry indication: a choice of the group (step
 //! 1755). When lane 0 fails everything is dropped, and the next session begins by naming the first number that this
 //! array does not have, so a repeated answer is never stored twice.

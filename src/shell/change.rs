@@ -1,7 +1,7 @@
 //! The commands that change something: words become designations, nothing else happens here.
 //!
 //! Every change goes the same way: a command line is parsed into one of the types below, which turns into a list of
-//! designations ([`Change`]); the array checks and applies them in one transaction, and the audit log says who gave
+//! designations (`Change`); the array checks and applies them in one transaction, and the audit log says who gave
 //! them. A new change needs a variant here with its words, an arm in its `designations`, and the designation itself.
 //! What a change destroys is said by `destroys` beside the designations, so that no command can forget to ask.
 
