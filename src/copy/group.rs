@@ -120,6 +120,8 @@ pub(crate) struct Sequencer {
     pub(crate) reading: super::fetch::Reading,
     /// Applied to the volumes: at the primary always the newest number.
     pub(crate) restored: UpdateNumber,
+    /// The update that is being restored: some of its ranges may be visible already, also after an error.
+    pub(crate) restored_in_part: Option<UpdateNumber>,
     /// Durable in the volumes.
     pub(crate) settled: UpdateNumber,
     /// Largest S of restored initial-copy data (auxiliary).
@@ -231,6 +233,7 @@ impl Sequencer {
             source: None,
             reading: super::fetch::Reading::default(),
             restored: settled,
+            restored_in_part: None,
             settled,
             consistent_from,
             failed: None,

@@ -12,6 +12,7 @@ pub mod differences;
 mod error;
 pub mod fetch;
 pub mod group;
+pub mod image;
 mod initial;
 mod kept;
 pub mod link_key;

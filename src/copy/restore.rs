@@ -96,6 +96,7 @@ impl Group {
 
     /// Steps 2040 to 2060 for one update. Whoever looks at the numbers is told by the caller.
     async fn restore_one(&self, update: &Update, payload: &Payload) -> Result<(), CopyError> {
+        self.lock().restored_in_part = Some(update.number);
         match &self.tamper {
             None => self.restore_extents(update, payload).await?,
             Some(tamper) => {
@@ -202,6 +203,7 @@ impl Group {
     fn restored(&self, update: &Update) {
         let mut seq = self.lock();
         seq.restored = update.number;
+        seq.restored_in_part = None;
         if let Some(as_of) = update.as_of() {
             seq.consistent_from = seq.consistent_from.max(as_of);
         }

@@ -44,6 +44,12 @@ pub enum VolumeError {
         /// Which.
         group: String,
     },
+    /// Volumes that share extents differ in more than the map's log can hold. Nothing is lost; pages stay dirty.
+    #[error("the map of parity group {group} has no room for more snapshots that differ: delete some")]
+    MapFull {
+        /// Which.
+        group: String,
+    },
     /// The parity group cannot hold its own map and one extent.
     #[error("parity group {group} is too small with {capacity_bytes} bytes")]
     TooSmall {

@@ -16,9 +16,9 @@ use super::{DiskAdapter, Inner};
 use crate::clock::MonotonicNs;
 use crate::disk::VolumeError;
 use crate::disk::raid::Run;
-use crate::disk::slot::SLOT_BYTES;
+use crate::disk::slot::{Class, SLOT_BYTES, SlotMut};
 use crate::disk::space::bits::PageBits;
-use crate::disk::space::map::{MapRefusal, VolumeId};
+use crate::disk::space::map::{Extent, MapRefusal, Place, VolumeId};
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -161,7 +161,8 @@ impl Inner {
         let mut outcome = Ok(());
         let mut targets = targets.into_iter().peekable();
         while targets.peek().is_some() {
-            let mut batch = Capture { inner: self, volume, pages: Vec::new(), closed: None };
+            let mut batch =
+                Capture { inner: self, volume, pages: Vec::new(), moves: BTreeMap::new(), closed: None };
             while batch.pages.len() < self.settings.pass_pages
                 && let Some((extent, pages)) = targets.next()
             {
@@ -208,6 +209,7 @@ impl Inner {
         volume.wait_open(number).await;
         volume.check_there()?;
         let placed = batch.place();
+        batch.copy_moving().await?;
         let runs = batch.runs();
         let space = &volume.space;
         if !runs.is_empty() {
@@ -215,15 +217,7 @@ impl Inner {
             // The crash that would hurt without it: the map says that pages are written whose bytes are not there.
             space.flush().await?;
         }
-        let unsettled = {
-            let mut map = space.map_mut();
-            for (extent, written, zero) in batch.by_extent() {
-                map.mark_written(volume.id(), extent, &written);
-                map.mark_zero(volume.id(), extent, &zero);
-            }
-            map.is_unsettled()
-        };
-        if unsettled {
+        if batch.mark() {
             space.commit().await?;
         }
         batch.finish();
@@ -255,6 +249,8 @@ struct Capture<'a> {
     inner: &'a Inner,
     volume: &'a Volume,
     pages: Vec<Captured>,
+    /// Extents that others have too, and so move: what they are until then, and where they go.
+    moves: BTreeMap<u32, (Extent, u32)>,
     closed: Option<u64>,
 }
 
@@ -281,21 +277,24 @@ impl Capture<'_> {
     fn place(&mut self) -> Result<(), VolumeError> {
         let (volume, mut result) = (self.volume, Ok(()));
         let mut map = volume.space.map_mut();
-        let mut last: Option<(u32, Result<u32, MapRefusal>)> = None;
+        let mut last: Option<(u32, Result<Place, MapRefusal>)> = None;
         for captured in &mut self.pages {
             if matches!(captured.content, Content::Zero) {
                 continue;
             }
             let extent = Key { volume: volume.id(), page: captured.page }.extent();
-            let physical = match last {
-                Some((same, physical)) if same == extent => physical,
+            let place = match last {
+                Some((same, place)) if same == extent => place,
                 _ => map.place(volume.id(), extent),
             };
-            last = Some((extent, physical));
-            match physical {
-                Ok(physical) => {
+            last = Some((extent, place));
+            match place {
+                Ok(place) => {
                     let page = u64::from(in_extent(captured.page));
-                    captured.at = Some(volume.space.page_bytes(physical, page));
+                    captured.at = Some(volume.space.page_bytes(place.physical, page));
+                    if let Some(from) = place.from {
+                        self.moves.insert(extent, (from, place.physical));
+                    }
                 }
                 Err(refusal) => result = Err(volume.space.refusal(volume.id(), refusal)),
             }
@@ -347,6 +346,55 @@ impl Capture<'_> {
         extents.into_iter().map(|(extent, (written, zero))| (extent, written, zero)).collect()
     }
 
+    /// Copies the pages that stay as they are to the places to which their extents move. The old places are written by
+    /// nobody while they are shared, and only under this volume's turn when they are not any more.
+    async fn copy_moving(&self) -> Result<(), VolumeError> {
+        let space = &self.volume.space;
+        let captured = self.by_extent();
+        for (extent, (from, to)) in &self.moves {
+            let mut stay = from.written;
+            if let Some((_, written, zero)) = captured.iter().find(|(same, ..)| same == extent) {
+                stay.remove_all(written);
+                stay.remove_all(zero);
+            }
+            let mut next = stay.run_from(0);
+            while let Some(run) = next {
+                let (slots, _alone) = self.inner.copy_memory(run.len()).await;
+                let count = slots.len();
+                let (start, end) = (u64::from(run.start), usize::from(run.start) + count);
+                let slots = space.read(space.page_bytes(from.physical, start), slots).await?;
+                let slots = slots.into_iter().map(SlotMut::freeze).collect();
+                space.write(vec![Run { offset_bytes: space.page_bytes(*to, start), slots }]).await?;
+                next = stay.run_from(u16::try_from(end).unwrap_or(u16::MAX));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the map what is on the units; whether something has to be made durable there.
+    fn mark(&self) -> bool {
+        let (volume, space) = (self.volume.id(), &self.volume.space);
+        let (moved, stayed): (Vec<_>, Vec<_>) =
+            self.by_extent().into_iter().partition(|(extent, ..)| self.moves.contains_key(extent));
+        for (extent, written, zero) in moved {
+            // Who loads from the old place must not believe it later, when it may be somebody else's.
+            let cell = self.inner.cell(volume, extent);
+            let mut shard = cell.lock();
+            shard.forget_loads(volume, extent, &self.inner.totals);
+            let mut map = space.map_mut();
+            map.mark_moved(volume, extent, &written);
+            map.mark_zero(volume, extent, &zero);
+            drop((map, shard));
+            cell.loaded.notify_waiters();
+        }
+        let mut map = space.map_mut();
+        for (extent, written, zero) in stayed {
+            map.mark_written(volume, extent, &written);
+            map.mark_zero(volume, extent, &zero);
+        }
+        map.is_unsettled()
+    }
+
     /// They are durable.
     fn finish(mut self) {
         let pages = std::mem::take(&mut self.pages);
@@ -393,5 +441,19 @@ impl Drop for Capture<'_> {
     }
 }
 
+impl Inner {
+    /// Memory to copy at most `most` pages. Destage frees memory, so it may not wait for any: when there is little, one
+    /// page at a time, and one copier.
+    async fn copy_memory(&self, most: usize) -> (Vec<SlotMut>, Option<tokio::sync::MutexGuard<'_, ()>>) {
+        if let Some(slots) = self.pool.try_take(Class::Journal, most.min(COPY_PAGES)) {
+            return (slots, None);
+        }
+        let alone = self.copier.lock().await;
+        (self.pool.take(Class::Raid, 1).await, Some(alone))
+    }
+}
+
+/// Pages copied at a time when an extent moves.
+const COPY_PAGES: usize = 64;
 /// Ranges up to so many extents are looked up one by one, longer ones by what is dirty.
 const FEW_EXTENTS: u64 = 64;

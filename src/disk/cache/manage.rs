@@ -2,7 +2,7 @@
 
 use super::destage::shielded;
 use super::volume::Volume;
-use super::{DiskAdapter, ParityGroupId, VolumeSpec};
+use super::{DiskAdapter, Inner, ParityGroupId, VolumeSpec};
 use crate::disk::VolumeError;
 use crate::disk::raid::group::ParityGroup;
 use crate::disk::slot::SLOT_BYTES;
@@ -42,7 +42,11 @@ impl DiskAdapter {
             return Err(refused(format!("volume {} exists in another parity group", spec.id.0)));
         }
         for spec in found {
-            volumes.insert(spec.id, Arc::new(Volume::new(spec, Arc::clone(&space))));
+            let volume = Volume::new(spec, Arc::clone(&space));
+            if !space.map().is_alone(spec.id) {
+                volume.set_may_share();
+            }
+            volumes.insert(spec.id, Arc::new(volume));
         }
         self.0.groups.write().unwrap_or_else(PoisonError::into_inner).insert(id, space);
         Ok(())
@@ -84,7 +88,9 @@ impl DiskAdapter {
         Ok(())
     }
 
-    /// Deletes a volume with everything in it, durably. Operations on it that are under way fail or have no effect.
+    /// Deletes a volume with everything in it, durably. Operations on it that are under way fail or have no effect. What
+    /// nobody else has of its extents is given back in steps afterwards; after a crash there is nothing to go on with,
+    /// because who owns what is found out at each start.
     ///
     /// # Errors
     /// When it does not exist, or the deletion could not be made durable: then it is gone in this run, and may be
@@ -102,19 +108,17 @@ impl DiskAdapter {
         let _no_pass = volume.pass.lock().await;
         let _no_raw_use = volume.raw_use.write().await;
         self.0.volumes.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        for cell in &self.0.shards {
-            let gone = cell.lock().purge(id, &self.0.totals);
-            drop(gone);
-            cell.loaded.notify_waiters();
-        }
+        self.0.purge(id);
         let deleted = volume.space.map_mut().delete(id);
         deleted.map_err(|refusal| volume.space.refusal(id, refusal))?;
         self.0.pool.wake();
         self.0.progress.notify_waiters();
-        volume.space.commit().await
+        let committed = volume.space.commit().await;
+        reap(Arc::clone(&volume.space));
+        committed
     }
 
-    fn space(&self, id: ParityGroupId) -> Result<Arc<Space>, VolumeError> {
+    pub(super) fn space(&self, id: ParityGroupId) -> Result<Arc<Space>, VolumeError> {
         let groups = self.0.groups.read().unwrap_or_else(PoisonError::into_inner);
         groups.get(&id).cloned().ok_or(VolumeError::UnknownGroup { number: id.0 })
     }
@@ -127,6 +131,29 @@ impl DiskAdapter {
         specs.sort_by_key(|spec| spec.id);
         specs
     }
+}
+
+impl Inner {
+    /// Forgets the pages of a volume that is gone.
+    pub(super) fn purge(&self, id: VolumeId) {
+        for cell in &self.shards {
+            let gone = cell.lock().purge(id, &self.totals);
+            drop(gone);
+            cell.loaded.notify_waiters();
+        }
+    }
+}
+
+/// Counts off the extents of volumes that are gone, in the background.
+pub(super) fn reap(space: Arc<Space>) {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+        return; // Whoever needs an extent counts off what is left.
+    };
+    runtime.spawn(async move {
+        while space.reap() {
+            tokio::task::yield_now().await;
+        }
+    });
 }
 
 /// Takes back a volume whose creation did not become durable.

@@ -21,6 +21,7 @@ mod pieces;
 mod raw;
 mod read;
 mod ready;
+mod snapshot;
 mod usage;
 mod volume;
 mod write;
@@ -31,6 +32,7 @@ pub(crate) mod tests;
 pub use gate::Gate;
 pub use pieces::{Piece, Pieces};
 pub use raw::RawVolume;
+pub use snapshot::{Snapshot, SnapshotsCut, SnapshotsReady};
 pub use usage::{AdapterUsage, GroupUsage, VolumeUsage};
 pub use volume::{ParityGroupId, VolumeSpec};
 pub use write::Prepared;
@@ -93,7 +95,9 @@ struct Inner {
     groups: RwLock<BTreeMap<ParityGroupId, Arc<Space>>>,
     volumes: RwLock<HashMap<VolumeId, Arc<Volume>, BuildHasherDefault<KeyHasher>>>,
     /// Volumes are created and deleted one after the other.
-    manage: tokio::sync::Mutex<()>,
+    manage: Arc<tokio::sync::Mutex<()>>,
+    /// Who copies pages of a shared extent with the last of the memory.
+    copier: tokio::sync::Mutex<()>,
     next_token: AtomicU64,
     /// Where eviction goes on.
     hand: AtomicUsize,
@@ -132,7 +136,8 @@ impl DiskAdapter {
             totals: Totals::default(),
             groups: RwLock::default(),
             volumes: RwLock::default(),
-            manage: tokio::sync::Mutex::new(()),
+            manage: Arc::default(),
+            copier: tokio::sync::Mutex::new(()),
             next_token: AtomicU64::new(1),
             hand: AtomicUsize::new(0),
             kick: Notify::new(),

@@ -10,6 +10,7 @@
 //!
 //! * A load puts its bytes in only while its own token stands there: what was written meanwhile is newer.
 //! * What is being destaged does not change; newer content waits beside it and is dirty afterwards.
+//! * An extent that moves makes loads from its old place worthless: they begin again.
 //! * A pinned page stays: a partial write is merged with it, without waiting. `Missing` is a pinned page whose load
 //!   failed or has not begun.
 //!
@@ -313,6 +314,35 @@ impl Shard {
             }
         }
         evicted
+    }
+
+    /// Loads of an extent's pages that are under way are worth nothing: it lies elsewhere now.
+    pub(super) fn forget_loads(&mut self, volume: VolumeId, extent: u32, totals: &Totals) {
+        let base = u64::from(extent) * PAGES_PER_EXTENT;
+        for page in base..base + PAGES_PER_EXTENT {
+            let key = Key { volume, page };
+            if matches!(self.page(key).map(|page| &page.state), Some(State::Loading(_))) {
+                self.change(key, totals, |page| page.state = State::Missing);
+            }
+        }
+    }
+
+    /// Content of the dirty pages of a volume, as readers see it.
+    pub(super) fn dirty_versions(&self, volume: VolumeId) -> Vec<(Key, Version)> {
+        let mut found = Vec::new();
+        for (&(_, extent), dirty) in self.dirty.range((volume, 0)..=(volume, u32::MAX)) {
+            for page in dirty.pages.iter() {
+                let key = Key { volume, page: u64::from(extent) * PAGES_PER_EXTENT + u64::from(page) };
+                match self.page(key).map(|page| &page.state) {
+                    Some(State::Dirty(version)) => found.push((key, version.clone())),
+                    Some(State::Destaging { writing, newer }) => {
+                        found.push((key, newer.as_ref().unwrap_or(writing).clone()));
+                    }
+                    Some(State::Missing | State::Loading(_) | State::Clean(_)) | None => {}
+                }
+            }
+        }
+        found
     }
 
     /// Forgets a volume.

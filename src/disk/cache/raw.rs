@@ -31,7 +31,7 @@ impl DiskAdapter {
         let extents = {
             let map = volume.space.map();
             let map = map.volume(volume.id()).ok_or(VolumeError::Unknown { volume: volume.id() })?;
-            map.extents.values().map(|extent| extent.physical).collect()
+            map.extents.iter().map(|(_, extent)| extent.physical).collect()
         };
         Ok(RawVolume { volume, pool: self.0.pool.clone(), extents })
     }

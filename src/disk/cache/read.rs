@@ -163,6 +163,9 @@ impl Inner {
         let mut claim = Claim { inner: self, volume, token, places: Vec::new() };
         for (extent, part) in extents_of_pages(pages.clone()) {
             let mut shard = self.cell(volume.id(), extent).lock();
+            if volume.is_gone() {
+                break;
+            }
             let (physical, written) = written_in(volume, extent);
             for page in part {
                 let key = Key { volume: volume.id(), page };
@@ -186,7 +189,7 @@ impl Inner {
     fn put_loaded(&self, volume: &Volume, page: u64, token: Token, slot: Slot) -> Option<Content> {
         let key = Key { volume: volume.id(), page };
         let mut shard = self.cell_of(key).lock();
-        if !is_loading(shard.page(key), token) {
+        if volume.is_gone() || !is_loading(shard.page(key), token) {
             return None;
         }
         let content = Content::Slot(slot);

@@ -7,7 +7,7 @@ use super::{DiskAdapter, Inner, ParityGroupId};
 use crate::disk::VolumeError;
 use crate::disk::slot::SLOT_BYTES;
 use crate::disk::space::bits::PageBits;
-use crate::disk::space::map::{EXTENT_BYTES, VolumeId};
+use crate::disk::space::map::VolumeId;
 use std::ops::Range;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -17,8 +17,11 @@ use std::sync::atomic::Ordering;
 pub struct VolumeUsage {
     /// Which.
     pub volume: VolumeId,
-    /// Bytes of the extents that it has.
+    /// Bytes of the extents that it has, those included that others have too.
     pub allocated_bytes: u64,
+    /// Bytes of the extents that others have too: snapshots of it, or what it is a snapshot of. Deleting this volume
+    /// alone does not free them.
+    pub shared_bytes: u64,
     /// Bytes of the pages on the units that do not read as zero by definition.
     pub written_bytes: u64,
     /// Pages in the cache that are on the units too.
@@ -135,10 +138,13 @@ impl Inner {
         }
         let map = volume.space.map();
         let extents = map.volume(volume.id()).map(|map| &map.extents);
-        let pages: u64 = extents.iter().flat_map(|e| e.values()).map(|extent| extent.written.count()).sum();
+        let pages: u64 =
+            extents.iter().flat_map(|extents| extents.iter()).map(|(_, extent)| extent.written.count()).sum();
+        let holding = map.holding(volume.id());
         VolumeUsage {
             volume: volume.id(),
-            allocated_bytes: extents.map_or(0, |extents| extents.len() as u64) * EXTENT_BYTES,
+            allocated_bytes: holding.own_bytes + holding.shared_bytes,
+            shared_bytes: holding.shared_bytes,
             written_bytes: pages * SLOT_BYTES as u64,
             clean_pages: sum.clean,
             dirty_pages: sum.dirty,

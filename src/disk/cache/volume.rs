@@ -44,6 +44,8 @@ pub(super) struct Volume {
     /// Held shared by users of a journal volume, alone by who deletes it.
     pub(super) raw_use: tokio::sync::RwLock<()>,
     gone: AtomicBool,
+    /// It may have extents that others have too.
+    shares: AtomicBool,
     trouble: Mutex<Option<VolumeError>>,
     /// Not destaged by itself before this time, because it failed lately.
     paused_until: AtomicU64,
@@ -60,6 +62,7 @@ impl Volume {
             pass: Arc::default(),
             raw_use: tokio::sync::RwLock::new(()),
             gone: AtomicBool::new(false),
+            shares: AtomicBool::new(false),
             trouble: Mutex::new(None),
             paused_until: AtomicU64::new(0),
         }
@@ -128,6 +131,15 @@ impl Volume {
     pub(super) fn set_gone(&self) {
         self.gone.store(true, Ordering::Release);
         self.gate_changed.notify_waiters();
+    }
+
+    /// Whether a page that is on the units may need another extent to be written.
+    pub(super) fn may_share(&self) -> bool {
+        self.shares.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_may_share(&self) {
+        self.shares.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn check_there(&self) -> Result<(), VolumeError> {

@@ -200,7 +200,8 @@ impl Inner {
         if let (Some(first), Some(last)) = (extents.first().copied(), extents.last().copied())
             && let Some(map) = volume.space.map().volume(volume.id())
         {
-            extents.extend(map.extents.range(first..=last).map(|(extent, _)| *extent));
+            let held = map.extents.iter_from(first).map(|(extent, _)| extent);
+            extents.extend(held.take_while(|extent| *extent <= last));
         }
         let base = |extent: u32| u64::from(extent) * 256;
         extents
@@ -251,6 +252,9 @@ impl Inner {
     fn pin(&self, volume: &Volume, page: u64) {
         let key = Key { volume: volume.id(), page };
         let mut shard = self.cell_of(key).lock();
+        if volume.is_gone() {
+            return;
+        }
         let zero = shard.page(key).is_none() && {
             let (_, written) = written_in(volume, key.extent());
             !written.contains(key.in_extent())
@@ -286,16 +290,15 @@ impl Inner {
     }
 
     pub(super) fn check_space(&self, volume: &Volume, span: Span) -> Result<(), VolumeError> {
-        if volume.spec.kind != VolumeKind::Thin {
+        if volume.spec.kind != VolumeKind::Thin && !volume.may_share() {
             return Ok(());
         }
         let map = volume.space.map();
-        if map.free_extents() > 0 {
+        if map.has_free() {
             return Ok(());
         }
         let mut extents = extents_of_pages(span.first_page()..span.end_page());
-        let known = map.volume(volume.id());
-        if extents.all(|(extent, _)| known.is_some_and(|known| known.extents.contains_key(&extent))) {
+        if extents.all(|(extent, _)| map.has_place(volume.id(), extent)) {
             return Ok(());
         }
         Err(VolumeError::NoSpace { group: volume.space.name().to_owned() })

@@ -32,6 +32,20 @@ impl PageBits {
         was
     }
 
+    /// Adds pages; true if one was not there.
+    pub(crate) fn insert_all(&mut self, pages: &Self) -> bool {
+        let before = *self;
+        self.0.iter_mut().zip(pages.0).for_each(|(word, more)| *word |= more);
+        *self != before
+    }
+
+    /// Removes pages; true if one was there.
+    pub(crate) fn remove_all(&mut self, pages: &Self) -> bool {
+        let before = *self;
+        self.0.iter_mut().zip(pages.0).for_each(|(word, less)| *word &= !less);
+        *self != before
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0 == [0; 4]
     }

@@ -1,6 +1,7 @@
 //! Writing and reading the map log: the order of writes that makes every crash safe.
 //!
-//! * Append: blocks, flush. Only then are the changes durable, and what they freed is free.
+//! * Append: blocks, flush. Only then are the changes durable, and what they freed is free. The changes of one append
+//!   are one commit: a crash leaves all of them or none, however many blocks they take.
 //! * A half is full, or an append failed: snapshot into the other half, flush, its head (a higher generation), flush,
 //!   the old head becomes *retired, taken over by that generation*, flush; only then is the new half appended to. So a
 //!   head that cannot be read is either one that was never finished, when the other head still says *current*, or
@@ -8,8 +9,9 @@
 //! * Opening always starts a new half. What a crash left behind the end of the log is void from then on.
 
 use super::GroupIo;
-use super::map::{Map, Replay};
+use super::map::Map;
 use super::record::Record;
+use super::replay::Replay;
 use super::unit::{
     Block, Body, Found, Half, Head, Layout, PLACE_BYTES, RECORDS_PER_PLACE, Stamp, decode, encode,
 };
@@ -101,8 +103,10 @@ impl Log {
         // Cleared when all is durable: an error, or a caller that goes away in the middle, leaves an end that nobody
         // knows.
         self.must_switch = true;
-        for part in records.chunks(RECORDS_PER_PLACE * PLACES_PER_WRITE) {
-            self.write_records(io, part).await?;
+        let mut parts = records.chunks(RECORDS_PER_PLACE * PLACES_PER_WRITE).peekable();
+        while let Some(part) = parts.next() {
+            let end = if parts.peek().is_some() { End::GoesOn } else { End::OfCommit };
+            self.write_records(io, part, end).await?;
         }
         io.flush().await?;
         self.durable_place = self.next_place - 1;
@@ -114,19 +118,13 @@ impl Log {
     pub(crate) async fn switch(&mut self, io: &GroupIo, map: &RwLock<Map>) -> Result<(), VolumeError> {
         let (old_half, old_generation, old_snapshot) = (self.half, self.generation, self.snapshot_places);
         let mut new = Self::at(self.layout, self.identity, old_half.other(), old_generation + 1);
-        let mut cursor = None;
+        let mut frozen = map.read().unwrap_or_else(PoisonError::into_inner).frozen();
         loop {
-            let (records, next) = map
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .snapshot(cursor, RECORDS_PER_PLACE * PLACES_PER_WRITE);
-            for part in records.chunks(RECORDS_PER_PLACE * PLACES_PER_WRITE) {
-                new.write_records(io, part).await?;
-            }
-            cursor = next;
-            if cursor.is_none() {
+            let records = frozen.part(RECORDS_PER_PLACE * PLACES_PER_WRITE);
+            if records.is_empty() {
                 break;
             }
+            new.write_records(io, &records, End::OfEach).await?;
         }
         // The head makes the snapshot current: not before all of it is durable.
         io.flush().await?;
@@ -142,7 +140,7 @@ impl Log {
         Ok(())
     }
 
-    async fn write_records(&mut self, io: &GroupIo, records: &[Record]) -> Result<(), VolumeError> {
+    async fn write_records(&mut self, io: &GroupIo, records: &[Record], end: End) -> Result<(), VolumeError> {
         let mut parts = records.chunks(RECORDS_PER_PLACE).peekable();
         while parts.peek().is_some() {
             let wanted = parts.len();
@@ -151,18 +149,25 @@ impl Log {
                 None => io.pool.take(Class::Raid, 1).await,
             };
             let mut runs = Vec::with_capacity(slots.len());
-            for (mut slot, part) in slots.into_iter().zip(&mut parts) {
+            for mut slot in slots {
+                let Some(part) = parts.next() else { break };
                 let place = self.next_place;
-                assert!(
-                    place < self.layout.places(),
-                    "a half holds every snapshot and what is appended was measured"
-                );
+                if place >= self.layout.places() {
+                    // What is appended was measured: a map whose volumes differ in too much. Deleting some helps.
+                    return Err(VolumeError::MapFull { group: io.name.clone() });
+                }
+                let goes_on = match end {
+                    End::OfEach => false,
+                    End::OfCommit => parts.peek().is_some(),
+                    End::GoesOn => true,
+                };
                 let stamp = Stamp {
                     identity: self.identity,
                     generation: self.generation,
                     place,
                     durable_place: self.durable_place,
                     previous: self.previous,
+                    goes_on,
                 };
                 self.previous = encode(&stamp, &Body::Records(part.to_vec()), &mut slot);
                 self.next_place += 1;
@@ -190,6 +195,7 @@ impl Log {
             place: 0,
             durable_place: snapshot_places,
             previous: 0,
+            goes_on: false,
         };
         let head = Head {
             successor,
@@ -282,6 +288,8 @@ impl Reader<'_> {
     async fn replay(&self, half: Half, generation: u64, snapshot_places: u64) -> Result<Map, VolumeError> {
         let mut replay = Replay::default();
         let (mut place, mut previous, mut end) = (1, 0, None);
+        // A commit counts when its last block is there.
+        let mut commit = Vec::new();
         while place < self.layout.places() {
             let count = (self.layout.places() - place).min(PLACES_PER_READ);
             for copies in self.copies(half, place, count).await? {
@@ -289,7 +297,9 @@ impl Reader<'_> {
                 match (end, block) {
                     (None, Some((block, records))) if block.previous == previous => {
                         previous = block.checksum;
-                        for record in records {
+                        commit.extend(records);
+                        let whole = if block.goes_on { Vec::new() } else { std::mem::take(&mut commit) };
+                        for record in whole {
                             let done = replay.handle_record(record, self.layout.extents);
                             done.map_err(|what| self.io.damaged(what))?;
                         }
@@ -328,7 +338,12 @@ impl Reader<'_> {
         };
         let mine = (self.identity, generation, place);
         ((stamp.identity, stamp.generation, stamp.place) == mine).then_some((
-            Belongs { checksum, previous: stamp.previous, durable_place: stamp.durable_place },
+            Belongs {
+                checksum,
+                previous: stamp.previous,
+                durable_place: stamp.durable_place,
+                goes_on: stamp.goes_on,
+            },
             records,
         ))
     }
@@ -374,6 +389,18 @@ struct Belongs {
     checksum: u32,
     previous: u32,
     durable_place: u64,
+    goes_on: bool,
+}
+
+/// What some blocks are the end of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Each counts for itself: a snapshot, which counts as a whole when its head is there.
+    OfEach,
+    /// The last is the end of a commit.
+    OfCommit,
+    /// The commit goes on behind them.
+    GoesOn,
 }
 
 /// Places written with one call; bounds the memory of a snapshot.

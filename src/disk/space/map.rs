@@ -6,14 +6,19 @@
 //!   nothing of an earlier owner of an extent can be seen.
 //! * A thick volume has all its extents from the beginning, a thin one takes them when pages are destaged and gives
 //!   them back when the last page is unmapped. A journal volume is thick and its bits do not count.
-//! * Every change is remembered until the log has it (`take_changes`); an extent that was given up is free
-//!   for others only when the change that gave it up is durable (`changes_are_durable`). Otherwise a crash
+//! * An extent may belong to several volumes of one family (`share.rs`). Then nobody writes into it: who has to write
+//!   gets another one (`Map::place`), to which the pages that stay are copied.
+//! * Every change is remembered until the log has it (`statements.rs`); an extent that was given up is free
+//!   for others, or a former partner's alone, only when the change that gave it up is durable. Otherwise a crash
 //!   could bring the old owner back, with the new owner's bytes in its extent.
 
 use super::bits::{PAGES_PER_EXTENT, PageBits};
+use super::family::Families;
 use super::free::FreeExtents;
-use super::record::Record;
-use std::collections::{BTreeMap, BTreeSet};
+use super::share::Borrowed;
+use super::statements::Changes;
+use super::tree::ExtentTree;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Bytes of an extent.
@@ -39,6 +44,15 @@ pub enum VolumeKind {
     Journal,
 }
 
+/// Of what a volume was made, and when: kept with it in the map, for whoever made it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Origin {
+    /// The volume whose content it had.
+    pub volume: VolumeId,
+    /// What its maker says about the moment; an update number, for instance.
+    pub as_of: u64,
+}
+
 /// An extent of a volume.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Extent {
@@ -51,7 +65,10 @@ pub(crate) struct Extent {
 pub(crate) struct VolumeMap {
     pub(crate) kind: VolumeKind,
     pub(crate) size_bytes: u64,
-    pub(crate) extents: BTreeMap<u32, Extent>,
+    pub(crate) origin: Option<Origin>,
+    pub(crate) extents: ExtentTree,
+    /// It is being made and does not exist yet: the log says nothing of it.
+    pub(crate) forming: bool,
 }
 
 impl VolumeMap {
@@ -72,41 +89,38 @@ pub(crate) enum MapRefusal {
     Exists,
     TooMany,
     Unknown,
+    /// A journal volume, whose extents are nobody else's; or sizes that differ.
+    Kind,
+    /// The log would have no room for what differs between the volumes that share extents.
+    TooManyDifferences,
 }
 
-/// What the log does not have yet.
-#[derive(Debug, Default)]
-struct Changes {
-    deleted: BTreeSet<VolumeId>,
-    described: BTreeSet<VolumeId>,
-    extents: BTreeSet<(VolumeId, u32)>,
-    /// Extents of the group that nobody owns any more, but that the durable map may still give to somebody.
-    given_up: Vec<u32>,
-}
-
-/// Changes on their way into the log: to be handed back as durable or as failed.
-#[derive(Debug)]
-pub(crate) struct TakenChanges {
-    pub(crate) records: Vec<Record>,
-    changes: Changes,
-}
-
-/// Where a snapshot goes on.
+/// Where the pages of an extent are written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct SnapshotCursor {
-    volume: VolumeId,
-    extent: u32,
-    described: bool,
+pub(crate) struct Place {
+    pub(crate) physical: u32,
+    /// The extent belongs to others too, so this is another one: all pages written in the old one go there with those
+    /// that are written now, before [`Map::mark_moved`].
+    pub(crate) from: Option<Extent>,
 }
 
 /// The map. See the module.
 #[derive(Debug)]
 pub(crate) struct Map {
-    free: FreeExtents,
-    volumes: BTreeMap<VolumeId, VolumeMap>,
-    changes: Changes,
+    pub(super) free: FreeExtents,
+    pub(super) volumes: BTreeMap<VolumeId, VolumeMap>,
+    pub(super) families: Families,
+    /// For each extent of the group, how many volumes have it: here, or still in the durable map.
+    pub(super) owners: Vec<u32>,
+    /// Places found for extents that have to move and have not yet. The log does not know them.
+    pub(super) moves: BTreeMap<(VolumeId, u32), u32>,
+    /// Extents of volumes that are durably gone, not counted off yet.
+    pub(super) doomed: Vec<Borrowed>,
+    pub(super) changes: Changes,
     /// Changes were taken, and the log has not said yet what became of them.
-    on_the_way: bool,
+    pub(super) on_the_way: bool,
+    /// Records that state the whole map, at most; see [`Map::records`].
+    pub(super) records_bound: u64,
 }
 
 impl Map {
@@ -115,11 +129,17 @@ impl Map {
         Self {
             free: FreeExtents::all(extents_total),
             volumes: BTreeMap::new(),
+            families: Families::default(),
+            owners: vec![0; usize::try_from(extents_total).unwrap_or(usize::MAX)],
+            moves: BTreeMap::new(),
+            doomed: Vec::new(),
             changes: Changes::default(),
             on_the_way: false,
+            records_bound: 0,
         }
     }
 
+    /// Extents that can be taken, those of deleted volumes included once their deletion is durable.
     pub(crate) fn free_extents(&self) -> u32 {
         self.free.count()
     }
@@ -133,7 +153,18 @@ impl Map {
     }
 
     pub(crate) fn extent(&self, volume: VolumeId, extent: u32) -> Option<Extent> {
-        self.volumes.get(&volume)?.extents.get(&extent).copied()
+        self.volumes.get(&volume)?.extents.get(extent)
+    }
+
+    /// Whether more than one volume has this extent of the group.
+    pub(crate) fn is_shared(&self, physical: u32) -> bool {
+        self.owners[index(physical)] > 1
+    }
+
+    /// Whether pages of an extent can be destaged without another extent.
+    pub(crate) fn has_place(&self, volume: VolumeId, extent: u32) -> bool {
+        self.extent(volume, extent).is_some_and(|extent| !self.is_shared(extent.physical))
+            || self.moves.contains_key(&(volume, extent))
     }
 
     /// Adds a volume; a thick one gets its extents, all or none.
@@ -143,14 +174,10 @@ impl Map {
         kind: VolumeKind,
         size_bytes: u64,
     ) -> Result<(), MapRefusal> {
-        if self.volumes.contains_key(&volume) {
-            return Err(MapRefusal::Exists);
-        }
-        if self.volumes.len() >= VOLUMES_MAX {
-            return Err(MapRefusal::TooMany);
-        }
-        let mut extents = BTreeMap::new();
+        self.check_new(volume)?;
+        let mut extents = ExtentTree::default();
         let wanted = if kind == VolumeKind::Thin { 0 } else { extents_of(size_bytes) };
+        while self.free.count() < wanted && self.reap(REAP_EXTENTS) {}
         if self.free.count() < wanted {
             return Err(MapRefusal::NoSpace);
         }
@@ -158,150 +185,126 @@ impl Map {
         while next < wanted {
             let (first, count) = self.free.take_run(wanted - next).expect("free extents were counted");
             for i in 0..count {
-                extents.insert(next + i, Extent { physical: first + i, written: PageBits::default() });
+                self.owners[index(first + i)] = 1;
+                extents.set(next + i, Some(Extent { physical: first + i, written: PageBits::default() }));
                 self.changes.extents.insert((volume, next + i));
             }
             next += count;
         }
-        self.volumes.insert(volume, VolumeMap { kind, size_bytes, extents });
+        self.records_bound += 1 + u64::from(wanted);
+        self.volumes.insert(volume, VolumeMap { kind, size_bytes, origin: None, extents, forming: false });
         self.changes.described.insert(volume);
         Ok(())
     }
 
-    /// Removes a volume; its extents are free once that is durable.
-    pub(crate) fn delete(&mut self, volume: VolumeId) -> Result<(), MapRefusal> {
-        let gone = self.volumes.remove(&volume).ok_or(MapRefusal::Unknown)?;
-        self.changes.given_up.extend(gone.extents.values().map(|extent| extent.physical));
-        self.changes.described.remove(&volume);
-        let old: Vec<_> = self.changes.extents.range((volume, 0)..=(volume, u32::MAX)).copied().collect();
-        for key in old {
-            self.changes.extents.remove(&key);
+    /// Whether a volume of this number can be added.
+    pub(super) fn check_new(&self, volume: VolumeId) -> Result<(), MapRefusal> {
+        if self.volumes.contains_key(&volume) {
+            return Err(MapRefusal::Exists);
         }
-        self.changes.deleted.insert(volume);
+        if self.volumes.len() >= VOLUMES_MAX {
+            return Err(MapRefusal::TooMany);
+        }
         Ok(())
     }
 
-    /// Where an extent of a volume lies, taking a free one if it has none.
-    pub(crate) fn place(&mut self, volume: VolumeId, extent: u32) -> Result<u32, MapRefusal> {
-        let map = self.volumes.get_mut(&volume).ok_or(MapRefusal::Unknown)?;
-        if let Some(extent) = map.extents.get(&extent) {
-            return Ok(extent.physical);
+    /// Removes a volume; its extents are free, or its partners' alone, once that is durable and [`Map::reap`] has
+    /// counted them off.
+    pub(crate) fn delete(&mut self, volume: VolumeId) -> Result<(), MapRefusal> {
+        let gone = self.volumes.remove(&volume).ok_or(MapRefusal::Unknown)?;
+        self.families.remove(volume);
+        self.changes.forget(volume);
+        let moves: Vec<_> = self.moves.range((volume, 0)..=(volume, u32::MAX)).map(|(key, _)| *key).collect();
+        self.changes.given_up.extend(moves.iter().filter_map(|key| self.moves.remove(key)));
+        if gone.forming {
+            // The durable map never knew it.
+            self.doomed.push(Borrowed::all_of(gone.extents));
+        } else {
+            self.changes.dead.push(Borrowed::all_of(gone.extents));
+            self.changes.deleted.insert(volume);
         }
+        Ok(())
+    }
+
+    /// Where pages of an extent of a volume are written: in its place if it is the volume's alone, in a free extent if
+    /// it has none or shares it. Asking again gives the same answer.
+    pub(crate) fn place(&mut self, volume: VolumeId, extent: u32) -> Result<Place, MapRefusal> {
+        while self.free.count() == 0 && self.reap(REAP_EXTENTS) {}
+        let known = self.volumes.get(&volume).ok_or(MapRefusal::Unknown)?.extents.get(extent);
+        let waiting = self.moves.get(&(volume, extent)).copied();
+        match known {
+            Some(known) if !self.is_shared(known.physical) => {
+                // The others are gone since a move began.
+                self.changes.given_up.extend(waiting);
+                self.moves.remove(&(volume, extent));
+                Ok(Place { physical: known.physical, from: None })
+            }
+            Some(known) if !known.written.is_empty() => {
+                let physical = waiting.map_or_else(|| self.take_free(), Ok)?;
+                self.moves.insert((volume, extent), physical);
+                Ok(Place { physical, from: Some(known) })
+            }
+            known => {
+                let physical = waiting.map_or_else(|| self.take_free(), Ok)?;
+                self.moves.remove(&(volume, extent));
+                self.changes.given_up.extend(known.map(|known| known.physical));
+                self.put(volume, extent, Some(Extent { physical, written: PageBits::default() }));
+                Ok(Place { physical, from: None })
+            }
+        }
+    }
+
+    /// One free extent, with its first owner.
+    pub(super) fn take_free(&mut self) -> Result<u32, MapRefusal> {
         let (physical, _) = self.free.take_run(1).ok_or(MapRefusal::NoSpace)?;
-        map.extents.insert(extent, Extent { physical, written: PageBits::default() });
-        self.changes.extents.insert((volume, extent));
+        self.owners[index(physical)] = 1;
         Ok(physical)
     }
 
     /// The pages' bytes are durable on the units at the extent's place: from now on they are read from there.
     pub(crate) fn mark_written(&mut self, volume: VolumeId, extent: u32, pages: &PageBits) {
-        let Some(entry) = self.volumes.get_mut(&volume).and_then(|v| v.extents.get_mut(&extent)) else {
-            return;
-        };
-        let mut new = false;
-        for page in pages.iter() {
-            new |= entry.written.insert(page);
+        let Some(mut entry) = self.extent(volume, extent) else { return };
+        if entry.written.insert_all(pages) {
+            self.put(volume, extent, Some(entry));
         }
-        if new {
-            self.changes.extents.insert((volume, extent));
-        }
+    }
+
+    /// The extent lies where [`Map::place`] said: everything in it, `pages` included, is durable there.
+    pub(crate) fn mark_moved(&mut self, volume: VolumeId, extent: u32, pages: &PageBits) {
+        let Some(mut entry) = self.extent(volume, extent) else { return };
+        let Some(physical) = self.moves.remove(&(volume, extent)) else { return };
+        self.changes.given_up.push(entry.physical);
+        entry.physical = physical;
+        entry.written.insert_all(pages);
+        self.put(volume, extent, Some(entry));
     }
 
     /// The pages read as zero from now on; a thin volume gives up an extent that has no page left.
     pub(crate) fn mark_zero(&mut self, volume: VolumeId, extent: u32, pages: &PageBits) {
-        let Some(map) = self.volumes.get_mut(&volume) else { return };
-        let Some(entry) = map.extents.get_mut(&extent) else { return };
-        let mut changed = false;
-        for page in pages.iter() {
-            changed |= entry.written.remove(page);
-        }
+        let Some(map) = self.volumes.get(&volume) else { return };
+        let Some(mut entry) = map.extents.get(extent) else { return };
+        let changed = entry.written.remove_all(pages);
         if entry.written.is_empty() && map.kind == VolumeKind::Thin {
             self.changes.given_up.push(entry.physical);
-            map.extents.remove(&extent);
-            changed = true;
-        }
-        if changed {
-            self.changes.extents.insert((volume, extent));
+            self.put(volume, extent, None);
+        } else if changed {
+            self.put(volume, extent, Some(entry));
         }
     }
 
-    /// What the log has to get, as records in the order in which they must be replayed: what is gone, extents, and the
-    /// descriptors last, so that a volume whose creation was cut off half-way does not exist.
-    pub(crate) fn take_changes(&mut self) -> TakenChanges {
-        let changes = std::mem::take(&mut self.changes);
-        self.on_the_way = true;
-        let mut records: Vec<_> =
-            changes.deleted.iter().map(|volume| Record::Deleted { volume: *volume }).collect();
-        for &(volume, extent) in &changes.extents {
-            match self.extent(volume, extent) {
-                Some(entry) => push_extent(&mut records, volume, extent, entry),
-                None => records.push(Record::Freed { volume, extent }),
-            }
-        }
-        for volume in &changes.described {
-            records.extend(self.volumes.get(volume).map(|map| describe(*volume, map)));
-        }
-        TakenChanges { records, changes }
-    }
-
-    /// Whether something stands here that is not known to be durable in the log.
-    pub(crate) fn is_unsettled(&self) -> bool {
-        let changes = &self.changes;
-        self.on_the_way
-            || !(changes.deleted.is_empty() && changes.described.is_empty() && changes.extents.is_empty())
-    }
-
-    /// The log has them on the units: the extents they gave up are free.
-    pub(crate) fn changes_are_durable(&mut self, taken: TakenChanges) {
-        self.on_the_way = false;
-        for physical in taken.changes.given_up {
-            self.free.release(physical);
-        }
-    }
-
-    /// The log could not take them: they stay to be logged.
-    pub(crate) fn changes_failed(&mut self, taken: TakenChanges) {
-        let changes = taken.changes;
-        self.on_the_way = false;
-        self.changes.deleted.extend(changes.deleted);
-        self.changes.given_up.extend(changes.given_up);
-        for volume in changes.described {
-            if self.volumes.contains_key(&volume) {
-                self.changes.described.insert(volume);
-            }
-        }
-        self.changes.extents.extend(changes.extents);
-    }
-
-    /// At least `most` records of a snapshot if there are as many, and where it goes on. Changes between two parts do
-    /// no harm: they are logged behind the snapshot.
-    pub(crate) fn snapshot(
-        &self,
-        from: Option<SnapshotCursor>,
-        most: usize,
-    ) -> (Vec<Record>, Option<SnapshotCursor>) {
-        let mut records = Vec::new();
-        let start = from.unwrap_or(SnapshotCursor { volume: VolumeId(0), extent: 0, described: false });
-        for (&volume, map) in self.volumes.range(start.volume..) {
-            let resumed = volume == start.volume;
-            if !(resumed && start.described) {
-                records.push(describe(volume, map));
-            }
-            for (&extent, entry) in map.extents.range(if resumed { start.extent } else { 0 }..) {
-                if records.len() >= most {
-                    return (records, Some(SnapshotCursor { volume, extent, described: true }));
-                }
-                push_extent(&mut records, volume, extent, *entry);
-            }
-        }
-        (records, None)
+    /// Puts an extent of a volume, or none, into the map and notes that for the log.
+    fn put(&mut self, volume: VolumeId, extent: u32, entry: Option<Extent>) {
+        let Some(map) = self.volumes.get_mut(&volume) else { return };
+        map.extents.set(extent, entry);
+        self.records_bound += 2;
+        self.changes.extents.insert((volume, extent));
     }
 
     /// The first written pages of a volume at or after `from_page`, as page numbers of the volume.
     pub(crate) fn written_from(&self, volume: VolumeId, from_page: u64) -> Option<Range<u64>> {
         let map = self.volumes.get(&volume)?;
         let first = u32::try_from(from_page / PAGES_PER_EXTENT).ok()?;
-        map.extents.range(first..).find_map(|(&extent, entry)| {
+        map.extents.iter_from(first).find_map(|(extent, entry)| {
             let from = if extent == first { from_page % PAGES_PER_EXTENT } else { 0 };
             let run = entry.written.run_from(u16::try_from(from).expect("below 256"))?;
             let base = u64::from(extent) * PAGES_PER_EXTENT;
@@ -310,198 +313,10 @@ impl Map {
     }
 }
 
-fn describe(volume: VolumeId, map: &VolumeMap) -> Record {
-    Record::Volume { volume, kind: map.kind, size_bytes: map.size_bytes }
+/// An extent of the group as an index.
+pub(super) fn index(physical: u32) -> usize {
+    usize::try_from(physical).expect("numbers of extents fit into memory")
 }
 
-/// Adds an extent, as one more of a run when it continues the last record.
-fn push_extent(records: &mut Vec<Record>, volume: VolumeId, extent: u32, entry: Extent) {
-    let full = entry.written == PageBits::FULL;
-    if !full && !entry.written.is_empty() {
-        let Extent { physical, written } = entry;
-        records.push(Record::Extent { volume, extent, physical, written });
-        return;
-    }
-    if let Some(Record::Run { volume: same, extent: first, physical, count, written }) = records.last_mut()
-        && (*same, *written, *first + *count, *physical + *count) == (volume, full, extent, entry.physical)
-    {
-        *count += 1;
-        return;
-    }
-    records.push(Record::Run { volume, extent, physical: entry.physical, count: 1, written: full });
-}
-
-/// Rebuilds a map from records.
-#[derive(Debug, Default)]
-pub(crate) struct Replay {
-    described: BTreeMap<VolumeId, (VolumeKind, u64)>,
-    extents: BTreeMap<VolumeId, BTreeMap<u32, Extent>>,
-}
-
-impl Replay {
-    /// Takes the next record; `extents_total` bounds what it may name.
-    pub(crate) fn handle_record(&mut self, record: Record, extents_total: u32) -> Result<(), String> {
-        match record {
-            Record::Volume { volume, kind, size_bytes } => {
-                if size_bytes > VOLUME_BYTES_MAX {
-                    return Err(format!("volume {} has impossible size {size_bytes}", volume.0));
-                }
-                self.described.insert(volume, (kind, size_bytes));
-            }
-            Record::Deleted { volume } => {
-                self.described.remove(&volume);
-                self.extents.remove(&volume);
-            }
-            Record::Extent { volume, extent, physical, written } => {
-                check_place(physical, 1, extents_total)?;
-                self.extents.entry(volume).or_default().insert(extent, Extent { physical, written });
-            }
-            Record::Run { volume, extent, physical, count, written } => {
-                check_place(physical, count, extents_total)?;
-                check_place(extent, count, extents_of(VOLUME_BYTES_MAX))?;
-                let written = if written { PageBits::FULL } else { PageBits::default() };
-                let extents = self.extents.entry(volume).or_default();
-                extents.extend((0..count).map(|i| (extent + i, Extent { physical: physical + i, written })));
-            }
-            Record::Freed { volume, extent } => {
-                self.extents.entry(volume).or_default().remove(&extent);
-            }
-        }
-        Ok(())
-    }
-
-    /// The map that the records say; an extent with two owners or outside its volume is damage, never a guess.
-    pub(crate) fn finish(mut self, extents_total: u32) -> Result<Map, String> {
-        let mut map = Map::new(extents_total);
-        for (volume, (kind, size_bytes)) in std::mem::take(&mut self.described) {
-            let extents = self.extents.remove(&volume).unwrap_or_default();
-            let entry = VolumeMap { kind, size_bytes, extents };
-            let last = entry.extents.last_key_value().map_or(0, |(extent, _)| extent + 1);
-            let complete = kind == VolumeKind::Thin
-                || entry.extents.len() == usize::try_from(entry.extent_count()).unwrap_or(usize::MAX);
-            if last > entry.extent_count() || !complete {
-                return Err(format!("volume {} does not have the extents of its size", volume.0));
-            }
-            for extent in entry.extents.values() {
-                if !map.free.take_exact(extent.physical) {
-                    return Err(format!("extent {} of volume {} has two owners", extent.physical, volume.0));
-                }
-            }
-            map.volumes.insert(volume, entry);
-        }
-        // Extents left over belong to a volume whose creation never became durable: they are free.
-        Ok(map)
-    }
-}
-
-fn check_place(first: u32, count: u32, total: u32) -> Result<(), String> {
-    match first.checked_add(count) {
-        Some(end) if end <= total && count > 0 => Ok(()),
-        _ => Err(format!("extents {first} + {count} lie outside of {total}")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::SeededEntropy;
-
-    fn bits(pages: &[u8]) -> PageBits {
-        let mut bits = PageBits::default();
-        for page in pages {
-            bits.insert(*page);
-        }
-        bits
-    }
-
-    #[test]
-    fn an_extent_given_up_is_free_only_when_that_is_durable() {
-        let mut map = Map::new(1);
-        map.create(VolumeId(1), VolumeKind::Thin, EXTENT_BYTES).unwrap();
-        map.create(VolumeId(2), VolumeKind::Thin, EXTENT_BYTES).unwrap();
-        map.place(VolumeId(1), 0).unwrap();
-        map.mark_written(VolumeId(1), 0, &bits(&[5]));
-        map.mark_zero(VolumeId(1), 0, &bits(&[5]));
-        assert_eq!(map.place(VolumeId(2), 0), Err(MapRefusal::NoSpace));
-        let failed = map.take_changes();
-        map.changes_failed(failed);
-        let taken = map.take_changes();
-        map.changes_failed(taken);
-        let taken = map.take_changes();
-        assert!(map.is_unsettled());
-        assert_eq!(map.place(VolumeId(2), 0), Err(MapRefusal::NoSpace));
-        map.changes_are_durable(taken);
-        assert_eq!(map.place(VolumeId(2), 0), Ok(0));
-    }
-
-    #[test]
-    fn a_thick_volume_has_all_its_extents_in_few_records_or_does_not_exist() {
-        let mut map = Map::new(1000);
-        assert_eq!(map.create(VolumeId(1), VolumeKind::Thick, 1001 * EXTENT_BYTES), Err(MapRefusal::NoSpace));
-        map.create(VolumeId(1), VolumeKind::Thick, 900 * EXTENT_BYTES).unwrap();
-        assert_eq!(map.create(VolumeId(1), VolumeKind::Thin, 0), Err(MapRefusal::Exists));
-        let taken = map.take_changes();
-        assert_eq!(taken.records.len(), 2);
-        let mut cut_off = Replay::default();
-        cut_off.handle_record(taken.records[0], 1000).unwrap();
-        assert_eq!(cut_off.finish(1000).unwrap().free_extents(), 1000);
-    }
-
-    #[test]
-    fn replaying_all_changes_or_any_snapshot_gives_the_same_map() {
-        for seed in 0..200 {
-            let random = SeededEntropy::new(seed);
-            let mut map = Map::new(40);
-            let mut log = Vec::new();
-            for _ in 0..300 {
-                let volume = VolumeId(u32::try_from(random.below(4)).unwrap());
-                let extent = u32::try_from(random.below(12)).unwrap();
-                let pages = bits(&[u8::try_from(random.below(3)).unwrap()]);
-                match random.below(12) {
-                    0 => {
-                        let kind = if random.below(2) == 0 { VolumeKind::Thin } else { VolumeKind::Thick };
-                        let _ = map.create(volume, kind, 12 * EXTENT_BYTES);
-                    }
-                    1 => {
-                        let _ = map.delete(volume);
-                    }
-                    2..=5 => {
-                        if map.place(volume, extent).is_ok() {
-                            map.mark_written(volume, extent, &pages);
-                        }
-                    }
-                    6 => map.mark_zero(volume, extent, &PageBits::FULL),
-                    7 => map.mark_zero(volume, extent, &pages),
-                    _ => {
-                        let taken = map.take_changes();
-                        if random.below(4) == 0 {
-                            map.changes_failed(taken);
-                        } else {
-                            log.extend(taken.records.iter().copied());
-                            map.changes_are_durable(taken);
-                        }
-                    }
-                }
-            }
-            log.extend(map.take_changes().records);
-            let mut snapshot = Vec::new();
-            let mut cursor = None;
-            loop {
-                let (records, next) = map.snapshot(cursor, 3);
-                snapshot.extend(records);
-                cursor = next;
-                if cursor.is_none() {
-                    break;
-                }
-            }
-            for records in [log, snapshot] {
-                let mut replay = Replay::default();
-                for record in records {
-                    let record = Record::decode(&record.encode()).unwrap();
-                    replay.handle_record(record, 40).unwrap();
-                }
-                assert_eq!(replay.finish(40).unwrap().volumes, map.volumes, "seed {seed}");
-            }
-        }
-    }
-}
+/// Extents of deleted volumes that are counted off at a time, so that nobody waits long for the map.
+pub(crate) const REAP_EXTENTS: u32 = 4096;

@@ -9,12 +9,19 @@
 //! serves all that came until it began.
 
 pub(crate) mod bits;
+mod family;
 mod free;
 mod log;
 pub mod map;
 mod record;
+mod replay;
+pub(crate) mod share;
+mod statements;
+mod tree;
 mod unit;
 
+#[cfg(test)]
+mod map_tests;
 #[cfg(test)]
 mod tests;
 
@@ -172,12 +179,19 @@ impl Space {
             .await
     }
 
+    /// One step of giving back the extents of volumes that are gone; false when there are none.
+    pub(crate) fn reap(&self) -> bool {
+        self.map_mut().reap(map::REAP_EXTENTS)
+    }
+
     pub(crate) fn refusal(&self, volume: VolumeId, refusal: MapRefusal) -> VolumeError {
         match refusal {
             MapRefusal::NoSpace => VolumeError::NoSpace { group: self.io.name.clone() },
             MapRefusal::Exists => VolumeError::Exists { volume },
             MapRefusal::TooMany => VolumeError::TooManyVolumes { group: self.io.name.clone() },
             MapRefusal::Unknown => VolumeError::Unknown { volume },
+            MapRefusal::Kind => VolumeError::Kind { volume },
+            MapRefusal::TooManyDifferences => VolumeError::MapFull { group: self.io.name.clone() },
         }
     }
 
@@ -196,7 +210,7 @@ impl fmt::Debug for Space {
 /// Changes on their way: they go back to the map unless they become durable, also when the caller goes away.
 struct Taken<'a> {
     space: &'a Space,
-    changes: Option<map::TakenChanges>,
+    changes: Option<statements::TakenChanges>,
 }
 
 impl Taken<'_> {

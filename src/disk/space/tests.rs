@@ -59,8 +59,8 @@ fn a_layout_has_room_for_every_snapshot() {
 
 #[test]
 fn a_flip_of_any_bit_of_a_block_is_noticed() {
-    let stamp = Stamp { identity: 7, generation: 3, place: 5, durable_place: 4, previous: 9 };
-    let record = record::Record::Freed { volume: VolumeId(1), extent: 2 };
+    let stamp = Stamp { identity: 7, generation: 3, place: 5, durable_place: 4, previous: 9, goes_on: true };
+    let record = record::Record::Freed { volume: VolumeId(1), extent: 2, count: 1 };
     let mut bytes = [0; SLOT_BYTES];
     encode(&stamp, &unit::Body::Records(vec![record; 84]), &mut bytes);
     assert!(matches!(decode(&bytes), Ok(Found::Block(_))));
@@ -135,6 +135,67 @@ fn both_copies_damaged_are_refused_by_name_wherever_the_log_can_know() {
         assert!(matches!(refused, Err(VolumeError::MapDamaged { .. })), "place {place}: {refused:?}");
         assert_eq!(reopened(&bed), refused, "refusing changes nothing");
     }
+}
+
+#[test]
+fn a_log_of_version_1_is_read_and_goes_on_in_version_2() {
+    let bed = bed(1);
+    let expected = logged(&bed, 5);
+    let (area, disk) = (area_offset(&bed), &bed.watches[0].disk);
+    let rewrite_all = |version: u16| {
+        for half in 0..2 {
+            let mut previous = 0;
+            for place in 0..MIB / PLACE_BYTES {
+                let at = area + half * MIB + place * PLACE_BYTES;
+                let mut bytes = disk.peek(at);
+                if bytes[..8] != *b"HFMAPLOG" {
+                    break;
+                }
+                let sum = unit::rewrite(&mut bytes, version, previous);
+                previous = if place == 0 { 0 } else { sum };
+                (0..2).for_each(|copy| disk.poke(at + copy * SLOT_BYTES as u64, &bytes));
+            }
+        }
+    };
+    rewrite_all(1);
+    assert_eq!(disk.peek(area)[8], 1);
+    assert_eq!(reopened(&bed), Ok(expected.clone()));
+    assert_eq!(disk.peek(area)[8], 2, "both heads were written anew");
+    assert_eq!(reopened(&bed), Ok(expected));
+    rewrite_all(3);
+    assert!(matches!(reopened(&bed), Err(VolumeError::MapDamaged { .. })));
+}
+
+/// A commit of many blocks: power is lost at each of its writes, and all of it holds or nothing.
+#[test]
+fn a_commit_of_several_blocks_holds_as_a_whole_or_not_at_all() {
+    let (mut all, mut none) = (0, 0);
+    for cut_off_at in 0..8 {
+        for seed in 0..12 {
+            let bed = Bed::new(seed, 1, Level::Raid0, 800 * MIB, 4 << 20);
+            life(async {
+                let array = bed.open().await.unwrap();
+                array.create(1, 600 * MIB, VolumeKind::Thin).await;
+                let space = array.adapter.space_for_tests();
+                for extent in 0..500 {
+                    let mut pages = PageBits::default();
+                    pages.insert(7);
+                    space.map_mut().place(VolumeId(1), extent).unwrap();
+                    space.map_mut().mark_written(VolumeId(1), extent, &pages);
+                }
+                bed.watches[0].operations_left.store(cut_off_at, Ordering::SeqCst);
+                let _ = tokio::time::timeout(std::time::Duration::from_secs(9), space.commit()).await;
+            });
+            bed.watches[0].operations_left.store(u64::MAX, Ordering::SeqCst);
+            bed.crash(&SeededEntropy::new(seed));
+            match reopened(&bed).unwrap()[&VolumeId(1)].extents.len() {
+                0 => none += 1,
+                500 => all += 1,
+                some => panic!("{some} of 500 extents, cut off at {cut_off_at}, seed {seed}"),
+            }
+        }
+    }
+    assert!(all > 5 && none > 5, "{all} {none}");
 }
 
 #[test]

@@ -10,9 +10,9 @@
 //!  block, all numbers little-endian
 //!   at  bytes  field
 //!    0      8  magic "HFMAPLOG"
-//!    8      2  version, 1
+//!    8      2  version, 2; 1 is read too
 //!   10      1  kind: 1 head, 2 records
-//!   11      1  zero
+//!   11      1  1: what is stated here counts only with the next block (not in version 1)
 //!   12      2  records in this block (head: 0)
 //!   14      2  zero
 //!   16     16  identity of the parity group
@@ -111,6 +111,8 @@ pub(crate) struct Stamp {
     pub(crate) place: u64,
     pub(crate) durable_place: u64,
     pub(crate) previous: u32,
+    /// The commit goes on in the next place: without that one it is void.
+    pub(crate) goes_on: bool,
 }
 
 /// A head's own fields.
@@ -158,6 +160,7 @@ pub(crate) fn encode(stamp: &Stamp, body: &Body, bytes: &mut [u8; SLOT_BYTES]) -
     bytes[40..48].copy_from_slice(&stamp.place.to_le_bytes());
     bytes[48..56].copy_from_slice(&stamp.durable_place.to_le_bytes());
     bytes[56..60].copy_from_slice(&stamp.previous.to_le_bytes());
+    bytes[11] = u8::from(stamp.goes_on);
     match body {
         Body::Head(head) => {
             bytes[10] = KIND_HEAD;
@@ -195,15 +198,19 @@ pub(crate) fn decode(bytes: &[u8; SLOT_BYTES]) -> Result<Found, String> {
         return Ok(Found::Bad);
     }
     let version = u16::from_le_bytes([bytes[8], bytes[9]]);
-    if version != VERSION {
-        return Err(format!("the map log has version {version}, this program knows {VERSION}"));
-    }
+    let goes_on = match (version, bytes[11]) {
+        (1 | VERSION, 0) => false,
+        (VERSION, 1) => true,
+        (1 | VERSION, other) => return Err(format!("a block of the map log has unknown flags {other:#x}")),
+        _ => return Err(format!("the map log has version {version}, this program knows 1 to {VERSION}")),
+    };
     let stamp = Stamp {
         identity: u128::from(u64_at(16)) | u128::from(u64_at(24)) << 64,
         generation: u64_at(32),
         place: u64_at(40),
         durable_place: u64_at(48),
         previous: u32_at(56),
+        goes_on,
     };
     let body = match (bytes[10], u32_at(64)) {
         (KIND_HEAD, state @ (1 | 2)) => Body::Head(Head {
@@ -226,6 +233,16 @@ pub(crate) fn decode(bytes: &[u8; SLOT_BYTES]) -> Result<Found, String> {
     Ok(Found::Block(Block { stamp, checksum: sum, body }))
 }
 
+/// Makes a block one of another version, behind another block, for tests; its new checksum.
+#[cfg(test)]
+pub(crate) fn rewrite(bytes: &mut [u8; SLOT_BYTES], version: u16, previous: u32) -> u32 {
+    bytes[8..10].copy_from_slice(&version.to_le_bytes());
+    bytes[56..60].copy_from_slice(&previous.to_le_bytes());
+    let sum = block_checksum(bytes);
+    bytes[60..64].copy_from_slice(&sum.to_le_bytes());
+    sum
+}
+
 fn block_checksum(bytes: &[u8; SLOT_BYTES]) -> u32 {
     let mut digest = crc_fast::Digest::new(CrcAlgorithm::Crc32Iscsi);
     digest.update(&bytes[..60]);
@@ -235,7 +252,7 @@ fn block_checksum(bytes: &[u8; SLOT_BYTES]) -> u32 {
 }
 
 const MAGIC: &[u8; 8] = b"HFMAPLOG";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const KIND_HEAD: u8 = 1;
 const KIND_RECORDS: u8 = 2;
 const HEADER_BYTES: usize = 64;

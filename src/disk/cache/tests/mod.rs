@@ -2,4 +2,6 @@
 
 mod model;
 pub(crate) mod rig;
+mod snapshot_model;
+mod snapshots;
 mod stories;

@@ -195,7 +195,7 @@ fn run_seed(seed: u64, level: Level, units: usize, pool_pages: usize, group_mib:
 
 #[test]
 fn hosts_at_once_see_what_was_written_and_a_crash_loses_nothing_durable() {
-    for seed in 0..60 {
+    for seed in seeds(0, 15) {
         println!("seed {seed}");
         run_seed(seed, Level::Raid0, 2, 96, 10);
     }
@@ -203,7 +203,7 @@ fn hosts_at_once_see_what_was_written_and_a_crash_loses_nothing_durable() {
 
 #[test]
 fn the_same_holds_when_the_parity_group_is_too_small_for_its_volumes() {
-    for seed in 1000..1030 {
+    for seed in seeds(1000, 8) {
         println!("seed {seed}");
         run_seed(seed, Level::Raid0, 2, 256, 4);
     }
@@ -211,7 +211,7 @@ fn the_same_holds_when_the_parity_group_is_too_small_for_its_volumes() {
 
 #[test]
 fn the_same_holds_over_rotating_parity() {
-    for seed in 2000..2015 {
+    for seed in seeds(2000, 5) {
         println!("seed {seed}");
         run_seed(seed, Level::Raid5, 3, 128, 6);
     }

@@ -24,6 +24,13 @@ const MAGIC: u64 = 0x5345_4354_4f52_2121;
 /// Stands for *anywhere*: a sector of a repeated pattern.
 const ANYWHERE: u64 = u64::MAX;
 
+/// Seeds from `first` on: so many as `HOLDFAST_DISK_SEEDS` says, without it `few`. What a test asserts of all its seeds
+/// together holds for `few` of them already.
+pub(crate) fn seeds(first: u64, few: u64) -> std::ops::Range<u64> {
+    let told = std::env::var("HOLDFAST_DISK_SEEDS").ok().map(|told| told.parse().expect("a number of seeds"));
+    first..first + told.unwrap_or(few)
+}
+
 /// One life of a runtime with virtual time; what it spawned ends with it.
 pub(crate) fn life<T>(work: impl Future<Output = T>) -> T {
     let runtime =
@@ -40,6 +47,18 @@ pub(crate) struct GateWatch {
     pub(crate) hold: Arc<tokio::sync::RwLock<()>>,
     /// The same for reads.
     pub(crate) hold_reads: Arc<tokio::sync::RwLock<()>>,
+    /// Writes and flushes that are still carried out; those behind them never end.
+    pub(crate) operations_left: Arc<AtomicU64>,
+}
+
+impl GateWatch {
+    async fn may_go_on(&self) {
+        let left =
+            self.operations_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        if left.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 impl BlockDevice for GateWatch {
@@ -70,11 +89,15 @@ impl BlockDevice for GateWatch {
         }
         Box::pin(async move {
             let _free = self.hold.read().await;
+            self.may_go_on().await;
             self.disk.write(offset_bytes, from).await
         })
     }
     fn flush(&self) -> BoxFuture<'_, Result<(), DeviceError>> {
-        self.disk.flush()
+        Box::pin(async move {
+            self.may_go_on().await;
+            self.disk.flush().await
+        })
     }
     fn discard(&self, offset_bytes: u64, length_bytes: u64) -> BoxFuture<'_, Result<(), DeviceError>> {
         self.disk.discard(offset_bytes, length_bytes)
@@ -133,6 +156,7 @@ impl Bed {
                 gate: Arc::clone(&gate),
                 hold: Arc::default(),
                 hold_reads: Arc::default(),
+                operations_left: Arc::new(AtomicU64::new(u64::MAX)),
             };
             let watches = (0..units).map(watch).collect();
             let bed = Self { watches, gate: Arc::clone(&gate), pool_bytes, level };
@@ -282,8 +306,11 @@ pub(crate) fn fill_pattern(mut slot: SlotMut, volume: VolumeId, version: u64, ga
 
 /// For every sector of a volume the versions it had, zero for zeros; and which is the oldest that it may have after a
 /// crash.
+#[derive(Clone)]
 pub(crate) struct Oracle {
     pub(crate) volume: VolumeId,
+    /// Whose sectors it may hold: its own, and those of what it was made from.
+    pub(crate) lineage: Vec<u64>,
     pub(crate) history: Vec<Vec<u64>>,
     pub(crate) durable: Vec<usize>,
 }
@@ -291,7 +318,26 @@ pub(crate) struct Oracle {
 impl Oracle {
     pub(crate) fn new(volume: VolumeId, size_bytes: u64) -> Self {
         let sectors = usize::try_from(size_bytes).unwrap() / SECTOR;
-        Self { volume, history: vec![vec![0]; sectors], durable: vec![0; sectors] }
+        let lineage = vec![u64::from(volume.0)];
+        Self { volume, lineage, history: vec![vec![0]; sectors], durable: vec![0; sectors] }
+    }
+
+    /// The oracle of a durable snapshot of the volume, made now.
+    pub(crate) fn snapshot(&self, volume: VolumeId) -> Self {
+        let mut lineage = self.lineage.clone();
+        lineage.push(u64::from(volume.0));
+        Self { volume, lineage, history: self.newest(), durable: vec![0; self.history.len()] }
+    }
+
+    /// The volume is, durably, what the snapshot is now.
+    pub(crate) fn restore(&mut self, snapshot: &Self) {
+        self.history = snapshot.newest();
+        self.durable = vec![0; self.history.len()];
+        self.lineage.extend(&snapshot.lineage);
+    }
+
+    fn newest(&self) -> Vec<Vec<u64>> {
+        self.history.iter().map(|history| history.last().copied().into_iter().collect()).collect()
     }
 
     pub(crate) fn apply(&mut self, sector: u64, count: u64, version: u64) {
@@ -317,7 +363,7 @@ impl Oracle {
     pub(crate) fn check(&self, sector: u64, from: usize, stamp: Option<Stamp>) {
         let history = &self.history[usize::try_from(sector).unwrap()];
         let version = stamp.map_or(0, |stamp| {
-            assert_eq!(stamp.volume, u64::from(self.volume.0), "{stamp:?} belongs to another volume");
+            assert!(self.lineage.contains(&stamp.volume), "{stamp:?} belongs to another volume");
             assert!(stamp.sector == sector || stamp.sector == ANYWHERE, "{stamp:?} belongs elsewhere");
             stamp.version
         });
