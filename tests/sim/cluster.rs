@@ -36,11 +36,13 @@ pub(crate) struct Shape {
     pub(crate) journal_kib: u64,
     /// The journal volumes lie on a unit of their own, so that it can be lost alone.
     pub(crate) is_journal_apart: bool,
+    /// Hosts wait for room that a reader holds, rather than have its pairs suspended.
+    pub(crate) hosts_wait: bool,
 }
 
 /// Eight volumes that share a small journal.
 pub(crate) const EIGHT: Shape =
-    Shape { volumes: 8, volume_kib: 1024, journal_kib: 6144, is_journal_apart: false };
+    Shape { volumes: 8, volume_kib: 1024, journal_kib: 6144, is_journal_apart: false, hosts_wait: false };
 
 /// What the way between two machines does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -566,6 +568,9 @@ fn group_text(shape: Shape, random: &mut Random) -> String {
         "[[provision.group]]\nname = \"g1\"\nsvol_access = \"read\"\n\
          release_by = \"{release_by}\"\nno_room = \"{no_room}\"\n"
     );
+    if shape.hosts_wait {
+        text += "throttle = \"100s\"\n";
+    }
     text += "[[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\n\
          [[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\nat = \"beta\"\n\
          [[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\nat = \"gamma\"\n";

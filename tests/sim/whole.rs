@@ -301,7 +301,7 @@ async fn wait_for(cluster: &Cluster, what: &str, condition: impl Fn() -> bool) {
 async fn tell(seed: u64) -> [u64; 4] {
     let cluster = Cluster::new(
         seed,
-        Shape { volumes: 2, volume_kib: 4096, journal_kib: 8192, is_journal_apart: false },
+        Shape { volumes: 2, volume_kib: 4096, journal_kib: 8192, is_journal_apart: false, hosts_wait: false },
     );
     let mut random = Random::new(seed ^ 0x77_686f_6c65);
     let known = RefCell::new(Known {
