@@ -207,13 +207,16 @@ impl Array {
                 tables.pairs_suspended(pairs, cause, reason, &mut || self.new_identity())
             });
         match recorded {
-            Ok(()) => group.suspended(&marking),
+            Ok(()) => {
+                group.suspended(&marking);
+                self.wake();
+            }
+            // Tried again later: a store that fails must not make its owner spin.
             Err(error) => {
                 group.marks_not_written(&taken);
                 tracing::error!(group = %group.name, %error, "a suspension cannot be recorded");
             }
         }
-        self.wake();
     }
 
     /// Pairs that overflowed are copied again once their reader asks for updates, there is room, and a pause is over.
@@ -265,10 +268,10 @@ impl Array {
             }
             Ok(())
         });
-        if let Err(error) = recorded {
-            tracing::error!(group = %group.name, %error, "a resync cannot be recorded");
+        match recorded {
+            Ok(()) => self.wake(),
+            Err(error) => tracing::error!(group = %group.name, %error, "a resync cannot be recorded"),
         }
-        self.wake();
     }
 
     /// Begins the copy of differences of a reader's pairs, when all that were asked for are accepted there.
@@ -310,7 +313,10 @@ impl Array {
                 pairs.iter().try_for_each(|pair| tables.resync_begins(*pair, from, start.restarted))
             });
             match recorded {
-                Ok(()) => pairs.iter().for_each(|pair| group.resyncing(pair.0, start)),
+                Ok(()) => {
+                    pairs.iter().for_each(|pair| group.resyncing(pair.0, start));
+                    self.wake();
+                }
                 Err(error) => {
                     group.marks_not_written(&taken);
                     group.resync_not_begun(&numbers);
@@ -318,7 +324,6 @@ impl Array {
                 }
             }
             group.derive_holds();
-            self.wake();
         }
     }
 
@@ -386,10 +391,12 @@ impl Array {
                 }
                 Ok(())
             });
-            if let Err(error) = recorded {
-                tracing::error!(group = %record.name, %error, "a deletion cannot be recorded");
+            match recorded {
+                Ok(()) => self.wake(),
+                Err(error) => {
+                    tracing::error!(group = %record.name, %error, "a deletion cannot be recorded");
+                }
             }
-            self.wake();
         }
     }
 

@@ -175,3 +175,46 @@ fn take_away(seed: u64) {
 fn pairs_and_groups_are_taken_away_while_hosts_write() {
     (1..=4).for_each(take_away);
 }
+
+/// One pair is suspended and resynchronised while the others of its reader go on, and the primary dies right after the
+/// copy of the differences has begun: the marks of the last moments were only in memory before that.
+fn resync_one_pair(seed: u64, death: Death) {
+    in_virtual_time(async {
+        let cluster = Cluster::new(seed, EIGHT);
+        all_normal(&cluster).await;
+        let mut writer = Writer::new(seed, Plan::mixed(seed, geometry_of(EIGHT)));
+        let ports: Vec<SimPort> =
+            (1..=4).map(|number| SimPort::new(&cluster, "host", number, ALPHA).thinking_ms(5)).collect();
+        write(&cluster, &mut writer, &ports, 100).await;
+        cluster.command(ALPHA, "pair suspend p1-gamma").await.unwrap();
+        while states(&cluster, GAMMA, "p1-gamma")[0].0 != "suspended" {
+            cluster.sleep_ms(10).await;
+        }
+        cluster.sleep_ms(7_000).await; // Everything so far is behind a checkpoint.
+        write(&cluster, &mut writer, &ports, 60).await;
+        cluster.command(ALPHA, "pair resync p1-gamma").await.unwrap();
+        while states(&cluster, ALPHA, "p1-gamma")[0].0 == "suspended" {
+            cluster.sleep_ms(1).await;
+        }
+        cluster.die(ALPHA, death).await;
+        cluster.start(ALPHA).await;
+        let image =
+            read_image(&SimPort::new(&cluster, "reader", 9, ALPHA), geometry_of(EIGHT)).await.unwrap();
+        let observed = Observed::from_images(writer.log(), &image);
+        writer.resume_after_crash(&observed).unwrap_or_else(|verdict| panic!("after the crash: {verdict}"));
+        let since = cluster.clock_ms();
+        while !(0..3).all(|index| cluster.is_normal(index))
+            || (1..3).any(|index| cluster.position(index).map(|(_, r)| r) != cluster.newest())
+        {
+            assert!(cluster.clock_ms() < since + 120_000, "not normal again: {}", cluster.state());
+            cluster.sleep_ms(50).await;
+        }
+        equal(&cluster, &writer).await;
+    });
+}
+
+#[test]
+fn a_resync_of_one_pair_loses_no_mark_when_the_primary_dies_as_it_begins() {
+    (21..=26).for_each(|seed| resync_one_pair(seed, Death::PowerLoss));
+    (31..=33).for_each(|seed| resync_one_pair(seed, Death::Kill));
+}
