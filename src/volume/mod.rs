@@ -17,3 +17,4 @@ pub mod table;
 pub mod timing;
 pub mod transfer;
 mod which;
+mod words;

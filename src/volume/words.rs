@@ -1,0 +1,81 @@
+//! What people are told of a designation: what the audit log says, and what is lost by it.
+
+use super::designation::Designation;
+use std::fmt;
+
+impl Designation {
+    /// What is lost by it, in words for the operator: whoever says it is asked first.
+    #[must_use]
+    pub fn destroys(&self) -> Option<String> {
+        match self {
+            Self::DeleteVolume { volume } => Some(format!("volume {volume} and everything on it")),
+            Self::DeleteTarget { target } => Some(format!("target {target} with its LUNs and its secrets")),
+            Self::DeletePairs { group, which } => {
+                Some(format!("{which} of group {group}: the S-VOLs follow nothing any more"))
+            }
+            Self::DeleteGroup { group } => Some(format!(
+                "group {group} with its pairs and its journal: the journal volumes become empty"
+            )),
+            Self::DeleteLink { link } => {
+                Some(format!("link {link} with its secret, and what is on its way over it"))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Designation {
+    /// What the audit log says; never a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateParityGroup(new) => write!(f, "parity-group create {}", new.name),
+            Self::CreateVolume(new) => write!(f, "volume create {}", new.name),
+            Self::CreateTarget(new) => write!(f, "target create {}", new.iqn),
+            Self::MapLun { target, lun, volume } => write!(f, "lun map {target} {lun} {volume}"),
+            Self::UnmapLun { target, lun } => write!(f, "lun unmap {target} {lun}"),
+            Self::RenameVolume { volume, name } => write!(f, "volume rename {volume} {name}"),
+            Self::DeleteVolume { volume } => write!(f, "volume delete {volume}"),
+            Self::DeleteTarget { target } => write!(f, "target delete {target}"),
+            Self::DeleteLink { link } => write!(f, "link delete {link}"),
+            Self::PassOn { link, what } => write!(f, "{what} --at {link}"),
+            Self::IntroduceGroup { group, link } => write!(f, "group create {group} --at {link}"),
+            Self::FollowGroup { group, link } => write!(f, "group create {group} --source {link}"),
+            Self::SetGroup { group, .. } => write!(f, "group set {group}"),
+            Self::FollowPair { name, group, link, pvol, svol, .. } => {
+                write!(f, "pair create {name} --group {group} --pvol {link}:{pvol} --svol {svol}")
+            }
+            Self::JoinGroup { group } => write!(f, "group {group} asked for by an auxiliary"),
+            Self::JoinJournal { group, volume } => {
+                write!(f, "journal volume {volume} of group {group} told by its auxiliary")
+            }
+            Self::RemoteSettings { group, .. } => write!(f, "group {group} set by its primary"),
+            Self::CreateLink(new) => write!(f, "link create {} --array {}", new.name, new.array),
+            Self::CreateGroup { name, .. } => write!(f, "group create {name}"),
+            Self::AddJournal { group, volume, at: None } => {
+                write!(f, "journal add {group} --volume {volume}")
+            }
+            Self::AddJournal { group, volume, at: Some(at) } => {
+                write!(f, "journal add {group} --volume {volume} --at {at}")
+            }
+            Self::CreatePair { name, group, pvol, svol, .. } => {
+                write!(f, "pair create {name} --group {group} --pvol {pvol} --svol {svol}")
+            }
+            Self::StartGroup { group } => write!(f, "group start {group}"),
+            Self::SetSchedule { link, group, .. } => write!(f, "schedule {group} from {link}"),
+            Self::SuspendPairs { group, which } => write!(f, "group suspend {group}: {which}"),
+            Self::ResyncPairs { group, which } => write!(f, "group resync {group}: {which}"),
+            Self::DeletePairs { group, which } => write!(f, "pair delete, group {group}: {which}"),
+            Self::DeleteGroup { group } => write!(f, "group delete {group}"),
+            Self::RemoteSuspend { pair, .. } => write!(f, "pair {pair} suspended by its primary"),
+            Self::RemoteResync { pair, .. } => write!(f, "pair {pair} resynchronised by its primary"),
+            Self::RemoteDeletePair { pair } => write!(f, "pair {pair} deleted by its primary"),
+            Self::RemoteDeleteGroup { group } => write!(f, "group {group} deleted by its primary"),
+            Self::RemoteGroup(remote) => write!(f, "group {} designated by its primary", remote.name),
+            Self::RemoteJournal { group, volume } => {
+                write!(f, "journal volume {volume} of group {group} designated by its primary")
+            }
+            Self::RemotePair(remote) => write!(f, "pair {} designated by its primary", remote.name),
+            Self::RemoteStart { group } => write!(f, "group {group} started by its primary"),
+        }
+    }
+}
