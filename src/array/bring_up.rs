@@ -38,6 +38,7 @@ impl Array {
             }
         }
         self.reconcile_groups(&tables).await;
+        self.drop_stray_images().await;
         let tables = self.store.tables();
         for target in tables.targets.iter() {
             self.show_luns(&tables, target);

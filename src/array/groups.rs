@@ -66,6 +66,10 @@ impl Array {
         record: &GroupRecord,
         first: Option<UpdateNumber>,
     ) {
+        let _no_going_back = self.images.lock().await;
+        if self.store.read(|now| now.groups.get(&record.number).is_none_or(|now| now.state != record.state)) {
+            return; // Its S-VOLs went back to their image meanwhile.
+        }
         match self.try_open_group(tables, record, first).await {
             Ok(group) => {
                 self.run_group(record, tables, &group);
@@ -184,17 +188,20 @@ impl Array {
     /// A start that finds a journal which failed earlier and was not left to the end: what it held durably goes to the
     /// volumes, then the store gives it up. Until then hosts do not get the volumes.
     async fn finish_leaving(self: &Arc<Self>, tables: &Tables, record: &GroupRecord) -> anyhow::Result<()> {
-        self.try_open_group(tables, record, None).await?;
+        let group = self.try_open_group(tables, record, None).await?;
         let volumes = tables.pairs_of_group(record.number).filter_map(|pair| own_volume(tables, pair));
         let volumes: Vec<VolumeId> = volumes.map(VolumeId).collect();
         self.disk.destage(&volumes).await?;
-        self.give_up_journal(record.number)?;
+        self.give_up_journal(record.number, group.whole_number())?;
         self.detach(tables, record);
         Ok(())
     }
 
-    fn give_up_journal(&self, group: GroupNumber) -> Result<(), Refusal> {
+    /// `restored`: what the S-VOLs of a copied group have, whole updates only.
+    fn give_up_journal(&self, group: GroupNumber, restored: Option<UpdateNumber>) -> Result<(), Refusal> {
+        let restored = restored.map(|number| StoredNumber(number.get()));
         self.store.checkpoint(|tables| {
+            tables.stop_images(group, restored);
             if let Some(row) = tables.groups.edit(&group) {
                 row.journal_incarnation = None;
             }
@@ -368,7 +375,7 @@ impl Array {
                     },
                 )
             }
-            Leaving::Destaged => self.give_up_journal(record.number),
+            Leaving::Destaged => self.give_up_journal(record.number, group.whole_number()),
             Leaving::No | Leaving::Destaging | Leaving::Left => return,
         };
         match recorded {
@@ -447,7 +454,7 @@ fn volume_role(record: &GroupRecord, group: &Arc<Group>) -> VolumeRole {
 }
 
 /// When this array reads and restores the group.
-fn schedule(tables: &Tables, record: &GroupRecord) -> crate::volume::kind::Schedule {
+pub(crate) fn schedule(tables: &Tables, record: &GroupRecord) -> crate::volume::kind::Schedule {
     let GroupRole::Auxiliary { link, .. } = &record.role else {
         return crate::volume::kind::Schedule::default();
     };

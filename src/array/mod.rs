@@ -14,6 +14,7 @@ mod bring_up;
 mod designate;
 pub mod env;
 mod groups;
+mod images;
 mod link_meter;
 mod links;
 mod pairs;
@@ -68,6 +69,8 @@ pub struct Array {
     changed: Notify,
     /// Where operators and monitors reach it, once that listens.
     edges: OnceLock<Edges>,
+    /// Images of S-VOLs are kept, noted, dropped and gone back to by one at a time; and meanwhile no group is opened.
+    images: tokio::sync::Mutex<()>,
     /// How often somebody asked for a reconciliation, and up to which asking it has been done.
     asked: AtomicU64,
     reconciled: watch::Sender<u64>,
@@ -148,6 +151,7 @@ impl Array {
             wake: Notify::new(),
             changed: Notify::new(),
             edges: OnceLock::new(),
+            images: tokio::sync::Mutex::default(),
             asked: AtomicU64::new(0),
             reconciled: watch::Sender::new(0),
         });

@@ -167,7 +167,13 @@ impl Array {
     /// A reader that goes on with other pairs no longer gets the updates of one that it knows to be suspended.
     fn withhold_suspended(&self, group: &Arc<Group>) {
         let told = self.pairs_where(group, |pair| {
-            pair.state == PairState::Suspended && pair.control.told && pair.control.withheld_from.is_none()
+            // One that is copied again soon is not withheld any more: its auxiliary was told since when it is.
+            let is_resynced =
+                matches!(pair.control.asked, Some(Asked::Resync | Asked::ResyncSent | Asked::ResyncAccepted));
+            pair.state == PairState::Suspended
+                && pair.control.told
+                && pair.control.withheld_from.is_none()
+                && !is_resynced
         });
         if told.is_empty() {
             return;
@@ -262,10 +268,10 @@ impl Array {
         let Ok(from) = group.next_for_good().await else { return };
         let from = StoredNumber(from.get());
         let what = format!("group {}: resync of {} pairs", group.name, asked.len());
+        let pairs: Vec<(PairNumber, u64)> =
+            asked.iter().map(|pair| (pair.number, group.rewritten_bytes(pair.number.0))).collect();
         let recorded = self.store.change(&Who::Array, what, |tables| {
-            for pair in &asked {
-                tables.resync_sent(pair.number, from, self.new_identity());
-            }
+            tables.resync_sent(&pairs, from, &mut || self.new_identity());
             Ok(())
         });
         match recorded {
@@ -474,7 +480,9 @@ impl Array {
         }
         group.close().await;
         let what = format!("group {}: the journal begins anew at update {first}", group.name);
+        let restored = group.whole_number().map(|number| StoredNumber(number.get()));
         let recorded = self.store.change(&Who::Array, what, |tables| {
+            tables.stop_images(number, restored);
             if let Some(row) = tables.groups.edit(&number) {
                 row.journal_incarnation = None;
             }

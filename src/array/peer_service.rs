@@ -147,26 +147,33 @@ impl PeerService {
             let bytes = received.into_vec();
             let moved = bytes.len() as u64;
             let Some(array) = array.upgrade() else { return AfterData::Now(check(Sense::INTERNAL_FAILURE)) };
-            let answer: Result<Outcome, Refusal> = match serde_json::from_slice::<Designation>(&bytes) {
-                Ok(designation) if designation.may_come_from_a_peer() => {
-                    let id = DesignationId(StoredIdentity(u128::from_be_bytes(id)));
-                    let answer = array.designate_by_peer(id, designation, &who);
-                    array.wake();
-                    answer
+            AfterData::Later(Box::pin(async move {
+                let answer = designated(&array, id, &bytes, &who).await;
+                let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+                while results.len() >= RESULTS_MAX {
+                    results.pop_first();
                 }
-                Ok(_) => Err(Refusal::Conflict("only its operator designates this at an array".into())),
-                Err(error) => Err(Refusal::Conflict(format!("not a designation: {error}"))),
-            };
-            let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
-            while results.len() >= RESULTS_MAX {
-                results.pop_first();
-            }
-            results.insert(id, serde_json::to_vec(&answer).unwrap_or_default());
-            AfterData::Now(Completed::Done(Completion::good(moved)))
+                results.insert(id, serde_json::to_vec(&answer).unwrap_or_default());
+                Completed::Done(Completion::good(moved))
+            }))
         };
         let room = Reserved::Now(Room::of_bytes(list_length as usize));
         Execution::Receive(Receive { bytes: list_length, room, then: Box::new(then) })
     }
+}
+
+/// What comes of a designation from another array. What has to happen before it is applied happens first.
+async fn designated(array: &Arc<Array>, id: [u8; 16], bytes: &[u8], who: &Who) -> Result<Outcome, Refusal> {
+    let designation = match serde_json::from_slice::<Designation>(bytes) {
+        Ok(designation) if designation.may_come_from_a_peer() => designation,
+        Ok(_) => return Err(Refusal::Conflict("only its operator designates this at an array".into())),
+        Err(error) => return Err(Refusal::Conflict(format!("not a designation: {error}"))),
+    };
+    array.prepare_for(&designation, who).await?;
+    let id = DesignationId(StoredIdentity(u128::from_be_bytes(id)));
+    let answer = array.designate_by_peer(id, designation, who);
+    array.wake();
+    answer
 }
 
 impl Storage for PeerService {

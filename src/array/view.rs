@@ -15,12 +15,13 @@ use crate::shell::view::{
     LunView, MessageView, Options, PairView, ParityGroupView, PointerView, PortalView, ReaderView,
     SessionView, Snapshot, TargetView, UnitView, VolumeView,
 };
-use crate::volume::designation::{DesignationId, Refusal};
+use crate::volume::designation::{Designation, DesignationId, Refusal};
 use crate::volume::effect::Effect;
 use crate::volume::group::{GroupRecord, GroupRole, summary};
 use crate::volume::kind::{CacheMode, InitiatorRule, Release, SvolAccess};
 use crate::volume::pair::{PairRecord, PairState};
 use crate::volume::record::{Identity, ParityGroupRecord, TargetRecord, VolumeRecord, VolumeUsage, Who};
+use crate::volume::resync::TakeoverPoint;
 use crate::volume::store::Order;
 use crate::volume::table::{HostAccess, Tables};
 use crate::volume::timing::{ReadTiming, RestoreTiming};
@@ -359,7 +360,12 @@ impl Array {
         let own = tables.schedules.get(&(link.clone(), record.name.clone())).map(|row| row.schedule);
         let schedule = own.or_else(|| tables.links.get(link).map(|link| link.schedule)).unwrap_or_default();
         let connected = self.runtime().links.get(link.as_str()).is_some_and(|link| link.connected);
+        let takeover = self.takeover_point_of(tables, record.number);
         Some(FollowView {
+            takeover_update_number: takeover.as_ref().ok().map(|point| point.number().0),
+            takeover_from: takeover_from(takeover.as_ref().ok()).to_owned(),
+            takeover_reason: takeover.err(),
+            image_bytes: self.image_bytes(tables, record.number),
             link: link.to_string(),
             remote_group: remote.map_or(0, |remote| remote.0),
             read_interval_ms: match schedule.read {
@@ -433,7 +439,7 @@ impl Array {
             name: pair.name.to_string(),
             group: group.map_or_else(String::new, |group| group.name.to_string()),
             state: pair.state.to_string(),
-            reason: pair.reason.clone().or_else(|| refusal_of(tables, pair)),
+            reason: refusal_of(tables, pair).or_else(|| pair.reason.clone()),
             primary_array: pair.primary.array.0,
             pvol: side(&pair.primary.name),
             auxiliary_array: pair.auxiliary.array.0,
@@ -445,13 +451,31 @@ impl Array {
             time_left_ms: None,
             difference_bytes,
             restored_update_number: restored.filter(|_| own_volume(tables, pair).is_some()),
+            image_update_number: pair.control.image.map(|as_of| as_of.0),
         }
     }
 }
 
-/// Why the other array does not accept a pair.
+/// Why the other array does not accept what it was told of a pair.
 fn refusal_of(tables: &Tables, pair: &PairRecord) -> Option<String> {
-    tables.forwards_to(&pair.link).find_map(|forward| forward.refusal.clone())
+    let mut forwards = tables.forwards_to(&pair.link);
+    forwards.find_map(|forward| match &forward.designation {
+        Designation::RemoteResync { pairs, .. } => {
+            let is_meant = pairs.iter().any(|resynced| resynced.pair == pair.name);
+            let refusal = forward.refusal.as_ref().filter(|_| is_meant)?;
+            Some(format!("its resync waits at {}: {refusal}", pair.link))
+        }
+        // While it is suspended that is what counts.
+        _ => forward.refusal.clone().filter(|_| pair.reason.is_none()),
+    })
+}
+
+fn takeover_from(point: Option<&TakeoverPoint>) -> &'static str {
+    match point {
+        None => "none",
+        Some(TakeoverPoint::Volumes(_)) => "volumes",
+        Some(TakeoverPoint::Image(_)) => "image",
+    }
 }
 
 fn reader_view(tables: &Tables, record: &GroupRecord, reader: &ReaderStatus) -> ReaderView {

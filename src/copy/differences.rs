@@ -88,6 +88,20 @@ impl DifferenceMap {
         (self.marked * self.region_bytes).min(self.capacity_bytes)
     }
 
+    /// How many bytes the pieces of `piece_bytes` have in which anything is marked; a piece holds whole regions or is
+    /// smaller than one.
+    #[must_use]
+    pub fn touched_bytes(&self, piece_bytes: u64) -> u64 {
+        let (mut sum, mut from) = (0, 0);
+        while let Some((start, length)) = self.next_run(from, u64::MAX) {
+            let first = (start / piece_bytes * piece_bytes).max(from);
+            let past = (start + length).next_multiple_of(piece_bytes).min(self.capacity_bytes);
+            sum += past - first;
+            from = past;
+        }
+        sum
+    }
+
     /// Marks every region that the range touches; what lies past the end of the volume is nobody's.
     pub fn mark(&mut self, start_bytes: u64, length_bytes: u64) {
         let end = start_bytes.saturating_add(length_bytes).min(self.capacity_bytes);
@@ -256,6 +270,20 @@ mod tests {
         assert_eq!(map.take_changed(), [(0, None)]);
         map.not_written(&parts);
         assert_eq!(map.take_changed().len(), 2);
+    }
+
+    #[test]
+    fn what_is_marked_counts_in_whole_pieces() {
+        const MIB: u64 = 1 << 20;
+        let mut map = DifferenceMap::new(10 * MIB + 4096);
+        assert_eq!(map.touched_bytes(MIB), 0);
+        map.mark(MIB + 5, 1);
+        map.mark(2 * MIB - 1, 2);
+        map.mark(10 * MIB + 4095, 1);
+        assert_eq!(map.touched_bytes(MIB), 2 * MIB + 4096);
+        let mut coarse = DifferenceMap::new(256 << 40);
+        coarse.mark(9 << 20, 1);
+        assert_eq!(coarse.touched_bytes(MIB), 8 << 20);
     }
 
     #[test]

@@ -18,13 +18,18 @@
 
 use super::error::CopyError;
 use super::group::Group;
-use crate::disk::{Snapshot, VolumeError, VolumeId};
+use crate::disk::{DiskAdapter, Snapshot, VolumeError, VolumeId};
 use holdfast_journal::UpdateNumber;
 
 /// The volume that keeps the image of a volume. Numbers of volumes are given from 1 on, one by one, and never come
 /// near.
 pub fn image_of(volume: VolumeId) -> VolumeId {
     VolumeId(volume.0 | IMAGE)
+}
+
+/// The volume of which this one keeps the image, by its number.
+pub fn volume_of(image: VolumeId) -> Option<VolumeId> {
+    (image.0 & IMAGE != 0).then_some(VolumeId(image.0 & !IMAGE))
 }
 
 /// What there is of an image.
@@ -43,10 +48,17 @@ impl Group {
     /// already stays, and its number is given: a resync that begins again must not replace it by what it has made of the
     /// S-VOLs. Nothing is restored during the cut, and only a moment before.
     ///
+    /// The number is at most `at_most`: from then on nothing was handed to this array for these volumes, whatever it has
+    /// restored since.
+    ///
     /// # Errors
     /// The volumes cannot be destaged, the last restore failed in the middle of an update, or the map cannot hold the
     /// image: nothing is kept. Try again later.
-    pub async fn keep_image(&self, volumes: &[VolumeId]) -> Result<UpdateNumber, CopyError> {
+    pub async fn keep_image(
+        &self,
+        volumes: &[VolumeId],
+        at_most: Option<UpdateNumber>,
+    ) -> Result<UpdateNumber, CopyError> {
         match self.kept_image(volumes)? {
             Kept::Whole(number) => return Ok(number),
             Kept::Part => self.drop_image(volumes).await?,
@@ -65,10 +77,17 @@ impl Group {
             if let Some(update) = in_part {
                 return Err(CopyError::Damaged(format!("update {update} is restored in part: no image now")));
             }
+            let number = at_most.map_or(number, |at_most| at_most.min(number));
             (ready.cut(number.get()), number)
         };
         cut.complete().await?;
         Ok(number)
+    }
+
+    /// The update that was restored last, unless the next one is restored in part: then the S-VOLs are of no number.
+    pub(crate) fn whole_number(&self) -> Option<UpdateNumber> {
+        let seq = self.lock();
+        seq.restored_in_part.is_none().then_some(seq.restored)
     }
 
     /// Gives the image up, or what there is of it.
@@ -85,25 +104,13 @@ impl Group {
         Ok(())
     }
 
-    /// Makes the S-VOLs what they were when the image was kept, durably, and gives that number. The image stays until it is
-    /// dropped; calling it again changes nothing more.
-    ///
-    /// The caller has ended restore and resync for these volumes. Updates behind the number that this array's journal
-    /// still holds are not in the volumes any more, though the group counts them as restored: what becomes of them is
-    /// for the takeover to decide.
+    /// [`fall_back`] of this group's S-VOLs, with nothing being restored.
     ///
     /// # Errors
-    /// There is no whole image: nothing has changed. Or a volume could not be put back: call it again.
+    /// As there.
     pub async fn fall_back_to_image(&self, volumes: &[VolumeId]) -> Result<UpdateNumber, CopyError> {
         let _nothing_is_restored = self.restoring.lock().await;
-        let Kept::Whole(number) = self.kept_image(volumes)? else {
-            return Err(CopyError::Damaged(format!(
-                "group {} has no whole image to fall back to",
-                self.name
-            )));
-        };
-        self.disk.restore_snapshots(&pairs(volumes)).await?;
-        Ok(number)
+        fall_back(&self.disk, volumes).await
     }
 
     /// What there is of an image of these volumes.
@@ -111,26 +118,47 @@ impl Group {
     /// # Errors
     /// The image's number is in use by a volume that is none.
     pub fn kept_image(&self, volumes: &[VolumeId]) -> Result<Kept, CopyError> {
-        let (mut numbers, mut missing) = (Vec::new(), false);
-        for Snapshot { volume, snapshot } in pairs(volumes) {
-            match self.disk.origin(snapshot) {
-                Ok(Some(origin)) if origin.volume == volume => numbers.push(origin.as_of),
-                Ok(_) => {
-                    let what = format!("volume {} is in the place of an image and is none", snapshot.0);
-                    return Err(CopyError::Damaged(what));
-                }
-                Err(VolumeError::Unknown { .. }) => missing = true,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(match numbers.first() {
-            None => Kept::None,
-            Some(number) if !missing && numbers.iter().all(|other| other == number) => {
-                Kept::Whole(UpdateNumber::new(*number))
-            }
-            Some(_) => Kept::Part,
-        })
+        kept_image(&self.disk, volumes)
     }
+}
+
+/// Makes S-VOLs what they were when the image was kept, durably, and gives that number. The image stays until it is
+/// dropped; calling it again changes nothing more.
+///
+/// The caller has ended restore and resync for these volumes. Updates behind the number that this array's journal
+/// still holds are not in the volumes any more, though the group counts them as restored: what becomes of them is
+/// for the takeover to decide.
+///
+/// # Errors
+/// There is no whole image: nothing has changed. Or a volume could not be put back: call it again.
+pub async fn fall_back(disk: &DiskAdapter, volumes: &[VolumeId]) -> Result<UpdateNumber, CopyError> {
+    let Kept::Whole(number) = kept_image(disk, volumes)? else {
+        return Err(CopyError::Damaged("there is no whole image to fall back to".to_owned()));
+    };
+    disk.restore_snapshots(&pairs(volumes)).await?;
+    Ok(number)
+}
+
+fn kept_image(disk: &DiskAdapter, volumes: &[VolumeId]) -> Result<Kept, CopyError> {
+    let (mut numbers, mut missing) = (Vec::new(), false);
+    for Snapshot { volume, snapshot } in pairs(volumes) {
+        match disk.origin(snapshot) {
+            Ok(Some(origin)) if origin.volume == volume => numbers.push(origin.as_of),
+            Ok(_) => {
+                let what = format!("volume {} is in the place of an image and is none", snapshot.0);
+                return Err(CopyError::Damaged(what));
+            }
+            Err(VolumeError::Unknown { .. }) => missing = true,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(match numbers.first() {
+        None => Kept::None,
+        Some(number) if !missing && numbers.iter().all(|other| other == number) => {
+            Kept::Whole(UpdateNumber::new(*number))
+        }
+        Some(_) => Kept::Part,
+    })
 }
 
 fn pairs(volumes: &[VolumeId]) -> Vec<Snapshot> {
@@ -356,10 +384,10 @@ mod tests {
                     restore_to(&group, 1, kept).await;
                     let limit = array.clock.sleep(Duration::from_millis(1 + random.below(if seed % 2 == 0 { 6 } else { 250 })));
                     let resync = async {
-                        let number = group.keep_image(&svols()).await.unwrap();
+                        let number = group.keep_image(&svols(), None).await.unwrap();
                         assert_eq!(number.get(), kept);
                         restore_to(&group, kept + 1, kept + 150).await;
-                        assert_eq!(group.keep_image(&svols()).await.unwrap().get(), kept, "it stays");
+                        assert_eq!(group.keep_image(&svols(), None).await.unwrap().get(), kept, "it stays");
                         group.fall_back_to_image(&svols()).await.unwrap();
                     };
                     tokio::select! { biased; () = resync => {} () = array.adapter.run() => {} () = limit => {} }
@@ -410,13 +438,13 @@ mod tests {
             bed.gate.advance(u64::MAX);
             working(&group, async {
                 restore_to(&group, 1, 30).await;
-                group.keep_image(&svols()).await.unwrap();
+                group.keep_image(&svols(), None).await.unwrap();
                 array.adapter.delete_volume(image_of(VolumeId(12))).await.unwrap();
                 assert_eq!(group.kept_image(&svols()).unwrap(), Kept::Part);
                 assert!(group.fall_back_to_image(&svols()).await.is_err());
                 restore_to(&group, 31, 40).await;
                 assert_eq!(content(&array, VolumeId(11)).await, image(40), "nothing was put back");
-                assert_eq!(group.keep_image(&svols()).await.unwrap().get(), 40, "made anew");
+                assert_eq!(group.keep_image(&svols(), None).await.unwrap().get(), 40, "made anew");
                 let other = Snapshot { volume: VolumeId(11), snapshot: image_of(VolumeId(13)) };
                 group.drop_image(&svols()).await.unwrap();
                 array.adapter.snapshot(&[other], 1).await.unwrap();

@@ -288,6 +288,14 @@ impl Group {
         }
     }
 
+    /// How much of its S-VOL a copy of the pair's differences rewrites at most, in whole MiB: what is marked now.
+    pub(crate) fn rewritten_bytes(&self, pair: u32) -> u64 {
+        let seq = self.lock();
+        let runtime = seq.pairs.values().flatten().find(|runtime| runtime.pair == pair);
+        let map = runtime.and_then(|runtime| runtime.resync.differences.as_ref());
+        map.map_or(0, |map| map.touched_bytes(EXTENT_BYTES))
+    }
+
     /// Whether updates are held for the reader.
     pub(crate) fn holds_reader(&self, reader: ArrayNumber) -> bool {
         self.lock().holds(reader)
@@ -494,6 +502,8 @@ fn mark_extent(pair: &mut PairRuntime, extent: &Extent) {
     }
 }
 
+/// What is shared with a kept image is moved in pieces of this size.
+const EXTENT_BYTES: u64 = 1 << 20;
 /// Updates of which the information is loaded at a time.
 pub(super) const INFORMATION_UPDATES: usize = 1024;
 

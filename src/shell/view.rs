@@ -453,6 +453,14 @@ pub struct FollowView {
     pub restore_state: String,
     /// Why, when one of them is stopped or held up.
     pub reason: Option<String>,
+    /// All S-VOLs as of this number are what a takeover finds now; none: there is no one moment.
+    pub takeover_update_number: Option<u64>,
+    /// Where it finds them: `volumes`, `image` (kept until a resync has ended) or `none`.
+    pub takeover_from: String,
+    /// Why there is no one moment.
+    pub takeover_reason: Option<String>,
+    /// What kept images cost beside the S-VOLs.
+    pub image_bytes: u64,
 }
 
 /// A journal volume, with the pointers of one reader (figure 8).
@@ -540,6 +548,8 @@ pub struct PairView {
     pub difference_bytes: u64,
     /// The S-VOL is the image of everything up to this number; none before the initial copy has ended.
     pub restored_update_number: Option<u64>,
+    /// At the auxiliary: what the S-VOL was as of this number is kept until its resync has ended.
+    pub image_update_number: Option<u64>,
 }
 
 /// A record of the audit log.

@@ -14,6 +14,7 @@ use super::name::{
     UpdateNumber, VolumeName, VolumeNumber,
 };
 use super::record::{ChapRecord, Identity, UnitRecord};
+pub use super::resync::{ImageWish, ResyncedPair};
 use super::secret::{Secret, stored};
 use super::transfer::LinkOptions;
 pub use super::which::Which;
@@ -202,6 +203,14 @@ pub enum Designation {
         group: GroupName,
         /// Which of its pairs.
         which: Which,
+        /// Whether the auxiliary has to keep an image of the S-VOLs before anything is copied.
+        #[serde(default)]
+        image: ImageWish,
+    },
+    /// Gives up the images of S-VOLs that an auxiliary keeps during a resync.
+    DropImage {
+        /// Their group, which is copied here.
+        group: GroupName,
     },
     /// Takes pairs away, at their primary. Both volumes stay as they are and are ordinary volumes then.
     DeletePairs {
@@ -221,11 +230,14 @@ pub enum Designation {
         pair: PairName,
         /// Why.
         reason: String,
+        /// Other pairs of the group here are not stopped: from some number on nothing of this one comes any more.
+        #[serde(default)]
+        others_go_on: bool,
     },
-    /// From a primary: the differences of this pair follow, so its S-VOL is no image until they are restored.
+    /// From a primary: the differences of these pairs follow, so their S-VOLs are no image until they are restored.
     RemoteResync {
-        /// The pair.
-        pair: PairName,
+        /// The pairs.
+        pairs: Vec<ResyncedPair>,
         /// Records of a copy below this number belong to an earlier copy.
         from: UpdateNumber,
     },

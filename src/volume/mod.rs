@@ -11,6 +11,7 @@ pub mod name;
 pub mod pair;
 pub mod pointer;
 pub mod record;
+pub mod resync;
 pub mod secret;
 pub mod store;
 pub mod table;

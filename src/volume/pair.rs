@@ -70,6 +70,15 @@ pub struct PairControl {
     pub born: UpdateNumber,
     /// At the auxiliary: the S-VOL is the image of one number. True from the first `normal` to the beginning of a resync.
     pub is_image: bool,
+    /// At the auxiliary: what the S-VOL was as of this number is kept, until all pairs of the group that have such an
+    /// image are normal.
+    pub image: Option<UpdateNumber>,
+    /// At the auxiliary: the S-VOL stopped while others of its group went on, so that nobody here knows its number.
+    pub left_behind: bool,
+    /// At the auxiliary: the S-VOL is of no later number than this one; none: of what the group has restored.
+    pub stopped_at: Option<UpdateNumber>,
+    /// At the primary: the next copy of differences begins also if the auxiliary cannot keep an image of the S-VOL.
+    pub without_image: bool,
 }
 
 /// What was asked of a pair. Every step is durable before the next one begins, and each may be repeated.

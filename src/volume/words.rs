@@ -1,6 +1,6 @@
 //! What people are told of a designation: what the audit log says, and what is lost by it.
 
-use super::designation::Designation;
+use super::designation::{Designation, ImageWish};
 use std::fmt;
 
 impl Designation {
@@ -19,6 +19,9 @@ impl Designation {
             Self::DeleteLink { link } => {
                 Some(format!("link {link} with its secret, and what is on its way over it"))
             }
+            Self::DropImage { group } => Some(format!(
+                "the kept image of the S-VOLs of group {group}: until its resync has ended a takeover finds nothing consistent"
+            )),
             _ => None,
         }
     }
@@ -63,11 +66,20 @@ impl fmt::Display for Designation {
             Self::StartGroup { group } => write!(f, "group start {group}"),
             Self::SetSchedule { link, group, .. } => write!(f, "schedule {group} from {link}"),
             Self::SuspendPairs { group, which } => write!(f, "group suspend {group}: {which}"),
-            Self::ResyncPairs { group, which } => write!(f, "group resync {group}: {which}"),
+            Self::ResyncPairs { group, which, image: ImageWish::Keep } => {
+                write!(f, "group resync {group}: {which}")
+            }
+            Self::ResyncPairs { group, which, image: ImageWish::Without } => {
+                write!(f, "group resync {group}: {which}, without an image")
+            }
+            Self::DropImage { group } => write!(f, "group drop-image {group}"),
             Self::DeletePairs { group, which } => write!(f, "pair delete, group {group}: {which}"),
             Self::DeleteGroup { group } => write!(f, "group delete {group}"),
             Self::RemoteSuspend { pair, .. } => write!(f, "pair {pair} suspended by its primary"),
-            Self::RemoteResync { pair, .. } => write!(f, "pair {pair} resynchronised by its primary"),
+            Self::RemoteResync { pairs, .. } => {
+                let named: Vec<&str> = pairs.iter().map(|one| one.pair.as_str()).collect();
+                write!(f, "resynchronised by their primary: pairs {}", named.join(", "))
+            }
             Self::RemoteDeletePair { pair } => write!(f, "pair {pair} deleted by its primary"),
             Self::RemoteDeleteGroup { group } => write!(f, "group {group} deleted by its primary"),
             Self::RemoteGroup(remote) => write!(f, "group {} designated by its primary", remote.name),

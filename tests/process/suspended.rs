@@ -60,6 +60,19 @@ async fn a_suspended_reader_gets_the_differences_and_nothing_else() {
     cluster.arrays[0]
         .wait_until("the pairs are normal", CATCH_UP, || all_are(&cluster.arrays[0], 2, "normal"))
         .await;
+    let audit = cluster.arrays[1].shell(&["audit", "list"]).expect("the audit log");
+    let kept = audit.as_array().expect("a list").iter().filter_map(|entry| entry["what"].as_str());
+    assert!(kept.into_iter().any(|what| what.contains("S-VOLs kept, as of update")), "{audit}");
+    let follows = |array: &Array| array.group().expect("its group")["follows"].clone();
+    cluster.arrays[1]
+        .wait_until("the image is not needed any more", CATCH_UP, || {
+            let pairs = pairs_of(&cluster.arrays[1], 2);
+            let follows = follows(&cluster.arrays[1]);
+            let is_current = follows["takeover_from"] == "volumes" && follows["image_bytes"] == 0;
+            let is_dropped = pairs.iter().all(|pair| pair["image_update_number"].is_null());
+            (is_current && is_dropped).then_some(())
+        })
+        .await;
     let ports = cluster.arrays[0].ports(SESSIONS, cluster.layout.volumes);
     write_some(&mut writer, &ports, 100).await;
     expect_equal_copies(&cluster, &writer, &copied).await;

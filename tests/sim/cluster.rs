@@ -75,6 +75,8 @@ pub(crate) struct Takeover {
     pub(crate) shown: Option<ShownLag>,
     /// The copies.
     pub(crate) images: Vec<Vec<u8>>,
+    /// They are the image that was kept during a resync.
+    pub(crate) has_gone_back: bool,
 }
 
 /// A reader's lag as the primary shows it.
@@ -282,14 +284,21 @@ impl Cluster {
         let array = started.unwrap_or_else(|error| panic!("{name} does not start alone: {error:#}"));
         let snapshot = array.snapshot();
         let complete = self.all_normal(&snapshot, index);
-        if !complete {
+        assert!(
+            complete || said.is_none(),
+            "{name} said that its pairs are normal and does not know it after {death:?}"
+        );
+        // While pairs are suspended or copied again it is for the array to say what there is of one moment, and to go
+        // back to it. What it claims is judged like everything else.
+        let found = match (complete, snapshot.pairs.len() == usize::from(self.shape.volumes)) {
+            (true, _) => Ok(None),
+            (false, true) => array.go_back("g1").await.map(Some),
+            (false, false) => Err("not set up".to_owned()),
+        };
+        let Ok(found) = found else {
             array.kill().await;
-            assert!(
-                said.is_none(),
-                "{name} said that its pairs are normal and does not know it after {death:?}"
-            );
             return None;
-        }
+        };
         let mut images = Vec::new();
         for volume in 1..=self.shape.volumes {
             let image = array.read_volume(&format!("copy{volume}")).await;
@@ -297,8 +306,13 @@ impl Cluster {
         }
         let restored = snapshot.groups[0].follows.as_ref().expect("it keeps a copy").restored_update_number;
         array.kill().await;
-        self.note(format!("takeover of {name} after {death:?} finds update {restored}"));
-        Some(Takeover { array: index, at_ns, restored, said, shown, images })
+        let restored = found.map_or(restored, |(number, _)| number);
+        let has_gone_back = found.is_some_and(|(_, has_gone_back)| has_gone_back);
+        let from = if has_gone_back { " in an image" } else { "" };
+        self.note(format!("takeover of {name} after {death:?} finds update {restored}{from}"));
+        // The lag that is shown is that of pairs that are normal.
+        let shown = shown.filter(|_| complete);
+        Some(Takeover { array: index, at_ns, restored, said, shown, images, has_gone_back })
     }
 
     /// What the copies of a running array look like in this moment.

@@ -34,6 +34,7 @@ mod lies;
 mod overflow;
 mod planted;
 mod port;
+mod resync;
 mod story;
 mod whole;
 
@@ -77,7 +78,7 @@ fn arrays_survive_what_the_seeds_do_to_them() {
     let seeds = number_from_environment("HOLDFAST_SIM_SEEDS", 500);
     let first = number_from_environment("HOLDFAST_SIM_FIRST_SEED", 1);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let (next, sums) = (AtomicU64::new(first), Mutex::new(([0; 5], Vec::new())));
+    let (next, sums) = (AtomicU64::new(first), Mutex::new(([0; 6], Vec::new())));
     let begun = std::time::Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -90,8 +91,17 @@ fn arrays_survive_what_the_seeds_do_to_them() {
                     let outcome = std::panic::catch_unwind(|| run_named(seed, EIGHT));
                     let mut sums = sums.lock().unwrap();
                     match outcome {
-                        Ok(Result { acknowledged, captures, takeovers, deaths, most_lost, .. }) => {
-                            let [commands, images, points, ends, lost] = &mut sums.0;
+                        Ok(Result {
+                            acknowledged,
+                            captures,
+                            takeovers,
+                            deaths,
+                            most_lost,
+                            gone_back,
+                            ..
+                        }) => {
+                            let [commands, images, points, ends, lost, kept] = &mut sums.0;
+                            *kept += gone_back;
                             *commands += acknowledged;
                             *images += captures;
                             *points += takeovers;
@@ -105,13 +115,14 @@ fn arrays_survive_what_the_seeds_do_to_them() {
         }
     });
     let seconds = begun.elapsed().as_secs_f64();
-    let ([commands, images, points, deaths, lost], failed) = sums.into_inner().unwrap();
+    let ([commands, images, points, deaths, lost, kept], failed) = sums.into_inner().unwrap();
     println!(
         "{seeds} seeds from {first} in {seconds:.1} s on {threads} threads, {:.1} seeds/s: {commands} commands, {points} takeovers \
-         (at most {lost} acknowledged writes behind), {images} images read by hosts, {deaths} deaths of the primary, {} failed",
+         (at most {lost} acknowledged writes behind; {kept} in the middle of a resync), {images} images read by hosts, {deaths} deaths of the primary, {} failed",
         f64::from(u32::try_from(seeds).unwrap_or(u32::MAX)) / seconds,
         failed.len()
     );
+    assert!(kept > 0 || seeds < 20, "no takeover met a resync");
     assert!(failed.is_empty(), "seeds that failed: {failed:?}");
 }
 

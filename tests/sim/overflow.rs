@@ -15,7 +15,7 @@ const GAMMA: usize = 2;
 /// Larger volumes than the other stories have: what is copied afterwards has to be less than all.
 const WIDE: Shape = Shape { volume_kib: 16_384, ..EIGHT };
 
-async fn all_normal(cluster: &Cluster) {
+pub(crate) async fn all_normal(cluster: &Cluster) {
     for array in 0..3 {
         cluster.start(array).await;
     }
@@ -27,7 +27,7 @@ async fn all_normal(cluster: &Cluster) {
 }
 
 /// Hosts send this many commands more.
-async fn write(cluster: &Cluster, writer: &mut Writer, ports: &[SimPort], commands: u64) -> u64 {
+pub(crate) async fn write(cluster: &Cluster, writer: &mut Writer, ports: &[SimPort], commands: u64) -> u64 {
     let never = AtomicBool::new(false);
     let until = Until { commands, stop: &never };
     let running = writer.run(ports, &*cluster.clock, 8, until);
@@ -40,13 +40,13 @@ async fn write(cluster: &Cluster, writer: &mut Writer, ports: &[SimPort], comman
     summary.retries
 }
 
-fn states(cluster: &Cluster, array: usize, reader: &str) -> Vec<(String, Option<String>, u64)> {
+pub(crate) fn states(cluster: &Cluster, array: usize, reader: &str) -> Vec<(String, Option<String>, u64)> {
     let snapshot = cluster.snapshot(array).expect("it runs");
     let pairs = snapshot.pairs.into_iter().filter(|pair| pair.name.ends_with(reader));
     pairs.map(|pair| (pair.state, pair.reason, pair.difference_bytes)).collect()
 }
 
-async fn equal(cluster: &Cluster, writer: &Writer) {
+pub(crate) async fn equal(cluster: &Cluster, writer: &Writer) {
     let geometry = writer.log().geometry();
     let primary = read_image(&SimPort::new(cluster, "reader", 9, ALPHA), geometry).await.unwrap();
     let log = writer.log();

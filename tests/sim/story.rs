@@ -20,8 +20,10 @@ pub(crate) struct Result {
     pub(crate) captures: u64,
     pub(crate) takeovers: u64,
     pub(crate) deaths: u64,
-    /// Most acknowledged writes that one of the takeovers would have lost.
+    /// Most acknowledged writes that one of the takeovers would have lost, of pairs that were normal.
     pub(crate) most_lost: u64,
+    /// Takeovers that found the image kept during a resync.
+    pub(crate) gone_back: u64,
 }
 
 /// An image of all copies of an array.
@@ -40,12 +42,14 @@ struct Look {
 struct TakeoverFacts {
     said: Option<(u64, u64)>,
     shown: Option<ShownLag>,
+    has_gone_back: bool,
 }
 
 impl From<Takeover> for Look {
     fn from(takeover: Takeover) -> Self {
-        let Takeover { array, at_ns, restored, said, shown, images } = takeover;
-        Self { array, at_ns, number: restored, images, takeover: Some(TakeoverFacts { said, shown }) }
+        let Takeover { array, at_ns, restored, said, shown, images, has_gone_back } = takeover;
+        let facts = TakeoverFacts { said, shown, has_gone_back };
+        Self { array, at_ns, number: restored, images, takeover: Some(facts) }
     }
 }
 
@@ -72,6 +76,7 @@ pub(crate) struct Story {
     captures: u64,
     takeovers: u64,
     most_lost: u64,
+    gone_back: u64,
     deaths: u64,
     acknowledged: u64,
     /// The volumes at the end.
@@ -105,6 +110,7 @@ impl Story {
             captures: 0,
             takeovers: 0,
             most_lost: 0,
+            gone_back: 0,
             deaths: 0,
             acknowledged: 0,
             last_image: Vec::new(),
@@ -257,7 +263,11 @@ impl Story {
         match &capture.takeover {
             // What a takeover finds may hold more than was durable yet, by chance; it binds nobody.
             Some(facts) => {
-                self.most_lost = self.most_lost.max(expect_honest(log, &capture, facts, &verdict));
+                let lost = expect_honest(log, &capture, facts, &verdict);
+                if facts.said.is_some() {
+                    self.most_lost = self.most_lost.max(lost);
+                }
+                self.gone_back += u64::from(facts.has_gone_back);
                 self.takeovers += 1;
             }
             None => {
@@ -316,6 +326,7 @@ impl Story {
             captures: self.captures,
             takeovers: self.takeovers,
             most_lost: self.most_lost,
+            gone_back: self.gone_back,
             deaths: self.deaths,
         }
     }

@@ -1,7 +1,7 @@
 //! The verbs that stop copies, let them go on and take them away.
 
 use super::{Change, Here, How, PairChange, one};
-use crate::volume::designation::{Designation, Which};
+use crate::volume::designation::{Designation, ImageWish, Which};
 use crate::volume::name::{GroupName, LinkName, PairName};
 use clap::Args;
 
@@ -28,6 +28,41 @@ pub struct PairWords {
     how: How,
 }
 
+/// Pairs of a group that are copied again.
+#[derive(Clone, Debug, Args)]
+pub struct ResyncWords {
+    #[command(flatten)]
+    /// Which.
+    which: WhichWords,
+    /// Begin also if the other array has no room to keep the last image of its S-VOLs until the new one is whole.
+    #[arg(long)]
+    without_image: bool,
+}
+
+/// One pair that is copied again.
+#[derive(Clone, Debug, Args)]
+pub struct PairResyncWords {
+    #[command(flatten)]
+    /// Which.
+    pair: PairWords,
+    /// Begin also if the other array has no room to keep the last image of its S-VOL until the new one is whole.
+    #[arg(long)]
+    without_image: bool,
+}
+
+fn image(without: bool) -> ImageWish {
+    if without { ImageWish::Without } else { ImageWish::Keep }
+}
+
+impl ResyncWords {
+    pub(super) fn resync(&self, here: &Here<'_>) -> Change {
+        let WhichWords { name, how, .. } = &self.which;
+        let image = image(self.without_image);
+        let which = self.which.which();
+        one(here, how, Designation::ResyncPairs { group: name.clone(), which, image })
+    }
+}
+
 impl WhichWords {
     fn which(&self) -> Which {
         self.reader.clone().map_or(Which::All, Which::Reader)
@@ -36,16 +71,14 @@ impl WhichWords {
     pub(super) fn suspend(&self, here: &Here<'_>) -> Change {
         one(here, &self.how, Designation::SuspendPairs { group: self.name.clone(), which: self.which() })
     }
-
-    pub(super) fn resync(&self, here: &Here<'_>) -> Change {
-        one(here, &self.how, Designation::ResyncPairs { group: self.name.clone(), which: self.which() })
-    }
 }
 
 impl PairChange {
     pub(super) fn change_pair(&self, here: &Here<'_>) -> Result<Change, String> {
-        let (Self::Suspend(words) | Self::Resync(words) | Self::Delete(words)) = self else {
-            return Err("not a change of a pair".to_owned());
+        let words = match self {
+            Self::Suspend(words) | Self::Delete(words) => words,
+            Self::Resync(words) => &words.pair,
+            Self::Create { .. } => return Err("not a change of a pair".to_owned()),
         };
         let pairs = here.console.snapshot().pairs;
         let pair = pairs.iter().find(|pair| pair.name == words.name.as_str());
@@ -54,7 +87,9 @@ impl PairChange {
         let which = Which::Pair(words.name.clone());
         let what = match self {
             Self::Suspend(_) => Designation::SuspendPairs { group, which },
-            Self::Resync(_) => Designation::ResyncPairs { group, which },
+            Self::Resync(words) => {
+                Designation::ResyncPairs { group, which, image: image(words.without_image) }
+            }
             _ => Designation::DeletePairs { group, which },
         };
         Ok(one(here, &words.how, what))

@@ -1,6 +1,6 @@
 //! Changes of copies: groups, journal volumes, pairs (figure 10), said at either array.
 
-use super::copies::{PairWords, WhichWords};
+use super::copies::{PairResyncWords, PairWords, ResyncWords, WhichWords};
 use super::words::{PvolWord, SvolWord, copy_mode, release, svol_access};
 use super::{Change, Here, How, one, one_at};
 use crate::config::{
@@ -48,9 +48,17 @@ pub enum GroupChange {
     /// Stop its pairs: what changes from here on is marked, and the copies stay as they are.
     Suspend(WhichWords),
     /// Go on after a suspension: only what was marked is copied.
-    Resume(WhichWords),
+    Resume(ResyncWords),
     /// Copy the differences of its suspended and abnormal pairs.
-    Resync(WhichWords),
+    Resync(ResyncWords),
+    /// At an array that copies it: give up the image of the S-VOLs that is kept until a resync has ended.
+    DropImage {
+        /// Its name.
+        name: GroupName,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
     /// Take it away, with its pairs: all volumes stay as they are and are ordinary volumes then.
     Delete {
         /// Its name.
@@ -110,6 +118,7 @@ impl GroupChange {
             }
             Self::Suspend(words) => words.suspend(here),
             Self::Resume(words) | Self::Resync(words) => words.resync(here),
+            Self::DropImage { name, how } => one(here, how, Designation::DropImage { group: name.clone() }),
             Self::Delete { name, how } => one(here, how, Designation::DeleteGroup { group: name.clone() }),
             Self::Start { name, at, how } => {
                 one_at(here, how, at.as_ref(), Designation::StartGroup { group: name.clone() })
@@ -222,7 +231,7 @@ pub enum PairChange {
     /// Stop it: what changes from here on is marked, and the copy stays as it is.
     Suspend(PairWords),
     /// Copy its differences, after a suspension or a failure.
-    Resync(PairWords),
+    Resync(PairResyncWords),
     /// Take it away: both volumes stay as they are and are ordinary volumes then.
     Delete(PairWords),
 }

@@ -249,7 +249,7 @@ pub(super) fn accepted(tables: &mut Tables, forward: &ForwardRecord, outcome: Ou
                 pair.auxiliary.volume = Some(volume);
             }
         }
-        (Designation::RemoteResync { pair, .. }, Outcome::Done) => pairs::resync_accepted(tables, pair),
+        (Designation::RemoteResync { pairs, .. }, Outcome::Done) => pairs::resync_accepted(tables, pairs),
         (Designation::RemoteSuspend { pair, .. }, Outcome::Done) => pairs::suspension_accepted(tables, pair),
         (Designation::RemoteDeletePair { pair }, Outcome::Done) => pairs::deletion_accepted(tables, pair),
         // The other answers tell nothing but that it is done.

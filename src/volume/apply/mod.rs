@@ -82,11 +82,14 @@ impl Tables {
             }
             Designation::StartGroup { group } => copy::start_group(self, id, group),
             Designation::SuspendPairs { group, which } => pairs::suspend(self, group, which),
-            Designation::ResyncPairs { group, which } => pairs::resync(self, group, which),
+            Designation::ResyncPairs { group, which, image } => pairs::resync(self, group, which, *image),
+            Designation::DropImage { group } => pairs::drop_image(self, group),
             Designation::DeletePairs { group, which } => pairs::delete(self, group, which),
             Designation::DeleteGroup { group } => pairs::delete_group(self, group),
-            Designation::RemoteSuspend { pair, reason } => pairs::remote_suspend(self, pair, reason, who),
-            Designation::RemoteResync { pair, from } => pairs::remote_resync(self, pair, *from, who),
+            Designation::RemoteSuspend { pair, reason, others_go_on } => {
+                pairs::remote_suspend(self, pair, reason, *others_go_on, who)
+            }
+            Designation::RemoteResync { pairs, from } => pairs::remote_resync(self, pairs, *from, who),
             Designation::RemoteDeletePair { pair } => pairs::remote_delete_pair(self, pair, who),
             Designation::RemoteDeleteGroup { group } => pairs::remote_delete_group(self, group, who),
             Designation::RemoteGroup(remote) => copy::remote_group(self, remote, who),

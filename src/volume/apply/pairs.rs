@@ -5,15 +5,19 @@
 //! (`array/pairs.rs`), and each of them is recorded by one of the functions at the end of this file. A designation on
 //! its way to the other array is put on the list in the same transaction.
 
-use super::copy::{followed_group, peer, primary_group, set_volume_state};
-use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal, Which};
+use super::copy::{copied_group, followed_group, peer, primary_group, set_volume_state};
+use crate::volume::designation::{
+    Designation, DesignationId, ImageWish, Outcome, Refusal, ResyncedPair, Which,
+};
 use crate::volume::group::GroupRole;
 use crate::volume::name::{
     GroupName, GroupNumber, LinkName, PairName, PairNumber, UpdateNumber, VolumeNumber,
 };
 use crate::volume::pair::{Asked, PairEvent, PairRecord, PairState, SuspendCause};
-use crate::volume::record::{Identity, VolumeState, VolumeUsage, Who};
+use crate::volume::record::{ForwardRecord, Identity, VolumeState, VolumeUsage, Who};
+use crate::volume::resync::RESYNC_PAIRS_MAX;
 use crate::volume::table::Tables;
+use std::collections::BTreeMap;
 
 pub(super) fn suspend(tables: &mut Tables, group: &GroupName, which: &Which) -> Result<Outcome, Refusal> {
     let cause = SuspendCause::Operator;
@@ -32,16 +36,74 @@ pub(super) fn suspend(tables: &mut Tables, group: &GroupName, which: &Which) -> 
     Ok(Outcome::Done)
 }
 
-pub(super) fn resync(tables: &mut Tables, group: &GroupName, which: &Which) -> Result<Outcome, Refusal> {
-    for pair in chosen(tables, group, which)? {
+pub(super) fn resync(
+    tables: &mut Tables,
+    group: &GroupName,
+    which: &Which,
+    image: ImageWish,
+) -> Result<Outcome, Refusal> {
+    let pairs = chosen(tables, group, which)?;
+    if image == ImageWish::Without {
+        call_back_resyncs(tables, &pairs);
+    }
+    for pair in pairs {
         let Some(pair) = tables.pairs.edit(&pair) else { continue };
         let stopped = matches!(pair.state, PairState::Suspended | PairState::Abnormal);
+        pair.control.without_image |= stopped && image == ImageWish::Without;
         pair.control.asked = match pair.control.asked {
             // It has not been stopped yet, and need not be.
             Some(Asked::Suspend(_)) if !stopped => None,
             Some(Asked::Suspend(_)) | None if stopped => Some(Asked::Resync),
             other => other,
         };
+    }
+    Ok(Outcome::Done)
+}
+
+/// Resyncs that are on their way, because no image can be kept there, are said anew.
+fn call_back_resyncs(tables: &mut Tables, pairs: &[PairNumber]) {
+    let names: Vec<PairName> = pairs
+        .iter()
+        .filter_map(|number| tables.pairs.get(number))
+        .filter(|pair| pair.control.asked == Some(Asked::ResyncSent))
+        .map(|pair| pair.name.clone())
+        .collect();
+    let is_meant = |forward: &&ForwardRecord| match &forward.designation {
+        Designation::RemoteResync { pairs, .. } => pairs.iter().any(|one| names.contains(&one.pair)),
+        _ => false,
+    };
+    let on_their_way: Vec<ForwardRecord> = tables.forwards.iter().filter(is_meant).cloned().collect();
+    for forward in on_their_way {
+        tables.forwards.remove(&forward.sequence);
+        let Designation::RemoteResync { pairs, .. } = &forward.designation else { continue };
+        for resynced in pairs {
+            let number = tables.pair_named(&resynced.pair).map(|pair| pair.number);
+            if let Some(pair) = number.and_then(|number| tables.pairs.edit(&number))
+                && pair.control.asked == Some(Asked::ResyncSent)
+            {
+                pair.control.asked = Some(Asked::Resync);
+            }
+        }
+    }
+}
+
+/// At an auxiliary: images are given up, and with them the consistency of what a takeover finds.
+pub(super) fn drop_image(tables: &mut Tables, group: &GroupName) -> Result<Outcome, Refusal> {
+    let Some((number, _)) = copied_group(tables, group)? else {
+        return Err(Refusal::conflict(format!("group {group} is not copied here: it has no S-VOLs")));
+    };
+    let kept: Vec<PairNumber> = tables
+        .pairs_of_group(number)
+        .filter(|pair| pair.control.image.is_some())
+        .map(|pair| pair.number)
+        .collect();
+    if kept.is_empty() {
+        return Err(Refusal::conflict(format!("no image is kept of group {group}")));
+    }
+    for number in kept {
+        if let Some(pair) = tables.pairs.edit(&number) {
+            pair.control.image = None;
+        }
     }
     Ok(Outcome::Done)
 }
@@ -73,10 +135,14 @@ pub(super) fn remote_suspend(
     tables: &mut Tables,
     pair: &PairName,
     reason: &str,
+    others_go_on: bool,
     who: &Who,
 ) -> Result<Outcome, Refusal> {
     let number = followed_pair(tables, pair, who)?;
     let reason: String = reason.chars().take(REASON_MAX_CHARS).collect();
+    if let Some(pair) = tables.pairs.edit(&number) {
+        pair.control.left_behind |= others_go_on;
+    }
     match tables.pairs.get(&number).map(|pair| pair.state) {
         // A failure here is not hidden by what the other array says.
         Some(PairState::Abnormal) | None => {}
@@ -85,18 +151,34 @@ pub(super) fn remote_suspend(
     Ok(Outcome::Done)
 }
 
+/// All of them or none: their images were kept of one moment (`array/images.rs`).
 pub(super) fn remote_resync(
     tables: &mut Tables,
-    pair: &PairName,
+    pairs: &[ResyncedPair],
     from: UpdateNumber,
     who: &Who,
 ) -> Result<Outcome, Refusal> {
-    let number = followed_pair(tables, pair, who)?;
-    let Some(row) = tables.pairs.edit(&number) else { return Err(Refusal::missing("pair", pair)) };
-    // Whatever the S-VOL was, from here on it is on the way to something else.
-    (row.state, row.reason) = (PairState::BeingCopied, None);
-    row.control.is_image = false;
-    row.control.copy_from = row.control.copy_from.max(from);
+    if pairs.len() > RESYNC_PAIRS_MAX {
+        return Err(Refusal::Limit { what: "pairs of a resync".to_owned(), limit: RESYNC_PAIRS_MAX });
+    }
+    for resynced in pairs {
+        let number = followed_pair(tables, &resynced.pair, who)?;
+        let Some(row) = tables.pairs.edit(&number) else {
+            return Err(Refusal::missing("pair", &resynced.pair));
+        };
+        match resynced.image {
+            ImageWish::Without => row.control.image = None,
+            ImageWish::Keep if row.control.is_image && row.control.image.is_none() => {
+                let text = format!("the last image of the S-VOL of pair {} is not kept yet", row.name);
+                return Err(Refusal::conflict(text));
+            }
+            ImageWish::Keep => {}
+        }
+        // Whatever the S-VOL was, from here on it is on the way to something else.
+        (row.state, row.reason) = (PairState::BeingCopied, None);
+        row.control.is_image = false;
+        row.control.copy_from = row.control.copy_from.max(from);
+    }
     Ok(Outcome::Done)
 }
 
@@ -134,12 +216,14 @@ pub(super) fn remote_delete_group(
 }
 
 /// The other array has taken note of a resync that was sent to it.
-pub(super) fn resync_accepted(tables: &mut Tables, pair: &PairName) {
-    let number = tables.pair_named(pair).map(|pair| pair.number);
-    if let Some(pair) = number.and_then(|number| tables.pairs.edit(&number))
-        && pair.control.asked == Some(Asked::ResyncSent)
-    {
-        pair.control.asked = Some(Asked::ResyncAccepted);
+pub(super) fn resync_accepted(tables: &mut Tables, pairs: &[ResyncedPair]) {
+    for resynced in pairs {
+        let number = tables.pair_named(&resynced.pair).map(|pair| pair.number);
+        if let Some(pair) = number.and_then(|number| tables.pairs.edit(&number))
+            && pair.control.asked == Some(Asked::ResyncSent)
+        {
+            pair.control.asked = Some(Asked::ResyncAccepted);
+        }
     }
 }
 
@@ -219,6 +303,9 @@ impl Tables {
     ) -> Result<(), Refusal> {
         for number in pairs {
             self.pair_event(*number, PairEvent::Suspend, Some(reason.to_owned()))?;
+        }
+        for number in pairs {
+            let others_go_on = self.others_go_on(*number);
             let Some(pair) = self.pairs.edit(number) else { continue };
             let control = &mut pair.control;
             if matches!(control.asked, Some(Asked::Suspend(_))) {
@@ -229,11 +316,23 @@ impl Tables {
                 // What an earlier suspension kept from the reader may not have been passed by yet.
                 control.withheld_until = None;
             }
-            let told = Designation::RemoteSuspend { pair: pair.name.clone(), reason: reason.to_owned() };
+            let told = Designation::RemoteSuspend {
+                pair: pair.name.clone(),
+                reason: reason.to_owned(),
+                others_go_on,
+            };
             let link = pair.link.clone();
             self.forward(&link, DesignationId(identity()), told);
         }
         Ok(())
+    }
+
+    /// Whether updates are still handed to the reader of this pair for other ones.
+    fn others_go_on(&self, pair: PairNumber) -> bool {
+        self.pairs.get(&pair).is_some_and(|pair| {
+            let mut others = self.pairs_of_group(pair.group).filter(|other| other.link == pair.link);
+            others.any(|other| matches!(other.state, PairState::BeingCopied | PairState::Normal))
+        })
     }
 
     /// The auxiliary knows that the pair is suspended: updates from `from` on are kept from it.
@@ -251,12 +350,32 @@ impl Tables {
         self.forward(&link, DesignationId(identity), Designation::RemoteDeletePair { pair: name });
     }
 
-    /// The other array is told that differences of this pair will follow, with numbers from `from` on.
-    pub(crate) fn resync_sent(&mut self, pair: PairNumber, from: UpdateNumber, identity: Identity) {
-        let Some(row) = self.pairs.edit(&pair) else { return };
-        row.control.asked = Some(Asked::ResyncSent);
-        let (name, link) = (row.name.clone(), row.link.clone());
-        self.forward(&link, DesignationId(identity), Designation::RemoteResync { pair: name, from });
+    /// The other arrays are told that differences of these pairs will follow, with numbers from `from` on; with each
+    /// pair comes how much of its S-VOL is rewritten at most.
+    pub(crate) fn resync_sent(
+        &mut self,
+        pairs: &[(PairNumber, u64)],
+        from: UpdateNumber,
+        identity: &mut dyn FnMut() -> Identity,
+    ) {
+        let mut by_link: BTreeMap<LinkName, Vec<ResyncedPair>> = BTreeMap::new();
+        for (number, rewritten_bytes) in pairs {
+            let Some(row) = self.pairs.edit(number) else { continue };
+            row.control.asked = Some(Asked::ResyncSent);
+            let resynced = ResyncedPair {
+                pair: row.name.clone(),
+                withheld_from: row.control.withheld_from,
+                rewritten_bytes: *rewritten_bytes,
+                image: if row.control.without_image { ImageWish::Without } else { ImageWish::Keep },
+            };
+            by_link.entry(row.link.clone()).or_default().push(resynced);
+        }
+        for (link, resynced) in by_link {
+            for pairs in resynced.chunks(RESYNC_PAIRS_MAX) {
+                let what = Designation::RemoteResync { pairs: pairs.to_vec(), from };
+                self.forward(&link, DesignationId(identity()), what);
+            }
+        }
     }
 
     /// The copy of differences begins: updates from `from` on are the reader's again.
@@ -273,6 +392,7 @@ impl Tables {
                 control.asked = None;
             }
             (control.cause, control.copy_from, control.told) = (None, from, false);
+            control.without_image = false;
             if restarted {
                 (control.withheld_from, control.withheld_until) = (None, None);
             } else {

@@ -1,0 +1,260 @@
+//! What an auxiliary knows about the images that its S-VOLs are, and what a takeover would find (promise O3).
+//!
+//! An S-VOL is the image of one number from its first `normal` on, also while it is suspended, and it is none while
+//! differences are copied to it. Before that begins its last image is kept (`copy/image.rs`), and the number of it is
+//! noted in the pair; it is forgotten in the same transaction in which the last of the pairs that have one becomes
+//! normal. So at every moment the tables say what a takeover finds: [`Tables::takeover_point`].
+
+use super::group::GroupRole;
+use super::name::{GroupNumber, PairName, PairNumber, UpdateNumber};
+use super::pair::{PairRecord, PairState};
+use super::table::Tables;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// Whether a copy of differences may begin without an image of what the S-VOLs were.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageWish {
+    /// No: it waits until one can be kept.
+    #[default]
+    Keep,
+    /// Yes: none is kept.
+    Without,
+}
+
+/// A pair whose differences will be copied, as its primary says it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ResyncedPair {
+    /// The pair.
+    pub pair: PairName,
+    /// Updates from this number on were kept from the auxiliary for this pair.
+    pub withheld_from: Option<UpdateNumber>,
+    /// How much of the S-VOL the copy rewrites at most, in whole MiB.
+    pub rewritten_bytes: u64,
+    /// Whether it may begin without an image.
+    pub image: ImageWish,
+}
+
+/// What a takeover of a copied group finds: all S-VOLs of it as of one number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TakeoverPoint {
+    /// The S-VOLs themselves.
+    Volumes(UpdateNumber),
+    /// Images of them, to which it has to go back.
+    Image(UpdateNumber),
+}
+
+impl TakeoverPoint {
+    /// The number.
+    #[must_use]
+    pub fn number(self) -> UpdateNumber {
+        match self {
+            Self::Volumes(number) | Self::Image(number) => number,
+        }
+    }
+}
+
+impl PairRecord {
+    /// No later number than this one can be what the S-VOL itself is of, at its auxiliary, which has restored
+    /// `restored`.
+    #[must_use]
+    pub fn at_most(&self, restored: UpdateNumber) -> UpdateNumber {
+        self.control.stopped_at.map_or(restored, |stopped| stopped.min(restored))
+    }
+}
+
+impl Tables {
+    /// What a takeover of a group finds that is copied here; `restored` is what its S-VOLs have, if that is known.
+    ///
+    /// # Errors
+    /// Why there is no one moment that all its S-VOLs are of.
+    pub fn takeover_point(
+        &self,
+        group: GroupNumber,
+        restored: Option<UpdateNumber>,
+    ) -> Result<TakeoverPoint, String> {
+        let pairs: Vec<&PairRecord> = self.pairs_of_group(group).collect();
+        let goes_back = pairs.iter().any(|pair| !pair.control.is_image && pair.control.image.is_some());
+        let mut numbers = BTreeSet::new();
+        for pair in &pairs {
+            let number = match (pair.control.image, pair.control.is_image) {
+                (Some(kept), _) if goes_back => kept,
+                (_, false) => return Err(format!("pair {} is no image of any moment", pair.name)),
+                (_, true) if pair.control.left_behind => {
+                    return Err(format!("pair {} stopped while others went on", pair.name));
+                }
+                (_, true) => {
+                    let restored = restored.or(pair.control.stopped_at);
+                    let restored = restored.ok_or_else(|| NO_NUMBER.to_owned())?;
+                    pair.at_most(restored)
+                }
+            };
+            numbers.insert(number);
+        }
+        let mut numbers = numbers.into_iter();
+        match (numbers.next(), numbers.next()) {
+            (None, _) => Err("the group has no pairs here".to_owned()),
+            (Some(number), None) if goes_back => Ok(TakeoverPoint::Image(number)),
+            (Some(number), None) => Ok(TakeoverPoint::Volumes(number)),
+            (Some(first), Some(second)) => {
+                Err(format!("its pairs are of different moments: update {first}, update {second}"))
+            }
+        }
+    }
+
+    /// The group's journal here ends, and everything in it has been restored: what is stopped stays as of `restored`.
+    /// Without it the S-VOLs have half of an update and are no image.
+    pub(crate) fn stop_images(&mut self, group: GroupNumber, restored: Option<UpdateNumber>) {
+        let is_copied = |row: &super::group::GroupRecord| matches!(row.role, GroupRole::Auxiliary { .. });
+        if !self.groups.get(&group).is_some_and(is_copied) {
+            return;
+        }
+        let numbers: Vec<PairNumber> = self.pairs_of_group(group).map(|pair| pair.number).collect();
+        for number in numbers {
+            let Some(pair) = self.pairs.edit(&number) else { continue };
+            match restored {
+                Some(restored) => {
+                    pair.control.stopped_at.get_or_insert(restored);
+                }
+                None => pair.control.is_image = false,
+            }
+        }
+    }
+
+    /// Images of S-VOLs, kept.
+    pub(crate) fn images_kept(&mut self, kept: &[(PairNumber, UpdateNumber)]) {
+        for (number, as_of) in kept {
+            if let Some(pair) = self.pairs.edit(number) {
+                pair.control.image = Some(*as_of);
+            }
+        }
+    }
+
+    /// The S-VOLs of a group are what their images were, and these are needed no more.
+    pub(crate) fn fallen_back(&mut self, group: GroupNumber) {
+        let numbers: Vec<PairNumber> = self.pairs_of_group(group).map(|pair| pair.number).collect();
+        for number in numbers {
+            let Some(pair) = self.pairs.edit(&number) else { continue };
+            if let Some(as_of) = pair.control.image.take() {
+                (pair.control.is_image, pair.control.stopped_at) = (true, Some(as_of));
+                (pair.state, pair.reason) =
+                    (PairState::Suspended, Some(format!("gone back to update {as_of}")));
+            }
+        }
+    }
+
+    /// Images are needed until all pairs of the group that have one are normal.
+    pub(super) fn forget_images_of_the_past(&mut self, group: GroupNumber) {
+        let kept: Vec<(PairNumber, PairState)> = self
+            .pairs_of_group(group)
+            .filter(|pair| pair.control.image.is_some())
+            .map(|pair| (pair.number, pair.state))
+            .collect();
+        if kept.iter().all(|(_, state)| *state == PairState::Normal) {
+            for (number, _) in kept {
+                if let Some(pair) = self.pairs.edit(&number) {
+                    pair.control.image = None;
+                }
+            }
+        }
+    }
+}
+
+const NO_NUMBER: &str = "the group is not open here, or an update is restored in part";
+/// Pairs of one message that says that their differences follow; those of more messages have images of different
+/// moments.
+pub(crate) const RESYNC_PAIRS_MAX: usize = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volume::kind::CopyMode;
+    use crate::volume::name::ArrayNumber;
+    use crate::volume::pair::{PairControl, PairEvent, PairSide};
+
+    const GROUP: GroupNumber = GroupNumber(9);
+    const RESTORED: Option<UpdateNumber> = Some(UpdateNumber(100));
+
+    fn tables(pairs: &[PairControl]) -> Tables {
+        let mut tables = Tables::default();
+        for (number, control) in (1..).zip(pairs) {
+            let side = |array| PairSide { array: ArrayNumber(array), volume: None, name: None };
+            tables.pairs.put(PairRecord {
+                number: PairNumber(number),
+                name: format!("p{number}").parse().unwrap(),
+                state: if control.is_image { PairState::Suspended } else { PairState::BeingCopied },
+                reason: None,
+                primary: side(1),
+                auxiliary: side(2),
+                group: GROUP,
+                link: "alpha".parse().unwrap(),
+                copy: CopyMode::Async,
+                size_bytes: 1 << 20,
+                copy_completion_bytes: 0,
+                copy_end: UpdateNumber(0),
+                control: control.clone(),
+            });
+        }
+        tables
+    }
+
+    fn svol() -> PairControl {
+        PairControl { is_image: true, ..PairControl::default() }
+    }
+
+    fn copied(kept: Option<u64>) -> PairControl {
+        PairControl { image: kept.map(UpdateNumber), ..PairControl::default() }
+    }
+
+    fn stopped(at: u64) -> PairControl {
+        PairControl { stopped_at: Some(UpdateNumber(at)), ..svol() }
+    }
+
+    fn lost(control: PairControl) -> PairControl {
+        PairControl { left_behind: true, ..control }
+    }
+
+    #[test]
+    fn what_a_takeover_finds_is_of_one_moment_or_nothing() {
+        let (volumes, image) =
+            (|n| Ok(TakeoverPoint::Volumes(UpdateNumber(n))), |n| Ok(TakeoverPoint::Image(UpdateNumber(n))));
+        let table: [(&[PairControl], Result<TakeoverPoint, ()>); 11] = [
+            (&[], Err(())),
+            (&[svol(), svol()], volumes(100)),
+            (&[svol(), stopped(100)], volumes(100)),
+            (&[svol(), stopped(70)], Err(())),
+            (&[stopped(70), stopped(70)], volumes(70)),
+            (&[svol(), lost(svol())], Err(())),
+            (&[svol(), copied(None)], Err(())),
+            (&[copied(Some(60)), copied(Some(60))], image(60)),
+            (&[copied(Some(60)), copied(Some(61))], Err(())),
+            // One is normal already and has an image still; one that stopped then is of the same moment.
+            (
+                &[copied(Some(60)), PairControl { image: Some(UpdateNumber(60)), ..svol() }, stopped(60)],
+                image(60),
+            ),
+            // An image that was kept for a copy that has not begun is not needed.
+            (&[PairControl { image: Some(UpdateNumber(60)), ..svol() }, svol()], volumes(100)),
+        ];
+        for (pairs, expected) in table {
+            let found = tables(pairs).takeover_point(GROUP, RESTORED);
+            assert_eq!(found.map_err(|_| ()), expected, "{pairs:?}");
+        }
+        assert!(tables(&[svol()]).takeover_point(GROUP, None).is_err(), "nobody knows the number");
+        assert!(
+            tables(&[copied(Some(3))]).takeover_point(GROUP, None).is_ok(),
+            "an image needs no group at work"
+        );
+    }
+
+    #[test]
+    fn images_are_forgotten_with_the_last_pair_that_becomes_normal() {
+        let mut tables = tables(&[copied(Some(60)), copied(Some(60)), stopped(60)]);
+        tables.pair_event(PairNumber(1), PairEvent::CopyRestored, None).unwrap();
+        assert_eq!(tables.takeover_point(GROUP, RESTORED), Ok(TakeoverPoint::Image(UpdateNumber(60))));
+        tables.pair_event(PairNumber(2), PairEvent::CopyRestored, None).unwrap();
+        assert!(tables.pairs.iter().all(|pair| pair.control.image.is_none()));
+        assert!(tables.takeover_point(GROUP, RESTORED).is_err(), "the third has stopped long ago");
+    }
+}

@@ -1,0 +1,174 @@
+//! A resync keeps the last image of the S-VOLs until the new one is whole (promise O3): takeovers in the middle of it,
+//! deaths of the auxiliary, an auxiliary without room.
+
+use crate::cluster::{ALPHA, Cluster, Death, EIGHT, Shape, Way};
+use crate::in_virtual_time;
+use crate::overflow::{all_normal, equal, states, write};
+use crate::port::SimPort;
+use crate::story::geometry_of;
+use crate::support::wof::{Observed, Plan, Until, Writer, check_prefix};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const GAMMA: usize = 2;
+const SHAPE: Shape = Shape { volume_kib: 2048, ..EIGHT };
+
+fn are(cluster: &Cluster, array: usize, state: &str) -> bool {
+    let states = states(cluster, array, "gamma");
+    states.len() == usize::from(SHAPE.volumes) && states.iter().all(|(found, ..)| found == state)
+}
+
+async fn until(cluster: &Cluster, what: &str, condition: impl Fn() -> bool) {
+    let since = cluster.clock_ms();
+    while !condition() {
+        assert!(cluster.clock_ms() < since + 120_000, "{what}: {}", cluster.state());
+        cluster.sleep_ms(5).await;
+    }
+}
+
+async fn until_normal(cluster: &Cluster) {
+    until(cluster, "not normal again", || {
+        (0..3).all(|index| cluster.is_normal(index))
+            && (1..3).all(|index| cluster.position(index).map(|(_, r)| r) == cluster.newest())
+    })
+    .await;
+    cluster.sleep_ms(1_000).await;
+}
+
+fn ports(cluster: &Cluster) -> Vec<SimPort> {
+    (1..=4).map(|number| SimPort::new(cluster, "host", number, ALPHA).thinking_ms(5)).collect()
+}
+
+/// What gamma says of a takeover: the number, and where it finds it.
+fn point(cluster: &Cluster) -> (Option<u64>, String) {
+    let snapshot = cluster.snapshot(GAMMA).expect("it runs");
+    let follows = snapshot.groups[0].follows.clone().expect("it copies");
+    (follows.takeover_update_number, follows.takeover_from)
+}
+
+/// All pairs of gamma are suspended, and its S-VOLs lack what was written since. The number that they are of.
+async fn left_behind(cluster: &Cluster, writer: &mut Writer) -> u64 {
+    all_normal(cluster).await;
+    write(cluster, writer, &ports(cluster), 150).await;
+    until_normal(cluster).await;
+    cluster.command(ALPHA, "group suspend g1 --reader gamma").await.unwrap();
+    until(cluster, "not suspended", || are(cluster, GAMMA, "suspended")).await;
+    cluster.sleep_ms(2_000).await;
+    let (number, from) = point(cluster);
+    assert_eq!(from, "volumes", "what is suspended as a whole is of one moment");
+    write(cluster, writer, &ports(cluster), 300).await;
+    number.expect("it is of one moment")
+}
+
+fn middle_of_a_resync(seed: u64, death: Option<Death>) -> usize {
+    in_virtual_time(async {
+        let cluster = Cluster::new(seed, SHAPE);
+        let mut writer = Writer::new(seed, Plan::mixed(seed, geometry_of(SHAPE)));
+        let last = left_behind(&cluster, &mut writer).await;
+        cluster.set_way("alpha", "gamma", Way::Slow);
+        cluster.command(ALPHA, "group resync g1 --reader gamma").await.unwrap();
+        let (stop, ports) = (AtomicBool::new(false), ports(&cluster));
+        let running = writer.run(&ports, &*cluster.clock, 8, Until { commands: u64::MAX, stop: &stop });
+        let taking_over = async {
+            let mut taken = Vec::new();
+            until(&cluster, "no resync", || are(&cluster, GAMMA, "being-copied")).await;
+            assert_eq!(point(&cluster), (Some(last), "image".to_owned()), "it says what it has kept");
+            while !are(&cluster, GAMMA, "normal") && taken.len() < 12 {
+                let how = if taken.len() % 2 == 0 { Death::Kill } else { Death::PowerLoss };
+                taken.push(cluster.take_over(GAMMA, how).await.expect("there is always an image"));
+                if let Some(death) = death.filter(|_| taken.len() % 3 == 1) {
+                    cluster.die(GAMMA, death).await;
+                    cluster.start(GAMMA).await;
+                }
+                cluster.sleep_ms(150).await;
+            }
+            stop.store(true, Ordering::Relaxed);
+            taken
+        };
+        let (summary, taken) = tokio::join!(running, taking_over);
+        assert_eq!(summary.violations, [], "reads while writing");
+        let kept = taken.iter().filter(|found| found.has_gone_back).count();
+        for found in &taken {
+            let log = writer.log();
+            check_prefix(log, &Observed::from_images(log, &found.images)).expect_clean("a takeover");
+            assert!(!found.has_gone_back || found.restored == last, "the image is of the number it claims");
+        }
+        cluster.heal();
+        until_normal(&cluster).await;
+        equal(&cluster, &writer).await;
+        let after = cluster.snapshot(GAMMA).unwrap();
+        assert!(after.pairs.iter().all(|pair| pair.image_update_number.is_none()), "the image is not needed");
+        assert_eq!(point(&cluster).1, "volumes");
+        kept
+    })
+}
+
+#[test]
+fn a_takeover_in_the_middle_of_a_resync_finds_the_last_image_of_all_volumes() {
+    let kept: usize = (1..=3).map(|seed| middle_of_a_resync(seed, None)).sum();
+    assert!(kept > 6, "only {kept} takeovers met a resync");
+}
+
+#[test]
+fn an_auxiliary_that_dies_in_the_middle_of_a_resync_still_has_the_image() {
+    let power_loss = middle_of_a_resync(11, Some(Death::PowerLoss));
+    let kill = middle_of_a_resync(12, Some(Death::Kill));
+    assert!(power_loss > 1 && kill > 1, "{power_loss} and {kill} takeovers met a resync");
+}
+
+/// Takes all the room that gamma has.
+async fn fill(cluster: &Cluster, name: &str) {
+    let free = cluster.snapshot(GAMMA).unwrap().parity_groups[0].free_bytes;
+    let line = format!("volume create {name} --parity-group pg0 --size {}MiB", free >> 20);
+    cluster.command(GAMMA, &line).await.unwrap();
+}
+
+#[test]
+fn without_room_for_the_image_a_resync_waits_and_says_why_until_told_to_do_without() {
+    in_virtual_time(async {
+        let cluster = Cluster::new(5, SHAPE);
+        let mut writer = Writer::new(5, Plan::mixed(5, geometry_of(SHAPE)));
+        let last = left_behind(&cluster, &mut writer).await;
+        // What is new since has to have its place.
+        fill(&cluster, "filler").await;
+        cluster.command(ALPHA, "group resync g1 --reader gamma").await.unwrap();
+        cluster.sleep_ms(5_000).await;
+        assert!(are(&cluster, GAMMA, "suspended"), "nothing has been touched: {}", cluster.state());
+        assert_eq!(point(&cluster), (Some(last), "volumes".to_owned()));
+        for (_, reason, _) in states(&cluster, ALPHA, "gamma") {
+            let reason = reason.expect("the primary's operator sees why");
+            assert!(reason.contains("no room") && reason.contains("--without-image"), "{reason}");
+        }
+        cluster.command(ALPHA, "group resync g1 --reader gamma --without-image").await.unwrap();
+        until(&cluster, "no resync", || !are(&cluster, GAMMA, "suspended")).await;
+        cluster.command(GAMMA, "volume delete filler --yes").await.unwrap();
+        until_normal(&cluster).await;
+        equal(&cluster, &writer).await;
+    });
+}
+
+#[test]
+fn room_that_ends_beside_a_kept_image_holds_the_restore_up_and_loses_nothing() {
+    in_virtual_time(async {
+        let cluster = Cluster::new(6, SHAPE);
+        let mut writer = Writer::new(6, Plan::mixed(6, geometry_of(SHAPE)));
+        let last = left_behind(&cluster, &mut writer).await;
+        cluster.set_way("alpha", "gamma", Way::Slow);
+        cluster.command(ALPHA, "group resync g1 --reader gamma").await.unwrap();
+        until(&cluster, "no resync", || are(&cluster, GAMMA, "being-copied")).await;
+        fill(&cluster, "filler").await;
+        cluster.heal();
+        cluster.sleep_ms(20_000).await;
+        assert!(!are(&cluster, GAMMA, "normal"), "it has nowhere to go");
+        assert_eq!(point(&cluster), (Some(last), "image".to_owned()));
+        let taken = cluster.take_over(GAMMA, Death::PowerLoss).await.expect("the image is there");
+        let log = writer.log();
+        check_prefix(log, &Observed::from_images(log, &taken.images)).expect_clean("a takeover");
+        // Its operator decides: room, or no image.
+        let refused = cluster.command(GAMMA, "group drop-image g1").await.unwrap_err();
+        assert!(refused.contains("--yes"), "{refused}");
+        cluster.command(GAMMA, "group drop-image g1 --yes").await.unwrap();
+        assert_eq!(point(&cluster).1, "none");
+        until_normal(&cluster).await;
+        equal(&cluster, &writer).await;
+    });
+}
