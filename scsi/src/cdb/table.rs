@@ -138,6 +138,9 @@ pub(crate) enum Vendor {
     Designation,
     DesignationResult,
     ReportPosition,
+    ForwardedWrite,
+    ForwardingState,
+    ForwardedRead,
 }
 
 /// One command.

@@ -1,4 +1,4 @@
-//! The commands between arrays: vendor-specific operation codes C0h to C5h of the peer unit, in both directions.
+//! The commands between arrays: vendor-specific operation codes C0h to C5h and D0h to D2h of the peer unit.
 //!
 //! All numbers are big-endian, and every byte not shown is zero, CONTROL included; anything else ends with INVALID FIELD IN CDB. A
 //! command longer than 16 bytes travels in the extended-CDB AHS of RFC 7143.
@@ -11,12 +11,17 @@
 //! C3h DESIGNATION          32 bytes   4-19 designation, 20-23 parameter list length
 //! C4h DESIGNATION RESULT   32 bytes   4-19 designation, 20-23 allocation length
 //! C5h REPORT POSITION      64 bytes   4-7 group, 16-47 position
+//! D0h FORWARDED WRITE      64 bytes   4-7 volume, 8-15 incarnation, 16-19 connection, 20-23 parameter list length,
+//!                                     24-31 sequence number, 32-39 oldest sequence number under way
+//! D1h FORWARDING STATE     32 bytes   20-23 parameter list length
+//! D2h FORWARDED READ       32 bytes   4-7 volume, 8-15 first byte, 20-23 allocation length
 //!
 //! flags     bit 0 start number valid, bit 1 repeated, bit 2 position valid; what is not valid is zero
 //! position  four numbers of eight bytes: durable, restored, settled, consistent from
 //! ```
 
 use super::table::{Row, Vendor};
+use crate::geometry::MAX_TRANSFER_BYTES;
 use crate::sense::Sense;
 use crate::wire::{array_at, put, u8_at, u32_at, u64_at};
 
@@ -25,6 +30,13 @@ pub const MAX_CDB_BYTES: usize = 64;
 
 /// The longest parameter list of DESIGNATION. A longer one ends with INVALID FIELD IN CDB.
 pub const MAX_DESIGNATION_BYTES: u32 = 1 << 20;
+
+/// The longest parameter list of FORWARDED WRITE: the largest transfer, with the place of its first byte in a page, and the
+/// pages of its head. A longer one ends with INVALID FIELD IN CDB.
+pub const MAX_FORWARDED_BYTES: u32 = MAX_TRANSFER_BYTES + (4 << 12);
+
+/// The longest parameter list of FORWARDING STATE. A longer one ends with INVALID FIELD IN CDB.
+pub const MAX_FORWARDING_STATE_BYTES: u32 = 1 << 16;
 
 /// A consistency group, as both arrays number it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,6 +91,23 @@ pub struct JournalRead {
     pub wait_limit_ms: u32,
 }
 
+/// FORWARDED WRITE: one host command that an upstream array passes on; its parameter list is not read here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForwardedWrite {
+    /// The volume, by its number at the array that receives it.
+    pub volume: u32,
+    /// How often the upstream array has been started.
+    pub incarnation: u64,
+    /// Which of its connections since then; a later one ends all before it.
+    pub connection: u32,
+    /// Which of its writes since then.
+    pub sequence: u64,
+    /// No write with a smaller number will be sent again.
+    pub oldest: u64,
+    /// Length of the parameter list, at most [`MAX_FORWARDED_BYTES`].
+    pub list_length: u32,
+}
+
 /// A command between arrays, read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VendorCommand {
@@ -116,6 +145,22 @@ pub enum VendorCommand {
         group: GroupNumber,
         /// The position.
         position: Acknowledgement,
+    },
+    /// A write that an upstream array passes on.
+    ForwardedWrite(ForwardedWrite),
+    /// What an upstream array says of its forwarding; its parameter list is not read here.
+    ForwardingState {
+        /// Length of its parameter list, at most [`MAX_FORWARDING_STATE_BYTES`].
+        list_length: u32,
+    },
+    /// A part of the volume that writes are forwarded from.
+    ForwardedRead {
+        /// The volume, by its number at the array that reads.
+        volume: u32,
+        /// First byte.
+        offset_bytes: u64,
+        /// How many bytes.
+        allocation_length: u32,
     },
 }
 
@@ -169,6 +214,19 @@ impl VendorCommand {
                 Self::DesignationResult { id, allocation_length: u32_at(cdb, DESIGNATION_LENGTH) }
             }
             Vendor::ReportPosition => Self::ReportPosition { group, position: Acknowledgement::parse(cdb) },
+            Vendor::ForwardedWrite => Self::ForwardedWrite(ForwardedWrite::parse(cdb)?),
+            Vendor::ForwardingState => {
+                let list_length = u32_at(cdb, LIST_LENGTH);
+                if list_length > MAX_FORWARDING_STATE_BYTES {
+                    return Err(invalid(LIST_LENGTH));
+                }
+                Self::ForwardingState { list_length }
+            }
+            Vendor::ForwardedRead => Self::ForwardedRead {
+                volume: group.0,
+                offset_bytes: u64_at(cdb, OFFSET),
+                allocation_length: u32_at(cdb, LIST_LENGTH),
+            },
         })
     }
 
@@ -196,6 +254,19 @@ impl VendorCommand {
                 position.put(&mut cdb);
                 cdb
             }
+            Self::ForwardedWrite(write) => write.to_cdb(),
+            Self::ForwardingState { list_length } => {
+                let mut cdb = VendorCdb::new(0xD1, 32);
+                cdb.put(LIST_LENGTH, &list_length.to_be_bytes());
+                cdb
+            }
+            Self::ForwardedRead { volume, offset_bytes, allocation_length } => {
+                let mut cdb = VendorCdb::new(0xD2, 32);
+                cdb.put(GROUP, &volume.to_be_bytes());
+                cdb.put(OFFSET, &offset_bytes.to_be_bytes());
+                cdb.put(LIST_LENGTH, &allocation_length.to_be_bytes());
+                cdb
+            }
         }
     }
 
@@ -205,9 +276,13 @@ impl VendorCommand {
         match *self {
             Self::PeerInformation { allocation_length }
             | Self::JournalInformation { allocation_length, .. }
-            | Self::DesignationResult { allocation_length, .. } => allocation_length,
+            | Self::DesignationResult { allocation_length, .. }
+            | Self::ForwardedRead { allocation_length, .. } => allocation_length,
             Self::JournalRead(read) => read.allocation_length,
-            Self::Designation { .. } | Self::ReportPosition { .. } => 0,
+            Self::Designation { .. }
+            | Self::ReportPosition { .. }
+            | Self::ForwardedWrite(_)
+            | Self::ForwardingState { .. } => 0,
         }
     }
 }
@@ -253,6 +328,34 @@ impl JournalRead {
         cdb.put(MAX_UPDATES, &self.max_updates.to_be_bytes());
         cdb.put(READ_ALLOCATION, &self.allocation_length.to_be_bytes());
         cdb.put(WAIT_LIMIT, &self.wait_limit_ms.to_be_bytes());
+        cdb
+    }
+}
+
+impl ForwardedWrite {
+    fn parse(cdb: &[u8]) -> Result<Self, Sense> {
+        let list_length = u32_at(cdb, LIST_LENGTH);
+        if list_length > MAX_FORWARDED_BYTES {
+            return Err(invalid(LIST_LENGTH));
+        }
+        Ok(Self {
+            volume: u32_at(cdb, GROUP),
+            incarnation: u64_at(cdb, INCARNATION),
+            connection: u32_at(cdb, CONNECTION),
+            sequence: u64_at(cdb, SEQUENCE),
+            oldest: u64_at(cdb, OLDEST),
+            list_length,
+        })
+    }
+
+    fn to_cdb(self) -> VendorCdb {
+        let mut cdb = VendorCdb::new(0xD0, 64);
+        cdb.put(GROUP, &self.volume.to_be_bytes());
+        cdb.put(INCARNATION, &self.incarnation.to_be_bytes());
+        cdb.put(CONNECTION, &self.connection.to_be_bytes());
+        cdb.put(LIST_LENGTH, &self.list_length.to_be_bytes());
+        cdb.put(SEQUENCE, &self.sequence.to_be_bytes());
+        cdb.put(OLDEST, &self.oldest.to_be_bytes());
         cdb
     }
 }
@@ -315,6 +418,12 @@ const CONSISTENT_FROM: usize = 40;
 const MAX_UPDATES: usize = 48;
 const READ_ALLOCATION: usize = 52;
 const WAIT_LIMIT: usize = 56;
+const INCARNATION: usize = 8;
+const OFFSET: usize = 8;
+const CONNECTION: usize = 16;
+const LIST_LENGTH: usize = 20;
+const SEQUENCE: usize = 24;
+const OLDEST: usize = 32;
 const START_VALID: u8 = 0x01;
 const REPEATED: u8 = 0x02;
 const POSITION_VALID: u8 = 0x04;
@@ -379,6 +488,23 @@ mod tests {
                 group: GroupNumber(group),
                 position
             }),
+            (any::<[u32; 2]>(), any::<[u64; 3]>(), 0..=MAX_FORWARDED_BYTES).prop_map(
+                |([volume, connection], [incarnation, sequence, oldest], list_length)| {
+                    VendorCommand::ForwardedWrite(ForwardedWrite {
+                        volume,
+                        incarnation,
+                        connection,
+                        sequence,
+                        oldest,
+                        list_length,
+                    })
+                }
+            ),
+            (0..=MAX_FORWARDING_STATE_BYTES)
+                .prop_map(|list_length| VendorCommand::ForwardingState { list_length }),
+            (any::<[u32; 2]>(), any::<u64>()).prop_map(|([volume, allocation_length], offset_bytes)| {
+                VendorCommand::ForwardedRead { volume, offset_bytes, allocation_length }
+            }),
         ]
     }
 
@@ -390,7 +516,7 @@ mod tests {
 
         #[test]
         fn bytes_that_are_understood_are_the_bytes_that_would_be_built(
-            opcode in 0xC0_u8..=0xC5, tail in prop::collection::vec(prop_oneof![4 => Just(0_u8), 1 => any::<u8>()], 63)
+            opcode in prop_oneof![0xC0_u8..=0xC5, 0xD0_u8..=0xD2], tail in prop::collection::vec(prop_oneof![4 => Just(0_u8), 1 => any::<u8>()], 63)
         ) {
             for length in [16, 32, 64] {
                 let cdb: Vec<u8> = core::iter::once(opcode).chain(tail.iter().copied()).take(length).collect();
@@ -430,6 +556,11 @@ mod tests {
         let long =
             VendorCommand::Designation { id: DesignationId([0; 16]), list_length: MAX_DESIGNATION_BYTES + 1 };
         assert_eq!(parse(long.to_cdb().as_bytes()), Err(invalid(DESIGNATION_LENGTH)));
+        let mut cdb = VendorCdb::new(0xD0, 64);
+        cdb.put(LIST_LENGTH, &(MAX_FORWARDED_BYTES + 1).to_be_bytes());
+        assert_eq!(parse(cdb.as_bytes()), Err(invalid(LIST_LENGTH)));
+        let long = VendorCommand::ForwardingState { list_length: MAX_FORWARDING_STATE_BYTES + 1 };
+        assert_eq!(parse(long.to_cdb().as_bytes()), Err(invalid(LIST_LENGTH)));
     }
 
     #[test]
