@@ -105,6 +105,22 @@ pub enum Kind {
     Void,
     /// A named point; reserved, carries nothing in format version 1.
     Bookmark,
+    /// From here on, and until the next [`Kind::Whole`], the P-VOLs are no image of one moment: an array upstream copies
+    /// differences into them.
+    Broken,
+    /// Here the P-VOLs are an image of one moment again.
+    Whole,
+}
+
+impl Kind {
+    /// Whether it is a number and a time, and changes nothing.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        match self {
+            Self::HostWrite | Self::InitialCopy(_) => false,
+            Self::Heartbeat | Self::Void | Self::Bookmark | Self::Broken | Self::Whole => true,
+        }
+    }
 }
 
 /// One update: the update information without the places in a journal volume.
@@ -146,8 +162,10 @@ impl Update {
                 payload_bytes
             }
             Kind::InitialCopy(InitialCopy { form: CopyForm::RangeOnly, .. }) => 0,
-            Kind::Heartbeat | Kind::Void | Kind::Bookmark if self.extents.is_empty() => 0,
-            Kind::Heartbeat | Kind::Void | Kind::Bookmark => return Err(UpdateError::ExtentsNotAllowed),
+            kind if kind.is_empty() && !self.extents.is_empty() => {
+                return Err(UpdateError::ExtentsNotAllowed);
+            }
+            Kind::Heartbeat | Kind::Void | Kind::Bookmark | Kind::Broken | Kind::Whole => 0,
         };
         if self.data_bytes > MAX_UPDATE_DATA_BYTES || u64::from(self.data_bytes) != expected_bytes {
             return Err(UpdateError::DataLength);
@@ -163,7 +181,8 @@ impl Update {
     pub fn as_of(&self) -> Option<UpdateNumber> {
         match self.kind {
             Kind::InitialCopy(InitialCopy { form: CopyForm::Received { as_of }, .. }) => Some(as_of),
-            Kind::InitialCopy(_) | Kind::HostWrite | Kind::Heartbeat | Kind::Void | Kind::Bookmark => None,
+            Kind::InitialCopy(_) | Kind::HostWrite => None,
+            Kind::Heartbeat | Kind::Void | Kind::Bookmark | Kind::Broken | Kind::Whole => None,
         }
     }
 }

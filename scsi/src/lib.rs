@@ -39,7 +39,8 @@ pub use cdb::spc::ModeSelect;
 pub use cdb::table::{DataDirection, data_direction};
 pub use cdb::vendor::{
     Acknowledgement, Delivery, DesignationId, ForwardedWrite, GroupNumber, JournalRead, MAX_CDB_BYTES,
-    MAX_DESIGNATION_BYTES, MAX_FORWARDED_BYTES, MAX_FORWARDING_STATE_BYTES, UpdateNumber, VendorCdb, VendorCommand,
+    MAX_DESIGNATION_BYTES, MAX_FORWARDED_BYTES, MAX_FORWARDING_STATE_BYTES, UpdateNumber, VendorCdb,
+    VendorCommand,
 };
 pub use extended_copy::{
     CopyList, CopyOutcome, CopySegment, CopyTarget, MAX_COPY_LIST_BYTES, MAX_COPY_SEGMENT_BYTES,

@@ -39,6 +39,7 @@ impl Array {
         }
         self.reconcile_groups(&tables).await;
         self.drop_stray_images().await;
+        self.reconcile_forwarding().await;
         let tables = self.store.tables();
         for target in tables.targets.iter() {
             self.show_luns(&tables, target);

@@ -134,6 +134,7 @@ impl Array {
         let mut sequencer = sequencer(tables, record, journal, generation, &extra)?;
         self.load_marks(tables, record, &mut sequencer)?;
         add_readers(tables, record, &mut sequencer);
+        sequencer.wholeness.is_broken = super::inflow::is_broken(tables, record.number);
         sequencer.derive_holds();
         sequencer.restart_stranded_keepers();
         let parts = Parts {

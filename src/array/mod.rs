@@ -15,6 +15,7 @@ mod designate;
 pub mod env;
 mod groups;
 mod images;
+mod inflow;
 mod link_meter;
 mod links;
 mod pairs;
@@ -25,13 +26,16 @@ mod probe;
 mod take_down;
 mod targets;
 mod tasks;
+mod upstream;
 mod view;
 
 use crate::channel::listener::{Logins, Portal, PortalOptions};
 use crate::channel::target::Sessions;
 use crate::clock::MonotonicNs;
 use crate::config::{Config, missing_designations};
+use crate::copy::forward::Forwarder;
 use crate::copy::group::Group;
+use crate::copy::inflow::Inflow;
 use crate::disk::cache::{CacheSettings, VolumeSpec};
 use crate::disk::raid::group::ParityGroup;
 use crate::disk::slot::SlotPool;
@@ -95,6 +99,10 @@ pub(crate) struct Runtime {
     pub(crate) kept_links: BTreeSet<LinkName>,
     /// What other arrays refused of that which operators had passed on, newest last.
     pub(crate) refused: VecDeque<(DesignationId, MessageView)>,
+    /// Groups whose writes are forwarded from here.
+    pub(crate) forwarders: BTreeMap<u32, Arc<Forwarder>>,
+    /// Groups whose writes are forwarded to here.
+    pub(crate) inflows: BTreeMap<u32, Arc<Inflow>>,
     /// Initial copies at work, by pair.
     pub(crate) copying: BTreeSet<u32>,
     /// Readers whose pairs overflowed, by group and array.

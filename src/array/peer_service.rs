@@ -4,6 +4,7 @@
 //! position and nothing of other readers.
 
 use super::Array;
+use super::inflow::{ForwardingState, InflowError};
 use super::peer_session::{PROTOCOL_VERSION, PeerInformation};
 use crate::channel::piece::{Piece, Pieces, Received, Room};
 use crate::channel::storage::{
@@ -14,6 +15,7 @@ use crate::copy::group::Group;
 use crate::copy::serve::{Answer, Carrier, Request, ServeError};
 use crate::disk::slot::{Class, SLOT_BYTES, SlotMut};
 use crate::io::host::completed;
+use crate::io::volume::{IoError, Outcome as Writing};
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
 use crate::volume::name::ArrayNumber;
 use crate::volume::record::{Identity as StoredIdentity, Who};
@@ -22,8 +24,9 @@ use holdfast_iscsi::pdu::task_mgmt::{Function, FunctionResponse};
 use holdfast_journal::reader::Report;
 use holdfast_journal::{ArrayNumber as JournalArray, UpdateNumber};
 use holdfast_scsi::{
-    Acknowledgement, AsciiText, Delivery, Identity, JournalRead, Lun, Naa, PeerAdmission, PeerStanding,
-    PeerUnit, Response, Sense, SenseFormat, VendorCommand, report_luns, unmapped_lun,
+    Acknowledgement, AsciiText, Delivery, ForwardedWrite, Identity, JournalRead, Lba, Lun, Naa,
+    PeerAdmission, PeerStanding, PeerUnit, Response, Sense, SenseFormat, VendorCommand, report_luns,
+    unmapped_lun,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -62,7 +65,7 @@ impl PeerService {
         })
     }
 
-    fn vendor(&self, command: VendorCommand) -> Execution {
+    fn vendor(&self, command: VendorCommand, nexus: &Arc<Nexus>) -> Execution {
         let Some(array) = self.array.upgrade() else { return refuse(Sense::INTERNAL_FAILURE) };
         match command {
             VendorCommand::PeerInformation { allocation_length } => {
@@ -91,7 +94,70 @@ impl PeerService {
                 }
             }
             VendorCommand::ReportPosition { group, position } => self.position(&array, group.0, position),
+            VendorCommand::ForwardedWrite(write) => self.forwarded_write(&array, write, nexus),
+            VendorCommand::ForwardingState { list_length } => self.forwarding_state(&array, list_length),
+            VendorCommand::ForwardedRead { .. } => refuse(Sense::INVALID_COMMAND),
         }
+    }
+
+    fn forwarding_state(&self, array: &Arc<Array>, list_length: u32) -> Execution {
+        let (array, peer) = (array.clone(), self.peer);
+        let then = move |received: Received| -> AfterData {
+            let bytes = received.into_vec();
+            let Ok(said) = serde_json::from_slice::<ForwardingState>(&bytes) else {
+                return AfterData::Now(check(Sense::invalid_field_in_parameters(0)));
+            };
+            AfterData::Later(Box::pin(async move {
+                match array.forwarding_state(peer, &said).await {
+                    Ok(()) => Completed::Done(Completion::good(bytes.len() as u64)),
+                    Err(error) => {
+                        tracing::info!(peer, group = said.group, %error, "forwarding refused");
+                        check(match error {
+                            InflowError::Misnamed(_) => Sense::invalid_field_in_parameters(0),
+                            InflowError::NotInStep => Sense::miscompare(0),
+                            InflowError::NotNow(_) => Sense::INSUFFICIENT_RESOURCES,
+                        })
+                    }
+                }
+            }))
+        };
+        let room = Reserved::Now(Room::of_bytes(list_length as usize));
+        Execution::Receive(Receive { bytes: list_length, room, then: Box::new(then) })
+    }
+
+    fn forwarded_write(&self, array: &Arc<Array>, write: ForwardedWrite, nexus: &Arc<Nexus>) -> Execution {
+        let (pool, count) = (array.pool.clone(), (write.list_length as usize).div_ceil(SLOT_BYTES));
+        let (array, peer, nexus) = (array.clone(), self.peer, nexus.clone());
+        let then = move |received: Received| -> AfterData {
+            let Received::Slots { slots, bytes } = received else {
+                return AfterData::Now(check(Sense::INTERNAL_FAILURE));
+            };
+            let moved = bytes as u64;
+            let outcome = match array.forwarded_write(peer, write, (&slots, bytes), &nexus) {
+                Ok(outcome) => outcome,
+                Err(error) => {
+                    tracing::warn!(peer, volume = write.volume, error, "a forwarded write is refused");
+                    return AfterData::Now(check(Sense::invalid_field_in_parameters(0)));
+                }
+            };
+            let answer = move |result: Result<(), IoError>| match result {
+                Ok(()) => Completed::Done(Completion::good(moved)),
+                Err(error) => {
+                    tracing::warn!(peer, volume = write.volume, %error, "a forwarded write failed");
+                    check(error.sense(Lba(0)))
+                }
+            };
+            match outcome {
+                Writing::Ready(result) => AfterData::Now(answer(result)),
+                Writing::Later(writing) => AfterData::Later(Box::pin(async move { answer(writing.await) })),
+            }
+        };
+        let room = |slots| Room::Slots { slots, first_offset: 0 };
+        let room = match pool.try_take(Class::Host, count) {
+            Some(slots) => Reserved::Now(room(slots)),
+            None => Reserved::Later(Box::pin(async move { room(pool.take(Class::Host, count).await) })),
+        };
+        Execution::Receive(Receive { bytes: write.list_length, room, then: Box::new(then) })
     }
 
     fn position(&self, array: &Array, group: u32, position: Acknowledgement) -> Execution {
@@ -177,7 +243,7 @@ async fn designated(array: &Arc<Array>, id: [u8; 16], bytes: &[u8], who: &Who) -
 }
 
 impl Storage for PeerService {
-    fn execute(&self, _nexus: &Arc<Nexus>, command: ScsiCommand<'_>) -> Execution {
+    fn execute(&self, nexus: &Arc<Nexus>, command: ScsiCommand<'_>) -> Execution {
         let luns = [Lun::ZERO];
         if Lun::from_bytes(command.lun) != Some(Lun::ZERO) {
             return Execution::Now(completed(unmapped_lun(&luns, command.cdb), SenseFormat::Fixed));
@@ -187,7 +253,7 @@ impl Storage for PeerService {
             PeerAdmission::ReportLuns => {
                 Execution::Now(completed(report_luns(&luns, command.cdb), SenseFormat::Fixed))
             }
-            PeerAdmission::Vendor(vendor) => self.vendor(vendor),
+            PeerAdmission::Vendor(vendor) => self.vendor(vendor, nexus),
         }
     }
 

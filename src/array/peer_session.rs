@@ -2,6 +2,7 @@
 
 use crate::channel::initiator::{Command, Connector, Data, Reply, Session, SessionError, SessionOptions};
 use crate::channel::piece::{Pieces, Received, Room};
+use crate::copy::forward::ForwardError;
 use crate::copy::link_key::{Proof, link_key};
 use crate::copy::source::{Ask, SourceError, Wanted};
 use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotPool};
@@ -10,8 +11,8 @@ use holdfast_iscsi::chap::{Credentials, Identity, Secret};
 use holdfast_iscsi::initiator::{DigestWish, Error};
 use holdfast_journal::reader::Report;
 use holdfast_scsi::{
-    Acknowledgement, Delivery, DesignationId, GroupNumber, JournalRead, Sense, UpdateNumber as WireNumber,
-    VendorCommand,
+    Acknowledgement, Delivery, DesignationId, ForwardedWrite, GroupNumber, JournalRead, Sense,
+    UpdateNumber as WireNumber, VendorCommand,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -128,6 +129,39 @@ impl PeerSession {
         self.control(VendorCommand::JournalInformation { group, allocation_length: CONTROL_BYTES }).await
     }
 
+    /// FORWARDING STATE: what it says is durable there when this returns.
+    pub(crate) async fn forwarding_state(&self, list: Vec<u8>) -> Result<(), ForwardError> {
+        let list_length = u32::try_from(list.len()).unwrap_or(u32::MAX);
+        self.forward(VendorCommand::ForwardingState { list_length }, Pieces::from(list)).await
+    }
+
+    /// FORWARDED WRITE: it is durable there when this returns.
+    pub(crate) async fn forwarded_write(
+        &self,
+        write: ForwardedWrite,
+        list: Pieces,
+    ) -> Result<(), ForwardError> {
+        self.forward(VendorCommand::ForwardedWrite(write), list).await
+    }
+
+    async fn forward(&self, command: VendorCommand, list: Pieces) -> Result<(), ForwardError> {
+        let cdb = command.to_cdb();
+        let command = Command { lun: [0; 8], cdb: cdb.as_bytes(), data: Data::Out(list) };
+        let reply = self.session.command(command, FORWARD_LIMIT).await;
+        let reply = reply.map_err(|error| ForwardError::Lost(error.to_string()))?;
+        if reply.status == 0 {
+            return Ok(());
+        }
+        let sense = Sense::from_bytes(&reply.sense);
+        let text = format!("status {:02X}h, {sense:?}", reply.status);
+        if sense == Some(Sense::miscompare(0)) {
+            return Err(ForwardError::NotInStep);
+        }
+        // It is meant to come again: the session that carried it is ending, say.
+        let comes_again = sense.is_none_or(|sense| sense == Sense::NEXUS_TIMEOUT);
+        Err(if comes_again { ForwardError::Lost(text) } else { ForwardError::Refused(text) })
+    }
+
     /// Whether the session is gone.
     pub(crate) fn is_closed(&self) -> bool {
         self.session.is_closed()
@@ -222,6 +256,8 @@ pub(crate) const PROTOCOL_VERSION: u32 = 2;
 const CONTROL_BYTES: u32 = 64 << 10;
 /// Limit for a command that does not wait on purpose; then the session is given up.
 const LIMIT: Duration = Duration::from_secs(20);
+/// Limit for a forwarded write: it may wait for room in the journal there.
+const FORWARD_LIMIT: Duration = Duration::from_secs(60);
 /// Limit for connecting and login, each.
 const LOGIN_LIMIT: Duration = Duration::from_secs(5);
 /// Silence after which the peer is pinged, and limit for its answer: a half-open link is found within ten seconds.

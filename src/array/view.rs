@@ -422,7 +422,13 @@ impl Array {
             (Some(status), _) => found(status).map_or(0, |pair| pair.copied_bytes),
             (None, _) => 0,
         };
+        let forwarded = self.forwarded_differences(pair);
         let difference_bytes = status.as_ref().and_then(found).map_or(0, |pair| pair.differing_bytes);
+        let difference_bytes = forwarded.unwrap_or(difference_bytes);
+        let copied = match (forwarded, pair.state) {
+            (Some(left), PairState::BeingCopied) => pair.size_bytes.saturating_sub(left),
+            _ => copied,
+        };
         let restored = status.as_ref().map(|status| match is_primary {
             true => status
                 .readers
@@ -444,7 +450,7 @@ impl Array {
             pvol: side(&pair.primary.name),
             auxiliary_array: pair.auxiliary.array.0,
             svol: side(&pair.auxiliary.name),
-            copy: "async".to_owned(),
+            copy: pair.copy.to_string(),
             copy_completion_bytes: copied,
             size_bytes: pair.size_bytes,
             progress_percent: percent(copied, pair.size_bytes),

@@ -284,6 +284,20 @@ pub enum Received {
     Bytes(Vec<u8>),
 }
 
+#[cfg(test)]
+impl Room {
+    pub(crate) fn put_for_tests(&mut self, bytes: &[u8]) {
+        self.put(0, bytes);
+    }
+}
+
+#[cfg(test)]
+impl Received {
+    pub(crate) fn seal_for_tests(room: Room, bytes: usize) -> Self {
+        Self::seal(room, bytes)
+    }
+}
+
 impl Received {
     /// Seals what has come. Pages do not keep what their last user left behind the end.
     pub(super) fn seal(room: Room, bytes: usize) -> Self {

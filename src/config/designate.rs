@@ -110,6 +110,8 @@ fn group(spec: &GroupSpec) -> Designation {
         throttle: spec.throttle,
         release_by: spec.release_by,
         no_room: spec.no_room,
+        fence: spec.fence,
+        fence_wait: spec.fence_wait,
     };
     Designation::CreateGroup { name: spec.name.clone(), settings }
 }

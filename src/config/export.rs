@@ -10,7 +10,7 @@ use super::provision::{
 };
 use super::quantity::ByteSize;
 use crate::volume::group::{GroupRecord, GroupRole};
-use crate::volume::kind::{CacheMode, CopyMode, InitiatorRule, Release, Schedule, SvolAccess, SvolSpec};
+use crate::volume::kind::{CacheMode, InitiatorRule, Release, Schedule, SvolAccess, SvolSpec};
 use crate::volume::name::{VolumeName, VolumeNumber};
 use crate::volume::record::{Credential, TargetRecord, UnitRecord};
 use crate::volume::table::Tables;
@@ -64,6 +64,8 @@ pub fn declared(tables: &Tables) -> Provision {
         throttle: row.settings.throttle,
         release_by: row.settings.release_by,
         no_room: row.settings.no_room,
+        fence: row.settings.fence,
+        fence_wait: row.settings.fence_wait,
     });
     Provision {
         parity_groups: parity_groups.collect(),
@@ -248,6 +250,7 @@ fn group_entry(group: &GroupSpec) -> Entry {
     entry.text("copy_unit", group.copy_unit);
     entry.text("throttle", ms(group.throttle));
     entry.text("release_by", group.release_by).text("no_room", group.no_room);
+    entry.text("fence", group.fence).text("fence_wait", ms(group.fence_wait));
     entry
 }
 
@@ -262,11 +265,8 @@ fn journal_entry(journal: &JournalSpec) -> Entry {
 
 fn pair_entry(pair: &PairSpec) -> Entry {
     let mut entry = Entry::new("pair");
-    let copy = match pair.copy {
-        CopyMode::Async => "async",
-    };
     entry.text("name", &pair.name).text("group", &pair.group).text("pvol", &pair.pvol);
-    entry.text("svol", &pair.svol).text("copy", copy);
+    entry.text("svol", &pair.svol).text("copy", pair.copy);
     entry
 }
 

@@ -6,8 +6,8 @@
 
 use super::quantity::ByteSize;
 use crate::volume::kind::{
-    CacheMode, CopyMode, InitiatorRule, NoRoom, PortalAddress, RaidLevel, Release, ReleaseBy, Schedule,
-    SvolAccess, SvolSpec,
+    CacheMode, CopyMode, Fence, InitiatorRule, NoRoom, PortalAddress, RaidLevel, Release, ReleaseBy,
+    Schedule, SvolAccess, SvolSpec,
 };
 use crate::volume::name::{
     ArrayNumber, GroupName, IscsiName, LinkName, Lun, PairName, ParityGroupName, VolumeName,
@@ -160,6 +160,10 @@ pub struct GroupSpec {
     pub release_by: ReleaseBy,
     /// What an auxiliary does with what it has no room for.
     pub no_room: NoRoom,
+    /// What becomes of writes that cannot be forwarded.
+    pub fence: Fence,
+    /// How long they wait before.
+    pub fence_wait: Duration,
 }
 
 /// A journal volume of a group.

@@ -12,7 +12,8 @@ use super::timing::{
 };
 use super::walk::{Read, Table, Value, boolean, parsed, small, text, whole, word};
 use crate::volume::kind::{
-    CacheMode, CopyMode, InitiatorRule, NoRoom, RaidLevel, Release, ReleaseBy, Schedule, SvolAccess,
+    CacheMode, CopyMode, FENCE_WAIT_DEFAULT, Fence, InitiatorRule, NoRoom, RaidLevel, Release, ReleaseBy,
+    Schedule, SvolAccess,
 };
 use crate::volume::name::{ARRAY_NUMBER_MAX, ArrayNumber, LUN_MAX, Lun};
 use crate::volume::secret::Secret;
@@ -292,6 +293,8 @@ fn group(table: &Table<'_>) -> Option<GroupSpec> {
     let throttle = table.or("throttle", Duration::ZERO, |value| parse_duration(text(value)?));
     let release_by = table.or("release_by", ReleaseBy::Named, |value| parse_release_by(text(value)?));
     let no_room = table.or("no_room", NoRoom::Hold, |value| parse_no_room(text(value)?));
+    let fence = table.or("fence", Fence::Never, |value| text(value)?.parse());
+    let fence_wait = table.or("fence_wait", FENCE_WAIT_DEFAULT, |value| parse_duration(text(value)?));
     Some(GroupSpec {
         name: name?,
         svol_access: svol_access?,
@@ -302,6 +305,8 @@ fn group(table: &Table<'_>) -> Option<GroupSpec> {
         throttle: throttle?,
         release_by: release_by?,
         no_room: no_room?,
+        fence: fence?,
+        fence_wait: fence_wait?,
     })
 }
 
@@ -319,7 +324,7 @@ fn pair(table: &Table<'_>) -> Option<PairSpec> {
     let svol = table.required("svol", parsed);
     let copy = table.or("copy", CopyMode::Async, |value| match text(value)? {
         "async" => Ok(CopyMode::Async),
-        "sync" => Err("synchronous copies are not built yet; \"async\" is".into()),
+        "sync" => Ok(CopyMode::Sync),
         other => Err(format!("{other:?} is none of \"async\", \"sync\"")),
     });
     Some(PairSpec { name: name?, group: group?, pvol: pvol?, svol: svol?, copy: copy? })
@@ -351,7 +356,9 @@ const LINK_KEYS: [&str; 11] = [
 ];
 const READER_KEYS: [&str; 8] =
     ["link", "group", "read", "read_interval", "read_size", "restore", "restore_interval", "restore_delay"];
-const GROUP_KEYS: [&str; 9] = [
+const GROUP_KEYS: [&str; 11] = [
+    "fence",
+    "fence_wait",
     "throttle",
     "name",
     "svol_access",

@@ -141,6 +141,12 @@ impl DifferenceMap {
         self.capacity_bytes
     }
 
+    /// Whether something has changed since [`take_changed`](Self::take_changed) was called last.
+    #[must_use]
+    pub fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
     /// What changed since it was asked for last, to be written to the control store.
     pub fn take_changed(&mut self) -> Vec<ChangedPart> {
         let changed = std::mem::take(&mut self.changed);

@@ -148,6 +148,8 @@ pub(crate) struct Sequencer {
     pub(crate) replaying: bool,
     /// P-VOLs whose pair was taken away at this auxiliary: what still comes of them is passed over.
     pub(crate) gone: BTreeSet<u32>,
+    /// Whether the P-VOLs are an image of one moment.
+    pub(crate) wholeness: super::whole::Wholeness,
 }
 
 /// Leaving a failed journal (invariant 3), step by step; each is durable before the next begins.
@@ -247,6 +249,7 @@ impl Sequencer {
             frozen: BTreeSet::new(),
             replaying: false,
             gone: BTreeSet::new(),
+            wholeness: super::whole::Wholeness::default(),
             journal,
         }
     }
@@ -415,6 +418,9 @@ impl Group {
             Err(other) => return Err(Refusal::Invalid(other.to_string())),
         }
         seq.refused_since = None;
+        if update.kind == Kind::Whole {
+            seq.wholeness.newest_whole = Some(number);
+        }
         seq.times.note(number, self.clock.now());
         seq.kept.push(update.clone(), payload.clone());
         seq.next = number.next();

@@ -62,6 +62,9 @@ impl Group {
             return Step::Wait; // It is being suspended.
         }
         let Some((range, last, reader)) = self.next_range(&mut seq, volume, pair) else { return Step::Ended };
+        if last && seq.wholeness.is_broken {
+            return Step::Wait; // What would be normal with this record is no image yet.
+        }
         let report = seq.readers.reader(reader).map(|known| known.report).unwrap_or_default();
         let (had, settled) = (report.acknowledged, report.settled);
         let records = seq.pair_mut(volume, pair).map_or(0, |runtime| {

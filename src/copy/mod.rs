@@ -11,8 +11,10 @@ mod commit;
 pub mod differences;
 mod error;
 pub mod fetch;
+pub mod forward;
 pub mod group;
 pub mod image;
+pub(crate) mod inflow;
 mod initial;
 mod kept;
 pub mod link_key;
@@ -32,6 +34,7 @@ pub mod tamper;
 #[cfg(test)]
 mod tests;
 mod times;
+mod whole;
 
 pub(crate) use checkpoint::CheckpointExtra;
 pub use error::CopyError;

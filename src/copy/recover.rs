@@ -162,7 +162,7 @@ impl Group {
                 Ok(())
             }
             Kind::HostWrite => self.replay_write(update, payload).await,
-            Kind::Heartbeat | Kind::Void | Kind::Bookmark => Ok(()),
+            Kind::Heartbeat | Kind::Void | Kind::Bookmark | Kind::Broken | Kind::Whole => Ok(()),
         }
     }
 

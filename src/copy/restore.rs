@@ -82,7 +82,11 @@ impl Group {
             for (update, payload) in loaded {
                 let due_ns =
                     update.time_ns.saturating_add(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX));
-                if !delay.is_zero() && due_ns > self.clock.wall().0 {
+                let is_within = update.number <= self.lock().wholeness.through;
+                if !delay.is_zero() && !is_within && due_ns > self.clock.wall().0 {
+                    return Ok(told.applied);
+                }
+                if !self.may_pass(&update).await? {
                     return Ok(told.applied);
                 }
                 self.restore_one(&update, &payload).await?;

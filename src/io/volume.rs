@@ -9,7 +9,9 @@ use crate::channel::storage::Nexus;
 use crate::clock::BoxFuture;
 use crate::copy::CopyError;
 use crate::copy::change::{Change, Content, Payload, apply};
+use crate::copy::forward::Forwarder;
 use crate::copy::group::{Group, Refusal, Sequenced};
+use crate::copy::inflow::Ticket;
 use crate::disk::raid::DiskError;
 use crate::disk::slot::Class;
 use crate::disk::{DiskAdapter, Pieces, Prepared, VolumeError, VolumeId};
@@ -41,6 +43,8 @@ pub enum VolumeRole {
     Plain,
     /// It goes through the group, which decides about number and journal.
     Source(Arc<Group>),
+    /// It is passed on to the primary, and becomes visible when it is durable there.
+    Forwarding(Arc<Forwarder>),
     /// It is refused: the volume follows another one.
     Copy,
     /// It is refused, and so is a read: the volume's group cannot be opened, and its journal may hold what the volume
@@ -134,10 +138,29 @@ impl Volume {
         self.role.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// While this lives nothing changes what the volume is.
+    pub(super) fn shared(&self) -> impl Drop + '_ {
+        self.role()
+    }
+
+    /// While this lives nothing else becomes visible in the volume.
+    pub(super) fn alone(&self) -> impl Drop + '_ {
+        let role = self.role.write().unwrap_or_else(PoisonError::into_inner);
+        self.alone.fetch_add(1, Ordering::Release);
+        role
+    }
+
+    fn forwarder(&self) -> Option<Arc<Forwarder>> {
+        match &*self.role() {
+            VolumeRole::Forwarding(forwarder) => Some(forwarder.clone()),
+            VolumeRole::Plain | VolumeRole::Source(_) | VolumeRole::Copy | VolumeRole::Waiting => None,
+        }
+    }
+
     fn group(&self) -> Option<Arc<Group>> {
         match &*self.role() {
             VolumeRole::Source(group) => Some(group.clone()),
-            VolumeRole::Plain | VolumeRole::Copy | VolumeRole::Waiting => None,
+            VolumeRole::Plain | VolumeRole::Forwarding(_) | VolumeRole::Copy | VolumeRole::Waiting => None,
         }
     }
 
@@ -242,21 +265,27 @@ impl Volume {
         let durable = durable || self.write_through;
         let (volume, nexus) = (self.clone(), nexus.clone());
         let (payload, checksum) = (Payload::default(), 0);
-        let mut pending = Pending { volume, group: None, nexus, change, manner, payload, checksum, durable };
-        if matches!(pending.manner, Manner::Or(_)) {
+        let ticket = None;
+        let pending =
+            Pending { volume, group: None, nexus, change, manner, payload, checksum, durable, ticket };
+        if matches!(pending.manner, Manner::Or(_)) || self.forwarder().is_some() {
             return Outcome::Later(Box::pin(pending.wait_and_write(None)));
         }
-        let Some(mut prepared) = pending.try_prepare() else {
-            return Outcome::Later(Box::pin(pending.wait_and_write(None)));
-        };
-        match pending.attempt(&mut prepared) {
-            Ok(_) if !durable => Outcome::Ready(Ok(())),
-            Ok(sequenced) => Outcome::Later(Box::pin(pending.make_durable(sequenced))),
-            Err(Stop::Refused(Refusal::NoRoom | Refusal::Leaving) | Stop::NotCached) => {
-                Outcome::Later(Box::pin(pending.wait_and_write(Some(prepared))))
-            }
-            Err(stop) => Outcome::Ready(Err(stop.into())),
-        }
+        pending.write()
+    }
+
+    /// Makes a write visible and durable that an upstream array has forwarded, unless that has been done or is too late.
+    #[must_use]
+    pub(crate) fn write_forwarded(
+        self: &Arc<Self>,
+        change: Change,
+        ticket: Ticket,
+        nexus: &Arc<Nexus>,
+    ) -> Outcome<()> {
+        let (volume, nexus, manner) = (self.clone(), nexus.clone(), Manner::Plain);
+        let (payload, checksum, durable) = (Payload::default(), 0, true);
+        let ticket = Some(ticket);
+        Pending { volume, group: None, nexus, change, manner, payload, checksum, durable, ticket }.write()
     }
 
     /// SYNCHRONIZE CACHE: everything accepted before is durable afterwards.
@@ -270,19 +299,40 @@ impl Volume {
 }
 
 /// A change on its way.
-struct Pending {
-    volume: Arc<Volume>,
+pub(super) struct Pending {
+    pub(super) volume: Arc<Volume>,
     group: Option<Arc<Group>>,
-    nexus: Arc<Nexus>,
-    change: Change,
-    manner: Manner,
+    pub(super) nexus: Arc<Nexus>,
+    pub(super) change: Change,
+    pub(super) manner: Manner,
     payload: Payload,
     checksum: u32,
-    durable: bool,
+    pub(super) durable: bool,
+    /// It was forwarded here.
+    ticket: Option<Ticket>,
+}
+
+impl Pending {
+    /// Makes it visible now if it can be.
+    fn write(self) -> Outcome<()> {
+        let durable = self.durable;
+        let mut pending = self;
+        let Some(mut prepared) = pending.try_prepare() else {
+            return Outcome::Later(Box::pin(pending.wait_and_write(None)));
+        };
+        match pending.attempt(&mut prepared) {
+            Ok(_) if !durable => Outcome::Ready(Ok(())),
+            Ok(sequenced) => Outcome::Later(Box::pin(pending.make_durable(sequenced))),
+            Err(Stop::Refused(Refusal::NoRoom | Refusal::Leaving) | Stop::NotCached) => {
+                Outcome::Later(Box::pin(pending.wait_and_write(Some(prepared))))
+            }
+            Err(stop) => Outcome::Ready(Err(stop.into())),
+        }
+    }
 }
 
 /// Why a change has not become visible.
-enum Stop {
+pub(super) enum Stop {
     Refused(Refusal),
     /// What it has to look at is not in the cache.
     NotCached,
@@ -322,7 +372,7 @@ impl Pending {
     }
 
     /// Looks at what the range holds, if the manner asks for it. Called while the volume's role is held alone.
-    fn look(&mut self) -> Result<(), Stop> {
+    pub(super) fn look(&mut self) -> Result<(), Stop> {
         let Some(part) = self.change.parts.first() else { return Ok(()) };
         if matches!(self.manner, Manner::Plain | Manner::Alone) {
             return Ok(());
@@ -346,6 +396,13 @@ impl Pending {
     }
 
     fn sequence(&mut self, role: &VolumeRole, prepared: &mut Vec<Prepared>) -> Result<Sequenced, Refusal> {
+        match self.ticket.clone() {
+            Some(ticket) => ticket.pass(|| self.sequence_as(role, prepared)),
+            None => self.sequence_as(role, prepared),
+        }
+    }
+
+    fn sequence_as(&mut self, role: &VolumeRole, prepared: &mut Vec<Prepared>) -> Result<Sequenced, Refusal> {
         match role {
             VolumeRole::Source(group) => {
                 if self.group.as_ref().is_none_or(|known| !Arc::ptr_eq(known, group)) {
@@ -361,12 +418,17 @@ impl Pending {
                 apply(&self.volume.disk, &self.change, prepared, 0);
                 Ok(Sequenced::Unjournaled)
             }
+            // It has just begun to be forwarded: the next attempt is.
+            VolumeRole::Forwarding(_) => Err(Refusal::Leaving),
             VolumeRole::Copy => Err(Refusal::Invalid("the volume has become a copy of another one".into())),
             VolumeRole::Waiting => Err(Refusal::Invalid(WAITING.into())),
         }
     }
 
     async fn wait_and_write(mut self, prepared: Option<Vec<Prepared>>) -> Result<(), IoError> {
+        if let Some(forwarder) = self.volume.forwarder() {
+            return self.forward(forwarder).await;
+        }
         let mut prepared = match prepared {
             Some(prepared) => prepared,
             None => {
@@ -382,6 +444,10 @@ impl Pending {
         let mut loads = 0;
         let sequenced = loop {
             self.supply().await?;
+            if let Some(forwarder) = self.volume.forwarder() {
+                drop(prepared);
+                return self.forward(forwarder).await;
+            }
             let group = self.volume.group();
             let room = group.as_ref().map(|group| group.room.notified());
             tokio::pin!(room);
@@ -410,7 +476,7 @@ impl Pending {
     }
 
     /// Memory for what the manner computes. Like partial pages it is of an earlier class than the data that is held.
-    async fn supply(&mut self) -> Result<(), IoError> {
+    pub(super) async fn supply(&mut self) -> Result<(), IoError> {
         let Manner::Or(oring) = &mut self.manner else { return Ok(()) };
         let missing = oring.missing();
         if missing > 0 {
@@ -425,7 +491,7 @@ impl Pending {
     }
 
     /// What the manner looks at.
-    async fn bring_into_cache(&self) -> Result<(), IoError> {
+    pub(super) async fn bring_into_cache(&self) -> Result<(), IoError> {
         for part in &self.change.parts {
             let length = usize::try_from(part.length_bytes).unwrap_or(usize::MAX);
             let volume = VolumeId(self.volume.number);
@@ -439,7 +505,7 @@ impl Pending {
         Ok(())
     }
 
-    async fn prepare(&self) -> Result<Vec<Prepared>, IoError> {
+    pub(super) async fn prepare(&self) -> Result<Vec<Prepared>, IoError> {
         let mut prepared = Vec::with_capacity(self.change.parts.len());
         for part in &self.change.parts {
             let volume = VolumeId(self.volume.number);
@@ -470,8 +536,8 @@ impl Pending {
 }
 
 /// How often a range is brought into the cache again for one command, because others evict it or change it meanwhile.
-const TRIES_MAX: u32 = 64;
+pub(super) const TRIES_MAX: u32 = 64;
 /// Stretches of at most 1 MiB that one GET LBA STATUS looks at; the answer ends there.
 const MAPPED_WALK_MAX: usize = 4096;
-const NOT_ATOMIC: &str = "only volumes whose writes are journaled write atomically";
+pub(super) const NOT_ATOMIC: &str = "only volumes whose writes are journaled write atomically";
 const WAITING: &str = "the group of the volume cannot be opened";

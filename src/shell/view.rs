@@ -534,7 +534,7 @@ pub struct PairView {
     pub auxiliary_array: u32,
     /// S-VOL: its name.
     pub svol: String,
-    /// `async`.
+    /// `async`, or `sync`: writes are forwarded.
     pub copy: String,
     /// Everything below it has been copied.
     pub copy_completion_bytes: u64,

@@ -6,8 +6,8 @@
 
 use super::group::{Generation, GroupSettings};
 use super::kind::{
-    CacheMode, CopyMode, InitiatorRule, NoRoom, PortalAddress, RaidLevel, Release, ReleaseBy, Schedule,
-    SvolAccess, SvolSpec,
+    CacheMode, CopyMode, Fence, InitiatorRule, NoRoom, PortalAddress, RaidLevel, Release, ReleaseBy,
+    Schedule, SvolAccess, SvolSpec,
 };
 use super::name::{
     ArrayNumber, GroupName, GroupNumber, IscsiName, LinkName, Lun, PairName, PairNumber, ParityGroupName,
@@ -290,6 +290,12 @@ pub struct SettingsChange {
     /// What an auxiliary does with what it has no room for.
     #[serde(default)]
     pub no_room: Option<NoRoom>,
+    /// What becomes of writes that cannot be forwarded.
+    #[serde(default)]
+    pub fence: Option<Fence>,
+    /// How long they wait before.
+    #[serde(default)]
+    pub fence_wait: Option<Duration>,
 }
 
 impl SettingsChange {
@@ -305,6 +311,8 @@ impl SettingsChange {
             throttle: self.throttle.unwrap_or(old.throttle),
             release_by: self.release_by.unwrap_or(old.release_by),
             no_room: self.no_room.unwrap_or(old.no_room),
+            fence: self.fence.unwrap_or(old.fence),
+            fence_wait: self.fence_wait.unwrap_or(old.fence_wait),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! The first update number is 1. The number in the store is a checkpoint: the true one is recovered from the journal.
 //! A group without pairs, or with pairs that are being copied, is `normal`.
 
-use super::kind::{NoRoom, Release, ReleaseBy, SvolAccess};
+use super::kind::{FENCE_WAIT_DEFAULT, Fence, NoRoom, Release, ReleaseBy, SvolAccess};
 use super::name::{ArrayNumber, GroupName, GroupNumber, LinkName, UpdateNumber, VolumeName, VolumeNumber};
 use super::pair::PairState;
 use super::record::Identity;
@@ -89,6 +89,16 @@ pub struct GroupSettings {
     /// What an auxiliary does with what it has no room for.
     #[serde(default)]
     pub no_room: NoRoom,
+    /// What becomes of writes that cannot be forwarded.
+    #[serde(default)]
+    pub fence: Fence,
+    /// How long they wait before.
+    #[serde(default = "fence_wait_default")]
+    pub fence_wait: Duration,
+}
+
+fn fence_wait_default() -> Duration {
+    FENCE_WAIT_DEFAULT
 }
 
 /// A journal volume at another array.

@@ -258,7 +258,52 @@ impl fmt::Display for SvolSpec {
 pub enum CopyMode {
     /// By journal read and restore.
     Async,
+    /// Every write is forwarded, and answered when it is durable at both arrays.
+    Sync,
 }
+
+impl fmt::Display for CopyMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Async => "async",
+            Self::Sync => "sync",
+        })
+    }
+}
+
+/// What becomes of hosts' writes that cannot be forwarded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fence {
+    /// The array goes on alone; what differs is marked and copied later.
+    #[default]
+    Never,
+    /// They fail.
+    Data,
+}
+
+impl fmt::Display for Fence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Never => "never",
+            Self::Data => "data",
+        })
+    }
+}
+
+impl FromStr for Fence {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Never, Self::Data]
+            .into_iter()
+            .find(|fence| fence.to_string() == text)
+            .ok_or_else(|| format!("{text:?} is none of \"never\", \"data\""))
+    }
+}
+
+/// How long hosts' writes wait for the array that they are forwarded to, unless the operator says otherwise.
+pub const FENCE_WAIT_DEFAULT: Duration = Duration::from_secs(10);
 
 const HOST_MAX_BYTES: usize = 253;
 

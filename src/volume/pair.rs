@@ -109,6 +109,8 @@ pub enum SuspendCause {
     Operator,
     /// The journal ran full because of its reader; it is copied again by itself once that reader is back (promise O1).
     Overflow,
+    /// Hosts' writes could not be forwarded; it is copied again by itself once the other array answers (promise T2).
+    Unreachable,
 }
 
 /// One volume of a pair.

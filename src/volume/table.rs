@@ -5,7 +5,7 @@
 
 use super::designation::Refusal;
 use super::group::{GroupEvent, GroupRecord, GroupState};
-use super::kind::SvolAccess;
+use super::kind::{CopyMode, SvolAccess};
 use super::name::{
     ArrayNumber, GroupName, GroupNumber, IscsiName, LinkName, PairName, PairNumber, ParityGroupName,
     ParityGroupNumber, VolumeName, VolumeNumber,
@@ -198,6 +198,19 @@ impl Tables {
         })
     }
 
+    /// Whether the writes to a group's volumes are forwarded: its pairs are synchronous.
+    #[must_use]
+    pub fn is_forwarded(&self, group: GroupNumber) -> bool {
+        self.pairs_of_group(group).any(|pair| pair.copy == CopyMode::Sync)
+    }
+
+    /// The synchronous pair by which another array forwards its hosts' writes to this volume.
+    #[must_use]
+    pub fn forwarded_here(&self, volume: VolumeNumber) -> Option<&PairRecord> {
+        let own = self.meta().number;
+        self.pairs_of_volume(volume).find(|pair| pair.copy == CopyMode::Sync && pair.auxiliary.array == own)
+    }
+
     /// The arrays that read a group.
     pub fn readers_of_group(&self, group: GroupNumber) -> impl Iterator<Item = &ReaderRecord> {
         self.readers.iter().filter(move |reader| reader.group == group)
@@ -257,12 +270,18 @@ impl Tables {
     #[must_use]
     pub fn host_access(&self, number: VolumeNumber) -> HostAccess {
         let Some(volume) = self.volumes.get(&number) else { return HostAccess::None };
-        match (volume.usage, volume.state) {
+        let state = match volume.state {
+            // Another array's hosts write it.
+            VolumeState::Main if self.forwarded_here(number).is_some() => VolumeState::Auxiliary,
+            state => state,
+        };
+        match (volume.usage, state) {
             (VolumeUsage::Journal(_), _)
             | (VolumeUsage::Host, VolumeState::Abnormal | VolumeState::Unused) => HostAccess::None,
             (VolumeUsage::Host, VolumeState::Normal | VolumeState::Main) => HostAccess::ReadWrite,
             (VolumeUsage::Host, VolumeState::Auxiliary) => {
-                let group = self.pairs_of_volume(number).next().and_then(|pair| self.groups.get(&pair.group));
+                let pair = self.forwarded_here(number).or_else(|| self.pairs_of_volume(number).next());
+                let group = pair.and_then(|pair| self.groups.get(&pair.group));
                 match group.map(|group| group.settings.svol_access) {
                     Some(SvolAccess::Read) => HostAccess::ReadOnly,
                     Some(SvolAccess::None) | None => HostAccess::None,

@@ -7,11 +7,11 @@ use crate::support::wof::{Geometry, Plan, Writer, read_image};
 use std::path::Path;
 
 const VOLUME_BYTES: u64 = 8 << 20;
-const VOLUMES: u16 = 2;
+pub(crate) const VOLUMES: u16 = 2;
 const SECTOR_BYTES: u64 = 512;
 
 /// An array that knows its name and its portal and nothing else.
-fn bare(name: &str, number: u32, parent: &Path) -> Array {
+pub(crate) fn bare(name: &str, number: u32, parent: &Path) -> Array {
     let array = Array::new(name, parent);
     let (directory, portal) = (array.directory().display(), array.portal());
     array.write_config(&format!(
@@ -21,12 +21,12 @@ fn bare(name: &str, number: u32, parent: &Path) -> Array {
     array
 }
 
-fn say(array: &Array, line: &str) -> serde_json::Value {
+pub(crate) fn say(array: &Array, line: &str) -> serde_json::Value {
     let words: Vec<&str> = line.split(' ').collect();
     array.shell(&words).unwrap_or_else(|why| panic!("{line}: {why}\n{}", array.log_tail()))
 }
 
-fn refused(array: &Array, line: &str) -> String {
+pub(crate) fn refused(array: &Array, line: &str) -> String {
     let words: Vec<&str> = line.split(' ').collect();
     match array.shell(&words) {
         Ok(answer) => panic!("{line} is not refused: {answer}"),
@@ -34,7 +34,7 @@ fn refused(array: &Array, line: &str) -> String {
     }
 }
 
-fn make_storage(array: &Array, volumes: [&str; 2]) {
+pub(crate) fn make_storage(array: &Array, volumes: [&str; 2]) {
     let units: Vec<String> = (0..3).map(|index| format!("{}:128MiB", array.unit(index).display())).collect();
     say(array, &format!("parity-group create pg0 --level raid5 --unit {}", units.join(" ")));
     for name in volumes {
@@ -49,13 +49,13 @@ fn make_storage(array: &Array, volumes: [&str; 2]) {
 }
 
 /// A checked writer to the volumes of alpha.
-fn writer() -> Writer {
+pub(crate) fn writer() -> Writer {
     let sectors = VOLUME_BYTES / SECTOR_BYTES;
     let geometry = Geometry { sectors_per_block: 1, ..Geometry::new(u32::from(VOLUMES), sectors) };
     Writer::new(47, Plan::mixed(47, geometry))
 }
 
-async fn images(array: &Array, writer: &Writer) -> Vec<Vec<u8>> {
+pub(crate) async fn images(array: &Array, writer: &Writer) -> Vec<Vec<u8>> {
     let port = array.ports(1, VOLUMES).remove(0);
     read_image(&port, writer.log().geometry())
         .await
@@ -63,7 +63,7 @@ async fn images(array: &Array, writer: &Writer) -> Vec<Vec<u8>> {
 }
 
 /// Waits until the S-VOL has restored every number that the primary has given.
-fn wait_until_equal(alpha: &Array, beta: &Array, group: &str, pair: &str) {
+pub(crate) fn wait_until_equal(alpha: &Array, beta: &Array, group: &str, pair: &str) {
     let shown = say(alpha, &format!("group show {group}"));
     let newest = shown["next_update_number"].as_u64().expect("a running group") - 1;
     say(beta, &format!("pair wait {pair} --update-number {newest} --timeout 60s"));

@@ -18,4 +18,5 @@ mod rounds;
 mod ssh;
 mod stopped_auxiliary;
 mod suspended;
+mod upstream;
 mod visibility;

@@ -139,7 +139,11 @@ impl Cluster {
         })
     }
 
-    fn with(seed: u64, shape: Shape, config_text: impl Fn(usize, Shape, &mut Random) -> String) -> Self {
+    pub(crate) fn with(
+        seed: u64,
+        shape: Shape,
+        config_text: impl Fn(usize, Shape, &mut Random) -> String,
+    ) -> Self {
         let mut random = Random::new(seed ^ 0x636c_7573);
         let clock = Arc::new(SimClock::new(1_700_000_000_000_000_000));
         let latency = match random.below(3) {

@@ -36,6 +36,7 @@ mod planted;
 mod port;
 mod resync;
 mod story;
+mod upstream;
 mod whole;
 
 use cluster::{EIGHT, Shape};

@@ -345,6 +345,8 @@ impl Body {
             Kind::Heartbeat => (3, None),
             Kind::Void => (4, None),
             Kind::Bookmark => (5, None),
+            Kind::Broken => (6, None),
+            Kind::Whole => (7, None),
         };
         let last = copy.is_some_and(|copy| copy.last_of_pair);
         let received = copy.is_some_and(|copy| copy.form != CopyForm::RangeOnly);
@@ -392,6 +394,8 @@ impl Body {
             3 => Kind::Heartbeat,
             4 => Kind::Void,
             5 => Kind::Bookmark,
+            6 => Kind::Broken,
+            7 => Kind::Whole,
             _ => return Err(FormatError::Reserved),
         };
         let is_copy = matches!(kind, Kind::InitialCopy(_));
@@ -504,7 +508,7 @@ pub(crate) mod tests {
             },
         );
         let copy = (any::<u32>(), any::<bool>(), prop::option::of(any::<u64>()));
-        (1_u64.., any::<[u64; 3]>(), 0_u8..6, copy, prop::collection::vec(extent, 0..9)).prop_map(
+        (1_u64.., any::<[u64; 3]>(), 0_u8..8, copy, prop::collection::vec(extent, 0..9)).prop_map(
             |(number, [first, time_ns, crc], kind, (volume, last_of_pair, as_of), mut extents)| {
                 let form = as_of.map_or(CopyForm::RangeOnly, |as_of| CopyForm::Received {
                     as_of: UpdateNumber::new(as_of),
@@ -513,6 +517,8 @@ pub(crate) mod tests {
                     0 => Kind::Heartbeat,
                     1 => Kind::Void,
                     2 => Kind::Bookmark,
+                    6 => Kind::Broken,
+                    7 => Kind::Whole,
                     3 => Kind::InitialCopy(InitialCopy {
                         volume: VolumeNumber(volume),
                         reader: ArrayNumber(2),

@@ -9,7 +9,7 @@ use crate::config::{
 use crate::shell::schedule::ScheduleWords;
 use crate::volume::designation::{Designation, SettingsChange};
 use crate::volume::group::GroupSettings;
-use crate::volume::kind::{NoRoom, ReleaseBy};
+use crate::volume::kind::{FENCE_WAIT_DEFAULT, Fence, NoRoom, ReleaseBy};
 use crate::volume::name::{GroupName, LinkName, PairName, VolumeName};
 use clap::{Args, Subcommand};
 use std::time::Duration;
@@ -25,10 +25,10 @@ pub enum GroupChange {
         /// What is chosen for it; the rest has defaults.
         settings: SettingsWords,
         /// Make the group, which is here already, known at the array behind this link, which shall copy it.
-        #[arg(long, value_name = "LINK", conflicts_with_all = ["source", "svol_access", "release", "release_by", "no_room", "read_updates", "read_bytes", "copy_unit", "throttle"])]
+        #[arg(long, value_name = "LINK", conflicts_with_all = ["source", "svol_access", "release", "release_by", "no_room", "read_updates", "read_bytes", "copy_unit", "throttle", "fence", "fence_wait"])]
         at: Option<LinkName>,
         /// This array copies the group from the array behind this link, which is asked to make it known here.
-        #[arg(long, value_name = "LINK", conflicts_with_all = ["svol_access", "release", "release_by", "no_room", "read_updates", "read_bytes", "copy_unit", "throttle"])]
+        #[arg(long, value_name = "LINK", conflicts_with_all = ["svol_access", "release", "release_by", "no_room", "read_updates", "read_bytes", "copy_unit", "throttle", "fence", "fence_wait"])]
         source: Option<LinkName>,
         #[command(flatten)]
         /// How.
@@ -158,6 +158,13 @@ pub struct SettingsWords {
     /// How long hosts wait for journal room that a reader holds before its pairs go to difference maps. Default 0ms.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub throttle: Option<Duration>,
+    /// For synchronous pairs: what becomes of writes that cannot be forwarded: never (go on alone) or data (they fail).
+    /// Default never.
+    #[arg(long)]
+    pub fence: Option<Fence>,
+    /// For synchronous pairs: how long such writes wait before. Default 10s.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub fence_wait: Option<Duration>,
 }
 
 impl SettingsWords {
@@ -171,6 +178,8 @@ impl SettingsWords {
             throttle: self.throttle,
             release_by: self.release_by,
             no_room: self.no_room,
+            fence: self.fence,
+            fence_wait: self.fence_wait,
         }
     }
 }
@@ -268,4 +277,6 @@ const DEFAULTS: GroupSettings = GroupSettings {
     throttle: Duration::ZERO,
     release_by: ReleaseBy::Named,
     no_room: NoRoom::Hold,
+    fence: Fence::Never,
+    fence_wait: FENCE_WAIT_DEFAULT,
 };

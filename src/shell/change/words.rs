@@ -75,10 +75,7 @@ pub(super) fn release(text: &str) -> Result<Release, String> {
 }
 
 pub(super) fn copy_mode(text: &str) -> Result<CopyMode, String> {
-    match text {
-        "sync" => Err("synchronous copies are not built yet; async is".into()),
-        other => word(other, &[("async", CopyMode::Async)]),
-    }
+    word(text, &[("async", CopyMode::Async), ("sync", CopyMode::Sync)])
 }
 
 pub(super) fn lun(text: &str) -> Result<Lun, String> {

@@ -77,6 +77,7 @@ pub(super) fn create_pair(
     let link = tables.links.get(&new.svol.link).ok_or_else(|| Refusal::missing("link", &new.svol.link))?;
     let (link, auxiliary) = (link.name.clone(), link.array);
     let pvol = tables.volume_named(new.pvol).ok_or_else(|| Refusal::missing("volume", new.pvol))?.clone();
+    check_copy_mode(tables, group, pvol.number, new.copy, &link)?;
     check_pvol(tables, &pvol, group, auxiliary)?;
     check_svol_is_free(tables, new.svol, auxiliary)?;
     introduce_reader(tables, id, group, &link)?;
@@ -126,7 +127,7 @@ pub(super) fn start_group(
     if row.state != GroupState::Normal {
         return Err(Refusal::conflict(format!("group {group} is {}, not normal", row.state)));
     }
-    if row.journals.is_empty() {
+    if row.journals.is_empty() && !tables.is_forwarded(number) {
         return Err(Refusal::conflict(format!("group {group} has no journal volume here")));
     }
     if tables.pairs_of_group(number).next().is_none() {
@@ -193,9 +194,14 @@ pub(super) fn remote_pair(tables: &mut Tables, remote: &RemotePair, who: &Who) -
     within(tables.pairs.len(), PAIRS_MAX, "pairs")?;
     let svol =
         tables.volume_named(&remote.svol).ok_or_else(|| Refusal::missing("volume", &remote.svol))?.clone();
-    if svol.usage != VolumeUsage::Host || svol.state != VolumeState::Normal {
+    // Forwarded writes are like those of hosts: the volume may be a P-VOL itself.
+    let is_source = remote.copy == CopyMode::Sync && svol.state == VolumeState::Main;
+    if svol.usage != VolumeUsage::Host || !(svol.state == VolumeState::Normal || is_source) {
         let text = format!("volume {} cannot follow another one: it is {}", svol.name, describe(&svol));
         return Err(Refusal::conflict(text));
+    }
+    if tables.forwarded_here(svol.number).is_some() {
+        return Err(Refusal::conflict(format!("writes are forwarded to volume {} already", svol.name)));
     }
     if (svol.size_bytes, svol.block_size_bytes) != (remote.size_bytes, remote.block_size_bytes) {
         return Err(Refusal::conflict(format!(
@@ -219,7 +225,9 @@ pub(super) fn remote_pair(tables: &mut Tables, remote: &RemotePair, who: &Who) -
         copy_end: UpdateNumber(0),
         control: PairControl::default(),
     });
-    set_volume_state(tables, svol.number, VolumeState::Auxiliary);
+    if !is_source {
+        set_volume_state(tables, svol.number, VolumeState::Auxiliary);
+    }
     Ok(Outcome::Paired { pair, volume: svol.number })
 }
 
@@ -406,6 +414,9 @@ pub(super) fn catalogue_journal(
     if tables.is_mapped(number) {
         return Err(Refusal::conflict(format!("volume {volume} is mapped to hosts")));
     }
+    if tables.is_forwarded(group) {
+        return Err(Refusal::conflict("the writes of this group are forwarded: it has no journal here"));
+    }
     let group_row = tables.groups.edit(&group).ok_or_else(|| Refusal::missing("group", group))?;
     within(group_row.journals.len(), JOURNALS_MAX, "journal volumes of a group")?;
     group_row.journals.push(number);
@@ -421,12 +432,13 @@ fn check_pvol(
     group: GroupNumber,
     auxiliary: ArrayNumber,
 ) -> Result<(), Refusal> {
-    let is_usable = matches!(pvol.state, VolumeState::Normal | VolumeState::Main);
+    let forwarded = tables.forwarded_here(pvol.number).map(|pair| pair.number);
+    let is_usable = matches!(pvol.state, VolumeState::Normal | VolumeState::Main) || forwarded.is_some();
     if pvol.usage != VolumeUsage::Host || !is_usable {
         let text = format!("volume {} cannot be a P-VOL: it is {}", pvol.name, describe(pvol));
         return Err(Refusal::conflict(text));
     }
-    for pair in tables.pairs_of_volume(pvol.number) {
+    for pair in tables.pairs_of_volume(pvol.number).filter(|pair| Some(pair.number) != forwarded) {
         if pair.group != group {
             let text = format!("volume {} is in another group, by pair {}", pvol.name, pair.name);
             return Err(Refusal::conflict(text));
@@ -435,6 +447,35 @@ fn check_pvol(
             let text = format!("volume {} has a copy there already, by pair {}", pvol.name, pair.name);
             return Err(Refusal::conflict(text));
         }
+    }
+    Ok(())
+}
+
+/// All pairs of a group follow in the same way. What is forwarded goes to one array, and has no journal here: the order
+/// over the volumes of a group is that of one receiver.
+fn check_copy_mode(
+    tables: &Tables,
+    group: GroupNumber,
+    pvol: VolumeNumber,
+    copy: CopyMode,
+    link: &LinkName,
+) -> Result<(), Refusal> {
+    if let Some(other) = tables.pairs_of_group(group).find(|pair| pair.copy != copy) {
+        let text = format!("pair {} of this group is {}, not {copy}", other.name, other.copy);
+        return Err(Refusal::conflict(text));
+    }
+    if copy == CopyMode::Async {
+        return Ok(());
+    }
+    if tables.groups.get(&group).is_some_and(|row| !row.journals.is_empty()) {
+        return Err(Refusal::conflict("this group has a journal volume: synchronous pairs need one without"));
+    }
+    if tables.forwarded_here(pvol).is_some() {
+        return Err(Refusal::conflict("writes are forwarded to this volume: it forwards none itself"));
+    }
+    if let Some(other) = tables.pairs_of_group(group).find(|pair| pair.link != *link) {
+        let text = format!("pair {} of this group is forwarded over {}, not {link}", other.name, other.link);
+        return Err(Refusal::conflict(text));
     }
     Ok(())
 }

@@ -12,7 +12,9 @@ use super::copy::{
 use super::local::within;
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal, SettingsChange};
 use crate::volume::group::{GroupRole, GroupSettings, RemoteJournal};
-use crate::volume::kind::{CopyMode, NoRoom, Release, ReleaseBy, SvolAccess, SvolSpec};
+use crate::volume::kind::{
+    CopyMode, FENCE_WAIT_DEFAULT, Fence, NoRoom, Release, ReleaseBy, SvolAccess, SvolSpec,
+};
 use crate::volume::name::{GroupName, GroupNumber, LinkName, PairName, VolumeName};
 use crate::volume::record::{VolumeState, VolumeUsage, Who};
 use crate::volume::table::Tables;
@@ -240,6 +242,8 @@ const UNKNOWN_SETTINGS: GroupSettings = GroupSettings {
     throttle: std::time::Duration::ZERO,
     release_by: ReleaseBy::Named,
     no_room: NoRoom::Hold,
+    fence: Fence::Never,
+    fence_wait: FENCE_WAIT_DEFAULT,
 };
 /// Designations on their way that operators may add to; more are refused.
 const FORWARDS_MAX: usize = 4_096;

@@ -19,6 +19,8 @@ const SETTINGS: GroupSettings = GroupSettings {
     throttle: std::time::Duration::ZERO,
     release_by: crate::volume::kind::ReleaseBy::Named,
     no_room: crate::volume::kind::NoRoom::Hold,
+    fence: crate::volume::kind::Fence::Never,
+    fence_wait: crate::volume::kind::FENCE_WAIT_DEFAULT,
 };
 
 /// One array: its tables, and a supply of identities.
@@ -599,4 +601,51 @@ fn a_pair_that_cannot_be_is_refused_at_the_auxiliary_already() {
     assert!(
         alpha.say(follow_pair("p1", "data1", "data1")).unwrap_err().to_string().contains("is the primary")
     );
+}
+
+/// Figure 23: beta forwards the writes of its hosts to alpha, whose volume is a P-VOL itself.
+#[test]
+fn a_volume_is_forwarded_to_before_or_after_it_becomes_a_p_vol_and_its_own_hosts_do_not_write_it() {
+    let named = |what: Designation| -> Designation {
+        match what {
+            Designation::CreatePair { name, pvol, svol, .. } => {
+                let group = "up".parse().unwrap();
+                Designation::CreatePair { name, group, pvol, svol, copy: CopyMode::Sync }
+            }
+            other => other,
+        }
+    };
+    for is_source_first in [true, false] {
+        let (mut alpha, mut beta) = (
+            Array::new(1, "alpha").with(&["data1", "jnl"], "beta", 2),
+            Array::new(2, "beta").with(&["copy1", "copy2", "jnl"], "alpha", 1),
+        );
+        let own = |alpha: &mut Array| {
+            alpha.say(group()).unwrap();
+            alpha.say(pair("p1", "data1", "beta:copy1")).unwrap();
+        };
+        let forwarded = |alpha: &mut Array, beta: &mut Array| {
+            beta.say(Designation::CreateGroup { name: "up".parse().unwrap(), settings: SETTINGS }).unwrap();
+            beta.say(named(pair("s1", "copy2", "alpha:data1"))).unwrap();
+            // A second way of following, or a second place, would break the order over the group.
+            let group = "up".parse().unwrap();
+            let other = Designation::AddJournal { group, volume: "jnl".parse().unwrap(), at: None };
+            assert!(beta.say(other).unwrap_err().to_string().contains("forwarded"));
+            beta.say(Designation::StartGroup { group: "up".parse().unwrap() }).unwrap();
+            settle(alpha, beta);
+        };
+        if is_source_first {
+            own(&mut alpha);
+            forwarded(&mut alpha, &mut beta);
+        } else {
+            forwarded(&mut alpha, &mut beta);
+            own(&mut alpha);
+        }
+        let volume = alpha.tables.volume_named(&"data1".parse().unwrap()).unwrap().number;
+        assert_eq!(alpha.tables.host_access(volume), HostAccess::None, "its hosts sit upstream");
+        let pair = alpha.tables.forwarded_here(volume).unwrap();
+        assert_eq!((pair.name.as_str(), pair.copy), ("s1", CopyMode::Sync));
+        let again = alpha.say(Designation::DeleteVolume { volume: "data1".parse().unwrap() });
+        assert!(again.is_err());
+    }
 }

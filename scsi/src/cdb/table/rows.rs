@@ -18,8 +18,8 @@ use super::Primary::{
     ModeSense10, ReportLuns, ReportOperationCodes, RequestSense, TestUnitReady,
 };
 use super::Vendor::{
-    Designation, DesignationResult, ForwardedRead, ForwardedWrite, ForwardingState, JournalInformation, JournalRead,
-    PeerInformation, ReportPosition,
+    Designation, DesignationResult, ForwardedRead, ForwardedWrite, ForwardingState, JournalInformation,
+    JournalRead, PeerInformation, ReportPosition,
 };
 use super::{Command, DataDirection, Found, Gate, Row};
 

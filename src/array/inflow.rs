@@ -1,0 +1,218 @@
+//! The primary of an upstream array: what is forwarded here, and when the P-VOLs are no image (promises T2, T3).
+//!
+//! The upstream array decides; this one records what it says before it answers, so that no forwarded write is applied in a
+//! state that a restart would not know.
+
+use super::Array;
+use crate::channel::storage::Nexus;
+use crate::copy::forward::wire::{self, Target};
+use crate::copy::group::Group;
+use crate::copy::inflow::{Connection, Inflow};
+use crate::disk::slot::Slot;
+use crate::io::volume::Outcome;
+use crate::volume::designation::Refusal;
+use crate::volume::group::GroupRole;
+use crate::volume::kind::CopyMode;
+use crate::volume::name::{ArrayNumber, GroupNumber, PairNumber, VolumeNumber};
+use crate::volume::pair::{PairRecord, PairState};
+use crate::volume::record::Who;
+use crate::volume::table::Tables;
+use holdfast_scsi::ForwardedWrite;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// The parameter list of FORWARDING STATE, as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ForwardingState {
+    /// The group of the synchronous pairs, by its name at both arrays.
+    pub(crate) group: String,
+    /// How often the upstream array has been started.
+    pub(crate) incarnation: u64,
+    /// Its connections since then.
+    pub(crate) connection: u32,
+    /// Whether differences come over it.
+    pub(crate) copying: bool,
+    /// The volumes here, by their numbers.
+    pub(crate) volumes: Vec<u32>,
+}
+
+/// Why an upstream array is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InflowError {
+    /// It names what it may not name, or comes too late.
+    #[error("{0}")]
+    Misnamed(String),
+    /// It believes to be in step, and this array knows better: everything has to be copied.
+    #[error("the pairs here are not in step")]
+    NotInStep,
+    /// It cannot be recorded now.
+    #[error("{0}")]
+    NotNow(String),
+}
+
+impl Array {
+    /// FORWARDING STATE. What it says is durable when this returns.
+    pub(crate) async fn forwarding_state(
+        self: &Arc<Self>,
+        peer: u32,
+        said: &ForwardingState,
+    ) -> Result<(), InflowError> {
+        let tables = self.store.tables();
+        let group = self.forwarded_group(&tables, peer, said)?;
+        let inflow = self.runtime().inflows.entry(group.0).or_default().clone();
+        let connection = Connection { incarnation: said.incarnation, number: said.connection };
+        inflow.open(connection).map_err(|late| InflowError::Misnamed(late.into()))?;
+        let pairs: Vec<PairRecord> = tables.pairs_of_group(group).cloned().collect();
+        let is_copied = |pair: &PairRecord| matches!(pair.state, PairState::Normal);
+        if said.copying {
+            self.record_forwarding(&pairs, PairState::BeingCopied)?;
+            for group in self.journaled_groups(&pairs)? {
+                group.break_image().await.map_err(not_now)?;
+            }
+            inflow.begin_copy();
+            return Ok(());
+        }
+        if pairs.iter().all(is_copied) {
+            return Ok(());
+        }
+        if !inflow.copies() {
+            return Err(InflowError::NotInStep);
+        }
+        for group in self.journaled_groups(&pairs)? {
+            if !is_broken_besides(&tables, &pairs, GroupNumber(group.number)) {
+                group.make_whole().await.map_err(not_now)?;
+            }
+        }
+        self.record_forwarding(&pairs, PairState::Normal)
+    }
+
+    fn forwarded_group(
+        &self,
+        tables: &Tables,
+        peer: u32,
+        said: &ForwardingState,
+    ) -> Result<GroupNumber, InflowError> {
+        let refused = |what: &str| InflowError::Misnamed(format!("group {}: {what}", said.group));
+        let group = tables.groups.iter().find(|group| group.name.as_str() == said.group);
+        let group = group.ok_or_else(|| refused("there is none of this name"))?;
+        let is_theirs = matches!(&group.role, GroupRole::Auxiliary { source, .. } if source.0 == peer);
+        if !is_theirs || !tables.is_forwarded(group.number) {
+            return Err(refused("its writes are not forwarded from there"));
+        }
+        let here: BTreeSet<u32> = tables
+            .pairs_of_group(group.number)
+            .filter_map(|pair| pair.auxiliary.volume)
+            .map(|v| v.0)
+            .collect();
+        if said.volumes.iter().any(|volume| !here.contains(volume)) {
+            return Err(refused("a volume is not forwarded to"));
+        }
+        Ok(group.number)
+    }
+
+    /// The groups at work here of which a volume of these pairs is a P-VOL.
+    fn journaled_groups(&self, pairs: &[PairRecord]) -> Result<Vec<Arc<Group>>, InflowError> {
+        let tables = self.store.tables();
+        let mut found = Vec::new();
+        for number in groups_behind(&tables, pairs) {
+            let open = self.runtime().groups.get(&number.0).cloned();
+            let is_started =
+                tables.groups.get(&number).is_some_and(|group| group.journal_incarnation.is_some());
+            match open {
+                Some(group) => found.push(group),
+                // Nothing of it was journaled yet: it opens with what the store says of the pairs.
+                None if !is_started => {}
+                None => return Err(InflowError::NotNow("a group of the volumes is not open".into())),
+            }
+        }
+        Ok(found)
+    }
+
+    fn record_forwarding(&self, pairs: &[PairRecord], state: PairState) -> Result<(), InflowError> {
+        if pairs.iter().all(|pair| pair.state == state) {
+            return Ok(());
+        }
+        let numbers: Vec<PairNumber> = pairs.iter().map(|pair| pair.number).collect();
+        let what = format!("{} forwarded pairs {state}, says their primary", numbers.len());
+        let recorded = self.store.change(&Who::Array, what, |tables| {
+            for number in &numbers {
+                if let Some(row) = tables.pairs.edit(number) {
+                    (row.state, row.reason) = (state, None);
+                }
+            }
+            Ok(())
+        });
+        self.wake();
+        recorded.map_err(|refusal: Refusal| InflowError::NotNow(refusal.to_string()))
+    }
+
+    /// FORWARDED WRITE, with its parameter list: applied once, in the order of its coming, and durable at the end.
+    pub(crate) fn forwarded_write(
+        &self,
+        peer: u32,
+        write: ForwardedWrite,
+        (pages, bytes): (&[Slot], usize),
+        nexus: &Arc<Nexus>,
+    ) -> Result<Outcome<()>, String> {
+        let group = self.store.read(|tables| {
+            let pair = tables.forwarded_here(VolumeNumber(write.volume))?;
+            (pair.primary.array == ArrayNumber(peer)).then_some(pair.group)
+        });
+        let group = group.ok_or("nothing is forwarded to this volume from there")?;
+        let (volume, inflow) = {
+            let runtime = self.runtime();
+            (runtime.volumes.get(&write.volume).cloned(), runtime.inflows.get(&group.0).cloned())
+        };
+        let (Some(volume), Some(inflow)) = (volume, inflow) else {
+            return Err("the volume is not open, or no connection is".into());
+        };
+        let target = Target {
+            number: volume.number,
+            block_bytes: volume.block_bytes,
+            capacity_bytes: volume.capacity_bytes,
+        };
+        let (change, checksum) = wire::decode(target, pages, bytes)?;
+        if change.payload().checksum() != checksum {
+            return Err("its data is not what it was when it arrived at the upstream array".into());
+        }
+        let connection = Connection { incarnation: write.incarnation, number: write.connection };
+        let ticket = inflow.ticket(connection, write.sequence, write.oldest);
+        Ok(volume.write_forwarded(change, ticket, nexus))
+    }
+
+    /// Inflows of groups that are no more.
+    pub(super) fn forget_inflows(&self, tables: &Tables) {
+        let is_there = |group: &u32| tables.is_forwarded(GroupNumber(*group));
+        self.runtime().inflows.retain(|group: &u32, _: &mut Arc<Inflow>| is_there(group));
+    }
+}
+
+/// The groups whose P-VOLs other arrays forward to, by these pairs.
+fn groups_behind(tables: &Tables, pairs: &[PairRecord]) -> BTreeSet<GroupNumber> {
+    let volumes = pairs.iter().filter_map(|pair| pair.auxiliary.volume);
+    volumes
+        .flat_map(|volume| tables.pairs_of_volume(volume))
+        .filter(|pair| pair.copy == CopyMode::Async)
+        .map(|pair| pair.group)
+        .collect()
+}
+
+/// Whether differences are being copied into a P-VOL of this group.
+pub(crate) fn is_broken(tables: &Tables, group: GroupNumber) -> bool {
+    is_broken_besides(tables, &[], group)
+}
+
+/// The same, these pairs left out.
+fn is_broken_besides(tables: &Tables, besides: &[PairRecord], group: GroupNumber) -> bool {
+    let is_copied = |volume: VolumeNumber| {
+        tables.forwarded_here(volume).is_some_and(|pair| {
+            pair.state == PairState::BeingCopied && !besides.iter().any(|other| other.number == pair.number)
+        })
+    };
+    tables.pairs_of_group(group).filter_map(|pair| pair.primary.volume).any(is_copied)
+}
+
+fn not_now(error: crate::copy::CopyError) -> InflowError {
+    InflowError::NotNow(error.to_string())
+}

@@ -1,0 +1,126 @@
+//! Stretches of a journal in which the P-VOLs are no image of one moment (promises T2, O3).
+//!
+//! While an upstream array copies differences into the P-VOLs, region by region, their history is nobody's: a takeover in
+//! the middle of it would find some volumes newer than others. The primary writes a record of the kind *broken* before the
+//! first of these writes, and one of the kind *whole* behind the last. An auxiliary whose S-VOLs are an image stops its
+//! restore before *broken* until it holds *whole* durably; then it goes through to it without a stop. So what a takeover
+//! finds is the image before, or the one after. Both travel in the journal, so a restart and a cascade know them as well.
+//!
+//! An auxiliary with less journal than the stretch has data falls behind and overflows like any other (O1): its pairs go
+//! to difference maps, and their copy ends only when the P-VOLs are an image again.
+
+use super::change::Payload;
+use super::error::CopyError;
+use super::group::{Group, Refusal, Sequencer};
+use crate::disk::slot::Class;
+use crate::volume::pair::PairState;
+use holdfast_journal::{Kind, Update, UpdateNumber};
+use std::sync::Arc;
+
+/// What a group knows of broken stretches.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wholeness {
+    /// At the primary: the P-VOLs are no image now.
+    pub(crate) is_broken: bool,
+    /// The newest record of the kind *whole* in the journal, as far as it is known.
+    pub(crate) newest_whole: Option<UpdateNumber>,
+    /// At an auxiliary: up to here it goes without a stop.
+    pub(crate) through: UpdateNumber,
+    /// The journal has been searched for one behind a restart.
+    is_searched: bool,
+}
+
+impl Group {
+    /// At the primary: from here on, and until [`Group::make_whole`], the P-VOLs are no image. Durable when it returns.
+    pub(crate) async fn break_image(&self) -> Result<(), CopyError> {
+        self.lock().wholeness.is_broken = true;
+        self.append_mark(Kind::Broken).await
+    }
+
+    /// At the primary: everything in the P-VOLs is of one moment again.
+    pub(crate) async fn make_whole(&self) -> Result<(), CopyError> {
+        self.append_mark(Kind::Whole).await?;
+        self.lock().wholeness.is_broken = false;
+        self.changed.notify_waiters(); // Copies that waited for it can end.
+        Ok(())
+    }
+
+    async fn append_mark(&self, kind: Kind) -> Result<(), CopyError> {
+        let number = {
+            let mut seq = self.lock();
+            if seq.failed.is_some() {
+                return Ok(()); // Nothing is journaled any more, and no copy is an image.
+            }
+            let number = seq.next;
+            let update = Update {
+                number,
+                generation: seq.generation,
+                kind,
+                time_ns: self.clock.wall().0,
+                extents: Vec::new(),
+                data_bytes: 0,
+                data_checksum: 0,
+            };
+            self.append(&mut seq, &Arc::new(update), &Payload::default()).map_err(
+                |refusal| match refusal {
+                    Refusal::NoRoom | Refusal::Leaving => {
+                        CopyError::Damaged(format!("the journal of group {} is full", self.name))
+                    }
+                    Refusal::Invalid(reason) => CopyError::Damaged(reason),
+                },
+            )?;
+            seq.restored = number;
+            number
+        };
+        self.work_arrived();
+        self.try_durable(number).await
+    }
+
+    /// At an auxiliary: whether the restore may go past this update now.
+    pub(crate) async fn may_pass(&self, update: &Update) -> Result<bool, CopyError> {
+        if update.kind != Kind::Broken || !self.lock().holds_image() {
+            return Ok(true);
+        }
+        let durable = self.durable_here();
+        let known = self.lock().wholeness;
+        let is_behind = |whole: Option<UpdateNumber>| {
+            whole.is_some_and(|whole| whole > update.number && whole <= durable)
+        };
+        if known.is_searched || is_behind(known.newest_whole) {
+            return Ok(self
+                .lock()
+                .wholeness
+                .go_through(known.newest_whole.filter(|_| is_behind(known.newest_whole))));
+        }
+        let mut next = update.number;
+        let mut found = known.newest_whole;
+        while next <= durable {
+            let updates = self.load_information(next, Class::Restore).await?;
+            let Some(last) = updates.last() else { break };
+            let whole = updates.iter().rfind(|update| update.kind == Kind::Whole);
+            found = whole.map(|update| update.number).or(found);
+            next = last.number.next();
+        }
+        let mut seq = self.lock();
+        seq.wholeness.is_searched = true;
+        seq.wholeness.newest_whole = seq.wholeness.newest_whole.max(found);
+        Ok(seq.wholeness.go_through(found.filter(|_| is_behind(found))))
+    }
+}
+
+impl Wholeness {
+    fn go_through(&mut self, whole: Option<UpdateNumber>) -> bool {
+        self.through = self.through.max(whole.unwrap_or(UpdateNumber::NONE));
+        whole.is_some()
+    }
+}
+
+impl Sequencer {
+    /// Whether an S-VOL here is an image that a takeover could use.
+    fn holds_image(&self) -> bool {
+        self.svols.values().any(|svol| match svol.state {
+            PairState::Normal | PairState::Suspended | PairState::Abnormal => true,
+            PairState::Unused | PairState::NotYetCopied | PairState::BeingCopied => false,
+        })
+    }
+}
