@@ -179,7 +179,7 @@ async fn a_change_with_an_identity_may_be_repeated_harmlessly() {
 async fn what_makes_no_sense_is_refused_before_anything_happens() {
     let alpha = Tabled::new(1, "alpha");
     for (line, exit, why) in [
-        ("pair create p1 --group g1 --pvol d --svol beta:c --copy both", 2, "not built yet"),
+        ("pair create p1 --group g1 --pvol d --svol beta:c --copy both", 2, "none of async, sync"),
         (
             "pair create p1 --group g1 --pvol d --svol copy1",
             1,
