@@ -40,6 +40,7 @@ impl Array {
         self.reconcile_groups(&tables).await;
         self.drop_stray_images().await;
         self.reconcile_forwarding().await;
+        self.open_written_svols().await;
         let tables = self.store.tables();
         for target in tables.targets.iter() {
             self.show_luns(&tables, target);
@@ -246,12 +247,14 @@ impl Array {
     }
 
     /// What hosts may do with each volume follows from its state.
-    fn set_access(&self, tables: &Tables) {
-        for (number, units) in &self.runtime().units {
-            let Some(record) = tables.volumes.iter().find(|record| record.number.0 == *number) else {
+    pub(crate) fn set_access(&self, tables: &Tables) {
+        let units = self.runtime().units.clone();
+        for (number, units) in units {
+            let Some(record) = tables.volumes.iter().find(|record| record.number.0 == number) else {
                 continue;
             };
-            let access = access(tables, record);
+            let is_written = self.is_written(tables, record.number);
+            let access = if is_written { Access::ReadWrite } else { access(tables, record) };
             for unit in units {
                 unit.set_access(access);
                 unit.refresh_atomic();

@@ -19,7 +19,7 @@ use crate::volume::table::Tables;
 use holdfast_journal::format::{FormatParams, head::DEFAULT_RATIO};
 use holdfast_journal::reader::{ReaderSet, ReleaseRule};
 use holdfast_journal::{ArrayNumber as JournalArray, Incarnation, Journal, UpdateNumber};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 impl Array {
@@ -91,7 +91,7 @@ impl Array {
         }
         let mut runtime = self.runtime();
         for pair in tables.pairs_of_group(record.number) {
-            let Some(number) = own_volume(tables, pair) else { continue };
+            let Some(number) = followed_volume(tables, pair) else { continue };
             if let Some(volume) = runtime.volumes.get(&number) {
                 volume.set_role(VolumeRole::Waiting);
             }
@@ -176,7 +176,7 @@ impl Array {
     /// Nothing protects the group's volumes any more, and nothing waits for a journal that nobody writes.
     fn detach(&self, tables: &Tables, record: &GroupRecord) {
         for pair in tables.pairs_of_group(record.number) {
-            let Some(volume) = own_volume(tables, pair) else { continue };
+            let Some(volume) = followed_volume(tables, pair) else { continue };
             if let Err(error) = self.disk.set_gate(VolumeId(volume), None) {
                 tracing::warn!(volume, %error, "the gate of a volume cannot be taken away");
             }
@@ -212,7 +212,7 @@ impl Array {
     /// The write-ahead rule holds for the group's volumes, and hosts' writes go through it, from here on.
     fn attach(&self, tables: &Tables, record: &GroupRecord, group: &Arc<Group>) -> anyhow::Result<()> {
         for pair in tables.pairs_of_group(record.number) {
-            let Some(volume) = own_volume(tables, pair) else { continue };
+            let Some(volume) = followed_volume(tables, pair) else { continue };
             self.disk.set_gate(VolumeId(volume), Some(group.gate()))?;
             if let Some(volume) = self.runtime().volumes.get(&volume) {
                 volume.set_role(volume_role(record, group));
@@ -390,7 +390,7 @@ impl Array {
     fn add_new_pairs(&self, tables: &Tables, record: &GroupRecord, group: &Arc<Group>) -> anyhow::Result<()> {
         let is_primary = matches!(record.role, GroupRole::Primary);
         for pair in tables.pairs_of_group(record.number) {
-            let Some(volume) = own_volume(tables, pair) else { continue };
+            let Some(volume) = followed_volume(tables, pair) else { continue };
             if group.knows_pair(pair.number.0) {
                 continue;
             }
@@ -444,6 +444,13 @@ pub(crate) fn own_volume(tables: &Tables, pair: &PairRecord) -> Option<u32> {
     let own = tables.meta().number;
     let side = if pair.primary.array == own { &pair.primary } else { &pair.auxiliary };
     side.volume.map(|volume| volume.0)
+}
+
+/// The same, unless the pair is suspended and hosts write its S-VOL here: then the group has nothing to do with it.
+fn followed_volume(tables: &Tables, pair: &PairRecord) -> Option<u32> {
+    let own = tables.meta().number;
+    let is_written = pair.control.svol_write && pair.primary.array != own;
+    own_volume(tables, pair).filter(|_| !is_written)
 }
 
 /// What a volume of the group is for hosts' writes.
@@ -509,8 +516,12 @@ fn sequencer(
     extra: &crate::copy::CheckpointExtra,
 ) -> anyhow::Result<Sequencer> {
     let (mut pairs, mut svols) = (BTreeMap::<u32, Vec<PairRuntime>>::new(), BTreeMap::new());
+    let mut gone = BTreeSet::new();
     for pair in tables.pairs_of_group(record.number) {
-        let Some(volume) = own_volume(tables, pair) else { continue };
+        let Some(volume) = followed_volume(tables, pair) else {
+            gone.insert(pvol(pair));
+            continue;
+        };
         let mark = extra.pairs.iter().find(|mark| mark.pair == pair.number.0).copied().unwrap_or_default();
         let copy_end = UpdateNumber::new(mark.copy_end);
         // A checkpoint may still name the end of an earlier copy.
@@ -535,7 +546,8 @@ fn sequencer(
     let released = journal.first_retained().previous();
     let readers = ReaderSet::decode(&extra.readers, rule, released, journal.durable())?;
     let consistent_from = UpdateNumber::new(extra.consistent_from);
-    Ok(Sequencer::new(journal, generation, pairs, svols, readers, consistent_from))
+    let sequencer = Sequencer::new(journal, generation, pairs, svols, readers, consistent_from);
+    Ok(Sequencer { gone, ..sequencer })
 }
 
 /// Readers that the store names and the checkpoint does not know: they begin with the next number, which the

@@ -16,7 +16,7 @@ use super::groups::own_volume;
 use crate::copy::image::{fall_back, image_of, volume_of};
 use crate::disk::VolumeId;
 use crate::io::volume::VolumeRole;
-use crate::volume::designation::{Designation, ImageWish, Refusal, ResyncedPair};
+use crate::volume::designation::{Designation, DesignationId, ImageWish, Refusal, ResyncedPair};
 use crate::volume::group::{GroupEvent, GroupRole};
 use crate::volume::name::{ArrayNumber, GroupNumber, PairNumber, UpdateNumber as StoredNumber, VolumeNumber};
 use crate::volume::pair::{PairRecord, PairState};
@@ -44,17 +44,29 @@ impl Array {
     ///
     /// # Errors
     /// Why it cannot be done; the designation is refused then.
-    pub(crate) async fn prepare_for(&self, what: &Designation, who: &Who) -> Result<(), Refusal> {
-        match (what, who) {
-            (Designation::RemoteResync { pairs, .. }, Who::Peer { array, .. }) => {
+    pub(crate) async fn prepare_for(
+        &self,
+        id: DesignationId,
+        what: &Designation,
+        who: &Who,
+    ) -> Result<(), Refusal> {
+        let Who::Peer { array, .. } = who else { return Ok(()) };
+        match what {
+            Designation::RemoteResync { pairs, .. } => {
+                let _one_at_a_time = self.images.lock().await;
+                self.close_to_hosts(&self.store.tables(), pairs, *array)?;
                 self.keep_images(pairs, *array).await
             }
+            Designation::RemoteSvolWrite { pairs } => {
+                let _one_at_a_time = self.images.lock().await;
+                self.keep_images(pairs, *array).await
+            }
+            Designation::JoinMarks { pair, runs } => self.join_marks(id, pair, runs, *array),
             _ => Ok(()),
         }
     }
 
     async fn keep_images(&self, resynced: &[ResyncedPair], source: ArrayNumber) -> Result<(), Refusal> {
-        let _one_at_a_time = self.images.lock().await;
         let tables = self.store.tables();
         let mut by_group: BTreeMap<GroupNumber, Vec<Wanted>> = BTreeMap::new();
         for wanted in resynced.iter().filter_map(|resynced| wanted(&tables, resynced, source)) {

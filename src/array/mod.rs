@@ -28,6 +28,7 @@ mod targets;
 mod tasks;
 mod upstream;
 mod view;
+mod written;
 
 use crate::channel::listener::{Logins, Portal, PortalOptions};
 use crate::channel::target::Sessions;
@@ -36,6 +37,7 @@ use crate::config::{Config, missing_designations};
 use crate::copy::forward::Forwarder;
 use crate::copy::group::Group;
 use crate::copy::inflow::Inflow;
+use crate::copy::marked::SvolMarks;
 use crate::disk::cache::{CacheSettings, VolumeSpec};
 use crate::disk::raid::group::ParityGroup;
 use crate::disk::slot::SlotPool;
@@ -107,6 +109,8 @@ pub(crate) struct Runtime {
     pub(crate) copying: BTreeSet<u32>,
     /// Readers whose pairs overflowed, by group and array.
     pub(crate) overflows: BTreeMap<(u32, u32), pairs::Overflow>,
+    /// S-VOLs that hosts may write, by pair, with what they wrote.
+    pub(crate) written: BTreeMap<u32, Arc<SvolMarks>>,
     portals: Vec<Portal>,
     pub(crate) portal_addresses: Vec<(String, crate::config::Serves, u16)>,
 }

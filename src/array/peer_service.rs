@@ -235,8 +235,8 @@ async fn designated(array: &Arc<Array>, id: [u8; 16], bytes: &[u8], who: &Who) -
         Ok(_) => return Err(Refusal::Conflict("only its operator designates this at an array".into())),
         Err(error) => return Err(Refusal::Conflict(format!("not a designation: {error}"))),
     };
-    array.prepare_for(&designation, who).await?;
     let id = DesignationId(StoredIdentity(u128::from_be_bytes(id)));
+    array.prepare_for(id, &designation, who).await?;
     let answer = array.designate_by_peer(id, designation, who);
     array.wake();
     answer

@@ -246,6 +246,7 @@ impl Array {
                 .get(&lun.volume)
                 .map_or_else(String::new, |volume| volume.name.to_string()),
             access: match tables.host_access(lun.volume) {
+                _ if self.is_written(tables, lun.volume) => "read-write".to_owned(),
                 HostAccess::ReadWrite => "read-write".to_owned(),
                 HostAccess::ReadOnly => "read-only".to_owned(),
                 HostAccess::None => "none".to_owned(),
@@ -429,6 +430,7 @@ impl Array {
             (Some(left), PairState::BeingCopied) => pair.size_bytes.saturating_sub(left),
             _ => copied,
         };
+        let difference_bytes = self.written_bytes(pair.number).unwrap_or(difference_bytes);
         let restored = status.as_ref().map(|status| match is_primary {
             true => status
                 .readers
@@ -457,6 +459,7 @@ impl Array {
             time_left_ms: None,
             difference_bytes,
             restored_update_number: restored.filter(|_| own_volume(tables, pair).is_some()),
+            svol_write: pair.control.svol_write,
             image_update_number: pair.control.image.map(|as_of| as_of.0),
         }
     }
@@ -466,10 +469,10 @@ impl Array {
 fn refusal_of(tables: &Tables, pair: &PairRecord) -> Option<String> {
     let mut forwards = tables.forwards_to(&pair.link);
     forwards.find_map(|forward| match &forward.designation {
-        Designation::RemoteResync { pairs, .. } => {
-            let is_meant = pairs.iter().any(|resynced| resynced.pair == pair.name);
+        Designation::RemoteResync { pairs, .. } | Designation::RemoteSvolWrite { pairs } => {
+            let is_meant = pairs.iter().any(|named| named.pair == pair.name);
             let refusal = forward.refusal.as_ref().filter(|_| is_meant)?;
-            Some(format!("its resync waits at {}: {refusal}", pair.link))
+            Some(format!("waits at {}: {refusal}", pair.link))
         }
         // While it is suspended that is what counts.
         _ => forward.refusal.clone().filter(|_| pair.reason.is_none()),

@@ -110,6 +110,46 @@ impl DifferenceMap {
         }
     }
 
+    /// Whether every region that the range touches is marked; what lies past the end of the volume is nobody's.
+    #[must_use]
+    pub fn is_marked(&self, start_bytes: u64, length_bytes: u64) -> bool {
+        let end = start_bytes.saturating_add(length_bytes).min(self.capacity_bytes);
+        let first = start_bytes / self.region_bytes;
+        start_bytes >= end
+            || self.next_region(first, false).is_none_or(|unmarked| unmarked * self.region_bytes >= end)
+    }
+
+    /// Takes up parts as they were given to be written.
+    pub fn adopt(&mut self, parts: &[ChangedPart]) {
+        for (number, bytes) in parts {
+            let bytes = bytes.as_ref().and_then(|bytes| <[u8; PART_BYTES]>::try_from(bytes.as_slice()).ok());
+            let ones =
+                |part: &[u8; PART_BYTES]| part.iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>();
+            let (before, after) =
+                (self.parts.get(number).map_or(0, |part| ones(part)), bytes.as_ref().map_or(0, ones));
+            self.marked = self.marked - before + after;
+            match bytes {
+                Some(bytes) => drop(self.parts.insert(*number, Box::new(bytes))),
+                None => drop(self.parts.remove(number)),
+            }
+        }
+    }
+
+    /// All that is marked, as ranges of bytes; beyond `most` of them the last one reaches to the end of the volume.
+    #[must_use]
+    pub fn runs(&self, most: usize) -> Vec<(u64, u64)> {
+        let (mut runs, mut from) = (Vec::new(), 0);
+        while let Some((start, length)) = self.next_run(from, u64::MAX) {
+            if runs.len() + 1 == most {
+                runs.push((start, self.capacity_bytes - start));
+                break;
+            }
+            runs.push((start, length));
+            from = start + length;
+        }
+        runs
+    }
+
     /// Takes the marks off the regions that lie in the range as a whole.
     pub fn clear(&mut self, start_bytes: u64, length_bytes: u64) {
         let end = start_bytes.saturating_add(length_bytes).min(self.capacity_bytes);
@@ -276,6 +316,29 @@ mod tests {
         assert_eq!(map.take_changed(), [(0, None)]);
         map.not_written(&parts);
         assert_eq!(map.take_changed().len(), 2);
+    }
+
+    #[test]
+    fn ranges_and_parts_say_what_a_map_says() {
+        let mut map = DifferenceMap::new(10 << 30);
+        for at in [0, 5 << 20, (5 << 20) + REGION_BYTES_MIN, 9 << 30] {
+            map.mark(at, 1);
+        }
+        let all = [(0, REGION_BYTES_MIN), (5 << 20, 2 * REGION_BYTES_MIN), (9 << 30, REGION_BYTES_MIN)];
+        assert_eq!(map.runs(9), all);
+        assert_eq!(map.runs(2), [all[0], (5 << 20, (10 << 30) - (5 << 20))], "more, never less");
+        assert!(
+            map.is_marked(5 << 20, 2 * REGION_BYTES_MIN) && !map.is_marked(5 << 20, 3 * REGION_BYTES_MIN)
+        );
+        assert!(map.is_marked(10 << 30, 5) && !map.is_marked((10 << 30) - 1, 5));
+        let mut other = DifferenceMap::new(10 << 30);
+        other.mark(1 << 30, 1);
+        other.adopt(&map.take_changed());
+        assert!(
+            other.is_marked(9 << 30, 1) && !other.is_marked(1 << 30, 1),
+            "the first part is another one now"
+        );
+        assert_eq!(other.marked, map.marked);
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod initial;
 mod kept;
 pub mod link_key;
 mod load;
+pub mod marked;
 mod overflow;
 mod pace;
 pub(crate) mod recover;

@@ -288,6 +288,16 @@ impl Group {
         }
     }
 
+    /// What hosts of the auxiliary have written of the S-VOL counts as different.
+    pub(crate) fn mark_runs(&self, pair: u32, runs: &[(u64, u64)]) {
+        let mut seq = self.lock();
+        for runtime in seq.pairs.values_mut().flatten().filter(|runtime| runtime.pair == pair) {
+            if let Some(map) = &mut runtime.resync.differences {
+                runs.iter().for_each(|(start, length)| map.mark(*start, *length));
+            }
+        }
+    }
+
     /// How much of its S-VOL a copy of the pair's differences rewrites at most, in whole MiB: what is marked now.
     pub(crate) fn rewritten_bytes(&self, pair: u32) -> u64 {
         let seq = self.lock();

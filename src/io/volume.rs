@@ -12,6 +12,7 @@ use crate::copy::change::{Change, Content, Payload, apply};
 use crate::copy::forward::Forwarder;
 use crate::copy::group::{Group, Refusal, Sequenced};
 use crate::copy::inflow::Ticket;
+use crate::copy::marked::SvolMarks;
 use crate::disk::raid::DiskError;
 use crate::disk::slot::Class;
 use crate::disk::{DiskAdapter, Pieces, Prepared, VolumeError, VolumeId};
@@ -47,6 +48,8 @@ pub enum VolumeRole {
     Forwarding(Arc<Forwarder>),
     /// It is refused: the volume follows another one.
     Copy,
+    /// It goes to the cache once its regions are marked: the volume follows another one and is suspended.
+    Marked(Arc<SvolMarks>),
     /// It is refused, and so is a read: the volume's group cannot be opened, and its journal may hold what the volume
     /// lacks.
     Waiting,
@@ -153,14 +156,33 @@ impl Volume {
     fn forwarder(&self) -> Option<Arc<Forwarder>> {
         match &*self.role() {
             VolumeRole::Forwarding(forwarder) => Some(forwarder.clone()),
-            VolumeRole::Plain | VolumeRole::Source(_) | VolumeRole::Copy | VolumeRole::Waiting => None,
+            VolumeRole::Plain
+            | VolumeRole::Source(_)
+            | VolumeRole::Copy
+            | VolumeRole::Marked(_)
+            | VolumeRole::Waiting => None,
         }
     }
 
     fn group(&self) -> Option<Arc<Group>> {
         match &*self.role() {
             VolumeRole::Source(group) => Some(group.clone()),
-            VolumeRole::Plain | VolumeRole::Forwarding(_) | VolumeRole::Copy | VolumeRole::Waiting => None,
+            VolumeRole::Plain
+            | VolumeRole::Forwarding(_)
+            | VolumeRole::Copy
+            | VolumeRole::Marked(_)
+            | VolumeRole::Waiting => None,
+        }
+    }
+
+    fn marks(&self) -> Option<Arc<SvolMarks>> {
+        match &*self.role() {
+            VolumeRole::Marked(marks) => Some(marks.clone()),
+            VolumeRole::Plain
+            | VolumeRole::Forwarding(_)
+            | VolumeRole::Copy
+            | VolumeRole::Source(_)
+            | VolumeRole::Waiting => None,
         }
     }
 
@@ -323,7 +345,7 @@ impl Pending {
         match pending.attempt(&mut prepared) {
             Ok(_) if !durable => Outcome::Ready(Ok(())),
             Ok(sequenced) => Outcome::Later(Box::pin(pending.make_durable(sequenced))),
-            Err(Stop::Refused(Refusal::NoRoom | Refusal::Leaving) | Stop::NotCached) => {
+            Err(Stop::Refused(Refusal::NoRoom | Refusal::Leaving) | Stop::NotCached | Stop::Unmarked) => {
                 Outcome::Later(Box::pin(pending.wait_and_write(Some(prepared))))
             }
             Err(stop) => Outcome::Ready(Err(stop.into())),
@@ -336,6 +358,8 @@ pub(super) enum Stop {
     Refused(Refusal),
     /// What it has to look at is not in the cache.
     NotCached,
+    /// What it touches has to be marked first.
+    Unmarked,
     /// The range does not hold what was expected, from this byte on.
     Differs(u64),
 }
@@ -345,7 +369,7 @@ impl From<Stop> for IoError {
         match stop {
             Stop::Refused(Refusal::Invalid(reason)) => Self::Refused(reason),
             Stop::Refused(refusal) => Self::Refused(format!("{refusal:?}")),
-            Stop::NotCached => Self::Contended,
+            Stop::NotCached | Stop::Unmarked => Self::Contended,
             Stop::Differs(offset_bytes) => Self::Differs(offset_bytes),
         }
     }
@@ -363,12 +387,22 @@ impl Pending {
     fn attempt(&mut self, prepared: &mut Vec<Prepared>) -> Result<Sequenced, Stop> {
         let volume = self.volume.clone();
         if !self.manner.is_alone() {
-            return self.sequence(&volume.role(), prepared).map_err(Stop::Refused);
+            let role = volume.role();
+            self.check_marked(&role)?;
+            return self.sequence(&role, prepared).map_err(Stop::Refused);
         }
         let role = volume.role.write().unwrap_or_else(PoisonError::into_inner);
+        self.check_marked(&role)?;
         self.look()?;
         volume.alone.fetch_add(1, Ordering::Release);
         self.sequence(&role, prepared).map_err(Stop::Refused)
+    }
+
+    fn check_marked(&self, role: &VolumeRole) -> Result<(), Stop> {
+        match role {
+            VolumeRole::Marked(marks) if !marks.covers(&self.change) => Err(Stop::Unmarked),
+            _ => Ok(()),
+        }
     }
 
     /// Looks at what the range holds, if the manner asks for it. Called while the volume's role is held alone.
@@ -412,8 +446,10 @@ impl Pending {
                 }
                 group.try_sequence(&self.change, &self.payload, self.checksum, prepared)
             }
-            VolumeRole::Plain if self.change.whole => Err(Refusal::Invalid(NOT_ATOMIC.into())),
-            VolumeRole::Plain => {
+            VolumeRole::Plain | VolumeRole::Marked(_) if self.change.whole => {
+                Err(Refusal::Invalid(NOT_ATOMIC.into()))
+            }
+            VolumeRole::Plain | VolumeRole::Marked(_) => {
                 self.group = None;
                 apply(&self.volume.disk, &self.change, prepared, 0);
                 Ok(Sequenced::Unjournaled)
@@ -462,6 +498,14 @@ impl Pending {
                     tokio::select! {
                         biased;
                         () = room => {}
+                        () = self.nexus.ending() => return Err(IoError::SessionEnded),
+                    }
+                }
+                Err(Stop::Unmarked) => {
+                    let Some(marks) = self.volume.marks() else { continue };
+                    tokio::select! {
+                        biased;
+                        marked = marks.mark(&self.change) => marked.map_err(IoError::Refused)?,
                         () = self.nexus.ending() => return Err(IoError::SessionEnded),
                     }
                 }

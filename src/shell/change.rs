@@ -10,7 +10,7 @@ mod copy;
 mod local;
 mod words;
 
-pub use copies::{PairResyncWords, PairWords, ResyncWords, WhichWords};
+pub use copies::{PairResyncWords, PairSuspendWords, PairWords, ResyncWords, SuspendWords, WhichWords};
 pub use copy::{GroupChange, JournalChange, PairChange};
 pub use local::{ChapWords, LinkChange, LunChange, ParityGroupChange, TargetChange, VolumeChange};
 pub use words::UnitWord;

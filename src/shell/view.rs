@@ -548,6 +548,8 @@ pub struct PairView {
     pub difference_bytes: u64,
     /// The S-VOL is the image of everything up to this number; none before the initial copy has ended.
     pub restored_update_number: Option<u64>,
+    /// Hosts may write the S-VOL while the pair is suspended.
+    pub svol_write: bool,
     /// At the auxiliary: what the S-VOL was as of this number is kept until its resync has ended.
     pub image_update_number: Option<u64>,
 }

@@ -14,7 +14,7 @@ use super::name::{
     UpdateNumber, VolumeName, VolumeNumber,
 };
 use super::record::{ChapRecord, Identity, UnitRecord};
-pub use super::resync::{ImageWish, ResyncedPair};
+pub use super::resync::{ImageWish, ResyncedPair, SvolHosts};
 use super::secret::{Secret, stored};
 use super::transfer::LinkOptions;
 pub use super::which::Which;
@@ -196,6 +196,9 @@ pub enum Designation {
         group: GroupName,
         /// Which of its pairs.
         which: Which,
+        /// What hosts may do with the S-VOLs meanwhile.
+        #[serde(default)]
+        svol: SvolHosts,
     },
     /// Copies the differences of pairs that are suspended or abnormal, at their primary.
     ResyncPairs {
@@ -240,6 +243,18 @@ pub enum Designation {
         pairs: Vec<ResyncedPair>,
         /// Records of a copy below this number belong to an earlier copy.
         from: UpdateNumber,
+    },
+    /// From a primary: hosts may write these S-VOLs, whose pairs are suspended, until their differences follow.
+    RemoteSvolWrite {
+        /// The pairs.
+        pairs: Vec<ResyncedPair>,
+    },
+    /// From an auxiliary: hosts here have changed the S-VOL of this suspended pair there.
+    JoinMarks {
+        /// The pair.
+        pair: PairName,
+        /// Where, as first byte and length.
+        runs: Vec<(u64, u64)>,
     },
     /// From a primary: this pair is no more.
     RemoteDeletePair {
@@ -529,6 +544,8 @@ impl Designation {
                     | Self::RemoteStart { .. }
                     | Self::RemoteSuspend { .. }
                     | Self::RemoteResync { .. }
+                    | Self::RemoteSvolWrite { .. }
+                    | Self::JoinMarks { .. }
                     | Self::RemoteDeletePair { .. }
                     | Self::RemoteDeleteGroup { .. }
             )

@@ -77,6 +77,10 @@ pub struct PairControl {
     pub left_behind: bool,
     /// At the auxiliary: the S-VOL is of no later number than this one; none: of what the group has restored.
     pub stopped_at: Option<UpdateNumber>,
+    /// At the auxiliary: hosts may write the S-VOL while the pair is suspended; at the primary: that was asked.
+    pub svol_write: bool,
+    /// At the auxiliary: hosts have written the S-VOL, and its primary has not been told where.
+    pub is_written: bool,
     /// At the primary: the next copy of differences begins also if the auxiliary cannot keep an image of the S-VOL.
     pub without_image: bool,
 }

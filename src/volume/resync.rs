@@ -23,6 +23,17 @@ pub enum ImageWish {
     Without,
 }
 
+/// What hosts may do with an S-VOL while its pair is suspended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SvolHosts {
+    /// What the group lets them do.
+    #[default]
+    Keep,
+    /// Write it, too. Where they do is marked; the next copy of differences takes it back.
+    Write,
+}
+
 /// A pair whose differences will be copied, as its primary says it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ResyncedPair {
@@ -138,6 +149,8 @@ impl Tables {
             let Some(pair) = self.pairs.edit(&number) else { continue };
             if let Some(as_of) = pair.control.image.take() {
                 (pair.control.is_image, pair.control.stopped_at) = (true, Some(as_of));
+                // What hosts have written here is given up with it.
+                (pair.control.svol_write, pair.control.is_written) = (false, false);
                 (pair.state, pair.reason) =
                     (PairState::Suspended, Some(format!("gone back to update {as_of}")));
             }
@@ -162,6 +175,9 @@ impl Tables {
 }
 
 const NO_NUMBER: &str = "the group is not open here, or an update is restored in part";
+/// Ranges in which an S-VOL was written, of one message and of one pair; the last one stands for all that follow.
+pub(crate) const RUNS_OF_A_MESSAGE: usize = 8_192;
+pub(crate) const RUNS_MAX: usize = 8 * RUNS_OF_A_MESSAGE;
 /// Pairs of one message that says that their differences follow; those of more messages have images of different
 /// moments.
 pub(crate) const RESYNC_PAIRS_MAX: usize = 1_024;

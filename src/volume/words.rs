@@ -1,6 +1,6 @@
 //! What people are told of a designation: what the audit log says, and what is lost by it.
 
-use super::designation::{Designation, ImageWish};
+use super::designation::{Designation, ImageWish, ResyncedPair, SvolHosts};
 use std::fmt;
 
 impl Designation {
@@ -65,20 +65,24 @@ impl fmt::Display for Designation {
             }
             Self::StartGroup { group } => write!(f, "group start {group}"),
             Self::SetSchedule { link, group, .. } => write!(f, "schedule {group} from {link}"),
-            Self::SuspendPairs { group, which } => write!(f, "group suspend {group}: {which}"),
-            Self::ResyncPairs { group, which, image: ImageWish::Keep } => {
-                write!(f, "group resync {group}: {which}")
-            }
-            Self::ResyncPairs { group, which, image: ImageWish::Without } => {
-                write!(f, "group resync {group}: {which}, without an image")
-            }
+            Self::SuspendPairs { group, which, svol } => write!(f, "group suspend {group}: {which}{svol}"),
+            Self::ResyncPairs { group, which, image } => write!(f, "group resync {group}: {which}{image}"),
             Self::DropImage { group } => write!(f, "group drop-image {group}"),
             Self::DeletePairs { group, which } => write!(f, "pair delete, group {group}: {which}"),
             Self::DeleteGroup { group } => write!(f, "group delete {group}"),
             Self::RemoteSuspend { pair, .. } => write!(f, "pair {pair} suspended by its primary"),
             Self::RemoteResync { pairs, .. } => {
-                let named: Vec<&str> = pairs.iter().map(|one| one.pair.as_str()).collect();
-                write!(f, "resynchronised by their primary: pairs {}", named.join(", "))
+                write!(f, "resynchronised by their primary: pairs {}", names(pairs))
+            }
+            Self::RemoteSvolWrite { pairs } => {
+                write!(f, "opened to hosts' writes by their primary: S-VOLs of pairs {}", names(pairs))
+            }
+            Self::JoinMarks { pair, runs } => {
+                write!(
+                    f,
+                    "pair {pair}: its S-VOL was written in {} places, told by its auxiliary",
+                    runs.len()
+                )
             }
             Self::RemoteDeletePair { pair } => write!(f, "pair {pair} deleted by its primary"),
             Self::RemoteDeleteGroup { group } => write!(f, "group {group} deleted by its primary"),
@@ -89,5 +93,30 @@ impl fmt::Display for Designation {
             Self::RemotePair(remote) => write!(f, "pair {} designated by its primary", remote.name),
             Self::RemoteStart { group } => write!(f, "group {group} started by its primary"),
         }
+    }
+}
+
+fn names(pairs: &[ResyncedPair]) -> String {
+    let named: Vec<&str> = pairs.iter().map(|one| one.pair.as_str()).collect();
+    named.join(", ")
+}
+
+/// As the end of a sentence about pairs.
+impl fmt::Display for SvolHosts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Keep => "",
+            Self::Write => ", hosts may write the S-VOLs",
+        })
+    }
+}
+
+/// As the end of a sentence about pairs.
+impl fmt::Display for ImageWish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Keep => "",
+            Self::Without => ", without an image",
+        })
     }
 }

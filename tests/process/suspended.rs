@@ -6,6 +6,8 @@ use crate::rounds::{
 };
 use crate::support::process::{Array, Cluster, Layout};
 use crate::support::random::seed_from_environment;
+use crate::support::wof::{Durability, HostPort, Place, SECTOR_BYTES};
+use bytes::Bytes;
 use serde_json::Value;
 
 fn pairs_of(array: &Array, reader: u64) -> Vec<Value> {
@@ -75,6 +77,46 @@ async fn a_suspended_reader_gets_the_differences_and_nothing_else() {
         .await;
     let ports = cluster.arrays[0].ports(SESSIONS, cluster.layout.volumes);
     write_some(&mut writer, &ports, 100).await;
+    expect_equal_copies(&cluster, &writer, &copied).await;
+}
+
+/// Hosts write the copy while it is suspended, and that array is killed meanwhile: a resync takes all of it back.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_hosts_wrote_to_a_suspended_copy_is_taken_back() {
+    let mut cluster = Cluster::running(Layout::default()).await;
+    let mut writer = writer_for(&cluster, seed_from_environment(32));
+    let ports = cluster.arrays[0].ports(SESSIONS, cluster.layout.volumes);
+    write_some(&mut writer, &ports, 100).await;
+    cluster.wait_for_readers(&[2, 3], CATCH_UP).await;
+    let suspend = ["group", "suspend", "g1", "--reader", "beta", "--svol-write"];
+    cluster.arrays[0].shell(&suspend).expect("suspended");
+    for round in 0..2_u64 {
+        let beta = &cluster.arrays[1];
+        beta.wait_until("hosts may write beta", CATCH_UP, || {
+            let targets = beta.shell(&["target", "list"]).ok()?;
+            let luns = targets[0]["luns"].as_array()?;
+            luns.iter().all(|lun| lun["access"] == "read-write").then_some(())
+        })
+        .await;
+        let port = &beta.ports(1, cluster.layout.volumes)[0];
+        for at in 0..20 {
+            let place = Place { volume: 0, lba: (round * 20 + at) * 256, sectors: 8 };
+            let garbage = Bytes::from(vec![0xA5; 8 * SECTOR_BYTES]);
+            port.write(place, garbage, Durability::Fua).await.expect("hosts may write it");
+        }
+        let marked: u64 = pairs_of(beta, 2).iter().filter_map(|pair| pair["difference_bytes"].as_u64()).sum();
+        assert!(marked >= (round + 1) * 20 * (64 << 10), "{marked} bytes are marked");
+        write_some(&mut writer, &ports, 50).await;
+        cluster.arrays[1].kill();
+        start_in_time(&mut cluster, 1).await;
+    }
+    let find = || cluster.arrays[1].group().map(|group| group["follows"]["takeover_from"].clone());
+    assert_eq!(find().expect("its group"), "image", "what was there before hosts wrote is kept");
+    cluster.arrays[0].shell(&["group", "resync", "g1", "--reader", "beta"]).expect("resumed");
+    cluster.arrays[0]
+        .wait_until("the pairs are normal", CATCH_UP, || all_are(&cluster.arrays[0], 2, "normal"))
+        .await;
+    let copied = copied_so_far(&cluster);
     expect_equal_copies(&cluster, &writer, &copied).await;
 }
 

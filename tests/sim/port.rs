@@ -118,6 +118,23 @@ impl HostPort for SimPort {
     }
 }
 
+/// A host writes garbage to volumes of an array, S-VOLs for example: how many of these writes were accepted.
+pub(crate) async fn scribble(cluster: &Cluster, array: usize, random: &mut Random, writes: usize) -> usize {
+    let port = SimPort::new(cluster, "reader", 7, array);
+    let sectors = (cluster.shape.volume_kib << 10) / u64::try_from(SECTOR_BYTES).unwrap();
+    let mut accepted = 0;
+    for _ in 0..writes {
+        let volume = u32::try_from(random.below(u64::from(cluster.shape.volumes))).unwrap();
+        let length = 1 + random.below(16);
+        let place =
+            Place { volume, lba: random.below(sectors - length), sectors: u32::try_from(length).unwrap() };
+        let garbage = vec![0xA5; usize::try_from(length).unwrap() * SECTOR_BYTES];
+        let durability = if random.percent(30) { Durability::Fua } else { Durability::Plain };
+        accepted += usize::from(port.write(place, Bytes::from(garbage), durability).await.is_ok());
+    }
+    accepted
+}
+
 fn translate(error: host::HostError) -> HostError {
     match error.sense() {
         Some((key, code, qualifier)) => {

@@ -4,8 +4,9 @@
 use crate::cluster::{ALPHA, Cluster, Death, EIGHT, Shape, Way};
 use crate::in_virtual_time;
 use crate::overflow::{all_normal, equal, states, write};
-use crate::port::SimPort;
+use crate::port::{SimPort, scribble};
 use crate::story::geometry_of;
+use crate::support::random::Random;
 use crate::support::wof::{Observed, Plan, Until, Writer, check_prefix};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -171,4 +172,64 @@ fn room_that_ends_beside_a_kept_image_holds_the_restore_up_and_loses_nothing() {
         until_normal(&cluster).await;
         equal(&cluster, &writer).await;
     });
+}
+
+/// Hosts write the S-VOLs of a suspended group, and both arrays die at some moments of it. Takeovers still find the last
+/// image; afterwards only what either side changed is copied, and nothing of what the hosts wrote there is left.
+fn both_sides_write(seed: u64) {
+    in_virtual_time(async {
+        let cluster = Cluster::new(seed, SHAPE);
+        let mut random = Random::new(seed);
+        let mut writer = Writer::new(seed, Plan::mixed(seed, geometry_of(SHAPE)));
+        let last = left_behind(&cluster, &mut writer).await;
+        assert_eq!(scribble(&cluster, GAMMA, &mut random, 3).await, 0, "an S-VOL is not written unasked");
+        cluster.command(ALPHA, "group suspend g1 --reader gamma --svol-write").await.unwrap();
+        let open =
+            || cluster.snapshot(GAMMA).unwrap().targets[0].luns.iter().all(|lun| lun.access == "read-write");
+        until(&cluster, "hosts cannot write", open).await;
+        assert!(scribble(&cluster, GAMMA, &mut random, 40).await == 40);
+        write(&cluster, &mut writer, &ports(&cluster), 60).await;
+        for round in 0..3 {
+            let how = if random.percent(50) { Death::Kill } else { Death::PowerLoss };
+            let taken = cluster.take_over(GAMMA, how).await.expect("the image from before hosts wrote");
+            assert!(taken.has_gone_back && taken.restored == last, "{} is not {last}", taken.restored);
+            let log = writer.log();
+            check_prefix(log, &Observed::from_images(log, &taken.images)).expect_clean("a takeover");
+            if round > 0 {
+                break;
+            }
+            let scribbling = scribble(&cluster, GAMMA, &mut random, 30);
+            let dying = async {
+                cluster.sleep_ms(random_pause(seed)).await;
+                cluster.die(GAMMA, how).await;
+            };
+            tokio::join!(scribbling, dying);
+            cluster.start(GAMMA).await;
+        }
+        let marked: u64 = states(&cluster, GAMMA, "gamma").iter().map(|(.., bytes)| bytes).sum();
+        let whole = (SHAPE.volume_kib << 10) * u64::from(SHAPE.volumes);
+        assert!(marked > 0 && marked < whole, "{marked} of {whole} bytes are marked there");
+        cluster.command(ALPHA, "group resync g1 --reader gamma").await.unwrap();
+        let scribbling = scribble(&cluster, GAMMA, &mut random, 100);
+        let dying = async {
+            cluster.sleep_ms(random_pause(seed + 1) * 5).await;
+            if seed.is_multiple_of(2) {
+                cluster.die(GAMMA, Death::PowerLoss).await;
+                cluster.start(GAMMA).await;
+            }
+        };
+        tokio::join!(scribbling, dying);
+        until_normal(&cluster).await;
+        equal(&cluster, &writer).await;
+        assert_eq!(scribble(&cluster, GAMMA, &mut random, 3).await, 0, "it is a copy again");
+    });
+}
+
+fn random_pause(seed: u64) -> u64 {
+    seed * 37 % 101
+}
+
+#[test]
+fn what_hosts_wrote_to_suspended_s_vols_is_taken_back_by_a_resync() {
+    (1..=6).for_each(both_sides_write);
 }

@@ -1,7 +1,7 @@
 //! One seed: load, faults, deaths, checks, and the comparison when the faults have stopped.
 
 use crate::cluster::{ALPHA, ARRAYS, Cluster, Death, Shape, ShownLag, Takeover, Way};
-use crate::port::SimPort;
+use crate::port::{SimPort, scribble};
 use crate::support::random::Random;
 use crate::support::wof::{
     DurableRule, Geometry, Log, Observed, Plan, SECTOR_BYTES, Until, Verdict, Violation, Writer, check_crash,
@@ -402,6 +402,17 @@ async fn trouble(cluster: &Cluster, random: &mut Random) -> Vec<Look> {
 async fn operate(cluster: &Cluster, random: &mut Random) {
     let reader = ARRAYS[1 + random.index(2)];
     let volume = 1 + random.below(u64::from(cluster.shape.volumes));
+    if random.percent(15) {
+        // Hosts write the copies meanwhile; nothing of it may be left in the end.
+        let line = format!("group suspend g1 --reader {reader} --svol-write");
+        let _ = cluster.command(ALPHA, &line).await;
+        cluster.sleep_ms(random.below(600)).await;
+        let array = ARRAYS.iter().position(|name| *name == reader).unwrap();
+        if cluster.runs(array) {
+            scribble(cluster, array, random, 4).await;
+        }
+        return;
+    }
     let line = match random.below(6) {
         0 => format!("group suspend g1 --reader {reader}"),
         1 => "group suspend g1".to_owned(),

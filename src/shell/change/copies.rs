@@ -1,7 +1,7 @@
 //! The verbs that stop copies, let them go on and take them away.
 
 use super::{Change, Here, How, PairChange, one};
-use crate::volume::designation::{Designation, ImageWish, Which};
+use crate::volume::designation::{Designation, ImageWish, SvolHosts, Which};
 use crate::volume::name::{GroupName, LinkName, PairName};
 use clap::Args;
 
@@ -26,6 +26,32 @@ pub struct PairWords {
     #[command(flatten)]
     /// How.
     how: How,
+}
+
+/// Pairs of a group that are stopped.
+#[derive(Clone, Debug, Args)]
+pub struct SuspendWords {
+    #[command(flatten)]
+    /// Which.
+    which: WhichWords,
+    /// Let hosts write the S-VOLs until differences are copied again; where they do is marked and taken back then.
+    #[arg(long)]
+    svol_write: bool,
+}
+
+/// One pair that is stopped.
+#[derive(Clone, Debug, Args)]
+pub struct PairSuspendWords {
+    #[command(flatten)]
+    /// Which.
+    pair: PairWords,
+    /// Let hosts write the S-VOL until differences are copied again; where they do is marked and taken back then.
+    #[arg(long)]
+    svol_write: bool,
+}
+
+fn svol(write: bool) -> SvolHosts {
+    if write { SvolHosts::Write } else { SvolHosts::Keep }
 }
 
 /// Pairs of a group that are copied again.
@@ -67,16 +93,21 @@ impl WhichWords {
     fn which(&self) -> Which {
         self.reader.clone().map_or(Which::All, Which::Reader)
     }
+}
 
+impl SuspendWords {
     pub(super) fn suspend(&self, here: &Here<'_>) -> Change {
-        one(here, &self.how, Designation::SuspendPairs { group: self.name.clone(), which: self.which() })
+        let WhichWords { name, how, .. } = &self.which;
+        let (which, svol) = (self.which.which(), svol(self.svol_write));
+        one(here, how, Designation::SuspendPairs { group: name.clone(), which, svol })
     }
 }
 
 impl PairChange {
     pub(super) fn change_pair(&self, here: &Here<'_>) -> Result<Change, String> {
         let words = match self {
-            Self::Suspend(words) | Self::Delete(words) => words,
+            Self::Suspend(words) => &words.pair,
+            Self::Delete(words) => words,
             Self::Resync(words) => &words.pair,
             Self::Create { .. } => return Err("not a change of a pair".to_owned()),
         };
@@ -86,7 +117,7 @@ impl PairChange {
         let group: GroupName = pair.group.parse().map_err(|error| format!("{error}"))?;
         let which = Which::Pair(words.name.clone());
         let what = match self {
-            Self::Suspend(_) => Designation::SuspendPairs { group, which },
+            Self::Suspend(words) => Designation::SuspendPairs { group, which, svol: svol(words.svol_write) },
             Self::Resync(words) => {
                 Designation::ResyncPairs { group, which, image: image(words.without_image) }
             }

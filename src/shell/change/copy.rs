@@ -1,6 +1,6 @@
 //! Changes of copies: groups, journal volumes, pairs (figure 10), said at either array.
 
-use super::copies::{PairResyncWords, PairWords, ResyncWords, WhichWords};
+use super::copies::{PairResyncWords, PairSuspendWords, PairWords, ResyncWords, SuspendWords};
 use super::words::{PvolWord, SvolWord, copy_mode, release, svol_access};
 use super::{Change, Here, How, one, one_at};
 use crate::config::{
@@ -46,7 +46,7 @@ pub enum GroupChange {
         how: How,
     },
     /// Stop its pairs: what changes from here on is marked, and the copies stay as they are.
-    Suspend(WhichWords),
+    Suspend(SuspendWords),
     /// Go on after a suspension: only what was marked is copied.
     Resume(ResyncWords),
     /// Copy the differences of its suspended and abnormal pairs.
@@ -238,7 +238,7 @@ pub enum PairChange {
         how: How,
     },
     /// Stop it: what changes from here on is marked, and the copy stays as it is.
-    Suspend(PairWords),
+    Suspend(PairSuspendWords),
     /// Copy its differences, after a suspension or a failure.
     Resync(PairResyncWords),
     /// Take it away: both volumes stay as they are and are ordinary volumes then.

@@ -5,7 +5,7 @@
 //! the group known there. What a peer says is believed only about groups that it is the source of.
 
 use super::local::{number, within};
-use super::pairs;
+use super::{pairs, written};
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal, RemoteGroup, RemotePair};
 use crate::volume::group::{
     Generation, GroupEvent, GroupRecord, GroupRole, GroupSettings, GroupState, RemoteJournal,
@@ -259,6 +259,7 @@ pub(super) fn accepted(tables: &mut Tables, forward: &ForwardRecord, outcome: Ou
         }
         (Designation::RemoteResync { pairs, .. }, Outcome::Done) => pairs::resync_accepted(tables, pairs),
         (Designation::RemoteSuspend { pair, .. }, Outcome::Done) => pairs::suspension_accepted(tables, pair),
+        (Designation::JoinMarks { pair, .. }, Outcome::Done) => written::marks_joined(tables, pair),
         (Designation::RemoteDeletePair { pair }, Outcome::Done) => pairs::deletion_accepted(tables, pair),
         // The other answers tell nothing but that it is done.
         (_, Outcome::Done | Outcome::Created { .. } | Outcome::Paired { .. }) => {}

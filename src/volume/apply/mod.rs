@@ -8,6 +8,7 @@ mod copy;
 mod local;
 mod pairs;
 mod remote;
+mod written;
 
 use super::designation::{Designation, DesignationId, Outcome, Refusal};
 use super::name::{GroupName, LinkName};
@@ -29,6 +30,12 @@ impl Tables {
         self.results.put(ResultRecord { id, sequence, outcome, what: Some(what.to_string()) });
         self.forget_old_results();
         Ok(outcome)
+    }
+
+    /// Whether a designation was applied before, and its answer is known.
+    #[must_use]
+    pub fn was_answered(&self, id: DesignationId) -> bool {
+        self.results.get(&id).is_some()
     }
 
     /// The first answer to a repeated designation.
@@ -81,7 +88,7 @@ impl Tables {
                 copy::create_pair(self, id, &copy::NewPair { name, group, pvol, svol, copy: *copy })
             }
             Designation::StartGroup { group } => copy::start_group(self, id, group),
-            Designation::SuspendPairs { group, which } => pairs::suspend(self, group, which),
+            Designation::SuspendPairs { group, which, svol } => pairs::suspend(self, group, which, *svol),
             Designation::ResyncPairs { group, which, image } => pairs::resync(self, group, which, *image),
             Designation::DropImage { group } => pairs::drop_image(self, group),
             Designation::DeletePairs { group, which } => pairs::delete(self, group, which),
@@ -90,6 +97,8 @@ impl Tables {
                 pairs::remote_suspend(self, pair, reason, *others_go_on, who)
             }
             Designation::RemoteResync { pairs, from } => pairs::remote_resync(self, pairs, *from, who),
+            Designation::RemoteSvolWrite { pairs } => written::remote_svol_write(self, pairs, who),
+            Designation::JoinMarks { pair, runs } => written::join_marks(self, pair, runs, who),
             Designation::RemoteDeletePair { pair } => pairs::remote_delete_pair(self, pair, who),
             Designation::RemoteDeleteGroup { group } => pairs::remote_delete_group(self, group, who),
             Designation::RemoteGroup(remote) => copy::remote_group(self, remote, who),

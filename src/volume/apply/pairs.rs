@@ -7,7 +7,7 @@
 
 use super::copy::{copied_group, followed_group, peer, primary_group, set_volume_state};
 use crate::volume::designation::{
-    Designation, DesignationId, ImageWish, Outcome, Refusal, ResyncedPair, Which,
+    Designation, DesignationId, ImageWish, Outcome, Refusal, ResyncedPair, SvolHosts, Which,
 };
 use crate::volume::group::GroupRole;
 use crate::volume::name::{
@@ -19,10 +19,25 @@ use crate::volume::resync::RESYNC_PAIRS_MAX;
 use crate::volume::table::Tables;
 use std::collections::BTreeMap;
 
-pub(super) fn suspend(tables: &mut Tables, group: &GroupName, which: &Which) -> Result<Outcome, Refusal> {
+pub(super) fn suspend(
+    tables: &mut Tables,
+    group: &GroupName,
+    which: &Which,
+    svol: SvolHosts,
+) -> Result<Outcome, Refusal> {
     let cause = SuspendCause::Operator;
-    for pair in chosen(tables, group, which)? {
+    let pairs = chosen(tables, group, which)?;
+    if svol == SvolHosts::Write {
+        let is_new = |pair: &&PairRecord| pair.state == PairState::NotYetCopied;
+        if let Some(pair) = pairs.iter().filter_map(|pair| tables.pairs.get(pair)).find(is_new) {
+            let text =
+                format!("nothing of pair {} was ever copied: its S-VOL is no copy to write", pair.name);
+            return Err(Refusal::conflict(text));
+        }
+    }
+    for pair in pairs {
         let Some(pair) = tables.pairs.edit(&pair) else { continue };
+        pair.control.svol_write |= svol == SvolHosts::Write && pair.state != PairState::Abnormal;
         match pair.state {
             PairState::Unused | PairState::Abnormal => {}
             PairState::Suspended => {
@@ -52,7 +67,10 @@ pub(super) fn resync(
         pair.control.without_image |= stopped && image == ImageWish::Without;
         pair.control.asked = match pair.control.asked {
             // It has not been stopped yet, and need not be.
-            Some(Asked::Suspend(_)) if !stopped => None,
+            Some(Asked::Suspend(_)) if !stopped => {
+                pair.control.svol_write = false;
+                None
+            }
             Some(Asked::Suspend(_)) | None if stopped => Some(Asked::Resync),
             other => other,
         };
@@ -174,6 +192,11 @@ pub(super) fn remote_resync(
             }
             ImageWish::Keep => {}
         }
+        if row.control.svol_write || row.control.is_written {
+            let text =
+                format!("where hosts wrote the S-VOL of pair {} is on its way to its primary", row.name);
+            return Err(Refusal::conflict(text));
+        }
         // Whatever the S-VOL was, from here on it is on the way to something else.
         (row.state, row.reason) = (PairState::BeingCopied, None);
         row.control.is_image = false;
@@ -268,7 +291,7 @@ fn is_leaving(pair: &PairRecord) -> bool {
     matches!(pair.control.asked, Some(Asked::Delete | Asked::DeleteSent | Asked::DeleteAccepted))
 }
 
-fn followed_pair(tables: &Tables, name: &PairName, who: &Who) -> Result<PairNumber, Refusal> {
+pub(super) fn followed_pair(tables: &Tables, name: &PairName, who: &Who) -> Result<PairNumber, Refusal> {
     let (array, _) = peer(tables, who)?;
     let pair = tables.pair_named(name).ok_or_else(|| Refusal::missing("pair", name))?;
     if pair.primary.array == array {
@@ -324,6 +347,7 @@ impl Tables {
             let link = pair.link.clone();
             self.forward(&link, DesignationId(identity()), told);
         }
+        self.svol_write_sent(pairs, identity);
         Ok(())
     }
 
@@ -358,6 +382,8 @@ impl Tables {
         from: UpdateNumber,
         identity: &mut dyn FnMut() -> Identity,
     ) {
+        let numbers: Vec<PairNumber> = pairs.iter().map(|(number, _)| *number).collect();
+        self.call_back_svol_writes(&numbers, identity);
         let mut by_link: BTreeMap<LinkName, Vec<ResyncedPair>> = BTreeMap::new();
         for (number, rewritten_bytes) in pairs {
             let Some(row) = self.pairs.edit(number) else { continue };
@@ -392,7 +418,7 @@ impl Tables {
                 control.asked = None;
             }
             (control.cause, control.copy_from, control.told) = (None, from, false);
-            control.without_image = false;
+            (control.without_image, control.svol_write) = (false, false);
             if restarted {
                 (control.withheld_from, control.withheld_until) = (None, None);
             } else {

@@ -1,0 +1,161 @@
+//! S-VOLs that hosts write while their pairs are suspended (promise O2), at their auxiliary; and, at the primary, what it
+//! is told of that.
+//!
+//! *Opening*: an image of the S-VOL is kept as before a resync, and the tables say that hosts may write it. The owner task
+//! then restores what is here and takes the S-VOL out of restore, so that nothing older than hosts' writes is put over
+//! them, also not by a replay, and only then opens it. *Closing*, when the primary wants to copy differences: no write
+//! becomes visible any more, then it is noted together with the message that tells the primary where they were. The
+//! copy is accepted when the primary has that durably. A crash between two steps leaves the S-VOL open, with its marks.
+
+use super::Array;
+use super::groups::own_volume;
+use crate::copy::differences::DifferenceMap;
+use crate::copy::group::Group;
+use crate::copy::marked::SvolMarks;
+use crate::disk::VolumeId;
+use crate::io::volume::VolumeRole;
+use crate::volume::designation::{DesignationId, Refusal, ResyncedPair};
+use crate::volume::group::GroupRole;
+use crate::volume::name::{ArrayNumber, PairName, PairNumber};
+use crate::volume::pair::{PairRecord, PairState};
+use crate::volume::record::{Identity, Who};
+use crate::volume::resync::RUNS_MAX;
+use crate::volume::table::Tables;
+use std::sync::Arc;
+
+impl Array {
+    /// Opens S-VOLs that hosts may write and are not open yet, and forgets those that are not written any more.
+    pub(crate) async fn open_written_svols(&self) {
+        let tables = self.store.tables();
+        let is_open = |pair: &PairRecord| pair.control.svol_write && is_copied_here(&tables, pair);
+        self.runtime().written.retain(|number, marks| {
+            let stays = tables.pairs.get(&PairNumber(*number)).is_some_and(is_open);
+            if !stays {
+                marks.end();
+            }
+            stays
+        });
+        for pair in tables.pairs.iter().filter(|pair| is_open(pair)) {
+            if self.runtime().written.contains_key(&pair.number.0) {
+                continue;
+            }
+            if let Err(error) = self.open_to_hosts(&tables, pair).await {
+                tracing::error!(pair = %pair.name, %error, "hosts cannot write its S-VOL yet");
+            }
+        }
+    }
+
+    async fn open_to_hosts(&self, tables: &Tables, pair: &PairRecord) -> anyhow::Result<()> {
+        let number = own_volume(tables, pair).ok_or_else(|| anyhow::anyhow!("it has no volume here"))?;
+        let volume = self.runtime().volumes.get(&number).cloned();
+        let volume = volume.ok_or_else(|| anyhow::anyhow!("its volume is not open"))?;
+        let group = self.runtime().groups.get(&pair.group.0).cloned();
+        if let Some(group) = group {
+            group.forget_svol(pair.number.0).await?;
+        }
+        self.disk.set_gate(VolumeId(number), None)?;
+        let map = self.svol_map(pair)?;
+        let store = Arc::new(super::pairs::Marks(self.store.clone()));
+        let _no_closing = self.images.lock().await;
+        let is_open =
+            self.store.read(|now| now.pairs.get(&pair.number).is_some_and(|pair| pair.control.svol_write));
+        if !is_open {
+            return Ok(());
+        }
+        let marks = SvolMarks::new(pair.number.0, map, store);
+        self.spawn(marks.clone().write_marks());
+        volume.set_role(VolumeRole::Marked(marks.clone()));
+        self.runtime().written.insert(pair.number.0, marks);
+        Ok(())
+    }
+
+    /// What the store has of where hosts wrote an S-VOL.
+    fn svol_map(&self, pair: &PairRecord) -> anyhow::Result<DifferenceMap> {
+        let parts = self.store.marks_of(pair.number).map_err(anyhow::Error::msg)?;
+        DifferenceMap::load(pair.size_bytes, parts).map_err(|part| {
+            anyhow::anyhow!("part {part} of the difference map of pair {} is not one", pair.name)
+        })
+    }
+
+    /// Whether hosts may write the volume although it is an S-VOL.
+    pub(crate) fn is_written(&self, tables: &Tables, volume: crate::volume::name::VolumeNumber) -> bool {
+        let runtime = self.runtime();
+        let mut pairs = tables.pairs_of_volume(volume);
+        pairs.any(|pair| pair.control.svol_write && runtime.written.contains_key(&pair.number.0))
+    }
+
+    /// How much of an S-VOL hosts have written, in marked bytes.
+    pub(crate) fn written_bytes(&self, pair: PairNumber) -> Option<u64> {
+        self.runtime().written.get(&pair.0).map(|marks| marks.differing_bytes())
+    }
+
+    /// Shuts hosts out of those S-VOLs among these that they may write, and tells the primary where they wrote. The caller
+    /// holds `images`.
+    pub(super) fn close_to_hosts(
+        &self,
+        tables: &Tables,
+        resynced: &[ResyncedPair],
+        source: ArrayNumber,
+    ) -> Result<(), Refusal> {
+        let pairs: Vec<&PairRecord> = resynced
+            .iter()
+            .filter_map(|one| tables.pair_named(&one.pair))
+            .filter(|pair| pair.control.svol_write && pair.primary.array == source)
+            .collect();
+        let mut written = Vec::with_capacity(pairs.len());
+        for pair in pairs {
+            let open = self.runtime().written.remove(&pair.number.0);
+            let volume = own_volume(tables, pair).and_then(|n| self.runtime().volumes.get(&n).cloned());
+            if let Some(volume) = volume {
+                volume.set_role(VolumeRole::Copy); // What becomes visible at this moment has done so behind it.
+            }
+            let map = match open {
+                Some(marks) => marks.end(),
+                None => self.svol_map(pair).map_err(|error| Refusal::Conflict(error.to_string()))?,
+            };
+            written.push((pair.number, map.runs(RUNS_MAX)));
+        }
+        if written.is_empty() {
+            return Ok(());
+        }
+        self.set_access(tables);
+        let what = format!("hosts are shut out of {} S-VOLs: their differences follow", written.len());
+        self.store.change(&Who::Array, what, |tables| {
+            tables.svols_closed(&written, &mut || Identity(self.env.entropy.identity()));
+            Ok(())
+        })?;
+        self.wake();
+        Ok(())
+    }
+
+    /// At the primary: what an auxiliary's hosts have written counts as different, durably, before it is told so.
+    pub(super) fn join_marks(
+        &self,
+        id: DesignationId,
+        name: &PairName,
+        runs: &[(u64, u64)],
+        peer: ArrayNumber,
+    ) -> Result<(), Refusal> {
+        let tables = self.store.tables();
+        if tables.was_answered(id) {
+            return Ok(()); // It may have been copied since.
+        }
+        let pair = tables.pair_named(name).filter(|pair| pair.auxiliary.array == peer);
+        let Some(pair) = pair.filter(|pair| matches!(pair.state, PairState::Suspended | PairState::Abnormal))
+        else {
+            return Ok(()); // Refused with the reason when it is applied.
+        };
+        let group: Option<Arc<Group>> = self.runtime().groups.get(&pair.group.0).cloned();
+        let known = group.filter(|group| group.knows_pair(pair.number.0));
+        let Some(group) = known else {
+            return Err(Refusal::Conflict(format!("the group of pair {name} is not open here")));
+        };
+        group.mark_runs(pair.number.0, runs);
+        group.write_marks().map_err(|error| Refusal::Conflict(error.to_string()))
+    }
+}
+
+fn is_copied_here(tables: &Tables, pair: &PairRecord) -> bool {
+    let group = tables.groups.get(&pair.group);
+    group.is_some_and(|group| matches!(group.role, GroupRole::Auxiliary { .. }))
+}

@@ -1,0 +1,140 @@
+//! S-VOLs that hosts write while their pairs are suspended (promise O2).
+//!
+//! The primary opens them with one message for all of its pairs at one auxiliary, so that the images kept of them are
+//! of one moment. Before differences are copied again the auxiliary closes them to hosts and tells the primary where they
+//! were written; only when the primary has all of that does the auxiliary accept the copy.
+
+use super::pairs::followed_pair;
+use crate::volume::designation::{Designation, DesignationId, ImageWish, Outcome, Refusal, ResyncedPair};
+use crate::volume::group::GroupRole;
+use crate::volume::name::{LinkName, PairName, PairNumber};
+use crate::volume::pair::PairState;
+use crate::volume::record::{Identity, Who};
+use crate::volume::resync::{RESYNC_PAIRS_MAX, RUNS_OF_A_MESSAGE};
+use crate::volume::table::Tables;
+use std::collections::BTreeMap;
+
+/// At the auxiliary. All of them or none.
+pub(super) fn remote_svol_write(
+    tables: &mut Tables,
+    pairs: &[ResyncedPair],
+    who: &Who,
+) -> Result<Outcome, Refusal> {
+    if pairs.len() > RESYNC_PAIRS_MAX {
+        return Err(Refusal::Limit { what: "pairs of a message".to_owned(), limit: RESYNC_PAIRS_MAX });
+    }
+    for opened in pairs {
+        let number = followed_pair(tables, &opened.pair, who)?;
+        let Some(row) = tables.pairs.edit(&number) else {
+            return Err(Refusal::missing("pair", &opened.pair));
+        };
+        if row.state != PairState::Suspended {
+            return Err(Refusal::conflict(format!("pair {} is {} here", row.name, row.state)));
+        }
+        if row.control.is_image && row.control.image.is_none() {
+            let text = format!("the last image of the S-VOL of pair {} is not kept yet", row.name);
+            return Err(Refusal::conflict(text));
+        }
+        (row.control.is_image, row.control.svol_write) = (false, true);
+    }
+    Ok(Outcome::Done)
+}
+
+/// At the primary: the marks themselves are with its group already (`array/written.rs`).
+pub(super) fn join_marks(
+    tables: &mut Tables,
+    pair: &PairName,
+    runs: &[(u64, u64)],
+    who: &Who,
+) -> Result<Outcome, Refusal> {
+    let row = tables.pair_named(pair).ok_or_else(|| Refusal::missing("pair", pair))?;
+    let is_primary =
+        tables.groups.get(&row.group).is_some_and(|group| matches!(group.role, GroupRole::Primary));
+    let is_its = matches!(who, Who::Peer { array, .. } if *array == row.auxiliary.array);
+    if !(is_primary && is_its) {
+        return Err(Refusal::conflict(format!("pair {pair} is not copied there from here")));
+    }
+    if runs.len() > RUNS_OF_A_MESSAGE {
+        return Err(Refusal::Limit { what: "ranges of a message".to_owned(), limit: RUNS_OF_A_MESSAGE });
+    }
+    // Behind the copy's back nothing may become different.
+    if matches!(row.state, PairState::Suspended | PairState::Abnormal) {
+        Ok(Outcome::Done)
+    } else {
+        Err(Refusal::conflict(format!("pair {pair} is {}", row.state)))
+    }
+}
+
+/// The primary knows some more of where hosts wrote an S-VOL here; with the last of it nothing is left to tell.
+pub(super) fn marks_joined(tables: &mut Tables, pair: &PairName) {
+    let is_meant =
+        |what: &Designation| matches!(what, Designation::JoinMarks { pair: other, .. } if other == pair);
+    let is_all = !tables.forwards.iter().any(|forward| is_meant(&forward.designation));
+    let number = tables.pair_named(pair).map(|pair| pair.number);
+    if is_all && let Some(pair) = number.and_then(|number| tables.pairs.edit(&number)) {
+        pair.control.is_written = false;
+    }
+}
+
+impl Tables {
+    /// The auxiliaries of those of these pairs for which it was asked may open their S-VOLs to hosts' writes.
+    pub(super) fn svol_write_sent(&mut self, pairs: &[PairNumber], identity: &mut dyn FnMut() -> Identity) {
+        let mut by_link: BTreeMap<LinkName, Vec<ResyncedPair>> = BTreeMap::new();
+        let wanted = pairs.iter().filter_map(|number| self.pairs.get(number));
+        for pair in wanted.filter(|pair| pair.control.svol_write && pair.auxiliary.volume.is_some()) {
+            by_link.entry(pair.link.clone()).or_default().push(ResyncedPair {
+                pair: pair.name.clone(),
+                withheld_from: pair.control.withheld_from,
+                rewritten_bytes: 0,
+                image: ImageWish::Keep,
+            });
+        }
+        for (link, opened) in by_link {
+            for pairs in opened.chunks(RESYNC_PAIRS_MAX) {
+                let what = Designation::RemoteSvolWrite { pairs: pairs.to_vec() };
+                self.forward(&link, DesignationId(identity()), what);
+            }
+        }
+    }
+
+    /// These pairs are copied again: what was on its way to open their S-VOLs must not come behind that.
+    pub(super) fn call_back_svol_writes(
+        &mut self,
+        pairs: &[PairNumber],
+        identity: &mut dyn FnMut() -> Identity,
+    ) {
+        let names: Vec<PairName> =
+            pairs.iter().filter_map(|number| self.pairs.get(number)).map(|pair| pair.name.clone()).collect();
+        let on_their_way: Vec<_> = self.forwards.iter().cloned().collect();
+        for forward in on_their_way {
+            let Designation::RemoteSvolWrite { pairs } = forward.designation else { continue };
+            let others: Vec<ResyncedPair> =
+                pairs.iter().filter(|opened| !names.contains(&opened.pair)).cloned().collect();
+            if others.len() == pairs.len() {
+                continue;
+            }
+            self.forwards.remove(&forward.sequence);
+            if !others.is_empty() {
+                let what = Designation::RemoteSvolWrite { pairs: others };
+                self.forward(&forward.link, DesignationId(identity()), what);
+            }
+        }
+    }
+
+    /// Hosts have been shut out of these S-VOLs; where they wrote is told to the primary.
+    pub(crate) fn svols_closed(
+        &mut self,
+        written: &[(PairNumber, Vec<(u64, u64)>)],
+        identity: &mut dyn FnMut() -> Identity,
+    ) {
+        for (number, runs) in written {
+            let Some(pair) = self.pairs.edit(number) else { continue };
+            (pair.control.svol_write, pair.control.is_written) = (false, !runs.is_empty());
+            let (pair, link) = (pair.name.clone(), pair.link.clone());
+            for runs in runs.chunks(RUNS_OF_A_MESSAGE) {
+                let what = Designation::JoinMarks { pair: pair.clone(), runs: runs.to_vec() };
+                self.forward(&link, DesignationId(identity()), what);
+            }
+        }
+    }
+}
