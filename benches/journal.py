@@ -36,6 +36,7 @@ parser.add_argument("--jobs", default="randwrite:4k:1 randwrite:4k:32 write:1m:4
 parser.add_argument("--rounds", type=int, default=5)
 parser.add_argument("--secs", type=float, default=2)
 parser.add_argument("--warm", type=float, default=4)
+parser.add_argument("--primary-cpus", default="0", help="CPUs of the primary")
 parser.add_argument("--shared", action="store_true", help="journals on the unit of the data")
 parser.add_argument("--lag", action="store_true", help="lag at 50 % and 90 % of the sustainable rate, in place of speed")
 args = parser.parse_args()
@@ -111,7 +112,7 @@ def start():
     for index, name in enumerate(NAMES):
         configure(index)
     for index, name in enumerate(NAMES):
-        command = ["taskset", "-c", "0" if index == 0 else "1", args.holdfast, "serve"]
+        command = ["taskset", "-c", args.primary_cpus if index == 0 else "1", *([] if index == 0 else ["chrt", "-i", "0"]), args.holdfast, "serve"]
         with open(f"{args.dir}/{name}.log", "w") as log:
             processes.append(
                 subprocess.Popen([*command, "--config", f"{args.dir}/{name}.toml"], stdout=log, stderr=log)

@@ -7,6 +7,7 @@ use super::error::CopyError;
 use super::group::{Group, Leaving, PairRuntime, Role, Sequencer};
 use super::kept::KeptUpdate;
 use super::settle::pages_from;
+use crate::clock::MonotonicNs;
 use crate::disk::VolumeId;
 use crate::disk::slot::{SLOT_BYTES, Slot};
 use crate::volume::pair::PairState;
@@ -15,11 +16,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// How long a commit gathers while nobody waits for it.
+/// The shortest time between two commits while nobody waits for one and less than [`ENOUGH_BYTES`] have gathered. What
+/// comes after a pause is committed at once.
 ///
 /// A commit costs two handovers to the ring's thread and wakes every reader, whose answer costs as much again: at depth
-/// 1 that is more than the few writes it carries. Three milliseconds of lag are far below what a lag may be.
-const GATHER: Duration = Duration::from_millis(3);
+/// 1 that is more than the few writes it carries, and each of these steps makes one write of a host wait. This is seldom
+/// enough that fewer than one write in a hundred does, and a small part of what a lag may be.
+const GATHER: Duration = Duration::from_millis(25);
+/// Write data with which a commit is worth its while.
+pub(super) const ENOUGH_BYTES: u64 = 1 << 20;
 
 impl Group {
     /// Waits until everything up to `number` is durable in the journal.
@@ -97,14 +102,15 @@ impl Group {
     /// The group commit: gathers what was appended, writes it in one go, flushes once. Runs until the journal fails.
     pub(crate) async fn write_journal(self: Arc<Self>) {
         let _running = self.running();
+        let mut committed_at = None;
         while !self.closing.has_begun() {
-            self.gather().await;
+            self.gather(committed_at).await;
             let error = self.lock().journal_error.take();
             if let Some(reason) = error {
                 return self.leave_journal(reason).await;
             }
             match self.commit_once().await {
-                Ok(true) => {}
+                Ok(true) => committed_at = Some(self.clock.now()),
                 Ok(false) => tokio::select! {
                     biased;
                     () = self.closing.begins() => return,
@@ -116,14 +122,16 @@ impl Group {
     }
 
     /// While nobody waits for durability a moment of gathering makes one commit of many; a reader's lag grows by it.
-    async fn gather(&self) {
-        if self.waiters.load(Ordering::Acquire) > 0 {
+    async fn gather(&self, committed_at: Option<MonotonicNs>) {
+        let passed = committed_at.map(|then| self.clock.now().since(then));
+        let Some(left) = passed.and_then(|passed| GATHER.checked_sub(passed)) else { return };
+        if self.waiters.load(Ordering::Acquire) > 0 || self.lock().gathered_bytes >= ENOUGH_BYTES {
             return;
         }
         tokio::select! {
             biased;
             () = self.hurry.notified() => {}
-            () = self.clock.sleep(GATHER) => {}
+            () = self.clock.sleep(left) => {}
         }
     }
 
@@ -132,6 +140,7 @@ impl Group {
         let (commit, data) = {
             let mut seq = self.lock();
             let Some(commit) = seq.journal.poll_commit() else { return Ok(false) };
+            seq.gathered_bytes = 0;
             let data = commit.data.iter().map(|(number, offset)| {
                 let kept = seq.kept.get(*number).expect("what is not durable is never trimmed");
                 (*offset, kept.payload.slots.clone())

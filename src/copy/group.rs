@@ -21,6 +21,7 @@
 
 use super::change::{Change, Payload, apply};
 use super::closing::Closing;
+use super::commit::ENOUGH_BYTES;
 use super::error::CopyError;
 use super::kept::Kept;
 use super::rule::{PairFacts, needs_journal};
@@ -140,6 +141,8 @@ pub(crate) struct Sequencer {
     pub(crate) times: Times,
     /// When each reader last asked for updates.
     pub(crate) asked: BTreeMap<ArrayNumber, MonotonicNs>,
+    /// Write data appended since the last commit was made up.
+    pub(super) gathered_bytes: u64,
     /// Since when a change waits for room that a reader holds.
     pub(crate) refused_since: Option<MonotonicNs>,
     /// A volume that is leaving the group: its writes wait.
@@ -245,6 +248,7 @@ impl Sequencer {
             announced: BTreeSet::new(),
             times: Times::default(),
             asked: BTreeMap::new(),
+            gathered_bytes: 0,
             refused_since: None,
             frozen: BTreeSet::new(),
             replaying: false,
@@ -424,6 +428,11 @@ impl Group {
         seq.times.note(number, self.clock.now());
         seq.kept.push(update.clone(), payload.clone());
         seq.next = number.next();
+        let gathered = seq.gathered_bytes + u64::from(payload.bytes);
+        if seq.gathered_bytes < ENOUGH_BYTES && gathered >= ENOUGH_BYTES {
+            self.hurry.notify_one();
+        }
+        seq.gathered_bytes = gathered;
         Ok(())
     }
 
