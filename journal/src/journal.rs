@@ -190,6 +190,11 @@ impl Journal {
         self.superblock.max_update_data_blocks()
     }
 
+    /// Bytes of each ring that were ever taken, padding included: update information, write data.
+    pub fn appended(&self) -> (u64, u64) {
+        (self.sequencer.info.head, self.sequencer.data.head)
+    }
+
     /// How full it is.
     pub fn usage(&self) -> Usage {
         let Sequencer { info, data, next, .. } = &self.sequencer;

@@ -8,7 +8,6 @@
 //! * [`format`]: every byte on the journal volume and of the record that travels between arrays
 //! * [`Journal`]: rings, group commit, index, release, checkpoints
 //! * [`recovery`]: what a restart makes of the volume
-//! * [`restore`]: the order in which an auxiliary applies updates
 //! * [`reader`]: what each reading array has, and what may be freed because of it
 //! * [`mod@pointer`]: the eight addresses of the pointer information
 #![no_std]
@@ -20,7 +19,6 @@ mod number;
 pub mod pointer;
 pub mod reader;
 pub mod recovery;
-pub mod restore;
 
 mod ring;
 mod sequencer;

@@ -515,7 +515,10 @@ fn reader_view(tables: &Tables, record: &GroupRecord, reader: &ReaderStatus) -> 
         read_not_restored: lag_view(reader.not_restored),
         sent_updates: reader.sent.0,
         sent_bytes: reader.sent.1,
-        ..ReaderView::default()
+        in_difference_maps: LagView { bytes: reader.differing_bytes, ..LagView::default() },
+        last_report_ms: reader.last_report.map(ms),
+        time_to_full_ms: reader.time_to_full.map(ms),
+        time_to_catch_up_ms: reader.time_to_catch_up.map(ms),
     }
 }
 

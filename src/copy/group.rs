@@ -139,6 +139,10 @@ pub(crate) struct Sequencer {
     pub(crate) announced: BTreeSet<ArrayNumber>,
     /// When updates were made.
     pub(crate) times: Times,
+    /// How fast the journal fills and readers empty it.
+    pub(super) rates: super::rates::Rates,
+    /// When each reader last said where it is.
+    pub(super) heard: BTreeMap<ArrayNumber, MonotonicNs>,
     /// When each reader last asked for updates.
     pub(crate) asked: BTreeMap<ArrayNumber, MonotonicNs>,
     /// Write data appended since the last commit was made up.
@@ -247,6 +251,8 @@ impl Sequencer {
             journaled_end: BTreeMap::new(),
             announced: BTreeSet::new(),
             times: Times::default(),
+            rates: super::rates::Rates::default(),
+            heard: BTreeMap::new(),
             asked: BTreeMap::new(),
             gathered_bytes: 0,
             refused_since: None,

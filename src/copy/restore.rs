@@ -3,7 +3,7 @@
 //! Updates are applied strictly in number order: the next one only when its number follows, all its ranges, then the
 //! number of the group moves. What is applied is durable in this array's journal first, so a crash replays it
 //! (`recover.rs`), and the units never get ahead of the journal. Updates of pairs that have no S-VOL here are passed
-//! over. Space is freed by `settle.rs` once the S-VOLs are on the units.
+//! over. What has to be read for a batch is read side by side before it (`edges.rs`). Space is freed by `settle.rs` once the S-VOLs are on the units.
 
 use super::change::Payload;
 use super::error::CopyError;
@@ -78,6 +78,9 @@ impl Group {
                     "update {next} is missing in the journal of group {}",
                     self.name
                 )));
+            }
+            if delay.is_zero() {
+                self.read_edges(&loaded).await;
             }
             for (update, payload) in loaded {
                 let due_ns =

@@ -77,9 +77,11 @@ impl Group {
             return self.lock().readers.reader(reader).map(|_| ()).ok_or(ReaderError::Unknown);
         }
         let dropped = {
+            let now = self.clock.now();
             let mut seq = self.lock();
             let before = seq.readers.reader(reader).map(|known| known.report);
             seq.readers.handle_report(reader, report)?;
+            seq.heard.insert(reader, now);
             if before == seq.readers.reader(reader).map(|known| known.report) {
                 return Ok(());
             }

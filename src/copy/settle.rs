@@ -33,6 +33,7 @@ impl Group {
                 () = self.closing.begins() => return,
                 () = &mut tick => {
                     tick = self.clock.sleep(self.pause());
+                    self.sample_rates();
                     let restored = self.lock().restored;
                     let at_rest = std::mem::replace(&mut seen, restored) == restored;
                     let long_ago = self.clock.now().since(settled_at) >= SETTLE_EVERY;

@@ -4,7 +4,8 @@
 //! restored, never shown smaller than it is (`times.rs`).
 
 use super::fetch::Reading;
-use super::group::{Group, Sequencer};
+use super::group::{Group, PairRuntime, Sequencer};
+use super::rates::Position;
 use crate::clock::MonotonicNs;
 use holdfast_journal::pointer::PointerInformation;
 use holdfast_journal::reader::{Reader, Report};
@@ -66,6 +67,14 @@ pub struct ReaderStatus {
     pub not_restored: Lag,
     /// Both.
     pub behind: Lag,
+    /// Bytes that the difference maps of its pairs mark.
+    pub differing_bytes: u64,
+    /// Since it last said where it is; none before the first time.
+    pub last_report: Option<Duration>,
+    /// Until the journal is full because of it, at the present rates.
+    pub time_to_full: Option<Duration>,
+    /// Until it has caught up, at the present rates.
+    pub time_to_catch_up: Option<Duration>,
     /// Its pointers here.
     pub pointers: PointerInformation,
 }
@@ -82,6 +91,16 @@ pub struct Lag {
 }
 
 impl Group {
+    /// Looks where everything is: once a second.
+    pub(super) fn sample_rates(&self) {
+        let now = self.clock.now();
+        let mut seq = self.lock();
+        let (information, data) = seq.journal.appended();
+        let holding = seq.readers.iter().filter(|(_, reader)| reader.holds);
+        let readers: Vec<_> = holding.map(|(array, reader)| (array, position(&seq, reader))).collect();
+        seq.rates.sample(now, [information, data], readers.into_iter());
+    }
+
     /// The group now.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -119,6 +138,15 @@ impl Group {
     }
 }
 
+/// What the reader holds of the journal, and what it has not restored.
+fn position(seq: &Sequencer, reader: &Reader) -> Position {
+    let behind = |number| {
+        let (information, data) = seq.journal.areas_after(number);
+        [information, data]
+    };
+    Position { held: behind(reader.report.acknowledged), behind: behind(reader.report.restored) }
+}
+
 fn reader_status(
     seq: &Sequencer,
     reader_number: ArrayNumber,
@@ -127,13 +155,24 @@ fn reader_status(
 ) -> ReaderStatus {
     let newest = seq.next.previous();
     let report = reader.report;
+    let usage = seq.journal.usage();
+    let capacity = [usage.info_capacity, usage.data_capacity];
+    let outlook = seq.rates.outlook(reader_number, position(seq, reader), capacity);
     ReaderStatus {
         array: reader_number.0,
         report,
+        last_report: seq.heard.get(&reader_number).map(|heard| now.since(*heard)),
+        // Of a reader whose pairs are all suspended nothing is held, and it restores nothing.
+        time_to_full: outlook.full.filter(|_| reader.holds),
+        time_to_catch_up: outlook.caught_up.filter(|_| reader.holds),
         sent: seq.sent.get(&reader_number).copied().unwrap_or_default(),
         not_read: lag(seq, report.acknowledged, newest, now),
         not_restored: lag(seq, report.restored, report.acknowledged, now),
         behind: lag(seq, report.restored, newest, now),
+        differing_bytes: {
+            let pairs = seq.pairs.values().flatten().filter(|pair| pair.reader == reader_number);
+            pairs.map(PairRuntime::differing_bytes).sum()
+        },
         pointers: seq.journal.pointer_information(reader.next, reader.retry_start()),
     }
 }

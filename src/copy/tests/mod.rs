@@ -1,4 +1,5 @@
 //! One group reading from another, figure by figure.
 
+mod figures;
 mod reading;
 mod rig;

@@ -10,10 +10,10 @@ use holdfast_journal::reader::Report;
 use std::sync::Arc;
 use std::time::Duration;
 
-const IMMEDIATE: ReadPlan = ReadPlan { timing: ReadTiming::Immediate, size: ReadSize::Group };
+pub(super) const IMMEDIATE: ReadPlan = ReadPlan { timing: ReadTiming::Immediate, size: ReadSize::Group };
 
 /// Starts reading; when it ends, it begins again after a moment, as over a link.
-fn follow(rig: &mut Rig, way: &Arc<Way>, plan: ReadPlan) {
+pub(super) fn follow(rig: &mut Rig, way: &Arc<Way>, plan: ReadPlan) {
     let (copy, way, clock) = (rig.copy.clone(), way.clone(), rig.clock.clone());
     rig.tasks.spawn(async move {
         loop {
@@ -23,7 +23,7 @@ fn follow(rig: &mut Rig, way: &Arc<Way>, plan: ReadPlan) {
     });
 }
 
-fn restore(rig: &mut Rig) {
+pub(super) fn restore(rig: &mut Rig) {
     let copy = rig.copy.clone();
     rig.tasks.spawn(copy.restore_loop(RestoreTiming::Immediate, Duration::ZERO));
 }

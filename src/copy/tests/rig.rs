@@ -2,8 +2,10 @@
 //! delays, cuts and listens to.
 
 use crate::clock::{BoxFuture, Clock, SeededEntropy, SimClock, WallNs};
-use crate::copy::change::{Change, Part};
-use crate::copy::group::{Group, PairRuntime, Parts, Role, Sequenced, Sequencer, Settings, SvolRuntime};
+use crate::copy::change::{Change, Part, pages_touched};
+use crate::copy::group::{
+    Group, PairRuntime, Parts, Refusal, Role, Sequenced, Sequencer, Settings, SvolRuntime,
+};
 use crate::copy::recover;
 use crate::copy::rule::PairFacts;
 use crate::copy::serve::{Carrier, Request};
@@ -27,9 +29,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 pub(crate) const READER: ArrayNumber = ArrayNumber(2);
-const DATA: u32 = 1;
+pub(crate) const DATA: u32 = 1;
 const JOURNAL: u32 = 2;
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
 /// A life with virtual time.
 pub(crate) fn life<T>(work: impl Future<Output = T>) -> T {
@@ -46,6 +48,8 @@ pub(crate) struct Choice {
     pub(crate) read_bytes: u32,
     pub(crate) release_by: ReleaseBy,
     pub(crate) no_room: NoRoom,
+    /// Of the pair, at both ends.
+    pub(crate) pair: PairState,
 }
 
 impl Default for Choice {
@@ -56,6 +60,7 @@ impl Default for Choice {
             read_bytes: 64 << 10,
             release_by: ReleaseBy::Named,
             no_room: NoRoom::Hold,
+            pair: PairState::Normal,
         }
     }
 }
@@ -89,22 +94,47 @@ impl Rig {
         self.tasks.spawn(self.copy.clone().settle_loop());
     }
 
-    /// A host's write of whole pages, each full of `byte`.
+    /// A host's write of whole pages, each full of `byte`, once there is room.
     pub(crate) async fn write(&self, page: u64, pages: usize, byte: u8) -> UpdateNumber {
         let (offset, length) = (page * SLOT_BYTES as u64, (pages * SLOT_BYTES) as u64);
-        let mut slots = self.source.pool.take(Class::Host, pages).await;
+        loop {
+            let room = self.source.room.notified();
+            match self.try_write(offset, length, byte).await {
+                Ok(Sequenced::Journaled(number)) => return number,
+                Ok(Sequenced::Unjournaled) => panic!("the pair is normal"),
+                Err(_) => room.await,
+            }
+        }
+    }
+
+    /// A host's write of some bytes, all `byte`, tried once.
+    pub(crate) async fn try_write(&self, offset: u64, length: u64, byte: u8) -> Result<Sequenced, Refusal> {
+        let mut slots = self.source.pool.take(Class::Host, pages_touched(offset, length)).await;
         slots.iter_mut().for_each(|slot| slot.fill(byte));
         let slots = slots.into_iter().map(|slot| slot.freeze()).collect();
         let change = Change { volume: DATA, whole: false, parts: vec![Part::data(offset, length, slots)] };
         let payload = change.payload();
-        loop {
-            let room = self.source.room.notified();
-            let prepared =
-                self.source.disk.prepare(VolumeId(DATA), offset, length, Class::Host).await.unwrap();
-            match self.source.try_sequence(&change, &payload, payload.checksum(), &mut vec![prepared]) {
-                Ok(Sequenced::Journaled(number)) => return number,
-                Ok(Sequenced::Unjournaled) => panic!("the pair is normal"),
-                Err(_) => room.await,
+        let prepared = self.source.disk.prepare(VolumeId(DATA), offset, length, Class::Host).await.unwrap();
+        self.source.try_sequence(&change, &payload, payload.checksum(), &mut vec![prepared])
+    }
+
+    /// The bytes of both volumes, source and copy.
+    pub(crate) async fn images(&self) -> (Vec<u8>, Vec<u8>) {
+        (image(&self.source).await, image(&self.copy).await)
+    }
+
+    /// Nothing of the copy's volume is in its cache any more.
+    pub(crate) async fn cool(&self) {
+        self.copy.disk.destage(&[VolumeId(DATA)]).await.unwrap();
+        let pool = &self.copy.pool;
+        // With all memory taken, another page makes the cache give up all it can: what it holds is the source's.
+        let all = pool.try_take(Class::Host, pool.largest_request(Class::Host));
+        drop((pool.try_take(Class::Host, 1), all));
+        for page in 0..16 * MIB / SLOT_BYTES as u64 {
+            let offset = page * SLOT_BYTES as u64;
+            if let Some(pieces) = self.copy.disk.try_read(VolumeId(DATA), offset, SLOT_BYTES) {
+                let is_zero = pieces.to_vec().iter().all(|byte| *byte == 0);
+                assert!(is_zero, "page {page} is still in the cache");
             }
         }
     }
@@ -153,6 +183,17 @@ impl Rig {
     pub(crate) fn held_from(&self) -> u64 {
         self.source.lock().journal.first_retained().get()
     }
+}
+
+async fn image(group: &Group) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for mebibyte in 0..16 {
+        let length = usize::try_from(MIB).unwrap();
+        bytes.extend(
+            group.disk.read(VolumeId(DATA), mebibyte * MIB, length, Class::Host).await.unwrap().to_vec(),
+        );
+    }
+    bytes
 }
 
 async fn first_byte(group: &Group, page: u64) -> u8 {
@@ -213,7 +254,8 @@ async fn group(
     let (mut pairs, mut svols) = (BTreeMap::new(), BTreeMap::new());
     if role == Role::Source {
         readers.add(READER, UpdateNumber::FIRST).unwrap();
-        let facts = PairFacts { state: PairState::Normal, copy_completion_bytes: 0, copied_before: true };
+        let copied_before = choice.pair == PairState::Normal;
+        let facts = PairFacts { state: choice.pair, copy_completion_bytes: 0, copied_before };
         let pair = PairRuntime {
             pair: 1,
             reader: READER,
@@ -230,7 +272,7 @@ async fn group(
             SvolRuntime {
                 pair: 1,
                 volume: DATA,
-                state: PairState::Normal,
+                state: choice.pair,
                 copy_end: None,
                 copy_from: UpdateNumber::NONE,
             },
