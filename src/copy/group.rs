@@ -140,13 +140,13 @@ pub(crate) struct Sequencer {
     /// When updates were made.
     pub(crate) times: Times,
     /// How fast the journal fills and readers empty it.
-    pub(super) rates: super::rates::Rates,
+    pub(crate) rates: super::rates::Rates,
     /// When each reader last said where it is.
-    pub(super) heard: BTreeMap<ArrayNumber, MonotonicNs>,
+    pub(crate) heard: BTreeMap<ArrayNumber, MonotonicNs>,
     /// When each reader last asked for updates.
     pub(crate) asked: BTreeMap<ArrayNumber, MonotonicNs>,
     /// Write data appended since the last commit was made up.
-    pub(super) gathered_bytes: u64,
+    pub(crate) gathered_bytes: u64,
     /// Since when a change waits for room that a reader holds.
     pub(crate) refused_since: Option<MonotonicNs>,
     /// A volume that is leaving the group: its writes wait.

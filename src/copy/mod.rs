@@ -23,7 +23,7 @@ mod load;
 pub mod marked;
 mod overflow;
 mod pace;
-mod rates;
+pub(crate) mod rates;
 pub(crate) mod recover;
 pub mod restore;
 pub mod rule;
