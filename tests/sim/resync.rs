@@ -7,7 +7,9 @@ use crate::overflow::{all_normal, equal, states, write};
 use crate::port::{SimPort, scribble};
 use crate::story::geometry_of;
 use crate::support::random::Random;
-use crate::support::wof::{Observed, Plan, Until, Writer, check_prefix};
+use crate::support::wof::{
+    DurableRule, Observed, Plan, Until, Writer, check_crash, check_prefix, read_image,
+};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const GAMMA: usize = 2;
@@ -232,4 +234,103 @@ fn random_pause(seed: u64) -> u64 {
 #[test]
 fn what_hosts_wrote_to_suspended_s_vols_is_taken_back_by_a_resync() {
     (1..=6).for_each(both_sides_write);
+}
+
+/// The primary dies and comes back; its host goes on with what must have survived.
+async fn primary_dies(cluster: &Cluster, writer: &mut Writer, death: Death) {
+    cluster.die(ALPHA, death).await;
+    cluster.start(ALPHA).await;
+    let image = read_image(&SimPort::new(cluster, "reader", 9, ALPHA), geometry_of(SHAPE)).await.unwrap();
+    let observed = Observed::from_images(writer.log(), &image);
+    writer.resume_after_crash(&observed).unwrap_or_else(|verdict| panic!("after the crash: {verdict}"));
+}
+
+/// Between any two steps of a resync, from the word of the operator to the first differences: it is finished by the next
+/// start, and on the way there is always a moment to take over at.
+#[test]
+fn a_resync_is_finished_when_the_primary_dies_between_any_two_of_its_steps() {
+    for (seed, after_ms) in (41..).zip([0, 3, 8, 15, 40, 110, 400, 1_100]) {
+        in_virtual_time(async {
+            let cluster = Cluster::new(seed, SHAPE);
+            let mut writer = Writer::new(seed, Plan::mixed(seed, geometry_of(SHAPE)));
+            left_behind(&cluster, &mut writer).await;
+            cluster.command(ALPHA, "group resync g1 --reader gamma").await.unwrap();
+            cluster.sleep_ms(after_ms).await;
+            let how = if seed % 2 == 0 { Death::Kill } else { Death::PowerLoss };
+            primary_dies(&cluster, &mut writer, how).await;
+            write(&cluster, &mut writer, &ports(&cluster), 40).await;
+            let taken = cluster.take_over(GAMMA, how).await.expect("there is always a moment");
+            let log = writer.log();
+            check_prefix(log, &Observed::from_images(log, &taken.images)).expect_clean("a takeover");
+            until_normal(&cluster).await;
+            equal(&cluster, &writer).await;
+        });
+    }
+}
+
+/// A pair is taken away and made anew while its reader's other pairs are suspended and nothing is held for that reader: a
+/// copy that began then would begin with numbers that it never gets, and records of the first pair would end it.
+#[test]
+fn a_pair_that_is_made_anew_while_its_reader_is_suspended_is_copied_whole() {
+    for seed in [51, 52] {
+        in_virtual_time(async {
+            let cluster = Cluster::new(seed, SHAPE);
+            let mut writer = Writer::new(seed, Plan::mixed(seed, geometry_of(SHAPE)));
+            left_behind(&cluster, &mut writer).await;
+            cluster.command(ALPHA, "pair delete p1-gamma --yes").await.unwrap();
+            let left =
+                |index: usize| cluster.snapshot(index).unwrap().pairs.iter().any(|p| p.name == "p1-gamma");
+            until(&cluster, "it stays", || !left(ALPHA) && !left(GAMMA)).await;
+            let line = "pair create p1-gamma --group g1 --pvol data1 --svol gamma:copy1";
+            cluster.command(ALPHA, line).await.unwrap();
+            write(&cluster, &mut writer, &ports(&cluster), 60).await;
+            cluster.sleep_ms(2_000).await;
+            let state = states(&cluster, ALPHA, "p1-gamma")[0].0.clone();
+            assert_eq!(state, "not-yet-copied", "its copy waits until it is handed out");
+            if seed % 2 == 0 {
+                primary_dies(&cluster, &mut writer, Death::PowerLoss).await;
+            }
+            cluster.command(ALPHA, "group resync g1").await.unwrap();
+            write(&cluster, &mut writer, &ports(&cluster), 60).await;
+            until_normal(&cluster).await;
+            equal(&cluster, &writer).await;
+        });
+    }
+}
+
+/// Volumes leave a group under load, and the power of the primary fails a moment later: what the journal still protected of
+/// them was on the units before a write went past it, so no replay puts something older over what was flushed since.
+#[test]
+fn volumes_that_leave_a_group_keep_what_is_flushed_when_the_power_fails_a_moment_later() {
+    for (seed, after_ms) in (61..).zip([40, 90, 150, 400]) {
+        in_virtual_time(async {
+            let cluster = Cluster::new(seed, SHAPE);
+            let mut writer = Writer::new(seed, Plan::hot_only(seed, geometry_of(SHAPE)));
+            all_normal(&cluster).await;
+            let (stop, hosts) = (AtomicBool::new(false), ports(&cluster));
+            let running = writer.run(&hosts, &*cluster.clock, 8, Until { commands: u64::MAX, stop: &stop });
+            let deleting = async {
+                cluster.sleep_ms(300).await;
+                for volume in 1..=SHAPE.volumes / 2 {
+                    for reader in ["beta", "gamma"] {
+                        let line = format!("pair delete p{volume}-{reader} --yes");
+                        cluster.command(ALPHA, &line).await.unwrap();
+                    }
+                }
+                let left = || cluster.snapshot(ALPHA).unwrap().pairs.len();
+                until(&cluster, "they stay", || left() == usize::from(SHAPE.volumes)).await;
+                cluster.sleep_ms(after_ms).await;
+                cluster.die(ALPHA, Death::PowerLoss).await;
+                stop.store(true, Ordering::Relaxed);
+            };
+            let (summary, ()) = tokio::join!(running, deleting);
+            assert_eq!(summary.violations, [], "reads while writing");
+            cluster.start(ALPHA).await;
+            let image =
+                read_image(&SimPort::new(&cluster, "reader", 9, ALPHA), geometry_of(SHAPE)).await.unwrap();
+            let log = writer.log();
+            check_crash(log, &Observed::from_images(log, &image), DurableRule::Flushed)
+                .expect_clean("the primary");
+        });
+    }
 }
