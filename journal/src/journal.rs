@@ -3,7 +3,7 @@
 use crate::format::{
     BLOCK_BYTES, CheckpointRecord, FormatError, FormatParams, HEAD_BLOCKS, Superblock, decode_batch, head,
 };
-use crate::number::UpdateNumber;
+use crate::number::{Generation, UpdateNumber};
 use crate::pointer::PointerInformation;
 use crate::sequencer::{AppendError, Batch, Commit, Full, Placement, Sequencer};
 use crate::update::{Draft, DraftSize, Stored};
@@ -231,6 +231,11 @@ impl Journal {
     /// it damaged, where otherwise the damage is found. `false` if there is nothing to say or no room.
     pub fn idle_commit(&mut self) -> bool {
         !self.failed && self.sequencer.idle_commit()
+    }
+
+    /// The generation of the newest update that was appended; before the first that of the formatting.
+    pub fn generation(&self) -> Generation {
+        self.sequencer.generation
     }
 
     /// The number that must be appended next.

@@ -259,6 +259,14 @@ impl ReaderSet {
         Ok(())
     }
 
+    /// The reader gets updates from another array too: it may have everything up to `number`, whoever sent it.
+    pub fn may_have(&mut self, array: ArrayNumber, number: UpdateNumber) {
+        if let Some(reader) = self.readers.get_mut(&array) {
+            reader.sent = reader.sent.max(number);
+            reader.sent_as_of = reader.sent_as_of.max(number);
+        }
+    }
+
     /// What the reader reports. Reports overtake each other on several connections, so none moves anything back.
     pub fn handle_report(&mut self, array: ArrayNumber, report: Report) -> Result<(), ReaderError> {
         let reader = self.readers.get_mut(&array).ok_or(ReaderError::Unknown)?;

@@ -101,7 +101,8 @@ pub enum Kind {
     InitialCopy(InitialCopy),
     /// Nothing but the time: shows readers that the source lives, and how far behind they are.
     Heartbeat,
-    /// A number that holds nothing for anyone: fills a gap so that numbers stay contiguous.
+    /// A number that holds nothing: fills a gap so that numbers stay contiguous. With ranges (of zeros, which are not
+    /// applied) it is a hole: it stands for a change of these ranges that its reader gets in another way.
     Void,
     /// A named point; reserved, carries nothing in format version 1.
     Bookmark,
@@ -162,6 +163,7 @@ impl Update {
                 payload_bytes
             }
             Kind::InitialCopy(InitialCopy { form: CopyForm::RangeOnly, .. }) => 0,
+            Kind::Void if payload_bytes == 0 => 0, // With ranges it is a hole.
             kind if kind.is_empty() && !self.extents.is_empty() => {
                 return Err(UpdateError::ExtentsNotAllowed);
             }

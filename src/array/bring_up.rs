@@ -24,6 +24,7 @@ use std::sync::Arc;
 impl Array {
     /// Opens what is not open and starts what should run. May be repeated at any time.
     pub(crate) async fn reconcile(self: &Arc<Self>) {
+        self.designate_deferred();
         let tables = self.store.tables();
         self.close_deleted_groups(&tables).await;
         self.take_down(&tables).await;

@@ -44,7 +44,9 @@ impl Array {
             return self.store.designate(id, &orders[0].1, who);
         }
         self.check_room(&orders)?;
-        self.store.designate(id, &orders[0].1, who)
+        let outcome = self.store.designate(id, &orders[0].1, who);
+        self.guard_other_sources();
+        outcome
     }
 
     /// Thick volumes need their room now; the parity groups of other arrays and new ones are not known here.

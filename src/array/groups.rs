@@ -1,6 +1,7 @@
 //! Groups at work: opened from what the store and their journals say, watched, and their states recorded.
 
 use super::Array;
+use super::cascade::generation;
 use crate::copy::differences::DifferenceMap;
 use crate::copy::group::{Group, Leaving, PairRuntime, Parts, Role, Sequencer, Settings, SvolRuntime};
 use crate::copy::recover;
@@ -125,15 +126,16 @@ impl Array {
                 };
                 let journal = recover::format(&raw, &self.pool, params).await?;
                 // The formatting is durable before the store names it: a crash in between formats once more.
-                self.note_incarnation(record.number, incarnation)?;
+                self.note_incarnation(record.number, incarnation, params.first)?;
                 (journal, Default::default())
             }
         };
         check_owner(&journal, own, record)?;
         let generation = self.generation_for(record, &journal)?;
         let mut sequencer = sequencer(tables, record, journal, generation, &extra)?;
+        self.load_generations(record, &mut sequencer);
         self.load_marks(tables, record, &mut sequencer)?;
-        add_readers(tables, record, &mut sequencer);
+        super::cascade::add_readers(tables, record, &mut sequencer);
         sequencer.wholeness.is_broken = super::inflow::is_broken(tables, record.number);
         sequencer.derive_holds();
         sequencer.restart_stranded_keepers();
@@ -272,10 +274,16 @@ impl Array {
         Ok(generation(next.or(newest).as_ref()))
     }
 
-    fn note_incarnation(&self, group: GroupNumber, incarnation: Identity) -> Result<(), Refusal> {
+    fn note_incarnation(
+        &self,
+        group: GroupNumber,
+        incarnation: Identity,
+        first: UpdateNumber,
+    ) -> Result<(), Refusal> {
         self.store.checkpoint(|tables| {
             if let Some(row) = tables.groups.edit(&group) {
                 row.journal_incarnation = Some(incarnation);
+                row.journal_first = StoredNumber(first.get());
             }
         })
     }
@@ -288,11 +296,8 @@ impl Array {
             self.record_failure(group, record, &reason);
             return;
         }
-        let readers: Vec<JournalArray> =
-            tables.readers_of_group(record.number).map(|reader| JournalArray(reader.array.0)).collect();
-        if let Err(error) = group.take_up_readers(&readers).await {
-            tracing::error!(group = %record.name, %error, "a new reader cannot be taken up");
-        }
+        self.take_up_readers(&tables, record, group).await;
+        self.note_generations(record, group);
         if let Err(error) = self.add_new_pairs(&tables, record, group) {
             tracing::error!(group = %record.name, %error, "a new pair cannot be taken up");
         }
@@ -309,15 +314,21 @@ impl Array {
                 .collect()
         });
         for pair in begin {
-            if matches!(record.role, GroupRole::Primary) {
+            if tables.is_served(&pair) {
                 // While nothing is held for the reader its copy would begin with numbers that it never gets.
-                if !group.holds_reader(JournalArray(pair.auxiliary.array.0))
+                let reader = JournalArray(pair.auxiliary.array.0);
+                if !(group.holds_reader(reader) || self.readmit(group, reader).await)
                     || !self.note_birth(group, &pair).await
                 {
                     continue;
                 }
+                if pair.is_cascaded() {
+                    self.begin_cascaded_copy(group, &pair);
+                    continue;
+                }
             }
             self.pair_event(group, pair.number.0, PairEvent::CopyBegins, "initial copy begins");
+            group.derive_holds();
         }
         self.work_on_pairs(group).await;
         if matches!(record.role, GroupRole::Primary) {
@@ -388,14 +399,13 @@ impl Array {
     }
 
     fn add_new_pairs(&self, tables: &Tables, record: &GroupRecord, group: &Arc<Group>) -> anyhow::Result<()> {
-        let is_primary = matches!(record.role, GroupRole::Primary);
         for pair in tables.pairs_of_group(record.number) {
             let Some(volume) = followed_volume(tables, pair) else { continue };
             if group.knows_pair(pair.number.0) {
                 continue;
             }
             self.disk.set_gate(VolumeId(volume), Some(group.gate()))?;
-            if is_primary {
+            if tables.is_served(pair) {
                 let mut runtime = pair_runtime(pair, false);
                 if runtime.resync.marking {
                     // It was stopped before anything knew it: nothing of it was ever copied.
@@ -403,7 +413,7 @@ impl Array {
                     map.mark(0, pair.size_bytes);
                     runtime.resync.differences = Some(map);
                 }
-                group.add_pair(volume, runtime);
+                group.add_pair(record_volume(pair), runtime);
                 if let Some(volume) = self.runtime().volumes.get(&volume) {
                     volume.set_role(volume_role(record, group));
                 }
@@ -414,7 +424,8 @@ impl Array {
                 let mut svol = svol_runtime(pair, volume);
                 if pair.control.copy_from.0 == 0 {
                     // What is held here of an earlier pair of the same volumes does not count.
-                    let from = group.next_number();
+                    let next = crate::volume::name::UpdateNumber(group.next_number().get());
+                    let from = UpdateNumber::new(pair.first_of_copy(next).0);
                     let noted = crate::volume::name::UpdateNumber(from.get());
                     self.store.checkpoint(|tables| {
                         if let Some(row) = tables.pairs.edit(&pair.number) {
@@ -423,20 +434,21 @@ impl Array {
                     })?;
                     svol.copy_from = from;
                 }
-                group.add_svol(pvol(pair), svol);
+                group.add_svol(record_volume(pair), svol);
             }
         }
         Ok(())
     }
 }
 
-/// Whether the initial copy of a pair may begin: at the primary when the other array has accepted it, at the
-/// auxiliary at once.
+/// Whether the initial copy of a pair may begin: at the array with the P-VOL when the other one has accepted it and the
+/// P-VOL is the image of one number, at the auxiliary at once.
 fn ready(tables: &Tables, record: &GroupRecord, pair: &PairRecord) -> bool {
-    match record.role {
-        GroupRole::Primary => pair.auxiliary.volume.is_some() && own_volume(tables, pair).is_some(),
-        GroupRole::Auxiliary { .. } => true,
+    if !tables.is_served(pair) {
+        return true;
     }
+    let is_there = pair.auxiliary.volume.is_some() && own_volume(tables, pair).is_some();
+    is_there && (record.role == GroupRole::Primary || super::cascade::is_image_above(tables, pair))
 }
 
 /// This array's volume of a pair.
@@ -470,8 +482,9 @@ pub(crate) fn schedule(tables: &Tables, record: &GroupRecord) -> crate::volume::
     own.or_else(|| tables.links.get(link).map(|link| link.schedule)).unwrap_or_default()
 }
 
-fn pvol(pair: &PairRecord) -> u32 {
-    pair.primary.volume.map_or(0, |volume| volume.0)
+/// The number by which the group's records name the volume of a pair.
+pub(crate) fn record_volume(pair: &PairRecord) -> u32 {
+    pair.record_volume().map_or(0, |volume| volume.0)
 }
 
 /// A pair after a start: what was being copied before is journaled as a whole from now on, because the journal may
@@ -493,6 +506,7 @@ fn pair_runtime(pair: &PairRecord, restarted: bool) -> PairRuntime {
             }),
             copy_from: UpdateNumber::new(pair.control.copy_from.0),
             born: UpdateNumber::new(pair.control.born.0),
+            copies: pair.control.copies,
             ..PairResync::default()
         },
     }
@@ -505,6 +519,8 @@ fn svol_runtime(pair: &PairRecord, volume: u32) -> SvolRuntime {
         state: pair.state,
         copy_end: None,
         copy_from: UpdateNumber::new(pair.control.copy_from.0),
+        cascaded: pair.is_cascaded(),
+        copies: pair.control.copies,
     }
 }
 
@@ -519,24 +535,23 @@ fn sequencer(
     let mut gone = BTreeSet::new();
     for pair in tables.pairs_of_group(record.number) {
         let Some(volume) = followed_volume(tables, pair) else {
-            gone.insert(pvol(pair));
+            gone.insert(record_volume(pair));
             continue;
         };
         let mark = extra.pairs.iter().find(|mark| mark.pair == pair.number.0).copied().unwrap_or_default();
         let copy_end = UpdateNumber::new(mark.copy_end);
         // A checkpoint may still name the end of an earlier copy.
-        let is_of_this_copy = mark.copy_end != 0 && mark.copy_end >= pair.control.copy_from.0;
+        let is_of_this_copy = mark.copy_end != 0
+            && mark.copy_end >= pair.control.copy_from.0
+            && (!pair.is_cascaded() || mark.copy_completion_bytes == u64::from(pair.control.copies));
         let copy_end = is_of_this_copy.then_some(copy_end);
-        match record.role {
-            GroupRole::Primary => {
-                let mut runtime = pair_runtime(pair, true);
-                runtime.facts.copy_completion_bytes = mark.copy_completion_bytes;
-                runtime.copy_end = copy_end;
-                pairs.entry(volume).or_default().push(runtime);
-            }
-            GroupRole::Auxiliary { .. } => {
-                svols.insert(pvol(pair), SvolRuntime { copy_end, ..svol_runtime(pair, volume) });
-            }
+        if tables.is_served(pair) {
+            let mut runtime = pair_runtime(pair, true);
+            runtime.facts.copy_completion_bytes = mark.copy_completion_bytes;
+            runtime.copy_end = copy_end;
+            pairs.entry(record_volume(pair)).or_default().push(runtime);
+        } else {
+            svols.insert(record_volume(pair), SvolRuntime { copy_end, ..svol_runtime(pair, volume) });
         }
     }
     let rule = match record.settings.release {
@@ -548,16 +563,6 @@ fn sequencer(
     let consistent_from = UpdateNumber::new(extra.consistent_from);
     let sequencer = Sequencer::new(journal, generation, pairs, svols, readers, consistent_from);
     Ok(Sequencer { gone, ..sequencer })
-}
-
-/// Readers that the store names and the checkpoint does not know: they begin with the next number, which the
-/// checkpoint behind the replay makes durable before any reader is answered.
-fn add_readers(tables: &Tables, record: &GroupRecord, sequencer: &mut Sequencer) {
-    if matches!(record.role, GroupRole::Primary) {
-        for reader in tables.readers_of_group(record.number) {
-            sequencer.add_reader(JournalArray(reader.array.0));
-        }
-    }
 }
 
 fn check_owner(journal: &Journal, own: u32, record: &GroupRecord) -> anyhow::Result<()> {
@@ -572,14 +577,6 @@ fn check_owner(journal: &Journal, own: u32, record: &GroupRecord) -> anyhow::Res
         );
     }
     Ok(())
-}
-
-fn generation(stored: Option<&Generation>) -> holdfast_journal::Generation {
-    stored.map_or_else(holdfast_journal::Generation::default, |stored| holdfast_journal::Generation {
-        counter: u32::try_from(stored.counter).unwrap_or(u32::MAX),
-        array: JournalArray(stored.array.0),
-        first: UpdateNumber::new(stored.first.0),
-    })
 }
 
 /// Notes that these groups stopped with everything durable in their volumes.

@@ -298,7 +298,7 @@ fn wanted(tables: &Tables, resynced: &ResyncedPair, source: ArrayNumber) -> Opti
 /// Whether nothing comes any more for any pair of the group.
 fn is_stopped(tables: &Tables, group: GroupNumber) -> bool {
     let is_stopped = |pair: &PairRecord| matches!(pair.state, PairState::Suspended | PairState::Abnormal);
-    tables.pairs_of_group(group).all(is_stopped)
+    tables.followed_pairs(group).all(is_stopped)
 }
 
 /// An extent has 1 MiB.

@@ -9,7 +9,7 @@ use super::peer_link::PeerLink;
 use super::peer_session::PeerSession;
 use crate::channel::initiator::Connector;
 use crate::copy::answer::Head;
-use crate::copy::fetch::{ReadPlan, Reading};
+use crate::copy::fetch::{ReadPlan, Reading, Whose};
 use crate::copy::group::Group;
 use crate::copy::source::SourceError;
 use crate::shell::view::MessageView;
@@ -124,9 +124,10 @@ impl Array {
             };
             // What was refused is offered again after a while: the other array may not be ready yet.
             let offer_again = refused.then(|| self.env.clock.sleep(OFFER_AGAIN));
-            for (number, source, plan) in self.groups_to_follow(link) {
-                if following.insert(number) {
-                    followers.push(self.follow_group(number, source, plan, session, lanes));
+            for (number, source, plan, whose) in self.groups_to_follow(link) {
+                if following.insert((number, whose == Whose::Source)) {
+                    let over = Over { link: &link.name, session, lanes, whose };
+                    followers.push(self.follow_group(number, source, plan, over));
                 }
             }
             tokio::select! {
@@ -189,19 +190,23 @@ impl Array {
         recorded
     }
 
-    fn groups_to_follow(&self, link: &LinkRecord) -> Vec<(u32, u32, ReadPlan)> {
+    fn groups_to_follow(&self, link: &LinkRecord) -> Vec<(u32, u32, ReadPlan, Whose)> {
         let tables = self.store.tables();
-        let followed = tables.groups.iter().filter(|group| follows(group, &link.name));
+        let followed =
+            tables.groups.iter().filter(|group| follows(group, &link.name) || reads_there(group, &link.name));
         followed
             .map(|group| {
                 let own =
                     tables.schedules.get(&(link.name.clone(), group.name.clone())).map(|row| row.schedule);
                 let schedule = own.unwrap_or(link.schedule);
-                let source = match &group.role {
-                    GroupRole::Auxiliary { remote, .. } => remote.map_or(0, |remote| remote.0),
-                    GroupRole::Primary => 0,
+                let whose = if follows(group, &link.name) { Whose::Source } else { Whose::Other };
+                let source = match (&group.role, &group.other_source) {
+                    (_, Some(other)) if whose == Whose::Other => other.remote.map_or(0, |remote| remote.0),
+                    (GroupRole::Auxiliary { remote, .. }, _) => remote.map_or(0, |remote| remote.0),
+                    (GroupRole::Primary, _) => 0,
                 };
-                (group.number.0, source, ReadPlan { timing: schedule.read, size: schedule.read_size })
+                let plan = ReadPlan { timing: schedule.read, size: schedule.read_size };
+                (group.number.0, source, plan, whose)
             })
             .collect()
     }
@@ -251,19 +256,76 @@ impl Array {
         number: u32,
         source: u32,
         plan: ReadPlan,
-        session: &PeerSession,
-        lanes: &PeerLink,
+        over: Over<'_>,
     ) -> SourceError {
+        let (session, lanes) = (over.session, over.lanes);
+        if over.whose == Whose::Source {
+            let following = self.follow_for_ever(number, source, plan, over);
+            return tokio::select! {
+                biased;
+                error = following => error,
+                error = self.watch_load(number, source, session) => error,
+            };
+        }
+        loop {
+            self.source_comes(number, over.link).await;
+            let changed = self.changed().notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let group = self.runtime().groups.get(&number).cloned();
+            let Some(group) = group else {
+                changed.await;
+                continue;
+            };
+            if !self.let_other_in(&group) {
+                continue;
+            }
+            let error = tokio::select! {
+                biased;
+                error = group.follow(lanes, source, plan, Whose::Other) => error,
+                () = self.record_reading(&group) => continue,
+                () = self.source_moves(number, over.link) => continue,
+            };
+            self.avoid_other_source(&group, &error);
+            if session.is_closed() {
+                return SourceError(error.to_string());
+            }
+        }
+    }
+
+    /// Reads a group from its source; while it is read from another array, only reports there.
+    async fn follow_for_ever(
+        self: &Arc<Self>,
+        number: u32,
+        source: u32,
+        plan: ReadPlan,
+        over: Over<'_>,
+    ) -> SourceError {
+        let (session, lanes) = (over.session, over.lanes);
         loop {
             let changed = self.changed().notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             let group = self.runtime().groups.get(&number).cloned();
             if let Some(group) = group {
+                if !self.reads_here(number, over.link) {
+                    let error = tokio::select! {
+                        biased;
+                        error = group.report_to(lanes, source) => error,
+                        () = self.source_comes(number, over.link) => continue,
+                    };
+                    tracing::info!(group = %group.name, %error, "reports ended; trying again");
+                    if session.is_closed() {
+                        return SourceError(error.to_string());
+                    }
+                    self.env.clock.sleep(OFFER_AGAIN).await;
+                    continue;
+                }
                 let error = tokio::select! {
                     biased;
-                    error = group.follow(lanes, source, plan) => error,
+                    error = group.follow(lanes, source, plan, Whose::Source) => error,
                     () = self.record_reading(&group) => continue,
+                    () = self.source_moves(number, over.link) => continue,
                 };
                 tracing::info!(group = %group.name, %error, "reading ended; trying again");
                 self.note_reading(&group);
@@ -299,6 +361,23 @@ impl Array {
     }
 }
 
+/// The way over which a group is read.
+#[derive(Clone, Copy)]
+struct Over<'a> {
+    link: &'a LinkName,
+    session: &'a PeerSession,
+    lanes: &'a PeerLink,
+    whose: Whose,
+}
+
+/// Whether the group may be read over this link instead of that to its source.
+fn reads_there(group: &GroupRecord, link: &LinkName) -> bool {
+    let other = group.other_source.as_ref();
+    group.is_started
+        && group.state == GroupState::Normal
+        && other.is_some_and(|other| other.link == *link && other.remote.is_some())
+}
+
 /// Whether the group is copied over this link.
 fn follows(group: &GroupRecord, link: &LinkName) -> bool {
     let over =
@@ -307,7 +386,8 @@ fn follows(group: &GroupRecord, link: &LinkName) -> bool {
 }
 
 fn has_work(tables: &Tables, link: &LinkName) -> bool {
-    tables.forwards_to(link).next().is_some() || tables.groups.iter().any(|group| follows(group, link))
+    tables.forwards_to(link).next().is_some()
+        || tables.groups.iter().any(|group| follows(group, link) || reads_there(group, link))
 }
 
 async fn wait(sleep: Option<crate::clock::BoxFuture<'static, ()>>) {

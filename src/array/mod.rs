@@ -11,6 +11,7 @@
 //! cleanly. [`Array::kill`] is for simulations: every future is dropped where it stands.
 
 mod bring_up;
+mod cascade;
 mod designate;
 pub mod env;
 mod groups;
@@ -23,6 +24,7 @@ mod peer_link;
 mod peer_service;
 pub mod peer_session;
 mod probe;
+mod sources;
 mod take_down;
 mod targets;
 mod tasks;
@@ -46,7 +48,7 @@ use crate::io::host::LunMap;
 use crate::io::lun::LunUnit;
 use crate::io::volume::Volume;
 use crate::shell::view::{MessageView, SshView};
-use crate::volume::designation::DesignationId;
+use crate::volume::designation::{Designation, DesignationId};
 use crate::volume::name::LinkName;
 use crate::volume::record::{Identity, Who};
 use crate::volume::store::{Owner, Store};
@@ -111,6 +113,10 @@ pub(crate) struct Runtime {
     pub(crate) overflows: BTreeMap<(u32, u32), pairs::Overflow>,
     /// S-VOLs that hosts may write, by pair, with what they wrote.
     pub(crate) written: BTreeMap<u32, Arc<SvolMarks>>,
+    /// What is known about other sources of groups, by group.
+    pub(crate) sourcing: BTreeMap<u32, sources::Sourcing>,
+    /// What the configuration declares of groups that are copied here, and what has to wait for their source.
+    pub(crate) deferred: Vec<Designation>,
     portals: Vec<Portal>,
     pub(crate) portal_addresses: Vec<(String, crate::config::Serves, u16)>,
 }
@@ -144,7 +150,7 @@ impl Array {
             audit_records_max: config.limits.audit_records,
         };
         let store = Arc::new(Store::open(&env.store, &owner, env.clock.clone())?);
-        provision(&store, &config, &env)?;
+        let deferred = provision(&store, &config, &env)?;
         let memory = usize::try_from(config.cache.memory.0).unwrap_or(usize::MAX);
         let pool = SlotPool::new(memory);
         let disk = DiskAdapter::new(pool.clone(), env.clock.clone(), CacheSettings::default());
@@ -159,7 +165,7 @@ impl Array {
             sessions,
             started,
             tasks: Tasks::default(),
-            runtime: Mutex::default(),
+            runtime: Mutex::new(Runtime { deferred, ..Runtime::default() }),
             wake: Notify::new(),
             changed: Notify::new(),
             edges: OnceLock::new(),
@@ -305,15 +311,22 @@ impl Array {
 }
 
 /// What the configuration declares and the store does not have is designated, in the order of the declarations.
-fn provision(store: &Store, config: &Config, env: &Env) -> anyhow::Result<()> {
+///
+/// Gives what has to wait: in the middle of a cascade pairs can be catalogued only when the source has spoken.
+fn provision(store: &Store, config: &Config, env: &Env) -> anyhow::Result<Vec<Designation>> {
     let identity = || Identity(env.entropy.identity());
     let missing = store.read(|tables| missing_designations(&config.provision, tables, identity));
+    let mut deferred = Vec::new();
     for (id, designation) in missing {
-        store.designate(id, &designation, &Who::Provision).map_err(|refusal| {
-            anyhow::anyhow!("{}: [provision] {designation}: {refusal}", config.source.display())
-        })?;
+        match store.designate(id, &designation, &Who::Provision) {
+            Ok(_) => {}
+            Err(_) if cascade::may_wait(config, &designation) => deferred.push(designation),
+            Err(refusal) => {
+                anyhow::bail!("{}: [provision] {designation}: {refusal}", config.source.display())
+            }
+        }
     }
-    Ok(())
+    Ok(deferred)
 }
 
 /// How often what could not be opened is tried again.

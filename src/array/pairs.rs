@@ -12,7 +12,7 @@ use crate::copy::suspend::MarkStore;
 use crate::disk::VolumeId;
 use crate::io::volume::VolumeRole;
 use crate::volume::designation::Refusal;
-use crate::volume::group::{GroupRecord, GroupRole};
+use crate::volume::group::GroupRecord;
 use crate::volume::name::{ArrayNumber, GroupNumber, PairNumber, UpdateNumber as StoredNumber};
 use crate::volume::pair::{Asked, PairEvent, PairRecord, PairState, SuspendCause};
 use crate::volume::record::{Identity, Who};
@@ -47,14 +47,15 @@ impl Array {
         record: &GroupRecord,
         sequencer: &mut Sequencer,
     ) -> anyhow::Result<()> {
-        if !matches!(record.role, GroupRole::Primary) {
-            return Ok(());
-        }
-        for pair in tables.pairs_of_group(record.number) {
-            let Some(volume) = super::groups::own_volume(tables, pair) else { continue };
+        for pair in tables.served_pairs(record.number) {
+            if super::groups::own_volume(tables, pair).is_none() {
+                continue;
+            }
+            let volume = super::groups::record_volume(pair);
             let parts = self.store.marks_of(pair.number).map_err(anyhow::Error::msg)?;
             let is_stopped = matches!(pair.state, PairState::Suspended | PairState::Abnormal);
-            let is_resynced = pair.state == PairState::BeingCopied && pair.control.copy_from.0 != 0;
+            let is_resynced =
+                pair.state == PairState::BeingCopied && (pair.control.copy_from.0 != 0 || pair.is_cascaded());
             if is_stopped || is_resynced {
                 let map = DifferenceMap::load(pair.size_bytes, parts).map_err(|part| {
                     anyhow::anyhow!("part {part} of the difference map of pair {} is not one", pair.name)
@@ -73,17 +74,16 @@ impl Array {
         if group.failure().is_some() || tables.groups.get(&GroupNumber(group.number)).is_none() {
             return;
         }
-        if group.role == Role::Source {
-            self.suspend_overflowing(&tables, group).await;
-            self.suspend_asked(group).await;
-            self.withhold_suspended(group);
-            self.resync_after_overflow(group);
-            if let Err(error) = group.restart_keepers().await {
-                tracing::error!(group = %group.name, %error, "a keeper of journals cannot begin anew");
-            }
-            self.send_resyncs(group).await;
-            self.begin_resyncs(group).await;
+        self.suspend_overflowing(&tables, group).await;
+        self.follow_above(group).await;
+        self.suspend_asked(group).await;
+        self.withhold_suspended(group);
+        self.resync_after_overflow(group);
+        if let Err(error) = group.restart_keepers().await {
+            tracing::error!(group = %group.name, %error, "a keeper of journals cannot begin anew");
         }
+        self.send_resyncs(group).await;
+        self.begin_resyncs(group).await;
         self.delete_asked(group).await;
     }
 
@@ -92,6 +92,7 @@ impl Array {
         if group.role == Role::Copy {
             for pair in self.pairs_where(group, |_| true) {
                 group.sync_svol(pair.number.0, pair.state, UpdateNumber::new(pair.control.copy_from.0));
+                group.note_copies(pair.number.0, pair.control.copies);
             }
         }
     }
@@ -178,18 +179,19 @@ impl Array {
         if told.is_empty() {
             return;
         }
-        let from = group.next_number();
+        let start = |pair: &PairRecord| group.withhold_start(JournalArray(pair.auxiliary.array.0));
+        let told: Vec<(u32, UpdateNumber)> = told.iter().map(|pair| (pair.number.0, start(pair))).collect();
         let recorded = self.store.checkpoint(|tables| {
-            told.iter().for_each(|pair| tables.withhold(pair.number, StoredNumber(from.get())));
+            told.iter().for_each(|(pair, from)| tables.withhold(PairNumber(*pair), StoredNumber(from.get())));
         });
         match recorded {
-            Ok(()) => told.iter().for_each(|pair| group.withhold(pair.number.0, from)),
+            Ok(()) => told.iter().for_each(|(pair, from)| group.withhold(*pair, *from)),
             Err(error) => tracing::error!(group = %group.name, %error, "a suspension cannot be recorded"),
         }
     }
 
     /// Marks, state, free.
-    async fn suspend_pairs(
+    pub(crate) async fn suspend_pairs(
         &self,
         group: &Arc<Group>,
         reader: JournalArray,
@@ -335,7 +337,7 @@ impl Array {
 
     /// A reader begins its journal anew only when it knows of all its stopped pairs: those that stay stopped keep their
     /// image then, because nothing of them is handed to it any more.
-    fn others_know(&self, group: &Arc<Group>, reader: JournalArray, pairs: &[PairNumber]) -> bool {
+    pub(crate) fn others_know(&self, group: &Arc<Group>, reader: JournalArray, pairs: &[PairNumber]) -> bool {
         let unaware = self.pairs_where(group, |pair| {
             pair.auxiliary.array.0 == reader.0
                 && pair.state == PairState::Suspended
@@ -352,7 +354,11 @@ impl Array {
         });
         for pair in asked {
             let knows = pair.control.asked == Some(Asked::DeleteAccepted);
-            if group.role == Role::Source && !knows && !group.is_cut_off(pair.number.0) {
+            let is_served = self.store.read(|tables| tables.is_served(&pair));
+            if !is_served && self.store.read(|tables| is_followed_below(tables, &pair)) {
+                continue; // The pairs below go first.
+            }
+            if is_served && !knows && !group.is_cut_off(pair.number.0) {
                 let what = format!("pair {}: its auxiliary is told that it goes", pair.name);
                 let recorded = self.store.change(&Who::Array, what, |tables| {
                     tables.deletion_sent(pair.number, self.new_identity());
@@ -412,12 +418,11 @@ impl Array {
         let is_last = volume.is_none_or(|volume| {
             tables.pairs_of_volume(crate::volume::name::VolumeNumber(volume)).count() <= 1
         });
-        let leaves = match group.role {
-            Role::Source => group.forget_pair(pair.number.0).await?,
-            Role::Copy => {
-                group.forget_svol(pair.number.0).await?;
-                volume.filter(|_| is_last)
-            }
+        let leaves = if tables.is_served(pair) {
+            group.forget_pair(pair.number.0).await?
+        } else {
+            group.forget_svol(pair.number.0).await?;
+            volume.filter(|_| is_last)
         };
         if let Some(number) = leaves {
             self.disk.set_gate(VolumeId(number), None)?;
@@ -433,7 +438,7 @@ impl Array {
             Ok(())
         })?;
         let tables = self.store.tables();
-        let readers = tables.readers_of_group(GroupNumber(group.number));
+        let readers = tables.all_readers_of_group(GroupNumber(group.number));
         let readers: BTreeSet<JournalArray> = readers.map(|reader| JournalArray(reader.array.0)).collect();
         group.keep_readers(&readers);
         Ok(())
@@ -466,7 +471,7 @@ impl Array {
         let tables = self.store.tables();
         let number = GroupNumber(group.number);
         let is_copied = |pair: &PairRecord| !matches!(pair.state, PairState::Normal | PairState::Abnormal);
-        if !tables.pairs_of_group(number).all(is_copied) {
+        if !tables.followed_pairs(number).all(is_copied) || !Self::is_quiet_below(&tables, number) {
             return false;
         }
         tracing::info!(group = %group.name, first, "the journal begins anew: differences follow");
@@ -505,15 +510,12 @@ impl Array {
 
     /// The journal of a primary has failed: nobody can say what its readers lack, so everything counts as different.
     pub(crate) fn everything_differs(tables: &Tables, record: &GroupRecord) -> Vec<PairMarks> {
-        if !matches!(record.role, GroupRole::Primary) {
-            return Vec::new();
-        }
         let all = |pair: &PairRecord| {
             let mut map = DifferenceMap::new(pair.size_bytes);
             map.mark(0, pair.size_bytes);
             PairMarks { pair: pair.number, replace: true, parts: map.take_changed() }
         };
-        tables.pairs_of_group(record.number).map(all).collect()
+        tables.served_pairs(record.number).map(all).collect()
     }
 
     /// The state of a pair, recorded by what its data say; a pair that is normal has no map any more.
@@ -545,7 +547,7 @@ impl Array {
         })
     }
 
-    fn new_identity(&self) -> Identity {
+    pub(crate) fn new_identity(&self) -> Identity {
         Identity(self.env.entropy.identity())
     }
 }
@@ -553,6 +555,11 @@ impl Array {
 fn pair_marks(changed: Vec<(u32, Vec<ChangedPart>)>) -> Vec<PairMarks> {
     let marks = |(pair, parts)| PairMarks { pair: PairNumber(pair), replace: false, parts };
     changed.into_iter().map(marks).collect()
+}
+
+/// Whether other arrays copy the S-VOL of a pair.
+fn is_followed_below(tables: &Tables, pair: &PairRecord) -> bool {
+    pair.auxiliary.volume.is_some_and(|volume| tables.pairs_below(pair.group, volume).next().is_some())
 }
 
 fn by_reader(pairs: &[PairRecord]) -> BTreeMap<JournalArray, Vec<PairNumber>> {

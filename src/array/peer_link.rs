@@ -8,7 +8,7 @@ use super::link_meter::Meter;
 use super::peer_session::PeerSession;
 use crate::channel::initiator::Connector;
 use crate::clock::{BoxFuture, Clock};
-use crate::copy::source::{Ask, Source, SourceError};
+use crate::copy::source::{Ask, PieceAsk, Source, SourceError};
 use crate::disk::slot::{SLOT_BYTES, Slot, SlotPool};
 use crate::volume::record::LinkRecord;
 use crate::volume::transfer::CONNECTIONS_MAX;
@@ -108,6 +108,15 @@ impl Source for PeerLink {
 
     fn journal_information(&self, group: u32) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
         Box::pin(async move { self.lane(0)?.journal_information(group).await })
+    }
+
+    fn copy_read(&self, group: u32, ask: PieceAsk) -> BoxFuture<'_, Result<Vec<Slot>, SourceError>> {
+        Box::pin(async move {
+            let pages = self.lane(0)?.copy_read(group, ask).await?;
+            let bytes = (pages.len() * SLOT_BYTES) as u64;
+            self.meter().handle_bytes(self.clock.now(), bytes);
+            Ok(pages)
+        })
     }
 
     fn report_position(&self, group: u32, position: Report) -> BoxFuture<'_, Result<(), SourceError>> {

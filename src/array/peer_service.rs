@@ -11,6 +11,7 @@ use crate::channel::storage::{
     AfterData, Completed, Completion, Execution, Nexus, Receive, Reserved, ScsiCommand, Storage,
 };
 use crate::clock::BoxFuture;
+use crate::copy::cascade::CopyAsk;
 use crate::copy::group::Group;
 use crate::copy::serve::{Answer, Carrier, Request, ServeError};
 use crate::disk::slot::{Class, SLOT_BYTES, SlotMut};
@@ -24,7 +25,7 @@ use holdfast_iscsi::pdu::task_mgmt::{Function, FunctionResponse};
 use holdfast_journal::reader::Report;
 use holdfast_journal::{ArrayNumber as JournalArray, UpdateNumber};
 use holdfast_scsi::{
-    Acknowledgement, AsciiText, Delivery, ForwardedWrite, Identity, JournalRead, Lba, Lun, Naa,
+    Acknowledgement, AsciiText, CopyRead, Delivery, ForwardedWrite, Identity, JournalRead, Lba, Lun, Naa,
     PeerAdmission, PeerStanding, PeerUnit, Response, Sense, SenseFormat, VendorCommand, report_luns,
     unmapped_lun,
 };
@@ -97,6 +98,7 @@ impl PeerService {
             VendorCommand::ForwardedWrite(write) => self.forwarded_write(&array, write, nexus),
             VendorCommand::ForwardingState { list_length } => self.forwarding_state(&array, list_length),
             VendorCommand::ForwardedRead { .. } => refuse(Sense::INVALID_COMMAND),
+            VendorCommand::CopyRead(read) => self.copy_read(&array, read),
         }
     }
 
@@ -201,6 +203,27 @@ impl PeerService {
                     };
                     in_pages(&group, answer).await
                 }
+                Err(error) => failed(&group, &error),
+            }
+        }))
+    }
+
+    fn copy_read(&self, array: &Array, read: CopyRead) -> Execution {
+        let Some(group) = group_of(array, read.group.0) else {
+            return refuse(Sense::invalid_field_in_cdb(GROUP_BYTE));
+        };
+        let ask = CopyAsk {
+            reader: JournalArray(self.peer),
+            volume: read.volume,
+            copy: read.copy,
+            copied_to_bytes: read.copied_to_bytes,
+            restored: UpdateNumber::new(read.restored.0),
+            bytes: read.allocation_length,
+            wait: Duration::from_millis(u64::from(read.wait_limit_ms)).min(WAIT_MAX),
+        };
+        Execution::Later(Box::pin(async move {
+            match group.serve_copy(ask).await {
+                Ok(answer) => in_pages(&group, answer).await,
                 Err(error) => failed(&group, &error),
             }
         }))

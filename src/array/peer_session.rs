@@ -4,14 +4,14 @@ use crate::channel::initiator::{Command, Connector, Data, Reply, Session, Sessio
 use crate::channel::piece::{Pieces, Received, Room};
 use crate::copy::forward::ForwardError;
 use crate::copy::link_key::{Proof, link_key};
-use crate::copy::source::{Ask, SourceError, Wanted};
+use crate::copy::source::{Ask, PieceAsk, SourceError, Wanted};
 use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotPool};
 use crate::volume::record::LinkRecord;
 use holdfast_iscsi::chap::{Credentials, Identity, Secret};
 use holdfast_iscsi::initiator::{DigestWish, Error};
 use holdfast_journal::reader::Report;
 use holdfast_scsi::{
-    Acknowledgement, Delivery, DesignationId, ForwardedWrite, GroupNumber, JournalRead, Sense,
+    Acknowledgement, CopyRead, Delivery, DesignationId, ForwardedWrite, GroupNumber, JournalRead, Sense,
     UpdateNumber as WireNumber, VendorCommand,
 };
 use serde::{Deserialize, Serialize};
@@ -220,6 +220,26 @@ impl PeerSession {
         }
     }
 
+    /// COPY READ: the pages of the answer.
+    pub(crate) async fn copy_read(&self, group: u32, ask: PieceAsk) -> Result<Vec<Slot>, SourceError> {
+        let slots = self.pool.take(Class::Inbound, ask.room_bytes as usize / SLOT_BYTES).await;
+        let read = CopyRead {
+            group: GroupNumber(group),
+            volume: ask.volume,
+            copy: ask.copy,
+            copied_to_bytes: ask.copied_to_bytes,
+            restored: WireNumber(ask.restored.get()),
+            allocation_length: ask.room_bytes,
+            wait_limit_ms: u32::try_from(ask.wait.as_millis()).unwrap_or(u32::MAX),
+        };
+        let room = Room::Slots { slots, first_offset: 0 };
+        let reply = self.command(VendorCommand::CopyRead(read), Data::In(room), ask.wait + LIMIT).await?;
+        match reply.data {
+            Received::Slots { slots, .. } => Ok(slots),
+            Received::Bytes(_) => Err(SourceError("the answer is not in pages".into())),
+        }
+    }
+
     /// REPORT POSITION.
     pub(crate) async fn report_position(&self, group: u32, report: Report) -> Result<(), SourceError> {
         let position = acknowledgement(report);
@@ -251,7 +271,7 @@ fn acknowledgement(report: Report) -> Acknowledgement {
 }
 
 /// Version of what `docs/protocol.md` describes.
-pub(crate) const PROTOCOL_VERSION: u32 = 2;
+pub(crate) const PROTOCOL_VERSION: u32 = 3;
 /// Room for the answer of a control command.
 const CONTROL_BYTES: u32 = 64 << 10;
 /// Limit for a command that does not wait on purpose; then the session is given up.

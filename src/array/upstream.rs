@@ -184,7 +184,9 @@ fn phase(tables: &Tables, group: GroupNumber) -> Phase {
             PairState::Suspended | PairState::Abnormal => {
                 let because = match pair.control.cause {
                     Some(SuspendCause::Operator) => Because::Operator,
-                    Some(SuspendCause::Unreachable | SuspendCause::Overflow) | None => Because::Unreachable,
+                    Some(SuspendCause::Unreachable | SuspendCause::Overflow | SuspendCause::Above) | None => {
+                        Because::Unreachable
+                    }
                 };
                 alone = alone.max(Some(because));
             }

@@ -2,10 +2,10 @@
 
 use super::Array;
 use super::groups::own_volume;
+use super::sources::{read_reason, read_state};
 use crate::channel::target::SessionInfo;
 use crate::clock::BoxFuture;
 use crate::config::{Provision, Serves, missing_designations};
-use crate::copy::fetch::Reading;
 use crate::copy::status::{Lag, ReaderStatus, Status};
 use crate::disk::cache::AdapterUsage;
 use crate::disk::raid::MemberState;
@@ -316,6 +316,9 @@ impl Array {
             reason: trouble.or_else(|| record.reason.clone()),
             role: match record.role {
                 GroupRole::Primary => "primary".to_owned(),
+                GroupRole::Auxiliary { .. } if tables.readers_of_group(record.number).next().is_some() => {
+                    "both".to_owned()
+                }
                 GroupRole::Auxiliary { .. } => "auxiliary".to_owned(),
             },
             is_started: record.is_started,
@@ -384,6 +387,13 @@ impl Array {
             durable_update_number: status.map_or(0, |status| status.durable),
             restored_update_number: status.map_or(0, |status| status.restored),
             settled_update_number: status.map_or(0, |status| status.settled),
+            reads_over: self.reads_over(tables, record).map_or_else(String::new, |link| link.to_string()),
+            other_source: record.other_source.as_ref().map(|other| other.link.to_string()),
+            other_source_by_load: record.other_source.as_ref().is_some_and(|other| other.by_load),
+            other_source_reason: self.why_not_other_source(record),
+            top_update_number: status.and_then(|status| status.source_newest),
+            behind_top_updates: status
+                .and_then(|status| status.source_newest.map(|newest| newest.saturating_sub(status.restored))),
             read_state: read_state(connected, status).to_owned(),
             restore_state: if status.is_some() { "restoring".to_owned() } else { "waiting".to_owned() },
             reason: read_reason(record, status),
@@ -416,7 +426,7 @@ impl Array {
     fn pair_view(&self, tables: &Tables, pair: &PairRecord) -> PairView {
         let group = tables.groups.get(&pair.group);
         let status = group.and_then(|group| self.status_of(group));
-        let is_primary = group.is_some_and(|group| matches!(group.role, GroupRole::Primary));
+        let is_primary = tables.is_served(pair);
         let found = |status: &Status| status.pairs.iter().find(|one| one.pair == pair.number.0).copied();
         let copied = match (&status, pair.state) {
             (_, PairState::Normal) => pair.size_bytes,
@@ -501,7 +511,7 @@ fn reader_view(tables: &Tables, record: &GroupRecord, reader: &ReaderStatus) -> 
         Some(_) if pairs.contains(&PairState::BeingCopied) => "copying",
         Some(_) => "waiting",
     };
-    let link = tables.readers_of_group(record.number).find(|row| row.array.0 == reader.array);
+    let link = tables.all_readers_of_group(record.number).find(|row| row.array.0 == reader.array);
     ReaderView {
         link: link.map_or_else(String::new, |row| row.link.to_string()),
         array: reader.array,
@@ -513,6 +523,8 @@ fn reader_view(tables: &Tables, record: &GroupRecord, reader: &ReaderStatus) -> 
         behind: lag_view(reader.behind),
         not_yet_read: lag_view(reader.not_read),
         read_not_restored: lag_view(reader.not_restored),
+        is_attached: link.is_some_and(|row| row.is_attached),
+        reads_from: link.and_then(|row| row.reads_from).map(|array| array.0),
         sent_updates: reader.sent.0,
         sent_bytes: reader.sent.1,
         in_difference_maps: LagView { bytes: reader.differing_bytes, ..LagView::default() },
@@ -576,23 +588,3 @@ fn percent(part: u64, whole: u64) -> f64 {
 }
 
 const NS_PER_MS: u64 = 1_000_000;
-
-/// What reading does, in one word.
-fn read_state(connected: bool, status: Option<&Status>) -> &'static str {
-    match status.map(|status| &status.reading) {
-        Some(Reading::NoRoom) if connected => "no-room",
-        Some(Reading::Retrying(_)) if connected => "retrying",
-        Some(Reading::Going) if connected => "reading",
-        Some(_) | None => "waiting",
-    }
-}
-
-/// Why reading does not go on: what is known now, or what was recorded last.
-fn read_reason(record: &GroupRecord, status: Option<&Status>) -> Option<String> {
-    match status.map(|status| &status.reading) {
-        Some(Reading::NoRoom) => Some("there is no room in the journal here".to_owned()),
-        Some(Reading::Retrying(reason)) => Some(reason.clone()),
-        Some(Reading::Going) => None,
-        Some(Reading::Waiting) | None => record.reading_stopped.clone(),
-    }
-}

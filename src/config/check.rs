@@ -26,6 +26,9 @@ pub(super) fn across_sections(root: &Table<'_>) {
     for volume in section.peek("volume") {
         refer(&volume, "parity_group", "parity group", &all.parity_groups);
     }
+    for group in section.peek("group") {
+        refer(&group, "source", "link", &all.links);
+    }
     links(root, &section);
     journals(&all);
     pairs(&section, &all);
@@ -184,6 +187,7 @@ fn readers(section: &Table<'_>, all: &Declared<'_>) {
     let mut taken = BTreeSet::new();
     for reader in section.peek("reader") {
         refer(&reader, "link", "link", &all.links);
+        refer(&reader, "source", "link", &all.links);
         if let (Some(link), Some(group)) = (reader.raw("link"), reader.raw("group"))
             && !taken.insert((link, group))
         {

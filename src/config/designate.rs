@@ -33,6 +33,7 @@ pub fn missing_designations(
     missing.extend(provision.journals.iter().filter(|j| !has_journal(j, tables)).map(journal));
     missing.extend(pairs(provision, tables));
     missing.extend(starts(provision, tables));
+    missing.extend(sources(provision, tables));
     missing.into_iter().map(|designation| (DesignationId(identity()), designation)).collect()
 }
 
@@ -101,6 +102,9 @@ fn schedules(provision: &Provision, tables: &Tables) -> impl Iterator<Item = Des
 }
 
 fn group(spec: &GroupSpec) -> Designation {
+    if let Some(link) = &spec.source {
+        return Designation::FollowGroup { group: spec.name.clone(), link: link.clone() };
+    }
     let settings = GroupSettings {
         svol_access: spec.svol_access,
         release: spec.release,
@@ -146,13 +150,26 @@ fn pairs(provision: &Provision, tables: &Tables) -> impl Iterator<Item = Designa
     })
 }
 
+/// Where copies are read from. It is declared for groups that are not known here yet: what is chosen later stays.
+fn sources(provision: &Provision, tables: &Tables) -> impl Iterator<Item = Designation> {
+    provision.readers.iter().filter_map(|reader| {
+        let source = reader.source.clone()?;
+        let known = tables.group_named(&reader.group);
+        let is_open =
+            known.is_none_or(|group| matches!(group.role, GroupRole::Auxiliary { remote: None, .. }));
+        let (group, from, by_load) = (reader.group.clone(), Some(source), reader.by_load);
+        is_open.then_some(Designation::SetSource { group, reader: None, from, by_load })
+    })
+}
+
 /// Declared groups with pairs start by themselves, once.
 fn starts(provision: &Provision, tables: &Tables) -> impl Iterator<Item = Designation> {
     let has_pairs = |name: &GroupName| provision.pairs.iter().any(|pair| pair.group == *name);
     let is_waiting = |name: &GroupName| {
         tables.group_named(name).is_none_or(|group| group.role == GroupRole::Primary && !group.is_started)
     };
-    let waiting = provision.groups.iter().filter(move |g| has_pairs(&g.name) && is_waiting(&g.name));
+    let own = provision.groups.iter().filter(|g| g.source.is_none());
+    let waiting = own.filter(move |g| has_pairs(&g.name) && is_waiting(&g.name));
     waiting.map(|group| Designation::StartGroup { group: group.name.clone() })
 }
 

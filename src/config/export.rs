@@ -48,13 +48,58 @@ pub fn declared(tables: &Tables) -> Provision {
         schedule: row.schedule,
         options: row.options.clone(),
     });
-    let readers = tables.schedules.iter().map(|row| ReaderSpec {
-        link: row.link.clone(),
-        group: row.group.clone(),
-        schedule: row.schedule,
+    let scheduled = tables.schedules.iter().map(|row| {
+        let group = tables.group_named(&row.group);
+        let other = group.and_then(|group| group.other_source.as_ref());
+        ReaderSpec {
+            link: row.link.clone(),
+            group: row.group.clone(),
+            schedule: row.schedule,
+            source: other.map(|other| other.link.clone()),
+            by_load: other.is_some_and(|other| other.by_load),
+        }
     });
-    let own = || tables.groups.iter().filter(|row| row.role == GroupRole::Primary);
-    let groups = own().map(|row| GroupSpec {
+    let readers = scheduled.chain(tables.groups.iter().filter_map(|row| unscheduled(tables, row)));
+    // A group that is only copied here stands in the configuration of its primary.
+    let own = || {
+        let hands_on = |row: &GroupRecord| tables.readers_of_group(row.number).next().is_some();
+        tables.groups.iter().filter(move |row| row.role == GroupRole::Primary || hands_on(row))
+    };
+    let groups = own().map(|row| match &row.role {
+        GroupRole::Primary => primary_group(row),
+        GroupRole::Auxiliary { link, .. } => GroupSpec::followed(row.name.clone(), link.clone()),
+    });
+    Provision {
+        parity_groups: parity_groups.collect(),
+        volumes: volumes.collect(),
+        targets: tables.targets.iter().map(|row| target(tables, row)).collect(),
+        links: links.collect(),
+        groups: groups.collect(),
+        journals: own().flat_map(|row| journals(tables, row)).collect(),
+        pairs: own().flat_map(|row| pairs(tables, row)).collect(),
+        readers: readers.collect(),
+    }
+}
+
+/// A group that is read from another array than its source, on the schedule of its link.
+fn unscheduled(tables: &Tables, row: &GroupRecord) -> Option<ReaderSpec> {
+    let (GroupRole::Auxiliary { link, .. }, Some(other)) = (&row.role, &row.other_source) else {
+        return None;
+    };
+    if tables.schedules.get(&(link.clone(), row.name.clone())).is_some() {
+        return None;
+    }
+    Some(ReaderSpec {
+        link: link.clone(),
+        group: row.name.clone(),
+        schedule: tables.links.get(link).map(|link| link.schedule).unwrap_or_default(),
+        source: Some(other.link.clone()),
+        by_load: other.by_load,
+    })
+}
+
+fn primary_group(row: &GroupRecord) -> GroupSpec {
+    GroupSpec {
         name: row.name.clone(),
         svol_access: row.settings.svol_access,
         release: row.settings.release,
@@ -66,16 +111,7 @@ pub fn declared(tables: &Tables) -> Provision {
         no_room: row.settings.no_room,
         fence: row.settings.fence,
         fence_wait: row.settings.fence_wait,
-    });
-    Provision {
-        parity_groups: parity_groups.collect(),
-        volumes: volumes.collect(),
-        targets: tables.targets.iter().map(|row| target(tables, row)).collect(),
-        links: links.collect(),
-        groups: groups.collect(),
-        journals: own().flat_map(|row| journals(tables, row)).collect(),
-        pairs: own().flat_map(|row| pairs(tables, row)).collect(),
-        readers: readers.collect(),
+        source: None,
     }
 }
 
@@ -114,7 +150,7 @@ fn journals<'t>(tables: &'t Tables, row: &'t GroupRecord) -> impl Iterator<Item 
 }
 
 fn pairs<'t>(tables: &'t Tables, row: &'t GroupRecord) -> impl Iterator<Item = PairSpec> + 't {
-    tables.pairs_of_group(row.number).filter_map(|pair| {
+    tables.served_pairs(row.number).filter_map(|pair| {
         Some(PairSpec {
             name: pair.name.clone(),
             group: row.name.clone(),
@@ -237,6 +273,10 @@ fn link_entry(link: &LinkSpec, secrets: &str) -> Entry {
 
 fn group_entry(group: &GroupSpec) -> Entry {
     let mut entry = Entry::new("group");
+    if let Some(source) = &group.source {
+        entry.text("name", &group.name).text("source", source);
+        return entry;
+    }
     let access = match group.svol_access {
         SvolAccess::None => "none",
         SvolAccess::Read => "read",

@@ -6,8 +6,8 @@
 
 use super::quantity::ByteSize;
 use crate::volume::kind::{
-    CacheMode, CopyMode, Fence, InitiatorRule, NoRoom, PortalAddress, RaidLevel, Release, ReleaseBy,
-    Schedule, SvolAccess, SvolSpec,
+    CacheMode, CopyMode, FENCE_WAIT_DEFAULT, Fence, InitiatorRule, NoRoom, PortalAddress, RaidLevel, Release,
+    ReleaseBy, Schedule, SvolAccess, SvolSpec,
 };
 use crate::volume::name::{
     ArrayNumber, GroupName, IscsiName, LinkName, Lun, PairName, ParityGroupName, VolumeName,
@@ -139,7 +139,7 @@ pub struct LinkSpec {
     pub options: LinkOptions,
 }
 
-/// A group to create, at its primary.
+/// A group to create, at its primary; or in the middle of a cascade.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupSpec {
     /// Its name.
@@ -164,6 +164,9 @@ pub struct GroupSpec {
     pub fence: Fence,
     /// How long they wait before.
     pub fence_wait: Duration,
+    /// It is a copy here, read over this link, which is handed on to other arrays; what is chosen for it is chosen at its
+    /// primary. None: this array is the primary.
+    pub source: Option<LinkName>,
 }
 
 /// A journal volume of a group.
@@ -201,4 +204,29 @@ pub struct ReaderSpec {
     pub group: GroupName,
     /// Its schedule.
     pub schedule: Schedule,
+    /// Link to another array that has a copy, from which it is read instead.
+    pub source: Option<LinkName>,
+    /// Only while the array behind `link` is under load.
+    pub by_load: bool,
+}
+
+impl GroupSpec {
+    /// A group that this array copies over `source` and hands on: what is chosen for it comes from there.
+    #[must_use]
+    pub fn followed(name: GroupName, source: LinkName) -> Self {
+        Self {
+            name,
+            svol_access: SvolAccess::None,
+            release: Release::Read,
+            read_updates: 1_024,
+            read_bytes: ByteSize::mebibytes(1),
+            copy_unit: ByteSize::mebibytes(1),
+            throttle: Duration::ZERO,
+            release_by: ReleaseBy::Named,
+            no_room: NoRoom::Hold,
+            fence: Fence::Never,
+            fence_wait: FENCE_WAIT_DEFAULT,
+            source: Some(source),
+        }
+    }
 }

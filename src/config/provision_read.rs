@@ -15,7 +15,7 @@ use crate::volume::kind::{
     CacheMode, CopyMode, FENCE_WAIT_DEFAULT, Fence, InitiatorRule, NoRoom, RaidLevel, Release, ReleaseBy,
     Schedule, SvolAccess,
 };
-use crate::volume::name::{ARRAY_NUMBER_MAX, ArrayNumber, LUN_MAX, Lun};
+use crate::volume::name::{ARRAY_NUMBER_MAX, ArrayNumber, LUN_MAX, LinkName, Lun};
 use crate::volume::secret::Secret;
 use crate::volume::timing::{ReadSize, ReadTiming, RestoreTiming};
 use crate::volume::transfer::{CONNECTIONS_MAX, LinkOptions};
@@ -295,6 +295,10 @@ fn group(table: &Table<'_>) -> Option<GroupSpec> {
     let no_room = table.or("no_room", NoRoom::Hold, |value| parse_no_room(text(value)?));
     let fence = table.or("fence", Fence::Never, |value| text(value)?.parse());
     let fence_wait = table.or("fence_wait", FENCE_WAIT_DEFAULT, |value| parse_duration(text(value)?));
+    let source = table.maybe("source", parsed::<LinkName>);
+    if let Some(Some(source)) = &source {
+        return Some(GroupSpec::followed(name?, source.clone()));
+    }
     Some(GroupSpec {
         name: name?,
         svol_access: svol_access?,
@@ -307,6 +311,7 @@ fn group(table: &Table<'_>) -> Option<GroupSpec> {
         no_room: no_room?,
         fence: fence?,
         fence_wait: fence_wait?,
+        source: None,
     })
 }
 
@@ -334,7 +339,10 @@ fn reader(table: &Table<'_>) -> Option<ReaderSpec> {
     let link = table.required("link", parsed);
     let group = table.required("group", parsed);
     let schedule = schedule(table);
-    Some(ReaderSpec { link: link?, group: group?, schedule: schedule? })
+    let source = table.maybe("source", parsed);
+    let by_load = table.or("by_load", false, boolean);
+    let (source, by_load) = (source?, by_load?);
+    Some(ReaderSpec { link: link?, group: group?, schedule: schedule?, source, by_load })
 }
 
 pub(super) const PROVISION_KEYS: [&str; 8] =
@@ -354,9 +362,19 @@ const LINK_KEYS: [&str; 11] = [
     "restore_interval",
     "restore_delay",
 ];
-const READER_KEYS: [&str; 8] =
-    ["link", "group", "read", "read_interval", "read_size", "restore", "restore_interval", "restore_delay"];
-const GROUP_KEYS: [&str; 11] = [
+const READER_KEYS: [&str; 10] = [
+    "source",
+    "by_load",
+    "link",
+    "group",
+    "read",
+    "read_interval",
+    "read_size",
+    "restore",
+    "restore_interval",
+    "restore_delay",
+];
+const GROUP_KEYS: [&str; 12] = [
     "fence",
     "fence_wait",
     "throttle",
@@ -368,6 +386,7 @@ const GROUP_KEYS: [&str; 11] = [
     "read_updates",
     "read_bytes",
     "copy_unit",
+    "source",
 ];
 const LEVELS: [(&str, RaidLevel); 5] = [
     ("raid0", RaidLevel::Raid0),

@@ -25,7 +25,8 @@
 //! | 96 | bytes of write data the reader has not been handed yet u64 |
 //! | 104 | bytes of records behind the head u32; outcome 2: of a text that says why |
 //! | 108 | outcome 5: room needed, bytes u32 |
-//! | 112 | reserved |
+//! | 112 | load of the answering array, permille u32 |
+//! | 116 | reserved |
 //! | 124 | CRC-32C over bytes 0..124 and the records |
 
 use crate::disk::slot::SLOT_BYTES;
@@ -58,6 +59,9 @@ pub enum Outcome {
     Suspended,
     /// The first update does not fit into the room that the reader gave: `room_bytes` are needed.
     MoreRoom,
+    /// COPY READ: nothing is left to be copied; the copy is an image when everything up to the number in the head is
+    /// restored.
+    CopyEnded,
 }
 
 impl Outcome {
@@ -69,6 +73,7 @@ impl Outcome {
             Self::NotHeld => 3,
             Self::Suspended => 4,
             Self::MoreRoom => 5,
+            Self::CopyEnded => 6,
         }
     }
 }
@@ -102,6 +107,8 @@ pub struct Head {
     pub unread_bytes: u64,
     /// Room that the first update needs; zero but for [`Outcome::MoreRoom`].
     pub room_bytes: u32,
+    /// How busy the answering array is.
+    pub load_permille: u32,
 }
 
 /// Why an answer is not believed; the peer is to blame.
@@ -147,6 +154,7 @@ impl Head {
         }
         out.extend_from_slice(&u32::try_from(records.len()).unwrap_or(u32::MAX).to_be_bytes());
         out.extend_from_slice(&self.room_bytes.to_be_bytes());
+        out.extend_from_slice(&self.load_permille.to_be_bytes());
         out.resize(HEAD_BYTES - 4, 0);
         let crc = checksum(&out, records);
         out.extend_from_slice(&crc.to_be_bytes());
@@ -185,6 +193,7 @@ impl Head {
             3 => Outcome::NotHeld,
             4 => Outcome::Suspended,
             5 => Outcome::MoreRoom,
+            6 => Outcome::CopyEnded,
             _ => return Err(AnswerError::Field("outcome")),
         };
         let updates = word32(bytes, 12)?;
@@ -205,6 +214,7 @@ impl Head {
             wall_ns: word64(bytes, 88)?,
             unread_bytes: word64(bytes, 96)?,
             room_bytes: word32(bytes, 108)?,
+            load_permille: word32(bytes, 112)?,
         };
         Ok((head, records))
     }
@@ -255,6 +265,7 @@ mod tests {
             wall_ns: 99,
             unread_bytes: 12,
             room_bytes: 13,
+            load_permille: 14,
         }
     }
 

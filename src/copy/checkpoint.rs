@@ -5,7 +5,7 @@
 //! | 0 | version u16 = 1 |
 //! | 2 | pairs u16, 4 reserved u32 |
 //! | 8 | consistent-from number u64 |
-//! | 16 | for each pair whose initial copy is under way 20 bytes: pair u32, copy completion address u64, copy end u64 |
+//! | 16 | for each pair whose copy is under way 20 bytes: pair u32, copy completion address u64 (where the P-VOL is itself a copy: which copy of the pair this is), copy end u64 |
 //! | … | the readers as `holdfast_journal::reader::ReaderSet` encodes them, to the end |
 //!
 //! Little-endian. Everything here may be older than the journal: recovery raises it by what the records say.
@@ -40,14 +40,17 @@ impl CheckpointExtra {
         let sources =
             sources.filter(|pair| pair.facts.state == PairState::BeingCopied).map(|pair| PairMark {
                 pair: pair.pair,
-                copy_completion_bytes: pair.facts.copy_completion_bytes,
+                copy_completion_bytes: match pair.resync.copies {
+                    0 => pair.facts.copy_completion_bytes,
+                    copies => u64::from(copies),
+                },
                 copy_end: pair.copy_end.map_or(0, UpdateNumber::get),
             });
         let copying = seq.svols.values().filter(|svol| svol.state == PairState::BeingCopied);
         let copies = copying.filter_map(|svol| {
             svol.copy_end.map(|end| PairMark {
                 pair: svol.pair,
-                copy_completion_bytes: 0,
+                copy_completion_bytes: u64::from(svol.copies),
                 copy_end: end.get(),
             })
         });

@@ -180,7 +180,11 @@ impl Group {
                 let holding = seq.readers.iter().filter(|(_, reader)| reader.holds);
                 holding.map(|(_, reader)| reader.report.restored).min()
             }
-            Role::Copy => Some(seq.restored),
+            Role::Copy => {
+                let holding = seq.readers.iter().filter(|(_, reader)| reader.holds);
+                let below = holding.map(|(_, reader)| reader.report.acknowledged).min();
+                Some(below.map_or(seq.restored, |below| below.min(seq.restored)))
+            }
         };
         let durable = seq.journal.durable();
         seq.kept.trim(durable, unneeded.unwrap_or(durable), self.settings.journal_cache_bytes)
@@ -202,7 +206,7 @@ impl Group {
         // From here on the cache may destage pages whose records never became durable: the volumes themselves are the
         // only truth left.
         self.gate.advance(u64::MAX);
-        let volumes: Vec<VolumeId> = self.lock().pairs.keys().map(|volume| VolumeId(*volume)).collect();
+        let volumes = self.data_volumes(&self.lock());
         while let Err(error) = self.disk.destage(&volumes).await {
             tracing::error!(group = %self.name, %error, "cannot destage after the loss of the journal; trying again");
             self.clock.sleep(Duration::from_secs(1)).await;

@@ -7,14 +7,15 @@
 //! 1755). When lane 0 fails everything is dropped, and the next session begins by naming the first number that this
 //! array does not have, so a repeated answer is never stored twice.
 //!
-//! The peer is not believed: head, records and data carry checksums, numbers must be the next ones, sizes are bounded.
+//! The peer is not believed: head, records and data carry checksums, numbers must be the next ones, sizes are bounded
+//! (`received.rs`).
 
-use super::answer::{AnswerError, Head, MAX_ANSWER_BYTES, MAX_RECORD_PAGES, MAX_UPDATES, Outcome, reason};
+use super::answer::{AnswerError, Head, MAX_ANSWER_BYTES, MAX_UPDATES, Outcome};
 use super::arrivals::{ArrivalFault, Arrivals, Ticket};
 use super::change::Payload;
 use super::group::{Group, Refusal, SvolRuntime};
 use super::pace::{Pacer, Readings, adaptive_size, permille};
-use super::restore::pages_of;
+use super::received::decode;
 use super::source::{Ask, Source, SourceError, Wanted};
 use crate::clock::BoxFuture;
 use crate::disk::slot::{SLOT_BYTES, Slot};
@@ -23,7 +24,7 @@ use crate::volume::timing::{ReadInput, ReadInputs, ReadSize, ReadTiming};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use holdfast_journal::reader::Report;
-use holdfast_journal::{Content, CopyForm, Draft, Kind, Update, UpdateNumber, format};
+use holdfast_journal::{Kind, Update, UpdateNumber};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,15 @@ use std::time::Duration;
 pub(crate) struct ReadPlan {
     pub(crate) timing: ReadTiming,
     pub(crate) size: ReadSize,
+}
+
+/// Whose journal is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// That of the array whose copy this one is.
+    Source,
+    /// That of another copy (promise T5).
+    Other,
 }
 
 /// How reading goes.
@@ -69,6 +79,17 @@ pub enum FetchError {
         "updates before {0} are no longer held at the array that is read: a copy of the differences has to follow"
     )]
     NotHeld(u64),
+    /// The other array does not have the history of this one.
+    #[error(
+        "the array that is read has another history: update {0} here was given in another generation than there"
+    )]
+    Generations(u64),
+    /// The other array is behind this one and does not come forward.
+    #[error("the array that is read is at update {0}, behind update {1} here")]
+    Behind(u64, u64),
+    /// The other array does not have what this one needs.
+    #[error("update {0} changes a volume that is not copied to the array that is read")]
+    Hole(u64),
     /// The group ends here.
     #[error("the group is closed")]
     Closed,
@@ -118,8 +139,14 @@ impl Group {
         source: &dyn Source,
         source_group: u32,
         plan: ReadPlan,
+        whose: Whose,
     ) -> FetchError {
+        if let Err(error) = self.meet(source, source_group).await {
+            self.set_reading(Reading::Retrying(error.to_string()));
+            return error;
+        }
         let reporting = self.report_positions(source, source_group);
+        let copying = self.pull_copies(source, source_group);
         let mut follower = Follower {
             group: self,
             source,
@@ -129,14 +156,16 @@ impl Group {
             pacer: Pacer::new(inputs(plan.timing), self.clock.now()),
             lanes: vec![0; source.lanes()],
             room_bytes: None,
+            whose,
         };
         let reading = follower.run();
-        tokio::pin!(reporting, reading);
+        tokio::pin!(reporting, reading, copying);
         let error = tokio::select! {
             biased;
             () = self.closing.begins() => FetchError::Closed,
             error = reading => error,
             error = reporting => error,
+            error = copying => error,
         };
         self.set_reading(Reading::Retrying(error.to_string()));
         error
@@ -157,7 +186,7 @@ impl Group {
     }
 
     /// How large the S-VOLs are here, by the P-VOLs' numbers.
-    fn capacities(&self) -> BTreeMap<u32, u64> {
+    pub(super) fn capacities(&self) -> BTreeMap<u32, u64> {
         let sizes: BTreeMap<u32, u64> =
             self.disk.volumes().into_iter().map(|spec| (spec.id.0, spec.size_bytes)).collect();
         let seq = self.lock();
@@ -177,12 +206,28 @@ impl Group {
         self.tamper.as_ref().map_or(position, |tamper| tamper.position(position))
     }
 
+    /// Whether an update is a hole where this array has an S-VOL.
+    fn lacks(&self, update: &Update) -> bool {
+        let seq = self.lock();
+        update.kind == Kind::Void
+            && update.extents.iter().any(|extent| seq.svols.contains_key(&extent.volume.0))
+    }
+
+    /// Reports to the source while updates are read from another array; until the link fails.
+    pub(crate) async fn report_to(self: &Arc<Self>, source: &dyn Source, source_group: u32) -> FetchError {
+        self.report_for_ever(source, source_group).await
+    }
+
     /// Reports by a command of its own what no journal read carries at the moment, at most every [`REPORT_EVERY`]; or,
     /// by the group's choice, each durable journal at once, or nothing at all because the next read will say it (J6).
     async fn report_positions(self: &Arc<Self>, source: &dyn Source, source_group: u32) -> FetchError {
         if self.settings.release_by == ReleaseBy::NextCommand {
             return std::future::pending().await;
         }
+        self.report_for_ever(source, source_group).await
+    }
+
+    async fn report_for_ever(self: &Arc<Self>, source: &dyn Source, source_group: u32) -> FetchError {
         let mut reported = None;
         loop {
             let changed = self.changed.notified();
@@ -197,7 +242,7 @@ impl Group {
                 return error.into();
             }
             reported = Some(position);
-            if self.settings.release_by == ReleaseBy::Named {
+            if self.settings.release_by != ReleaseBy::AtOnce {
                 self.clock.sleep(REPORT_EVERY).await;
             }
         }
@@ -216,6 +261,7 @@ struct Follower<'a> {
     lanes: Vec<usize>,
     /// Room that the next update needs, when the usual room was too small.
     room_bytes: Option<u32>,
+    whose: Whose,
 }
 
 impl<'a> Follower<'a> {
@@ -412,6 +458,7 @@ impl<'a> Follower<'a> {
             Outcome::NotHeld => return Err(FetchError::NotHeld(head.first)),
             Outcome::Suspended => return Err(FetchError::Suspended),
             Outcome::MoreRoom => return Ok(Taken::MoreRoom(head.room_bytes)),
+            Outcome::CopyEnded => return Err(AnswerError::Field("outcome").into()),
         }
         self.room_bytes = None;
         self.arrivals.handle_handed_out(handed_out((head.first + u64::from(head.updates)).saturating_sub(1)));
@@ -420,6 +467,9 @@ impl<'a> Follower<'a> {
         self.pacer.handle_received(group.clock.now(), u64::from(head.updates), left);
         let next = group.lock().next;
         for (update, payload) in received.updates.into_iter().filter(|(update, _)| update.number >= next) {
+            if self.whose == Whose::Other && group.lacks(&update) {
+                return Err(FetchError::Hole(update.number.get()));
+            }
             let bytes = payload.slots.len() * SLOT_BYTES;
             self.arrivals.handle_arrived(update.number, bytes, (update, payload))?;
         }
@@ -441,7 +491,7 @@ impl<'a> Follower<'a> {
             let room = group.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            match group.try_store(&mut ready) {
+            match group.try_store(&mut ready, self.whose) {
                 Ok(()) => {
                     group.set_reading(Reading::Going);
                     return Ok(Taken::Updates);
@@ -465,92 +515,6 @@ fn inputs(timing: ReadTiming) -> ReadInputs {
         ReadTiming::Adaptive(inputs) => inputs,
         ReadTiming::Immediate | ReadTiming::Every(_) => ReadInputs::default(),
     }
-}
-
-/// What stands behind a head.
-#[derive(Default)]
-struct Behind {
-    updates: Vec<(Update, Payload)>,
-    /// Why, with outcome 2.
-    reason: String,
-}
-
-/// Head, records and payload of one answer, everything checked.
-fn decode(
-    pages: Vec<Slot>,
-    source_group: u32,
-    capacities: &BTreeMap<u32, u64>,
-) -> Result<(Head, Behind), FetchError> {
-    let first = pages.first().ok_or(AnswerError::NotAnAnswer)?;
-    let announced =
-        usize::try_from(Head::announced_pages(first.as_slice())?.min(MAX_RECORD_PAGES)).unwrap_or(0);
-    let front = pages.get(..announced).ok_or(AnswerError::Field("pages of records"))?;
-    let bytes: Vec<u8> = front.iter().flat_map(|page| page.iter().copied()).collect(); // Records are small; data stays.
-    let (head, mut records) = Head::decode(&bytes)?;
-    if head.group != source_group {
-        return Err(FetchError::Record(format!("it is of group {}, not {source_group}", head.group)));
-    }
-    if head.outcome == Outcome::GroupNotNormal {
-        let behind = Behind { reason: reason(records), ..Behind::default() };
-        return Ok((head, behind));
-    }
-    let mut payload_pages = pages.into_iter().skip(announced);
-    let mut received = Vec::new();
-    let end = head.first.checked_add(u64::from(head.updates)).ok_or(AnswerError::Field("first number"))?;
-    if head.updates > 0 && (head.newest_durable < end - 1 || head.newest_given < head.newest_durable) {
-        return Err(AnswerError::Field("newest numbers").into());
-    }
-    for expected in head.first..end {
-        let (update, used) =
-            format::decode_wire(records).map_err(|error| FetchError::Record(error.to_string()))?;
-        records = records.get(used..).unwrap_or(&[]);
-        if update.number.get() != expected {
-            return Err(FetchError::Record(format!("update {} where {expected} was due", update.number)));
-        }
-        acceptable(&update, capacities)?;
-        let count: usize = update.extents.iter().map(pages_of).sum();
-        let slots: Arc<[Slot]> = payload_pages.by_ref().take(count).collect();
-        // The data lies in its pages as it lay in the cache of its source.
-        let draft = Draft::new(update);
-        let draft_blocks = draft.size().data_blocks;
-        let payload = Payload { slots, skip: draft.skip_bytes, bytes: draft.update.data_bytes };
-        let update = draft.update;
-        let blocks = usize::try_from(draft_blocks).unwrap_or(usize::MAX);
-        if payload.slots.len() != count || count != blocks || payload.checksum() != update.data_checksum {
-            return Err(FetchError::Record(format!(
-                "the data of update {} is damaged or missing",
-                update.number
-            )));
-        }
-        received.push((update, payload));
-    }
-    Ok((head, Behind { updates: received, ..Behind::default() }))
-}
-
-/// Whether a correct peer sends this: everything that could be stored but never be restored is refused here.
-fn acceptable(update: &Update, capacities: &BTreeMap<u32, u64>) -> Result<(), FetchError> {
-    let beyond = update.extents.iter().find(|extent| {
-        capacities.get(&extent.volume.0).is_some_and(|capacity| extent.end_bytes() > *capacity)
-    });
-    if let Some(extent) = beyond {
-        return Err(FetchError::Record(format!(
-            "update {} reaches beyond the end of volume {}",
-            update.number, extent.volume.0
-        )));
-    }
-    let range_only = matches!(update.kind, Kind::InitialCopy(copy) if copy.form == CopyForm::RangeOnly);
-    let odd_pattern = update.extents.iter().any(|extent| match extent.content {
-        Content::Pattern { bytes } => {
-            let bytes = u64::from(bytes);
-            !(SLOT_BYTES as u64).is_multiple_of(bytes.max(1))
-                || !extent.start_bytes.is_multiple_of(bytes.max(1))
-        }
-        Content::Data | Content::Zero => false,
-    });
-    if range_only || odd_pattern {
-        return Err(FetchError::Record(format!("update {} has a form that no array sends", update.number)));
-    }
-    Ok(())
 }
 
 /// Journal reads outstanding at a time on one lane.

@@ -23,6 +23,7 @@ use super::change::{Change, Payload, apply};
 use super::closing::Closing;
 use super::commit::ENOUGH_BYTES;
 use super::error::CopyError;
+use super::fetch::Whose;
 use super::kept::Kept;
 use super::rule::{PairFacts, needs_journal};
 use super::suspend::{CopyRecord, MarkStore, PairResync};
@@ -34,8 +35,7 @@ use crate::disk::{DiskAdapter, Gate, Prepared, RawVolume};
 use crate::volume::kind::{NoRoom, ReleaseBy};
 use crate::volume::pair::PairState;
 use holdfast_journal::{
-    AppendError, ArrayNumber, Draft, Generation, Journal, Kind, Update, UpdateNumber,
-    reader::{Reader, ReaderSet},
+    AppendError, ArrayNumber, Draft, Generation, Journal, Kind, Update, UpdateNumber, reader::ReaderSet,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::AtomicUsize;
@@ -106,7 +106,7 @@ pub(crate) struct Sequencer {
     pub(crate) next: UpdateNumber,
     pub(crate) generation: Generation,
     pub(crate) kept: Kept,
-    /// Pairs by P-VOL (at the primary).
+    /// Pairs that are read from here, by P-VOL as the records name it: at the primary its own number.
     pub(crate) pairs: BTreeMap<u32, Vec<PairRuntime>>,
     pub(crate) readers: ReaderSet,
     /// Updates and bytes that each reader was sent since the start.
@@ -157,6 +157,17 @@ pub(crate) struct Sequencer {
     pub(crate) gone: BTreeSet<u32>,
     /// Whether the P-VOLs are an image of one moment.
     pub(crate) wholeness: super::whole::Wholeness,
+    /// Readers that get updates from another array too (promise T5): what they report may have come from there.
+    pub(crate) elsewhere: BTreeSet<ArrayNumber>,
+    /// The generations that are known, oldest first; and whether the control store has them.
+    pub(crate) generations: Vec<Generation>,
+    pub(crate) generations_noted: bool,
+    /// `generation` is that of an update that is or was in the journal here.
+    pub(crate) stored_any: bool,
+    /// Updates may be taken from another array than the source now (`array/sources.rs`).
+    pub(crate) other_allowed: bool,
+    /// Readers below that may not be handed this update yet, because of this volume (`cascade.rs`).
+    pub(crate) gates: BTreeMap<ArrayNumber, (UpdateNumber, u32)>,
 }
 
 /// Leaving a failed journal (invariant 3), step by step; each is durable before the next begins.
@@ -216,6 +227,10 @@ pub(crate) struct SvolRuntime {
     pub(crate) copy_end: Option<UpdateNumber>,
     /// Records of a copy below this number belong to an earlier copy.
     pub(crate) copy_from: UpdateNumber,
+    /// Its source is itself a copy: copied data comes in pieces, without numbers (`pull.rs`).
+    pub(crate) cascaded: bool,
+    /// Which copy of the pair this is.
+    pub(crate) copies: u32,
 }
 
 impl Sequencer {
@@ -260,6 +275,12 @@ impl Sequencer {
             replaying: false,
             gone: BTreeSet::new(),
             wholeness: super::whole::Wholeness::default(),
+            gates: BTreeMap::new(),
+            elsewhere: BTreeSet::new(),
+            other_allowed: false,
+            generations: vec![generation],
+            generations_noted: true,
+            stored_any: false,
             journal,
         }
     }
@@ -447,19 +468,26 @@ impl Group {
     pub(crate) fn try_store(
         &self,
         arrived: &mut BTreeMap<UpdateNumber, (Arc<Update>, Payload)>,
+        whose: Whose,
     ) -> Result<(), Refusal> {
         let mut seq = self.lock();
+        if whose == Whose::Other && !seq.other_allowed {
+            return Err(Refusal::Invalid(
+                "a pair here is not normal: what it needs comes from the source".into(),
+            ));
+        }
         if seq.failed.is_some() {
             return Err(Refusal::Invalid("the journal has failed".into()));
         }
         let mut stored = Ok(());
         while let Some(next) = arrived.first_entry().filter(|next| *next.key() == seq.next) {
             let (update, payload) = next.get();
-            seq.generation = update.generation;
+            seq.note_generation(update.generation);
             stored = self.append(&mut seq, update, payload);
             if stored.is_err() {
                 break;
             }
+            seq.mark_stored(update);
             next.remove();
         }
         drop(seq);
@@ -491,6 +519,8 @@ impl Group {
             if (recorded && failed)
                 || !self.pairs_that_became_normal().is_empty()
                 || self.overflowing().is_some()
+                || self.has_new_generations()
+                || !self.gated().is_empty()
             {
                 return;
             }
@@ -505,30 +535,6 @@ impl Group {
             || seq.svols.values().any(|svol| svol.pair == pair)
     }
 
-    /// Takes up new readers. Each is in a durable checkpoint before it is told where it begins: so a restart does not
-    /// let it begin elsewhere.
-    pub(crate) async fn take_up_readers(&self, readers: &[ArrayNumber]) -> Result<(), CopyError> {
-        let new: Vec<ArrayNumber> = {
-            let mut seq = self.lock();
-            for reader in readers {
-                seq.add_reader(*reader);
-            }
-            readers.iter().filter(|reader| !seq.announced.contains(reader)).copied().collect()
-        };
-        if !new.is_empty() {
-            self.checkpoint().await?;
-            self.lock().announced.extend(new);
-        }
-        Ok(())
-    }
-
-    /// What the readers know is in a durable checkpoint: the one behind a replay.
-    pub(crate) fn announce_readers(&self) {
-        let mut seq = self.lock();
-        let known: Vec<ArrayNumber> = seq.readers.iter().map(|(array, _)| array).collect();
-        seq.announced.extend(known);
-    }
-
     /// Takes up a new pair at the primary; its reader is known.
     pub(crate) fn add_pair(&self, volume: u32, pair: PairRuntime) {
         self.lock().pairs.entry(volume).or_default().push(pair);
@@ -539,18 +545,6 @@ impl Group {
         let mut seq = self.lock();
         seq.gone.remove(&pvol);
         seq.svols.insert(pvol, svol);
-    }
-
-    /// Whether the array is one of the group's readers.
-    pub(crate) fn is_read_by(&self, reader: ArrayNumber) -> bool {
-        self.lock().announced.contains(&reader)
-    }
-
-    /// JOURNAL INFORMATION for `reader`. Its `first` is where the reader begins if it has no journal, whatever was handed
-    /// to it since: behind what is durable there.
-    pub(crate) fn information(&self, reader: ArrayNumber) -> Vec<u8> {
-        let first = self.lock().readers.reader(reader).map(Reader::retry_start);
-        self.empty_from(reader, super::answer::Outcome::NoJournal, first).head
     }
 
     /// Makes what is visible durable in the volumes: the end of a clean stop. What an auxiliary has stored and not restored
@@ -585,11 +579,6 @@ impl Group {
     /// Something was appended: the journal writer has work.
     pub(crate) fn work_arrived(&self) {
         self.work.notify_one();
-    }
-
-    /// What the source said with its last answer.
-    pub(crate) fn note_source(&self, head: &super::answer::Head) {
-        self.lock().source = Some(head.clone());
     }
 }
 

@@ -247,6 +247,8 @@ mod tests {
                         state: PairState::Normal,
                         copy_end: None,
                         copy_from: UpdateNumber::NONE,
+                        cascaded: false,
+                        copies: 0,
                     },
                 )
             })
@@ -315,7 +317,7 @@ mod tests {
             data_checksum: payload.checksum(),
         };
         let mut arrived = BTreeMap::from([(update.number, (Arc::new(update), payload))]);
-        while group.try_store(&mut arrived).is_err() {
+        while group.try_store(&mut arrived, crate::copy::fetch::Whose::Source).is_err() {
             // No room in the journal: what is there is restored and settled.
             restore(group, number - 1).await;
             group.settle().await.unwrap();

@@ -4,6 +4,7 @@
 
 pub mod answer;
 mod arrivals;
+pub mod cascade;
 pub mod change;
 mod checkpoint;
 mod closing;
@@ -23,7 +24,10 @@ mod load;
 pub mod marked;
 mod overflow;
 mod pace;
+mod pull;
 pub(crate) mod rates;
+mod readers;
+mod received;
 pub(crate) mod recover;
 pub mod restore;
 pub mod rule;

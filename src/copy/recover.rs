@@ -101,6 +101,7 @@ impl Group {
             self.replay_source().await?;
             self.recall_times().await?;
         } else {
+            self.remark_stored().await?;
             self.lock().replaying = true;
             let restored = self.restore_available(delay).await;
             self.lock().replaying = false;

@@ -12,7 +12,7 @@ use super::pace;
 use crate::disk::VolumeId;
 use crate::disk::slot::{Class, SLOT_BYTES, Slot};
 use crate::volume::timing::RestoreTiming;
-use holdfast_journal::{Content, Extent, InitialCopy, Kind, Update, UpdateNumber};
+use holdfast_journal::{Content, Extent, InitialCopy, Kind, Update};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,10 +105,10 @@ impl Group {
     async fn restore_one(&self, update: &Update, payload: &Payload) -> Result<(), CopyError> {
         self.lock().restored_in_part = Some(update.number);
         match &self.tamper {
-            None => self.restore_extents(update, payload).await?,
+            None => self.restore_extents(update, payload, update.number.get()).await?,
             Some(tamper) => {
                 for (update, payload) in tamper.restore(update, payload) {
-                    self.restore_extents(&update, &payload).await?;
+                    self.restore_extents(&update, &payload, update.number.get()).await?;
                 }
             }
         }
@@ -116,7 +116,16 @@ impl Group {
         Ok(())
     }
 
-    async fn restore_extents(&self, update: &Update, payload: &Payload) -> Result<(), CopyError> {
+    /// Applies an update under a number that the journal here has; 0: a piece of a copy, which no journal has.
+    pub(super) async fn restore_extents(
+        &self,
+        update: &Update,
+        payload: &Payload,
+        number: u64,
+    ) -> Result<(), CopyError> {
+        if update.kind == Kind::Void {
+            return Ok(()); // It names what is not in it.
+        }
         let mut first_page = 0;
         for extent in &update.extents {
             let pages = pages_of(extent);
@@ -138,7 +147,7 @@ impl Group {
                         update.number
                     ))
                 })?;
-                self.restore_extent(VolumeId(volume), extent, slots, update.number).await?;
+                self.restore_extent(VolumeId(volume), extent, slots, number).await?;
             }
             first_page += pages;
         }
@@ -150,7 +159,7 @@ impl Group {
         volume: VolumeId,
         extent: &Extent,
         slots: &[Slot],
-        number: UpdateNumber,
+        number: u64,
     ) -> Result<(), CopyError> {
         let (start, length) = (extent.start_bytes, extent.length_bytes);
         // A zero range may be as long as a volume; it is applied in steps so that no map grows without limit.
@@ -164,16 +173,16 @@ impl Group {
                         Some(prepared) => prepared,
                         None => self.disk.prepare(volume, at, bytes, Class::Restore).await?,
                     };
-                    self.disk.apply(prepared, slots, number.get());
+                    self.disk.apply(prepared, slots, number);
                 }
                 Content::Zero => {
                     let prepared = self.disk.prepare_zero(volume, at, bytes, Class::Restore).await?;
-                    self.disk.apply_zero(prepared, number.get());
+                    self.disk.apply_zero(prepared, number);
                 }
                 Content::Pattern { bytes: pattern } => {
                     let page = self.pattern_page(&slots[0], pattern, extent).await?;
                     let prepared = self.disk.prepare(volume, at, bytes, Class::Restore).await?;
-                    self.disk.apply_pattern(prepared, &page, number.get());
+                    self.disk.apply_pattern(prepared, &page, number);
                 }
             }
             at += bytes;

@@ -73,9 +73,11 @@ impl Group {
     /// Takes note of where a reader is; frees what that allows (J6). Which of the two carriers counts is a choice of the
     /// group: a report that came by itself frees nothing where the next journal read is to free.
     pub fn report(&self, reader: ArrayNumber, report: Report, carrier: Carrier) -> Result<(), ReaderError> {
-        if carrier == Carrier::Report && self.settings.release_by == ReleaseBy::NextCommand {
+        let is_elsewhere = self.believe_elsewhere(reader);
+        if carrier == Carrier::Report && self.settings.release_by == ReleaseBy::NextCommand && !is_elsewhere {
             return self.lock().readers.reader(reader).map(|_| ()).ok_or(ReaderError::Unknown);
         }
+        let report = if is_elsewhere { self.known_here(report) } else { report };
         let dropped = {
             let now = self.clock.now();
             let mut seq = self.lock();
@@ -131,7 +133,7 @@ impl Group {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let limit = self.durable_here();
+            let limit = self.limit_for(request.reader);
             let first = self.lock().readers.poll_send(request.reader, limit);
             if let Some(first) = first {
                 return self.collect(&request, first, Cursor::Moves).await;
@@ -198,7 +200,7 @@ impl Group {
     }
 
     /// The answer of a group that is not `normal` here, with the reason.
-    fn not_normal(&self, reader: ArrayNumber) -> Option<Answer> {
+    pub(super) fn not_normal(&self, reader: ArrayNumber) -> Option<Answer> {
         let seq = self.lock();
         let reason = seq.failed.as_ref()?;
         let text = reason.as_bytes();
@@ -215,6 +217,7 @@ impl Group {
 
     /// Sets the reader's cursor as the command asks: to a named number, or back for a retry (step 1530).
     fn begin(&self, request: &Request) -> Result<(), ReaderError> {
+        self.believe_elsewhere(request.reader);
         let mut seq = self.lock();
         if let Some(start) = request.start {
             let known = seq.readers.reader(request.reader).ok_or(ReaderError::Unknown)?;
@@ -245,7 +248,12 @@ impl Group {
         let found = self.load(first, count, budget / 2, Class::JournalRead).await?;
         let (mut records, mut pages, mut sent) = (Vec::new(), Vec::new(), 0);
         let (mut last, mut as_of) = (first, UpdateNumber::NONE);
+        let mut is_stopped = false;
         for (update, payload) in found {
+            if self.stops_at(request.reader, &update) {
+                is_stopped = true;
+                break;
+            }
             let (update, payload) = self.for_reader(request.reader, update, payload).await?;
             let before = records.len();
             format::encode_wire_to(&update, &mut records)
@@ -266,7 +274,8 @@ impl Group {
             last = update.number;
         }
         if sent == 0 {
-            return Ok(self.empty(request.reader, Outcome::NotHeld));
+            let outcome = if is_stopped { Outcome::NoJournal } else { Outcome::NotHeld };
+            return Ok(self.empty(request.reader, outcome));
         }
         let mut seq = self.lock();
         if seq.readers.reader(request.reader).map(|known| known.began) != began {
@@ -303,7 +312,7 @@ impl Group {
                 Ok((Arc::new(update), payload))
             }
             Kind::HostWrite if self.withheld(reader, &update) => {
-                Ok((Arc::new(void_of(&update)), Payload::default()))
+                Ok((Arc::new(hole_of(&update)), Payload::default()))
             }
             _ => Ok((update, payload)),
         }
@@ -385,7 +394,7 @@ impl Group {
         Answer { head: head.encode(&[]), pages: Vec::new() }
     }
 
-    fn head(&self, seq: &Sequencer, reader: ArrayNumber, outcome: Outcome) -> Head {
+    pub(super) fn head(&self, seq: &Sequencer, reader: ArrayNumber, outcome: Outcome) -> Head {
         let usage = seq.journal.usage();
         let first = seq.readers.reader(reader).map_or(seq.next, |known| known.next);
         Head {
@@ -396,19 +405,35 @@ impl Group {
             first: first.get(),
             newest_durable: seq.journal.durable().get(),
             oldest_held: seq.journal.first_retained().get(),
-            newest_given: seq.next.previous().get(),
+            newest_given: self.newest_given(seq),
             information_bytes: (usage.info_used, usage.info_capacity),
             data_bytes: (usage.data_used, usage.data_capacity),
             wall_ns: self.clock.wall().0,
             unread_bytes: seq.unread_bytes(reader),
             room_bytes: 0,
+            load_permille: self.disk.load_permille(),
         }
+    }
+}
+
+impl Group {
+    /// The newest number given, at the array that gives numbers: in the middle of a cascade what was heard from above.
+    fn newest_given(&self, seq: &Sequencer) -> u64 {
+        let above = seq.source.as_ref().map_or(0, |head| head.newest_given);
+        seq.next.previous().get().max(above)
     }
 }
 
 /// The same number with nothing in it.
 fn void_of(update: &Update) -> Update {
     Update { kind: Kind::Void, extents: Vec::new(), data_bytes: 0, data_checksum: 0, ..update.clone() }
+}
+
+/// The same number with nothing in it but what it would have changed: the source has that in difference maps. It
+/// travels down a cascade as it is.
+fn hole_of(update: &Update) -> Update {
+    let ranges = update.extents.iter().map(|extent| Extent { content: Content::Zero, ..*extent });
+    Update { extents: ranges.collect(), ..void_of(update) }
 }
 
 /// What an answer does to the reader's cursor.
@@ -421,7 +446,12 @@ enum Cursor {
 }
 
 /// Splits one extent of whole pages into runs of data and runs of zeros.
-fn split_zero_pages(extent: &Extent, pieces: &Pieces, extents: &mut Vec<Extent>, slots: &mut Vec<Slot>) {
+pub(super) fn split_zero_pages(
+    extent: &Extent,
+    pieces: &Pieces,
+    extents: &mut Vec<Extent>,
+    slots: &mut Vec<Slot>,
+) {
     let mut at = extent.start_bytes;
     let first = extents.len();
     for piece in pieces.iter() {

@@ -13,7 +13,7 @@
 
 use super::checkpoint::CheckpointExtra;
 use super::error::CopyError;
-use super::group::{Group, Sequencer};
+use super::group::{Group, Role, Sequencer};
 use crate::disk::VolumeId;
 use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotMut, SlotPool};
 use crate::volume::kind::ReleaseBy;
@@ -172,8 +172,10 @@ impl Group {
         Ok(())
     }
 
-    fn data_volumes(&self, seq: &Sequencer) -> Vec<VolumeId> {
-        seq.pairs.keys().copied().chain(seq.svols.values().map(|svol| svol.volume)).map(VolumeId).collect()
+    pub(super) fn data_volumes(&self, seq: &Sequencer) -> Vec<VolumeId> {
+        // In the middle of a cascade pairs go by the numbers of another array; the volumes are the S-VOLs.
+        let sources = seq.pairs.keys().copied().filter(|_| self.role == Role::Source);
+        sources.chain(seq.svols.values().map(|svol| svol.volume)).map(VolumeId).collect()
     }
 }
 

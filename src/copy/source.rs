@@ -31,6 +31,12 @@ pub trait Source: Send + Sync {
     /// JOURNAL INFORMATION: the head of an answer that has nothing in it.
     fn journal_information(&self, group: u32) -> BoxFuture<'_, Result<Vec<u8>, SourceError>>;
 
+    /// COPY READ: the pages of the answer.
+    /// Only a source that is itself a copy is asked.
+    fn copy_read(&self, _group: u32, _ask: PieceAsk) -> BoxFuture<'_, Result<Vec<Slot>, SourceError>> {
+        Box::pin(std::future::ready(Err(SourceError("this source serves no pieces of copies".into()))))
+    }
+
     /// REPORT POSITION.
     fn report_position(&self, group: u32, position: Report) -> BoxFuture<'_, Result<(), SourceError>>;
 
@@ -51,6 +57,23 @@ pub struct Ask {
     pub room_bytes: u32,
     /// Where this array is.
     pub position: Report,
+    /// How long the source may hold the command when it has nothing.
+    pub wait: Duration,
+}
+
+/// What one COPY READ asks for (`cascade.rs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PieceAsk {
+    /// The volume, as the group's records name it.
+    pub volume: u32,
+    /// Which copy of the pair.
+    pub copy: u32,
+    /// Everything below this byte is durable here.
+    pub copied_to_bytes: u64,
+    /// What is restored here.
+    pub restored: UpdateNumber,
+    /// Room for the answer, bytes in whole pages.
+    pub room_bytes: u32,
     /// How long the source may hold the command when it has nothing.
     pub wait: Duration,
 }

@@ -24,10 +24,10 @@
 use super::change::Change;
 use super::differences::{ChangedPart, DifferenceMap};
 use super::error::CopyError;
-use super::group::{Group, PairRuntime, Sequencer};
+use super::group::{Group, PairRuntime, Role, Sequencer};
 use crate::disk::slot::Class;
 use crate::volume::pair::PairState;
-use holdfast_journal::{ArrayNumber, Extent, Kind, Update, UpdateNumber};
+use holdfast_journal::{ArrayNumber, CopyForm, Extent, Kind, Update, UpdateNumber};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,6 +65,8 @@ pub(crate) struct PairResync {
     pub(crate) copied_to_bytes: u64,
     /// Writes may be in the cache that no journal has: from before the pair was suspended.
     pub(crate) unjournaled: bool,
+    /// Which copy of the pair this is, where numbers do not say it (`cascade.rs`).
+    pub(crate) copies: u32,
 }
 
 impl PairResync {
@@ -222,8 +224,8 @@ impl Group {
     ) -> Result<ResyncStart, CopyError> {
         let (from, restarted) = {
             let mut seq = self.lock();
-            let from = seq.next;
             let holds = seq.holds(reader);
+            let from = seq.next;
             if !holds {
                 seq.readers.restart(reader, from).map_err(|error| CopyError::Damaged(error.to_string()))?;
             }
@@ -262,6 +264,9 @@ impl Group {
         for runtime in seq.pairs.values_mut().flatten().filter(|runtime| runtime.pair == pair) {
             let resync = &mut runtime.resync;
             (resync.marking, resync.copied_to_bytes, resync.copy_from) = (false, 0, start.from);
+            if self.role == Role::Copy {
+                resync.copy_from = start.from.previous(); // The largest number that every piece must contain.
+            }
             resync.differences.get_or_insert_with(|| DifferenceMap::new(runtime.capacity_bytes));
             runtime.copy_end = None;
             runtime.copy_records.clear();
@@ -339,9 +344,15 @@ impl Group {
     /// At an auxiliary: what the control store says about a pair.
     pub(crate) fn sync_svol(&self, pair: u32, state: PairState, copy_from: UpdateNumber) {
         let mut seq = self.lock();
+        let mut is_new = false;
         for svol in seq.svols.values_mut().filter(|svol| svol.pair == pair) {
+            is_new |= (svol.state, svol.copy_from) != (state, copy_from);
             (svol.state, svol.copy_from) = (state, copy_from);
             svol.copy_end = svol.copy_end.filter(|end| *end >= copy_from);
+        }
+        drop(seq);
+        if is_new {
+            self.changed.notify_waiters(); // A copy that is pulled may begin.
         }
     }
 
@@ -358,6 +369,7 @@ impl Group {
             let Some((volume, is_last)) = found.map(|(volume, pairs)| (*volume, pairs.len() == 1)) else {
                 return Ok(None);
             };
+            let is_last = is_last && self.role == Role::Source;
             if is_last {
                 seq.frozen.insert(volume);
             }
@@ -370,6 +382,11 @@ impl Group {
         }
         let mut seq = self.lock();
         seq.pairs.get_mut(&volume).into_iter().for_each(|pairs| pairs.retain(|runtime| runtime.pair != pair));
+        if self.role == Role::Copy {
+            seq.pairs.retain(|_, pairs| !pairs.is_empty());
+            seq.gates.clear();
+            return Ok(None); // It stays an S-VOL.
+        }
         Ok(is_last.then_some(volume))
     }
 
@@ -398,6 +415,11 @@ impl Group {
         Ok(())
     }
 
+    /// Whether the group knows readers beside these.
+    pub(crate) fn has_other_readers(&self, readers: &BTreeSet<ArrayNumber>) -> bool {
+        self.lock().readers.iter().any(|(array, _)| !readers.contains(&array))
+    }
+
     /// Readers that are none any more hold nothing.
     pub(crate) fn keep_readers(&self, readers: &BTreeSet<ArrayNumber>) {
         let mut seq = self.lock();
@@ -407,6 +429,7 @@ impl Group {
             seq.readers.remove(array);
             seq.announced.remove(&array);
             seq.turns.remove(&array);
+            seq.gates.remove(&array);
             seq.asked.remove(&array);
         }
         drop(seq);
@@ -464,7 +487,8 @@ impl Sequencer {
         reader: ArrayNumber,
     ) {
         let copies_for = match update.kind {
-            Kind::InitialCopy(copy) => Some(copy.reader),
+            // What was copied to this array is a change like any other for those that read from here.
+            Kind::InitialCopy(copy) if copy.form == CopyForm::RangeOnly => Some(copy.reader),
             _ => None,
         };
         for extent in &update.extents {

@@ -191,6 +191,10 @@ listed!(LinkView, |l| {
 listed!(GroupView, |g| {
     "NUMBER" => g.number, "NAME" => g.name, "ROLE" => g.role, "STATE" => state(&g.state, g.reason.as_ref()),
     "PAIRS" => g.pairs_state, "NEXT UPDATE" => g.next_update_number.map_or("-".into(), |n| n.to_string()),
+    "READS" => g.follows.as_ref().map_or("-".into(), |f| match f.behind_top_updates {
+        Some(behind) => format!("{}, {behind} behind the top", f.reads_over),
+        None => f.reads_over.clone(),
+    }),
     "BEHIND" => g.readers.iter().map(|r| format!("{} {}/{}/{:.1} s", r.link, r.behind.updates, bytes(r.behind.bytes), r.behind.seconds)).collect::<Vec<_>>().join(", "),
 });
 listed!(JournalView, |j| {

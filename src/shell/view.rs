@@ -403,6 +403,10 @@ pub struct ReaderView {
     pub sent_updates: u64,
     /// Bytes of the answers that it got since the start.
     pub sent_bytes: u64,
+    /// It is a copy of another array and reads here instead.
+    pub is_attached: bool,
+    /// The array from which it reads instead; it reports here.
+    pub reads_from: Option<u32>,
     /// Since its last report; none before the first.
     pub last_report_ms: Option<u64>,
     /// Until its journal is full, at the present rates.
@@ -447,6 +451,18 @@ pub struct FollowView {
     pub restored_update_number: u64,
     /// Durable in the volumes up to this number.
     pub settled_update_number: u64,
+    /// Link to the array that it is read from now: that of `link`, or another copy.
+    pub reads_over: String,
+    /// Link to another copy from which it may be read.
+    pub other_source: Option<String>,
+    /// Only while the source is under load.
+    pub other_source_by_load: bool,
+    /// Why the other copy is not read at the moment, when it could not give what was wanted.
+    pub other_source_reason: Option<String>,
+    /// The newest number given at the array that hosts write to, as far as it has been heard of.
+    pub top_update_number: Option<u64>,
+    /// Updates behind that one: in a cascade over all hops.
+    pub behind_top_updates: Option<u64>,
     /// What reading is doing: `reading`, `waiting`, `retrying`, `no-room` or `stopped`.
     pub read_state: String,
     /// What restoring is doing: `restoring`, `waiting` or `stopped`.

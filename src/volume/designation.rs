@@ -5,10 +5,7 @@
 //! transaction on the list of designations on their way. A repeated identity gets the recorded answer.
 
 use super::group::{Generation, GroupSettings};
-use super::kind::{
-    CacheMode, CopyMode, Fence, InitiatorRule, NoRoom, PortalAddress, RaidLevel, Release, ReleaseBy,
-    Schedule, SvolAccess, SvolSpec,
-};
+use super::kind::{CacheMode, CopyMode, InitiatorRule, PortalAddress, RaidLevel, Schedule, SvolSpec};
 use super::name::{
     ArrayNumber, GroupName, GroupNumber, IscsiName, LinkName, Lun, PairName, PairNumber, ParityGroupName,
     UpdateNumber, VolumeName, VolumeNumber,
@@ -16,11 +13,11 @@ use super::name::{
 use super::record::{ChapRecord, Identity, UnitRecord};
 pub use super::resync::{ImageWish, ResyncedPair, SvolHosts};
 use super::secret::{Secret, stored};
+pub use super::settings::SettingsChange;
 use super::transfer::LinkOptions;
 pub use super::which::Which;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::time::Duration;
 
 /// The identity of a designation: made where it is first given, kept on all its ways.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -171,6 +168,44 @@ pub enum Designation {
         /// The schedule.
         schedule: Schedule,
     },
+    /// Lets an auxiliary read a group from another array than its source. Said at the auxiliary, or at the source with
+    /// `reader`.
+    SetSource {
+        /// The group.
+        group: GroupName,
+        /// Link to the auxiliary; none: this array.
+        reader: Option<LinkName>,
+        /// Link to the array to be read from; none: the source.
+        from: Option<LinkName>,
+        /// Only while the source is under load.
+        by_load: bool,
+    },
+    /// From the source of a group: read it from that array.
+    RemoteSource {
+        /// The group.
+        group: GroupName,
+        /// The array; none: the source itself.
+        array: Option<ArrayNumber>,
+        /// Only while the source is under load.
+        by_load: bool,
+    },
+    /// From another copy of the group: it shall be read here.
+    AttachReader {
+        /// The group.
+        group: GroupName,
+    },
+    /// From another copy of the group: it is read here no more.
+    DetachReader {
+        /// The group.
+        group: GroupName,
+    },
+    /// From an auxiliary: updates of your group come from that array too.
+    ReadsElsewhere {
+        /// The group.
+        group: GroupName,
+        /// The array; none: from you alone.
+        array: Option<ArrayNumber>,
+    },
     /// From an auxiliary: your group shall be copied here.
     JoinGroup {
         /// Group.
@@ -227,6 +262,13 @@ pub enum Designation {
         /// The group.
         group: GroupName,
     },
+    /// Takes an array that reads a group away from it, with its pairs. Its journal volumes become ordinary volumes.
+    DeleteReader {
+        /// The group.
+        group: GroupName,
+        /// Link to the array.
+        link: LinkName,
+    },
     /// From a primary: this pair is stopped; what you have been handed of it stays.
     RemoteSuspend {
         /// The pair.
@@ -282,54 +324,6 @@ pub enum Designation {
         /// Group.
         group: GroupName,
     },
-}
-
-/// What is chosen anew for a group; the rest stays as it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct SettingsChange {
-    /// What hosts may do with the S-VOLs.
-    pub svol_access: Option<SvolAccess>,
-    /// When journals are freed.
-    pub release: Option<Release>,
-    /// Updates of one journal read at most.
-    pub read_updates: Option<u32>,
-    /// Bytes of one journal read at most.
-    pub read_bytes: Option<u64>,
-    /// Unit of the initial copy.
-    pub copy_unit_bytes: Option<u64>,
-    /// How long hosts wait for room that a reader holds.
-    pub throttle: Option<Duration>,
-    /// Which report frees.
-    #[serde(default)]
-    pub release_by: Option<ReleaseBy>,
-    /// What an auxiliary does with what it has no room for.
-    #[serde(default)]
-    pub no_room: Option<NoRoom>,
-    /// What becomes of writes that cannot be forwarded.
-    #[serde(default)]
-    pub fence: Option<Fence>,
-    /// How long they wait before.
-    #[serde(default)]
-    pub fence_wait: Option<Duration>,
-}
-
-impl SettingsChange {
-    /// The settings after the change.
-    #[must_use]
-    pub fn applied_to(self, old: GroupSettings) -> GroupSettings {
-        GroupSettings {
-            svol_access: self.svol_access.unwrap_or(old.svol_access),
-            release: self.release.unwrap_or(old.release),
-            read_updates: self.read_updates.unwrap_or(old.read_updates),
-            read_bytes: self.read_bytes.unwrap_or(old.read_bytes),
-            copy_unit_bytes: self.copy_unit_bytes.unwrap_or(old.copy_unit_bytes),
-            throttle: self.throttle.unwrap_or(old.throttle),
-            release_by: self.release_by.unwrap_or(old.release_by),
-            no_room: self.no_room.unwrap_or(old.no_room),
-            fence: self.fence.unwrap_or(old.fence),
-            fence_wait: self.fence_wait.unwrap_or(old.fence_wait),
-        }
-    }
 }
 
 /// A parity group to make.
@@ -424,6 +418,12 @@ pub struct RemotePair {
     pub pvol: VolumeNumber,
     /// Name of the P-VOL at the primary.
     pub pvol_name: VolumeName,
+    /// By which number the group's records name it, if the P-VOL is itself a copy.
+    #[serde(default)]
+    pub origin: Option<VolumeNumber>,
+    /// Which copy of it begins, where numbers do not say it.
+    #[serde(default)]
+    pub copies: u32,
     /// Name of the S-VOL here.
     pub svol: VolumeName,
     /// Size of the P-VOL.
@@ -537,6 +537,10 @@ impl Designation {
                 self,
                 Self::JoinGroup { .. }
                     | Self::JoinJournal { .. }
+                    | Self::RemoteSource { .. }
+                    | Self::AttachReader { .. }
+                    | Self::DetachReader { .. }
+                    | Self::ReadsElsewhere { .. }
                     | Self::RemoteSettings { .. }
                     | Self::RemoteGroup(_)
                     | Self::RemoteJournal { .. }

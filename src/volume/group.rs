@@ -48,6 +48,25 @@ pub struct GroupRecord {
     /// Why reading from the source does not go on, at an auxiliary: what that array reported of itself, or a fault here.
     #[serde(default)]
     pub reading_stopped: Option<String>,
+    /// The number with which the journal here began when it was formatted.
+    #[serde(default)]
+    pub journal_first: UpdateNumber,
+    /// At an auxiliary: the array from which it reads instead of its source, when it may.
+    #[serde(default)]
+    pub other_source: Option<OtherSource>,
+}
+
+/// Another array from which an auxiliary reads a group (promise T5).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OtherSource {
+    /// Link to it.
+    pub link: LinkName,
+    /// Only while the source is under load.
+    pub by_load: bool,
+    /// The group's number there; none until that array has let this one in.
+    pub remote: Option<GroupNumber>,
+    /// The source knows, and so believes reports of what it did not send.
+    pub is_told: bool,
 }
 
 /// Where a group comes from.

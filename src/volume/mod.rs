@@ -13,6 +13,7 @@ pub mod pointer;
 pub mod record;
 pub mod resync;
 pub mod secret;
+mod settings;
 pub mod store;
 pub mod table;
 pub mod timing;

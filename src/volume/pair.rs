@@ -83,6 +83,33 @@ pub struct PairControl {
     pub is_written: bool,
     /// At the primary: the next copy of differences begins also if the auxiliary cannot keep an image of the S-VOL.
     pub without_image: bool,
+    /// By which number the group's records name the volume, where that is not the P-VOL's: the P-VOL is itself a copy, and
+    /// records keep the number that the array gave which takes the hosts' writes (promise T4).
+    pub origin: Option<VolumeNumber>,
+    /// Which copy of the pair this is. Where the P-VOL is itself a copy nothing else tells one copy from the next, because
+    /// no numbers are given there; 0 elsewhere.
+    pub copies: u32,
+}
+
+impl PairRecord {
+    /// The number by which the group's records name the volume; none as long as the other array has not said it.
+    #[must_use]
+    pub fn record_volume(&self) -> Option<VolumeNumber> {
+        self.control.origin.or(self.primary.volume)
+    }
+
+    /// What tells a copy that begins at `from` from an earlier one: where numbers are given the first number of its
+    /// records, else the largest that all its pieces contain.
+    #[must_use]
+    pub fn first_of_copy(&self, from: UpdateNumber) -> UpdateNumber {
+        if self.is_cascaded() { UpdateNumber(from.0.saturating_sub(1)) } else { from }
+    }
+
+    /// Whether the P-VOL is itself a copy: the S-VOL is copied outside of the number space.
+    #[must_use]
+    pub fn is_cascaded(&self) -> bool {
+        self.control.origin.is_some()
+    }
 }
 
 /// What was asked of a pair. Every step is durable before the next one begins, and each may be repeated.
@@ -115,6 +142,9 @@ pub enum SuspendCause {
     Overflow,
     /// Hosts' writes could not be forwarded; it is copied again by itself once the other array answers (promise T2).
     Unreachable,
+    /// The P-VOL is a copy and stopped being the image of one number; it goes on by itself when that is over (promise
+    /// T4).
+    Above,
 }
 
 /// One volume of a pair.

@@ -264,6 +264,15 @@ pub struct ReaderRecord {
     pub restored: UpdateNumber,
     /// Checkpoint: it has everything up to this number durably in its volumes.
     pub settled: UpdateNumber,
+    /// It goes when its last pair has gone.
+    #[serde(default)]
+    pub is_leaving: bool,
+    /// It is a copy of another array and reads here instead (promise T5): it has no pairs here.
+    #[serde(default)]
+    pub is_attached: bool,
+    /// It reads from that array instead, and reports here.
+    #[serde(default)]
+    pub reads_from: Option<ArrayNumber>,
 }
 
 /// The schedule of one group that this array copies, instead of that of the link.

@@ -45,6 +45,9 @@ pub struct ResyncedPair {
     pub rewritten_bytes: u64,
     /// Whether it may begin without an image.
     pub image: ImageWish,
+    /// Which copy of the pair begins, where numbers do not say it.
+    #[serde(default)]
+    pub copies: u32,
 }
 
 /// What a takeover of a copied group finds: all S-VOLs of it as of one number.
@@ -85,7 +88,7 @@ impl Tables {
         group: GroupNumber,
         restored: Option<UpdateNumber>,
     ) -> Result<TakeoverPoint, String> {
-        let pairs: Vec<&PairRecord> = self.pairs_of_group(group).collect();
+        let pairs: Vec<&PairRecord> = self.followed_pairs(group).collect();
         let goes_back = pairs.iter().any(|pair| !pair.control.is_image && pair.control.image.is_some());
         let mut numbers = BTreeSet::new();
         for pair in &pairs {
@@ -121,7 +124,7 @@ impl Tables {
         if !self.groups.get(&group).is_some_and(is_copied) {
             return;
         }
-        let numbers: Vec<PairNumber> = self.pairs_of_group(group).map(|pair| pair.number).collect();
+        let numbers: Vec<PairNumber> = self.followed_pairs(group).map(|pair| pair.number).collect();
         for number in numbers {
             let Some(pair) = self.pairs.edit(&number) else { continue };
             match restored {
@@ -144,7 +147,7 @@ impl Tables {
 
     /// The S-VOLs of a group are what their images were, and these are needed no more.
     pub(crate) fn fallen_back(&mut self, group: GroupNumber) {
-        let numbers: Vec<PairNumber> = self.pairs_of_group(group).map(|pair| pair.number).collect();
+        let numbers: Vec<PairNumber> = self.followed_pairs(group).map(|pair| pair.number).collect();
         for number in numbers {
             let Some(pair) = self.pairs.edit(&number) else { continue };
             if let Some(as_of) = pair.control.image.take() {
@@ -160,7 +163,7 @@ impl Tables {
     /// Images are needed until all pairs of the group that have one are normal.
     pub(super) fn forget_images_of_the_past(&mut self, group: GroupNumber) {
         let kept: Vec<(PairNumber, PairState)> = self
-            .pairs_of_group(group)
+            .followed_pairs(group)
             .filter(|pair| pair.control.image.is_some())
             .map(|pair| (pair.number, pair.state))
             .collect();

@@ -211,8 +211,41 @@ impl Tables {
         self.pairs_of_volume(volume).find(|pair| pair.copy == CopyMode::Sync && pair.auxiliary.array == own)
     }
 
-    /// The arrays that read a group.
+    /// The pairs of a group whose P-VOL is here: all of them at the primary, those of the next arrays in the middle of a
+    /// cascade.
+    pub fn served_pairs(&self, group: GroupNumber) -> impl Iterator<Item = &PairRecord> {
+        self.pairs_of_group(group).filter(|pair| self.is_served(pair))
+    }
+
+    /// The pairs of a group whose S-VOL is here.
+    pub fn followed_pairs(&self, group: GroupNumber) -> impl Iterator<Item = &PairRecord> {
+        self.pairs_of_group(group).filter(|pair| !self.is_served(pair))
+    }
+
+    /// Whether the P-VOL of a pair is here.
+    #[must_use]
+    pub fn is_served(&self, pair: &PairRecord) -> bool {
+        self.meta.get(&()).is_some_and(|meta| meta.number == pair.primary.array)
+    }
+
+    /// The pair of a group whose S-VOL is this volume, if it is one.
+    #[must_use]
+    pub fn pair_above(&self, group: GroupNumber, volume: VolumeNumber) -> Option<&PairRecord> {
+        self.followed_pairs(group).find(|pair| pair.auxiliary.volume == Some(volume))
+    }
+
+    /// The pairs of a group whose P-VOL is this volume.
+    pub fn pairs_below(&self, group: GroupNumber, volume: VolumeNumber) -> impl Iterator<Item = &PairRecord> {
+        self.served_pairs(group).filter(move |pair| pair.primary.volume == Some(volume))
+    }
+
+    /// The arrays that are copies of a group of this array.
     pub fn readers_of_group(&self, group: GroupNumber) -> impl Iterator<Item = &ReaderRecord> {
+        self.all_readers_of_group(group).filter(|reader| !reader.is_attached)
+    }
+
+    /// The arrays that read a group: also those that are copies of another array and read here instead.
+    pub fn all_readers_of_group(&self, group: GroupNumber) -> impl Iterator<Item = &ReaderRecord> {
         self.readers.iter().filter(move |reader| reader.group == group)
     }
 

@@ -16,6 +16,9 @@ impl Designation {
             Self::DeleteGroup { group } => Some(format!(
                 "group {group} with its pairs and its journal: the journal volumes become empty"
             )),
+            Self::DeleteReader { group, link } => Some(format!(
+                "the copies of group {group} at {link}: their S-VOLs follow nothing any more, the journal there becomes empty"
+            )),
             Self::DeleteLink { link } => {
                 Some(format!("link {link} with its secret, and what is on its way over it"))
             }
@@ -23,6 +26,36 @@ impl Designation {
                 "the kept image of the S-VOLs of group {group}: until its resync has ended a takeover finds nothing consistent"
             )),
             _ => None,
+        }
+    }
+}
+
+impl Designation {
+    /// What is said about where an auxiliary reads from.
+    fn fmt_source(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SetSource { group, reader, from, by_load } => {
+                let from = from.as_ref().map_or("primary", |from| from.as_str());
+                write!(f, "group set {group} --source {from}")?;
+                reader.iter().try_for_each(|reader| write!(f, " --reader {reader}"))?;
+                f.write_str(if *by_load { " --by-load" } else { "" })
+            }
+            Self::RemoteSource { group, array: None, .. } => {
+                write!(f, "group {group} to be read from its source")
+            }
+            Self::RemoteSource { group, array: Some(array), by_load } => {
+                let when = if *by_load { ", by load" } else { "" };
+                write!(f, "group {group} to be read from array {array}{when}")
+            }
+            Self::AttachReader { group } => write!(f, "group {group} to be read here by another copy"),
+            Self::DetachReader { group } => write!(f, "group {group} read here no more by another copy"),
+            Self::ReadsElsewhere { group, array: Some(array) } => {
+                write!(f, "group {group} read from array {array} by its auxiliary")
+            }
+            Self::ReadsElsewhere { group, .. } => {
+                write!(f, "group {group} read from here by its auxiliary")
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -47,6 +80,11 @@ impl fmt::Display for Designation {
             Self::FollowPair { name, group, link, pvol, svol, .. } => {
                 write!(f, "pair create {name} --group {group} --pvol {link}:{pvol} --svol {svol}")
             }
+            Self::SetSource { .. }
+            | Self::RemoteSource { .. }
+            | Self::AttachReader { .. }
+            | Self::DetachReader { .. }
+            | Self::ReadsElsewhere { .. } => self.fmt_source(f),
             Self::JoinGroup { group } => write!(f, "group {group} asked for by an auxiliary"),
             Self::JoinJournal { group, volume } => {
                 write!(f, "journal volume {volume} of group {group} told by its auxiliary")
@@ -70,6 +108,7 @@ impl fmt::Display for Designation {
             Self::DropImage { group } => write!(f, "group drop-image {group}"),
             Self::DeletePairs { group, which } => write!(f, "pair delete, group {group}: {which}"),
             Self::DeleteGroup { group } => write!(f, "group delete {group}"),
+            Self::DeleteReader { group, link } => write!(f, "group delete {group} --reader {link}"),
             Self::RemoteSuspend { pair, .. } => write!(f, "pair {pair} suspended by its primary"),
             Self::RemoteResync { pairs, .. } => {
                 write!(f, "resynchronised by their primary: pairs {}", names(pairs))

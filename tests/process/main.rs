@@ -6,6 +6,7 @@ mod support;
 mod bad_input;
 mod bench_smoke;
 mod by_command;
+mod cascade;
 mod configuration;
 mod foreign_clients;
 mod foreign_target;

@@ -70,7 +70,7 @@ async fn a_host_is_refused_the_commands_between_arrays_and_other_logical_units()
     let mut array = array_with_a_private_target(directory.path());
     array.start().await;
     let port = IscsiPort::new(PortOptions::new(array.portal(), &array.target(), 1, 1));
-    for opcode in 0xC0..=0xC5 {
+    for opcode in 0xC0..=0xC6 {
         for lun in [0, 1] {
             let mut cdb = [0; 16];
             cdb[0] = opcode;

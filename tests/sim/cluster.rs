@@ -1,6 +1,7 @@
 //! Three arrays with everything they stand on, in one thread: built by seed, killed and started again at will.
 
 use crate::support::random::Random;
+use crate::three::config_text;
 use holdfast::array::Array;
 use holdfast::array::env::Env;
 use holdfast::channel::initiator::Connector;
@@ -11,7 +12,7 @@ use holdfast::copy::tamper::Tamper;
 use holdfast::disk::io::opener::SimOpener;
 use holdfast::disk::io::sim::{Latency, SimDisk};
 use holdfast::shell::command::{Request, Shell};
-use holdfast::shell::view::{Console, Snapshot};
+use holdfast::shell::view::{Console, PairView, Snapshot};
 use holdfast::volume::record::Who;
 use holdfast::volume::store::Backend;
 use holdfast::volume::store::SimStorage;
@@ -23,6 +24,11 @@ use std::time::Duration;
 
 /// The arrays; the first is the primary.
 pub(crate) const ARRAYS: [&str; 3] = ["alpha", "beta", "gamma"];
+/// All arrays that there can be.
+pub(crate) const NAMES: [&str; 17] = [
+    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu",
+    "nu", "xi", "omicron", "pi", "rho",
+];
 /// The primary's place.
 pub(crate) const ALPHA: usize = 0;
 /// The machine of the writer, and the one that reads images.
@@ -112,9 +118,12 @@ pub(crate) struct Cluster {
     pub(crate) network: SimNetwork,
     entropy: Arc<SeededEntropy>,
     members: Vec<Member>,
+    links: Vec<(&'static str, &'static str)>,
     /// Links as they are meant to be while both of their ends live.
     wanted: RefCell<Vec<(String, String, Way)>>,
     delay: Duration,
+    /// Arrays that read the primary, with pairs.
+    pub(crate) readers: Cell<usize>,
     /// The wall clock was stepped.
     is_stepped: Cell<bool>,
     /// And the primary started again: the times in its journal are all it knows then, and may be wrong.
@@ -131,7 +140,7 @@ impl Cluster {
     /// Nothing runs yet, and nothing is declared: arrays that know their name and their portal.
     pub(crate) fn bare(seed: u64, shape: Shape) -> Self {
         Self::with(seed, shape, |index, _, _| {
-            let (name, number) = (ARRAYS[index], index + 1);
+            let (name, number) = (NAMES[index], index + 1);
             format!(
                 "[array]\nnumber = {number}\nname = \"{name}\"\ndata_dir = \"/{name}\"\n[cache]\nmemory = \"96MiB\"\n\
                  [[portal]]\nlisten = \"0.0.0.0:3260\"\nserves = [\"hosts\", \"arrays\"]\n"
@@ -144,6 +153,18 @@ impl Cluster {
         shape: Shape,
         config_text: impl Fn(usize, Shape, &mut Random) -> String,
     ) -> Self {
+        let ways = [("alpha", "beta"), ("alpha", "gamma")];
+        Self::of(seed, shape, ARRAYS.len(), &ways, config_text)
+    }
+
+    /// Nothing runs yet: the first `count` arrays, and ways between them.
+    pub(crate) fn of(
+        seed: u64,
+        shape: Shape,
+        count: usize,
+        ways: &[(&'static str, &'static str)],
+        config_text: impl Fn(usize, Shape, &mut Random) -> String,
+    ) -> Self {
         let mut random = Random::new(seed ^ 0x636c_7573);
         let clock = Arc::new(SimClock::new(1_700_000_000_000_000_000));
         let latency = match random.below(3) {
@@ -151,7 +172,7 @@ impl Cluster {
             1 => Latency { shortest: Duration::ZERO, longest: Duration::from_millis(3) },
             _ => Latency { shortest: Duration::from_millis(1), longest: Duration::from_millis(12) },
         };
-        let members = ARRAYS
+        let members = NAMES[..count]
             .iter()
             .enumerate()
             .map(|(index, name)| {
@@ -173,8 +194,10 @@ impl Cluster {
             clock,
             entropy: Arc::new(SeededEntropy::new(random.next_u64())),
             members,
+            links: ways.to_vec(),
             wanted: RefCell::default(),
             delay: Duration::from_millis([0, 1, 5][random.index(3)]),
+            readers: Cell::new(2),
             is_stepped: Cell::default(),
             is_time_unknown: Cell::default(),
             events: RefCell::default(),
@@ -208,7 +231,7 @@ impl Cluster {
     /// What the arrays say of their groups, for a message.
     pub(crate) fn state(&self) -> String {
         let mut text = String::new();
-        for (index, name) in ARRAYS.iter().enumerate() {
+        for (index, name) in NAMES[..self.members.len()].iter().enumerate() {
             let Some(snapshot) = self.snapshot(index) else { continue };
             writeln!(text, "\n{name}: {:?}\n{:?}", snapshot.groups, snapshot.links).unwrap();
             for pair in &snapshot.pairs {
@@ -226,13 +249,13 @@ impl Cluster {
     /// Starts an array on whatever its disks hold.
     pub(crate) async fn start(&self, index: usize) {
         let member = &self.members[index];
-        assert!(member.array.borrow().is_none(), "{} runs already", ARRAYS[index]);
+        assert!(member.array.borrow().is_none(), "{} runs already", NAMES[index]);
         let storage = member.storage.borrow().clone();
         let env = self.env(index, self.network.clone(), member.units.clone(), storage);
-        self.note(format!("start {}", ARRAYS[index]));
+        self.note(format!("start {}", NAMES[index]));
         self.set_machine(index, true);
         let started = Array::start(member.config.clone(), env).await;
-        let array = started.unwrap_or_else(|error| panic!("{} does not start: {error:#}", ARRAYS[index]));
+        let array = started.unwrap_or_else(|error| panic!("{} does not start: {error:#}", NAMES[index]));
         *member.array.borrow_mut() = Some(array);
         member.is_set_up.set(true);
     }
@@ -241,7 +264,7 @@ impl Cluster {
         Env {
             clock: self.clock.clone(),
             entropy: self.entropy.clone(),
-            network: Arc::new(network.host(ARRAYS[index])),
+            network: Arc::new(network.host(NAMES[index])),
             units: Arc::new(units),
             engine: "simulated".into(),
             store: Backend::Simulated(storage),
@@ -258,7 +281,7 @@ impl Cluster {
     pub(crate) fn disk(&self, index: usize, name: &str) -> SimDisk {
         self.members[index]
             .units
-            .disk(&format!("/{}/{name}", ARRAYS[index]))
+            .disk(&format!("/{}/{name}", NAMES[index]))
             .expect("a disk of the configuration")
     }
 
@@ -284,7 +307,7 @@ impl Cluster {
         };
         let env = self.env(index, SimNetwork::new(self.clock.clone()), units, storage);
         let started = Array::start(member.config.clone(), env).await;
-        let name = ARRAYS[index];
+        let name = NAMES[index];
         let array = started.unwrap_or_else(|error| panic!("{name} does not start alone: {error:#}"));
         let snapshot = array.snapshot();
         let complete = self.all_normal(&snapshot, index);
@@ -359,7 +382,7 @@ impl Cluster {
     /// Ends an array where it stands. What is left of it reaches neither network nor disks.
     pub(crate) async fn die(&self, index: usize, death: Death) {
         let member = &self.members[index];
-        self.note(format!("{death:?} {}", ARRAYS[index]));
+        self.note(format!("{death:?} {}", NAMES[index]));
         if index == ALPHA && self.is_stepped.get() {
             self.is_time_unknown.set(true);
         }
@@ -394,7 +417,7 @@ impl Cluster {
         let argv = line.split(' ').map(str::to_owned).collect();
         let request = Request { argv, json: true, ..Request::default() };
         let answer = Shell::new(array, self.clock.clone()).run(&request, &Who::Provision).await;
-        self.note(format!("{}: {line}: {} {}", ARRAYS[index], answer.exit, answer.stderr.trim()));
+        self.note(format!("{}: {line}: {} {}", NAMES[index], answer.exit, answer.stderr.trim()));
         if answer.exit == 0 { Ok(answer.stdout) } else { Err(answer.stderr) }
     }
 
@@ -414,8 +437,13 @@ impl Cluster {
     }
 
     fn all_normal(&self, snapshot: &Snapshot, index: usize) -> bool {
-        let pairs = usize::from(self.shape.volumes) * if index == ALPHA { 2 } else { 1 };
-        snapshot.pairs.len() == pairs && snapshot.pairs.iter().all(|pair| pair.state == "normal")
+        let sets = if index == ALPHA { self.readers.get() } else { 1 };
+        let number = u32::try_from(index + 1).unwrap();
+        // What it hands on is not what it keeps.
+        let own = |pair: &&PairView| index == ALPHA || pair.auxiliary_array == number;
+        let pairs: Vec<_> = snapshot.pairs.iter().filter(own).collect();
+        pairs.len() == usize::from(self.shape.volumes) * sets
+            && pairs.iter().all(|pair| pair.state == "normal")
     }
 
     /// Durable and restored number of an auxiliary whose pairs are all normal.
@@ -435,8 +463,9 @@ impl Cluster {
 
     /// Everything that can be cut: each host to each array, and the primary to each auxiliary.
     pub(crate) fn ways(&self) -> Vec<(&'static str, &'static str)> {
-        let hosts = HOSTS.iter().flat_map(|host| ARRAYS.iter().map(move |array| (*host, *array)));
-        hosts.chain([("alpha", "beta"), ("alpha", "gamma")]).collect()
+        let arrays = &NAMES[..self.members.len()];
+        let hosts = HOSTS.iter().flat_map(|host| arrays.iter().map(move |array| (*host, *array)));
+        hosts.chain(self.links.iter().copied()).collect()
     }
 
     /// Makes a way work, or not.
@@ -475,7 +504,7 @@ impl Cluster {
 
     /// A machine that is off neither sends nor hears; one that is on uses its ways as they are.
     fn set_machine(&self, index: usize, is_on: bool) {
-        let label = ARRAYS[index];
+        let label = NAMES[index];
         for (a, b, way) in self.wanted.borrow().iter().filter(|(a, b, _)| a == label || b == label) {
             self.use_way(a, b, if is_on { *way } else { Way::Cut });
         }
@@ -501,105 +530,4 @@ const SLOW_BYTES_PER_SECOND: u64 = 200_000;
 /// Name of an array's target for hosts.
 pub(crate) fn target_name(array: &str) -> String {
     format!("iqn.2026-11.io.holdfast:{array}")
-}
-
-/// Everything that a read interval can follow.
-const ADAPTIVE: &str = "adaptive:received,link,journal,load,source-journal,source-pointers";
-
-fn config_text(index: usize, shape: Shape, random: &mut Random) -> String {
-    let (name, number) = (ARRAYS[index], index + 1);
-    let level = if index == ALPHA { "raid5" } else { "raid0" };
-    let journal_kib = if shape.is_journal_apart { 0 } else { shape.journal_kib };
-    let data_mib = (shape.volume_kib * u64::from(shape.volumes) + journal_kib).div_ceil(1024);
-    let unit_mib = (data_mib / if index == ALPHA { 2 } else { 3 } + 6).max(16);
-    let journal_group = if shape.is_journal_apart { "pg1" } else { "pg0" };
-    let mut text = format!(
-        "[array]\nnumber = {number}\nname = \"{name}\"\ndata_dir = \"/{name}\"\n[cache]\nmemory = \"96MiB\"\n\
-         [[portal]]\nlisten = \"0.0.0.0:3260\"\nserves = [\"hosts\", \"arrays\"]\n\
-         [[portal]]\nlisten = \"0.0.0.0:3261\"\nserves = [\"hosts\"]\ngroup = 2\n\
-         [[provision.parity_group]]\nname = \"pg0\"\nlevel = \"{level}\"\nstripe_unit = \"64KiB\"\nunits = [\n"
-    );
-    for unit in 0..3 {
-        writeln!(text, "  {{ path = \"/{name}/u{unit}\", size = \"{unit_mib}MiB\" }},").unwrap();
-    }
-    text += "]\n";
-    if shape.is_journal_apart {
-        writeln!(
-            text,
-            "[[provision.parity_group]]\nname = \"pg1\"\nlevel = \"raid0\"\nstripe_unit = \"64KiB\"\nunits = [\n  \
-             {{ path = \"/{name}/j0\", size = \"{}KiB\" }},\n]",
-            shape.journal_kib + 8192
-        )
-        .unwrap();
-    }
-    let prefix = if index == ALPHA { "data" } else { "copy" };
-    let mut luns = Vec::new();
-    for volume in 1..=shape.volumes {
-        let size = shape.volume_kib;
-        writeln!(
-            text,
-            "[[provision.volume]]\nname = \"{prefix}{volume}\"\nparity_group = \"pg0\"\nsize = \"{size}KiB\"\nthin = true"
-        )
-        .unwrap();
-        luns.push(format!("{{ lun = {volume}, volume = \"{prefix}{volume}\" }}"));
-    }
-    writeln!(
-        text,
-        "[[provision.volume]]\nname = \"jnl\"\nparity_group = \"{journal_group}\"\nsize = \"{}KiB\"\n\
-         [[provision.target]]\niqn = \"{}\"\ninitiators = [\"*\"]\nluns = [{}]",
-        shape.journal_kib,
-        target_name(name),
-        luns.join(", ")
-    )
-    .unwrap();
-    let others: &[usize] = if index == ALPHA { &[1, 2] } else { &[0] };
-    for &other in others {
-        writeln!(
-            text,
-            "[[provision.link]]\nname = \"{0}\"\narray = {1}\nportal = [\"{0}:3260\"]\nsecret = \"a secret of simulations\"",
-            ARRAYS[other],
-            other + 1
-        )
-        .unwrap();
-        // Each auxiliary in its own way.
-        if index == 1 {
-            let size = ["group", "256KiB", "64 updates", "adaptive"][random.index(4)];
-            writeln!(text, "connections = {}\nread_size = \"{size}\"", 1 + random.below(4)).unwrap();
-        }
-        if index == 2 {
-            let (read, restore) = (20 + random.below(200), 20 + random.below(300));
-            let read = [format!("every {read}ms"), ADAPTIVE.to_owned()][random.index(2)].clone();
-            let restore = [format!("every {restore}ms"), "load".to_owned()][random.index(2)].clone();
-            writeln!(text, "read = \"{read}\"\nrestore = \"{restore}\"").unwrap();
-        }
-    }
-    if index == ALPHA {
-        text += &group_text(shape, random);
-    }
-    text
-}
-
-fn group_text(shape: Shape, random: &mut Random) -> String {
-    let release_by = ["named", "next-command", "at-once"][random.index(3)];
-    let no_room = ["hold", "retry"][random.index(2)];
-    let mut text = format!(
-        "[[provision.group]]\nname = \"g1\"\nsvol_access = \"read\"\n\
-         release_by = \"{release_by}\"\nno_room = \"{no_room}\"\n"
-    );
-    if shape.hosts_wait {
-        text += "throttle = \"100s\"\n";
-    }
-    text += "[[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\n\
-         [[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\nat = \"beta\"\n\
-         [[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\nat = \"gamma\"\n";
-    for reader in &ARRAYS[1..] {
-        for volume in 1..=shape.volumes {
-            writeln!(
-                text,
-                "[[provision.pair]]\nname = \"p{volume}-{reader}\"\ngroup = \"g1\"\npvol = \"data{volume}\"\nsvol = \"{reader}:copy{volume}\""
-            )
-            .unwrap();
-        }
-    }
-    text
 }

@@ -34,8 +34,11 @@ mod lies;
 mod overflow;
 mod planted;
 mod port;
+mod readers;
 mod resync;
 mod story;
+mod three;
+mod tree;
 mod upstream;
 mod whole;
 

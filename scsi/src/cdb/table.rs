@@ -141,6 +141,7 @@ pub(crate) enum Vendor {
     ForwardedWrite,
     ForwardingState,
     ForwardedRead,
+    CopyRead,
 }
 
 /// One command.

@@ -1,4 +1,4 @@
-//! The commands between arrays: vendor-specific operation codes C0h to C5h and D0h to D2h of the peer unit.
+//! The commands between arrays: vendor-specific operation codes C0h to C6h and D0h to D2h of the peer unit.
 //!
 //! All numbers are big-endian, and every byte not shown is zero, CONTROL included; anything else ends with INVALID FIELD IN CDB. A
 //! command longer than 16 bytes travels in the extended-CDB AHS of RFC 7143.
@@ -15,6 +15,8 @@
 //!                                     24-31 sequence number, 32-39 oldest sequence number under way
 //! D1h FORWARDING STATE     32 bytes   20-23 parameter list length
 //! D2h FORWARDED READ       32 bytes   4-7 volume, 8-15 first byte, 20-23 allocation length
+//! C6h COPY READ            64 bytes   4-7 group, 8-11 volume, 12-15 copy, 16-23 copied up to, 24-31 restored,
+//!                                     52-55 allocation length, 56-59 wait limit in milliseconds
 //!
 //! flags     bit 0 start number valid, bit 1 repeated, bit 2 position valid; what is not valid is zero
 //! position  four numbers of eight bytes: durable, restored, settled, consistent from
@@ -108,6 +110,25 @@ pub struct ForwardedWrite {
     pub list_length: u32,
 }
 
+/// COPY READ: the next piece of the copy of a volume that is itself a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CopyRead {
+    /// The group of the pair.
+    pub group: GroupNumber,
+    /// The volume, as the group's records name it.
+    pub volume: u32,
+    /// Which copy of the pair.
+    pub copy: u32,
+    /// Everything of this copy below this byte is durable at the reader.
+    pub copied_to_bytes: u64,
+    /// What the reader has restored: the piece has to contain it.
+    pub restored: UpdateNumber,
+    /// How many bytes at most.
+    pub allocation_length: u32,
+    /// How long the source may hold the command when there is nothing to deliver.
+    pub wait_limit_ms: u32,
+}
+
 /// A command between arrays, read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VendorCommand {
@@ -162,6 +183,8 @@ pub enum VendorCommand {
         /// How many bytes.
         allocation_length: u32,
     },
+    /// The next piece of a copy.
+    CopyRead(CopyRead),
 }
 
 /// A command descriptor block that was built.
@@ -227,6 +250,15 @@ impl VendorCommand {
                 offset_bytes: u64_at(cdb, OFFSET),
                 allocation_length: u32_at(cdb, LIST_LENGTH),
             },
+            Vendor::CopyRead => Self::CopyRead(CopyRead {
+                group,
+                volume: u32_at(cdb, COPY_VOLUME),
+                copy: u32_at(cdb, COPY_COUNT),
+                copied_to_bytes: u64_at(cdb, COPIED_TO),
+                restored: UpdateNumber(u64_at(cdb, COPY_RESTORED)),
+                allocation_length: u32_at(cdb, READ_ALLOCATION),
+                wait_limit_ms: u32_at(cdb, WAIT_LIMIT),
+            }),
         })
     }
 
@@ -267,6 +299,17 @@ impl VendorCommand {
                 cdb.put(LIST_LENGTH, &allocation_length.to_be_bytes());
                 cdb
             }
+            Self::CopyRead(read) => {
+                let mut cdb = VendorCdb::new(0xC6, 64);
+                cdb.put(GROUP, &read.group.0.to_be_bytes());
+                cdb.put(COPY_VOLUME, &read.volume.to_be_bytes());
+                cdb.put(COPY_COUNT, &read.copy.to_be_bytes());
+                cdb.put(COPIED_TO, &read.copied_to_bytes.to_be_bytes());
+                cdb.put(COPY_RESTORED, &read.restored.0.to_be_bytes());
+                cdb.put(READ_ALLOCATION, &read.allocation_length.to_be_bytes());
+                cdb.put(WAIT_LIMIT, &read.wait_limit_ms.to_be_bytes());
+                cdb
+            }
         }
     }
 
@@ -279,6 +322,7 @@ impl VendorCommand {
             | Self::DesignationResult { allocation_length, .. }
             | Self::ForwardedRead { allocation_length, .. } => allocation_length,
             Self::JournalRead(read) => read.allocation_length,
+            Self::CopyRead(read) => read.allocation_length,
             Self::Designation { .. }
             | Self::ReportPosition { .. }
             | Self::ForwardedWrite(_)
@@ -424,6 +468,10 @@ const CONNECTION: usize = 16;
 const LIST_LENGTH: usize = 20;
 const SEQUENCE: usize = 24;
 const OLDEST: usize = 32;
+const COPY_VOLUME: usize = 8;
+const COPY_COUNT: usize = 12;
+const COPIED_TO: usize = 16;
+const COPY_RESTORED: usize = 24;
 const START_VALID: u8 = 0x01;
 const REPEATED: u8 = 0x02;
 const POSITION_VALID: u8 = 0x04;
@@ -505,6 +553,17 @@ mod tests {
             (any::<[u32; 2]>(), any::<u64>()).prop_map(|([volume, allocation_length], offset_bytes)| {
                 VendorCommand::ForwardedRead { volume, offset_bytes, allocation_length }
             }),
+            (any::<[u32; 5]>(), any::<[u64; 2]>()).prop_map(|(words, numbers)| {
+                VendorCommand::CopyRead(CopyRead {
+                    group: GroupNumber(words[0]),
+                    volume: words[1],
+                    copy: words[2],
+                    copied_to_bytes: numbers[0],
+                    restored: UpdateNumber(numbers[1]),
+                    allocation_length: words[3],
+                    wait_limit_ms: words[4],
+                })
+            }),
         ]
     }
 
@@ -516,7 +575,7 @@ mod tests {
 
         #[test]
         fn bytes_that_are_understood_are_the_bytes_that_would_be_built(
-            opcode in prop_oneof![0xC0_u8..=0xC5, 0xD0_u8..=0xD2], tail in prop::collection::vec(prop_oneof![4 => Just(0_u8), 1 => any::<u8>()], 63)
+            opcode in prop_oneof![0xC0_u8..=0xC6, 0xD0_u8..=0xD2], tail in prop::collection::vec(prop_oneof![4 => Just(0_u8), 1 => any::<u8>()], 63)
         ) {
             for length in [16, 32, 64] {
                 let cdb: Vec<u8> = core::iter::once(opcode).chain(tail.iter().copied()).take(length).collect();

@@ -3,3 +3,4 @@
 mod figures;
 mod reading;
 mod rig;
+mod sources;

@@ -1,7 +1,7 @@
 //! Journal read reception and journal read: figures 16 to 20, J4 to J10 and J12.
 
 use super::rig::{Choice, Lane, READER, Rig, Way, life};
-use crate::copy::fetch::{ReadPlan, Reading};
+use crate::copy::fetch::{ReadPlan, Reading, Whose};
 use crate::copy::serve::Carrier;
 use crate::copy::source::Wanted;
 use crate::volume::kind::{NoRoom, ReleaseBy};
@@ -17,7 +17,7 @@ pub(super) fn follow(rig: &mut Rig, way: &Arc<Way>, plan: ReadPlan) {
     let (copy, way, clock) = (rig.copy.clone(), way.clone(), rig.clock.clone());
     rig.tasks.spawn(async move {
         loop {
-            copy.follow(&*way, 1, plan).await;
+            copy.follow(&*way, 1, plan, Whose::Source).await;
             crate::clock::Clock::sleep(&*clock, Duration::from_millis(50)).await;
         }
     });

@@ -275,6 +275,8 @@ async fn group(
                 state: choice.pair,
                 copy_end: None,
                 copy_from: UpdateNumber::NONE,
+                cascaded: false,
+                copies: 0,
             },
         );
     }
@@ -310,7 +312,12 @@ struct NoMarks;
 
 impl crate::copy::suspend::MarkStore for NoMarks {
     fn put(&self, changed: Vec<(u32, Vec<crate::copy::differences::ChangedPart>)>) -> Result<(), String> {
-        if changed.is_empty() { Ok(()) } else { Err("no pair is suspended".to_owned()) }
+        // Its own pair is never suspended; others belong to arrays further down.
+        if changed.iter().any(|(pair, _)| *pair == 1) {
+            Err("no pair is suspended".to_owned())
+        } else {
+            Ok(())
+        }
     }
 }
 

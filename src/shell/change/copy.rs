@@ -41,6 +41,16 @@ pub enum GroupChange {
         #[command(flatten)]
         /// What is chosen anew.
         settings: SettingsWords,
+        /// At an array that copies the group, or with --reader: read it from the array behind this link, which copies it
+        /// too; "primary": from the array whose copy it is.
+        #[arg(long, value_name = "LINK")]
+        source: Option<LinkName>,
+        /// With --source: at the array behind this link.
+        #[arg(long, value_name = "LINK", requires = "source")]
+        reader: Option<LinkName>,
+        /// With --source: only while the array whose copy it is is under load.
+        #[arg(long, requires = "source")]
+        by_load: bool,
         #[command(flatten)]
         /// How.
         how: How,
@@ -63,6 +73,9 @@ pub enum GroupChange {
     Delete {
         /// Its name.
         name: GroupName,
+        /// Only the copies at the array behind this link, and that array as a reader.
+        #[arg(long, value_name = "LINK")]
+        reader: Option<LinkName>,
         #[command(flatten)]
         /// How.
         how: How,
@@ -109,7 +122,15 @@ impl GroupChange {
                 };
                 one(here, how, what)
             }
-            Self::Set { name, settings, how } => {
+            Self::Set { name, settings, source: Some(source), reader, by_load, how } => {
+                if settings.change() != SettingsChange::default() {
+                    return Err("--source is said alone".into());
+                }
+                let from = Some(source.clone()).filter(|from| from.as_str() != PRIMARY);
+                let (group, reader) = (name.clone(), reader.clone());
+                one(here, how, Designation::SetSource { group, reader, from, by_load: *by_load })
+            }
+            Self::Set { name, settings, how, .. } => {
                 let settings = settings.change();
                 if settings == SettingsChange::default() {
                     return Err("nothing is chosen anew: say what".into());
@@ -119,7 +140,12 @@ impl GroupChange {
             Self::Suspend(words) => words.suspend(here),
             Self::Resume(words) | Self::Resync(words) => words.resync(here),
             Self::DropImage { name, how } => one(here, how, Designation::DropImage { group: name.clone() }),
-            Self::Delete { name, how } => one(here, how, Designation::DeleteGroup { group: name.clone() }),
+            Self::Delete { name, reader: None, how } => {
+                one(here, how, Designation::DeleteGroup { group: name.clone() })
+            }
+            Self::Delete { name, reader: Some(link), how } => {
+                one(here, how, Designation::DeleteReader { group: name.clone(), link: link.clone() })
+            }
             Self::Start { name, at, how } => {
                 one_at(here, how, at.as_ref(), Designation::StartGroup { group: name.clone() })
             }
@@ -266,6 +292,9 @@ impl PairChange {
         }
     }
 }
+
+/// The word for the array whose copy a group is.
+const PRIMARY: &str = "primary";
 
 /// What a group has that nothing was chosen for.
 const DEFAULTS: GroupSettings = GroupSettings {

@@ -4,6 +4,7 @@
 //! Journal volumes and pairs may be catalogued in either order; the first of them that concerns another array makes
 //! the group known there. What a peer says is believed only about groups that it is the source of.
 
+use super::cascade;
 use super::local::{number, within};
 use super::{pairs, written};
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal, RemoteGroup, RemotePair};
@@ -51,6 +52,17 @@ pub(super) fn add_journal(
     }
     let number = primary_group(tables, group)?.number;
     let Some(link) = at else { return catalogue_journal(tables, number, volume) };
+    add_remote_journal(tables, id, (group, number), volume, link)
+}
+
+/// Step 920 for an array that reads the group from here.
+pub(super) fn add_remote_journal(
+    tables: &mut Tables,
+    id: DesignationId,
+    (group, number): (&GroupName, GroupNumber),
+    volume: &VolumeName,
+    link: &LinkName,
+) -> Result<Outcome, Refusal> {
     introduce_reader(tables, id, number, link)?;
     let row = tables.groups.edit(&number).ok_or_else(|| Refusal::missing("group", group))?;
     let journal = RemoteJournal { link: link.clone(), volume: volume.clone() };
@@ -73,16 +85,20 @@ pub(super) fn create_pair(
         return Err(Refusal::exists("pair", new.name));
     }
     within(tables.pairs.len(), PAIRS_MAX, "pairs")?;
-    let group = primary_group(tables, new.group)?.number;
+    let serving = cascade::serving_group(tables, new.group)?;
+    let group = serving.number;
     let link = tables.links.get(&new.svol.link).ok_or_else(|| Refusal::missing("link", &new.svol.link))?;
     let (link, auxiliary) = (link.name.clone(), link.array);
     let pvol = tables.volume_named(new.pvol).ok_or_else(|| Refusal::missing("volume", new.pvol))?.clone();
     check_copy_mode(tables, group, pvol.number, new.copy, &link)?;
+    let origin = cascade::origin_of(tables, serving, &pvol, auxiliary)?;
     check_pvol(tables, &pvol, group, auxiliary)?;
     check_svol_is_free(tables, new.svol, auxiliary)?;
     introduce_reader(tables, id, group, &link)?;
     let pair = PairNumber(number(tables)?);
     let own = tables.meta().number;
+    // No two pairs here ever count the same copies.
+    let copies = origin.map_or(0, |_| pair.0.wrapping_shl(COPIES_SHIFT) | 1);
     tables.pairs.put(PairRecord {
         number: pair,
         name: new.name.clone(),
@@ -96,14 +112,18 @@ pub(super) fn create_pair(
         size_bytes: pvol.size_bytes,
         copy_completion_bytes: 0,
         copy_end: UpdateNumber(0),
-        control: PairControl::default(),
+        control: PairControl { origin, copies, ..PairControl::default() },
     });
-    set_volume_state(tables, pvol.number, VolumeState::Main);
+    if origin.is_none() {
+        set_volume_state(tables, pvol.number, VolumeState::Main);
+    }
     let designation = Designation::RemotePair(RemotePair {
         name: new.name.clone(),
         group: new.group.clone(),
         pvol: pvol.number,
         pvol_name: pvol.name,
+        origin,
+        copies,
         svol: new.svol.volume.clone(),
         size_bytes: pvol.size_bytes,
         block_size_bytes: pvol.block_size_bytes,
@@ -223,7 +243,7 @@ pub(super) fn remote_pair(tables: &mut Tables, remote: &RemotePair, who: &Who) -
         size_bytes: remote.size_bytes,
         copy_completion_bytes: 0,
         copy_end: UpdateNumber(0),
-        control: PairControl::default(),
+        control: PairControl { origin: remote.origin, copies: remote.copies, ..PairControl::default() },
     });
     if !is_source {
         set_volume_state(tables, svol.number, VolumeState::Auxiliary);
@@ -231,7 +251,12 @@ pub(super) fn remote_pair(tables: &mut Tables, remote: &RemotePair, who: &Who) -
     Ok(Outcome::Paired { pair, volume: svol.number })
 }
 
-pub(super) fn remote_start(tables: &mut Tables, group: &GroupName, who: &Who) -> Result<Outcome, Refusal> {
+pub(super) fn remote_start(
+    tables: &mut Tables,
+    id: DesignationId,
+    group: &GroupName,
+    who: &Who,
+) -> Result<Outcome, Refusal> {
     let number = followed_group(tables, group, who)?;
     let row = tables.groups.edit(&number).ok_or_else(|| Refusal::missing("group", group))?;
     if matches!(row.role, GroupRole::Auxiliary { remote: None, .. }) {
@@ -239,12 +264,14 @@ pub(super) fn remote_start(tables: &mut Tables, group: &GroupName, who: &Who) ->
     }
     // Journal volumes may be catalogued later: nothing is read before there is one.
     row.is_started = true;
+    cascade::pass_down(tables, number, id, &Designation::RemoteStart { group: group.clone() })?;
     Ok(Outcome::Done)
 }
 
 /// Notes what the answer of another array tells.
 pub(super) fn accepted(tables: &mut Tables, forward: &ForwardRecord, outcome: Outcome) {
     let Some(array) = tables.links.get(&forward.link).map(|link| link.array) else { return };
+    super::sources::accepted(tables, &forward.link, &forward.designation, outcome);
     match (&forward.designation, outcome) {
         (Designation::RemoteGroup(group), Outcome::Created { number }) => {
             if let Some(reader) = tables.readers.edit(&(group.number, array)) {
@@ -292,8 +319,10 @@ pub(super) fn new_group(
         next_update_number: FIRST_UPDATE,
         generations,
         journal_incarnation: None,
+        journal_first: FIRST_UPDATE,
         stopped_cleanly: false,
         reading_stopped: None,
+        other_source: None,
     });
     Ok(Outcome::Created { number })
 }
@@ -371,10 +400,15 @@ pub(super) fn introduce_reader(
     link: &LinkName,
 ) -> Result<(), Refusal> {
     let array = tables.links.get(link).ok_or_else(|| Refusal::missing("link", link))?.array;
-    if tables.readers.get(&(group, array)).is_some() {
-        return Ok(());
+    if let Some(reader) = tables.readers.get(&(group, array)) {
+        let text = if reader.is_attached {
+            format!("{link} reads the group here as a copy of another array")
+        } else {
+            format!("{link} is being taken away from the group")
+        };
+        return if reader.is_leaving || reader.is_attached { Err(Refusal::conflict(text)) } else { Ok(()) };
     }
-    within(tables.readers_of_group(group).count(), READERS_MAX, "readers of a group")?;
+    within(tables.all_readers_of_group(group).count(), READERS_MAX, "readers of a group")?;
     let Some(row) = tables.groups.get(&group) else { return Err(Refusal::missing("group", group)) };
     let (is_started, name) = (row.is_started, row.name.clone());
     let remote = RemoteGroup {
@@ -392,6 +426,9 @@ pub(super) fn introduce_reader(
         durable: UpdateNumber(0),
         restored: UpdateNumber(0),
         settled: UpdateNumber(0),
+        is_leaving: false,
+        is_attached: false,
+        reads_from: None,
     });
     tables.forward(link, id.caused(0), Designation::RemoteGroup(remote));
     if is_started {
@@ -434,12 +471,17 @@ fn check_pvol(
     auxiliary: ArrayNumber,
 ) -> Result<(), Refusal> {
     let forwarded = tables.forwarded_here(pvol.number).map(|pair| pair.number);
-    let is_usable = matches!(pvol.state, VolumeState::Normal | VolumeState::Main) || forwarded.is_some();
+    let is_usable = match pvol.state {
+        VolumeState::Normal | VolumeState::Main => true,
+        // In the middle of a cascade; `origin_of` has looked at it.
+        VolumeState::Auxiliary => forwarded.is_some() || tables.pair_above(group, pvol.number).is_some(),
+        VolumeState::Abnormal | VolumeState::Unused => forwarded.is_some(),
+    };
     if pvol.usage != VolumeUsage::Host || !is_usable {
         let text = format!("volume {} cannot be a P-VOL: it is {}", pvol.name, describe(pvol));
         return Err(Refusal::conflict(text));
     }
-    for pair in tables.pairs_of_volume(pvol.number).filter(|pair| Some(pair.number) != forwarded) {
+    for pair in tables.pairs_of_volume(pvol.number).filter(|pair| tables.is_served(pair)) {
         if pair.group != group {
             let text = format!("volume {} is in another group, by pair {}", pvol.name, pair.name);
             return Err(Refusal::conflict(text));
@@ -515,10 +557,12 @@ const GROUPS_MAX: usize = 256;
 /// Pairs; more are refused.
 const PAIRS_MAX: usize = 16_384;
 /// Arrays that read one group; more are refused.
-const READERS_MAX: usize = 64;
+pub(super) const READERS_MAX: usize = 64;
 /// Journal volumes of one group at one array; more are refused.
 const JOURNALS_MAX: usize = 16;
 /// Journal volumes of one group at all other arrays; more are refused.
 pub(super) const REMOTE_JOURNALS_MAX: usize = JOURNALS_MAX * READERS_MAX;
+/// Copies of a pair are counted from its number times two to the power of this.
+const COPIES_SHIFT: u32 = 12;
 /// Generations that a peer may tell; more are refused.
 const GENERATIONS_MAX: usize = 1_024;

@@ -216,6 +216,7 @@ pub(super) fn delete_link(tables: &mut Tables, link: &LinkName) -> Result<Outcom
     for group in tables.groups.iter() {
         let is_source = matches!(&group.role, GroupRole::Auxiliary { link: over, .. } if over == link);
         let is_reader = tables.readers.get(&(group.number, array)).is_some();
+        let is_source = is_source || group.other_source.as_ref().is_some_and(|other| other.link == *link);
         let has_journal = group.remote_journals.iter().any(|journal| journal.link == *link);
         if is_source || is_reader || has_journal {
             users.push(format!("group {}", group.name));

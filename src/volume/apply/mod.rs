@@ -4,10 +4,12 @@
 //! what is left to do, and a start goes on with it. A change that is refused has changed nothing, because it worked
 //! on a copy of the tables.
 
+mod cascade;
 mod copy;
 mod local;
 mod pairs;
 mod remote;
+mod sources;
 mod written;
 
 use super::designation::{Designation, DesignationId, Outcome, Refusal};
@@ -72,10 +74,22 @@ impl Tables {
                 remote::follow_pair(self, id, &new)
             }
             Designation::SetGroup { group, settings } => remote::set_group(self, id, group, *settings),
+            Designation::SetSource { group, reader, from, by_load } => {
+                let wanted = sources::Wanted { group, from: from.as_ref(), by_load: *by_load };
+                sources::set_source(self, id, reader.as_ref(), wanted)
+            }
+            Designation::RemoteSource { group, array, by_load } => {
+                sources::remote_source(self, id, group, *array, *by_load, who)
+            }
+            Designation::AttachReader { group } => sources::attach_reader(self, group, who),
+            Designation::DetachReader { group } => sources::detach_reader(self, group, who),
+            Designation::ReadsElsewhere { group, array } => {
+                sources::reads_elsewhere(self, group, *array, who)
+            }
             Designation::JoinGroup { group } => remote::join_group(self, id, group, who),
             Designation::JoinJournal { group, volume } => remote::join_journal(self, group, volume, who),
             Designation::RemoteSettings { group, settings } => {
-                remote::remote_settings(self, group, *settings, who)
+                remote::remote_settings(self, id, group, *settings, who)
             }
             Designation::SetSchedule { link, group, schedule } => {
                 local::set_schedule(self, link, group, *schedule)
@@ -93,6 +107,7 @@ impl Tables {
             Designation::DropImage { group } => pairs::drop_image(self, group),
             Designation::DeletePairs { group, which } => pairs::delete(self, group, which),
             Designation::DeleteGroup { group } => pairs::delete_group(self, group),
+            Designation::DeleteReader { group, link } => cascade::delete_reader(self, id, group, link),
             Designation::RemoteSuspend { pair, reason, others_go_on } => {
                 pairs::remote_suspend(self, pair, reason, *others_go_on, who)
             }
@@ -100,11 +115,11 @@ impl Tables {
             Designation::RemoteSvolWrite { pairs } => written::remote_svol_write(self, pairs, who),
             Designation::JoinMarks { pair, runs } => written::join_marks(self, pair, runs, who),
             Designation::RemoteDeletePair { pair } => pairs::remote_delete_pair(self, pair, who),
-            Designation::RemoteDeleteGroup { group } => pairs::remote_delete_group(self, group, who),
+            Designation::RemoteDeleteGroup { group } => pairs::remote_delete_group(self, id, group, who),
             Designation::RemoteGroup(remote) => copy::remote_group(self, remote, who),
             Designation::RemoteJournal { group, volume } => copy::remote_journal(self, group, volume, who),
             Designation::RemotePair(remote) => copy::remote_pair(self, remote, who),
-            Designation::RemoteStart { group } => copy::remote_start(self, group, who),
+            Designation::RemoteStart { group } => copy::remote_start(self, id, group, who),
         }
     }
 
@@ -131,7 +146,7 @@ impl Tables {
         }
         let reads = |group: &GroupName| {
             let group = self.group_named(group).ok_or_else(|| Refusal::missing("group", group))?;
-            let is_reader = self.readers.get(&(group.number, *array)).is_some();
+            let is_reader = self.readers.get(&(group.number, *array)).is_some_and(|known| !known.is_attached);
             let why = || Refusal::conflict(format!("array {array} does not copy group {}", group.name));
             is_reader.then_some(()).ok_or_else(why)
         };

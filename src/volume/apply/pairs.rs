@@ -5,11 +5,11 @@
 //! (`array/pairs.rs`), and each of them is recorded by one of the functions at the end of this file. A designation on
 //! its way to the other array is put on the list in the same transaction.
 
+use super::cascade::{delete_below, group_with_pvols, pass_down};
 use super::copy::{copied_group, followed_group, peer, primary_group, set_volume_state};
 use crate::volume::designation::{
     Designation, DesignationId, ImageWish, Outcome, Refusal, ResyncedPair, SvolHosts, Which,
 };
-use crate::volume::group::GroupRole;
 use crate::volume::name::{
     GroupName, GroupNumber, LinkName, PairName, PairNumber, UpdateNumber, VolumeNumber,
 };
@@ -200,7 +200,8 @@ pub(super) fn remote_resync(
         // Whatever the S-VOL was, from here on it is on the way to something else.
         (row.state, row.reason) = (PairState::BeingCopied, None);
         row.control.is_image = false;
-        row.control.copy_from = row.control.copy_from.max(from);
+        row.control.copy_from = row.control.copy_from.max(row.first_of_copy(from));
+        row.control.copies = resynced.copies;
     }
     Ok(Outcome::Done)
 }
@@ -219,11 +220,17 @@ pub(super) fn remote_delete_pair(
         // Nothing more comes for it: from here on it is no member of the group's image.
         (row.state, row.reason) = (PairState::Suspended, Some("being taken away by its primary".to_owned()));
     }
+    if let Some((group, Some(volume))) =
+        tables.pairs.get(&number).map(|pair| (pair.group, pair.auxiliary.volume))
+    {
+        delete_below(tables, group, volume);
+    }
     Ok(Outcome::Done)
 }
 
 pub(super) fn remote_delete_group(
     tables: &mut Tables,
+    id: DesignationId,
     group: &GroupName,
     who: &Who,
 ) -> Result<Outcome, Refusal> {
@@ -234,6 +241,11 @@ pub(super) fn remote_delete_group(
     if tables.pairs_of_group(number).next().is_some() {
         return Err(Refusal::conflict(format!("pairs of group {group} are still being taken away here")));
     }
+    pass_down(tables, number, id, &Designation::RemoteDeleteGroup { group: group.clone() })?;
+    let readers: Vec<_> = tables.all_readers_of_group(number).map(|reader| reader.array).collect();
+    readers.iter().for_each(|array| {
+        tables.readers.remove(&(number, *array));
+    });
     remove_group(tables, number);
     Ok(Outcome::Done)
 }
@@ -269,8 +281,8 @@ pub(super) fn deletion_accepted(tables: &mut Tables, pair: &PairName) {
 }
 
 fn chosen(tables: &Tables, group: &GroupName, which: &Which) -> Result<Vec<PairNumber>, Refusal> {
-    let number = primary_group(tables, group)?.number;
-    let pairs = tables.pairs_of_group(number).filter(|pair| !is_leaving(pair));
+    let number = group_with_pvols(tables, group)?.number;
+    let pairs = tables.served_pairs(number).filter(|pair| !is_leaving(pair));
     let chosen: Vec<PairNumber> = match which {
         Which::All => pairs.map(|pair| pair.number).collect(),
         Which::Reader(link) => {
@@ -287,7 +299,7 @@ fn chosen(tables: &Tables, group: &GroupName, which: &Which) -> Result<Vec<PairN
     Ok(chosen)
 }
 
-fn is_leaving(pair: &PairRecord) -> bool {
+pub(super) fn is_leaving(pair: &PairRecord) -> bool {
     matches!(pair.control.asked, Some(Asked::Delete | Asked::DeleteSent | Asked::DeleteAccepted))
 }
 
@@ -388,11 +400,15 @@ impl Tables {
         for (number, rewritten_bytes) in pairs {
             let Some(row) = self.pairs.edit(number) else { continue };
             row.control.asked = Some(Asked::ResyncSent);
+            if row.is_cascaded() {
+                row.control.copies = row.control.copies.wrapping_add(1).max(1);
+            }
             let resynced = ResyncedPair {
                 pair: row.name.clone(),
                 withheld_from: row.control.withheld_from,
                 rewritten_bytes: *rewritten_bytes,
                 image: if row.control.without_image { ImageWish::Without } else { ImageWish::Keep },
+                copies: row.control.copies,
             };
             by_link.entry(row.link.clone()).or_default().push(resynced);
         }
@@ -413,11 +429,12 @@ impl Tables {
     ) -> Result<(), Refusal> {
         self.pair_event(pair, PairEvent::Resync, None)?;
         if let Some(row) = self.pairs.edit(&pair) {
+            let copy_from = row.first_of_copy(from);
             let control = &mut row.control;
             if control.asked == Some(Asked::ResyncAccepted) {
                 control.asked = None;
             }
-            (control.cause, control.copy_from, control.told) = (None, from, false);
+            (control.cause, control.copy_from, control.told) = (None, copy_from, false);
             (control.without_image, control.svol_write) = (false, false);
             if restarted {
                 (control.withheld_from, control.withheld_until) = (None, None);
@@ -440,13 +457,12 @@ impl Tables {
         {
             set_volume_state(self, volume, VolumeState::Normal);
         }
-        let is_primary =
-            self.groups.get(&pair.group).is_some_and(|group| matches!(group.role, GroupRole::Primary));
-        if is_primary {
+        if pair.primary.array == own {
             if pair.control.asked != Some(Asked::DeleteAccepted) {
                 let told = Designation::RemoteDeletePair { pair: pair.name.clone() };
                 self.forward(&pair.link, DesignationId(identity), told);
             }
+            self.forget_leaving_reader(pair.group, pair.auxiliary.array, Identity(identity.0 ^ 1));
             self.forget_reader_without_work(&pair);
         }
     }
@@ -460,6 +476,10 @@ impl Tables {
             self.forward(&link, DesignationId(identity()), told);
             self.readers.remove(&(number, array));
         }
+        let attached: Vec<_> = self.all_readers_of_group(number).map(|reader| reader.array).collect();
+        attached.iter().for_each(|array| {
+            self.readers.remove(&(number, *array));
+        });
         remove_group(self, number);
     }
 
@@ -468,7 +488,7 @@ impl Tables {
             let group = self.groups.get(&pair.group);
             group.is_some_and(|group| group.remote_journals.iter().any(|journal| journal.link == *link))
         };
-        let has_pairs = self.pairs_of_group(pair.group).any(|other| other.link == pair.link);
+        let has_pairs = self.served_pairs(pair.group).any(|other| other.link == pair.link);
         if !has_pairs && !keeps_journals(&pair.link) {
             self.readers.remove(&(pair.group, pair.auxiliary.array));
         }

@@ -5,9 +5,10 @@
 //! to it: there is one way in which a pair comes to be, and no step leaves two arrays with halves of it. Groups and
 //! journal volumes of the auxiliary's own are catalogued at once where they are said, and the primary is told.
 
+use super::cascade;
 use super::copy::{
-    REMOTE_JOURNALS_MAX, catalogue_journal, check_settings, copied_group, describe, followed_group,
-    introduce_reader, new_group, peer, primary_group,
+    REMOTE_JOURNALS_MAX, add_remote_journal, catalogue_journal, check_settings, copied_group, describe,
+    followed_group, introduce_reader, new_group, peer, primary_group,
 };
 use super::local::within;
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal, SettingsChange};
@@ -54,7 +55,7 @@ pub(super) fn introduce_group(
     group: &GroupName,
     link: &LinkName,
 ) -> Result<Outcome, Refusal> {
-    let number = primary_group(tables, group)?.number;
+    let number = cascade::serving_group(tables, group)?.number;
     let array = tables.links.get(link).ok_or_else(|| Refusal::missing("link", link))?.array;
     if tables.readers.get(&(number, array)).is_some() {
         return Err(Refusal::exists("reader", format!("{link} of group {group}")));
@@ -147,8 +148,8 @@ pub(super) fn add_journal_of_copy(
             Ok(Outcome::Done)
         }
         Some(at) => {
-            let text = format!("group {group} comes from {source}; for the array behind {at} say it there");
-            Err(Refusal::conflict(text))
+            cascade::serving_group(tables, &group)?;
+            add_remote_journal(tables, id, (&group, number), &volume, at)
         }
     }
 }
@@ -191,8 +192,12 @@ pub(super) fn join_group(
     group: &GroupName,
     who: &Who,
 ) -> Result<Outcome, Refusal> {
-    let (_, link) = peer(tables, who)?;
-    let number = primary_group(tables, group)?.number;
+    let (array, link) = peer(tables, who)?;
+    let row = cascade::serving_group(tables, group)?;
+    let number = row.number;
+    if matches!(row.role, GroupRole::Auxiliary { source, .. } if source == array) {
+        return Err(Refusal::conflict(format!("group {group} comes from array {array}")));
+    }
     introduce_reader(tables, id, number, &link)?;
     Ok(Outcome::Done)
 }
@@ -205,7 +210,7 @@ pub(super) fn join_journal(
     who: &Who,
 ) -> Result<Outcome, Refusal> {
     let (array, link) = peer(tables, who)?;
-    let number = primary_group(tables, group)?.number;
+    let number = cascade::serving_group(tables, group)?.number;
     if tables.readers.get(&(number, array)).is_none() {
         return Err(Refusal::conflict(format!("array {array} does not copy group {group}")));
     }
@@ -220,6 +225,7 @@ pub(super) fn join_journal(
 
 pub(super) fn remote_settings(
     tables: &mut Tables,
+    id: DesignationId,
     group: &GroupName,
     settings: GroupSettings,
     who: &Who,
@@ -229,6 +235,7 @@ pub(super) fn remote_settings(
     if let Some(row) = tables.groups.edit(&number) {
         row.settings = settings;
     }
+    cascade::pass_down(tables, number, id, &Designation::RemoteSettings { group: group.clone(), settings })?;
     Ok(Outcome::Done)
 }
 

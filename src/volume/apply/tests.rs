@@ -1,5 +1,7 @@
 //! Designations as a primary and an auxiliary give and get them.
 
+mod cascade;
+
 use super::*;
 use crate::volume::designation::{NewLink, NewParityGroup, NewTarget, NewVolume};
 use crate::volume::group::{GroupEvent, GroupRole, GroupSettings, GroupState};

@@ -87,6 +87,7 @@ impl Tables {
                 withheld_from: pair.control.withheld_from,
                 rewritten_bytes: 0,
                 image: ImageWish::Keep,
+                copies: pair.control.copies,
             });
         }
         for (link, opened) in by_link {

@@ -18,13 +18,13 @@ use super::Primary::{
     ModeSense10, ReportLuns, ReportOperationCodes, RequestSense, TestUnitReady,
 };
 use super::Vendor::{
-    Designation, DesignationResult, ForwardedRead, ForwardedWrite, ForwardingState, JournalInformation,
-    JournalRead, PeerInformation, ReportPosition,
+    CopyRead, Designation, DesignationResult, ForwardedRead, ForwardedWrite, ForwardingState,
+    JournalInformation, JournalRead, PeerInformation, ReportPosition,
 };
 use super::{Command, DataDirection, Found, Gate, Row};
 
 #[rustfmt::skip]
-pub(super) const ROWS: [Row; 49] = [
+pub(super) const ROWS: [Row; 50] = [
     row(P(TestUnitReady), Everywhere, Ready,     NoData, &[0x00, 0, 0, 0, 0, 4]),
     row(P(RequestSense),  Everywhere, Open,      In,     &[0x03, 1, 0, 0, F, 4]),
     row(B(Read(Six)),     Volumes,    Ready,     In,     &[0x08, 0x1F, F, F, F, 4]),
@@ -84,6 +84,9 @@ pub(super) const ROWS: [Row; 49] = [
     row(V(ReportPosition),     PeerUnits, Open, NoData, &[0xC5, 0, 0, 0, F, F, F, F, 0, 0, 0, 0, 0, 0, 0, 0,
         F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F,
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+    row(V(CopyRead),           PeerUnits, Open, In, &[0xC6, 0, 0, 0, F, F, F, F, F, F, F, F, F, F, F, F,
+        F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        0, 0, 0, 0, F, F, F, F, F, F, F, F, 0, 0, 0, 0]),
     row(V(ForwardedWrite),     PeerUnits, Open, Out, &[0xD0, 0, 0, 0, F, F, F, F, F, F, F, F, F, F, F, F,
         F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, 0, 0, 0, 0, 0, 0, 0, 0,
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),

@@ -1,0 +1,159 @@
+//! Other sources and generations (promise T5, invariant 9), and pieces of copies (T4), between two groups.
+
+use super::rig::{Choice, DATA, READER, Rig, Way, life};
+use crate::copy::answer::{Head, Outcome};
+use crate::copy::cascade::CopyAsk;
+use crate::copy::fetch::{FetchError, ReadPlan, Whose};
+use crate::copy::group::SvolRuntime;
+use crate::copy::serve::Carrier;
+use crate::volume::pair::PairState;
+use crate::volume::timing::{ReadSize, ReadTiming};
+use holdfast_journal::reader::Report;
+use holdfast_journal::{ArrayNumber, Generation, UpdateNumber};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+const IMMEDIATE: ReadPlan = ReadPlan { timing: ReadTiming::Immediate, size: ReadSize::Group };
+
+/// Reads until everything is there, then no more.
+async fn read_all(rig: &Rig, way: &Arc<Way>) {
+    let following = rig.copy.follow(&**way, 1, IMMEDIATE, Whose::Source);
+    tokio::select! {
+        biased;
+        error = following => panic!("{error}"),
+        () = rig.until("read", |rig| rig.is_read()) => {}
+    }
+}
+
+fn generation(counter: u32, array: u32, first: u64) -> Generation {
+    Generation { counter, array: ArrayNumber(array), first: UpdateNumber::new(first) }
+}
+
+#[test]
+fn a_source_whose_history_is_not_that_of_the_copy_is_not_read() {
+    life(async {
+        let rig = Rig::new(Choice::default()).await;
+        let way = Arc::new(Way::new(&rig, &[Default::default()]));
+        for page in 1..=5 {
+            rig.write(page, 1, 7).await;
+        }
+        read_all(&rig, &way).await;
+        let first = rig.source.lock().generation;
+        // A later generation that begins behind what is here is a continuation.
+        rig.source.lock().generations = vec![first, generation(2, 1, 6)];
+        rig.write(6, 1, 7).await;
+        read_all(&rig, &way).await;
+        assert_eq!(rig.copy.take_generations().len(), 2, "it learns of it");
+        // One that begins with a number that is here is not: that number was given twice.
+        rig.source.lock().generations = vec![first, generation(2, 3, 4)];
+        rig.write(7, 1, 7).await;
+        let error = rig.copy.follow(&*way, 1, IMMEDIATE, Whose::Source).await;
+        assert!(matches!(error, FetchError::Generations(6)), "{error}");
+        assert_eq!(rig.copy.durable_here(), UpdateNumber::new(6), "nothing of it was taken");
+    });
+}
+
+#[test]
+fn an_array_that_stays_behind_is_left_again() {
+    life(async {
+        let rig = Rig::new(Choice::default()).await;
+        let way = Arc::new(Way::new(&rig, &[Default::default()]));
+        rig.write(1, 1, 7).await;
+        read_all(&rig, &way).await;
+        rig.copy.lock().next = UpdateNumber::new(9); // As if the rest had come from elsewhere.
+        let began = crate::clock::Clock::now(&*rig.clock);
+        let error = rig.copy.follow(&*way, 1, IMMEDIATE, Whose::Other).await;
+        assert!(matches!(error, FetchError::Behind(1, 8)), "{error}");
+        let waited = crate::clock::Clock::now(&*rig.clock).since(began);
+        assert!(waited >= Duration::from_secs(4), "it is given some time: {waited:?}");
+    });
+}
+
+#[test]
+fn what_came_from_elsewhere_is_believed_of_those_who_read_elsewhere_only() {
+    life(async {
+        let rig = Rig::new(Choice::default()).await;
+        for page in 1..=5 {
+            rig.write(page, 1, 7).await;
+        }
+        rig.until("durable", |rig| rig.source.durable_here() == UpdateNumber::new(5)).await;
+        let all = UpdateNumber::new(5);
+        let report = Report { acknowledged: all, restored: all, settled: all, ..Report::default() };
+        assert!(rig.source.report(READER, report, Carrier::Report).is_err(), "it was never sent that");
+        rig.source.set_elsewhere(&BTreeSet::from([READER]));
+        rig.source.report(READER, report, Carrier::Report).unwrap();
+        assert_eq!(rig.acknowledged(), all);
+        // It may be ahead of what is durable here; no more than that counts.
+        let more = UpdateNumber::new(50);
+        rig.source.report(READER, Report { acknowledged: more, ..report }, Carrier::Report).unwrap();
+        assert_eq!(rig.acknowledged(), all);
+    });
+}
+
+#[test]
+fn updates_of_another_source_are_refused_from_the_moment_on_at_which_that_was_said() {
+    life(async {
+        let rig = Rig::new(Choice::default()).await;
+        let way = Arc::new(Way::new(&rig, &[Default::default()]));
+        rig.write(1, 1, 7).await;
+        let error = rig.copy.follow(&*way, 1, IMMEDIATE, Whose::Other).await;
+        assert!(matches!(error, FetchError::Store(_)), "{error}");
+        assert_eq!(rig.copy.durable_here(), UpdateNumber::NONE);
+    });
+}
+
+/// The answer to COPY READ.
+async fn ask(rig: &Rig, ask: CopyAsk) -> Head {
+    let answer = rig.copy.serve_copy(ask).await.unwrap();
+    Head::decode(&answer.head).unwrap().0
+}
+
+#[test]
+fn pieces_are_not_older_than_what_their_reader_has_and_end_with_the_largest_number_as_of_which_one_was() {
+    life(async {
+        let rig = Rig::new(Choice::default()).await;
+        let way = Arc::new(Way::new(&rig, &[Default::default()]));
+        for page in 1..=5 {
+            rig.write(page, 1, 7).await;
+        }
+        read_all(&rig, &way).await;
+        // A third array copies the copy.
+        let third = ArrayNumber(3);
+        rig.copy.take_up_readers(&[third], &BTreeSet::new()).await.unwrap();
+        {
+            let mut seq = rig.copy.lock();
+            let svol: SvolRuntime = seq.svols[&DATA];
+            let mut pair = rig.source.lock().pairs[&DATA][0].clone();
+            (pair.pair, pair.reader, pair.facts.state) = (77, third, PairState::NotYetCopied);
+            pair.capacity_bytes = 1 << 20;
+            assert_eq!(svol.state, PairState::Normal);
+            seq.pairs.entry(DATA).or_default().push(pair);
+        }
+        rig.copy.begin_served_copy(77, UpdateNumber::new(5), 9);
+        rig.copy.set_pair_state(77, PairState::BeingCopied);
+        let asked = CopyAsk {
+            reader: third,
+            volume: DATA,
+            copy: 9,
+            copied_to_bytes: 0,
+            restored: UpdateNumber::NONE,
+            bytes: 2 << 20,
+            wait: Duration::ZERO,
+        };
+        assert_eq!(ask(&rig, asked).await.outcome, Outcome::NoJournal, "update 5 is not restored here");
+        rig.copy.restore_available(Duration::ZERO).await.unwrap();
+        assert_eq!(ask(&rig, CopyAsk { copy: 8, ..asked }).await.outcome, Outcome::NoJournal, "another copy");
+        let ahead = CopyAsk { restored: UpdateNumber::new(6), ..asked };
+        assert_eq!(ask(&rig, ahead).await.outcome, Outcome::NoJournal, "the reader has more than that");
+        let piece = ask(&rig, asked).await;
+        assert_eq!((piece.outcome, piece.first, piece.updates), (Outcome::Updates, 5, 1));
+        // Asked once more it comes once more; when it is durable there the copy is at its end.
+        assert_eq!(ask(&rig, asked).await.outcome, Outcome::Updates);
+        let end = ask(&rig, CopyAsk { copied_to_bytes: 1 << 20, ..asked }).await;
+        assert_eq!((end.outcome, end.first), (Outcome::CopyEnded, 5));
+        assert_eq!(rig.copy.copy_end(77), Some(UpdateNumber::new(5)));
+        // Too little room serves nobody, and does not panic.
+        assert!(rig.copy.serve_copy(CopyAsk { bytes: 4096, ..asked }).await.is_err());
+    });
+}
