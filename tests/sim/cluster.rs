@@ -439,9 +439,11 @@ impl Cluster {
     fn all_normal(&self, snapshot: &Snapshot, index: usize) -> bool {
         let sets = if index == ALPHA { self.readers.get() } else { 1 };
         let number = u32::try_from(index + 1).unwrap();
-        // What it hands on is not what it keeps.
-        let own = |pair: &&PairView| index == ALPHA || pair.auxiliary_array == number;
-        let pairs: Vec<_> = snapshot.pairs.iter().filter(own).collect();
+        // What it hands on is not what it keeps; an upstream array keeps nothing.
+        let all: Vec<&PairView> = snapshot.pairs.iter().collect();
+        let kept: Vec<&PairView> =
+            all.iter().copied().filter(|pair| pair.auxiliary_array == number).collect();
+        let pairs = if index == ALPHA || kept.is_empty() { all } else { kept };
         pairs.len() == usize::from(self.shape.volumes) * sets
             && pairs.iter().all(|pair| pair.state == "normal")
     }
