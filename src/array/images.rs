@@ -55,15 +55,35 @@ impl Array {
             Designation::RemoteResync { pairs, .. } => {
                 let _one_at_a_time = self.images.lock().await;
                 self.close_to_hosts(&self.store.tables(), pairs, *array)?;
+                self.are_followed(&self.store.tables(), pairs, *array)?;
                 self.keep_images(pairs, *array).await
             }
             Designation::RemoteSvolWrite { pairs } => {
                 let _one_at_a_time = self.images.lock().await;
                 self.keep_images(pairs, *array).await
             }
-            Designation::JoinMarks { pair, runs } => self.join_marks(id, pair, runs, *array),
+            Designation::JoinMarks { pair, runs } => self.join_marks(id, pair, runs, *array).await,
             _ => Ok(()),
         }
+    }
+
+    /// What comes for an S-VOL that is not followed again yet would be passed over: its copy must not begin before.
+    fn are_followed(
+        &self,
+        tables: &Tables,
+        resynced: &[ResyncedPair],
+        source: ArrayNumber,
+    ) -> Result<(), Refusal> {
+        for pair in resynced.iter().filter_map(|one| tables.pair_named(&one.pair)) {
+            let group = self.runtime().groups.get(&pair.group.0).cloned();
+            let is_passed_over = group.is_some_and(|group| !group.knows_pair(pair.number.0));
+            if pair.primary.array == source && is_passed_over {
+                self.wake();
+                let text = format!("the S-VOL of pair {} is not followed again yet", pair.name);
+                return Err(Refusal::Conflict(text));
+            }
+        }
+        Ok(())
     }
 
     async fn keep_images(&self, resynced: &[ResyncedPair], source: ArrayNumber) -> Result<(), Refusal> {
@@ -89,6 +109,13 @@ impl Array {
             let text = "the group is not open here: the image of its S-VOLs cannot be kept now";
             return Err(Refusal::Conflict(text.to_owned()));
         };
+        // On the way to something else already: what images there are belong together, and stay.
+        let goes_back =
+            tables.pairs_of_group(number).any(|pair| !pair.control.is_image && pair.control.image.is_some());
+        let has_one =
+            |one: &Wanted| tables.pairs.get(&one.pair).is_some_and(|pair| pair.control.image.is_some());
+        let wanted: Vec<Wanted> = wanted.iter().filter(|one| !(goes_back && has_one(one))).cloned().collect();
+        let wanted = &wanted[..];
         let failed = |error: crate::copy::CopyError| {
             Refusal::Conflict(format!(
                 "the last image of the S-VOLs of group {} cannot be kept: {error}",
@@ -117,8 +144,13 @@ impl Array {
         let newest = numbers.first().cloned().unwrap_or_default();
         let what =
             format!("group {}: images of {} S-VOLs kept, as of update {newest}", group.name, kept.len());
+        // What is stopped with them and is not resynchronised now stays as of this moment, whatever comes for the others.
+        let stopped_at = is_stopped(tables, number).then(|| group.whole_number()).flatten();
         self.store.change(&Who::Array, what, |tables| {
             tables.images_kept(&kept);
+            if let Some(stopped_at) = stopped_at {
+                tables.stays_as_of(number, &kept, StoredNumber(stopped_at.get()));
+            }
             Ok(())
         })
     }

@@ -50,18 +50,19 @@ impl Array {
         let volume = self.runtime().volumes.get(&number).cloned();
         let volume = volume.ok_or_else(|| anyhow::anyhow!("its volume is not open"))?;
         let group = self.runtime().groups.get(&pair.group.0).cloned();
-        if let Some(group) = group {
-            group.forget_svol(pair.number.0).await?;
-        }
-        self.disk.set_gate(VolumeId(number), None)?;
-        let map = self.svol_map(pair)?;
-        let store = Arc::new(super::pairs::Marks(self.store.clone()));
+        // From here on nobody closes it: what is taken out of restore stays out until it is open, and only if it is to be.
         let _no_closing = self.images.lock().await;
         let is_open =
             self.store.read(|now| now.pairs.get(&pair.number).is_some_and(|pair| pair.control.svol_write));
         if !is_open {
             return Ok(());
         }
+        if let Some(group) = group {
+            group.forget_svol(pair.number.0).await?;
+        }
+        self.disk.set_gate(VolumeId(number), None)?;
+        let map = self.svol_map(pair)?;
+        let store = Arc::new(super::pairs::Marks(self.store.clone()));
         let marks = SvolMarks::new(pair.number.0, map, store);
         self.spawn(marks.clone().write_marks());
         volume.set_role(VolumeRole::Marked(marks.clone()));
@@ -129,7 +130,7 @@ impl Array {
     }
 
     /// At the primary: what an auxiliary's hosts have written counts as different, durably, before it is told so.
-    pub(super) fn join_marks(
+    pub(super) async fn join_marks(
         &self,
         id: DesignationId,
         name: &PairName,
@@ -150,7 +151,12 @@ impl Array {
         let Some(group) = known else {
             return Err(Refusal::Conflict(format!("the group of pair {name} is not open here")));
         };
-        group.mark_runs(pair.number.0, runs);
+        // Nobody may write older parts of the map behind these.
+        let _one_at_a_time = group.checkpointing.lock().await;
+        if !group.mark_runs(pair.number.0, runs) {
+            let text = format!("pair {name} has no difference map yet");
+            return Err(Refusal::Conflict(text));
+        }
         group.write_marks().map_err(|error| Refusal::Conflict(error.to_string()))
     }
 }

@@ -293,14 +293,18 @@ impl Group {
         }
     }
 
-    /// What hosts of the auxiliary have written of the S-VOL counts as different.
-    pub(crate) fn mark_runs(&self, pair: u32, runs: &[(u64, u64)]) {
+    /// What hosts of the auxiliary have written of the S-VOL counts as different; whether there is a map that says so.
+    #[must_use]
+    pub(crate) fn mark_runs(&self, pair: u32, runs: &[(u64, u64)]) -> bool {
+        let mut is_marked = false;
         let mut seq = self.lock();
         for runtime in seq.pairs.values_mut().flatten().filter(|runtime| runtime.pair == pair) {
             if let Some(map) = &mut runtime.resync.differences {
                 runs.iter().for_each(|(start, length)| map.mark(*start, *length));
+                is_marked = true;
             }
         }
+        is_marked
     }
 
     /// How much of its S-VOL a copy of the pair's differences rewrites at most, in whole MiB: what is marked now.

@@ -90,31 +90,12 @@ impl Tables {
     ) -> Result<TakeoverPoint, String> {
         let pairs: Vec<&PairRecord> = self.followed_pairs(group).collect();
         let goes_back = pairs.iter().any(|pair| !pair.control.is_image && pair.control.image.is_some());
-        let mut numbers = BTreeSet::new();
-        for pair in &pairs {
-            let number = match (pair.control.image, pair.control.is_image) {
-                (Some(kept), _) if goes_back => kept,
-                (_, false) => return Err(format!("pair {} is no image of any moment", pair.name)),
-                (_, true) if pair.control.left_behind => {
-                    return Err(format!("pair {} stopped while others went on", pair.name));
-                }
-                (_, true) => {
-                    let restored = restored.or(pair.control.stopped_at);
-                    let restored = restored.ok_or_else(|| NO_NUMBER.to_owned())?;
-                    pair.at_most(restored)
-                }
-            };
-            numbers.insert(number);
+        let found = one_moment(&pairs, restored, goes_back);
+        if found.is_err() && pairs.iter().any(|pair| pair.control.image.is_some()) {
+            // Resynchronised one by one, they were of one moment last before the first of them went on.
+            return one_moment(&pairs, restored, true).or(found);
         }
-        let mut numbers = numbers.into_iter();
-        match (numbers.next(), numbers.next()) {
-            (None, _) => Err("the group has no pairs here".to_owned()),
-            (Some(number), None) if goes_back => Ok(TakeoverPoint::Image(number)),
-            (Some(number), None) => Ok(TakeoverPoint::Volumes(number)),
-            (Some(first), Some(second)) => {
-                Err(format!("its pairs are of different moments: update {first}, update {second}"))
-            }
-        }
+        found
     }
 
     /// The group's journal here ends, and everything in it has been restored: what is stopped stays as of `restored`.
@@ -145,6 +126,22 @@ impl Tables {
         }
     }
 
+    /// Of a stopped group's S-VOLs those that are not resynchronised with these stay what they are.
+    pub(crate) fn stays_as_of(
+        &mut self,
+        group: GroupNumber,
+        resynced: &[(PairNumber, UpdateNumber)],
+        as_of: UpdateNumber,
+    ) {
+        let numbers: Vec<PairNumber> = self.followed_pairs(group).map(|pair| pair.number).collect();
+        for number in numbers.into_iter().filter(|number| !resynced.iter().any(|(one, _)| one == number)) {
+            let Some(pair) = self.pairs.edit(&number) else { continue };
+            if pair.control.is_image && !pair.control.left_behind {
+                pair.control.stopped_at.get_or_insert(as_of);
+            }
+        }
+    }
+
     /// The S-VOLs of a group are what their images were, and these are needed no more.
     pub(crate) fn fallen_back(&mut self, group: GroupNumber) {
         let numbers: Vec<PairNumber> = self.followed_pairs(group).map(|pair| pair.number).collect();
@@ -160,19 +157,53 @@ impl Tables {
         }
     }
 
-    /// Images are needed until all pairs of the group that have one are normal.
+    /// Images are needed until all pairs of the group are normal: also one that has none, as it was not resynchronised
+    /// with the others, may be of their moment. One that never was an image is of none.
     pub(super) fn forget_images_of_the_past(&mut self, group: GroupNumber) {
-        let kept: Vec<(PairNumber, PairState)> = self
-            .followed_pairs(group)
-            .filter(|pair| pair.control.image.is_some())
-            .map(|pair| (pair.number, pair.state))
-            .collect();
-        if kept.iter().all(|(_, state)| *state == PairState::Normal) {
-            for (number, _) in kept {
+        let is_needed = |pair: &PairRecord| {
+            let was_one = pair.control.is_image || pair.control.image.is_some();
+            was_one && pair.state != PairState::Normal
+        };
+        if !self.followed_pairs(group).any(is_needed) {
+            let numbers: Vec<PairNumber> = self.followed_pairs(group).map(|pair| pair.number).collect();
+            for number in numbers {
                 if let Some(pair) = self.pairs.edit(&number) {
                     pair.control.image = None;
                 }
             }
+        }
+    }
+}
+
+/// The one moment that all these S-VOLs are of, as they are or as their images were.
+fn one_moment(
+    pairs: &[&PairRecord],
+    restored: Option<UpdateNumber>,
+    goes_back: bool,
+) -> Result<TakeoverPoint, String> {
+    let mut numbers = BTreeSet::new();
+    for pair in pairs {
+        let number = match (pair.control.image, pair.control.is_image) {
+            (Some(kept), _) if goes_back => kept,
+            (_, false) => return Err(format!("pair {} is no image of any moment", pair.name)),
+            (_, true) if pair.control.left_behind => {
+                return Err(format!("pair {} stopped while others went on", pair.name));
+            }
+            (_, true) => {
+                let restored = restored.or(pair.control.stopped_at);
+                let restored = restored.ok_or_else(|| NO_NUMBER.to_owned())?;
+                pair.at_most(restored)
+            }
+        };
+        numbers.insert(number);
+    }
+    let mut numbers = numbers.into_iter();
+    match (numbers.next(), numbers.next()) {
+        (None, _) => Err("the group has no pairs here".to_owned()),
+        (Some(number), None) if goes_back => Ok(TakeoverPoint::Image(number)),
+        (Some(number), None) => Ok(TakeoverPoint::Volumes(number)),
+        (Some(first), Some(second)) => {
+            Err(format!("its pairs are of different moments: update {first}, update {second}"))
         }
     }
 }
@@ -273,7 +304,10 @@ mod tests {
         tables.pair_event(PairNumber(1), PairEvent::CopyRestored, None).unwrap();
         assert_eq!(tables.takeover_point(GROUP, RESTORED), Ok(TakeoverPoint::Image(UpdateNumber(60))));
         tables.pair_event(PairNumber(2), PairEvent::CopyRestored, None).unwrap();
+        // The third has stopped long ago, and is still of the moment of the others' images.
+        assert_eq!(tables.takeover_point(GROUP, RESTORED), Ok(TakeoverPoint::Image(UpdateNumber(60))));
+        tables.pair_event(PairNumber(3), PairEvent::Resync, None).unwrap();
+        tables.pair_event(PairNumber(3), PairEvent::CopyRestored, None).unwrap();
         assert!(tables.pairs.iter().all(|pair| pair.control.image.is_none()));
-        assert!(tables.takeover_point(GROUP, RESTORED).is_err(), "the third has stopped long ago");
     }
 }
