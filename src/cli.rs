@@ -3,7 +3,7 @@
 use clap::{CommandFactory, Parser, Subcommand};
 use holdfast::config::Config;
 use holdfast::shell::client::Connection;
-use holdfast::shell::command::{Exit, Request, Response, check_config};
+use holdfast::shell::command::{Exit, INPUT_MAX_BYTES, Request, Response, check_config};
 use holdfast::shell::parse::{ShellCommand, words};
 use holdfast::shell::prompt::is_farewell;
 use holdfast::shell::prompt_local;
@@ -115,18 +115,37 @@ pub(crate) fn one_command(cli: &Cli) -> ExitCode {
     });
     let answer = connected.and_then(|mut connection| {
         let no_answer = |error: io::Error| format!("no array answers: {error}");
-        ask(&mut connection, &request(cli, argv), io::stdin().is_terminal()).map_err(no_answer)
+        let mut request = request(cli, argv);
+        request.input = input(&request.argv)?;
+        let may_be_asked = request.input.is_none() && io::stdin().is_terminal();
+        ask(&mut connection, &request, may_be_asked).map_err(no_answer)
     });
     print(&answer.unwrap_or_else(|why| Response::failed(Exit::Unreachable, &asked, &why)))
 }
 
 fn request(cli: &Cli, argv: Vec<String>) -> Request {
-    Request { argv, json: cli.json, columns: columns(), directory: std::env::current_dir().ok() }
+    let directory = std::env::current_dir().ok();
+    Request { argv, json: cli.json, columns: columns(), directory, ..Request::default() }
+}
+
+/// Standard input, if the command asks for it.
+fn input(argv: &[String]) -> Result<Option<String>, String> {
+    if !Request::wants_input(argv) {
+        return Ok(None);
+    }
+    let mut text = String::new();
+    let limit = u64::try_from(INPUT_MAX_BYTES).unwrap_or(u64::MAX) + 1;
+    let read = io::stdin().lock().take(limit).read_to_string(&mut text);
+    let _ = read.map_err(|error| format!("standard input: {error}"))?;
+    if text.len() > INPUT_MAX_BYTES {
+        return Err(format!("the standard input has at most {INPUT_MAX_BYTES} bytes"));
+    }
+    Ok(Some(text))
 }
 
 /// Sends a command; one that destroys something is confirmed first by whoever sits at the terminal.
 fn ask(connection: &mut Connection, request: &Request, is_terminal: bool) -> io::Result<Response> {
-    let response = connection.ask(request)?;
+    let response = asked_again(connection, request)?;
     if response.destroys.is_empty() || !is_terminal {
         return Ok(response);
     }
@@ -144,7 +163,25 @@ fn ask(connection: &mut Connection, request: &Request, is_terminal: bool) -> io:
     let mut confirmed = request.clone();
     let end_of_options = confirmed.argv.iter().position(|word| word == "--");
     confirmed.argv.insert(end_of_options.unwrap_or(confirmed.argv.len()), "--yes".into());
-    connection.ask(&confirmed)
+    asked_again(connection, &confirmed)
+}
+
+/// Sends a command, and again for as long as the answer says that there is more.
+fn asked_again(connection: &mut Connection, request: &Request) -> io::Result<Response> {
+    let mut request = request.clone();
+    loop {
+        let mut response = connection.ask(&request)?;
+        if response.again.is_empty() {
+            return Ok(response);
+        }
+        request.argv = std::mem::take(&mut response.again);
+        let shown = io::stdout().write_all(response.stdout.as_bytes()).and_then(|()| io::stdout().flush());
+        let _ = io::stderr().write_all(response.stderr.as_bytes());
+        if shown.is_err() {
+            // Nobody reads any more.
+            return Ok(Response::default());
+        }
+    }
 }
 
 /// `holdfast shell`: a prompt on a terminal; otherwise one command a line until the end of the input. The exit code is

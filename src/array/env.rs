@@ -3,6 +3,7 @@
 use crate::channel::transport::Network;
 use crate::clock::{Clock, Entropy, SystemClock, SystemEntropy};
 use crate::config::{Config, Engine};
+use crate::copy::compress::Workbench;
 use crate::copy::tamper::Tamper;
 use crate::disk::io::opener::{Engine as DiskEngine, FileOpener, UnitOpener};
 use crate::volume::store::Backend;
@@ -23,6 +24,8 @@ pub struct Env {
     pub engine: String,
     /// Where the control store lies.
     pub store: Backend,
+    /// Where work is done that takes the processor for long.
+    pub workbench: Workbench,
     /// A defect planted by a simulation; a real array has none.
     #[doc(hidden)]
     pub tamper: Option<Arc<dyn Tamper>>,
@@ -50,6 +53,7 @@ impl Env {
             units: Arc::new(FileOpener::new(engine)),
             engine: name.to_owned(),
             store: Backend::Directory(config.array.data_dir.clone()),
+            workbench: Workbench::threads(),
             tamper: None,
         })
     }

@@ -73,7 +73,7 @@ impl Array {
         }
         match self.try_open_group(tables, record, first).await {
             Ok(group) => {
-                self.run_group(record, tables, &group);
+                self.run_group(record, &group);
                 self.runtime().groups.insert(record.number.0, group);
                 self.wake();
             }
@@ -161,7 +161,9 @@ impl Array {
             marks: Arc::new(super::pairs::Marks(self.store.clone())),
         };
         let group = Group::new(parts, sequencer);
-        let delay = schedule(tables, record).restore_delay;
+        let schedule = schedule(tables, record);
+        group.set_schedule(schedule);
+        let delay = schedule.restore_delay;
         let attached = self.attach(tables, record, &group);
         let replayed = match attached {
             Ok(()) => group.replay(delay).await.map_err(anyhow::Error::from),
@@ -223,7 +225,7 @@ impl Array {
         Ok(())
     }
 
-    fn run_group(self: &Arc<Self>, record: &GroupRecord, tables: &Tables, group: &Arc<Group>) {
+    fn run_group(self: &Arc<Self>, record: &GroupRecord, group: &Arc<Group>) {
         self.spawn(group.clone().write_journal());
         self.spawn(group.clone().settle_loop());
         let (watched, array) = (group.clone(), Arc::downgrade(self));
@@ -239,8 +241,7 @@ impl Array {
             }
         });
         if matches!(record.role, GroupRole::Auxiliary { .. }) {
-            let schedule = schedule(tables, record);
-            self.spawn(group.clone().restore_loop(schedule.restore, schedule.restore_delay));
+            self.spawn(group.clone().restore_loop());
         }
     }
 
@@ -292,6 +293,7 @@ impl Array {
     async fn record_group(self: &Arc<Self>, group: &Arc<Group>) {
         let tables = self.store.tables();
         let Some(record) = tables.groups.get(&GroupNumber(group.number)) else { return };
+        group.set_schedule(schedule(&tables, record));
         if let Some(reason) = group.failure() {
             self.record_failure(group, record, &reason);
             return;

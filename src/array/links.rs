@@ -5,11 +5,10 @@
 //! [`PAUSE_MAX`]. A link that is cut changes no state of a pair.
 
 use super::Array;
-use super::peer_link::PeerLink;
+use super::peer_link::{LinkParts, PeerLink, Traffic};
 use super::peer_session::PeerSession;
-use crate::channel::initiator::Connector;
 use crate::copy::answer::Head;
-use crate::copy::fetch::{ReadPlan, Reading, Whose};
+use crate::copy::fetch::{Reading, Whose};
 use crate::copy::group::Group;
 use crate::copy::source::SourceError;
 use crate::shell::view::MessageView;
@@ -37,12 +36,8 @@ impl Array {
     }
 
     async fn keep_link(self: Arc<Self>, name: LinkName) {
-        let connector = Connector {
-            network: self.env.network.clone(),
-            clock: self.env.clock.clone(),
-            entropy: self.env.entropy.clone(),
-            initiator_name: super::peer_session::peer_name(self.config.array.name.as_str()),
-        };
+        let traffic = self.traffic(&name);
+        let connector = self.connector(&name);
         let mut pause = PAUSE_MIN;
         loop {
             let changed = self.changed().notified();
@@ -56,6 +51,7 @@ impl Array {
                 if link.is_none() {
                     runtime.kept_links.remove(&name);
                     runtime.links.remove(name.as_str());
+                    runtime.traffic.remove(name.as_str());
                 }
                 (tables, link)
             };
@@ -70,11 +66,17 @@ impl Array {
                 Ok(session) => {
                     pause = PAUSE_MIN;
                     self.note_link(&name, true, None);
-                    let lanes = PeerLink::new(session.clone(), &link, self.env.clock.clone());
+                    let parts = LinkParts {
+                        pool: self.pool.clone(),
+                        bench: self.env.workbench.clone(),
+                        traffic: traffic.clone(),
+                        clock: self.env.clock.clone(),
+                    };
+                    let lanes = PeerLink::new(session.clone(), &link, parts);
                     tokio::select! {
                         biased;
                         error = self.use_session(&link, &session, &lanes) => error,
-                        () = lanes.keep_lanes(&connector, (own.0, &own.1), &link, &self.pool) => {
+                        () = lanes.keep_lanes(&connector, (own.0, &own.1), &link) => {
                             SourceError("the link was given up".into())
                         }
                     }
@@ -86,6 +88,11 @@ impl Array {
             self.env.clock.sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+
+    /// Where what goes over a link is counted.
+    pub(crate) fn traffic(&self, link: &LinkName) -> Arc<Traffic> {
+        self.runtime().traffic.entry(link.to_string()).or_default().clone()
     }
 
     /// Nothing has to go over the link: no session is kept, and an old error means nothing any more.
@@ -115,8 +122,9 @@ impl Array {
             let changed = self.changed().notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if self.store.read(|tables| tables.links.get(&link.name) != Some(link)) {
-                return SourceError("the link is another one now".into());
+            match self.store.read(|tables| tables.links.get(&link.name).cloned()) {
+                Some(now) if is_same_way(&now, link) => lanes.set_options(&now.options),
+                Some(_) | None => return SourceError("the link is another one now".into()),
             }
             let refused = match self.forward(link, session).await {
                 Ok(refused) => refused,
@@ -124,10 +132,10 @@ impl Array {
             };
             // What was refused is offered again after a while: the other array may not be ready yet.
             let offer_again = refused.then(|| self.env.clock.sleep(OFFER_AGAIN));
-            for (number, source, plan, whose) in self.groups_to_follow(link) {
+            for (number, source, whose) in self.groups_to_follow(link) {
                 if following.insert((number, whose == Whose::Source)) {
                     let over = Over { link: &link.name, session, lanes, whose };
-                    followers.push(self.follow_group(number, source, plan, over));
+                    followers.push(self.follow_group(number, source, over));
                 }
             }
             tokio::select! {
@@ -190,23 +198,19 @@ impl Array {
         recorded
     }
 
-    fn groups_to_follow(&self, link: &LinkRecord) -> Vec<(u32, u32, ReadPlan, Whose)> {
+    fn groups_to_follow(&self, link: &LinkRecord) -> Vec<(u32, u32, Whose)> {
         let tables = self.store.tables();
         let followed =
             tables.groups.iter().filter(|group| follows(group, &link.name) || reads_there(group, &link.name));
         followed
             .map(|group| {
-                let own =
-                    tables.schedules.get(&(link.name.clone(), group.name.clone())).map(|row| row.schedule);
-                let schedule = own.unwrap_or(link.schedule);
                 let whose = if follows(group, &link.name) { Whose::Source } else { Whose::Other };
                 let source = match (&group.role, &group.other_source) {
                     (_, Some(other)) if whose == Whose::Other => other.remote.map_or(0, |remote| remote.0),
                     (GroupRole::Auxiliary { remote, .. }, _) => remote.map_or(0, |remote| remote.0),
                     (GroupRole::Primary, _) => 0,
                 };
-                let plan = ReadPlan { timing: schedule.read, size: schedule.read_size };
-                (group.number.0, source, plan, whose)
+                (group.number.0, source, whose)
             })
             .collect()
     }
@@ -251,16 +255,10 @@ impl Array {
     /// Reads one group over the session for as long as that lives: what is wrong with one group does not disturb the
     /// others. A journal that is not formatted yet begins where the
     /// primary says this reader begins.
-    async fn follow_group(
-        self: &Arc<Self>,
-        number: u32,
-        source: u32,
-        plan: ReadPlan,
-        over: Over<'_>,
-    ) -> SourceError {
+    async fn follow_group(self: &Arc<Self>, number: u32, source: u32, over: Over<'_>) -> SourceError {
         let (session, lanes) = (over.session, over.lanes);
         if over.whose == Whose::Source {
-            let following = self.follow_for_ever(number, source, plan, over);
+            let following = self.follow_for_ever(number, source, over);
             return tokio::select! {
                 biased;
                 error = following => error,
@@ -282,7 +280,7 @@ impl Array {
             }
             let error = tokio::select! {
                 biased;
-                error = group.follow(lanes, source, plan, Whose::Other) => error,
+                error = group.follow(lanes, source, Whose::Other) => error,
                 () = self.record_reading(&group) => continue,
                 () = self.source_moves(number, over.link) => continue,
             };
@@ -294,13 +292,7 @@ impl Array {
     }
 
     /// Reads a group from its source; while it is read from another array, only reports there.
-    async fn follow_for_ever(
-        self: &Arc<Self>,
-        number: u32,
-        source: u32,
-        plan: ReadPlan,
-        over: Over<'_>,
-    ) -> SourceError {
+    async fn follow_for_ever(self: &Arc<Self>, number: u32, source: u32, over: Over<'_>) -> SourceError {
         let (session, lanes) = (over.session, over.lanes);
         loop {
             let changed = self.changed().notified();
@@ -323,7 +315,7 @@ impl Array {
                 }
                 let error = tokio::select! {
                     biased;
-                    error = group.follow(lanes, source, plan, Whose::Source) => error,
+                    error = group.follow(lanes, source, Whose::Source) => error,
                     () = self.record_reading(&group) => continue,
                     () = self.source_moves(number, over.link) => continue,
                 };
@@ -376,6 +368,12 @@ fn reads_there(group: &GroupRecord, link: &LinkName) -> bool {
     group.is_started
         && group.state == GroupState::Normal
         && other.is_some_and(|other| other.link == *link && other.remote.is_some())
+}
+
+/// Whether sessions of the one serve the other: what else there is to choose counts without a new session.
+fn is_same_way(a: &LinkRecord, b: &LinkRecord) -> bool {
+    let connections = a.options.connections == b.options.connections;
+    connections && (a.array, &a.portals, &a.secret) == (b.array, &b.portals, &b.secret)
 }
 
 /// Whether the group is copied over this link.

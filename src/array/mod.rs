@@ -13,11 +13,15 @@
 mod bring_up;
 mod cascade;
 mod designate;
+mod direct;
 pub mod env;
+mod events;
 mod groups;
 mod images;
 mod inflow;
+mod journal_unit;
 mod link_meter;
+mod link_test;
 mod links;
 mod pairs;
 mod peer_link;
@@ -28,6 +32,7 @@ mod sources;
 mod take_down;
 mod targets;
 mod tasks;
+mod throttle;
 mod upstream;
 mod view;
 mod written;
@@ -75,6 +80,8 @@ pub struct Array {
     wake: Notify,
     /// Views show something else now.
     changed: Notify,
+    /// What has happened.
+    events: events::Events,
     /// Where operators and monitors reach it, once that listens.
     edges: OnceLock<Edges>,
     /// Images of S-VOLs are kept, noted, dropped and gone back to by one at a time; and meanwhile no group is opened.
@@ -99,6 +106,8 @@ pub(crate) struct Runtime {
     /// Where the journal of an auxiliary group begins, as its primary said; until then it cannot be formatted.
     pub(crate) journal_begins: BTreeMap<u32, UpdateNumber>,
     pub(crate) links: BTreeMap<String, LinkStatus>,
+    /// What has gone over each link; it stays while a link rests.
+    pub(crate) traffic: BTreeMap<String, Arc<peer_link::Traffic>>,
     /// Links that have their task.
     pub(crate) kept_links: BTreeSet<LinkName>,
     /// What other arrays refused of that which operators had passed on, newest last.
@@ -168,6 +177,7 @@ impl Array {
             runtime: Mutex::new(Runtime { deferred, ..Runtime::default() }),
             wake: Notify::new(),
             changed: Notify::new(),
+            events: events::Events::default(),
             edges: OnceLock::new(),
             images: tokio::sync::Mutex::default(),
             asked: AtomicU64::new(0),
@@ -178,6 +188,7 @@ impl Array {
         array.reconcile().await;
         array.open_portals().await?;
         array.start_links();
+        array.start_events();
         let owner = array.clone();
         array.tasks.spawn(async move { owner.own().await });
         Ok(array)
@@ -277,6 +288,7 @@ impl Array {
     /// # Errors
     /// Something could not be made durable; the next start replays it from the journals.
     pub async fn stop(&self) -> anyhow::Result<()> {
+        self.note_array("stopping", None);
         self.runtime().portals.clear();
         self.sessions.drop_all(None).await;
         let groups: Vec<Arc<Group>> = self.runtime().groups.values().cloned().collect();

@@ -5,6 +5,7 @@
 
 use super::Array;
 use super::inflow::{ForwardingState, InflowError};
+use super::peer_link::Traffic;
 use super::peer_session::{PROTOCOL_VERSION, PeerInformation};
 use crate::channel::piece::{Piece, Pieces, Received, Room};
 use crate::channel::storage::{
@@ -12,26 +13,29 @@ use crate::channel::storage::{
 };
 use crate::clock::BoxFuture;
 use crate::copy::cascade::CopyAsk;
+use crate::copy::compress::{Workbench, pack};
 use crate::copy::group::Group;
-use crate::copy::serve::{Answer, Carrier, Request, ServeError};
-use crate::disk::slot::{Class, SLOT_BYTES, SlotMut};
+use crate::copy::serve::{Answer, Carrier, Form, Request, ServeError};
+use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotMut};
 use crate::io::host::completed;
 use crate::io::volume::{IoError, Outcome as Writing};
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
 use crate::volume::name::ArrayNumber;
-use crate::volume::record::{Identity as StoredIdentity, Who};
+use crate::volume::record::{Identity as StoredIdentity, LinkRecord, Who};
 use holdfast_iscsi::pdu::Lun as WireLun;
 use holdfast_iscsi::pdu::task_mgmt::{Function, FunctionResponse};
 use holdfast_journal::reader::Report;
 use holdfast_journal::{ArrayNumber as JournalArray, UpdateNumber};
 use holdfast_scsi::{
-    Acknowledgement, AsciiText, CopyRead, Delivery, ForwardedWrite, Identity, JournalRead, Lba, Lun, Naa,
-    PeerAdmission, PeerStanding, PeerUnit, Response, Sense, SenseFormat, VendorCommand, report_luns,
-    unmapped_lun,
+    Acknowledgement, AsciiText, CopyRead, Delivery, ForwardedWrite, Identity, JournalRead, Lba, LinkTest,
+    Lun, MAX_LINK_TEST_BYTES, Naa, PeerAdmission, PeerStanding, PeerUnit, Response, Sense, SenseFormat,
+    VendorCommand, report_luns, unmapped_lun,
 };
 use std::collections::BTreeMap;
+use std::num::NonZeroU8;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// One peer session.
 pub(crate) struct PeerService {
@@ -40,10 +44,13 @@ pub(crate) struct PeerService {
     unit: PeerUnit,
     from: String,
     results: Arc<Mutex<BTreeMap<[u8; 16], Vec<u8>>>>,
+    traffic: Arc<Traffic>,
+    /// One trial of the way back at a time.
+    testing_back: Arc<Semaphore>,
 }
 
 impl PeerService {
-    pub(crate) fn new(array: &Arc<Array>, peer: u32, nexus: &Nexus) -> Option<Self> {
+    pub(crate) fn new(array: &Arc<Array>, link: &LinkRecord, nexus: &Nexus) -> Option<Self> {
         let meta = array.store.read(|tables| tables.meta().clone());
         let mut naa = meta.identity.0.to_be_bytes();
         naa[0] = 0x60 | (naa[0] & 0x0f);
@@ -59,10 +66,12 @@ impl PeerService {
         let from = nexus.initiator.as_str().to_owned();
         Some(Self {
             array: Arc::downgrade(array),
-            peer,
+            peer: link.array.0,
             unit: PeerUnit::new(identity),
             from,
             results: Arc::default(),
+            traffic: array.traffic(&link.name),
+            testing_back: Arc::new(Semaphore::new(1)),
         })
     }
 
@@ -79,7 +88,7 @@ impl PeerService {
                 };
                 reply(serde_json::to_vec(&said).unwrap_or_default(), allocation_length)
             }
-            VendorCommand::JournalRead(read) => self.journal_read(&array, read),
+            VendorCommand::JournalRead(read) => self.journal_read(&array, read, Form::Journals),
             VendorCommand::JournalInformation { group, allocation_length } => {
                 match group_of(&array, group.0).filter(|group| group.is_read_by(JournalArray(self.peer))) {
                     Some(group) => reply(group.information(JournalArray(self.peer)), allocation_length),
@@ -93,6 +102,10 @@ impl PeerService {
                     Some(result) => reply(result.clone(), allocation_length),
                     None => refuse(Sense::invalid_field_in_cdb(DESIGNATION_BYTE)),
                 }
+            }
+            VendorCommand::JournalTables(read) => self.journal_read(&array, read, Form::Tables),
+            VendorCommand::LinkTest { test, allocation_length } => {
+                self.link_test(&array, test, allocation_length)
             }
             VendorCommand::ReportPosition { group, position } => self.position(&array, group.0, position),
             VendorCommand::ForwardedWrite(write) => self.forwarded_write(&array, write, nexus),
@@ -162,6 +175,27 @@ impl PeerService {
         Execution::Receive(Receive { bytes: write.list_length, room, then: Box::new(then) })
     }
 
+    fn link_test(&self, array: &Arc<Array>, test: LinkTest, allocation_length: u32) -> Execution {
+        match test {
+            LinkTest::Bytes => {
+                let bytes = allocation_length.min(MAX_LINK_TEST_BYTES);
+                self.traffic.streams.count(u64::from(bytes), 0);
+                Execution::Now(Completed::DataIn([Piece::Zero(bytes)].into_iter().collect()))
+            }
+            LinkTest::Back => {
+                let Ok(turn) = self.testing_back.clone().try_acquire_owned() else {
+                    return refuse(Sense::INTERNAL_FAILURE);
+                };
+                let trial = array.clone().try_back(self.peer);
+                Execution::Later(Box::pin(async move {
+                    let said = serde_json::to_vec(&trial.await).unwrap_or_default();
+                    drop(turn);
+                    completed(Response::data(said, allocation_length), SenseFormat::Fixed)
+                }))
+            }
+        }
+    }
+
     fn position(&self, array: &Array, group: u32, position: Acknowledgement) -> Execution {
         let Some(group) = group_of(array, group) else {
             return refuse(Sense::invalid_field_in_cdb(GROUP_BYTE));
@@ -175,7 +209,7 @@ impl PeerService {
         }
     }
 
-    fn journal_read(&self, array: &Array, read: JournalRead) -> Execution {
+    fn journal_read(&self, array: &Array, read: JournalRead, form: Form) -> Execution {
         let Some(group) = group_of(array, read.group.0) else {
             return refuse(Sense::invalid_field_in_cdb(GROUP_BYTE));
         };
@@ -193,7 +227,11 @@ impl PeerService {
             updates: read.max_updates,
             bytes: read.allocation_length,
             wait: Duration::from_millis(u64::from(read.wait_limit_ms)).min(WAIT_MAX),
+            // What is planted for a test is planted in journals.
+            form: if group.tamper.is_some() { Form::Journals } else { form },
         };
+        let (bench, traffic) = (array.env.workbench.clone(), self.traffic.clone());
+        let (compression, room) = (read.compression, read.allocation_length as usize);
         Execution::Later(Box::pin(async move {
             match group.answer(request).await {
                 Ok(answer) => {
@@ -201,7 +239,14 @@ impl PeerService {
                         None => answer,
                         Some(tamper) => tamper.answer(answer),
                     };
-                    in_pages(&group, answer).await
+                    // What would not fit as it is must not get there by being compressed.
+                    let fits = answer.head.len() + answer.pages.len() * SLOT_BYTES <= room;
+                    let pieces = match compression.filter(|_| fits) {
+                        Some(level) => in_pages(&group, packed(&bench, level, answer).await).await,
+                        None => in_pages(&group, (answer.head, Behind::Pages(answer.pages))).await,
+                    };
+                    traffic.streams.count(pieces.len() as u64, 0);
+                    Completed::DataIn(pieces)
                 }
                 Err(error) => failed(&group, &error),
             }
@@ -221,9 +266,14 @@ impl PeerService {
             bytes: read.allocation_length,
             wait: Duration::from_millis(u64::from(read.wait_limit_ms)).min(WAIT_MAX),
         };
+        let traffic = self.traffic.clone();
         Execution::Later(Box::pin(async move {
             match group.serve_copy(ask).await {
-                Ok(answer) => in_pages(&group, answer).await,
+                Ok(answer) => {
+                    let pieces = in_pages(&group, (answer.head, Behind::Pages(answer.pages))).await;
+                    traffic.streams.count(pieces.len() as u64, 0);
+                    Completed::DataIn(pieces)
+                }
                 Err(error) => failed(&group, &error),
             }
         }))
@@ -267,8 +317,21 @@ async fn designated(array: &Arc<Array>, id: [u8; 16], bytes: &[u8], who: &Who) -
 
 impl Storage for PeerService {
     fn execute(&self, nexus: &Arc<Nexus>, command: ScsiCommand<'_>) -> Execution {
-        let luns = [Lun::ZERO];
-        if Lun::from_bytes(command.lun) != Some(Lun::ZERO) {
+        let lun = Lun::from_bytes(command.lun);
+        let mut units = match (self.array.upgrade(), lun == Some(Lun::ZERO)) {
+            (Some(array), false) => array.journal_units(self.peer),
+            // Only REPORT LUNS at the unit itself is interested in them.
+            (Some(array), true) if command.cdb.first() == Some(&REPORT_LUNS) => {
+                array.journal_units(self.peer)
+            }
+            (_, _) => Vec::new(),
+        };
+        let luns: Vec<Lun> = std::iter::once(Lun::ZERO).chain(units.iter().map(|(lun, _)| *lun)).collect();
+        if lun != Some(Lun::ZERO) {
+            if let Some(at) = units.iter().position(|(own, _)| Some(*own) == lun) {
+                let (_, unit) = units.swap_remove(at);
+                return unit.execute(nexus.target.as_str(), &luns, command.cdb);
+            }
             return Execution::Now(completed(unmapped_lun(&luns, command.cdb), SenseFormat::Fixed));
         }
         match self.unit.admit(PeerStanding::Registered, command.cdb) {
@@ -305,19 +368,34 @@ fn report(position: Acknowledgement) -> Report {
     }
 }
 
+/// The write data of an answer.
+enum Behind {
+    Pages(Vec<Slot>),
+    Packed(Vec<u8>),
+}
+
+/// The answer compressed, where that makes it shorter.
+async fn packed(bench: &Workbench, level: NonZeroU8, answer: Answer) -> (Vec<u8>, Behind) {
+    match pack(bench, level, &answer.head, &answer.pages).await {
+        Some(packed) => (packed.head, Behind::Packed(packed.data)),
+        None => (answer.head, Behind::Pages(answer.pages)),
+    }
+}
+
 /// Head and records go into pages of their own; the write data follows by handle.
-async fn in_pages(group: &Group, answer: Answer) -> Completed {
-    let mut slots = group.pool.take(Class::JournalRead, answer.head.len() / SLOT_BYTES).await;
-    for (slot, bytes) in slots.iter_mut().zip(answer.head.chunks(SLOT_BYTES)) {
+async fn in_pages(group: &Group, (head, behind): (Vec<u8>, Behind)) -> Pieces {
+    let mut slots = group.pool.take(Class::JournalRead, head.len() / SLOT_BYTES).await;
+    for (slot, bytes) in slots.iter_mut().zip(head.chunks(SLOT_BYTES)) {
         slot[..bytes.len()].copy_from_slice(bytes);
     }
     let mut pieces = Pieces::new();
-    slots
-        .into_iter()
-        .map(SlotMut::freeze)
-        .chain(answer.pages)
-        .for_each(|slot| pieces.push(Piece::page(slot)));
-    Completed::DataIn(pieces)
+    let mut page = |slot| pieces.push(Piece::page(slot));
+    slots.into_iter().map(SlotMut::freeze).for_each(&mut page);
+    match behind {
+        Behind::Pages(pages) => pages.into_iter().for_each(&mut page),
+        Behind::Packed(data) => pieces.push(Piece::Bytes(data.into())),
+    }
+    pieces
 }
 
 fn failed(group: &Group, error: &ServeError) -> Completed {
@@ -340,6 +418,8 @@ fn reply(bytes: Vec<u8>, allocation_length: u32) -> Execution {
     Execution::Now(completed(Response::data(bytes, allocation_length), SenseFormat::Fixed))
 }
 
+/// Its operation code.
+const REPORT_LUNS: u8 = 0xa0;
 /// Where the group stands in the CDBs that name one.
 const GROUP_BYTE: u16 = 4;
 /// Where the designation's identity stands.

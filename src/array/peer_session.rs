@@ -2,19 +2,23 @@
 
 use crate::channel::initiator::{Command, Connector, Data, Reply, Session, SessionError, SessionOptions};
 use crate::channel::piece::{Pieces, Received, Room};
+use crate::copy::answer::reason;
 use crate::copy::forward::ForwardError;
 use crate::copy::link_key::{Proof, link_key};
 use crate::copy::source::{Ask, PieceAsk, SourceError, Wanted};
-use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotPool};
+use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotMut, SlotPool};
+use crate::shell::view::BackTestView;
+use crate::volume::kind::PortalAddress;
 use crate::volume::record::LinkRecord;
 use holdfast_iscsi::chap::{Credentials, Identity, Secret};
 use holdfast_iscsi::initiator::{DigestWish, Error};
 use holdfast_journal::reader::Report;
 use holdfast_scsi::{
-    Acknowledgement, CopyRead, Delivery, DesignationId, ForwardedWrite, GroupNumber, JournalRead, Sense,
-    UpdateNumber as WireNumber, VendorCommand,
+    Acknowledgement, BlockRange, CopyRead, Delivery, DesignationId, Forced, ForwardedWrite, GroupNumber,
+    HostCdb, JournalRead, Lba, LinkTest, Lun, Sense, UpdateNumber as WireNumber, VendorCommand,
 };
 use serde::{Deserialize, Serialize};
+use std::num::NonZeroU8;
 use std::time::Duration;
 
 /// What an array says of itself (PEER INFORMATION), as JSON.
@@ -67,6 +71,40 @@ impl PeerSession {
         pool: &SlotPool,
         lane: usize,
     ) -> Result<Self, SourceError> {
+        let mut last = SourceError("the link has no portal".into());
+        let turn = lane % link.portals.len().max(1);
+        for portal in link.portals.iter().cycle().skip(turn).take(link.portals.len()) {
+            match Self::log_in(connector, own, link, pool, portal).await {
+                Ok(peer) => {
+                    peer.check_number(link.array.0).await?;
+                    return Ok(peer);
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// The same at one portal.
+    pub(crate) async fn open_at(
+        connector: &Connector,
+        own: (u32, &str),
+        link: &LinkRecord,
+        pool: &SlotPool,
+        portal: &PortalAddress,
+    ) -> Result<Self, SourceError> {
+        let peer = Self::log_in(connector, own, link, pool, portal).await?;
+        peer.check_number(link.array.0).await?;
+        Ok(peer)
+    }
+
+    async fn log_in(
+        connector: &Connector,
+        own: (u32, &str),
+        link: &LinkRecord,
+        pool: &SlotPool,
+        portal: &PortalAddress,
+    ) -> Result<Self, SourceError> {
         let options = SessionOptions {
             credentials: Some(credentials(own, link)?),
             digests: DigestWish::Required,
@@ -74,21 +112,26 @@ impl PeerSession {
             ping: PING,
             ..SessionOptions::default()
         };
-        let mut last = SourceError("the link has no portal".into());
-        let turn = lane % link.portals.len().max(1);
-        for portal in link.portals.iter().cycle().skip(turn).take(link.portals.len()) {
-            match connector.session(&portal.to_string(), &peer_name(link.name.as_str()), &options).await {
-                Ok(session) => {
-                    let peer = Self { session, pool: pool.clone() };
-                    peer.check_number(link.array.0).await?;
-                    return Ok(peer);
-                }
-                Err(error) => {
-                    last = SourceError(format!("{portal}: {error}{}", hint(&error, link)));
-                }
-            }
-        }
-        Err(last)
+        let session = connector.session(&portal.to_string(), &peer_name(link.name.as_str()), &options).await;
+        session
+            .map(|session| Self { session, pool: pool.clone() })
+            .map_err(|error| SourceError(format!("{portal}: {error}{}", hint(&error, link))))
+    }
+
+    /// LINK TEST: so many zero bytes come, or fewer; how many.
+    pub(crate) async fn test_bytes(&self, bytes: u32) -> Result<usize, SourceError> {
+        let command = VendorCommand::LinkTest { test: LinkTest::Bytes, allocation_length: bytes };
+        Ok(self.control(command).await?.len())
+    }
+
+    /// LINK TEST: the other array logs in here, and says what came of it.
+    pub(crate) async fn test_back(&self) -> Result<BackTestView, SourceError> {
+        let command = VendorCommand::LinkTest { test: LinkTest::Back, allocation_length: CONTROL_BYTES };
+        let answer = self.control(command).await?;
+        let said = serde_json::from_slice::<BackTestView>(&answer)
+            .map_err(|error| SourceError(format!("link test: {error}")))?;
+        let shown = |text: String| reason(text.as_bytes());
+        Ok(BackTestView { reason: said.reason.map(shown), ..said })
     }
 
     async fn check_number(&self, expected: u32) -> Result<(), SourceError> {
@@ -184,7 +227,11 @@ impl PeerSession {
         limit: Duration,
     ) -> Result<Reply, SourceError> {
         let cdb = command.to_cdb();
-        let command = Command { lun: [0; 8], cdb: cdb.as_bytes(), data };
+        self.ended(Command { lun: [0; 8], cdb: cdb.as_bytes(), data }, limit).await
+    }
+
+    /// A command that has to end well.
+    async fn ended(&self, command: Command<'_>, limit: Duration) -> Result<Reply, SourceError> {
         let reply =
             self.session.command(command, limit).await.map_err(|error| SourceError(error.to_string()))?;
         if reply.status == 0 {
@@ -194,28 +241,70 @@ impl PeerSession {
         Err(SourceError(format!("the peer refused the command: status {:02X}h, {sense:?}", reply.status)))
     }
 
-    /// JOURNAL READ: the pages of the answer.
-    pub(crate) async fn journal_read(&self, group: u32, ask: Ask) -> Result<Vec<Slot>, SourceError> {
+    /// JOURNAL READ: the pages of the answer, and how many bytes came; compressed at this level, if it shrinks.
+    pub(crate) async fn journal_read(
+        &self,
+        group: u32,
+        ask: Ask,
+        compression: Option<NonZeroU8>,
+    ) -> Result<(Vec<Slot>, usize), SourceError> {
+        let read = JournalRead { compression, ..journal_read(group, ask) };
+        self.pages(VendorCommand::JournalRead(read), ask).await
+    }
+
+    /// JOURNAL TABLES: the same for the tables.
+    pub(crate) async fn journal_tables(
+        &self,
+        group: u32,
+        ask: Ask,
+    ) -> Result<(Vec<Slot>, usize), SourceError> {
+        self.pages(VendorCommand::JournalTables(journal_read(group, ask)), ask).await
+    }
+
+    /// READ of a journal volume: as many pages as there is room for, from a byte offset on.
+    pub(crate) async fn read_pages(
+        &self,
+        lun: u16,
+        offset_bytes: u64,
+        slots: Vec<SlotMut>,
+    ) -> Result<Vec<Slot>, SourceError> {
+        let count = slots.len();
+        match self.read(lun, offset_bytes, Room::Slots { slots, first_offset: 0 }).await? {
+            Received::Slots { slots, bytes } if bytes == count * SLOT_BYTES => Ok(slots),
+            Received::Slots { .. } | Received::Bytes(_) => Err(SourceError("READ brought too little".into())),
+        }
+    }
+
+    /// The same with bytes, whole pages of them.
+    pub(crate) async fn read_bytes(
+        &self,
+        lun: u16,
+        offset_bytes: u64,
+        length: usize,
+    ) -> Result<Vec<u8>, SourceError> {
+        match self.read(lun, offset_bytes, Room::of_bytes(length)).await? {
+            Received::Bytes(bytes) if bytes.len() == length => Ok(bytes),
+            Received::Slots { .. } | Received::Bytes(_) => Err(SourceError("READ brought too little".into())),
+        }
+    }
+
+    async fn read(&self, lun: u16, offset_bytes: u64, room: Room) -> Result<Received, SourceError> {
+        let page = SLOT_BYTES as u64;
+        let start = Lba(offset_bytes / page);
+        let range = BlockRange { start, blocks: room.capacity() as u64 / page };
+        let cdb = HostCdb::read(range, Forced::No).ok_or_else(|| SourceError("READ is too long".into()))?;
+        let lun = Lun::new(lun).ok_or_else(|| SourceError(format!("{lun} is no LUN")))?;
+        let command = Command { lun: lun.to_bytes(), cdb: cdb.as_bytes(), data: Data::In(room) };
+        Ok(self.ended(command, LIMIT).await?.data)
+    }
+
+    /// A command whose answer comes in pages: these, and how many bytes came.
+    async fn pages(&self, command: VendorCommand, ask: Ask) -> Result<(Vec<Slot>, usize), SourceError> {
         let slots = self.pool.take(Class::Inbound, ask.room_bytes as usize / SLOT_BYTES).await;
-        let (start, delivery) = match ask.what {
-            Wanted::Next => (None, Delivery::First),
-            Wanted::From(number) => (Some(number), Delivery::First),
-            Wanted::Retry => (None, Delivery::Again),
-            Wanted::Again { first, .. } => (Some(first), Delivery::Again),
-        };
-        let read = JournalRead {
-            group: GroupNumber(group),
-            start: start.map(|number| WireNumber(number.get())),
-            delivery,
-            acknowledgement: Some(acknowledgement(ask.position)),
-            max_updates: ask.updates,
-            allocation_length: ask.room_bytes,
-            wait_limit_ms: u32::try_from(ask.wait.as_millis()).unwrap_or(u32::MAX),
-        };
         let room = Room::Slots { slots, first_offset: 0 };
-        let reply = self.command(VendorCommand::JournalRead(read), Data::In(room), ask.wait + LIMIT).await?;
+        let reply = self.command(command, Data::In(room), ask.wait + LIMIT).await?;
         match reply.data {
-            Received::Slots { slots, .. } => Ok(slots),
+            Received::Slots { slots, bytes } => Ok((slots, bytes)),
             Received::Bytes(_) => Err(SourceError("the answer is not in pages".into())),
         }
     }
@@ -259,6 +348,26 @@ fn credentials(own: (u32, &str), link: &LinkRecord) -> Result<Credentials, Sourc
     let theirs = identity(peer_name(link.name.as_str()), Proof::Target);
     ours.and_then(|ours| Credentials::new(ours, Some(theirs?)))
         .map_err(|error| SourceError(format!("link {}: {error:?}", link.name)))
+}
+
+/// JOURNAL READ as it asks, without compression.
+fn journal_read(group: u32, ask: Ask) -> JournalRead {
+    let (start, delivery) = match ask.what {
+        Wanted::Next => (None, Delivery::First),
+        Wanted::From(number) => (Some(number), Delivery::First),
+        Wanted::Retry => (None, Delivery::Again),
+        Wanted::Again { first, .. } => (Some(first), Delivery::Again),
+    };
+    JournalRead {
+        group: GroupNumber(group),
+        start: start.map(|number| WireNumber(number.get())),
+        delivery,
+        acknowledgement: Some(acknowledgement(ask.position)),
+        compression: None,
+        max_updates: ask.updates,
+        allocation_length: ask.room_bytes,
+        wait_limit_ms: u32::try_from(ask.wait.as_millis()).unwrap_or(u32::MAX),
+    }
 }
 
 fn acknowledgement(report: Report) -> Acknowledgement {

@@ -116,7 +116,8 @@ impl Targets for Offered {
             if !nexus.has_digests {
                 return None;
             }
-            let link = link_of(&array.store.tables(), &nexus.initiator)?.array.0;
+            let tables = array.store.tables();
+            let link = link_of(&tables, &nexus.initiator)?;
             return Some(Arc::new(PeerService::new(&array, link, nexus)?));
         }
         let luns = array.runtime().targets.get(nexus.target.as_str())?.clone();

@@ -11,9 +11,9 @@ use crate::disk::cache::AdapterUsage;
 use crate::disk::raid::MemberState;
 use crate::disk::slot::SLOT_BYTES;
 use crate::shell::view::{
-    ArrayView, AuditView, Console, FollowView, GenerationView, GroupView, JournalView, LagView, LinkView,
-    LunView, MessageView, Options, PairView, ParityGroupView, PointerView, PortalView, ReaderView,
-    SessionView, Snapshot, TargetView, UnitView, VolumeView,
+    ArrayView, AuditView, Console, EventView, FollowView, GenerationView, GroupView, JournalView, LagView,
+    LinkTestView, LunView, MessageView, Options, PairView, ParityGroupView, PointerView, PortalView,
+    ReaderView, SessionView, Snapshot, TargetView, UnitView, VolumeView,
 };
 use crate::volume::designation::{Designation, DesignationId, Refusal};
 use crate::volume::effect::Effect;
@@ -100,6 +100,18 @@ impl Console for Array {
 
     fn settled(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.reconciled())
+    }
+
+    fn events(&self, after: u64, last: usize) -> Vec<EventView> {
+        self.events.behind(after, last)
+    }
+
+    fn event_behind(&self, after: u64) -> BoxFuture<'_, ()> {
+        Box::pin(self.events.one_behind(after))
+    }
+
+    fn try_link<'a>(&'a self, link: &'a str) -> BoxFuture<'a, Result<LinkTestView, String>> {
+        Box::pin(Array::try_link(self, link))
     }
 
     fn on_their_way(&self, orders: &[DesignationId]) -> Vec<MessageView> {
@@ -284,23 +296,6 @@ impl Array {
         }
     }
 
-    fn link_view(&self, link: &crate::volume::record::LinkRecord) -> LinkView {
-        let status = self.runtime().links.get(link.name.as_str()).cloned().unwrap_or_default();
-        LinkView {
-            name: link.name.to_string(),
-            array: link.array.0,
-            state: match &status {
-                status if status.connected => "up".to_owned(),
-                status if status.error.is_some() => "down".to_owned(),
-                _ => "idle".to_owned(),
-            },
-            reason: status.error,
-            portals: link.portals.iter().map(ToString::to_string).collect(),
-            connections: usize::from(status.connected),
-            ..LinkView::default()
-        }
-    }
-
     fn status_of(&self, record: &GroupRecord) -> Option<Status> {
         self.runtime().groups.get(&record.number.0).map(|group| group.status())
     }
@@ -373,7 +368,9 @@ impl Array {
             link: link.to_string(),
             remote_group: remote.map_or(0, |remote| remote.0),
             read_interval_ms: match schedule.read {
-                ReadTiming::Every(interval) => ms(interval),
+                ReadTiming::Every(interval)
+                | ReadTiming::Fixed(interval)
+                | ReadTiming::Periodic(interval) => ms(interval),
                 ReadTiming::Immediate | ReadTiming::Adaptive(_) => 0,
             },
             read: schedule.read.to_string(),

@@ -1,6 +1,7 @@
 //! The channel adapters: what hosts and other arrays reach the array by.
 
 mod connection;
+pub mod counted;
 pub mod host;
 pub mod initiator;
 pub mod listener;

@@ -266,7 +266,11 @@ fn link_entry(link: &LinkSpec, secrets: &str) -> Entry {
     entry.text("name", &link.name).raw("array", link.array);
     entry.raw("portal", list(link.portals.iter().map(|portal| quoted(&portal.to_string()))));
     entry.raw("secret", secret_file(secrets, &format!("link-{}", link.name)));
-    entry.raw("connections", link.options.connections);
+    let options = &link.options;
+    entry.raw("connections", options.connections).text("compression", options.compression);
+    entry.text("limit", options.limit);
+    entry.raw("limit_schedule", list(options.windows.iter().map(|window| quoted(&window.to_string()))));
+    entry.text("fetch", options.fetch);
     entry.schedule(link.schedule);
     entry
 }

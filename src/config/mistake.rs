@@ -26,6 +26,16 @@ impl fmt::Display for Mistake {
     }
 }
 
+/// Whether a text may name files and variables of this machine from which secrets are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum References {
+    /// Yes: its author is here.
+    #[default]
+    Followed,
+    /// No: each is a mistake.
+    Refused,
+}
+
 /// Collects the mistakes of one file while it is read.
 #[derive(Debug)]
 pub(super) struct Report<'a> {
@@ -33,17 +43,23 @@ pub(super) struct Report<'a> {
     source: &'a str,
     /// Where relative paths in it begin; none: where the daemon was started.
     base: Option<&'a Path>,
+    pub(super) references: References,
     found: RefCell<Vec<(usize, String)>>,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new(file: &'a Path, source: &'a str) -> Self {
-        Self { file, source, base: None, found: RefCell::new(Vec::new()) }
+        Self { file, source, base: None, references: References::Followed, found: RefCell::new(Vec::new()) }
     }
 
     /// The same with relative paths that begin at `base`.
     pub(super) fn with_base(file: &'a Path, source: &'a str, base: &'a Path) -> Self {
         Self { base: Some(base), ..Self::new(file, source) }
+    }
+
+    /// The same with this rule for references.
+    pub(super) fn referring(self, references: References) -> Self {
+        Self { references, ..self }
     }
 
     /// A path of the file as it is meant.

@@ -13,6 +13,7 @@ mod provision_read;
 mod quantity;
 mod read;
 mod timing;
+mod transfer;
 mod walk;
 
 pub use crate::volume::kind::{
@@ -21,13 +22,14 @@ pub use crate::volume::kind::{
 pub use crate::volume::secret::{SECRET_MAX_BYTES, SECRET_MIN_BYTES, Secret};
 pub use designate::missing_designations;
 pub use export::{declared, different, to_toml};
-pub use mistake::Mistake;
+pub use mistake::{Mistake, References};
 pub use provision::{
     Chap, ChapUser, GroupSpec, JournalSpec, LinkSpec, LunSpec, MutualChap, PairSpec, ParityGroupSpec,
     Provision, ReaderSpec, TargetSpec, UnitSpec, VolumeSpec,
 };
 pub use quantity::{ByteSize, parse_duration};
 pub use timing::{parse_no_room, parse_read_size, parse_read_timing, parse_release_by, parse_restore_timing};
+pub use transfer::{parse_compression, parse_fetch, parse_limit, parse_window};
 
 use crate::volume::name::{ArrayName, ArrayNumber, PortalGroup};
 use std::net::SocketAddr;
@@ -71,7 +73,15 @@ impl Config {
     /// # Errors
     /// All mistakes of the text, in its order.
     pub fn parse(path: &Path, text: &str) -> Result<Self, Vec<Mistake>> {
-        read::config(path, text)
+        Self::parse_from(path, text, References::Followed)
+    }
+
+    /// The same, for a text that may come from another machine.
+    ///
+    /// # Errors
+    /// All mistakes of the text, in its order.
+    pub fn parse_from(path: &Path, text: &str, references: References) -> Result<Self, Vec<Mistake>> {
+        read::config(path, text, references)
     }
 
     /// Where the management socket lies unless a command says otherwise.
@@ -96,7 +106,20 @@ impl Provision {
     /// # Errors
     /// All mistakes of `[provision]`, in their order.
     pub fn parse(path: &Path, text: &str, base: &Path) -> Result<(Option<ArrayNumber>, Self), Vec<Mistake>> {
-        read::provision_only(path, text, base)
+        Self::parse_from(path, text, base, References::Followed)
+    }
+
+    /// The same, for a text that may come from another machine.
+    ///
+    /// # Errors
+    /// All mistakes of `[provision]`, in their order.
+    pub fn parse_from(
+        path: &Path,
+        text: &str,
+        base: &Path,
+        references: References,
+    ) -> Result<(Option<ArrayNumber>, Self), Vec<Mistake>> {
+        read::provision_only(path, text, base, references)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reads `[provision]`: each entry by itself; what entries say about each other is for `check`.
 
-use super::mistake::Report;
+use super::mistake::{References, Report};
 use super::provision::{
     Chap, ChapUser, GroupSpec, JournalSpec, LinkSpec, LunSpec, PairSpec, ParityGroupSpec, Provision,
     ReaderSpec, TargetSpec, UnitSpec, VolumeSpec,
@@ -10,6 +10,7 @@ use super::read::{SLOT_BYTES, path, size_within, slots_within};
 use super::timing::{
     parse_no_room, parse_read_size, parse_read_timing, parse_release_by, parse_restore_timing,
 };
+use super::transfer::{parse_compression, parse_fetch, parse_limit, parse_window};
 use super::walk::{Read, Table, Value, boolean, parsed, small, text, whole, word};
 use crate::volume::kind::{
     CacheMode, CopyMode, FENCE_WAIT_DEFAULT, Fence, InitiatorRule, NoRoom, RaidLevel, Release, ReleaseBy,
@@ -18,7 +19,7 @@ use crate::volume::kind::{
 use crate::volume::name::{ARRAY_NUMBER_MAX, ArrayNumber, LUN_MAX, LinkName, Lun};
 use crate::volume::secret::Secret;
 use crate::volume::timing::{ReadSize, ReadTiming, RestoreTiming};
-use crate::volume::transfer::{CONNECTIONS_MAX, LinkOptions};
+use crate::volume::transfer::{CONNECTIONS_MAX, Compression, Fetch, Limit, LinkOptions, WINDOWS_MAX};
 use std::time::Duration;
 use toml::de::DeValue;
 
@@ -212,6 +213,11 @@ fn secret(value: &Value<'_>, report: &Report<'_>) -> Read<Secret> {
         _ => return Err(FORMS.into()),
     };
     let Some((key, inner)) = table.iter().next() else { return Err(FORMS.into()) };
+    if report.references == References::Refused {
+        return Err(
+            "from another machine a secret is a string: no file and no variable of this one is read".into()
+        );
+    }
     match key.get_ref().as_ref() {
         "file" => {
             let path = report.meant(path(inner)?);
@@ -235,14 +241,32 @@ fn link(table: &Table<'_>) -> Option<LinkSpec> {
     }
     let secret = table.required("secret", |value| secret(value, table.report));
     let schedule = schedule(table);
-    let connections = table.or("connections", 1, small(1, CONNECTIONS_MAX));
+    let options = link_options(table);
     Some(LinkSpec {
         name: name?,
         array: ArrayNumber(array?),
         portals: portals?,
         secret: secret?,
         schedule: schedule?,
-        options: LinkOptions { connections: connections? },
+        options: options?,
+    })
+}
+
+fn link_options(table: &Table<'_>) -> Option<LinkOptions> {
+    let connections = table.or("connections", 1, small(1, CONNECTIONS_MAX));
+    let compression = table.or("compression", Compression::None, |value| parse_compression(text(value)?));
+    let limit = table.or("limit", Limit::None, |value| parse_limit(text(value)?));
+    let windows = table.each("limit_schedule", |value| parse_window(text(value)?));
+    if windows.as_ref().is_some_and(|windows| windows.len() > WINDOWS_MAX) {
+        table.note("limit_schedule", format!("limit_schedule: no more than {WINDOWS_MAX} windows"));
+    }
+    let fetch = table.or("fetch", Fetch::JournalRead, |value| parse_fetch(text(value)?));
+    Some(LinkOptions {
+        connections: connections?,
+        compression: compression?,
+        limit: limit?,
+        windows: windows?,
+        fetch: fetch?,
     })
 }
 
@@ -349,7 +373,11 @@ pub(super) const PROVISION_KEYS: [&str; 8] =
     ["parity_group", "volume", "target", "link", "group", "journal", "pair", "reader"];
 const PARITY_GROUP_KEYS: [&str; 5] = ["name", "level", "stripe_unit", "units", "spares"];
 const VOLUME_KEYS: [&str; 6] = ["name", "parity_group", "size", "thin", "cache", "block_size"];
-const LINK_KEYS: [&str; 11] = [
+const LINK_KEYS: [&str; 15] = [
+    "compression",
+    "limit",
+    "limit_schedule",
+    "fetch",
     "connections",
     "name",
     "array",

@@ -1,6 +1,6 @@
 //! The sections outside `[provision]`, and the order in which a file is read: syntax, sections, references.
 
-use super::mistake::{Mistake, Report};
+use super::mistake::{Mistake, References, Report};
 use super::quantity::{ByteSize, parse_duration};
 use super::walk::{Read, Table, Value, parsed, small, text, word};
 use super::{
@@ -14,8 +14,8 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 /// Reads a whole file.
-pub(super) fn config(path: &Path, source: &str) -> Result<Config, Vec<Mistake>> {
-    let report = Report::new(path, source);
+pub(super) fn config(path: &Path, source: &str, references: References) -> Result<Config, Vec<Mistake>> {
+    let report = Report::new(path, source).referring(references);
     let (document, errors) = DeTable::parse_recoverable(source);
     for error in &errors {
         report.note(error.span().map_or(0, |span| span.start), error.message());
@@ -34,8 +34,9 @@ pub(super) fn provision_only(
     path: &Path,
     source: &str,
     base: &Path,
+    references: References,
 ) -> Result<(Option<ArrayNumber>, Provision), Vec<Mistake>> {
-    let report = Report::with_base(path, source, base);
+    let report = Report::with_base(path, source, base).referring(references);
     let (document, errors) = DeTable::parse_recoverable(source);
     for error in &errors {
         report.note(error.span().map_or(0, |span| span.start), error.message());

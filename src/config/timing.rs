@@ -5,7 +5,7 @@ use crate::volume::kind::{NoRoom, ReleaseBy};
 use crate::volume::timing::{ReadInput, ReadInputs, ReadSize, ReadTiming, RestoreTiming};
 use std::time::Duration;
 
-/// Reads "immediate", "every 250ms" or "adaptive:received,link".
+/// Reads "immediate", "every 250ms", "fixed 250ms", "periodic 250ms" or "adaptive:received,link".
 ///
 /// # Errors
 /// What is wrong and what is allowed.
@@ -13,9 +13,21 @@ pub fn parse_read_timing(text: &str) -> Result<ReadTiming, String> {
     if let Some(inputs) = text.strip_prefix("adaptive:") {
         return parse_inputs(inputs).map(ReadTiming::Adaptive);
     }
+    for (word, timing) in
+        [("fixed ", ReadTiming::Fixed as fn(Duration) -> ReadTiming), ("periodic ", ReadTiming::Periodic)]
+    {
+        if let Some(time) = text.strip_prefix(word) {
+            return match parse_duration(time)? {
+                time if time.is_zero() => Err(format!("{text:?}: a time of nothing; \"immediate\" is meant")),
+                time => Ok(timing(time)),
+            };
+        }
+    }
     match interval(text) {
         Some(interval) => Ok(interval?.map_or(ReadTiming::Immediate, ReadTiming::Every)),
-        None => Err(format!("{text:?} is none of \"immediate\", \"every TIME\", \"adaptive:INPUT,…\"")),
+        None => Err(format!(
+            "{text:?} is none of \"immediate\", \"every TIME\", \"fixed TIME\", \"periodic TIME\", \"adaptive:INPUT,…\""
+        )),
     }
 }
 
@@ -118,9 +130,14 @@ mod tests {
 
     #[test]
     fn timings_print_as_they_are_written() {
-        for text in
-            ["immediate", "every 250ms", "adaptive:received", "adaptive:received,link,source-pointers"]
-        {
+        for text in [
+            "immediate",
+            "every 250ms",
+            "fixed 250ms",
+            "periodic 1000ms",
+            "adaptive:received",
+            "adaptive:received,link,source-pointers",
+        ] {
             assert_eq!(parse_read_timing(text).unwrap().to_string(), text);
         }
         for text in ["immediate", "every 250ms", "load"] {
@@ -134,7 +151,9 @@ mod tests {
 
     #[test]
     fn wrong_words_are_refused_with_the_right_ones() {
-        for bad in ["", "adaptive", "adaptive:", "adaptive:luck", "every", "every soon"] {
+        for bad in
+            ["", "fixed", "periodic 0s", "adaptive", "adaptive:", "adaptive:luck", "every", "every soon"]
+        {
             assert!(parse_read_timing(bad).is_err(), "{bad}");
         }
         for bad in ["0 updates", "5000 updates", "1B", "5MiB", "much"] {

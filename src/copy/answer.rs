@@ -26,7 +26,7 @@
 //! | 104 | bytes of records behind the head u32; outcome 2: of a text that says why |
 //! | 108 | outcome 5: room needed, bytes u32 |
 //! | 112 | load of the answering array, permille u32 |
-//! | 116 | reserved |
+//! | 116 | compressed write data: its bytes u32, 0: not compressed / 120 pages of it uncompressed u32 |
 //! | 124 | CRC-32C over bytes 0..124 and the records |
 
 use crate::disk::slot::SLOT_BYTES;
@@ -62,6 +62,8 @@ pub enum Outcome {
     /// COPY READ: nothing is left to be copied; the copy is an image when everything up to the number in the head is
     /// restored.
     CopyEnded,
+    /// Where the updates lie follows, in place of them (`tables.rs`).
+    Tables,
 }
 
 impl Outcome {
@@ -74,6 +76,7 @@ impl Outcome {
             Self::Suspended => 4,
             Self::MoreRoom => 5,
             Self::CopyEnded => 6,
+            Self::Tables => 7,
         }
     }
 }
@@ -176,6 +179,31 @@ impl Head {
         }
     }
 
+    /// Says in an encoded head that the write data behind it is `bytes` of zstd, `pages` uncompressed.
+    ///
+    /// # Errors
+    /// `encoded` is not what [`Head::encode`] makes.
+    pub fn announce_packed(encoded: &mut [u8], bytes: u32, pages: u32) -> Result<(), AnswerError> {
+        let length =
+            usize::try_from(word32(encoded, 104)?).map_err(|_| AnswerError::Field("bytes of records"))?;
+        let (head, records) = encoded.split_at_mut_checked(HEAD_BYTES).ok_or(AnswerError::NotAnAnswer)?;
+        head[116..120].copy_from_slice(&bytes.to_be_bytes());
+        head[120..124].copy_from_slice(&pages.to_be_bytes());
+        let records = records.get(..length).ok_or(AnswerError::Field("bytes of records"))?;
+        let crc = checksum(&head[..HEAD_BYTES - 4], records);
+        head[HEAD_BYTES - 4..].copy_from_slice(&crc.to_be_bytes());
+        Ok(())
+    }
+
+    /// What the first page says of compressed write data, unchecked: its bytes, and its pages uncompressed.
+    ///
+    /// # Errors
+    /// It is too short.
+    pub fn packed(first_page: &[u8]) -> Result<Option<(u32, u32)>, AnswerError> {
+        let (bytes, pages) = (word32(first_page, 116)?, word32(first_page, 120)?);
+        Ok((bytes != 0).then_some((bytes, pages)))
+    }
+
     /// The head, and the records behind it.
     pub fn decode(bytes: &[u8]) -> Result<(Self, &[u8]), AnswerError> {
         Self::announced_pages(bytes)?;
@@ -194,6 +222,7 @@ impl Head {
             4 => Outcome::Suspended,
             5 => Outcome::MoreRoom,
             6 => Outcome::CopyEnded,
+            7 => Outcome::Tables,
             _ => return Err(AnswerError::Field("outcome")),
         };
         let updates = word32(bytes, 12)?;

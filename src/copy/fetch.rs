@@ -17,9 +17,9 @@ use super::group::{Group, Refusal, SvolRuntime};
 use super::pace::{Pacer, Readings, adaptive_size, permille};
 use super::received::decode;
 use super::source::{Ask, Source, SourceError, Wanted};
-use crate::clock::BoxFuture;
+use crate::clock::{BoxFuture, MonotonicNs};
 use crate::disk::slot::{SLOT_BYTES, Slot};
-use crate::volume::kind::{NoRoom, ReleaseBy};
+use crate::volume::kind::{NoRoom, ReleaseBy, Schedule};
 use crate::volume::timing::{ReadInput, ReadInputs, ReadSize, ReadTiming};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -28,13 +28,7 @@ use holdfast_journal::{Kind, Update, UpdateNumber};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// When this array reads a group, and how much at a time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ReadPlan {
-    pub(crate) timing: ReadTiming,
-    pub(crate) size: ReadSize,
-}
+use tokio::sync::watch;
 
 /// Whose journal is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,12 +127,16 @@ enum Taken {
 type Reads<'a> = FuturesUnordered<BoxFuture<'a, (Flight, Result<Vec<Slot>, SourceError>)>>;
 
 impl Group {
+    /// When this array reads and restores the group from now on.
+    pub(crate) fn set_schedule(&self, schedule: Schedule) {
+        self.schedule.send_if_modified(|own| std::mem::replace(own, schedule) != schedule);
+    }
+
     /// Reads over one link until it fails. `source_group` is the group's number there.
     pub(crate) async fn follow(
         self: &Arc<Self>,
         source: &dyn Source,
         source_group: u32,
-        plan: ReadPlan,
         whose: Whose,
     ) -> FetchError {
         if let Err(error) = self.meet(source, source_group).await {
@@ -147,13 +145,17 @@ impl Group {
         }
         let reporting = self.report_positions(source, source_group);
         let copying = self.pull_copies(source, source_group);
+        let mut schedules = self.schedule.subscribe();
+        let schedule = *schedules.borrow_and_update();
         let mut follower = Follower {
             group: self,
             source,
             source_group,
-            plan,
+            schedule,
+            schedules,
+            due: self.clock.now(),
             arrivals: Arrivals::default(),
-            pacer: Pacer::new(inputs(plan.timing), self.clock.now()),
+            pacer: Pacer::new(inputs(schedule.read), self.clock.now()),
             lanes: vec![0; source.lanes()],
             room_bytes: None,
             whose,
@@ -254,7 +256,11 @@ struct Follower<'a> {
     group: &'a Arc<Group>,
     source: &'a dyn Source,
     source_group: u32,
-    plan: ReadPlan,
+    schedule: Schedule,
+    /// Says that there is another one.
+    schedules: watch::Receiver<Schedule>,
+    /// When the next read of a periodic schedule is sent.
+    due: MonotonicNs,
     arrivals: Arrivals<(Update, Payload)>,
     pacer: Pacer,
     /// Reads under way on each lane.
@@ -278,13 +284,20 @@ impl<'a> Follower<'a> {
         let first = self.group.lock().next;
         self.send(&mut reads, 0, Wanted::From(first), Duration::ZERO);
         loop {
-            let Some((flight, answer)) = reads.next().await else {
-                return Err(FetchError::Record("no read in flight".into()));
+            let Some((flight, answer)) = self.next_ended(&mut reads).await else {
+                self.fill_lanes(&mut reads);
+                if reads.is_empty() && !self.is_periodic() {
+                    return Err(FetchError::Record("no read in flight".into()));
+                }
+                continue;
             };
             self.handle_ended(flight);
             let taken = match answer {
                 Ok(pages) => self.take_answer(pages).await?,
-                Err(error) if flight.lane == 0 => return Err(error.into()),
+                // On a lane that is still open the source has refused the read: that is no loss.
+                Err(error) if flight.lane == 0 || self.source.is_open(flight.lane) => {
+                    return Err(error.into());
+                }
                 // What it carried is missed by its numbers.
                 Err(_) => Taken::Updates,
             };
@@ -303,18 +316,71 @@ impl<'a> Follower<'a> {
                 Taken::Updates | Taken::Nothing => {}
             }
             self.ask_for_lost(&mut reads)?;
-            if taken == Taken::Nothing || self.is_adaptive() {
+            if taken == Taken::Nothing || self.pauses_always() {
                 self.pause().await?;
             }
             self.fill_lanes(&mut reads);
         }
     }
 
-    /// As many reads of what follows as the plan keeps under way (step 1760).
+    /// The next read that has ended. None when something else has to be looked at: another schedule, a read that is due,
+    /// or nothing under way.
+    async fn next_ended(
+        &mut self,
+        reads: &mut Reads<'a>,
+    ) -> Option<(Flight, Result<Vec<Slot>, SourceError>)> {
+        if !self.is_periodic() {
+            return reads.next().await;
+        }
+        let left = self.due.since(self.group.clock.now());
+        tokio::select! {
+            biased;
+            Some(ended) = reads.next(), if !reads.is_empty() => Some(ended),
+            () = self.group.clock.sleep(left) => None,
+            _ = self.schedules.changed() => None,
+        }
+    }
+
+    /// Another schedule counts from here on.
+    fn take_schedule(&mut self) {
+        let schedule = *self.schedules.borrow_and_update();
+        if schedule.read != self.schedule.read {
+            self.pacer.set_inputs(inputs(schedule.read));
+            self.due = self.group.clock.now();
+        }
+        self.schedule = schedule;
+    }
+
+    /// Whether a read is due, which then no longer is. The next ones stay on the grid of the first one; what fell due
+    /// while no lane was free is sent once.
+    fn take_due(&mut self, interval: Duration) -> bool {
+        let now = self.group.clock.now();
+        if now < self.due {
+            return false;
+        }
+        let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let behind_ns = now.0 - self.due.0;
+        self.due = MonotonicNs(now.0 - behind_ns % interval_ns + interval_ns);
+        true
+    }
+
+    /// As many reads of what follows as the schedule keeps under way (step 1760).
     fn fill_lanes(&mut self, reads: &mut Reads<'a>) {
-        let (depth, wait) = match self.plan.timing {
+        self.take_schedule();
+        let (depth, wait) = match self.schedule.read {
             ReadTiming::Immediate => (READS_IN_FLIGHT, LONG_POLL),
-            ReadTiming::Every(_) | ReadTiming::Adaptive(_) => (1, Duration::ZERO),
+            ReadTiming::Every(_) | ReadTiming::Fixed(_) | ReadTiming::Adaptive(_) => (1, Duration::ZERO),
+            ReadTiming::Periodic(interval) => {
+                let free =
+                    (0..self.lanes.len()).find(|lane| self.lanes[*lane] == 0 && self.source.is_open(*lane));
+                let crowded = self.arrivals.is_crowded() && !reads.is_empty();
+                if self.take_due(interval)
+                    && let Some(lane) = free.filter(|_| !crowded)
+                {
+                    self.send(reads, lane, Wanted::Next, Duration::ZERO);
+                }
+                return;
+            }
         };
         for _ in 0..depth {
             for lane in 0..self.lanes.len() {
@@ -357,7 +423,7 @@ impl<'a> Follower<'a> {
     /// How much a read asks for (J5): updates, and room for the answer in whole pages.
     fn size(&self) -> (u32, u32) {
         let group = u64::from(self.group.settings.read_bytes);
-        let (updates, bytes) = match self.plan.size {
+        let (updates, bytes) = match self.schedule.read_size {
             ReadSize::Group => (MAX_UPDATES, group),
             ReadSize::Updates(updates) => (updates, group),
             ReadSize::Bytes(bytes) => (MAX_UPDATES, bytes),
@@ -366,21 +432,37 @@ impl<'a> Follower<'a> {
                 (updates, bytes.min(group))
             }
         };
+        let bytes = bytes.min(self.source.answer_bytes_max().unwrap_or(u64::MAX));
         // Data up to twice that, because the last update may be as long as all before it, and the records.
         let room = (2 * bytes).next_multiple_of(SLOT_BYTES as u64) + RECORD_ROOM_BYTES;
         (updates, u32::try_from(room).unwrap_or(MAX_ANSWER_BYTES).min(MAX_ANSWER_BYTES))
     }
 
-    fn is_adaptive(&self) -> bool {
-        matches!(self.plan.timing, ReadTiming::Adaptive(_))
+    fn is_periodic(&self) -> bool {
+        matches!(self.schedule.read, ReadTiming::Periodic(_))
+    }
+
+    /// Whether also what found something is followed by a pause.
+    fn pauses_always(&self) -> bool {
+        matches!(self.schedule.read, ReadTiming::Fixed(_) | ReadTiming::Adaptive(_))
+    }
+
+    /// Time passes; false if another schedule ended that.
+    async fn sleep(&mut self, time: Duration) -> bool {
+        tokio::select! {
+            biased;
+            () = self.group.clock.sleep(time) => true,
+            _ = self.schedules.changed() => false,
+        }
     }
 
     /// Steps 1725 and 1760. What the source says of its journal by JOURNAL INFORMATION may end a long pause.
     async fn pause(&mut self) -> Result<(), FetchError> {
-        let clock = &self.group.clock;
-        match self.plan.timing {
-            ReadTiming::Immediate => {}
-            ReadTiming::Every(interval) => clock.sleep(interval).await,
+        match self.schedule.read {
+            ReadTiming::Immediate | ReadTiming::Periodic(_) => {}
+            ReadTiming::Every(interval) | ReadTiming::Fixed(interval) => {
+                self.sleep(interval).await;
+            }
             ReadTiming::Adaptive(inputs) => {
                 let mut waited = Duration::ZERO;
                 loop {
@@ -389,7 +471,9 @@ impl<'a> Follower<'a> {
                     if left.is_zero() {
                         return Ok(());
                     }
-                    clock.sleep(left.min(LOOK_EVERY)).await;
+                    if !self.sleep(left.min(LOOK_EVERY)).await {
+                        return Ok(());
+                    }
                     waited += left.min(LOOK_EVERY);
                     let asks = inputs.has(ReadInput::SourceJournal) || inputs.has(ReadInput::SourcePointers);
                     if asks && left > LOOK_EVERY {
@@ -458,7 +542,7 @@ impl<'a> Follower<'a> {
             Outcome::NotHeld => return Err(FetchError::NotHeld(head.first)),
             Outcome::Suspended => return Err(FetchError::Suspended),
             Outcome::MoreRoom => return Ok(Taken::MoreRoom(head.room_bytes)),
-            Outcome::CopyEnded => return Err(AnswerError::Field("outcome").into()),
+            Outcome::CopyEnded | Outcome::Tables => return Err(AnswerError::Field("outcome").into()),
         }
         self.room_bytes = None;
         self.arrivals.handle_handed_out(handed_out((head.first + u64::from(head.updates)).saturating_sub(1)));
@@ -513,7 +597,9 @@ impl<'a> Follower<'a> {
 fn inputs(timing: ReadTiming) -> ReadInputs {
     match timing {
         ReadTiming::Adaptive(inputs) => inputs,
-        ReadTiming::Immediate | ReadTiming::Every(_) => ReadInputs::default(),
+        ReadTiming::Immediate | ReadTiming::Every(_) | ReadTiming::Fixed(_) | ReadTiming::Periodic(_) => {
+            ReadInputs::default()
+        }
     }
 }
 
@@ -529,5 +615,3 @@ const NO_ROOM_PAUSE: Duration = Duration::from_millis(100);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Room for head and records in an answer.
 const RECORD_ROOM_BYTES: u64 = 64 << 10;
-
-const _: () = assert!(SLOT_BYTES == 4096, "answers are laid out in pages of 4096 bytes");

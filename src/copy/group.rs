@@ -32,7 +32,7 @@ use super::times::Times;
 use crate::clock::{Clock, MonotonicNs};
 use crate::disk::slot::SlotPool;
 use crate::disk::{DiskAdapter, Gate, Prepared, RawVolume};
-use crate::volume::kind::{NoRoom, ReleaseBy};
+use crate::volume::kind::{NoRoom, ReleaseBy, Schedule};
 use crate::volume::pair::PairState;
 use holdfast_journal::{
     AppendError, ArrayNumber, Draft, Generation, Journal, Kind, Update, UpdateNumber, reader::ReaderSet,
@@ -41,7 +41,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// A group at work. See the module's text.
 pub struct Group {
@@ -58,6 +58,8 @@ pub struct Group {
     pub(crate) journal_volume: RawVolume,
     pub(crate) gate: Arc<Gate>,
     pub(crate) settings: Settings,
+    /// When it is read and restored, at an auxiliary; a new one counts at once.
+    pub(super) schedule: watch::Sender<Schedule>,
     pub(crate) tamper: Option<Arc<dyn Tamper>>,
     sequencer: Mutex<Sequencer>,
     /// Something was appended.
@@ -354,6 +356,7 @@ impl Group {
             journal_volume: parts.journal_volume,
             gate: Arc::new(gate),
             settings: parts.settings,
+            schedule: watch::Sender::default(),
             tamper: parts.tamper,
             sequencer: Mutex::new(sequencer),
             work: Notify::new(),

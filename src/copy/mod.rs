@@ -9,6 +9,7 @@ pub mod change;
 mod checkpoint;
 mod closing;
 mod commit;
+pub mod compress;
 pub mod differences;
 mod edges;
 mod error;
@@ -36,6 +37,7 @@ mod settle;
 pub mod source;
 pub mod status;
 pub(crate) mod suspend;
+pub(crate) mod tables;
 #[doc(hidden)]
 pub mod tamper;
 #[cfg(test)]

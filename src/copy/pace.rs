@@ -58,6 +58,11 @@ impl Pacer {
         Self { inputs, rate_milli: 0, last: now, pending: 0, short: 0 }
     }
 
+    /// Other inputs count from now on.
+    pub(crate) fn set_inputs(&mut self, inputs: ReadInputs) {
+        self.inputs = inputs;
+    }
+
     /// An answer has brought so many updates, and the source had so many more.
     pub(crate) fn handle_received(&mut self, now: MonotonicNs, updates: u64, left: u64) {
         self.short = if left == 0 { 0 } else { (self.short + 1).min(STEPS) };

@@ -201,6 +201,7 @@ fn brought(pages: Vec<Slot>, source_group: u32) -> Result<Brought, FetchError> {
         }
         Outcome::CopyEnded => return Ok(Brought::Ended(UpdateNumber::new(head.first))),
         Outcome::GroupNotNormal => return Err(FetchError::GroupNotNormal(reason(records))),
+        Outcome::Tables => return Err(AnswerError::Field("outcome").into()),
         Outcome::Updates => {}
     }
     let (update, _) = format::decode_wire(records).map_err(|error| FetchError::Record(error.to_string()))?;

@@ -94,3 +94,5 @@ pub(super) fn acceptable(update: &Update, capacities: &BTreeMap<u32, u64>) -> Re
     }
     Ok(())
 }
+
+const _: () = assert!(SLOT_BYTES == 4096, "answers are laid out in pages of 4096 bytes");

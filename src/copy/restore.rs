@@ -18,25 +18,34 @@ use std::time::Duration;
 
 impl Group {
     /// Restores for ever; ends with its array, or when an update cannot be applied at all.
-    pub(crate) async fn restore_loop(self: Arc<Self>, timing: RestoreTiming, delay: Duration) {
+    pub(crate) async fn restore_loop(self: Arc<Self>) {
         let _running = self.running();
         let ends = self.clone();
         tokio::select! {
             biased;
             // Nothing of a restore is under way on a unit: what it makes visible lies in the cache.
             () = ends.closing.begins() => {}
-            () = self.restore_for_ever(timing, delay) => {}
+            () = self.restore_for_ever() => {}
         }
     }
 
-    async fn restore_for_ever(&self, timing: RestoreTiming, delay: Duration) {
+    async fn restore_for_ever(&self) {
+        let mut schedules = self.schedule.subscribe();
         loop {
+            let schedule = *schedules.borrow_and_update();
+            let (timing, delay) = (schedule.restore, schedule.restore_delay);
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             match self.restore_available(delay).await {
                 // With a delay something may fall due although nothing changes.
-                Ok(0) if delay.is_zero() => changed.await,
+                Ok(0) if delay.is_zero() => {
+                    tokio::select! {
+                        biased;
+                        () = changed => {}
+                        _ = schedules.changed() => continue,
+                    }
+                }
                 Ok(0) => self.clock.sleep(DUE_CHECK).await,
                 Ok(_) => {}
                 Err(error) => {
@@ -45,10 +54,16 @@ impl Group {
                     self.clock.sleep(RETRY).await;
                 }
             }
-            match timing {
-                RestoreTiming::Immediate => {}
-                RestoreTiming::Every(interval) => self.clock.sleep(interval).await,
-                RestoreTiming::Load => self.clock.sleep(self.restore_pause()).await,
+            let pause = match timing {
+                RestoreTiming::Immediate => continue,
+                RestoreTiming::Every(interval) => interval,
+                RestoreTiming::Load => self.restore_pause(),
+            };
+            // Another schedule counts at once.
+            tokio::select! {
+                biased;
+                () = self.clock.sleep(pause) => {}
+                _ = schedules.changed() => {}
             }
         }
     }

@@ -38,6 +38,17 @@ pub struct Request {
     pub bytes: u32,
     /// How long to wait when there is nothing.
     pub wait: Duration,
+    /// What may come in place of the updates.
+    pub form: Form,
+}
+
+/// In which form updates are handed out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// Themselves.
+    Journals,
+    /// Where they lie, as far as they lie in the journal volume.
+    Tables,
 }
 
 /// What a reader's position came with.
@@ -136,6 +147,11 @@ impl Group {
             let limit = self.limit_for(request.reader);
             let first = self.lock().readers.poll_send(request.reader, limit);
             if let Some(first) = first {
+                if request.form == Form::Tables
+                    && let Some(answer) = self.tables(&request, first).await?
+                {
+                    return Ok(answer);
+                }
                 return self.collect(&request, first, Cursor::Moves).await;
             }
             tokio::select! {
@@ -240,12 +256,9 @@ impl Group {
         first: UpdateNumber,
         cursor: Cursor,
     ) -> Result<Answer, ServeError> {
-        // One update always goes, however small the wish: a reader that gets none would ask for ever.
-        let budget =
-            (request.bytes as usize).saturating_sub(SLOT_BYTES).min(2 * self.settings.read_bytes as usize);
-        let count = request.updates.min(MAX_UPDATES).min(self.settings.read_updates).max(1) as usize;
+        let (count, budget) = self.answer_limits(request);
         let began = self.lock().readers.reader(request.reader).map(|known| known.began);
-        let found = self.load(first, count, budget / 2, Class::JournalRead).await?;
+        let found = self.load(first, count as usize, budget / 2, Class::JournalRead).await?;
         let (mut records, mut pages, mut sent) = (Vec::new(), Vec::new(), 0);
         let (mut last, mut as_of) = (first, UpdateNumber::NONE);
         let mut is_stopped = false;
@@ -294,6 +307,14 @@ impl Group {
         Ok(Answer { head: head.encode(&records), pages })
     }
 
+    /// Updates of one answer at most, and bytes, of which further updates get the first half.
+    pub(super) fn answer_limits(&self, request: &Request) -> (u32, usize) {
+        let bytes =
+            (request.bytes as usize).saturating_sub(SLOT_BYTES).min(2 * self.settings.read_bytes as usize);
+        // One update always goes, however small the wish: a reader that gets none would ask for ever.
+        (request.updates.min(MAX_UPDATES).min(self.settings.read_updates).max(1), bytes)
+    }
+
     /// The form in which an update leaves for `reader`.
     async fn for_reader(
         &self,
@@ -327,7 +348,7 @@ impl Group {
 
     /// Whether the update belongs to a pair of the reader whose differences are marked instead. A command changes one
     /// volume.
-    fn withheld(&self, reader: ArrayNumber, update: &Update) -> bool {
+    pub(super) fn withheld(&self, reader: ArrayNumber, update: &Update) -> bool {
         let seq = self.lock();
         let pairs = update.extents.first().and_then(|extent| seq.pairs.get(&extent.volume.0));
         pairs.into_iter().flatten().any(|pair| pair.reader == reader && pair.resync.withholds(update.number))
@@ -369,7 +390,7 @@ impl Group {
         Ok((update, payload))
     }
 
-    fn more_room(&self, reader: ArrayNumber, needed: usize) -> Answer {
+    pub(super) fn more_room(&self, reader: ArrayNumber, needed: usize) -> Answer {
         let seq = self.lock();
         let room_bytes = u32::try_from(needed).unwrap_or(u32::MAX);
         let head = Head { room_bytes, ..self.head(&seq, reader, Outcome::MoreRoom) };

@@ -40,6 +40,11 @@ pub trait Source: Send + Sync {
     /// REPORT POSITION.
     fn report_position(&self, group: u32, position: Report) -> BoxFuture<'_, Result<(), SourceError>>;
 
+    /// The most write data that one answer should bring; none: as much as the group allows.
+    fn answer_bytes_max(&self) -> Option<u64> {
+        None
+    }
+
     /// How much of what the link can carry is in use, in permille.
     fn link_permille(&self) -> u32 {
         0

@@ -7,12 +7,14 @@
 
 mod copies;
 mod copy;
+mod link;
 mod local;
 mod words;
 
 pub use copies::{PairResyncWords, PairSuspendWords, PairWords, ResyncWords, SuspendWords, WhichWords};
 pub use copy::{GroupChange, JournalChange, PairChange};
-pub use local::{ChapWords, LinkChange, LunChange, ParityGroupChange, TargetChange, VolumeChange};
+pub use link::{LinkChange, TimingWords, TransferWords};
+pub use local::{ChapWords, LunChange, ParityGroupChange, TargetChange, VolumeChange};
 pub use words::UnitWord;
 
 use super::parse::{
@@ -20,7 +22,7 @@ use super::parse::{
     TargetVerb, VolumeVerb,
 };
 use super::view::Console;
-use crate::config::{Provision, Secret};
+use crate::config::{Provision, References, Secret};
 use crate::volume::designation::{Designation, DesignationId};
 use crate::volume::name::LinkName;
 use crate::volume::record::{Identity, UnitRecord};
@@ -45,6 +47,10 @@ pub(super) struct Change {
 pub(super) struct Here<'a> {
     pub(super) directory: Option<&'a Path>,
     pub(super) console: &'a dyn Console,
+    /// Standard input.
+    pub(super) input: Option<&'a str>,
+    /// No file of this machine is read.
+    pub(super) is_remote: bool,
 }
 
 impl Here<'_> {
@@ -53,7 +59,23 @@ impl Here<'_> {
         self.directory.map_or_else(|| path.to_owned(), |directory| directory.join(path))
     }
 
+    /// The standard input of the command.
+    pub(super) fn input(&self) -> Result<&str, String> {
+        self.input.ok_or_else(|| "there is no standard input here: say it with the command".to_owned())
+    }
+
+    /// Whether what is said may refer to files and variables of this machine.
+    pub(super) fn references(&self) -> References {
+        if self.is_remote { References::Refused } else { References::Followed }
+    }
+
     fn secret(&self, file: &Path) -> Result<Secret, String> {
+        if file == Path::new("-") {
+            return Secret::new(self.input()?);
+        }
+        if self.is_remote {
+            return Err("from another machine a secret comes by standard input: say - for the file".into());
+        }
         let path = self.path(file);
         Secret::from_file(&path)
     }
@@ -103,10 +125,11 @@ impl ShellCommand {
             | Self::Target(TargetVerb::Look(_))
             | Self::Lun(LunVerb::List { .. })
             | Self::Session(_)
-            | Self::Link(LinkVerb::Look(_))
+            | Self::Link(LinkVerb::Look(_) | LinkVerb::Test { .. })
             | Self::Group(GroupVerb::Look(_))
             | Self::Journal(JournalVerb::Look(_))
             | Self::Pair(PairVerb::List | PairVerb::Show { .. } | PairVerb::Wait(_))
+            | Self::Event(_)
             | Self::Audit(_)
             | Self::Config(ConfigVerb::Export { .. } | ConfigVerb::Check { .. }) => return None,
         })
@@ -116,7 +139,14 @@ impl ShellCommand {
 /// What a file declares and this array does not have.
 fn apply(here: &Here<'_>, file: &Path, dry_run: bool) -> Result<Change, String> {
     let base = here.directory.unwrap_or(Path::new(""));
-    let (number, wanted) = Provision::load(&here.path(file), base).map_err(|mistakes| {
+    let read = if file == Path::new("-") {
+        Provision::parse_from(file, here.input()?, base, here.references())
+    } else if here.is_remote {
+        return Err("from another machine it comes by standard input: say - for the file".into());
+    } else {
+        Provision::load(&here.path(file), base)
+    };
+    let (number, wanted) = read.map_err(|mistakes| {
         let all: Vec<String> = mistakes.iter().take(MISTAKES_SHOWN).map(ToString::to_string).collect();
         all.join("; ")
     })?;

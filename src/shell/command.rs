@@ -1,9 +1,11 @@
 //! Runs one command of the shell against a console.
 
+mod more;
+
 use super::change::{Change, Here};
 use super::parse::{
-    ArrayVerb, AuditVerb, ConfigVerb, GroupVerb, JournalVerb, Line, LinkVerb, ListShow, LunVerb, PairVerb,
-    PairWait, ParityGroupVerb, ShellCommand, TargetVerb, VolumeVerb,
+    ArrayVerb, AuditVerb, ConfigVerb, EventVerb, GroupVerb, JournalVerb, Line, LinkVerb, ListShow, LunVerb,
+    PairVerb, PairWait, ParityGroupVerb, ShellCommand, TargetVerb, VolumeVerb,
 };
 use super::print::{self, Listed};
 use super::view::{Console, LunView, MessageView, Options, PairView, Snapshot};
@@ -51,6 +53,21 @@ pub struct Request {
     /// Where the operator stands: relative paths in the words begin there. Without it, where the array was started.
     #[serde(default)]
     pub directory: Option<PathBuf>,
+    /// What a word "-" in place of a file means: the standard input, at most [`INPUT_MAX_BYTES`].
+    #[serde(default)]
+    pub input: Option<String>,
+    /// The operator sits at another machine: no file of this one is read for him.
+    #[serde(skip)]
+    pub is_remote: bool,
+}
+
+impl Request {
+    /// Whether the words ask for the standard input: a "-" where a file is meant.
+    #[must_use]
+    pub fn wants_input(argv: &[String]) -> bool {
+        let is_option = |word: &String| word.starts_with("--") && word.ends_with("-file=-");
+        argv.iter().any(|word| word == "-" || is_option(word))
+    }
 }
 
 /// What the command prints, and its exit code.
@@ -66,6 +83,9 @@ pub struct Response {
     /// asked.
     #[serde(default)]
     pub destroys: Vec<String>,
+    /// Words to ask next, without a word from anybody: what was asked for goes on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub again: Vec<String>,
 }
 
 impl Response {
@@ -133,7 +153,12 @@ impl Shell {
             json: request.json || line.json,
             columns: request.columns,
         };
-        let here = Here { directory: request.directory.as_deref(), console: self.console() };
+        let here = Here {
+            directory: request.directory.as_deref(),
+            console: self.console(),
+            input: request.input.as_deref(),
+            is_remote: request.is_remote,
+        };
         match line.command.change(&here) {
             Some(Ok(change)) => self.change(&answer, change, who).await,
             Some(Err(why)) => answer.fail(Exit::Failed, &why),
@@ -162,6 +187,7 @@ impl Shell {
             ShellCommand::Link(LinkVerb::Look(verb)) => {
                 to.list_show(verb, "link", &now.links, |v| v.name.clone())
             }
+            ShellCommand::Link(LinkVerb::Test { name }) => self.test_link(to, name).await,
             ShellCommand::Group(GroupVerb::Look(verb)) => {
                 to.list_show(verb, "group", &now.groups, |v| v.name.clone())
             }
@@ -173,10 +199,17 @@ impl Shell {
                 to.show(name, "pair", &now.pairs, |v| v.name.clone())
             }
             ShellCommand::Pair(PairVerb::Wait(wait)) => self.wait(to, wait).await,
+            ShellCommand::Event(EventVerb::List { last }) => {
+                to.list(&self.console.events(0, usize::try_from(*last).unwrap_or(usize::MAX)))
+            }
+            ShellCommand::Event(EventVerb::Follow { after }) => self.follow_events(to, *after).await,
             ShellCommand::Audit(AuditVerb::List { last }) => {
                 to.list(&self.console.audit(usize::try_from(*last).unwrap_or(usize::MAX)))
             }
             ShellCommand::Config(ConfigVerb::Check { file }) => {
+                if file.as_deref() == Some(Path::new("-")) {
+                    return to.checked_input(here);
+                }
                 let file = file.as_deref().map(|file| here.path(file));
                 to.check(file.as_deref().unwrap_or(Path::new(&now.array.config_file)))
             }
@@ -458,12 +491,14 @@ impl Answer {
     }
 
     fn check(&self, file: &Path) -> Response {
-        let mistakes = check_config(file);
+        self.mistakes(&file.display().to_string(), &check_config(file))
+    }
+
+    fn mistakes(&self, file: &str, mistakes: &[String]) -> Response {
         if !self.json {
-            return if mistakes.is_empty() { Response::done(String::new()) } else { refuse(&mistakes) };
+            return if mistakes.is_empty() { Response::done(String::new()) } else { refuse(mistakes) };
         }
-        let answer =
-            print::object(&Checked { file: file.display().to_string(), mistakes: &mistakes }, true, 0);
+        let answer = print::object(&Checked { file: file.to_owned(), mistakes }, true, 0);
         let exit = if mistakes.is_empty() { Exit::Done } else { Exit::Failed };
         Response { exit: exit as u8, stdout: answer, ..Response::default() }
     }
@@ -532,6 +567,8 @@ fn usage(error: &clap::Error) -> Response {
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// A change answers after this time also when not everything has been taken up; what is missing is said.
 const TAKEN_UP_WITHIN: Duration = Duration::from_secs(5);
+/// Standard input of one command; more is refused.
+pub const INPUT_MAX_BYTES: usize = 256 << 10;
 /// Words of one command; more are refused.
 const ARGV_MAX: usize = 256;
 

@@ -15,5 +15,7 @@ pub mod schedule;
 pub mod socket;
 pub mod ssh;
 pub mod view;
+mod view_event;
+mod view_link;
 
 pub(crate) use print::{document, escape};

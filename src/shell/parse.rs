@@ -58,6 +58,9 @@ pub enum ShellCommand {
     /// Pairs of a volume and its copy.
     #[command(subcommand)]
     Pair(PairVerb),
+    /// What has happened: states that changed, with the reason.
+    #[command(subcommand)]
+    Event(EventVerb),
     /// The log of every change.
     #[command(subcommand)]
     Audit(AuditVerb),
@@ -113,9 +116,22 @@ verbs! {
     /// What can be done with targets.
     TargetVerb, TargetChange
 }
-verbs! {
-    /// What can be done with links.
-    LinkVerb, LinkChange
+/// What can be done with links.
+#[derive(Clone, Debug, Subcommand)]
+pub enum LinkVerb {
+    /// Questions.
+    #[command(flatten)]
+    Look(ListShow),
+    /// Changes.
+    #[command(flatten)]
+    Change(LinkChange),
+    /// Try a link: log in at every portal, time round trips and data, and have the other array log in here.
+    ///
+    /// Exit codes: 0 it works both ways, 1 it does not.
+    Test {
+        /// Its name.
+        name: String,
+    },
 }
 verbs! {
     /// What can be done with groups.
@@ -181,6 +197,23 @@ pub struct PairUntil {
     /// The update number that its S-VOL must have restored.
     #[arg(long)]
     pub update_number: Option<u64>,
+}
+
+/// What can be asked of events.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum EventVerb {
+    /// Show the newest events since the start, oldest first.
+    List {
+        /// How many.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=4_096))]
+        last: u32,
+    },
+    /// Print each event as it happens, one a line, until interrupted; with --json one document a line.
+    Follow {
+        /// Begin behind this number; without it, behind the newest.
+        #[arg(long, value_name = "NUMBER")]
+        after: Option<u64>,
+    },
 }
 
 /// What can be asked of the audit log.

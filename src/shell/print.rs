@@ -3,8 +3,8 @@
 //! Names may come from peers: whatever a terminal could take for a command is shown escaped, in tables and in JSON.
 
 use super::view::{
-    AuditView, GroupView, JournalView, LinkView, LunView, PairView, ParityGroupView, SessionView, TargetView,
-    UnitView, VolumeView,
+    AuditView, EventView, GroupView, JournalView, LinkView, LunView, PairView, ParityGroupView, SessionView,
+    TargetView, UnitView, VolumeView,
 };
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
@@ -50,6 +50,10 @@ pub(super) fn object<T: Serialize>(object: &T, json: bool, columns: u16) -> Stri
 pub(crate) fn document<T: Serialize>(value: &T) -> String {
     let text =
         serde_json::to_string_pretty(value).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"));
+    safe_json(&text)
+}
+
+fn safe_json(text: &str) -> String {
     let mut safe = String::with_capacity(text.len() + 1);
     for c in text.chars() {
         if c == '\n' || !is_unsafe(c) {
@@ -186,7 +190,9 @@ listed!(SessionView, |s| {
 });
 listed!(LinkView, |l| {
     "NAME" => l.name, "ARRAY" => l.array, "STATE" => state(&l.state, l.reason.as_ref()),
-    "CONNECTIONS" => l.connections, "PORTALS" => l.portals.join(", "),
+    "CONNECTIONS" => l.connections, "SENT" => bytes(l.sent_bytes), "RECEIVED" => bytes(l.received_bytes),
+    "LIMIT NOW" => l.limit_now_bytes_per_s.map_or("-".into(), |limit| format!("{}/s", bytes(limit))),
+    "PORTALS" => l.portals.join(", "),
 });
 listed!(GroupView, |g| {
     "NUMBER" => g.number, "NAME" => g.name, "ROLE" => g.role, "STATE" => state(&g.state, g.reason.as_ref()),
@@ -212,10 +218,26 @@ listed!(PairView, |p| {
     "COPIED" => format!("{:.1} %", p.progress_percent),
     "RESTORED" => p.restored_update_number.map_or("-".into(), |n| n.to_string()),
 });
+listed!(EventView, |e| {
+    "NUMBER" => e.number, "TIME" => time(e.time_unix_ms), "WHAT" => e.kind, "NAME" => e.name,
+    "WAS" => dash(e.was.as_ref()), "STATE" => state(&e.state, e.reason.as_ref()),
+});
 listed!(AuditView, |a| {
     "NUMBER" => a.number, "TIME" => time(a.time_unix_ms), "WHO" => a.who, "FROM" => a.from, "WHAT" => a.what,
     "RESULT" => a.result,
 });
+
+/// An event on one line, for people or for programs.
+pub(super) fn event_line(event: &EventView, json: bool) -> String {
+    if json {
+        // The text has no line ends: JSON escapes them.
+        return serde_json::to_string(event).map(|text| safe_json(&text)).unwrap_or_default();
+    }
+    let was = event.was.as_ref().map_or_else(String::new, |was| format!("{was} -> "));
+    let state = state(&event.state, event.reason.as_ref());
+    let line = format!("{} {} {}: {was}{state}", time(event.time_unix_ms), event.kind, event.name);
+    escape(&line) + "\n"
+}
 
 /// Universal time as `YYYY-MM-DD hh:mm:ss` (the civil calendar, counted in eras of 400 years from March).
 fn time(unix_ms: u64) -> String {

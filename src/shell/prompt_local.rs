@@ -5,7 +5,7 @@
 
 use super::client::Connection;
 use super::command::{Exit, Request, Response};
-use super::prompt::{Prompt, Step, interrupts};
+use super::prompt::{Prompt, Step, interrupts, show};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io::{self, Write};
@@ -32,7 +32,15 @@ pub fn run(socket: &Path) -> io::Result<u8> {
                 }
                 Step::Ask(mut request) => {
                     request.directory = std::env::current_dir().ok();
-                    match ask(&mut connection, &request, &mut prompt)? {
+                    let mut answer = ask(&mut connection, &request, &mut prompt)?;
+                    while let Some(piece) = answer.as_mut().filter(|response| !response.again.is_empty()) {
+                        request.argv = std::mem::take(&mut piece.again);
+                        show(&mut out, &piece.stdout);
+                        show(&mut out, &piece.stderr);
+                        flush(&mut out)?;
+                        answer = ask(&mut connection, &request, &mut prompt)?;
+                    }
+                    match answer {
                         Some(response) => prompt.answer(&response, &mut out),
                         None => {
                             prompt.interrupted(&mut out);

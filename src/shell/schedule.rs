@@ -8,7 +8,7 @@ use std::time::Duration;
 /// When a copy is read and restored.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct ScheduleWords {
-    /// The next journal read: "immediate", "every 250ms", or "adaptive:" and its inputs.
+    /// The next journal read: "immediate", "every 250ms", "fixed 250ms", "periodic 250ms", or "adaptive:" and its inputs.
     #[arg(long, alias = "read-interval", value_name = "WHEN", default_value = "immediate", value_parser = parse_read_timing)]
     pub read: ReadTiming,
     /// What one asks for: "group", "adaptive", "256 updates" or a size.

@@ -139,7 +139,7 @@ async fn closed<R: AsyncBufReadExt + Unpin>(from: &mut R) {
 }
 
 /// A longer request is not read to its end, and its connection is closed.
-pub const REQUEST_MAX_BYTES: u64 = 64 << 10;
+pub const REQUEST_MAX_BYTES: u64 = 768 << 10;
 /// A client that says nothing for so long makes room for another one.
 const SILENCE_MAX: Duration = Duration::from_secs(600);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

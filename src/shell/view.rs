@@ -11,6 +11,9 @@ use crate::volume::record::{Identity, Who};
 use crate::volume::store::Order;
 use serde::Serialize;
 
+pub use super::view_event::EventView;
+pub use super::view_link::{BackTestView, LinkTestView, LinkView, PortalTestView};
+
 /// What a console offers. Implemented by the array, and by a fixed picture in tests.
 pub trait Console: Send + Sync {
     /// The array as it is now. A picture of one instant as far as the owners of the parts can give one.
@@ -47,6 +50,21 @@ pub trait Console: Send + Sync {
     /// Resolves when everything that was designated before the call has been taken up: opened, shown, started.
     fn settled(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
+    }
+
+    /// Events behind the number `after`, oldest first, at most the newest `last` of them.
+    fn events(&self, _after: u64, _last: usize) -> Vec<EventView> {
+        Vec::new()
+    }
+
+    /// Resolves when there is an event behind the number `after`.
+    fn event_behind(&self, _after: u64) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    /// Tries a link: logins both ways, round trip, rate.
+    fn try_link<'a>(&'a self, _link: &'a str) -> BoxFuture<'a, Result<LinkTestView, String>> {
+        Box::pin(std::future::ready(Err("no link can be tried here".into())))
     }
 
     /// What these designations have put on its way to other arrays and those have not accepted yet, and what was
@@ -298,29 +316,6 @@ pub struct SessionView {
     pub age_ms: u64,
     /// Commands in progress.
     pub commands: u32,
-}
-
-/// A link.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct LinkView {
-    /// Name.
-    pub name: String,
-    /// Number of the array behind it.
-    pub array: u32,
-    /// `up`, `down`, or `idle` when nothing has to go over it.
-    pub state: String,
-    /// Why, when it is not up.
-    pub reason: Option<String>,
-    /// Where that array is looked for.
-    pub portals: Vec<String>,
-    /// Connections that are up.
-    pub connections: usize,
-    /// Round trip, as last measured.
-    pub round_trip_us: Option<u64>,
-    /// Bytes sent since the start.
-    pub sent_bytes: u64,
-    /// Bytes received since the start.
-    pub received_bytes: u64,
 }
 
 /// A group.

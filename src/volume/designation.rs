@@ -5,16 +5,15 @@
 //! transaction on the list of designations on their way. A repeated identity gets the recorded answer.
 
 use super::group::{Generation, GroupSettings};
-use super::kind::{CacheMode, CopyMode, InitiatorRule, PortalAddress, RaidLevel, Schedule, SvolSpec};
+use super::kind::{CacheMode, CopyMode, InitiatorRule, RaidLevel, Schedule, SvolSpec};
 use super::name::{
     ArrayNumber, GroupName, GroupNumber, IscsiName, LinkName, Lun, PairName, PairNumber, ParityGroupName,
     UpdateNumber, VolumeName, VolumeNumber,
 };
 use super::record::{ChapRecord, Identity, UnitRecord};
 pub use super::resync::{ImageWish, ResyncedPair, SvolHosts};
-use super::secret::{Secret, stored};
 pub use super::settings::SettingsChange;
-use super::transfer::LinkOptions;
+pub use super::transfer::{LinkSettings, NewLink};
 pub use super::which::Which;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -82,6 +81,13 @@ pub enum Designation {
     },
     /// Makes a link.
     CreateLink(NewLink),
+    /// Changes how a link is used.
+    SetLink {
+        /// Its name.
+        link: LinkName,
+        /// What is chosen anew.
+        settings: Box<LinkSettings>,
+    },
     /// Passes a designation on to the array behind a link; a refusal there is its end.
     PassOn {
         /// The link.
@@ -373,25 +379,6 @@ pub struct NewTarget {
     pub initiators: Vec<InitiatorRule>,
     /// What they must prove.
     pub chap: Option<ChapRecord>,
-}
-
-/// A link to make.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct NewLink {
-    /// Name.
-    pub name: LinkName,
-    /// The array behind it.
-    pub array: ArrayNumber,
-    /// Where it serves arrays.
-    pub portals: Vec<PortalAddress>,
-    /// What both arrays know.
-    #[serde(with = "stored")]
-    pub secret: Secret,
-    /// How groups are read and restored that come over it.
-    pub schedule: Schedule,
-    /// How journals travel over it.
-    #[serde(default)]
-    pub options: LinkOptions,
 }
 
 /// A group as its primary passes it on.

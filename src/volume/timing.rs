@@ -91,6 +91,10 @@ pub enum ReadTiming {
     Immediate,
     /// When there was nothing, after this time.
     Every(Duration),
+    /// After this time, whether there was something or not.
+    Fixed(Duration),
+    /// With this spacing, however long a read takes: what falls due meanwhile is sent at once, and only once.
+    Periodic(Duration),
     /// After a time that follows these inputs.
     Adaptive(ReadInputs),
 }
@@ -100,6 +104,8 @@ impl fmt::Display for ReadTiming {
         match self {
             Self::Immediate => f.write_str("immediate"),
             Self::Every(interval) => write!(f, "every {}ms", interval.as_millis()),
+            Self::Fixed(interval) => write!(f, "fixed {}ms", interval.as_millis()),
+            Self::Periodic(interval) => write!(f, "periodic {}ms", interval.as_millis()),
             Self::Adaptive(inputs) => {
                 let words: Vec<String> = inputs.iter().map(|input| input.to_string()).collect();
                 write!(f, "adaptive:{}", words.join(","))
@@ -170,6 +176,8 @@ enum StoredReadTiming {
 enum ReadChoice {
     Immediate,
     Every(Duration),
+    Fixed(Duration),
+    Periodic(Duration),
     Adaptive(ReadInputs),
 }
 
@@ -181,6 +189,8 @@ impl From<StoredReadTiming> for ReadTiming {
             }
             StoredReadTiming::Interval(Some(interval))
             | StoredReadTiming::Choice(ReadChoice::Every(interval)) => Self::Every(interval),
+            StoredReadTiming::Choice(ReadChoice::Fixed(interval)) => Self::Fixed(interval),
+            StoredReadTiming::Choice(ReadChoice::Periodic(interval)) => Self::Periodic(interval),
             StoredReadTiming::Choice(ReadChoice::Adaptive(inputs)) => Self::Adaptive(inputs),
         }
     }
@@ -235,10 +245,12 @@ mod tests {
         let reads = [
             ReadTiming::Immediate,
             ReadTiming::Every(every),
+            ReadTiming::Fixed(every),
+            ReadTiming::Periodic(every),
             ReadTiming::Adaptive(ReadInput::ALL.into_iter().collect()),
         ];
         let restores = [RestoreTiming::Immediate, RestoreTiming::Every(every), RestoreTiming::Load];
-        for (read, restore) in reads.into_iter().zip(restores) {
+        for (read, restore) in reads.into_iter().zip(restores.into_iter().cycle()) {
             let schedule = Schedule { read, restore, read_size: ReadSize::Updates(7), ..Schedule::default() };
             let text = serde_json::to_string(&schedule).unwrap();
             assert_eq!(serde_json::from_str::<Schedule>(&text).unwrap(), schedule, "{text}");

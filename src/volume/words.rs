@@ -90,6 +90,7 @@ impl fmt::Display for Designation {
                 write!(f, "journal volume {volume} of group {group} told by its auxiliary")
             }
             Self::RemoteSettings { group, .. } => write!(f, "group {group} set by its primary"),
+            Self::SetLink { link, .. } => write!(f, "link set {link}"),
             Self::CreateLink(new) => write!(f, "link create {} --array {}", new.name, new.array),
             Self::CreateGroup { name, .. } => write!(f, "group create {name}"),
             Self::AddJournal { group, volume, at: None } => {

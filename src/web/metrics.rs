@@ -223,6 +223,21 @@ fn links(build: &mut Build, now: &Snapshot) {
     build.counter("holdfast_link_sent_bytes", "Bytes sent over a link.", bytes);
     let bytes = now.links.iter().map(|link| (labels(link), float(link.received_bytes)));
     build.counter("holdfast_link_received_bytes", "Bytes received over a link.", bytes);
+    let mut counter = |name, help, of: fn(&crate::shell::view::LinkView) -> u64| {
+        build.counter(name, help, now.links.iter().map(|link| (labels(link), float(of(link)))));
+    };
+    counter("holdfast_link_journal_wire_bytes", "Data of journals that came, as on the wire.", |l| {
+        l.journal_wire_bytes
+    });
+    counter("holdfast_link_journal_plain_bytes", "The same, uncompressed.", |l| l.journal_plain_bytes);
+    counter("holdfast_link_updates_by_read", "Updates fetched by READ of the journal volume.", |l| {
+        l.updates_by_read
+    });
+    let measured = now.links.iter().filter_map(|link| Some((labels(link), float(link.round_trip_us?) / 1e6)));
+    build.gauge("holdfast_link_round_trip_seconds", "Round trip of a link, as last measured.", measured);
+    let limited =
+        now.links.iter().filter_map(|link| Some((labels(link), float(link.limit_now_bytes_per_s?))));
+    build.gauge("holdfast_link_limit_bytes_per_s", "Journal data allowed in a second now.", limited);
 }
 
 fn groups(build: &mut Build, now: &Snapshot) {
@@ -459,7 +474,13 @@ mod tests {
                 reads: 3,
                 ..VolumeView::default()
             }],
-            links: vec![LinkView { name: "beta".into(), state: "up".into(), ..LinkView::default() }],
+            links: vec![LinkView {
+                name: "beta".into(),
+                state: "up".into(),
+                round_trip_us: Some(250),
+                limit_now_bytes_per_s: Some(1 << 20),
+                ..LinkView::default()
+            }],
             groups: vec![group],
             journals: vec![JournalView {
                 group: "g1".into(),

@@ -13,6 +13,7 @@ mod foreign_target;
 mod kill_anything;
 mod kill_auxiliary;
 mod kill_primary;
+mod link;
 mod metrics;
 mod qemu_image;
 mod rounds;

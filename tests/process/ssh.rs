@@ -6,7 +6,7 @@ use crate::support::process::{Array, Layout, run_tool};
 use holdfast::clock::{Clock, SystemClock};
 use serde_json::Value;
 use std::fmt::Write as _;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -399,4 +399,62 @@ async fn sessions_that_are_killed_harm_nothing() {
     // More than sessions are allowed at a time: each of them gave its place back.
     assert!(desk.ssh(&["volume", "list"]).status.success());
     assert!(desk.array.shell(&["volume", "list"]).is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_be_in_a_file_is_sent_by_standard_input_and_events_are_followed() {
+    let desk = Desk::new().await;
+    let send = |words: &[&str], text: &str| {
+        let mut client = desk.client("ssh", "alice");
+        client.arg("admin@127.0.0.1").args(words);
+        let mut child =
+            client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let mut following = desk.client("ssh", "alice");
+    following.args(["admin@127.0.0.1", "event", "follow", "--after", "0", "--json"]);
+    let following = following.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut following = Following(following);
+    let mut events = BufReader::new(following.0.stdout.take().unwrap()).lines();
+
+    let link = ["link", "create", "gamma", "--array", "19", "--portal", "127.0.0.1:9", "--secret-file", "-"];
+    let made = send(&link, "a secret that stands in no file\n");
+    assert!(made.status.success(), "{made:?}");
+    let more = "[[provision.link]]\nname = \"epsilon\"\narray = 17\nportal = [\"127.0.0.1:9\"]\nsecret = \"another secret of no file\"\n";
+    let applied = send(&["config", "apply", "-"], more);
+    assert!(applied.status.success(), "{applied:?}");
+    assert!(desk.ssh(&["link", "show", "epsilon"]).status.success());
+    let thief = "[[provision.link]]\nname = \"delta\"\narray = 18\nportal = [\"127.0.0.1:9\"]\n\
+                 secret = { file = \"/etc/hostname\" }\n";
+    let refused = send(&["config", "apply", "-"], thief);
+    assert!(!refused.status.success() && stderr(&refused).contains("no file"), "{refused:?}");
+
+    let of = |kind: &str, name: &str, line: &str| {
+        let event: Value = serde_json::from_str(line).unwrap();
+        (event["kind"] == kind && event["name"] == name).then_some(event)
+    };
+    let mut first = None;
+    let link = loop {
+        let line = events.next().unwrap().unwrap();
+        first.get_or_insert(line.clone());
+        if let Some(event) = of("link", "gamma", &line) {
+            break event;
+        }
+    };
+    assert_eq!((&link["was"], &link["state"]), (&Value::Null, &"idle".into()));
+    let first: Value = serde_json::from_str(&first.unwrap()).unwrap();
+    assert_eq!((&first["kind"], &first["state"]), (&"array".into(), &"started".into()));
+    let listed = desk.json(&["event", "list", "--json"]);
+    assert!(listed.as_array().unwrap().contains(&link), "{listed}");
+}
+
+/// A client that is ended with its test.
+struct Following(Child);
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

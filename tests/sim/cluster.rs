@@ -8,6 +8,7 @@ use holdfast::channel::initiator::Connector;
 use holdfast::channel::sim_network::{Link, LinkState, SimNetwork};
 use holdfast::clock::{Clock, SeededEntropy, SimClock};
 use holdfast::config::Config;
+use holdfast::copy::compress::Workbench;
 use holdfast::copy::tamper::Tamper;
 use holdfast::disk::io::opener::SimOpener;
 use holdfast::disk::io::sim::{Latency, SimDisk};
@@ -268,6 +269,7 @@ impl Cluster {
             units: Arc::new(units),
             engine: "simulated".into(),
             store: Backend::Simulated(storage),
+            workbench: Workbench::in_place(),
             tamper: self.members[index].tamper.borrow().clone(),
         }
     }

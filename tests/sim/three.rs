@@ -63,6 +63,14 @@ pub(crate) fn config_text(index: usize, shape: Shape, random: &mut Random) -> St
             other + 1
         )
         .unwrap();
+        if index != ALPHA {
+            // Journals come compressed or not, by one command or the other, and with a limit that hosts do not reach.
+            let compression = ["none", "zstd", "zstd:1"][random.index(3)];
+            let limit = ["none", "none", "96MiB/s", "40MiB/s"][random.index(4)];
+            let fetch = ["journal-read", "read"][random.index(2)];
+            writeln!(text, "compression = \"{compression}\"\nlimit = \"{limit}\"\nfetch = \"{fetch}\"")
+                .unwrap();
+        }
         // Each auxiliary in its own way.
         if index == 1 {
             let size = ["group", "256KiB", "64 updates", "adaptive"][random.index(4)];
@@ -70,7 +78,13 @@ pub(crate) fn config_text(index: usize, shape: Shape, random: &mut Random) -> St
         }
         if index == 2 {
             let (read, restore) = (20 + random.below(200), 20 + random.below(300));
-            let read = [format!("every {read}ms"), ADAPTIVE.to_owned()][random.index(2)].clone();
+            let read = [
+                format!("every {read}ms"),
+                format!("fixed {}ms", read / 4),
+                format!("periodic {}ms", read / 4),
+                ADAPTIVE.to_owned(),
+            ][random.index(4)]
+            .clone();
             let restore = [format!("every {restore}ms"), "load".to_owned()][random.index(2)].clone();
             writeln!(text, "read = \"{read}\"\nrestore = \"{restore}\"").unwrap();
         }

@@ -142,6 +142,8 @@ pub(crate) enum Vendor {
     ForwardingState,
     ForwardedRead,
     CopyRead,
+    JournalTables,
+    LinkTest,
 }
 
 /// One command.

@@ -1,16 +1,18 @@
-//! The commands between arrays: vendor-specific operation codes C0h to C6h and D0h to D2h of the peer unit.
+//! The commands between arrays: vendor-specific operation codes C0h to C8h and D0h to D2h of the peer unit.
 //!
 //! All numbers are big-endian, and every byte not shown is zero, CONTROL included; anything else ends with INVALID FIELD IN CDB. A
 //! command longer than 16 bytes travels in the extended-CDB AHS of RFC 7143.
 //!
 //! ```text
 //! C0h PEER INFORMATION     16 bytes   10-13 allocation length
-//! C1h JOURNAL READ         64 bytes   1 flags, 4-7 group, 8-15 start number, 16-47 position, 48-51 maximum updates,
+//! C1h JOURNAL READ         64 bytes   1 flags, 2 compression, 4-7 group, 8-15 start number, 16-47 position, 48-51 maximum updates,
 //!                                     52-55 allocation length, 56-59 wait limit in milliseconds
 //! C2h JOURNAL INFORMATION  16 bytes   4-7 group, 10-13 allocation length
 //! C3h DESIGNATION          32 bytes   4-19 designation, 20-23 parameter list length
 //! C4h DESIGNATION RESULT   32 bytes   4-19 designation, 20-23 allocation length
 //! C5h REPORT POSITION      64 bytes   4-7 group, 16-47 position
+//! C8h JOURNAL TABLES       64 bytes   as C1h, without compression
+//! C7h LINK TEST            16 bytes   1 what, 10-13 allocation length
 //! D0h FORWARDED WRITE      64 bytes   4-7 volume, 8-15 incarnation, 16-19 connection, 20-23 parameter list length,
 //!                                     24-31 sequence number, 32-39 oldest sequence number under way
 //! D1h FORWARDING STATE     32 bytes   20-23 parameter list length
@@ -18,6 +20,8 @@
 //! C6h COPY READ            64 bytes   4-7 group, 8-11 volume, 12-15 copy, 16-23 copied up to, 24-31 restored,
 //!                                     52-55 allocation length, 56-59 wait limit in milliseconds
 //!
+//! compression  0 none, 1 to 9 the level of zstd that the answer may be compressed with
+//! what      0 so many bytes back, 1 try the way back
 //! flags     bit 0 start number valid, bit 1 repeated, bit 2 position valid; what is not valid is zero
 //! position  four numbers of eight bytes: durable, restored, settled, consistent from
 //! ```
@@ -26,6 +30,7 @@ use super::table::{Row, Vendor};
 use crate::geometry::MAX_TRANSFER_BYTES;
 use crate::sense::Sense;
 use crate::wire::{array_at, put, u8_at, u32_at, u64_at};
+use core::num::NonZeroU8;
 
 /// The longest command descriptor block there is here.
 pub const MAX_CDB_BYTES: usize = 64;
@@ -39,6 +44,12 @@ pub const MAX_FORWARDED_BYTES: u32 = MAX_TRANSFER_BYTES + (4 << 12);
 
 /// The longest parameter list of FORWARDING STATE. A longer one ends with INVALID FIELD IN CDB.
 pub const MAX_FORWARDING_STATE_BYTES: u32 = 1 << 16;
+
+/// The longest answer of LINK TEST. More is cut to it.
+pub const MAX_LINK_TEST_BYTES: u32 = 1 << 20;
+
+/// The highest level of compression that a reader may ask for. A higher one ends with INVALID FIELD IN CDB.
+pub const MAX_COMPRESSION_LEVEL: u8 = 9;
 
 /// A consistency group, as both arrays number it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,6 +96,8 @@ pub struct JournalRead {
     pub delivery: Delivery,
     /// The reader's position, when it has something new to say.
     pub acknowledgement: Option<Acknowledgement>,
+    /// The level of zstd with which the write data may be compressed; `None` is not at all.
+    pub compression: Option<NonZeroU8>,
     /// How many updates at most.
     pub max_updates: u32,
     /// How many bytes at most.
@@ -127,6 +140,15 @@ pub struct CopyRead {
     pub allocation_length: u32,
     /// How long the source may hold the command when there is nothing to deliver.
     pub wait_limit_ms: u32,
+}
+
+/// What LINK TEST is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkTest {
+    /// Send zero bytes, to be timed.
+    Bytes,
+    /// Log in at the asking array, and say what came of it.
+    Back,
 }
 
 /// A command between arrays, read.
@@ -185,6 +207,15 @@ pub enum VendorCommand {
     },
     /// The next piece of a copy.
     CopyRead(CopyRead),
+    /// Where the next updates of a group lie in the journal volume; with them they count as delivered.
+    JournalTables(JournalRead),
+    /// A trial of the link.
+    LinkTest {
+        /// Which.
+        test: LinkTest,
+        /// Room for the answer.
+        allocation_length: u32,
+    },
 }
 
 /// A command descriptor block that was built.
@@ -259,6 +290,11 @@ impl VendorCommand {
                 allocation_length: u32_at(cdb, READ_ALLOCATION),
                 wait_limit_ms: u32_at(cdb, WAIT_LIMIT),
             }),
+            Vendor::JournalTables => Self::JournalTables(JournalRead::parse(cdb)?),
+            Vendor::LinkTest => {
+                let test = if u8_at(cdb, FLAGS) == 0 { LinkTest::Bytes } else { LinkTest::Back };
+                Self::LinkTest { test, allocation_length: u32_at(cdb, SHORT_ALLOCATION) }
+            }
         })
     }
 
@@ -271,7 +307,8 @@ impl VendorCommand {
                 cdb.put(SHORT_ALLOCATION, &allocation_length.to_be_bytes());
                 cdb
             }
-            Self::JournalRead(read) => read.to_cdb(),
+            Self::JournalRead(read) => read.to_cdb(0xC1),
+            Self::JournalTables(read) => Self::without_compression(read).to_cdb(0xC8),
             Self::JournalInformation { group, allocation_length } => {
                 let mut cdb = VendorCdb::new(0xC2, 16);
                 cdb.put(GROUP, &group.0.to_be_bytes());
@@ -310,7 +347,18 @@ impl VendorCommand {
                 cdb.put(WAIT_LIMIT, &read.wait_limit_ms.to_be_bytes());
                 cdb
             }
+            Self::LinkTest { test, allocation_length } => {
+                let mut cdb = VendorCdb::new(0xC7, 16);
+                cdb.put(FLAGS, &[u8::from(test == LinkTest::Back)]);
+                cdb.put(SHORT_ALLOCATION, &allocation_length.to_be_bytes());
+                cdb
+            }
         }
+    }
+
+    /// Tables are small.
+    fn without_compression(read: JournalRead) -> JournalRead {
+        JournalRead { compression: None, ..read }
     }
 
     /// How much data the command may return, cut by the initiator; zero for those that return none.
@@ -320,8 +368,9 @@ impl VendorCommand {
             Self::PeerInformation { allocation_length }
             | Self::JournalInformation { allocation_length, .. }
             | Self::DesignationResult { allocation_length, .. }
-            | Self::ForwardedRead { allocation_length, .. } => allocation_length,
-            Self::JournalRead(read) => read.allocation_length,
+            | Self::ForwardedRead { allocation_length, .. }
+            | Self::LinkTest { allocation_length, .. } => allocation_length,
+            Self::JournalRead(read) | Self::JournalTables(read) => read.allocation_length,
             Self::CopyRead(read) => read.allocation_length,
             Self::Designation { .. }
             | Self::ReportPosition { .. }
@@ -347,14 +396,18 @@ impl JournalRead {
             start: (flags & START_VALID != 0).then_some(start),
             delivery: if flags & REPEATED == 0 { Delivery::First } else { Delivery::Again },
             acknowledgement: (flags & POSITION_VALID != 0).then_some(position),
+            compression: match u8_at(cdb, COMPRESSION) {
+                level if level > MAX_COMPRESSION_LEVEL => return Err(invalid(COMPRESSION)),
+                level => NonZeroU8::new(level),
+            },
             max_updates: u32_at(cdb, MAX_UPDATES),
             allocation_length: u32_at(cdb, READ_ALLOCATION),
             wait_limit_ms: u32_at(cdb, WAIT_LIMIT),
         })
     }
 
-    fn to_cdb(self) -> VendorCdb {
-        let mut cdb = VendorCdb::new(0xC1, 64);
+    fn to_cdb(self, opcode: u8) -> VendorCdb {
+        let mut cdb = VendorCdb::new(opcode, 64);
         let mut flags = match self.delivery {
             Delivery::First => 0,
             Delivery::Again => REPEATED,
@@ -368,6 +421,7 @@ impl JournalRead {
             position.put(&mut cdb);
         }
         cdb.put(FLAGS, &[flags]);
+        cdb.put(COMPRESSION, &[self.compression.map_or(0, NonZeroU8::get)]);
         cdb.put(GROUP, &self.group.0.to_be_bytes());
         cdb.put(MAX_UPDATES, &self.max_updates.to_be_bytes());
         cdb.put(READ_ALLOCATION, &self.allocation_length.to_be_bytes());
@@ -450,6 +504,7 @@ fn invalid(at: usize) -> Sense {
 }
 
 const FLAGS: usize = 1;
+const COMPRESSION: usize = 2;
 const GROUP: usize = 4;
 const SHORT_ALLOCATION: usize = 10;
 const DESIGNATION_ID: usize = 4;
@@ -480,6 +535,7 @@ const POSITION_VALID: u8 = 0x04;
 mod tests {
     use super::*;
     use crate::cdb::table::{Command, Device, lookup};
+    use alloc::vec;
     use alloc::vec::Vec;
     use proptest::prelude::*;
 
@@ -502,13 +558,21 @@ mod tests {
 
     fn journal_read() -> impl Strategy<Value = JournalRead> {
         let again = prop_oneof![Just(Delivery::First), Just(Delivery::Again)];
-        (any::<[u32; 4]>(), any::<Option<u64>>(), again, prop::option::of(position())).prop_map(
-            |([group, max_updates, allocation_length, wait_limit_ms], start, delivery, acknowledgement)| {
+        let level = 0..=MAX_COMPRESSION_LEVEL;
+        (any::<[u32; 4]>(), any::<Option<u64>>(), again, prop::option::of(position()), level).prop_map(
+            |(
+                [group, max_updates, allocation_length, wait_limit_ms],
+                start,
+                delivery,
+                acknowledgement,
+                level,
+            )| {
                 JournalRead {
                     group: GroupNumber(group),
                     start: start.map(UpdateNumber),
                     delivery,
                     acknowledgement,
+                    compression: NonZeroU8::new(level),
                     max_updates,
                     allocation_length,
                     wait_limit_ms,
@@ -521,6 +585,12 @@ mod tests {
         prop_oneof![
             any::<u32>().prop_map(|allocation_length| VendorCommand::PeerInformation { allocation_length }),
             journal_read().prop_map(VendorCommand::JournalRead),
+            journal_read()
+                .prop_map(|read| VendorCommand::JournalTables(VendorCommand::without_compression(read))),
+            (any::<bool>(), any::<u32>()).prop_map(|(back, allocation_length)| VendorCommand::LinkTest {
+                test: if back { LinkTest::Back } else { LinkTest::Bytes },
+                allocation_length
+            }),
             any::<(u32, u32)>().prop_map(|(group, allocation_length)| VendorCommand::JournalInformation {
                 group: GroupNumber(group),
                 allocation_length
@@ -575,7 +645,7 @@ mod tests {
 
         #[test]
         fn bytes_that_are_understood_are_the_bytes_that_would_be_built(
-            opcode in prop_oneof![0xC0_u8..=0xC6, 0xD0_u8..=0xD2], tail in prop::collection::vec(prop_oneof![4 => Just(0_u8), 1 => any::<u8>()], 63)
+            opcode in prop_oneof![0xC0_u8..=0xC8, 0xD0_u8..=0xD2], tail in prop::collection::vec(prop_oneof![4 => Just(0_u8), 1 => any::<u8>()], 63)
         ) {
             for length in [16, 32, 64] {
                 let cdb: Vec<u8> = core::iter::once(opcode).chain(tail.iter().copied()).take(length).collect();
@@ -612,6 +682,9 @@ mod tests {
         let mut cdb = VendorCdb::new(0xC1, 64);
         cdb.put(SETTLED, &[1]);
         assert_eq!(parse(cdb.as_bytes()), Err(invalid(DURABLE)));
+        let mut cdb = VendorCdb::new(0xC1, 64);
+        cdb.put(COMPRESSION, &[MAX_COMPRESSION_LEVEL + 1]);
+        assert_eq!(parse(cdb.as_bytes()), Err(invalid(COMPRESSION)));
         let long =
             VendorCommand::Designation { id: DesignationId([0; 16]), list_length: MAX_DESIGNATION_BYTES + 1 };
         assert_eq!(parse(long.to_cdb().as_bytes()), Err(invalid(DESIGNATION_LENGTH)));

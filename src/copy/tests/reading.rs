@@ -1,31 +1,44 @@
 //! Journal read reception and journal read: figures 16 to 20, J4 to J10 and J12.
 
 use super::rig::{Choice, Lane, READER, Rig, Way, life};
-use crate::copy::fetch::{ReadPlan, Reading, Whose};
+use crate::copy::fetch::{Reading, Whose};
 use crate::copy::serve::Carrier;
 use crate::copy::source::Wanted;
-use crate::volume::kind::{NoRoom, ReleaseBy};
+use crate::volume::kind::{NoRoom, ReleaseBy, Schedule};
 use crate::volume::timing::{ReadInput, ReadSize, ReadTiming, RestoreTiming};
 use holdfast_journal::reader::Report;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// When a copy reads, and how much.
+#[derive(Clone, Copy)]
+pub(super) struct ReadPlan {
+    pub(super) timing: ReadTiming,
+    pub(super) size: ReadSize,
+}
+
 pub(super) const IMMEDIATE: ReadPlan = ReadPlan { timing: ReadTiming::Immediate, size: ReadSize::Group };
 
 /// Starts reading; when it ends, it begins again after a moment, as over a link.
 pub(super) fn follow(rig: &mut Rig, way: &Arc<Way>, plan: ReadPlan) {
+    set_plan(rig, plan);
     let (copy, way, clock) = (rig.copy.clone(), way.clone(), rig.clock.clone());
     rig.tasks.spawn(async move {
         loop {
-            copy.follow(&*way, 1, plan, Whose::Source).await;
+            copy.follow(&*way, 1, Whose::Source).await;
             crate::clock::Clock::sleep(&*clock, Duration::from_millis(50)).await;
         }
     });
 }
 
+fn set_plan(rig: &Rig, plan: ReadPlan) {
+    let schedule = Schedule { read: plan.timing, read_size: plan.size, ..Schedule::default() };
+    rig.copy.set_schedule(schedule);
+}
+
 pub(super) fn restore(rig: &mut Rig) {
     let copy = rig.copy.clone();
-    rig.tasks.spawn(copy.restore_loop(RestoreTiming::Immediate, Duration::ZERO));
+    rig.tasks.spawn(copy.restore_loop());
 }
 
 /// Writes `count` updates of one page each, a page apart, so that the last value of each page is known.
@@ -256,8 +269,13 @@ fn how_much_one_read_brings_is_chosen_by_the_command_the_group_or_the_load_of_th
 #[test]
 fn figure_19_steps_1725_and_1760_reads_follow_the_interval_that_was_chosen() {
     let reads_in_ten_seconds = |timing: ReadTiming, link_permille: u32| {
+        // What comes in a fixed interval has to fit one answer.
+        let read_bytes = match timing {
+            ReadTiming::Fixed(_) | ReadTiming::Periodic(_) => 1 << 20,
+            ReadTiming::Immediate | ReadTiming::Every(_) | ReadTiming::Adaptive(_) => 64 << 10,
+        };
         life(async move {
-            let mut rig = Rig::new(Choice::default()).await;
+            let mut rig = Rig::new(Choice { read_bytes, ..Choice::default() }).await;
             let way = Arc::new(Way::new(&rig, &[Lane::default()]));
             *way.link_permille.lock().unwrap() = link_permille;
             rig.settle();
@@ -273,6 +291,10 @@ fn figure_19_steps_1725_and_1760_reads_follow_the_interval_that_was_chosen() {
             way.log().len()
         })
     };
+    let fixed = reads_in_ten_seconds(ReadTiming::Fixed(Duration::from_millis(500)), 0);
+    assert!((19..=21).contains(&fixed), "{fixed}: one read in each interval, whatever it finds");
+    let periodic = reads_in_ten_seconds(ReadTiming::Periodic(Duration::from_millis(500)), 0);
+    assert!((20..=22).contains(&periodic), "{periodic}");
     let adaptive = |inputs: &[ReadInput]| ReadTiming::Adaptive(inputs.iter().copied().collect());
     let fixed = reads_in_ten_seconds(ReadTiming::Every(Duration::from_millis(500)), 0);
     assert!((20..=110).contains(&fixed), "{fixed}: a round of reads in each interval");
@@ -282,4 +304,68 @@ fn figure_19_steps_1725_and_1760_reads_follow_the_interval_that_was_chosen() {
     assert!((10..400).contains(&pointers), "{pointers}: JOURNAL INFORMATION shows what is unread");
     let (free, busy) = (adaptive(&[ReadInput::Link]), adaptive(&[ReadInput::Link]));
     assert!(reads_in_ten_seconds(free, 0) > 2 * reads_in_ten_seconds(busy, 900));
+}
+
+#[test]
+fn figure_19_step_1760_periodic_reads_keep_their_spacing_however_long_an_answer_takes() {
+    life(async {
+        let mut rig = Rig::new(Choice::default()).await;
+        let slow = Lane { delay_ms: 70, ..Lane::default() };
+        let way = Arc::new(Way::new(&rig, &[slow, slow]));
+        follow(
+            &mut rig,
+            &way,
+            ReadPlan { timing: ReadTiming::Periodic(Duration::from_millis(50)), ..IMMEDIATE },
+        );
+        rig.settle();
+        restore(&mut rig);
+        for update in 0..400 {
+            rig.write(update % 99, 1, 1).await;
+            rig.sleep_ms(5).await;
+        }
+        let times: Vec<u64> = way.log().iter().map(|(at_ms, ..)| *at_ms).skip(2).collect();
+        assert!(times.len() > 30);
+        let spacings: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(spacings.iter().all(|spacing| *spacing == 50), "{spacings:?}");
+        // A fixed time is counted from the answer on: with one lane every 70 + 50 ms.
+        let mut rig = Rig::new(Choice::default()).await;
+        let way = Arc::new(Way::new(&rig, &[slow]));
+        follow(
+            &mut rig,
+            &way,
+            ReadPlan { timing: ReadTiming::Fixed(Duration::from_millis(50)), ..IMMEDIATE },
+        );
+        rig.sleep_ms(2_000).await;
+        let times: Vec<u64> = way.log().iter().map(|(at_ms, ..)| *at_ms).collect();
+        assert!(times.windows(2).all(|pair| pair[1] - pair[0] == 120), "{times:?}");
+    });
+}
+
+#[test]
+fn another_schedule_of_reading_and_restoring_counts_at_once() {
+    life(async {
+        let mut rig = Rig::new(Choice::default()).await;
+        let way = Arc::new(Way::new(&rig, &[Lane::default()]));
+        let hourly = Duration::from_secs(3_600);
+        follow(&mut rig, &way, IMMEDIATE);
+        let schedule = Schedule {
+            read: ReadTiming::Every(hourly),
+            restore: RestoreTiming::Every(hourly),
+            ..Schedule::default()
+        };
+        rig.copy.set_schedule(schedule);
+        restore(&mut rig);
+        // Both have begun to wait.
+        rig.sleep_ms(5_000).await;
+        rig.write(1, 1, 1).await;
+        rig.sleep_ms(60_000).await;
+        assert!(!rig.is_read());
+        rig.copy.set_schedule(Schedule { read: ReadTiming::Immediate, ..schedule });
+        rig.sleep_ms(100).await;
+        assert!(rig.is_read() && !rig.is_restored());
+        rig.copy.set_schedule(Schedule::default());
+        rig.sleep_ms(100).await;
+        assert!(rig.is_restored());
+        assert_eq!(way.asked(|what| matches!(what, Wanted::From(_))), 1, "without a new session");
+    });
 }

@@ -2,13 +2,13 @@
 //! delays, cuts and listens to.
 
 use crate::clock::{BoxFuture, Clock, SeededEntropy, SimClock, WallNs};
-use crate::copy::change::{Change, Part, pages_touched};
+use crate::copy::change::{Change, Part, apply, pages_touched};
 use crate::copy::group::{
     Group, PairRuntime, Parts, Refusal, Role, Sequenced, Sequencer, Settings, SvolRuntime,
 };
 use crate::copy::recover;
 use crate::copy::rule::PairFacts;
-use crate::copy::serve::{Carrier, Request};
+use crate::copy::serve::{Carrier, Form, Request};
 use crate::copy::source::{Ask, Source, SourceError, Wanted};
 use crate::disk::cache::{CacheSettings, ParityGroupId, VolumeSpec};
 use crate::disk::io::sim::{Latency, SimDisk};
@@ -31,7 +31,9 @@ use tokio::task::JoinSet;
 pub(crate) const READER: ArrayNumber = ArrayNumber(2);
 pub(crate) const DATA: u32 = 1;
 const JOURNAL: u32 = 2;
+const OTHER: u32 = 3;
 pub(crate) const MIB: u64 = 1 << 20;
+const MIB_SLOTS: usize = (1 << 20) / SLOT_BYTES;
 
 /// A life with virtual time.
 pub(crate) fn life<T>(work: impl Future<Output = T>) -> T {
@@ -139,6 +141,22 @@ impl Rig {
         }
     }
 
+    /// Hosts of the copying array write so much to another volume of it, and nobody destages it.
+    pub(crate) async fn load_copy(&self, mib: u64) {
+        let disk = &self.copy.disk;
+        let (id, size_bytes) = (VolumeId(OTHER), 32 * MIB);
+        let spec = VolumeSpec { id, parity_group: ParityGroupId(1), size_bytes, kind: VolumeKind::Thin };
+        disk.create_volume(spec).await.unwrap();
+        for offset in (0..mib).map(|at| at * MIB) {
+            let mut slots = self.copy.pool.take(Class::Host, MIB_SLOTS).await;
+            slots.iter_mut().for_each(|slot| slot.fill(1));
+            let slots = slots.into_iter().map(|slot| slot.freeze()).collect();
+            let change = Change { volume: OTHER, whole: false, parts: vec![Part::data(offset, MIB, slots)] };
+            let prepared = disk.prepare(id, offset, MIB, Class::Host).await.unwrap();
+            apply(disk, &change, &mut vec![prepared], 0);
+        }
+    }
+
     /// The first byte of a page at the copy.
     pub(crate) async fn copied(&self, page: u64) -> u8 {
         first_byte(&self.copy, page).await
@@ -147,6 +165,11 @@ impl Rig {
     /// Virtual time passes.
     pub(crate) async fn sleep_ms(&self, ms: u64) {
         self.clock.sleep(Duration::from_millis(ms)).await;
+    }
+
+    /// Virtual time.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.clock.now().0 / 1_000_000
     }
 
     /// Waits until `done`, at most a minute.
@@ -329,6 +352,8 @@ pub(crate) struct Lane {
     /// Of so many answers the last is lost, together with the lane for a moment; 0: none.
     pub(crate) loses_every: u64,
     pub(crate) reads: u64,
+    /// It is cut until then.
+    pub(crate) cut_until_ms: u64,
 }
 
 /// The way from the copy to the source: calls instead of sessions.
@@ -370,9 +395,9 @@ impl Way {
         *self.reports.lock().unwrap()
     }
 
-    async fn read(&self, lane: usize, ask: Ask) -> Result<Vec<Slot>, SourceError> {
+    async fn read(&self, at: usize, ask: Ask) -> Result<Vec<Slot>, SourceError> {
         let at_ms = self.clock.now().0 / 1_000_000;
-        self.log.lock().unwrap().push((at_ms, lane, ask));
+        self.log.lock().unwrap().push((at_ms, at, ask));
         let failed = |error: &dyn std::fmt::Display| SourceError(error.to_string());
         self.source.report(READER, ask.position, Carrier::Read).map_err(|error| failed(&error))?;
         let (start, retry) = match ask.what {
@@ -388,6 +413,7 @@ impl Way {
             updates: ask.updates,
             bytes: ask.room_bytes,
             wait: ask.wait,
+            form: Form::Journals,
         };
         let answer = self.source.answer(request).await.map_err(|error| failed(&error))?;
         let mut slots = self.pool.take(Class::Inbound, answer.head.len() / SLOT_BYTES).await;
@@ -399,11 +425,15 @@ impl Way {
         pages.truncate(ask.room_bytes as usize / SLOT_BYTES);
         let (delay_ms, lost) = {
             let mut lanes = self.lanes.lock().unwrap();
-            let lane = &mut lanes[lane];
+            let lane = &mut lanes[at];
             lane.reads += 1;
             (lane.delay_ms, lane.reads.checked_rem(lane.loses_every) == Some(0))
         };
         self.clock.sleep(Duration::from_millis(delay_ms)).await;
+        if lost {
+            let until = self.clock.now().0 / 1_000_000 + 2;
+            self.lanes.lock().unwrap()[at].cut_until_ms = until;
+        }
         if lost { Err(SourceError("the lane was cut".into())) } else { Ok(pages) }
     }
 }
@@ -412,8 +442,8 @@ impl Source for Way {
     fn lanes(&self) -> usize {
         self.lanes.lock().unwrap().len()
     }
-    fn is_open(&self, _lane: usize) -> bool {
-        true
+    fn is_open(&self, lane: usize) -> bool {
+        self.clock.now().0 / 1_000_000 >= self.lanes.lock().unwrap()[lane].cut_until_ms
     }
     fn journal_read(
         &self,

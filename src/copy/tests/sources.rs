@@ -3,22 +3,19 @@
 use super::rig::{Choice, DATA, READER, Rig, Way, life};
 use crate::copy::answer::{Head, Outcome};
 use crate::copy::cascade::CopyAsk;
-use crate::copy::fetch::{FetchError, ReadPlan, Whose};
+use crate::copy::fetch::{FetchError, Whose};
 use crate::copy::group::SvolRuntime;
 use crate::copy::serve::Carrier;
 use crate::volume::pair::PairState;
-use crate::volume::timing::{ReadSize, ReadTiming};
 use holdfast_journal::reader::Report;
 use holdfast_journal::{ArrayNumber, Generation, UpdateNumber};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-const IMMEDIATE: ReadPlan = ReadPlan { timing: ReadTiming::Immediate, size: ReadSize::Group };
-
 /// Reads until everything is there, then no more.
 async fn read_all(rig: &Rig, way: &Arc<Way>) {
-    let following = rig.copy.follow(&**way, 1, IMMEDIATE, Whose::Source);
+    let following = rig.copy.follow(&**way, 1, Whose::Source);
     tokio::select! {
         biased;
         error = following => panic!("{error}"),
@@ -48,7 +45,7 @@ fn a_source_whose_history_is_not_that_of_the_copy_is_not_read() {
         // One that begins with a number that is here is not: that number was given twice.
         rig.source.lock().generations = vec![first, generation(2, 3, 4)];
         rig.write(7, 1, 7).await;
-        let error = rig.copy.follow(&*way, 1, IMMEDIATE, Whose::Source).await;
+        let error = rig.copy.follow(&*way, 1, Whose::Source).await;
         assert!(matches!(error, FetchError::Generations(6)), "{error}");
         assert_eq!(rig.copy.durable_here(), UpdateNumber::new(6), "nothing of it was taken");
     });
@@ -63,7 +60,7 @@ fn an_array_that_stays_behind_is_left_again() {
         read_all(&rig, &way).await;
         rig.copy.lock().next = UpdateNumber::new(9); // As if the rest had come from elsewhere.
         let began = crate::clock::Clock::now(&*rig.clock);
-        let error = rig.copy.follow(&*way, 1, IMMEDIATE, Whose::Other).await;
+        let error = rig.copy.follow(&*way, 1, Whose::Other).await;
         assert!(matches!(error, FetchError::Behind(1, 8)), "{error}");
         let waited = crate::clock::Clock::now(&*rig.clock).since(began);
         assert!(waited >= Duration::from_secs(4), "it is given some time: {waited:?}");
@@ -97,7 +94,7 @@ fn updates_of_another_source_are_refused_from_the_moment_on_at_which_that_was_sa
         let rig = Rig::new(Choice::default()).await;
         let way = Arc::new(Way::new(&rig, &[Default::default()]));
         rig.write(1, 1, 7).await;
-        let error = rig.copy.follow(&*way, 1, IMMEDIATE, Whose::Other).await;
+        let error = rig.copy.follow(&*way, 1, Whose::Other).await;
         assert!(matches!(error, FetchError::Store(_)), "{error}");
         assert_eq!(rig.copy.durable_here(), UpdateNumber::NONE);
     });

@@ -38,6 +38,12 @@ impl DiskAdapter {
 }
 
 impl RawVolume {
+    /// Its number.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.volume.id().0
+    }
+
     /// Its size.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {

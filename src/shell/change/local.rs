@@ -1,13 +1,11 @@
-//! Changes that concern one array alone: parity groups, volumes, targets, LUNs, links.
+//! Changes that concern one array alone: parity groups, volumes, targets, LUNs.
 
-use super::words::{UnitWord, array_number, cache_mode, initiator, level, lun, lun_word};
+use super::words::{UnitWord, cache_mode, initiator, level, lun, lun_word};
 use super::{Change, Here, How, one, one_at};
-use crate::config::{ByteSize, CacheMode, InitiatorRule, PortalAddress, RaidLevel};
-use crate::shell::schedule::ScheduleWords;
-use crate::volume::designation::{Designation, NewLink, NewParityGroup, NewTarget, NewVolume};
-use crate::volume::name::{ArrayNumber, IscsiName, LinkName, Lun, ParityGroupName, VolumeName};
+use crate::config::{ByteSize, CacheMode, InitiatorRule, RaidLevel};
+use crate::volume::designation::{Designation, NewParityGroup, NewTarget, NewVolume};
+use crate::volume::name::{IscsiName, LinkName, Lun, ParityGroupName, VolumeName};
 use crate::volume::record::{ChapRecord, Credential};
-use crate::volume::transfer::{CONNECTIONS_MAX, LinkOptions};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -246,60 +244,5 @@ impl LunChange {
             }
         };
         Ok(one(here, how, what))
-    }
-}
-
-/// What can be changed about links.
-#[derive(Clone, Debug, Subcommand)]
-pub enum LinkChange {
-    /// Make a link, called like the array behind it; the other array needs one back, with the same secret.
-    Create {
-        /// Its name: that of the array behind it.
-        name: LinkName,
-        /// Number of the array behind it.
-        #[arg(long, value_parser = array_number)]
-        array: ArrayNumber,
-        /// Where that array serves arrays; several are tried in turn.
-        #[arg(long = "portal", required = true, num_args = 1.., value_name = "HOST:PORT")]
-        portals: Vec<PortalAddress>,
-        /// File with the secret that both arrays know.
-        #[arg(long, value_name = "FILE")]
-        secret_file: PathBuf,
-        /// Connections for journal reads, 1 to 8.
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(CONNECTIONS_MAX)))]
-        connections: u8,
-        #[command(flatten)]
-        /// When what comes over it is read and restored.
-        schedule: ScheduleWords,
-        #[command(flatten)]
-        /// How.
-        how: How,
-    },
-    /// Delete a link that no group and no pair uses.
-    Delete {
-        /// Its name.
-        name: LinkName,
-        #[command(flatten)]
-        /// How.
-        how: How,
-    },
-}
-
-impl LinkChange {
-    pub(super) fn change(&self, here: &Here<'_>) -> Result<Change, String> {
-        Ok(match self {
-            Self::Create { name, array, portals, secret_file, connections, schedule, how } => {
-                let new = NewLink {
-                    name: name.clone(),
-                    array: *array,
-                    portals: portals.clone(),
-                    secret: here.secret(secret_file)?,
-                    schedule: schedule.schedule(),
-                    options: LinkOptions { connections: *connections },
-                };
-                one(here, how, Designation::CreateLink(new))
-            }
-            Self::Delete { name, how } => one(here, how, Designation::DeleteLink { link: name.clone() }),
-        })
     }
 }

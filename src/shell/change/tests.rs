@@ -265,6 +265,43 @@ async fn settings_of_a_group_are_chosen_anew_one_by_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_chosen_for_a_link_is_chosen_anew_one_by_one() {
+    let (alpha, secret) = (Tabled::new(1, "alpha"), secret());
+    let create = format!(
+        "link create beta --array 2 --portal beta:3260 --secret-file {} --compression zstd --connections 3",
+        secret.path().display()
+    );
+    done(&alpha, &create).await;
+    let link = || alpha.store.tables().links.iter().next().unwrap().clone();
+    let said = done(
+        &alpha,
+        "link set beta --limit 10MiB/s --schedule 'mon-fri 08:00-18:00 5MiB/s' '22:00-06:00 none'",
+    )
+    .await;
+    assert!(said.starts_with("changed link beta"), "{said}");
+    done(&alpha, "link set beta --read 'periodic 40ms' --fetch read --portal beta:3261").await;
+    let now = link();
+    let words: Vec<String> = now.options.windows.iter().map(ToString::to_string).collect();
+    assert_eq!(words, ["mon-fri 08:00-18:00 5MiB/s", "22:00-06:00 none"]);
+    assert_eq!((now.options.connections, now.options.compression.to_string().as_str()), (3, "zstd:3"));
+    assert_eq!(
+        (now.options.limit.to_string().as_str(), now.schedule.read.to_string().as_str()),
+        ("10MiB/s", "periodic 40ms")
+    );
+    assert_eq!(now.portals[0].to_string(), "beta:3261");
+    done(&alpha, "link set beta --limit none --schedule none --compression none").await;
+    let now = link().options;
+    assert_eq!(
+        (now.limit.to_string(), now.windows.len(), now.compression.to_string()),
+        ("none".into(), 0, "none".into())
+    );
+    for wrong in ["", "--connections 9", "--limit 1B/s", "--schedule never", "--compression zstd:20"] {
+        assert_ne!(say(&alpha, &format!("link set beta {wrong}")).await.exit, 0, "{wrong}");
+    }
+    assert_eq!(say(&alpha, "link set gamma --limit none").await.exit, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_answer_tells_a_secret() {
     let (alpha, secret) = (Tabled::new(1, "alpha"), secret());
     for line in everything(secret.path()) {

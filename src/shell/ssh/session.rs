@@ -1,6 +1,6 @@
 //! One session channel: a command, a prompt, or lines from a pipe.
 
-use super::super::command::{Exit, Request, Response, Shell};
+use super::super::command::{Exit, INPUT_MAX_BYTES, Request, Response, Shell};
 use super::super::edit::{CTRL_C, LINE_MAX_BYTES};
 use super::super::parse::words;
 use super::super::print;
@@ -25,32 +25,54 @@ pub(super) struct Operator {
 impl Operator {
     async fn run(&self, request: &Request) -> Response {
         if let Some(what) = names_a_file(&request.argv) {
-            let why =
-                format!("over SSH {what} is not possible: the file would be one of the array's machine");
+            let why = format!(
+                "over SSH {what} is not possible: the file would be one of the array's machine; say - for it, and send it"
+            );
             return Response::failed(Exit::Failed, &request.argv.join(" "), &why);
         }
         let who = Who::Operator { name: self.name.clone(), from: self.from.clone() };
-        self.shell.run(request, &who).await
+        let request = Request { is_remote: true, ..request.clone() };
+        self.shell.run(&request, &who).await
+    }
+
+    /// Runs a command, and again for as long as the answer says that there is more; the last answer.
+    async fn run_on(&self, request: &Request, output: &Output) -> Response {
+        let mut request = request.clone();
+        loop {
+            let mut response = self.run(&request).await;
+            if response.again.is_empty() {
+                return response;
+            }
+            request.argv = std::mem::take(&mut response.again);
+            if output.answer(response).await.is_err() {
+                return Response::default();
+            }
+        }
     }
 }
 
-/// Whether a command names a file that the array would read: a client names no files (`failure-model.md` S8). Paths of
-/// units are not among them: they are made, never shown.
+/// Whether a command names a file that the array would read: a client names no files (`failure-model.md` S8), but may
+/// send what would be in one, by "-". Paths of units are not among them: they are made, never shown.
 fn names_a_file(argv: &[String]) -> Option<&'static str> {
-    let is_file = |word: &String| {
-        word.starts_with("--") && word.split('=').next().is_some_and(|option| option.ends_with("-file"))
-    };
-    if argv.iter().any(is_file) {
-        return Some("an option that names a file");
+    let is_option = |word: &str| word.starts_with("--") && word.ends_with("-file");
+    let mut words = argv.iter().map(String::as_str).peekable();
+    while let Some(word) = words.next() {
+        let value = match word.split_once('=') {
+            Some((option, value)) if is_option(option) => Some(value),
+            None if is_option(word) => words.peek().copied(),
+            Some(_) | None => continue,
+        };
+        if value != Some("-") {
+            return Some("an option that names a file");
+        }
     }
     // Whatever else stands there can only be the file, or an option that is taken for it.
-    let harmless = ["config", "check", "--json", "--help", "-h"];
+    let harmless = ["config", "check", "apply", "--json", "--help", "-h", "--dry-run", "-"];
     let mut plain = argv.iter().filter(|word| !word.starts_with('-')).map(String::as_str);
+    let is_harmless = argv.iter().all(|word| harmless.contains(&word.as_str()));
     match (plain.next(), plain.next()) {
-        (Some("config"), Some("check")) if argv.iter().any(|word| !harmless.contains(&word.as_str())) => {
-            Some("checking a file by its name")
-        }
-        (Some("config"), Some("apply")) => Some("applying a file by its name"),
+        (Some("config"), Some("check")) if !is_harmless => Some("checking a file by its name"),
+        (Some("config"), Some("apply")) if !is_harmless => Some("applying a file by its name"),
         _ => None,
     }
 }
@@ -192,11 +214,19 @@ pub(super) async fn command(
         Ok(argv) => {
             let columns = window.map_or(0, |window| window.columns);
             let asked = argv.join(" ");
-            let request = Request { argv, columns, ..Request::default() };
+            let input = match input(keyboard, &argv, window.is_some()).await {
+                Ok(input) => input,
+                Err(why) => {
+                    let response = Response::failed(Exit::Usage, &asked, &why);
+                    let _ = output.answer(response).await;
+                    return Exit::Usage as u8;
+                }
+            };
+            let request = Request { argv, columns, input, ..Request::default() };
             let mut typed = Vec::new();
             tokio::select! {
                 biased;
-                response = operator.run(&request) => response,
+                response = operator.run_on(&request, output) => response,
                 () = until_interrupt(keyboard, &mut typed), if window.is_some() => {
                     Response::failed(Exit::Failed, &asked, "given up")
                 }
@@ -207,6 +237,27 @@ pub(super) async fn command(
     let exit = response.exit;
     let _ = output.answer(response).await;
     exit
+}
+
+/// What the client sends before it closes its side, if the command asks for it.
+async fn input(keyboard: &Keyboard, argv: &[String], is_terminal: bool) -> Result<Option<String>, String> {
+    if !Request::wants_input(argv) {
+        return Ok(None);
+    }
+    if is_terminal {
+        return Err("there is no standard input at a terminal: give the command without one".into());
+    }
+    let mut bytes = Vec::new();
+    loop {
+        let keys = keyboard.take().await;
+        bytes.extend_from_slice(&keys.bytes);
+        if keys.has_overflowed || bytes.len() > INPUT_MAX_BYTES {
+            return Err(format!("the standard input has at most {INPUT_MAX_BYTES} bytes"));
+        }
+        if keys.has_ended {
+            return String::from_utf8(bytes).map(Some).map_err(|_| "the standard input is UTF-8 text".into());
+        }
+    }
 }
 
 /// A shell: with a terminal a prompt, without one a command a line until the end of the input.
@@ -241,7 +292,7 @@ async fn interactive(
             let mut typed = Vec::new();
             let answer = tokio::select! {
                 biased;
-                response = operator.run(&request) => Some(response),
+                response = operator.run_on(&request, output) => Some(response),
                 () = until_interrupt(keyboard, &mut typed) => None,
             };
             match answer {
@@ -300,7 +351,7 @@ async fn piped(operator: &Operator, output: &Output, keyboard: &Keyboard) -> Res
                     return Ok(last);
                 }
                 Ok(argv) => {
-                    let response = operator.run(&Request { argv, ..Request::default() }).await;
+                    let response = operator.run_on(&Request { argv, ..Request::default() }, output).await;
                     last = response.exit;
                     output.answer(response).await?;
                 }
@@ -361,10 +412,21 @@ mod tests {
             "link create b --secret-file /etc/shadow",
             "link create b --secret-file=/etc/shadow",
             "target create t --chap-user x --chap-secret-file /etc/shadow",
+            "link create b --secret-file - --secret-file /etc/shadow",
+            "link create b --secret-file",
+            "config apply --id x -",
         ] {
             assert!(named(line), "{line}");
         }
-        for line in ["config check", "config check --json", "volume show data1"] {
+        for line in [
+            "config check",
+            "config check --json",
+            "config check -",
+            "config apply - --dry-run",
+            "link create b --secret-file -",
+            "link create b --secret-file=-",
+            "volume show data1",
+        ] {
             assert!(!named(line), "{line}");
         }
     }

@@ -1,6 +1,8 @@
 //! Designations that concern this array alone: parity groups, volumes, targets, LUNs, links, schedules.
 
-use crate::volume::designation::{NewLink, NewParityGroup, NewTarget, NewVolume, Outcome, Refusal};
+use crate::volume::designation::{
+    LinkSettings, NewLink, NewParityGroup, NewTarget, NewVolume, Outcome, Refusal,
+};
 use crate::volume::group::GroupRole;
 use crate::volume::kind::{RaidLevel, Schedule};
 use crate::volume::name::{GroupName, IscsiName, LinkName, Lun, ParityGroupNumber, VolumeName, VolumeNumber};
@@ -9,6 +11,7 @@ use crate::volume::record::{
     VolumeState, VolumeUsage,
 };
 use crate::volume::table::Tables;
+use crate::volume::transfer::{CONNECTIONS_MAX, LinkOptions, WINDOWS_MAX};
 
 pub(super) fn create_parity_group(tables: &mut Tables, new: &NewParityGroup) -> Result<Outcome, Refusal> {
     if tables.parity_group_named(&new.name).is_some() {
@@ -249,9 +252,8 @@ pub(super) fn create_link(tables: &mut Tables, new: &NewLink) -> Result<Outcome,
     if let Some(other) = tables.link_to(new.array) {
         return Err(Refusal::conflict(format!("link {} leads to array {} already", other.name, new.array)));
     }
-    if new.portals.is_empty() || new.portals.len() > PORTALS_MAX {
-        return Err(Refusal::conflict(format!("a link has 1 to {PORTALS_MAX} portals")));
-    }
+    check_portals(new.portals.len())?;
+    check_options(&new.options)?;
     tables.links.put(LinkRecord {
         name: new.name.clone(),
         array: new.array,
@@ -261,6 +263,34 @@ pub(super) fn create_link(tables: &mut Tables, new: &NewLink) -> Result<Outcome,
         options: new.options.clone(),
     });
     Ok(Outcome::Done)
+}
+
+pub(super) fn set_link(
+    tables: &mut Tables,
+    link: &LinkName,
+    settings: &LinkSettings,
+) -> Result<Outcome, Refusal> {
+    let old = tables.links.get(link).cloned().ok_or_else(|| Refusal::missing("link", link))?;
+    let portals = settings.portals.clone().unwrap_or_else(|| old.portals.clone());
+    let (options, schedule) = (settings.options(&old.options), settings.schedule(old.schedule));
+    check_portals(portals.len())?;
+    check_options(&options)?;
+    tables.links.put(LinkRecord { portals, options, schedule, ..old });
+    Ok(Outcome::Done)
+}
+
+fn check_portals(count: usize) -> Result<(), Refusal> {
+    if (1..=PORTALS_MAX).contains(&count) {
+        return Ok(());
+    }
+    Err(Refusal::conflict(format!("a link has 1 to {PORTALS_MAX} portals")))
+}
+
+fn check_options(options: &LinkOptions) -> Result<(), Refusal> {
+    if !(1..=CONNECTIONS_MAX).contains(&options.connections) {
+        return Err(Refusal::conflict(format!("a link has 1 to {CONNECTIONS_MAX} connections")));
+    }
+    within(options.windows.len(), WINDOWS_MAX + 1, "windows of a link")
 }
 
 pub(super) fn set_schedule(

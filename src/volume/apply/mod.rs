@@ -66,6 +66,7 @@ impl Tables {
             Designation::DeleteTarget { target } => local::delete_target(self, target),
             Designation::DeleteLink { link } => local::delete_link(self, link),
             Designation::CreateLink(new) => local::create_link(self, new),
+            Designation::SetLink { link, settings } => local::set_link(self, link, settings),
             Designation::PassOn { link, what } => remote::pass_on(self, id, link, what),
             Designation::IntroduceGroup { group, link } => remote::introduce_group(self, id, group, link),
             Designation::FollowGroup { group, link } => remote::follow_group(self, id, group, link),

@@ -19,12 +19,12 @@ use super::Primary::{
 };
 use super::Vendor::{
     CopyRead, Designation, DesignationResult, ForwardedRead, ForwardedWrite, ForwardingState,
-    JournalInformation, JournalRead, PeerInformation, ReportPosition,
+    JournalInformation, JournalRead, JournalTables, LinkTest, PeerInformation, ReportPosition,
 };
 use super::{Command, DataDirection, Found, Gate, Row};
 
 #[rustfmt::skip]
-pub(super) const ROWS: [Row; 50] = [
+pub(super) const ROWS: [Row; 52] = [
     row(P(TestUnitReady), Everywhere, Ready,     NoData, &[0x00, 0, 0, 0, 0, 4]),
     row(P(RequestSense),  Everywhere, Open,      In,     &[0x03, 1, 0, 0, F, 4]),
     row(B(Read(Six)),     Volumes,    Ready,     In,     &[0x08, 0x1F, F, F, F, 4]),
@@ -73,7 +73,7 @@ pub(super) const ROWS: [Row; 50] = [
     row(B(WriteAndVerify(Twelve)), Volumes, Writable, Out, &[0xAE, 0xF6, F, F, F, F, F, F, F, F, 0, 4]),
     row(B(Verify(Twelve)), Volumes,   Ready,     Out,    &[0xAF, 0xF6, F, F, F, F, F, F, F, F, 0, 4]),
     row(V(PeerInformation),    PeerUnits, Open, In, &[0xC0, 0, 0, 0, 0, 0, 0, 0, 0, 0, F, F, F, F, 0, 0]),
-    row(V(JournalRead),        PeerUnits, Open, In, &[0xC1, 7, 0, 0, F, F, F, F, F, F, F, F, F, F, F, F,
+    row(V(JournalRead),        PeerUnits, Open, In, &[0xC1, 7, F, 0, F, F, F, F, F, F, F, F, F, F, F, F,
         F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F,
         F, F, F, F, F, F, F, F, F, F, F, F, 0, 0, 0, 0]),
     row(V(JournalInformation), PeerUnits, Open, In, &[0xC2, 0, 0, 0, F, F, F, F, 0, 0, F, F, F, F, 0, 0]),
@@ -87,6 +87,10 @@ pub(super) const ROWS: [Row; 50] = [
     row(V(CopyRead),           PeerUnits, Open, In, &[0xC6, 0, 0, 0, F, F, F, F, F, F, F, F, F, F, F, F,
         F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
         0, 0, 0, 0, F, F, F, F, F, F, F, F, 0, 0, 0, 0]),
+    row(V(JournalTables),      PeerUnits, Open, In, &[0xC8, 7, 0, 0, F, F, F, F, F, F, F, F, F, F, F, F,
+        F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F,
+        F, F, F, F, F, F, F, F, F, F, F, F, 0, 0, 0, 0]),
+    row(V(LinkTest),           PeerUnits, Open, In, &[0xC7, 1, 0, 0, 0, 0, 0, 0, 0, 0, F, F, F, F, 0, 0]),
     row(V(ForwardedWrite),     PeerUnits, Open, Out, &[0xD0, 0, 0, 0, F, F, F, F, F, F, F, F, F, F, F, F,
         F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, 0, 0, 0, 0, 0, 0, 0, 0,
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
