@@ -19,7 +19,7 @@ use super::received::decode;
 use super::source::{Ask, Source, SourceError, Wanted};
 use crate::clock::{BoxFuture, MonotonicNs};
 use crate::disk::slot::{SLOT_BYTES, Slot};
-use crate::volume::kind::{NoRoom, ReleaseBy, Schedule};
+use crate::volume::kind::{NoRoom, Schedule};
 use crate::volume::timing::{ReadInput, ReadInputs, ReadSize, ReadTiming};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -213,41 +213,6 @@ impl Group {
         let seq = self.lock();
         update.kind == Kind::Void
             && update.extents.iter().any(|extent| seq.svols.contains_key(&extent.volume.0))
-    }
-
-    /// Reports to the source while updates are read from another array; until the link fails.
-    pub(crate) async fn report_to(self: &Arc<Self>, source: &dyn Source, source_group: u32) -> FetchError {
-        self.report_for_ever(source, source_group).await
-    }
-
-    /// Reports by a command of its own what no journal read carries at the moment, at most every [`REPORT_EVERY`]; or,
-    /// by the group's choice, each durable journal at once, or nothing at all because the next read will say it (J6).
-    async fn report_positions(self: &Arc<Self>, source: &dyn Source, source_group: u32) -> FetchError {
-        if self.settings.release_by == ReleaseBy::NextCommand {
-            return std::future::pending().await;
-        }
-        self.report_for_ever(source, source_group).await
-    }
-
-    async fn report_for_ever(self: &Arc<Self>, source: &dyn Source, source_group: u32) -> FetchError {
-        let mut reported = None;
-        loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            let position = self.position();
-            if reported == Some(position) {
-                changed.await;
-                continue;
-            }
-            if let Err(error) = source.report_position(source_group, position).await {
-                return error.into();
-            }
-            reported = Some(position);
-            if self.settings.release_by != ReleaseBy::AtOnce {
-                self.clock.sleep(REPORT_EVERY).await;
-            }
-        }
     }
 }
 
@@ -607,8 +572,6 @@ fn inputs(timing: ReadTiming) -> ReadInputs {
 const READS_IN_FLIGHT: usize = 2;
 /// How long the primary may hold a read when it has nothing: a lost link is found within it and the time limit.
 const LONG_POLL: Duration = Duration::from_secs(2);
-/// At most so often a position is reported by a command of its own.
-const REPORT_EVERY: Duration = Duration::from_millis(20);
 /// Pause before what there was no room for is asked for again (step 1755).
 const NO_ROOM_PAUSE: Duration = Duration::from_millis(100);
 /// In a longer pause the source is asked so often how full its journal is.

@@ -58,7 +58,6 @@ pub struct Group {
     pub(crate) journal_volume: RawVolume,
     pub(crate) gate: Arc<Gate>,
     pub(crate) settings: Settings,
-    /// When it is read and restored, at an auxiliary; a new one counts at once.
     pub(super) schedule: watch::Sender<Schedule>,
     pub(crate) tamper: Option<Arc<dyn Tamper>>,
     sequencer: Mutex<Sequencer>,

@@ -30,6 +30,7 @@ pub(crate) mod rates;
 mod readers;
 mod received;
 pub(crate) mod recover;
+mod report;
 pub mod restore;
 pub mod rule;
 pub mod serve;
