@@ -173,15 +173,25 @@ impl Array {
         !open || known.is_some_and(|spec| is_journal != (spec.kind == VolumeKind::Journal))
     }
 
-    async fn bring_up_volume(&self, record: &VolumeRecord) {
+    async fn bring_up_volume(self: &Arc<Self>, record: &VolumeRecord) {
         if let Err(error) = self.open_volume(record).await {
             tracing::error!(volume = %record.name, %error, "cannot be used");
             self.runtime().volume_trouble.insert(record.number.0, error.to_string());
         }
     }
 
-    async fn open_volume(&self, record: &VolumeRecord) -> anyhow::Result<()> {
-        let Some(parity_group) = record.parity_group else { anyhow::bail!("it has no parity group") };
+    async fn open_volume(self: &Arc<Self>, record: &VolumeRecord) -> anyhow::Result<()> {
+        let write_through = record.cache == CacheMode::WriteThrough;
+        let new = |id: u32| {
+            Volume::new(id, record.block_size_bytes, record.size_bytes, write_through, self.disk.clone())
+        };
+        let Some(parity_group) = record.parity_group else {
+            self.disk.add_virtual(VolumeId(record.number.0));
+            let upstream = Arc::new(super::inflow::Upstream(Arc::downgrade(self)));
+            let volume = new(record.number.0).with_data_at(upstream);
+            self.runtime().volumes.insert(record.number.0, Arc::new(volume));
+            return Ok(());
+        };
         let failed = match self.runtime().parity_groups.get(&parity_group.0) {
             Some(Ok(_)) => None,
             Some(Err(reason)) => Some(reason.clone()),
@@ -219,10 +229,7 @@ impl Array {
                 }
             })?;
         }
-        let write_through = record.cache == CacheMode::WriteThrough;
-        let volume =
-            Volume::new(id.0, record.block_size_bytes, record.size_bytes, write_through, self.disk.clone());
-        self.runtime().volumes.insert(id.0, Arc::new(volume));
+        self.runtime().volumes.insert(id.0, Arc::new(new(id.0)));
         Ok(())
     }
 

@@ -59,7 +59,7 @@ impl Array {
                 continue;
             };
             let thick = orders.iter().filter_map(|(_, what)| thick_volume(what));
-            let here = thick.filter(|new| new.parity_group == group.name);
+            let here = thick.filter(|new| new.parity_group.as_ref() == Some(&group.name));
             let wanted: u64 = here.map(|new| new.size_bytes.next_multiple_of(1 << EXTENT_SHIFT)).sum();
             if wanted > free_bytes {
                 return Err(Refusal::Conflict(format!(

@@ -4,12 +4,19 @@
 //! state that a restart would not know.
 
 use super::Array;
+use super::peer_session::PeerSession;
+use crate::channel::initiator::Connector;
 use crate::channel::storage::Nexus;
+use crate::clock::BoxFuture;
+use crate::copy::change::within_page;
 use crate::copy::forward::wire::{self, Target};
 use crate::copy::group::Group;
 use crate::copy::inflow::{Connection, Inflow};
-use crate::disk::slot::Slot;
-use crate::io::volume::Outcome;
+use crate::copy::source::SourceError;
+use crate::disk::Pieces;
+use crate::disk::cache::Piece;
+use crate::disk::slot::{SLOT_BYTES, Slot};
+use crate::io::volume::{Elsewhere, IoError, Outcome};
 use crate::volume::designation::Refusal;
 use crate::volume::group::GroupRole;
 use crate::volume::kind::CopyMode;
@@ -20,7 +27,7 @@ use crate::volume::table::Tables;
 use holdfast_scsi::ForwardedWrite;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// The parameter list of FORWARDING STATE, as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +40,9 @@ pub(crate) struct ForwardingState {
     pub(crate) connection: u32,
     /// Whether differences come over it.
     pub(crate) copying: bool,
+    /// They are the whole volumes.
+    #[serde(default)]
+    pub(crate) everything: bool,
     /// The volumes here, by their numbers.
     pub(crate) volumes: Vec<u32>,
 }
@@ -66,9 +76,16 @@ impl Array {
         let pairs: Vec<PairRecord> = tables.pairs_of_group(group).cloned().collect();
         let is_copied = |pair: &PairRecord| matches!(pair.state, PairState::Normal);
         if said.copying {
+            let lacks_all = pairs.iter().any(|pair| pair.state == PairState::NotYetCopied);
+            if lacks_all && !said.everything {
+                return Err(InflowError::NotInStep);
+            }
             self.record_forwarding(&pairs, PairState::BeingCopied)?;
             for group in self.journaled_groups(&pairs)? {
                 group.break_image().await.map_err(not_now)?;
+                if said.everything {
+                    group.begin_fill();
+                }
             }
             inflow.begin_copy();
             return Ok(());
@@ -82,6 +99,7 @@ impl Array {
         for group in self.journaled_groups(&pairs)? {
             if !is_broken_besides(&tables, &pairs, GroupNumber(group.number)) {
                 group.make_whole().await.map_err(not_now)?;
+                group.end_fill();
             }
         }
         self.record_forwarding(&pairs, PairState::Normal)
@@ -181,10 +199,93 @@ impl Array {
         Ok(volume.write_forwarded(change, ticket, nexus))
     }
 
+    /// A virtual P-VOL that is to be copied: its upstream array has to send all of it (figure 24). What it believes to be in
+    /// step is not any more; its sessions end, so that it asks.
+    pub(super) async fn ask_for_everything(&self, tables: &Tables) {
+        let groups: Vec<Arc<Group>> = self.runtime().groups.values().cloned().collect();
+        let wanted: BTreeSet<GroupNumber> = groups
+            .iter()
+            .flat_map(|group| group.wants_fill())
+            .filter_map(|volume| tables.forwarded_here(VolumeNumber(volume)).map(|pair| pair.group))
+            .collect();
+        for group in wanted {
+            let pairs: Vec<PairRecord> = tables.pairs_of_group(group).cloned().collect();
+            if self.record_forwarding(&pairs, PairState::NotYetCopied).is_err() {
+                continue; // Tried again with the next reconciliation.
+            }
+            let Some(pair) = pairs.iter().find(|pair| pair.state != PairState::NotYetCopied) else {
+                continue;
+            };
+            let peer = super::peer_session::peer_name(pair.link.as_str());
+            for session in self.sessions.list() {
+                if session.initiator.as_str() == peer {
+                    self.sessions.drop_session(session.session).await;
+                }
+            }
+        }
+    }
+
     /// Inflows of groups that are no more.
     pub(super) fn forget_inflows(&self, tables: &Tables) {
         let is_there = |group: &u32| tables.is_forwarded(GroupNumber(*group));
+        self.runtime().upstream_sessions.retain(|link, _| tables.links.get(link).is_some());
         self.runtime().inflows.retain(|group: &u32, _: &mut Arc<Inflow>| is_there(group));
+    }
+}
+
+/// Where the data of virtual volumes is: at the array that forwards to them.
+pub(crate) struct Upstream(pub(crate) Weak<Array>);
+
+impl Elsewhere for Upstream {
+    fn read(
+        &self,
+        volume: u32,
+        offset_bytes: u64,
+        length: usize,
+    ) -> BoxFuture<'static, Result<Pieces, IoError>> {
+        let array = self.0.upgrade();
+        Box::pin(async move {
+            let array = array.ok_or(IoError::SessionEnded)?;
+            let read = array.read_upstream(volume, offset_bytes, length).await;
+            let slots = read.map_err(|error| IoError::Refused(format!("the upstream array: {error}")))?;
+            let (mut start, mut left) = (usize::from(within_page(offset_bytes)), length);
+            let piece = |slot| {
+                let length = left.min(SLOT_BYTES - start);
+                let piece = Piece::Bytes { slot, start, length };
+                (start, left) = (0, left - length);
+                piece
+            };
+            Ok(slots.into_iter().map(piece).collect())
+        })
+    }
+}
+
+impl Array {
+    /// Reads from the volume that is forwarded to this one, over a session that is kept for that.
+    async fn read_upstream(&self, volume: u32, offset: u64, length: usize) -> Result<Vec<Slot>, SourceError> {
+        let tables = self.store.tables();
+        let nobody = || SourceError("nothing is forwarded to the volume".into());
+        let pair = tables.forwarded_here(VolumeNumber(volume)).ok_or_else(nobody)?;
+        let remote = pair.primary.volume.ok_or_else(nobody)?;
+        let link = tables.links.get(&pair.link).ok_or_else(nobody)?;
+        let known = self.runtime().upstream_sessions.get(&link.name).cloned();
+        let session = match known.filter(|session| !session.is_closed()) {
+            Some(session) => session,
+            None => {
+                let name = self.config.array.name.to_string();
+                let connector = Connector {
+                    network: self.env.network.clone(),
+                    clock: self.env.clock.clone(),
+                    entropy: self.env.entropy.clone(),
+                    initiator_name: super::peer_session::peer_name(&name),
+                };
+                let own = (self.config.array.number.0, name.as_str());
+                let session = PeerSession::open(&connector, own, link, &self.pool, 0).await?;
+                self.runtime().upstream_sessions.insert(link.name.clone(), session.clone());
+                session
+            }
+        };
+        session.forwarded_read(remote.0, offset, u32::try_from(length).unwrap_or(u32::MAX)).await
     }
 }
 

@@ -114,6 +114,8 @@ pub(crate) struct Runtime {
     pub(crate) refused: VecDeque<(DesignationId, MessageView)>,
     /// Groups whose writes are forwarded from here.
     pub(crate) forwarders: BTreeMap<u32, Arc<Forwarder>>,
+    /// Sessions over which virtual volumes are read.
+    pub(crate) upstream_sessions: BTreeMap<LinkName, peer_session::PeerSession>,
     /// Groups whose writes are forwarded to here.
     pub(crate) inflows: BTreeMap<u32, Arc<Inflow>>,
     /// Initial copies at work, by pair.

@@ -18,9 +18,11 @@ use crate::copy::group::Group;
 use crate::copy::serve::{Answer, Carrier, Form, Request, ServeError};
 use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotMut};
 use crate::io::host::completed;
+use crate::io::pieces::for_wire;
 use crate::io::volume::{IoError, Outcome as Writing};
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
-use crate::volume::name::ArrayNumber;
+use crate::volume::kind::CopyMode;
+use crate::volume::name::{ArrayNumber, VolumeNumber};
 use crate::volume::record::{Identity as StoredIdentity, LinkRecord, Who};
 use holdfast_iscsi::pdu::Lun as WireLun;
 use holdfast_iscsi::pdu::task_mgmt::{Function, FunctionResponse};
@@ -28,8 +30,8 @@ use holdfast_journal::reader::Report;
 use holdfast_journal::{ArrayNumber as JournalArray, UpdateNumber};
 use holdfast_scsi::{
     Acknowledgement, AsciiText, CopyRead, Delivery, ForwardedWrite, Identity, JournalRead, Lba, LinkTest,
-    Lun, MAX_LINK_TEST_BYTES, Naa, PeerAdmission, PeerStanding, PeerUnit, Response, Sense, SenseFormat,
-    VendorCommand, report_luns, unmapped_lun,
+    Lun, MAX_LINK_TEST_BYTES, MAX_TRANSFER_BYTES, Naa, PeerAdmission, PeerStanding, PeerUnit, Response,
+    Sense, SenseFormat, VendorCommand, report_luns, unmapped_lun,
 };
 use std::collections::BTreeMap;
 use std::num::NonZeroU8;
@@ -110,7 +112,9 @@ impl PeerService {
             VendorCommand::ReportPosition { group, position } => self.position(&array, group.0, position),
             VendorCommand::ForwardedWrite(write) => self.forwarded_write(&array, write, nexus),
             VendorCommand::ForwardingState { list_length } => self.forwarding_state(&array, list_length),
-            VendorCommand::ForwardedRead { .. } => refuse(Sense::INVALID_COMMAND),
+            VendorCommand::ForwardedRead { volume, offset_bytes, allocation_length } => {
+                self.forwarded_read(&array, volume, (offset_bytes, allocation_length))
+            }
             VendorCommand::CopyRead(read) => self.copy_read(&array, read),
         }
     }
@@ -138,6 +142,34 @@ impl PeerService {
         };
         let room = Reserved::Now(Room::of_bytes(list_length as usize));
         Execution::Receive(Receive { bytes: list_length, room, then: Box::new(then) })
+    }
+
+    /// A part of a volume that is forwarded to the peer: of its virtual volume there is nothing there.
+    fn forwarded_read(&self, array: &Array, volume: u32, (offset, bytes): (u64, u32)) -> Execution {
+        let peer = ArrayNumber(self.peer);
+        let is_theirs = array.store.read(|tables| {
+            tables.pairs_of_volume(VolumeNumber(volume)).any(|pair| {
+                pair.copy == CopyMode::Sync && pair.auxiliary.array == peer && pair.primary.array != peer
+            })
+        });
+        let open = array.runtime().volumes.get(&volume).cloned().filter(|_| is_theirs);
+        let Some(open) = open else { return refuse(Sense::invalid_field_in_cdb(GROUP_BYTE)) };
+        let ends = offset.checked_add(bytes.into());
+        if bytes > MAX_TRANSFER_BYTES || ends.is_none_or(|end| end > open.capacity_bytes) {
+            return refuse(Sense::LBA_OUT_OF_RANGE);
+        }
+        let answer = move |result: Result<Pieces, IoError>| match result {
+            Ok(pieces) => Completed::DataIn(pieces),
+            Err(error) => check(error.sense(Lba(0))),
+        };
+        match open.read(offset, bytes as usize) {
+            Writing::Ready(result) => Execution::Now(answer(result.map(|pieces| for_wire(&pieces)))),
+            Writing::Later(reading) => {
+                Execution::Later(Box::pin(
+                    async move { answer(reading.await.map(|pieces| for_wire(&pieces))) },
+                ))
+            }
+        }
     }
 
     fn forwarded_write(&self, array: &Arc<Array>, write: ForwardedWrite, nexus: &Arc<Nexus>) -> Execution {

@@ -3,6 +3,7 @@
 use crate::channel::initiator::{Command, Connector, Data, Reply, Session, SessionError, SessionOptions};
 use crate::channel::piece::{Pieces, Received, Room};
 use crate::copy::answer::reason;
+use crate::copy::change::{pages_touched, within_page};
 use crate::copy::forward::ForwardError;
 use crate::copy::link_key::{Proof, link_key};
 use crate::copy::source::{Ask, PieceAsk, SourceError, Wanted};
@@ -185,6 +186,24 @@ impl PeerSession {
         list: Pieces,
     ) -> Result<(), ForwardError> {
         self.forward(VendorCommand::ForwardedWrite(write), list).await
+    }
+
+    /// FORWARDED READ: bytes of a volume there, in pages, the first at its place in its page.
+    pub(crate) async fn forwarded_read(
+        &self,
+        volume: u32,
+        offset_bytes: u64,
+        length: u32,
+    ) -> Result<Vec<Slot>, SourceError> {
+        let first_offset = usize::from(within_page(offset_bytes));
+        let slots = self.pool.take(Class::JournalRead, pages_touched(offset_bytes, length.into())).await;
+        let room = Room::Slots { slots, first_offset };
+        let command = VendorCommand::ForwardedRead { volume, offset_bytes, allocation_length: length };
+        let reply = self.command(command, Data::In(room), LIMIT).await?;
+        match reply.data {
+            Received::Slots { slots, bytes } if bytes == length as usize => Ok(slots),
+            Received::Slots { .. } | Received::Bytes(_) => Err(SourceError("the answer is cut short".into())),
+        }
     }
 
     async fn forward(&self, command: VendorCommand, list: Pieces) -> Result<(), ForwardError> {

@@ -30,6 +30,7 @@ impl Array {
     pub(super) async fn reconcile_forwarding(self: &Arc<Self>) {
         let tables = self.store.tables();
         self.forget_inflows(&tables);
+        self.ask_for_everything(&tables).await;
         self.drop_forwarding(&tables).await;
         let wanted = tables.groups.iter().filter(|group| {
             matches!(group.role, GroupRole::Primary) && group.is_started && group.state == GroupState::Normal
@@ -82,7 +83,11 @@ impl Array {
             return;
         }
         let taken = self.marks_for(pair).map(|map| {
-            forwarder.add_pair(own.0, ForwardPair::new(pair.number.0, remote.0, map));
+            let mut taken = ForwardPair::new(pair.number.0, remote.0, map);
+            if pair.state == PairState::NotYetCopied {
+                taken.mark_all();
+            }
+            forwarder.add_pair(own.0, taken);
         });
         match taken {
             Ok(()) => volume.set_role(VolumeRole::Forwarding(forwarder.clone())),
@@ -275,7 +280,8 @@ impl Downstream for Connected {
             group: self.group.clone(),
             incarnation: self.incarnation,
             connection: self.connection,
-            copying: what == Announced::Copying,
+            copying: what != Announced::InStep,
+            everything: what == Announced::Copying { everything: true },
             volumes,
         };
         Box::pin(async move {

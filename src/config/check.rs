@@ -24,7 +24,9 @@ pub(super) fn across_sections(root: &Table<'_>) {
     names(&section, "pair", "name");
     names(&section, "target", "iqn");
     for volume in section.peek("volume") {
-        refer(&volume, "parity_group", "parity group", &all.parity_groups);
+        if volume.raw("parity_group").is_some() {
+            refer(&volume, "parity_group", "parity group", &all.parity_groups);
+        }
     }
     for group in section.peek("group") {
         refer(&group, "source", "link", &all.links);

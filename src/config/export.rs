@@ -29,8 +29,10 @@ pub fn declared(tables: &Tables) -> Provision {
         spares: row.spares.iter().map(unit).collect(),
     });
     let volumes = tables.volumes.iter().filter_map(|row| {
-        // A volume without a parity group cannot be declared; there are none yet.
-        let parity_group = tables.parity_groups.get(&row.parity_group?)?.name.clone();
+        let parity_group = match row.parity_group {
+            Some(number) => Some(tables.parity_groups.get(&number)?.name.clone()),
+            None => None,
+        };
         Some(VolumeSpec {
             name: row.name.clone(),
             parity_group,
@@ -230,7 +232,12 @@ fn parity_group_entry(group: &ParityGroupSpec) -> Entry {
 
 fn volume_entry(volume: &VolumeSpec) -> Entry {
     let mut entry = Entry::new("volume");
-    entry.text("name", &volume.name).text("parity_group", &volume.parity_group).text("size", volume.size);
+    entry.text("name", &volume.name);
+    match &volume.parity_group {
+        Some(parity_group) => entry.text("parity_group", parity_group),
+        None => entry.raw("virtual", true),
+    };
+    entry.text("size", volume.size);
     let cache = match volume.cache {
         CacheMode::WriteBack => "write-back",
         CacheMode::WriteThrough => "write-through",

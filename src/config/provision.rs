@@ -67,8 +67,8 @@ pub struct UnitSpec {
 pub struct VolumeSpec {
     /// Its name.
     pub name: VolumeName,
-    /// Where its extents come from.
-    pub parity_group: ParityGroupName,
+    /// Where its extents come from; `None`: it is virtual, the array has only journals of it.
+    pub parity_group: Option<ParityGroupName>,
     /// Its capacity, a multiple of 4096.
     pub size: ByteSize,
     /// Whether extents are taken only when they are written.

@@ -134,7 +134,16 @@ fn units(table: &Table<'_>, key: &str) -> Option<Vec<UnitSpec>> {
 
 fn volume(table: &Table<'_>) -> Option<VolumeSpec> {
     let name = table.required("name", parsed);
-    let parity_group = table.required("parity_group", parsed);
+    let is_virtual = table.or("virtual", false, boolean);
+    let parity_group = if is_virtual == Some(true) {
+        if table.value("parity_group").is_some() {
+            table.note("parity_group", "parity_group: a virtual volume has none".to_owned());
+        }
+        Some(None)
+    } else {
+        table.required("parity_group", parsed).map(Some)
+    };
+    is_virtual?;
     let size = table.required("size", slots_within(VOLUME_MIN, VOLUME_MAX));
     let thin = table.or("thin", false, boolean);
     let cache = table.or("cache", CacheMode::WriteBack, word(&CACHE_MODES));
@@ -372,7 +381,7 @@ fn reader(table: &Table<'_>) -> Option<ReaderSpec> {
 pub(super) const PROVISION_KEYS: [&str; 8] =
     ["parity_group", "volume", "target", "link", "group", "journal", "pair", "reader"];
 const PARITY_GROUP_KEYS: [&str; 5] = ["name", "level", "stripe_unit", "units", "spares"];
-const VOLUME_KEYS: [&str; 6] = ["name", "parity_group", "size", "thin", "cache", "block_size"];
+const VOLUME_KEYS: [&str; 7] = ["name", "virtual", "parity_group", "size", "thin", "cache", "block_size"];
 const LINK_KEYS: [&str; 15] = [
     "compression",
     "limit",

@@ -4,7 +4,7 @@
 //! read) waits in [`Group::durable`] and by that ends the gathering.
 
 use super::error::CopyError;
-use super::group::{Group, Leaving, PairRuntime, Role, Sequencer};
+use super::group::{Group, PairRuntime, Role, Sequencer};
 use super::kept::KeptUpdate;
 use super::settle::pages_from;
 use crate::clock::MonotonicNs;
@@ -25,6 +25,28 @@ use std::time::Duration;
 const GATHER: Duration = Duration::from_millis(25);
 /// Write data with which a commit is worth its while.
 pub(super) const ENOUGH_BYTES: u64 = 1 << 20;
+
+/// Leaving a failed journal (invariant 3), step by step; each is durable before the next begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    /// The journal works.
+    No,
+    /// It failed: nothing is accepted until the control store says so, too.
+    Failed,
+    /// The store says so: what the cache holds goes to the units.
+    Destaging,
+    /// Everything is on the units; the store has to give the journal up.
+    Destaged,
+    /// Writes go on without a journal.
+    Left,
+}
+
+impl Leaving {
+    /// Whether writes have to wait.
+    pub(crate) fn blocks(self) -> bool {
+        matches!(self, Self::Failed | Self::Destaging | Self::Destaged)
+    }
+}
 
 impl Group {
     /// Waits until everything up to `number` is durable in the journal.

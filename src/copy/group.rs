@@ -22,6 +22,7 @@
 use super::change::{Change, Payload, apply};
 use super::closing::Closing;
 use super::commit::ENOUGH_BYTES;
+pub(crate) use super::commit::Leaving;
 use super::error::CopyError;
 use super::fetch::Whose;
 use super::kept::Kept;
@@ -31,7 +32,7 @@ use super::tamper::Tamper;
 use super::times::Times;
 use crate::clock::{Clock, MonotonicNs};
 use crate::disk::slot::SlotPool;
-use crate::disk::{DiskAdapter, Gate, Prepared, RawVolume};
+use crate::disk::{DiskAdapter, Gate, Prepared, RawVolume, VolumeId};
 use crate::volume::kind::{NoRoom, ReleaseBy, Schedule};
 use crate::volume::pair::PairState;
 use holdfast_journal::{
@@ -169,28 +170,6 @@ pub(crate) struct Sequencer {
     pub(crate) other_allowed: bool,
     /// Readers below that may not be handed this update yet, because of this volume (`cascade.rs`).
     pub(crate) gates: BTreeMap<ArrayNumber, (UpdateNumber, u32)>,
-}
-
-/// Leaving a failed journal (invariant 3), step by step; each is durable before the next begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Leaving {
-    /// The journal works.
-    No,
-    /// It failed: nothing is accepted until the control store says so, too.
-    Failed,
-    /// The store says so: what the cache holds goes to the units.
-    Destaging,
-    /// Everything is on the units; the store has to give the journal up.
-    Destaged,
-    /// Writes go on without a journal.
-    Left,
-}
-
-impl Leaving {
-    /// Whether writes have to wait.
-    pub(crate) fn blocks(self) -> bool {
-        matches!(self, Self::Failed | Self::Destaging | Self::Destaged)
-    }
 }
 
 /// What a group is on this array.
@@ -400,7 +379,11 @@ impl Group {
         let journaled =
             facts.is_some_and(|pairs| pairs.iter().any(|pair| needs_journal(&[pair.facts], start)));
         let replayable = seq.journaled_end.get(&change.volume).is_some_and(|end| start < *end);
-        let forced = change.whole && facts.is_some();
+        let is_virtual = self.disk.is_virtual(VolumeId(change.volume));
+        if is_virtual && (facts.is_none() || seq.failed.is_some()) {
+            return Err(Refusal::Invalid("a virtual volume without a journal takes no writes".into()));
+        }
+        let forced = is_virtual || change.whole && facts.is_some();
         if !(journaled || replayable || forced) || seq.failed.is_some() {
             if change.whole {
                 return Err(Refusal::Invalid("without a journal nothing is written atomically".into()));
@@ -451,9 +434,7 @@ impl Group {
             Err(other) => return Err(Refusal::Invalid(other.to_string())),
         }
         seq.refused_since = None;
-        if update.kind == Kind::Whole {
-            seq.wholeness.newest_whole = Some(number);
-        }
+        seq.wholeness.note(update);
         seq.times.note(number, self.clock.now());
         seq.kept.push(update.clone(), payload.clone());
         seq.next = number.next();

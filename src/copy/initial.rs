@@ -12,6 +12,7 @@ use super::change::Payload;
 use super::differences::DifferenceMap;
 use super::group::{Group, Refusal, Sequencer};
 use super::suspend::CopyRecord;
+use super::whole::Fill;
 use crate::disk::VolumeId;
 use crate::volume::pair::PairState;
 use holdfast_journal::{Content, CopyForm, Extent, InitialCopy, Kind, Update, VolumeNumber};
@@ -62,7 +63,9 @@ impl Group {
             return Step::Wait; // It is being suspended.
         }
         let Some((range, last, reader)) = self.next_range(&mut seq, volume, pair) else { return Step::Ended };
-        if last && seq.wholeness.is_broken {
+        let lacks = self.disk.is_virtual(VolumeId(volume))
+            && seq.pair_mut(volume, pair).is_some_and(|runtime| runtime.resync.fill != Fill::Done);
+        if last && (seq.wholeness.is_broken || lacks) {
             return Step::Wait; // What would be normal with this record is no image yet.
         }
         let report = seq.readers.reader(reader).map(|known| known.report).unwrap_or_default();
@@ -86,7 +89,7 @@ impl Group {
                 form: CopyForm::RangeOnly,
             }),
             time_ns: self.clock.wall().0,
-            extents: vec![range],
+            extents: range.into_iter().collect(),
             data_bytes: 0,
             data_checksum: 0,
         };
@@ -100,6 +103,13 @@ impl Group {
         }
         seq.restored = number;
         if let Some(runtime) = seq.pair_mut(volume, pair) {
+            let whole = Extent {
+                volume: VolumeNumber(volume),
+                start_bytes: 0,
+                length_bytes: runtime.capacity_bytes,
+                content: Content::Zero,
+            };
+            let range = range.unwrap_or(whole);
             runtime.facts.copy_completion_bytes = range.end_bytes();
             runtime.copy_end = last.then_some(number);
             runtime.resync.copied_to_bytes = range.end_bytes();
@@ -119,10 +129,14 @@ impl Group {
         seq: &mut Sequencer,
         volume: u32,
         pair: u32,
-    ) -> Option<(Extent, bool, holdfast_journal::ArrayNumber)> {
+    ) -> Option<(Option<Extent>, bool, holdfast_journal::ArrayNumber)> {
         let runtime = seq.pair_mut(volume, pair)?;
         if runtime.facts.state != PairState::BeingCopied || runtime.copy_end.is_some() {
             return None;
+        }
+        if self.disk.is_virtual(VolumeId(volume)) {
+            // Its data comes from the upstream array, as writes (figure 24): this is only the end.
+            return Some((None, true, runtime.reader));
         }
         let (from, capacity) = (runtime.facts.copy_completion_bytes, runtime.capacity_bytes);
         let unit = self.settings.copy_unit_bytes;
@@ -134,7 +148,7 @@ impl Group {
             let content = if is_empty { Content::Zero } else { Content::Data };
             let extent =
                 Extent { volume: VolumeNumber(volume), start_bytes: start, length_bytes: length, content };
-            return Some((extent, last, reader));
+            return Some((Some(extent), last, reader));
         }
         // Under the group's lock nothing new becomes visible, so "never written" stays true until the address moves.
         let written = self.disk.written(VolumeId(volume), from).ok()?.map_or(capacity, |range| range.start);
@@ -146,7 +160,7 @@ impl Group {
         };
         let extent =
             Extent { volume: VolumeNumber(volume), start_bytes: from, length_bytes: end - from, content };
-        Some((extent, end == capacity, runtime.reader))
+        Some((Some(extent), end == capacity, runtime.reader))
     }
 }
 

@@ -162,6 +162,8 @@ impl Group {
                 }
                 Ok(())
             }
+            // Step 1270 was skipped: there is nothing to repeat.
+            Kind::HostWrite if self.is_of_virtual(update) => Ok(()),
             Kind::HostWrite => self.replay_write(update, payload).await,
             Kind::Heartbeat | Kind::Void | Kind::Bookmark | Kind::Broken | Kind::Whole => Ok(()),
         }

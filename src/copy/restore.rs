@@ -100,8 +100,8 @@ impl Group {
             for (update, payload) in loaded {
                 let due_ns =
                     update.time_ns.saturating_add(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX));
-                let is_within = update.number <= self.lock().wholeness.through;
-                if !delay.is_zero() && !is_within && due_ns > self.clock.wall().0 {
+                let is_early = !delay.is_zero() && due_ns > self.clock.wall().0;
+                if is_early && update.number > self.lock().wholeness.through {
                     return Ok(told.applied);
                 }
                 if !self.may_pass(&update).await? {

@@ -67,6 +67,8 @@ pub(crate) struct PairResync {
     pub(crate) unjournaled: bool,
     /// Which copy of the pair this is, where numbers do not say it (`cascade.rs`).
     pub(crate) copies: u32,
+    /// Of a virtual P-VOL: how far the upstream array has come with sending all of it.
+    pub(crate) fill: super::whole::Fill,
 }
 
 impl PairResync {
@@ -267,6 +269,7 @@ impl Group {
             if self.role == Role::Copy {
                 resync.copy_from = start.from.previous(); // The largest number that every piece must contain.
             }
+            resync.fill = super::whole::Fill::Wanted;
             resync.differences.get_or_insert_with(|| DifferenceMap::new(runtime.capacity_bytes));
             runtime.copy_end = None;
             runtime.copy_records.clear();

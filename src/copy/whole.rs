@@ -11,7 +11,8 @@
 
 use super::change::Payload;
 use super::error::CopyError;
-use super::group::{Group, Refusal, Sequencer};
+use super::group::{Group, PairRuntime, Refusal, Sequencer};
+use crate::disk::VolumeId;
 use crate::disk::slot::Class;
 use crate::volume::pair::PairState;
 use holdfast_journal::{Kind, Update, UpdateNumber};
@@ -28,6 +29,59 @@ pub(crate) struct Wholeness {
     pub(crate) through: UpdateNumber,
     /// The journal has been searched for one behind a restart.
     is_searched: bool,
+}
+
+/// The copy of a virtual P-VOL: the upstream array sends all of it, as writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Fill {
+    /// It has to be asked.
+    #[default]
+    Wanted,
+    /// It is doing so.
+    Begun,
+    /// Everything has come since the copy of the pair began: that can end.
+    Done,
+}
+
+impl Group {
+    /// Whether the update changes a volume of which nothing but the journal is here.
+    pub(crate) fn is_of_virtual(&self, update: &Update) -> bool {
+        update.extents.first().is_some_and(|extent| self.disk.is_virtual(VolumeId(extent.volume.0)))
+    }
+
+    /// Virtual P-VOLs of which the upstream array has to send everything.
+    pub(crate) fn wants_fill(&self) -> Vec<u32> {
+        let seq = self.lock();
+        let wants = |pair: &PairRuntime| {
+            pair.facts.state == PairState::BeingCopied
+                && pair.copy_end.is_none()
+                && !pair.resync.marking
+                && pair.resync.fill == Fill::Wanted
+        };
+        let virtuals = seq.pairs.iter().filter(|(volume, _)| self.disk.is_virtual(VolumeId(**volume)));
+        virtuals.filter(|(_, pairs)| pairs.iter().any(wants)).map(|(volume, _)| *volume).collect()
+    }
+
+    /// The upstream array begins to send everything: what is being copied by now gets all of it.
+    pub(crate) fn begin_fill(&self) {
+        self.set_fill(Fill::Wanted, Fill::Begun);
+    }
+
+    /// It has sent everything.
+    pub(crate) fn end_fill(&self) {
+        self.set_fill(Fill::Begun, Fill::Done);
+        self.changed.notify_waiters();
+    }
+
+    fn set_fill(&self, from: Fill, to: Fill) {
+        let mut seq = self.lock();
+        for pair in seq.pairs.values_mut().flatten() {
+            let is_copied = pair.facts.state == PairState::BeingCopied && !pair.resync.marking;
+            if pair.resync.fill == from && is_copied {
+                pair.resync.fill = to;
+            }
+        }
+    }
 }
 
 impl Group {
@@ -109,6 +163,13 @@ impl Group {
 }
 
 impl Wholeness {
+    /// An update was appended.
+    pub(super) fn note(&mut self, update: &Update) {
+        if update.kind == Kind::Whole {
+            self.newest_whole = Some(update.number);
+        }
+    }
+
     fn go_through(&mut self, whole: Option<UpdateNumber>) -> bool {
         self.through = self.through.max(whole.unwrap_or(UpdateNumber::NONE));
         whole.is_some()

@@ -3,11 +3,13 @@
 //! `host` answers the commands of one session at one target, `volume` makes changes visible and durable, `manner` says how
 //! those do that look before they write. `verify` and `third_party` are commands that read in steps.
 
+mod elsewhere;
+mod error;
 mod forward;
 pub mod host;
 pub mod lun;
 pub mod manner;
-mod pieces;
+pub(crate) mod pieces;
 mod third_party;
 mod verify;
 pub mod volume;

@@ -4,19 +4,19 @@
 //! to the cache; a P-VOL through its group, which gives the number. What was promised decides when the status goes
 //! out: at once for write-back, when it is durable for FUA and write-through (figure 13, steps 1260 to 1280).
 
+pub(crate) use super::elsewhere::Elsewhere;
+pub use super::error::IoError;
 use super::manner::Manner;
 use crate::channel::storage::Nexus;
 use crate::clock::BoxFuture;
-use crate::copy::CopyError;
 use crate::copy::change::{Change, Content, Payload, apply};
 use crate::copy::forward::Forwarder;
 use crate::copy::group::{Group, Refusal, Sequenced};
 use crate::copy::inflow::Ticket;
 use crate::copy::marked::SvolMarks;
-use crate::disk::raid::DiskError;
 use crate::disk::slot::Class;
-use crate::disk::{DiskAdapter, Pieces, Prepared, VolumeError, VolumeId};
-use holdfast_scsi::{BlockRange, Lba, LbaStatus, Sense};
+use crate::disk::{DiskAdapter, Pieces, Prepared, VolumeId};
+use holdfast_scsi::{BlockRange, Lba, LbaStatus};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
@@ -31,6 +31,10 @@ pub struct Volume {
     /// Every write is durable before its status.
     pub write_through: bool,
     pub(super) disk: DiskAdapter,
+    /// Nothing of it is here but journals (promise T3): step 1270 is skipped.
+    is_virtual: bool,
+    /// Where its data is, if it is virtual.
+    elsewhere: Option<Arc<dyn Elsewhere>>,
     /// Held shared by what becomes visible or is read, alone by who changes it and by a change that is to be alone.
     role: RwLock<VolumeRole>,
     /// How many changes became visible alone.
@@ -63,48 +67,6 @@ pub enum Outcome<T> {
     Later(BoxFuture<'static, Result<T, IoError>>),
 }
 
-/// Why a host's command fails; nothing of it is visible.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum IoError {
-    /// The disk adapter could not.
-    #[error("{0}")]
-    Disk(#[from] VolumeError),
-    /// The journal could not.
-    #[error("{0}")]
-    Copy(#[from] CopyError),
-    /// The session ended while the change waited for room; nothing of it is visible.
-    #[error("the session ended before there was room for the write")]
-    SessionEnded,
-    /// The journal refuses the change for good.
-    #[error("{0}")]
-    Refused(String),
-    /// COMPARE AND WRITE or VERIFY: the first byte that differs, counted from the first one compared.
-    #[error("byte {0} is not as expected")]
-    Differs(u64),
-    /// Others changed or evicted the range again and again meanwhile; a repeat may succeed.
-    #[error("the range did not stay still for long enough")]
-    Contended,
-}
-
-impl IoError {
-    /// What the host is told; `lba` is where its command began.
-    #[must_use]
-    pub fn sense(&self, lba: Lba) -> Sense {
-        match self {
-            Self::Disk(error) | Self::Copy(CopyError::Volume(error)) => match error {
-                VolumeError::NoSpace { .. } => Sense::SPACE_ALLOCATION_FAILED,
-                VolumeError::Disk(DiskError::Lost { .. }) => Sense::unrecovered_read(lba),
-                VolumeError::Range { .. } => Sense::LBA_OUT_OF_RANGE,
-                _ => Sense::UNIT_FAILURE,
-            },
-            Self::Copy(CopyError::Damaged(_)) | Self::Refused(_) => Sense::INTERNAL_FAILURE,
-            Self::SessionEnded => Sense::NEXUS_TIMEOUT,
-            Self::Differs(offset_bytes) => Sense::miscompare(*offset_bytes),
-            Self::Contended => Sense::INSUFFICIENT_RESOURCES,
-        }
-    }
-}
-
 impl Volume {
     /// A volume of the adapter.
     #[must_use]
@@ -120,10 +82,18 @@ impl Volume {
             block_bytes,
             capacity_bytes,
             write_through,
+            is_virtual: disk.is_virtual(VolumeId(number)),
+            elsewhere: None,
             disk,
             role: RwLock::new(VolumeRole::Plain),
             alone: AtomicU64::new(0),
         }
+    }
+
+    /// The same without units: its data is elsewhere.
+    #[must_use]
+    pub(crate) fn with_data_at(self, elsewhere: Arc<dyn Elsewhere>) -> Self {
+        Self { elsewhere: Some(elsewhere), ..self }
     }
 
     /// From now on writes are treated like this. A write that waits meets the new role when it becomes visible.
@@ -192,6 +162,12 @@ impl Volume {
         let role = self.role();
         if matches!(*role, VolumeRole::Waiting) {
             return Outcome::Ready(Err(IoError::Refused(WAITING.into())));
+        }
+        if self.is_virtual {
+            return match &self.elsewhere {
+                Some(elsewhere) => Outcome::Later(elsewhere.read(self.number, offset_bytes, length)),
+                None => Outcome::Ready(Err(IoError::Refused(VIRTUAL.into()))),
+            };
         }
         if let Some(pieces) = self.disk.try_read(VolumeId(self.number), offset_bytes, length) {
             return Outcome::Ready(Ok(pieces));
@@ -378,6 +354,9 @@ impl From<Stop> for IoError {
 impl Pending {
     /// What the change needs before it can become visible, if that is there without waiting: whole pages need nothing.
     fn try_prepare(&self) -> Option<Vec<Prepared>> {
+        if self.volume.is_virtual {
+            return Some(Vec::new());
+        }
         let volume = VolumeId(self.volume.number);
         let parts = self.change.parts.iter();
         parts.map(|part| self.volume.disk.try_prepare(volume, part.offset_bytes, part.length_bytes)).collect()
@@ -446,6 +425,9 @@ impl Pending {
                 }
                 group.try_sequence(&self.change, &self.payload, self.checksum, prepared)
             }
+            VolumeRole::Plain | VolumeRole::Marked(_) if self.volume.is_virtual => {
+                Err(Refusal::Invalid(VIRTUAL.into()))
+            }
             VolumeRole::Plain | VolumeRole::Marked(_) if self.change.whole => {
                 Err(Refusal::Invalid(NOT_ATOMIC.into()))
             }
@@ -477,7 +459,7 @@ impl Pending {
                 }
             }
         };
-        let mut loads = 0;
+        let (mut loads, mut waits_since) = (0, None);
         let sequenced = loop {
             self.supply().await?;
             if let Some(forwarder) = self.volume.forwarder() {
@@ -494,10 +476,26 @@ impl Pending {
                 Err(Stop::Refused(Refusal::NoRoom | Refusal::Leaving)) => {
                     // Without a group the volume has just come into one, which the next attempt meets.
                     let Some(room) = room.as_mut().as_pin_mut() else { continue };
+                    // A virtual volume has no difference map here: its upstream array notes what there is no room for.
+                    if let Some(group) = group.as_ref().filter(|_| self.volume.is_virtual) {
+                        let since = *waits_since.get_or_insert(group.clock.now());
+                        if group.clock.now().since(since) >= group.settings.throttle.max(PATIENCE) {
+                            return Err(IoError::Refused(FULL.into()));
+                        }
+                    }
+                    let clock =
+                        group.as_ref().filter(|_| self.volume.is_virtual).map(|group| group.clock.clone());
+                    let patience = async move {
+                        match clock {
+                            Some(clock) => clock.sleep(PATIENCE).await,
+                            None => std::future::pending().await,
+                        }
+                    };
                     // Nobody waits for the answer of a session that ends, and its end may not wait for throttling.
                     tokio::select! {
                         biased;
                         () = room => {}
+                        () = patience => {}
                         () = self.nexus.ending() => return Err(IoError::SessionEnded),
                     }
                 }
@@ -550,6 +548,9 @@ impl Pending {
     }
 
     pub(super) async fn prepare(&self) -> Result<Vec<Prepared>, IoError> {
+        if self.volume.is_virtual {
+            return Ok(Vec::new());
+        }
         let mut prepared = Vec::with_capacity(self.change.parts.len());
         for part in &self.change.parts {
             let volume = VolumeId(self.volume.number);
@@ -584,4 +585,8 @@ pub(super) const TRIES_MAX: u32 = 64;
 /// Stretches of at most 1 MiB that one GET LBA STATUS looks at; the answer ends there.
 const MAPPED_WALK_MAX: usize = 4096;
 pub(super) const NOT_ATOMIC: &str = "only volumes whose writes are journaled write atomically";
+/// How long a write to a virtual volume waits for room at least.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+const FULL: &str = "the journal of the virtual volume is full";
+const VIRTUAL: &str = "the volume is virtual: its data is at the upstream array";
 const WAITING: &str = "the group of the volume cannot be opened";

@@ -356,8 +356,8 @@ pub struct NewVolume {
     pub name: VolumeName,
     /// Identity.
     pub identity: Identity,
-    /// Parity group.
-    pub parity_group: ParityGroupName,
+    /// Parity group; none: it is virtual (promise T3).
+    pub parity_group: Option<ParityGroupName>,
     /// Capacity.
     pub size_bytes: u64,
     /// Logical block size.

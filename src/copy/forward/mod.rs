@@ -53,7 +53,10 @@ pub(crate) trait Downstream: Send + Sync {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Announced {
     /// Differences are copied, so the P-VOLs are no image of one moment.
-    Copying,
+    Copying {
+        /// They are the whole volumes.
+        everything: bool,
+    },
     /// Everything that hosts here were answered is there.
     InStep,
 }

@@ -24,6 +24,8 @@ pub(crate) struct ForwardPair {
     active: BTreeMap<u64, u32>,
     touched: BTreeSet<u64>,
     extent_bytes: u64,
+    /// Everything is marked, and has been since the last copy ended.
+    is_all_marked: bool,
 }
 
 impl ForwardPair {
@@ -40,6 +42,7 @@ impl ForwardPair {
             active: BTreeMap::new(),
             touched: BTreeSet::new(),
             extent_bytes,
+            is_all_marked: false,
         }
     }
 
@@ -109,9 +112,20 @@ impl ForwardPair {
     }
 
     /// Everything differs from here on.
-    pub(super) fn mark_all(&mut self) {
+    pub(crate) fn mark_all(&mut self) {
         let capacity = self.differs.capacity_bytes();
+        self.is_all_marked = true;
         self.differs.mark(0, capacity);
+    }
+
+    /// Everything that was to be copied has been.
+    pub(super) fn end_copy(&mut self) {
+        (self.to_copy, self.is_all_marked) = (None, false);
+    }
+
+    /// Whether a copy of what is marked is one of the whole volume.
+    pub(super) fn is_all_marked(&self) -> bool {
+        self.is_all_marked
     }
 
     /// Bytes that a copy of what is marked would carry, or still carries.

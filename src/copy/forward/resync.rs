@@ -56,7 +56,9 @@ impl Forwarder {
 
     async fn work(self: &Arc<Self>, to: Arc<dyn Downstream>) -> Result<(), ServeError> {
         let before = self.lock().phase;
-        let what = if before == Phase::InStep { Announced::InStep } else { Announced::Copying };
+        let everything = self.lock().pairs.values().all(super::ForwardPair::is_all_marked);
+        let what =
+            if before == Phase::InStep { Announced::InStep } else { Announced::Copying { everything } };
         if before == Phase::Alone(Because::Operator) {
             return Ok(());
         }
@@ -67,7 +69,7 @@ impl Forwarder {
             return Err(error.into());
         }
         let channel = self.begin(before, &to)?;
-        if what == Announced::Copying {
+        if what != Announced::InStep {
             tokio::select! {
                 biased;
                 copied = self.copy_all(&channel) => copied?,
@@ -88,11 +90,10 @@ impl Forwarder {
         {
             let _turn = self.turn();
             let mut state = self.lock();
-            if state.phase != Phase::InStep {
-                return Ok(());
-            }
             state.pairs.values_mut().for_each(super::ForwardPair::mark_all);
-            state.phase = Phase::Copying;
+            if state.phase == Phase::InStep {
+                state.phase = Phase::Copying;
+            }
         }
         self.write_marks().await.map_err(ServeError::Store)
     }
@@ -136,7 +137,7 @@ impl Forwarder {
         self.parts.ledger.in_step().map_err(ServeError::Store)?;
         let mut state = self.lock();
         state.phase = Phase::InStep;
-        state.pairs.values_mut().for_each(|pair| pair.to_copy = None);
+        state.pairs.values_mut().for_each(super::ForwardPair::end_copy);
         drop(state);
         self.changed.notify_waiters();
         Ok(())

@@ -52,6 +52,9 @@ impl DiskAdapter {
         offset_bytes: u64,
         length_bytes: u64,
     ) -> Result<(), VolumeError> {
+        if self.is_virtual(volume) {
+            return Ok(());
+        }
         let volume = self.0.volume(volume)?;
         let rest = volume.spec.size_bytes.saturating_sub(offset_bytes);
         let length = if length_bytes == u64::MAX { rest } else { length_bytes };

@@ -43,7 +43,7 @@ use super::space::Space;
 use super::space::map::VolumeId;
 use crate::clock::Clock;
 use page::{Key, KeyHasher, Shard, Totals};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -94,6 +94,8 @@ struct Inner {
     totals: Totals,
     groups: RwLock<BTreeMap<ParityGroupId, Arc<Space>>>,
     volumes: RwLock<HashMap<VolumeId, Arc<Volume>, BuildHasherDefault<KeyHasher>>>,
+    /// Volumes that have no units: nothing of them is here.
+    virtuals: RwLock<BTreeSet<VolumeId>>,
     /// Volumes are created and deleted one after the other.
     manage: Arc<tokio::sync::Mutex<()>>,
     /// Who copies pages of a shared extent with the last of the memory.
@@ -136,6 +138,7 @@ impl DiskAdapter {
             totals: Totals::default(),
             groups: RwLock::default(),
             volumes: RwLock::default(),
+            virtuals: RwLock::default(),
             manage: Arc::default(),
             copier: tokio::sync::Mutex::new(()),
             next_token: AtomicU64::new(1),
@@ -156,9 +159,24 @@ impl DiskAdapter {
     /// # Errors
     /// When the volume does not exist.
     pub fn set_gate(&self, volume: VolumeId, gate: Option<Arc<Gate>>) -> Result<(), VolumeError> {
+        if self.is_virtual(volume) {
+            return Ok(()); // No page of it ever waits.
+        }
         self.0.volume(volume)?.set_gate(gate);
         self.0.kick.notify_one();
         Ok(())
+    }
+
+    /// Notes a volume that has no units (promise T3): it has no pages, and is durable as it is. Nothing can be read from it
+    /// or written to it here.
+    pub fn add_virtual(&self, volume: VolumeId) {
+        self.0.virtuals.write().unwrap_or_else(PoisonError::into_inner).insert(volume);
+    }
+
+    /// Whether the volume has no units.
+    #[must_use]
+    pub fn is_virtual(&self, volume: VolumeId) -> bool {
+        self.0.virtuals.read().unwrap_or_else(PoisonError::into_inner).contains(&volume)
     }
 }
 

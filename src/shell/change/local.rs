@@ -57,8 +57,11 @@ pub enum VolumeChange {
         /// Its name.
         name: VolumeName,
         /// Where its extents come from.
-        #[arg(long)]
-        parity_group: ParityGroupName,
+        #[arg(long, required_unless_present = "is_virtual", conflicts_with = "is_virtual")]
+        parity_group: Option<ParityGroupName>,
+        /// No units behind it: the array keeps only journals of what an upstream array forwards to it.
+        #[arg(long = "virtual")]
+        is_virtual: bool,
         /// Its capacity: a multiple of 4KiB.
         #[arg(long, value_parser = ByteSize::parse)]
         size: ByteSize,
@@ -101,7 +104,7 @@ pub enum VolumeChange {
 impl VolumeChange {
     pub(super) fn change(&self, here: &Here<'_>) -> Result<Change, String> {
         let (name, parity_group, size, thin, cache, block_size, at, how) = match self {
-            Self::Create { name, parity_group, size, thin, cache, block_size, at, how } => {
+            Self::Create { name, parity_group, is_virtual: _, size, thin, cache, block_size, at, how } => {
                 (name, parity_group, size, thin, cache, block_size, at, how)
             }
             Self::Rename { name, new, how } => {

@@ -220,6 +220,12 @@ pub(super) fn remote_pair(tables: &mut Tables, remote: &RemotePair, who: &Who) -
         let text = format!("volume {} cannot follow another one: it is {}", svol.name, describe(&svol));
         return Err(Refusal::conflict(text));
     }
+    if svol.parity_group.is_none() && remote.copy == CopyMode::Async {
+        return Err(Refusal::conflict(format!(
+            "volume {} is virtual: there is no place for a copy",
+            svol.name
+        )));
+    }
     if tables.forwarded_here(svol.number).is_some() {
         return Err(Refusal::conflict(format!("writes are forwarded to volume {} already", svol.name)));
     }
@@ -444,7 +450,7 @@ pub(super) fn catalogue_journal(
     volume: &VolumeName,
 ) -> Result<Outcome, Refusal> {
     let row = tables.volume_named(volume).ok_or_else(|| Refusal::missing("volume", volume))?;
-    if row.usage != VolumeUsage::Host || row.state != VolumeState::Normal {
+    if row.usage != VolumeUsage::Host || row.state != VolumeState::Normal || row.parity_group.is_none() {
         let text = format!("volume {volume} cannot become a journal volume: it is {}", describe(row));
         return Err(Refusal::conflict(text));
     }
@@ -513,6 +519,9 @@ fn check_copy_mode(
     if tables.groups.get(&group).is_some_and(|row| !row.journals.is_empty()) {
         return Err(Refusal::conflict("this group has a journal volume: synchronous pairs need one without"));
     }
+    if tables.volumes.get(&pvol).is_some_and(|volume| volume.parity_group.is_none()) {
+        return Err(Refusal::conflict("a virtual volume has nothing that could be forwarded"));
+    }
     if tables.forwarded_here(pvol).is_some() {
         return Err(Refusal::conflict("writes are forwarded to this volume: it forwards none itself"));
     }
@@ -544,6 +553,7 @@ pub(super) fn set_volume_state(tables: &mut Tables, volume: VolumeNumber, state:
 pub(super) fn describe(volume: &VolumeRecord) -> String {
     match volume.usage {
         VolumeUsage::Journal(_) => "a journal volume".to_owned(),
+        VolumeUsage::Host if volume.parity_group.is_none() => "virtual".to_owned(),
         VolumeUsage::Host => volume.state.to_string(),
     }
 }

@@ -65,8 +65,16 @@ pub(super) fn create_volume(tables: &mut Tables, new: &NewVolume) -> Result<Outc
         return Err(Refusal::exists("volume", &new.name));
     }
     within(tables.volumes.len(), VOLUMES_MAX, "volumes")?;
-    let group = tables.parity_group_named(&new.parity_group);
-    let parity_group = group.ok_or_else(|| Refusal::missing("parity group", &new.parity_group))?.number;
+    let parity_group = match &new.parity_group {
+        Some(name) => {
+            let group = tables.parity_group_named(name);
+            Some(group.ok_or_else(|| Refusal::missing("parity group", name))?.number)
+        }
+        None if new.is_thin => {
+            return Err(Refusal::conflict("a virtual volume takes no extents: it is not thin"));
+        }
+        None => None,
+    };
     if !(VOLUME_BYTES_MIN..=VOLUME_BYTES_MAX).contains(&new.size_bytes)
         || !new.size_bytes.is_multiple_of(4_096)
     {
@@ -83,7 +91,7 @@ pub(super) fn create_volume(tables: &mut Tables, new: &NewVolume) -> Result<Outc
         state: VolumeState::Normal,
         reason: None,
         usage: VolumeUsage::Host,
-        parity_group: Some(parity_group),
+        parity_group,
         is_carved: false,
         size_bytes: new.size_bytes,
         block_size_bytes: new.block_size_bytes,

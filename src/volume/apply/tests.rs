@@ -98,7 +98,7 @@ fn volume(name: &str) -> Designation {
     Designation::CreateVolume(NewVolume {
         name: name.parse().unwrap(),
         identity: Identity(7),
-        parity_group: "pg0".parse().unwrap(),
+        parity_group: Some("pg0".parse().unwrap()),
         size_bytes: 8 << 20,
         block_size_bytes: 512,
         is_thin: false,
