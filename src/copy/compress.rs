@@ -30,7 +30,7 @@ enum Kind {
 }
 
 impl Workbench {
-    /// On threads of their own, [`PLACES`] at a time: more is waited for.
+    /// On threads of their own, `PLACES` at a time: more is waited for.
     #[must_use]
     pub fn threads() -> Self {
         Self { places: Arc::new(Semaphore::new(PLACES)), kind: Kind::Threads }

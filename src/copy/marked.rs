@@ -3,7 +3,7 @@
 //! Nothing journals these writes. So a region is marked durably, in the control store, before the first change of it
 //! becomes visible: whatever a crash leaves of hosts' data on the units lies in a marked region. Later changes of it cost
 //! nothing. Marks that many changes wait for are made durable together, by the one task that runs
-//! [`SvolMarks::write_marks`].
+//! `SvolMarks::write_marks`.
 //!
 //! A failure of the store ends it: no change that would need a new mark becomes visible after that.
 

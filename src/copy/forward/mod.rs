@@ -14,9 +14,9 @@
 //!   answered alone. So what the primary has is always a prefix of what hosts were answered.
 //!
 //! # Who calls what
-//! `io::forward` calls [`Forwarder::admit`] and [`Forwarder::pass_on`] for each write. One task of the array keeps a
-//! connection and gives it to [`Forwarder::serve`] (`array/upstream.rs`), which copies what differs (`resync.rs`). States of
-//! pairs are recorded through a [`Ledger`].
+//! `io::forward` calls `Forwarder::admit` and `Forwarder::pass_on` for each write. One task of the array keeps a
+//! connection and gives it to `Forwarder::serve` (`array/upstream.rs`), which copies what differs (`resync.rs`). States of
+//! pairs are recorded through a `Ledger`.
 //!
 //! How it is proved: the tests of its parts; deaths of all arrays and cuts of all links at random in `tests/sim/upstream.rs`.
 
