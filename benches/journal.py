@@ -6,7 +6,9 @@
 Starts a primary with a plain volume and one group for each number of readers (0, 1, 2, 4), and the auxiliaries, all on
 loopback from scratch with files on a memory file system, and stops them by their process ids. "0 readers" is the group
 with one reader while that process is stopped (SIGSTOP): everything is journaled, nothing is read. The primary is bound
-to CPU 0; auxiliaries and generator share CPU 1. With --shared the journals lie on the unit of the data.
+to CPU 0 (--primary-cpus), generator and auxiliaries to CPU 1; these run only when nobody else wants it, as if they had
+machines of their own. --awake keeps both CPUs from sleeping, whose waking up would be most of a latency at depth 1. With
+--shared the journals lie on the unit of the data.
 
 --load names a closed-loop generator that is not part of this repository: it is called as `PATH run --target
 HOST:PORT/IQN/LUN --rw randwrite|write --bs SIZE --qd N --secs S --ramp S --span SIZE --cpus LIST --format json` and
@@ -37,6 +39,7 @@ parser.add_argument("--rounds", type=int, default=5)
 parser.add_argument("--secs", type=float, default=2)
 parser.add_argument("--warm", type=float, default=4)
 parser.add_argument("--primary-cpus", default="0", help="CPUs of the primary")
+parser.add_argument("--awake", action="store_true", help="keep both CPUs from sleeping")
 parser.add_argument("--shared", action="store_true", help="journals on the unit of the data")
 parser.add_argument("--lag", action="store_true", help="lag at 50 % and 90 % of the sustainable rate, in place of speed")
 args = parser.parse_args()
@@ -46,7 +49,7 @@ GROUPS = sorted({max(1, count) for count in READERS})
 NAMES = ["alpha", "beta", "gamma", "delta", "epsilon"][: 1 + max(GROUPS)]
 PLAIN_LUN, RAMP = 9, 0.4
 VOLUME_MIB, PRIMARY_JOURNAL_MIB, JOURNAL_MIB = 256, 1536, 512
-processes = []
+processes, spinners = [], []
 
 
 def address(index):
@@ -109,6 +112,9 @@ def configure(index):
 
 
 def start():
+    for cpu in ["0", "1"] if args.awake else []:
+        spin = ["chrt", "-i", "0", "taskset", "-c", cpu, sys.executable, "-c", "while True: pass"]
+        spinners.append(subprocess.Popen(spin))
     for index, name in enumerate(NAMES):
         configure(index)
     for index, name in enumerate(NAMES):
@@ -120,6 +126,8 @@ def start():
 
 
 def stop():
+    for spinner in spinners:
+        spinner.kill()
     for process in processes:
         process.send_signal(signal.SIGCONT)
         process.terminate()
