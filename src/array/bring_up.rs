@@ -26,6 +26,7 @@ impl Array {
     pub(crate) async fn reconcile(self: &Arc<Self>) {
         let tables = self.store.tables();
         self.close_deleted_groups(&tables).await;
+        self.close_replaced_groups(&tables).await;
         self.take_down(&tables).await;
         for record in tables.parity_groups.iter() {
             if !self.runtime().parity_groups.contains_key(&record.number.0) {

@@ -74,6 +74,7 @@ impl Array {
             return;
         }
         if group.role == Role::Source {
+            self.strand_readers(&tables, group);
             self.suspend_overflowing(&tables, group).await;
             self.suspend_asked(group).await;
             self.withhold_suspended(group);
@@ -120,8 +121,17 @@ impl Array {
         })
     }
 
+    /// Readers that have said that their journal is lost: what they had not settled is marked, whatever they said of it.
+    fn strand_readers(&self, tables: &Tables, group: &Arc<Group>) {
+        let number = GroupNumber(group.number);
+        for reader in tables.readers_of_group(number).filter(|reader| reader.journal_lost) {
+            group.strand(JournalArray(reader.array.0));
+        }
+    }
+
     async fn suspend_overflowing(&self, tables: &Tables, group: &Arc<Group>) {
-        let Some(reader) = group.overflowing() else { return };
+        let stranded = group.stranded().map(|(reader, _)| reader);
+        let Some(reader) = stranded.or_else(|| group.overflowing()) else { return };
         let pairs: Vec<PairNumber> = tables
             .pairs_of_group(GroupNumber(group.number))
             .filter(|pair| pair.auxiliary.array.0 == reader.0)
@@ -132,13 +142,14 @@ impl Array {
         if pairs.is_empty() {
             // It keeps journals and has no S-VOLs: nothing can take the place of what it misses.
             let what = format!(
-                "group {}: array {} keeps journals and was too slow: it begins anew later, with a gap",
+                "group {}: array {} keeps journals and lacks what is held no more: it begins anew later, with a gap",
                 group.name, reader.0
             );
             if let Err(error) = self.store.change(&Who::Array, what, |_| Ok(())) {
                 tracing::error!(group = %group.name, %error, "an overflow cannot be recorded");
             }
             group.drop_keeper(reader);
+            group.stranded_no_more(reader);
             return;
         }
         let now = self.env.clock.now();
@@ -150,7 +161,10 @@ impl Array {
                 .or_insert(Overflow { since: now, times: 0 });
             (overflow.since, overflow.times) = (now, overflow.times.saturating_add(1));
         }
-        let reason = format!("the journal was full of what array {} had not taken", reader.0);
+        let reason = match stranded {
+            Some(_) => format!("journal that array {} had not taken is lost", reader.0),
+            None => format!("the journal was full of what array {} had not taken", reader.0),
+        };
         self.suspend_pairs(group, reader, &pairs, SuspendCause::Overflow, &reason).await;
     }
 
@@ -210,6 +224,9 @@ impl Array {
             format!("group {}: {} pairs of array {} suspended: {reason}", group.name, pairs.len(), reader.0);
         let recorded =
             self.store.change_with_marks(&Who::Array, what, &pair_marks(taken.clone()), |tables| {
+                if let Some(row) = tables.readers.edit(&(GroupNumber(group.number), ArrayNumber(reader.0))) {
+                    row.journal_lost = false;
+                }
                 tables.pairs_suspended(pairs, cause, reason, &mut || self.new_identity())
             });
         match recorded {
@@ -377,7 +394,7 @@ impl Array {
         let tables = self.store.tables();
         for record in tables.groups.iter() {
             let is_open = self.runtime().groups.contains_key(&record.number.0);
-            let never_journaled = record.journal_incarnation.is_none() && !is_open;
+            let never_journaled = record.segments.is_empty() && !is_open;
             let goes = |pair: &&PairRecord| {
                 let asked = pair.control.asked;
                 never_journaled && matches!(asked, Some(Asked::Delete | Asked::DeleteAccepted))
@@ -484,7 +501,8 @@ impl Array {
         let recorded = self.store.change(&Who::Array, what, |tables| {
             tables.stop_images(number, restored);
             if let Some(row) = tables.groups.edit(&number) {
-                row.journal_incarnation = None;
+                row.segments.clear();
+                row.resume = None;
             }
             Ok(())
         });

@@ -232,9 +232,10 @@ mod tests {
             generation: GENERATION,
         };
         let journal = match is_new {
-            true => recover::format(&raw, &array.pool, params).await.unwrap(),
-            false => recover::recover(&raw).await.unwrap().0,
+            true => recover::format(&raw, &array.pool, params, &[]).await.unwrap(),
+            false => recover::recover(&raw, None).await.unwrap().0,
         };
+        let journal = holdfast_journal::chain::Chain::new(VolumeNumber(JOURNAL.0), journal);
         let svols: BTreeMap<u32, SvolRuntime> = svols()
             .iter()
             .map(|volume| {
@@ -262,11 +263,11 @@ mod tests {
             disk: array.adapter.clone(),
             pool: array.pool.clone(),
             clock: array.clock.clone(),
-            journal_volume: raw,
             tamper: None,
             marks: Arc::new(NoMarks),
+            segment_store: Arc::new(crate::copy::tests::rig::Unnamed::default()),
             settings: Settings {
-                journal_cache_bytes: 1 << 20,
+                journal_cache: crate::copy::kept::JournalCache::new(1 << 20),
                 read_updates: 16,
                 read_bytes: 1 << 20,
                 copy_unit_bytes: 1 << 20,

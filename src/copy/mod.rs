@@ -17,7 +17,7 @@ pub mod group;
 pub mod image;
 pub(crate) mod inflow;
 mod initial;
-mod kept;
+pub(crate) mod kept;
 pub mod link_key;
 mod load;
 pub mod marked;
@@ -28,6 +28,7 @@ pub(crate) mod recover;
 pub mod restore;
 pub mod rule;
 pub mod serve;
+mod settings;
 mod settle;
 pub mod source;
 pub mod status;
@@ -37,6 +38,7 @@ pub mod tamper;
 #[cfg(test)]
 mod tests;
 mod times;
+pub(crate) mod volumes;
 mod whole;
 
 pub(crate) use checkpoint::CheckpointExtra;

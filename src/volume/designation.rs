@@ -4,7 +4,7 @@
 //! checks one against the tables and applies it, all or nothing; what another array must do is put in the same
 //! transaction on the list of designations on their way. A repeated identity gets the recorded answer.
 
-use super::group::{Generation, GroupSettings};
+use super::group::{Generation, GroupSettings, JournalOptions};
 use super::kind::{
     CacheMode, CopyMode, Fence, InitiatorRule, NoRoom, PortalAddress, RaidLevel, Release, ReleaseBy,
     Schedule, SvolAccess, SvolSpec,
@@ -143,6 +143,25 @@ pub enum Designation {
         volume: VolumeName,
         /// The array behind this link; none: this array.
         at: Option<LinkName>,
+        /// What is chosen for it.
+        #[serde(default)]
+        options: JournalOptions,
+    },
+    /// Takes a journal volume away from a group, as soon as nothing needs what it holds. It becomes an ordinary volume.
+    RemoveJournal {
+        /// Group.
+        group: GroupName,
+        /// Volume.
+        volume: VolumeName,
+    },
+    /// Puts a volume in the place of a journal volume that has failed, and lets a group go on that turned abnormal by it.
+    ReplaceJournal {
+        /// Group.
+        group: GroupName,
+        /// The journal volume that goes.
+        volume: VolumeName,
+        /// The ordinary volume that comes.
+        by: VolumeName,
     },
     /// Makes a pair, at its primary.
     CreatePair {
@@ -178,6 +197,21 @@ pub enum Designation {
     },
     /// From an auxiliary: this volume here became a journal volume of your group.
     JoinJournal {
+        /// Group.
+        group: GroupName,
+        /// Volume, of the auxiliary.
+        volume: VolumeName,
+        /// What was chosen for it.
+        #[serde(default)]
+        options: JournalOptions,
+    },
+    /// From an auxiliary: my journal of your group is lost, with all that was not durable in the S-VOLs.
+    JournalLost {
+        /// Group.
+        group: GroupName,
+    },
+    /// From an auxiliary: this volume here is no journal volume of your group any more.
+    LeaveJournal {
         /// Group.
         group: GroupName,
         /// Volume, of the auxiliary.
@@ -274,6 +308,9 @@ pub enum Designation {
         group: GroupName,
         /// Volume.
         volume: VolumeName,
+        /// What is chosen for it.
+        #[serde(default)]
+        options: JournalOptions,
     },
     /// From a primary: this volume of yours follows mine.
     RemotePair(RemotePair),
@@ -524,6 +561,8 @@ impl Designation {
             self,
             Self::CreateVolume(_)
                 | Self::AddJournal { at: None, .. }
+                | Self::RemoveJournal { .. }
+                | Self::ReplaceJournal { .. }
                 | Self::CreatePair { .. }
                 | Self::StartGroup { .. }
         )
@@ -537,6 +576,8 @@ impl Designation {
                 self,
                 Self::JoinGroup { .. }
                     | Self::JoinJournal { .. }
+                    | Self::LeaveJournal { .. }
+                    | Self::JournalLost { .. }
                     | Self::RemoteSettings { .. }
                     | Self::RemoteGroup(_)
                     | Self::RemoteJournal { .. }

@@ -264,6 +264,9 @@ pub struct ReaderRecord {
     pub restored: UpdateNumber,
     /// Checkpoint: it has everything up to this number durably in its volumes.
     pub settled: UpdateNumber,
+    /// It has said that its journal is lost: what it had not settled has to be copied again.
+    #[serde(default)]
+    pub journal_lost: bool,
 }
 
 /// The schedule of one group that this array copies, instead of that of the link.

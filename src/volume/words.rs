@@ -16,6 +16,13 @@ impl Designation {
             Self::DeleteGroup { group } => Some(format!(
                 "group {group} with its pairs and its journal: the journal volumes become empty"
             )),
+            Self::RemoveJournal { volume, .. } => {
+                Some(format!("journal volume {volume} with what nobody needs any more"))
+            }
+            Self::ReplaceJournal { group, volume, .. } => Some(format!(
+                "what only journal volume {volume} holds: if it cannot be read any more and group {group} could not be \
+                 opened for it, writes that the volumes here did not have yet; pairs are copied again where needed"
+            )),
             Self::DeleteLink { link } => {
                 Some(format!("link {link} with its secret, and what is on its way over it"))
             }
@@ -48,17 +55,23 @@ impl fmt::Display for Designation {
                 write!(f, "pair create {name} --group {group} --pvol {link}:{pvol} --svol {svol}")
             }
             Self::JoinGroup { group } => write!(f, "group {group} asked for by an auxiliary"),
-            Self::JoinJournal { group, volume } => {
+            Self::JoinJournal { group, volume, .. } => {
                 write!(f, "journal volume {volume} of group {group} told by its auxiliary")
+            }
+            Self::LeaveJournal { group, volume } => {
+                write!(f, "journal volume {volume} taken from group {group} by its auxiliary")
+            }
+            Self::JournalLost { group } => write!(f, "journal of group {group} lost at its auxiliary"),
+            Self::RemoveJournal { group, volume } => write!(f, "journal remove {group} --volume {volume}"),
+            Self::ReplaceJournal { group, volume, by } => {
+                write!(f, "journal replace {group} --volume {volume} --by {by}")
             }
             Self::RemoteSettings { group, .. } => write!(f, "group {group} set by its primary"),
             Self::CreateLink(new) => write!(f, "link create {} --array {}", new.name, new.array),
             Self::CreateGroup { name, .. } => write!(f, "group create {name}"),
-            Self::AddJournal { group, volume, at: None } => {
-                write!(f, "journal add {group} --volume {volume}")
-            }
-            Self::AddJournal { group, volume, at: Some(at) } => {
-                write!(f, "journal add {group} --volume {volume} --at {at}")
+            Self::AddJournal { group, volume, at, .. } => {
+                let at = at.as_ref().map_or_else(String::new, |at| format!(" --at {at}"));
+                write!(f, "journal add {group} --volume {volume}{at}")
             }
             Self::CreatePair { name, group, pvol, svol, .. } => {
                 write!(f, "pair create {name} --group {group} --pvol {pvol} --svol {svol}")
@@ -87,7 +100,7 @@ impl fmt::Display for Designation {
             Self::RemoteDeletePair { pair } => write!(f, "pair {pair} deleted by its primary"),
             Self::RemoteDeleteGroup { group } => write!(f, "group {group} deleted by its primary"),
             Self::RemoteGroup(remote) => write!(f, "group {} designated by its primary", remote.name),
-            Self::RemoteJournal { group, volume } => {
+            Self::RemoteJournal { group, volume, .. } => {
                 write!(f, "journal volume {volume} of group {group} designated by its primary")
             }
             Self::RemotePair(remote) => write!(f, "pair {} designated by its primary", remote.name),

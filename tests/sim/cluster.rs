@@ -38,11 +38,37 @@ pub(crate) struct Shape {
     pub(crate) is_journal_apart: bool,
     /// Hosts wait for room that a reader holds, rather than have its pairs suspended.
     pub(crate) hosts_wait: bool,
+    /// Journal volumes of each array beside the first.
+    pub(crate) second: Second,
+    /// Memory for journals is so small that readers that fall behind are served from the volume.
+    pub(crate) is_cache_small: bool,
+}
+
+/// A second journal volume at each array.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Second {
+    /// There is none.
+    None,
+    /// It takes turns with the first one.
+    Turn,
+    /// It waits in reserve, on the units of the data.
+    Reserve,
+    /// There is one more volume, which is none of the journal's.
+    Ordinary,
+    /// One seed in three has one that takes turns.
+    BySeed,
 }
 
 /// Eight volumes that share a small journal.
-pub(crate) const EIGHT: Shape =
-    Shape { volumes: 8, volume_kib: 1024, journal_kib: 6144, is_journal_apart: false, hosts_wait: false };
+pub(crate) const EIGHT: Shape = Shape {
+    volumes: 8,
+    volume_kib: 1024,
+    journal_kib: 6144,
+    is_journal_apart: false,
+    hosts_wait: false,
+    second: Second::BySeed,
+    is_cache_small: false,
+};
 
 /// What the way between two machines does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -145,6 +171,12 @@ impl Cluster {
         config_text: impl Fn(usize, Shape, &mut Random) -> String,
     ) -> Self {
         let mut random = Random::new(seed ^ 0x636c_7573);
+        let second = match shape.second {
+            Second::BySeed if seed.is_multiple_of(3) => Second::Turn,
+            Second::BySeed => Second::None,
+            other => other,
+        };
+        let shape = Shape { second, ..shape };
         let clock = Arc::new(SimClock::new(1_700_000_000_000_000_000));
         let latency = match random.below(3) {
             0 => Latency::default(),
@@ -211,6 +243,12 @@ impl Cluster {
         for (index, name) in ARRAYS.iter().enumerate() {
             let Some(snapshot) = self.snapshot(index) else { continue };
             writeln!(text, "\n{name}: {:?}\n{:?}", snapshot.groups, snapshot.links).unwrap();
+            for journal in &snapshot.journals {
+                let (used, of) = (journal.update_information_used_bytes, journal.update_information_bytes);
+                let (data, room) = (journal.write_data_used_bytes, journal.write_data_bytes);
+                let (volume, use_) = (&journal.volume, &journal.used_as);
+                writeln!(text, "{volume} {use_}: {used} of {of}, {data} of {room}").unwrap();
+            }
             for pair in &snapshot.pairs {
                 write!(text, "{} {} ", pair.name, pair.state).unwrap();
             }
@@ -510,7 +548,8 @@ fn config_text(index: usize, shape: Shape, random: &mut Random) -> String {
     let (name, number) = (ARRAYS[index], index + 1);
     let level = if index == ALPHA { "raid5" } else { "raid0" };
     let journal_kib = if shape.is_journal_apart { 0 } else { shape.journal_kib };
-    let data_mib = (shape.volume_kib * u64::from(shape.volumes) + journal_kib).div_ceil(1024);
+    let second_kib = if shape.second == Second::None { 0 } else { shape.journal_kib };
+    let data_mib = (shape.volume_kib * u64::from(shape.volumes) + journal_kib + second_kib).div_ceil(1024);
     let unit_mib = (data_mib / if index == ALPHA { 2 } else { 3 } + 6).max(16);
     let journal_group = if shape.is_journal_apart { "pg1" } else { "pg0" };
     let mut text = format!(
@@ -519,6 +558,9 @@ fn config_text(index: usize, shape: Shape, random: &mut Random) -> String {
          [[portal]]\nlisten = \"0.0.0.0:3261\"\nserves = [\"hosts\"]\ngroup = 2\n\
          [[provision.parity_group]]\nname = \"pg0\"\nlevel = \"{level}\"\nstripe_unit = \"64KiB\"\nunits = [\n"
     );
+    if shape.is_cache_small {
+        text = text.replace("memory = \"96MiB\"", "memory = \"96MiB\"\njournal = \"1MiB\"");
+    }
     for unit in 0..3 {
         writeln!(text, "  {{ path = \"/{name}/u{unit}\", size = \"{unit_mib}MiB\" }},").unwrap();
     }
@@ -552,6 +594,11 @@ fn config_text(index: usize, shape: Shape, random: &mut Random) -> String {
         luns.join(", ")
     )
     .unwrap();
+    if shape.second != Second::None {
+        let size = shape.journal_kib;
+        writeln!(text, "[[provision.volume]]\nname = \"jnl2\"\nparity_group = \"pg0\"\nsize = \"{size}KiB\"")
+            .unwrap();
+    }
     let others: &[usize] = if index == ALPHA { &[1, 2] } else { &[0] };
     for &other in others {
         writeln!(
@@ -571,6 +618,9 @@ fn config_text(index: usize, shape: Shape, random: &mut Random) -> String {
             let read = [format!("every {read}ms"), ADAPTIVE.to_owned()][random.index(2)].clone();
             let restore = [format!("every {restore}ms"), "load".to_owned()][random.index(2)].clone();
             writeln!(text, "read = \"{read}\"\nrestore = \"{restore}\"").unwrap();
+            if shape.is_cache_small {
+                text += "restore_delay = \"1500ms\"\n";
+            }
         }
     }
     if index == ALPHA {
@@ -592,6 +642,16 @@ fn group_text(shape: Shape, random: &mut Random) -> String {
     text += "[[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\n\
          [[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\nat = \"beta\"\n\
          [[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\nat = \"gamma\"\n";
+    if matches!(shape.second, Second::Turn | Second::Reserve) {
+        let reserve = shape.second == Second::Reserve;
+        for at in ["", "at = \"beta\"\n", "at = \"gamma\"\n"] {
+            writeln!(
+                text,
+                "[[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl2\"\n{at}reserve = {reserve}\nratio = \"1:8\""
+            )
+            .unwrap();
+        }
+    }
     for reader in &ARRAYS[1..] {
         for volume in 1..=shape.volumes {
             writeln!(

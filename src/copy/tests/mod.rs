@@ -1,5 +1,6 @@
 //! One group reading from another, figure by figure.
 
+mod cache;
 mod figures;
 mod reading;
-mod rig;
+pub(super) mod rig;

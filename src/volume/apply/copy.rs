@@ -8,7 +8,8 @@ use super::local::{number, within};
 use super::{pairs, written};
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal, RemoteGroup, RemotePair};
 use crate::volume::group::{
-    Generation, GroupEvent, GroupRecord, GroupRole, GroupSettings, GroupState, RemoteJournal,
+    Generation, GroupEvent, GroupRecord, GroupRole, GroupSettings, GroupState, JournalOptions, JournalVolume,
+    RemoteJournal,
 };
 use crate::volume::kind::{CopyMode, SvolSpec};
 use crate::volume::name::{
@@ -45,21 +46,27 @@ pub(super) fn add_journal(
     group: &GroupName,
     volume: &VolumeName,
     at: Option<&LinkName>,
+    options: JournalOptions,
 ) -> Result<Outcome, Refusal> {
     if let Some((number, source)) = copied_group(tables, group)? {
-        return super::remote::add_journal_of_copy(tables, id, (group, number, &source), volume, at);
+        return super::remote::add_journal_of_copy(
+            tables,
+            id,
+            (group, number, &source),
+            (volume, options),
+            at,
+        );
     }
     let number = primary_group(tables, group)?.number;
-    let Some(link) = at else { return catalogue_journal(tables, number, volume) };
+    let Some(link) = at else { return catalogue_journal(tables, number, volume, options) };
     introduce_reader(tables, id, number, link)?;
     let row = tables.groups.edit(&number).ok_or_else(|| Refusal::missing("group", group))?;
-    let journal = RemoteJournal { link: link.clone(), volume: volume.clone() };
-    if row.remote_journals.contains(&journal) {
+    if row.remote_journals.iter().any(|journal| journal.is(link, volume)) {
         return Err(Refusal::exists("journal volume", format!("{link}:{volume}")));
     }
     within(row.remote_journals.len(), REMOTE_JOURNALS_MAX, "journal volumes at other arrays")?;
-    row.remote_journals.push(journal);
-    let designation = Designation::RemoteJournal { group: group.clone(), volume: volume.clone() };
+    row.remote_journals.push(RemoteJournal { link: link.clone(), volume: volume.clone(), options });
+    let designation = Designation::RemoteJournal { group: group.clone(), volume: volume.clone(), options };
     tables.forward(link, id.caused(1), designation);
     Ok(Outcome::Done)
 }
@@ -177,11 +184,12 @@ pub(super) fn remote_journal(
     tables: &mut Tables,
     group: &GroupName,
     volume: &VolumeName,
+    options: JournalOptions,
     who: &Who,
 ) -> Result<Outcome, Refusal> {
     let number = followed_group(tables, group, who)?;
     let is_there = tables.volume_named(volume).is_some_and(|row| row.usage == VolumeUsage::Journal(number));
-    if is_there { Ok(Outcome::Done) } else { catalogue_journal(tables, number, volume) }
+    if is_there { Ok(Outcome::Done) } else { catalogue_journal(tables, number, volume, options) }
 }
 
 pub(super) fn remote_pair(tables: &mut Tables, remote: &RemotePair, who: &Who) -> Result<Outcome, Refusal> {
@@ -291,7 +299,8 @@ pub(super) fn new_group(
         remote_journals: Vec::new(),
         next_update_number: FIRST_UPDATE,
         generations,
-        journal_incarnation: None,
+        segments: Vec::new(),
+        resume: None,
         stopped_cleanly: false,
         reading_stopped: None,
     });
@@ -392,6 +401,7 @@ pub(super) fn introduce_reader(
         durable: UpdateNumber(0),
         restored: UpdateNumber(0),
         settled: UpdateNumber(0),
+        journal_lost: false,
     });
     tables.forward(link, id.caused(0), Designation::RemoteGroup(remote));
     if is_started {
@@ -405,6 +415,7 @@ pub(super) fn catalogue_journal(
     tables: &mut Tables,
     group: GroupNumber,
     volume: &VolumeName,
+    options: JournalOptions,
 ) -> Result<Outcome, Refusal> {
     let row = tables.volume_named(volume).ok_or_else(|| Refusal::missing("volume", volume))?;
     if row.usage != VolumeUsage::Host || row.state != VolumeState::Normal {
@@ -420,7 +431,7 @@ pub(super) fn catalogue_journal(
     }
     let group_row = tables.groups.edit(&group).ok_or_else(|| Refusal::missing("group", group))?;
     within(group_row.journals.len(), JOURNALS_MAX, "journal volumes of a group")?;
-    group_row.journals.push(number);
+    group_row.journals.push(JournalVolume { volume: number, options, is_leaving: false, failure: None });
     if let Some(row) = tables.volumes.edit(&number) {
         row.usage = VolumeUsage::Journal(group);
     }

@@ -5,6 +5,7 @@
 //! on a copy of the tables.
 
 mod copy;
+mod journals;
 mod local;
 mod pairs;
 mod remote;
@@ -73,7 +74,15 @@ impl Tables {
             }
             Designation::SetGroup { group, settings } => remote::set_group(self, id, group, *settings),
             Designation::JoinGroup { group } => remote::join_group(self, id, group, who),
-            Designation::JoinJournal { group, volume } => remote::join_journal(self, group, volume, who),
+            Designation::JoinJournal { group, volume, options } => {
+                remote::join_journal(self, group, volume, *options, who)
+            }
+            Designation::LeaveJournal { group, volume } => journals::leave(self, group, volume, who),
+            Designation::JournalLost { group } => journals::lost(self, group, who),
+            Designation::RemoveJournal { group, volume } => journals::remove(self, group, volume),
+            Designation::ReplaceJournal { group, volume, by } => {
+                journals::replace(self, id, group, volume, by)
+            }
             Designation::RemoteSettings { group, settings } => {
                 remote::remote_settings(self, group, *settings, who)
             }
@@ -81,8 +90,8 @@ impl Tables {
                 local::set_schedule(self, link, group, *schedule)
             }
             Designation::CreateGroup { name, settings } => copy::create_group(self, name, *settings),
-            Designation::AddJournal { group, volume, at } => {
-                copy::add_journal(self, id, group, volume, at.as_ref())
+            Designation::AddJournal { group, volume, at, options } => {
+                copy::add_journal(self, id, group, volume, at.as_ref(), *options)
             }
             Designation::CreatePair { name, group, pvol, svol, copy } => {
                 copy::create_pair(self, id, &copy::NewPair { name, group, pvol, svol, copy: *copy })
@@ -102,14 +111,16 @@ impl Tables {
             Designation::RemoteDeletePair { pair } => pairs::remote_delete_pair(self, pair, who),
             Designation::RemoteDeleteGroup { group } => pairs::remote_delete_group(self, group, who),
             Designation::RemoteGroup(remote) => copy::remote_group(self, remote, who),
-            Designation::RemoteJournal { group, volume } => copy::remote_journal(self, group, volume, who),
+            Designation::RemoteJournal { group, volume, options } => {
+                copy::remote_journal(self, group, volume, *options, who)
+            }
             Designation::RemotePair(remote) => copy::remote_pair(self, remote, who),
             Designation::RemoteStart { group } => copy::remote_start(self, group, who),
         }
     }
 
     /// Puts a designation on its way to the array behind `link`, behind those that are on their way there already.
-    fn forward(&mut self, link: &LinkName, id: DesignationId, designation: Designation) {
+    pub(crate) fn forward(&mut self, link: &LinkName, id: DesignationId, designation: Designation) {
         let sequence = self.next_sequence();
         let link = link.clone();
         self.forwards.put(ForwardRecord { sequence, link, id, designation, refusal: None, is_once: false });
@@ -137,6 +148,11 @@ impl Tables {
         };
         match what {
             Designation::AddJournal { group, .. } | Designation::StartGroup { group } => reads(group),
+            Designation::RemoveJournal { group, .. } | Designation::ReplaceJournal { group, .. } => {
+                let role = self.group_named(group).map(|group| group.role.clone());
+                let is_source = matches!(role, Some(crate::volume::group::GroupRole::Auxiliary { source, .. }) if source == *array);
+                if is_source { Ok(()) } else { reads(group) }
+            }
             Designation::CreatePair { group, svol, .. } => {
                 reads(group)?;
                 let behind = self.links.get(&svol.link).map(|link| link.array);
