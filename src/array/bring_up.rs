@@ -280,19 +280,24 @@ fn access(tables: &Tables, record: &VolumeRecord) -> Access {
     }
 }
 
-fn logical_unit(record: &VolumeRecord, target: &str) -> Option<LogicalUnit> {
-    let block_size = if record.block_size_bytes == 4096 { BlockSize::B4096 } else { BlockSize::B512 };
+/// What a volume says it is, to whoever asks by INQUIRY; `None` if a name of it is none that SCSI can carry.
+pub(super) fn identity(record: &VolumeRecord, product: &str, target: &str) -> Option<Identity> {
     let mut naa = record.identity.0.to_be_bytes();
     naa[0] = 0x60 | (naa[0] & 0x0f);
-    let identity = Identity {
-        product: AsciiText::new("VOLUME")?,
+    Some(Identity {
+        product: AsciiText::new(product)?,
         revision: AsciiText::new("1")?,
         serial: AsciiText::new(&record.identity.to_string())?,
         naa: Naa::new(naa)?,
         target_name: AsciiText::new(target)?,
         relative_port: 1,
         port_group: 1,
-    };
+    })
+}
+
+fn logical_unit(record: &VolumeRecord, target: &str) -> Option<LogicalUnit> {
+    let block_size = if record.block_size_bytes == 4096 { BlockSize::B4096 } else { BlockSize::B512 };
+    let identity = identity(record, "VOLUME", target)?;
     let provisioning = if record.is_thin {
         Provisioning::Thin { unmap_granularity_blocks: 4096 / block_size.bytes() }
     } else {

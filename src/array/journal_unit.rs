@@ -14,8 +14,8 @@ use crate::io::host::completed;
 use crate::volume::record::VolumeRecord;
 use holdfast_journal::ArrayNumber as JournalArray;
 use holdfast_scsi::{
-    Access, Admission, AsciiText, BlockRange, BlockSize, CacheControl, Geometry, Identity, LogicalUnit, Lun,
-    Naa, NexusId, Provisioning, Response, Sense, SenseFormat, WriteCache, report_luns,
+    Access, Admission, BlockRange, BlockSize, CacheControl, Geometry, LogicalUnit, Lun, NexusId,
+    Provisioning, Response, Sense, SenseFormat, WriteCache, report_luns,
 };
 use std::sync::Arc;
 
@@ -79,17 +79,7 @@ impl JournalUnit {
 }
 
 fn logical_unit(record: &VolumeRecord, size_bytes: u64, target: &str) -> Option<LogicalUnit> {
-    let mut naa = record.identity.0.to_be_bytes();
-    naa[0] = 0x60 | (naa[0] & 0x0f);
-    let identity = Identity {
-        product: AsciiText::new("JOURNAL")?,
-        revision: AsciiText::new("1")?,
-        serial: AsciiText::new(&record.identity.to_string())?,
-        naa: Naa::new(naa)?,
-        target_name: AsciiText::new(target)?,
-        relative_port: 1,
-        port_group: 1,
-    };
+    let identity = super::bring_up::identity(record, "JOURNAL", target)?;
     let blocks = size_bytes / SLOT_BYTES as u64;
     let geometry =
         Geometry { block_size: BlockSize::B4096, blocks, provisioning: Provisioning::Full, atomic: false };
