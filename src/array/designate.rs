@@ -2,12 +2,16 @@
 //! applies them, then the owner task brings to life what they say.
 
 use super::Array;
+use crate::copy::group::Group;
+use crate::copy::stop::TakenStop;
 use crate::shell::view::{MessageView, Options};
 use crate::volume::designation::{Designation, DesignationId, NewVolume, Outcome, Refusal};
 use crate::volume::effect::Effect;
 use crate::volume::record::Who;
 use crate::volume::store::Order;
+use crate::volume::timing::StopWish;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 impl Array {
     /// Applies designations of an operator, or says what they would change.
@@ -27,9 +31,42 @@ impl Array {
         if options.dry_run {
             return rehearsed;
         }
-        let effect = self.store.designate_all(orders, who)?;
+        let repeated = rehearsed.as_ref().is_ok_and(|effect| effect.is_repetition);
+        if repeated || !orders.iter().any(|(_, what)| matches!(what, Designation::StopRestore { .. })) {
+            let effect = self.store.designate_all(orders, who)?;
+            self.wake();
+            return Ok(effect);
+        }
+        rehearsed?;
+        self.designate_stops(orders, who)
+    }
+
+    /// Where restore stops is first taken up by the groups, then recorded: nothing behind it becomes visible in between.
+    fn designate_stops(&self, orders: &[Order], who: &Who) -> Result<Effect, Refusal> {
+        let mut orders = orders.to_vec();
+        let mut taken: Vec<(Arc<Group>, TakenStop)> = Vec::new();
+        let mut take = || {
+            for (_, what) in &mut orders {
+                let Designation::StopRestore { group: name, wish } = what else { continue };
+                let number = self.store.read(|tables| tables.group_named(name).map(|row| row.number));
+                let group = number.and_then(|number| self.runtime().groups.get(&number.0).cloned());
+                let Some(group) = group else {
+                    return Err(Refusal::Conflict(format!(
+                        "group {name} is not open here: say it again when it is"
+                    )));
+                };
+                let stop = group.take_stop(*wish).map_err(Refusal::Conflict)?;
+                *wish = stop.stop.map_or(StopWish::GoOn, StopWish::At);
+                taken.push((group, stop));
+            }
+            Ok(())
+        };
+        let recorded = take().and_then(|()| self.store.designate_all(&orders, who));
+        if recorded.is_err() {
+            taken.into_iter().rev().for_each(|(group, stop)| group.give_stop_back(stop));
+        }
         self.wake();
-        Ok(effect)
+        recorded
     }
 
     /// Applies what another array has said, within what the tables let it say.

@@ -163,6 +163,7 @@ impl Array {
         let group = Group::new(parts, sequencer);
         let schedule = schedule(tables, record);
         group.set_schedule(schedule);
+        group.set_restore_stop(record.restore_stop);
         let delay = schedule.restore_delay;
         let attached = self.attach(tables, record, &group);
         let replayed = match attached {

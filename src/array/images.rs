@@ -52,6 +52,13 @@ impl Array {
     ) -> Result<(), Refusal> {
         let Who::Peer { array, .. } = who else { return Ok(()) };
         match what {
+            Designation::RemoteResync { pairs, .. } | Designation::RemoteSvolWrite { pairs }
+                if self.restore_stops(pairs, *array) =>
+            {
+                let text =
+                    "restore is stopped there: `group restore NAME --go-on` at that array lets it go on";
+                Err(Refusal::Conflict(text.to_owned()))
+            }
             Designation::RemoteResync { pairs, .. } => {
                 let _one_at_a_time = self.images.lock().await;
                 self.close_to_hosts(&self.store.tables(), pairs, *array)?;
@@ -65,6 +72,17 @@ impl Array {
             Designation::JoinMarks { pair, runs } => self.join_marks(id, pair, runs, *array).await,
             _ => Ok(()),
         }
+    }
+
+    /// Whether an operator has let restore stop of a group of these pairs: its S-VOLs stay what they are.
+    fn restore_stops(&self, pairs: &[ResyncedPair], source: ArrayNumber) -> bool {
+        self.store.read(|tables| {
+            let mut pairs = pairs.iter().filter_map(|one| tables.pair_named(&one.pair));
+            pairs.any(|pair| {
+                let group = tables.groups.get(&pair.group);
+                pair.primary.array == source && group.is_some_and(|group| group.restore_stop.is_some())
+            })
+        })
     }
 
     /// What comes for an S-VOL that is not followed again yet would be passed over: its copy must not begin before.

@@ -392,9 +392,19 @@ impl Array {
             behind_top_updates: status
                 .and_then(|status| status.source_newest.map(|newest| newest.saturating_sub(status.restored))),
             read_state: read_state(connected, status).to_owned(),
-            restore_state: if status.is_some() { "restoring".to_owned() } else { "waiting".to_owned() },
+            restore_state: self.restore_state(record, status).to_owned(),
+            restore_until: record.restore_stop.map(|stop| stop.to_string()),
             reason: read_reason(record, status),
         })
+    }
+
+    fn restore_state(&self, record: &GroupRecord, status: Option<&Status>) -> &'static str {
+        let group = self.runtime().groups.get(&record.number.0).cloned();
+        match (status, group) {
+            (None, _) => "waiting",
+            (Some(_), Some(group)) if group.is_stopped() => "stopped",
+            (Some(_), _) => "restoring",
+        }
     }
 
     fn journal_views(&self, tables: &Tables, record: &GroupRecord) -> Vec<JournalView> {

@@ -27,7 +27,7 @@ pub use provision::{
     Chap, ChapUser, GroupSpec, JournalSpec, LinkSpec, LunSpec, MutualChap, PairSpec, ParityGroupSpec,
     Provision, ReaderSpec, TargetSpec, UnitSpec, VolumeSpec,
 };
-pub use quantity::{ByteSize, parse_duration};
+pub use quantity::{ByteSize, parse_duration, parse_stop};
 pub use timing::{parse_no_room, parse_read_size, parse_read_timing, parse_release_by, parse_restore_timing};
 pub use transfer::{parse_compression, parse_fetch, parse_limit, parse_window};
 

@@ -35,6 +35,7 @@ use crate::disk::slot::SlotPool;
 use crate::disk::{DiskAdapter, Gate, Prepared, RawVolume, VolumeId};
 use crate::volume::kind::{NoRoom, ReleaseBy, Schedule};
 use crate::volume::pair::PairState;
+use crate::volume::timing::RestoreStop;
 use holdfast_journal::{
     AppendError, ArrayNumber, Draft, Generation, Journal, Kind, Update, UpdateNumber, reader::ReaderSet,
 };
@@ -127,6 +128,12 @@ pub(crate) struct Sequencer {
     pub(crate) restored_in_part: Option<UpdateNumber>,
     /// Durable in the volumes.
     pub(crate) settled: UpdateNumber,
+    /// Where an operator wants restore to stop (at an auxiliary; `stop.rs`).
+    pub(crate) restore_stop: Option<RestoreStop>,
+    /// What came next was behind it.
+    pub(crate) has_stopped: bool,
+    /// The latest time of what was restored since the start, by the primary's clock.
+    pub(crate) restored_time_ns: Option<u64>,
     /// Largest S of restored initial-copy data (auxiliary).
     pub(crate) consistent_from: UpdateNumber,
     pub(crate) failed: Option<String>,
@@ -238,6 +245,9 @@ impl Sequencer {
             reading: super::fetch::Reading::default(),
             restored: settled,
             restored_in_part: None,
+            restore_stop: None,
+            has_stopped: false,
+            restored_time_ns: None,
             settled,
             consistent_from,
             failed: None,

@@ -37,6 +37,7 @@ pub mod serve;
 mod settle;
 pub mod source;
 pub mod status;
+pub(crate) mod stop;
 pub(crate) mod suspend;
 pub(crate) mod tables;
 #[doc(hidden)]

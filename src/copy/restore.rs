@@ -107,6 +107,9 @@ impl Group {
                 if !self.may_pass(&update).await? {
                     return Ok(told.applied);
                 }
+                if !self.lock().begin_restore(&update) {
+                    return Ok(told.applied);
+                }
                 self.restore_one(&update, &payload).await?;
                 told.applied += 1;
             }
@@ -116,9 +119,8 @@ impl Group {
         }
     }
 
-    /// Steps 2040 to 2060 for one update. Whoever looks at the numbers is told by the caller.
+    /// Steps 2040 to 2060 for one update that has begun. Whoever looks at the numbers is told by the caller.
     async fn restore_one(&self, update: &Update, payload: &Payload) -> Result<(), CopyError> {
-        self.lock().restored_in_part = Some(update.number);
         match &self.tamper {
             None => self.restore_extents(update, payload, update.number.get()).await?,
             Some(tamper) => {

@@ -141,10 +141,7 @@ impl Group {
             whole.is_some_and(|whole| whole > update.number && whole <= durable)
         };
         if known.is_searched || is_behind(known.newest_whole) {
-            return Ok(self
-                .lock()
-                .wholeness
-                .go_through(known.newest_whole.filter(|_| is_behind(known.newest_whole))));
+            return self.go_through(known.newest_whole.filter(|_| is_behind(known.newest_whole))).await;
         }
         let mut next = update.number;
         let mut found = known.newest_whole;
@@ -155,10 +152,31 @@ impl Group {
             found = whole.map(|update| update.number).or(found);
             next = last.number.next();
         }
-        let mut seq = self.lock();
-        seq.wholeness.is_searched = true;
-        seq.wholeness.newest_whole = seq.wholeness.newest_whole.max(found);
-        Ok(seq.wholeness.go_through(found.filter(|_| is_behind(found))))
+        {
+            let mut seq = self.lock();
+            seq.wholeness.is_searched = true;
+            seq.wholeness.newest_whole = seq.wholeness.newest_whole.max(found);
+        }
+        self.go_through(found.filter(|_| is_behind(found))).await
+    }
+
+    /// Goes through to that record without a stop, unless restore is to stop before it (`stop.rs`).
+    async fn go_through(&self, whole: Option<UpdateNumber>) -> Result<bool, CopyError> {
+        let Some(whole) = whole else { return Ok(false) };
+        loop {
+            let stop = self.restore_stop();
+            let may_enter = self.is_before_stop(whole, stop).await?;
+            let mut seq = self.lock();
+            if seq.restore_stop != stop {
+                continue; // Another one was said meanwhile.
+            }
+            if may_enter {
+                seq.wholeness.through = seq.wholeness.through.max(whole);
+            } else {
+                seq.has_stopped = true;
+            }
+            return Ok(may_enter);
+        }
     }
 }
 
@@ -168,11 +186,6 @@ impl Wholeness {
         if update.kind == Kind::Whole {
             self.newest_whole = Some(update.number);
         }
-    }
-
-    fn go_through(&mut self, whole: Option<UpdateNumber>) -> bool {
-        self.through = self.through.max(whole.unwrap_or(UpdateNumber::NONE));
-        whole.is_some()
     }
 }
 

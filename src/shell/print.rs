@@ -6,6 +6,7 @@ use super::view::{
     AuditView, EventView, GroupView, JournalView, LinkView, LunView, PairView, ParityGroupView, SessionView,
     TargetView, UnitView, VolumeView,
 };
+use crate::volume::timing::universal_time;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use serde_json::Value;
@@ -219,11 +220,11 @@ listed!(PairView, |p| {
     "RESTORED" => p.restored_update_number.map_or("-".into(), |n| n.to_string()),
 });
 listed!(EventView, |e| {
-    "NUMBER" => e.number, "TIME" => time(e.time_unix_ms), "WHAT" => e.kind, "NAME" => e.name,
+    "NUMBER" => e.number, "TIME" => universal_time(e.time_unix_ms), "WHAT" => e.kind, "NAME" => e.name,
     "WAS" => dash(e.was.as_ref()), "STATE" => state(&e.state, e.reason.as_ref()),
 });
 listed!(AuditView, |a| {
-    "NUMBER" => a.number, "TIME" => time(a.time_unix_ms), "WHO" => a.who, "FROM" => a.from, "WHAT" => a.what,
+    "NUMBER" => a.number, "TIME" => universal_time(a.time_unix_ms), "WHO" => a.who, "FROM" => a.from, "WHAT" => a.what,
     "RESULT" => a.result,
 });
 
@@ -235,23 +236,8 @@ pub(super) fn event_line(event: &EventView, json: bool) -> String {
     }
     let was = event.was.as_ref().map_or_else(String::new, |was| format!("{was} -> "));
     let state = state(&event.state, event.reason.as_ref());
-    let line = format!("{} {} {}: {was}{state}", time(event.time_unix_ms), event.kind, event.name);
+    let line = format!("{} {} {}: {was}{state}", universal_time(event.time_unix_ms), event.kind, event.name);
     escape(&line) + "\n"
-}
-
-/// Universal time as `YYYY-MM-DD hh:mm:ss` (the civil calendar, counted in eras of 400 years from March).
-fn time(unix_ms: u64) -> String {
-    let seconds = unix_ms / 1_000;
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let day_of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", second / 3_600, second / 60 % 60, second % 60)
 }
 
 const BYTE_UNITS: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
@@ -269,13 +255,6 @@ mod tests {
         assert_eq!(bytes(1_536), "1.5 KiB");
         assert_eq!(bytes(200 << 20), "200.0 MiB");
         assert_eq!(bytes(u64::MAX), "16777215.9 TiB");
-    }
-
-    #[test]
-    fn times_are_readable() {
-        assert_eq!(time(0), "1970-01-01 00:00:00");
-        assert_eq!(time(951_782_400_000), "2000-02-29 00:00:00");
-        assert_eq!(time(1_795_253_244_999), "2026-11-21 09:27:24");
     }
 
     #[test]

@@ -462,6 +462,8 @@ pub struct FollowView {
     pub read_state: String,
     /// What restoring is doing: `restoring`, `waiting` or `stopped`.
     pub restore_state: String,
+    /// Where restore stops: `update 17` or a time.
+    pub restore_until: Option<String>,
     /// Why, when one of them is stopped or held up.
     pub reason: Option<String>,
     /// All S-VOLs as of this number are what a takeover finds now; none: there is no one moment.

@@ -13,6 +13,7 @@ use super::name::{
 use super::record::{ChapRecord, Identity, UnitRecord};
 pub use super::resync::{ImageWish, ResyncedPair, SvolHosts};
 pub use super::settings::SettingsChange;
+use super::timing::StopWish;
 pub use super::transfer::{LinkSettings, NewLink};
 pub use super::which::Which;
 use serde::{Deserialize, Serialize};
@@ -173,6 +174,13 @@ pub enum Designation {
         group: GroupName,
         /// The schedule.
         schedule: Schedule,
+    },
+    /// At an array that copies it: lets restore stop somewhere, or go on.
+    StopRestore {
+        /// Its name.
+        group: GroupName,
+        /// What is wanted.
+        wish: StopWish,
     },
     /// Lets an auxiliary read a group from another array than its source. Said at the auxiliary, or at the source with
     /// `reader`.

@@ -7,6 +7,7 @@ use super::kind::{FENCE_WAIT_DEFAULT, Fence, NoRoom, Release, ReleaseBy, SvolAcc
 use super::name::{ArrayNumber, GroupName, GroupNumber, LinkName, UpdateNumber, VolumeName, VolumeNumber};
 use super::pair::PairState;
 use super::record::Identity;
+use super::timing::RestoreStop;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
@@ -51,6 +52,9 @@ pub struct GroupRecord {
     /// The number with which the journal here began when it was formatted.
     #[serde(default)]
     pub journal_first: UpdateNumber,
+    /// At an auxiliary: where restore stops.
+    #[serde(default)]
+    pub restore_stop: Option<RestoreStop>,
     /// At an auxiliary: the array from which it reads instead of its source, when it may.
     #[serde(default)]
     pub other_source: Option<OtherSource>,

@@ -1,6 +1,7 @@
 //! When an array reads the groups that it copies, how much at a time, and when it restores (J5, J11, J12; claims 3 to 8
 //! and 10 of the specification). The choice stands at the array that keeps the copy.
 
+use super::name::UpdateNumber;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
@@ -140,6 +141,66 @@ impl fmt::Display for ReadSize {
     }
 }
 
+/// Where restore stops: nothing behind it becomes visible until the operator lets it go on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestoreStop {
+    /// This update is the last one that is restored.
+    Number(UpdateNumber),
+    /// The first update that the primary's clock dated later, and all behind it, are not restored.
+    Time {
+        /// Since 1970, universal time.
+        unix_ns: u64,
+    },
+}
+
+/// What an operator says about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopWish {
+    /// No stop any more.
+    GoOn,
+    /// Where the S-VOLs are. The array puts the number in its place.
+    Now,
+    /// There.
+    At(RestoreStop),
+}
+
+impl fmt::Display for StopWish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::GoOn => f.write_str("--go-on"),
+            Self::Now => f.write_str("--until now"),
+            Self::At(stop) => write!(f, "--until {stop}"),
+        }
+    }
+}
+
+impl fmt::Display for RestoreStop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "update {number}"),
+            Self::Time { unix_ns } => f.write_str(&universal_time(unix_ns / 1_000_000)),
+        }
+    }
+}
+
+/// Universal time as `YYYY-MM-DD hh:mm:ss` (the civil calendar, counted in eras of 400 years from March).
+#[must_use]
+pub fn universal_time(unix_ms: u64) -> String {
+    let seconds = unix_ms / 1_000;
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let day_of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", second / 3_600, second / 60 % 60, second % 60)
+}
+
 /// When what is stored is restored (step 2030).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", from = "StoredRestoreTiming")]
@@ -228,6 +289,13 @@ impl From<StoredRestoreTiming> for RestoreTiming {
 mod tests {
     use super::*;
     use crate::volume::kind::Schedule;
+
+    #[test]
+    fn times_are_readable() {
+        assert_eq!(universal_time(0), "1970-01-01 00:00:00");
+        assert_eq!(universal_time(951_782_400_000), "2000-02-29 00:00:00");
+        assert_eq!(universal_time(1_795_253_244_999), "2026-11-21 09:27:24");
+    }
 
     #[test]
     fn schedules_of_older_stores_are_read() {

@@ -31,9 +31,11 @@ impl Designation {
 }
 
 impl Designation {
-    /// What is said about where an auxiliary reads from.
-    fn fmt_source(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// What is said about where an auxiliary reads from and when, and how far it restores.
+    fn fmt_following(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::SetSchedule { link, group, .. } => write!(f, "schedule {group} from {link}"),
+            Self::StopRestore { group, wish } => write!(f, "group restore {group} {wish}"),
             Self::SetSource { group, reader, from, by_load } => {
                 let from = from.as_ref().map_or("primary", |from| from.as_str());
                 write!(f, "group set {group} --source {from}")?;
@@ -84,7 +86,9 @@ impl fmt::Display for Designation {
             | Self::RemoteSource { .. }
             | Self::AttachReader { .. }
             | Self::DetachReader { .. }
-            | Self::ReadsElsewhere { .. } => self.fmt_source(f),
+            | Self::ReadsElsewhere { .. }
+            | Self::SetSchedule { .. }
+            | Self::StopRestore { .. } => self.fmt_following(f),
             Self::JoinGroup { group } => write!(f, "group {group} asked for by an auxiliary"),
             Self::JoinJournal { group, volume } => {
                 write!(f, "journal volume {volume} of group {group} told by its auxiliary")
@@ -93,17 +97,14 @@ impl fmt::Display for Designation {
             Self::SetLink { link, .. } => write!(f, "link set {link}"),
             Self::CreateLink(new) => write!(f, "link create {} --array {}", new.name, new.array),
             Self::CreateGroup { name, .. } => write!(f, "group create {name}"),
-            Self::AddJournal { group, volume, at: None } => {
-                write!(f, "journal add {group} --volume {volume}")
-            }
-            Self::AddJournal { group, volume, at: Some(at) } => {
-                write!(f, "journal add {group} --volume {volume} --at {at}")
+            Self::AddJournal { group, volume, at } => {
+                write!(f, "journal add {group} --volume {volume}")?;
+                at.iter().try_for_each(|at| write!(f, " --at {at}"))
             }
             Self::CreatePair { name, group, pvol, svol, .. } => {
                 write!(f, "pair create {name} --group {group} --pvol {pvol} --svol {svol}")
             }
             Self::StartGroup { group } => write!(f, "group start {group}"),
-            Self::SetSchedule { link, group, .. } => write!(f, "schedule {group} from {link}"),
             Self::SuspendPairs { group, which, svol } => write!(f, "group suspend {group}: {which}{svol}"),
             Self::ResyncPairs { group, which, image } => write!(f, "group resync {group}: {which}{image}"),
             Self::DropImage { group } => write!(f, "group drop-image {group}"),

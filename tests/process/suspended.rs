@@ -140,3 +140,32 @@ async fn a_group_is_taken_away_and_its_volumes_are_ordinary_again() {
             .await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_is_held_at_one_moment_through_a_kill_and_goes_on() {
+    let mut cluster = Cluster::running(Layout::default()).await;
+    let copied = copied_so_far(&cluster);
+    let mut writer = writer_for(&cluster, seed_from_environment(37));
+    let ports = cluster.arrays[0].ports(SESSIONS, cluster.layout.volumes);
+    write_some(&mut writer, &ports, 50).await;
+    let newest = cluster.arrays[0].group().expect("its group")["durable_update_number"].as_u64().unwrap();
+    let stop = newest + 20;
+    cluster.arrays[1].shell(&["group", "restore", "g1", "--until", &stop.to_string()]).expect("taken up");
+    write_some(&mut writer, &ports, 100).await;
+    let held = |array: &Array| {
+        let follows = array.group()?["follows"].clone();
+        let is_held = follows["restore_state"] == "stopped"
+            && follows["restored_update_number"] == stop
+            && follows["durable_update_number"].as_u64()? > stop
+            && follows["restore_until"] == format!("update {stop}");
+        is_held.then_some(())
+    };
+    cluster.arrays[1].wait_until("beta has stopped", CATCH_UP, || held(&cluster.arrays[1])).await;
+    cluster.arrays[1].kill();
+    start_in_time(&mut cluster, 1).await;
+    cluster.arrays[1].wait_until("it has stopped again", CATCH_UP, || held(&cluster.arrays[1])).await;
+    cluster.arrays[1].shell(&["group", "restore", "g1", "--until", "1"]).expect_err("that is behind it");
+    cluster.arrays[1].shell(&["group", "restore", "g1", "--go-on"]).expect("it goes on");
+    write_some(&mut writer, &ports, 20).await;
+    expect_equal_copies(&cluster, &writer, &copied).await;
+}

@@ -36,6 +36,7 @@ mod planted;
 mod port;
 mod readers;
 mod resync;
+mod stops;
 mod story;
 mod three;
 mod tree;

@@ -5,8 +5,10 @@ use super::reading::{IMMEDIATE, follow, restore};
 use super::rig::{Choice, DATA, Lane, MIB, READER, Rig, Way, life};
 use crate::copy::fetch::Reading;
 use crate::copy::group::{Refusal, Sequenced};
-use crate::disk::slot::SLOT_BYTES;
+use crate::disk::slot::{Class, SLOT_BYTES};
+use crate::volume::name::UpdateNumber as StoredNumber;
 use crate::volume::pair::PairState;
+use crate::volume::timing::{RestoreStop, StopWish};
 use holdfast_journal::pointer::PointerInformation;
 use holdfast_journal::{Content, Extent, Kind, UpdateNumber, VolumeNumber};
 use std::sync::Arc;
@@ -27,6 +29,12 @@ fn restored(rig: &Rig) -> UpdateNumber {
     rig.copy.lock().restored
 }
 
+/// When the primary made an update.
+async fn dated(rig: &Rig, number: u64) -> u64 {
+    let found = rig.copy.load_information(UpdateNumber::new(number), Class::Restore).await.unwrap();
+    found[0].time_ns
+}
+
 fn completion(rig: &Rig) -> u64 {
     rig.source.lock().pairs[&DATA][0].facts.copy_completion_bytes
 }
@@ -44,7 +52,7 @@ fn figure_11_steps_1010_to_1070_the_address_moves_with_each_journal_and_normal_i
         rig.tasks.spawn(rig.source.clone().copy_pair(DATA, 1));
         rig.until("the address has reached the capacity", |rig| completion(rig) == 16 * MIB).await;
         // Steps 1040 and 1050: as many journals as moved it, each a unit or a run that was never written, without a gap.
-        let records = rig.source.load_information(UpdateNumber::FIRST, crate::disk::slot::Class::Restore);
+        let records = rig.source.load_information(UpdateNumber::FIRST, Class::Restore);
         let extents: Vec<Extent> =
             records.await.unwrap().iter().flat_map(|update| update.extents.clone()).collect();
         let mut end = 0;
@@ -96,7 +104,7 @@ fn figure_14_steps_1330_to_1360_what_the_copy_has_passed_is_journaled_and_gets_n
         assert_eq!(after.write_data_newest - before.write_data_newest, 4 * PAGE);
         assert!(after.update_information_newest > before.update_information_newest);
         assert_eq!(after.write_data_oldest, before.write_data_oldest);
-        let records = rig.source.load_information(UpdateNumber::FIRST, crate::disk::slot::Class::Restore);
+        let records = rig.source.load_information(UpdateNumber::FIRST, Class::Restore);
         let record = records.await.unwrap()[1].clone();
         let extent = Extent {
             volume: VolumeNumber(DATA),
@@ -239,5 +247,71 @@ fn figure_22_step_2050_pages_that_updates_change_in_part_are_read_side_by_side()
         let (source, copy) = rig.images().await;
         assert!(source == copy);
         assert!(rig.source.lock().readers.reader(READER).is_some());
+    });
+}
+
+#[test]
+fn figure_22_step_2010_nothing_behind_a_stop_is_restored_and_no_stop_lies_before_what_is_visible() {
+    life(async {
+        let mut rig = Rig::new(Choice::default()).await;
+        let way = Arc::new(Way::new(&rig, &[Lane::default()]));
+        follow(&mut rig, &way, IMMEDIATE);
+        let until = |number| StopWish::At(RestoreStop::Number(StoredNumber(number)));
+        rig.copy.take_stop(until(3)).unwrap();
+        for byte in 1..=5 {
+            rig.write(3, 1, byte).await;
+            rig.sleep_ms(10).await;
+        }
+        rig.until("stored", Rig::is_read).await;
+        assert_eq!(rig.copy.restore_available(Duration::ZERO).await.unwrap(), 3);
+        assert_eq!(rig.copy.restore_available(Duration::ZERO).await.unwrap(), 0);
+        assert_eq!((rig.copied(3).await, rig.copy.is_stopped()), (3, true));
+        rig.copy.take_stop(until(2)).expect_err("the third is visible");
+        // Times: the fourth is not later than the stop, the fifth is.
+        let time = |unix_ns| StopWish::At(RestoreStop::Time { unix_ns });
+        rig.copy.take_stop(time(dated(&rig, 3).await - 1)).expect_err("the third is later");
+        let taken = rig.copy.take_stop(time(dated(&rig, 4).await)).unwrap();
+        assert_eq!(rig.copy.restore_available(Duration::ZERO).await.unwrap(), 1);
+        assert_eq!((rig.copied(3).await, rig.copy.is_stopped()), (4, true));
+        // A stop that is given back is the one before: the third, which is behind us.
+        rig.copy.give_stop_back(taken);
+        assert_eq!(rig.copy.restore_available(Duration::ZERO).await.unwrap(), 0);
+        let now = rig.copy.take_stop(StopWish::Now).unwrap();
+        assert_eq!(now.stop, Some(RestoreStop::Number(StoredNumber(4))));
+        rig.copy.take_stop(StopWish::GoOn).unwrap();
+        assert_eq!(rig.copy.restore_available(Duration::ZERO).await.unwrap(), 1);
+        assert_eq!((rig.copied(3).await, rig.copy.is_stopped()), (5, false));
+    });
+}
+
+/// A stop in a stretch in which the P-VOLs are no image is one before it.
+#[test]
+fn figure_22_step_2010_a_stop_leaves_an_image() {
+    life(async {
+        let mut rig = Rig::new(Choice::default()).await;
+        let way = Arc::new(Way::new(&rig, &[Lane::default()]));
+        follow(&mut rig, &way, IMMEDIATE);
+        rig.write(3, 1, 1).await;
+        rig.source.break_image().await.unwrap(); // 2
+        rig.write(3, 1, 3).await;
+        rig.sleep_ms(10).await;
+        rig.write(3, 1, 4).await;
+        rig.source.make_whole().await.unwrap(); // 5
+        rig.write(3, 1, 6).await;
+        rig.until("stored", Rig::is_read).await;
+        let stops = [
+            RestoreStop::Number(StoredNumber(3)),
+            RestoreStop::Number(StoredNumber(4)),
+            RestoreStop::Time { unix_ns: dated(&rig, 3).await },
+        ];
+        for stop in stops {
+            rig.copy.take_stop(StopWish::At(stop)).unwrap();
+            rig.copy.restore_available(Duration::ZERO).await.unwrap();
+            assert_eq!((rig.copied(3).await, restored(&rig)), (1, UpdateNumber::FIRST), "{stop}");
+            assert!(rig.copy.is_stopped());
+        }
+        rig.copy.take_stop(StopWish::At(RestoreStop::Number(StoredNumber(5)))).unwrap();
+        rig.copy.restore_available(Duration::ZERO).await.unwrap();
+        assert_eq!((rig.copied(3).await, restored(&rig)), (4, UpdateNumber::new(5)));
     });
 }

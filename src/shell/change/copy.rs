@@ -4,13 +4,14 @@ use super::copies::{PairResyncWords, PairSuspendWords, PairWords, ResyncWords, S
 use super::words::{PvolWord, SvolWord, copy_mode, release, svol_access};
 use super::{Change, Here, How, one, one_at};
 use crate::config::{
-    ByteSize, CopyMode, Release, SvolAccess, parse_duration, parse_no_room, parse_release_by,
+    ByteSize, CopyMode, Release, SvolAccess, parse_duration, parse_no_room, parse_release_by, parse_stop,
 };
 use crate::shell::schedule::ScheduleWords;
 use crate::volume::designation::{Designation, SettingsChange};
 use crate::volume::group::GroupSettings;
 use crate::volume::kind::{FENCE_WAIT_DEFAULT, Fence, NoRoom, ReleaseBy};
 use crate::volume::name::{GroupName, LinkName, PairName, VolumeName};
+use crate::volume::timing::StopWish;
 use clap::{Args, Subcommand};
 use std::time::Duration;
 
@@ -65,6 +66,20 @@ pub enum GroupChange {
     DropImage {
         /// Its name.
         name: GroupName,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
+    /// At an array that copies it: let restore stop somewhere, or go on. Journals are read on.
+    Restore {
+        /// Its name.
+        name: GroupName,
+        /// "now", an update number, or a time like 2026-11-21T20:00:00Z: nothing behind it is restored.
+        #[arg(long, value_name = "WHEN", value_parser = parse_stop, required_unless_present = "go_on")]
+        until: Option<StopWish>,
+        /// Restore everything again.
+        #[arg(long, conflicts_with = "until")]
+        go_on: bool,
         #[command(flatten)]
         /// How.
         how: How,
@@ -140,6 +155,10 @@ impl GroupChange {
             Self::Suspend(words) => words.suspend(here),
             Self::Resume(words) | Self::Resync(words) => words.resync(here),
             Self::DropImage { name, how } => one(here, how, Designation::DropImage { group: name.clone() }),
+            Self::Restore { name, until, go_on: _, how } => {
+                let wish = until.unwrap_or(StopWish::GoOn);
+                one(here, how, Designation::StopRestore { group: name.clone(), wish })
+            }
             Self::Delete { name, reader: None, how } => {
                 one(here, how, Designation::DeleteGroup { group: name.clone() })
             }

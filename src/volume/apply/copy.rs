@@ -19,6 +19,7 @@ use crate::volume::name::{
 use crate::volume::pair::{PairControl, PairEvent, PairRecord, PairSide, PairState};
 use crate::volume::record::{ForwardRecord, ReaderRecord, VolumeRecord, VolumeState, VolumeUsage, Who};
 use crate::volume::table::Tables;
+use crate::volume::timing::StopWish;
 
 /// A pair to make, at its primary.
 pub(super) struct NewPair<'a> {
@@ -131,6 +132,45 @@ pub(super) fn create_pair(
     });
     tables.forward(&link, id.caused(1), designation);
     Ok(Outcome::Paired { pair, volume: pvol.number })
+}
+
+/// What the group itself knows, the array has looked at (`copy/stop.rs`).
+pub(super) fn stop_restore(
+    tables: &mut Tables,
+    group: &GroupName,
+    wish: StopWish,
+) -> Result<Outcome, Refusal> {
+    let Some((number, _)) = copied_group(tables, group)? else {
+        return Err(Refusal::conflict(format!("group {group} is not copied here: nothing is restored")));
+    };
+    let stop = match wish {
+        StopWish::GoOn => None,
+        StopWish::Now | StopWish::At(_) => {
+            for pair in tables.followed_pairs(number) {
+                if pair.control.svol_write {
+                    let text =
+                        format!("hosts may write the S-VOL of pair {}: resynchronise it first", pair.name);
+                    return Err(Refusal::Conflict(text));
+                }
+                if !pair.control.is_image {
+                    let text =
+                        format!("the S-VOL of pair {} is no image yet: say it when it is normal", pair.name);
+                    return Err(Refusal::Conflict(text));
+                }
+            }
+            if tables.followed_pairs(number).next().is_none() {
+                return Err(Refusal::conflict(format!("group {group} has no S-VOLs here")));
+            }
+            match wish {
+                StopWish::At(stop) => Some(stop),
+                StopWish::GoOn | StopWish::Now => return Ok(Outcome::Done), // Looked at only.
+            }
+        }
+    };
+    if let Some(row) = tables.groups.edit(&number) {
+        row.restore_stop = stop;
+    }
+    Ok(Outcome::Done)
 }
 
 pub(super) fn start_group(
@@ -329,6 +369,7 @@ pub(super) fn new_group(
         stopped_cleanly: false,
         reading_stopped: None,
         other_source: None,
+        restore_stop: None,
     });
     Ok(Outcome::Created { number })
 }

@@ -95,6 +95,7 @@ impl Tables {
             Designation::SetSchedule { link, group, schedule } => {
                 local::set_schedule(self, link, group, *schedule)
             }
+            Designation::StopRestore { group, wish } => copy::stop_restore(self, group, *wish),
             Designation::CreateGroup { name, settings } => copy::create_group(self, name, *settings),
             Designation::AddJournal { group, volume, at } => {
                 copy::add_journal(self, id, group, volume, at.as_ref())

@@ -1,0 +1,164 @@
+//! An operator lets restore stop at one moment and go on (promise J11), while hosts write, arrays die, and the journal
+//! at the primary gets full because of it. Behind a stop nothing is ever seen, the S-VOLs are the image of just the
+//! number that was said, and at the end everything is equal.
+
+use crate::cluster::{ALPHA, Cluster, Death, Shape};
+use crate::in_virtual_time;
+use crate::port::SimPort;
+use crate::story::geometry_of;
+use crate::support::wof::{Observed, Plan, Until, Writer, check_prefix};
+use crate::tree::{SMALL, Tree};
+use std::sync::atomic::AtomicBool;
+
+const BETA: usize = 1;
+
+struct Story {
+    cluster: Cluster,
+    writer: Writer,
+    ports: Vec<SimPort>,
+}
+
+impl Story {
+    async fn begin(seed: u64, shape: Shape) -> Self {
+        let cluster = Tree::star(1).cluster(seed, shape);
+        cluster.start(ALPHA).await;
+        cluster.start(BETA).await;
+        let writer = Writer::new(seed, Plan::mixed(seed, geometry_of(shape)));
+        let ports = (1..=2).map(|number| SimPort::new(&cluster, "host", number, ALPHA).thinking_ms(4));
+        let ports = ports.collect();
+        let story = Self { cluster, writer, ports };
+        story.wait("beta is normal", |cluster| cluster.is_normal(BETA)).await;
+        story
+    }
+
+    async fn wait(&self, what: &str, is_so: impl Fn(&Cluster) -> bool) {
+        let since = self.cluster.clock_ms();
+        while !is_so(&self.cluster) {
+            assert!(self.cluster.clock_ms() < since + 120_000, "{what}: {}", self.cluster.state());
+            self.cluster.sleep_ms(20).await;
+        }
+    }
+
+    async fn write(&mut self, commands: u64) {
+        let never = AtomicBool::new(false);
+        let running = self.writer.run(&self.ports, &*self.cluster.clock, 4, Until { commands, stop: &never });
+        let summary = tokio::select! {
+            biased;
+            summary = running => summary,
+            () = self.cluster.sleep_ms(240_000) => panic!("hosts do not go on: {}", self.cluster.state()),
+        };
+        assert_eq!(summary.violations, [], "reads while writing");
+    }
+
+    async fn say(&self, index: usize, line: &str) -> String {
+        match self.cluster.command(index, line).await {
+            Ok(answer) => answer,
+            Err(error) => panic!("{line}: {error}"),
+        }
+    }
+
+    /// The copies are one moment of the history, and not another than `before`.
+    async fn copies(&self) -> Vec<Vec<u8>> {
+        let copies = self.cluster.visible_copies(BETA).await;
+        let log = self.writer.log();
+        check_prefix(log, &Observed::from_images(log, &copies)).expect_clean("the copies");
+        copies
+    }
+
+    async fn restored(&self) -> u64 {
+        follows(&self.cluster).expect("beta follows").1
+    }
+
+    async fn equal(&self) {
+        let caught_up = |cluster: &Cluster| {
+            cluster.is_normal(BETA) && follows(cluster).map(|follows| follows.1) == cluster.newest()
+        };
+        self.wait("beta has caught up", caught_up).await;
+        let top = self.cluster.array(ALPHA).expect("it runs");
+        for (volume, copy) in (1..).zip(self.copies().await) {
+            let data = top.read_volume(&format!("data{volume}")).await.expect("it can be read");
+            assert!(copy == data, "volume {volume} differs");
+        }
+    }
+}
+
+/// State and number of beta's restore.
+fn follows(cluster: &Cluster) -> Option<(String, u64)> {
+    let follows = cluster.snapshot(BETA)?.groups.first()?.follows.clone()?;
+    Some((follows.restore_state, follows.restored_update_number))
+}
+
+fn is_stopped(cluster: &Cluster) -> bool {
+    follows(cluster).is_some_and(|follows| follows.0 == "stopped")
+}
+
+#[test]
+fn restore_stops_at_the_number_that_was_said_also_through_deaths_and_goes_on() {
+    for seed in 1..=6 {
+        in_virtual_time(async {
+            let mut story = Story::begin(seed, SMALL).await;
+            story.write(60).await;
+            let stop = story.cluster.newest().expect("it runs") + 17 + seed;
+            story.say(BETA, &format!("group restore g1 --until {stop}")).await;
+            story.write(150).await;
+            story.wait("beta has stopped", is_stopped).await;
+            assert_eq!(story.restored().await, stop);
+            let then = story.copies().await;
+            story.write(40).await;
+            // Nothing but a stop before what is visible is refused.
+            let refused =
+                story.cluster.command(BETA, &format!("group restore g1 --until {}", stop - 1)).await;
+            assert!(refused.expect_err("it is visible").contains("already"));
+            for death in [Death::Kill, Death::PowerLoss] {
+                story.cluster.die(BETA, death).await;
+                story.write(20).await;
+                story.cluster.start(BETA).await;
+                story.wait("beta has stopped again", is_stopped).await;
+                assert_eq!(story.restored().await, stop);
+                assert!(story.copies().await == then, "after {death:?}");
+            }
+            story.say(BETA, "group restore g1 --until now").await;
+            assert!(story.copies().await == then);
+            story.say(BETA, "group restore g1 --go-on").await;
+            story.write(40).await;
+            story.equal().await;
+        });
+    }
+}
+
+#[test]
+fn a_journal_that_gets_full_behind_a_stop_ends_in_difference_maps_and_the_s_vols_stay_until_it_goes_on() {
+    for seed in 1..=2 {
+        in_virtual_time(async {
+            let shape = Shape { journal_kib: 2 << 10, ..SMALL };
+            let mut story = Story::begin(seed, shape).await;
+            story.write(40).await;
+            story.say(BETA, "group restore g1 --until now").await;
+            let then = story.copies().await;
+            let is_suspended = |cluster: &Cluster| {
+                cluster.snapshot(ALPHA).unwrap().pairs.iter().any(|pair| pair.state == "suspended")
+            };
+            let mut rounds = 0;
+            while !is_suspended(&story.cluster) {
+                rounds += 1;
+                assert!(rounds < 100, "the journal does not fill: {}", story.cluster.state());
+                story.write(20).await;
+            }
+            // An operator who wants the differences copied now is told why they are not.
+            story.say(ALPHA, "group resync g1").await;
+            let is_told = |cluster: &Cluster| {
+                let pairs = cluster.snapshot(ALPHA).unwrap().pairs;
+                pairs.iter().any(|pair| pair.reason.as_ref().is_some_and(|why| why.contains("--go-on")))
+            };
+            story.wait("alpha shows why", is_told).await;
+            assert!(story.copies().await == then);
+            story.cluster.die(BETA, Death::PowerLoss).await;
+            story.cluster.start(BETA).await;
+            story.cluster.sleep_ms(3_000).await;
+            assert!(story.copies().await == then);
+            story.say(BETA, "group restore g1 --go-on").await;
+            story.write(20).await;
+            story.equal().await;
+        });
+    }
+}
