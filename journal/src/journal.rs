@@ -99,6 +99,16 @@ impl Journal {
     /// Formats a journal volume: gives the first four blocks, which must be durable before anything else is written,
     /// and the empty journal.
     pub fn format(params: FormatParams) -> Result<(Vec<u8>, Self), FormatError> {
+        Self::format_following(params, UpdateNumber::NONE, &[])
+    }
+
+    /// The same for a volume that continues a journal: its first checkpoint carries what the last one of the volume
+    /// before it would say, the settled number and the caller's own bytes.
+    pub fn format_following(
+        params: FormatParams,
+        settled: UpdateNumber,
+        extra: &[u8],
+    ) -> Result<(Vec<u8>, Self), FormatError> {
         let superblock = Superblock::plan(&params)?;
         let sequencer = Sequencer::new(&superblock, params.first, params.generation);
         let mut checkpoint = CheckpointRecord {
@@ -111,11 +121,11 @@ impl Journal {
             first_retained: params.first,
             next: params.first,
             flushed: params.first.previous(),
-            settled: UpdateNumber::NONE,
+            settled: settled.min(params.first.previous()),
             session_first: params.first,
             generation: params.generation,
             previous_hash: 0,
-            extra: Vec::new(),
+            extra: extra.to_vec(),
         };
         let mut blocks = superblock.encode();
         blocks.extend_from_slice(&superblock.encode());
@@ -414,6 +424,12 @@ impl Journal {
             read_start: address(read),
             retry_start: address(retry),
         }
+    }
+
+    /// Whether one of the areas has been written to its end, or nearly so, since the volume was formatted.
+    pub(crate) fn has_made_a_lap(&self) -> bool {
+        let Sequencer { info, data, .. } = &self.sequencer;
+        [info, data].into_iter().any(|ring| ring.head >= ring.size_bytes / 16 * 15)
     }
 
     /// What the volume was formatted as.

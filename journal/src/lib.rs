@@ -7,12 +7,14 @@
 //!
 //! * [`format`]: every byte on the journal volume and of the record that travels between arrays
 //! * [`Journal`]: rings, group commit, index, release, checkpoints
+//! * [`chain`]: a journal over several volumes, one after the other
 //! * [`recovery`]: what a restart makes of the volume
 //! * [`reader`]: what each reading array has, and what may be freed because of it
 //! * [`mod@pointer`]: the eight addresses of the pointer information
 #![no_std]
 extern crate alloc;
 
+pub mod chain;
 pub mod format;
 mod journal;
 mod number;

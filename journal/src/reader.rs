@@ -250,6 +250,24 @@ impl ReaderSet {
         Ok(())
     }
 
+    /// The reader has lost its journal, with everything from `from` on that it had not settled: it is handed that again.
+    /// It may name neither what it has settled, nor what was before it began.
+    pub fn handle_lost(&mut self, array: ArrayNumber, from: UpdateNumber) -> Result<(), ReaderError> {
+        let released = self.released;
+        let reader = self.readers.get_mut(&array).ok_or(ReaderError::Unknown)?;
+        if from <= released {
+            return Err(ReaderError::Released);
+        }
+        if from <= reader.report.settled || from < reader.began || from > reader.sent.next() {
+            return Err(ReaderError::PeerMisbehaved);
+        }
+        let has = from.previous();
+        reader.report.acknowledged = reader.report.acknowledged.min(has);
+        reader.report.restored = reader.report.restored.min(has);
+        reader.next = from;
+        Ok(())
+    }
+
     /// The link to the reader was lost or the reader restarted: what is not durable there is sent again, and what was
     /// visible there may be so no longer.
     pub fn handle_reconnected(&mut self, array: ArrayNumber) -> Result<(), ReaderError> {
@@ -366,6 +384,28 @@ mod tests {
 
     const A: ArrayNumber = ArrayNumber(2);
     const B: ArrayNumber = ArrayNumber(3);
+
+    #[test]
+    fn a_reader_that_lost_its_journal_is_handed_again_what_it_had_not_settled() {
+        let number = UpdateNumber::new;
+        let mut set = ReaderSet::new(ReleaseRule::Restored, UpdateNumber::NONE);
+        set.add(A, number(1)).unwrap();
+        set.handle_sent(A, number(9), UpdateNumber::NONE).unwrap();
+        let report =
+            Report { acknowledged: number(8), restored: number(6), settled: number(4), ..Report::default() };
+        set.handle_report(A, report).unwrap();
+        assert_eq!(set.handle_lost(A, number(4)), Err(ReaderError::PeerMisbehaved), "it is settled there");
+        assert_eq!(set.releasable(number(9)), number(4));
+        assert_eq!(set.handle_lost(A, number(11)), Err(ReaderError::PeerMisbehaved), "never sent");
+        set.handle_lost(A, number(5)).unwrap();
+        let reader = set.reader(A).unwrap();
+        assert_eq!(
+            (reader.next, reader.report.acknowledged, reader.report.restored),
+            (number(5), number(4), number(4))
+        );
+        assert_eq!(set.poll_send(A, number(9)), Some(number(5)));
+        assert_eq!(set.releasable(number(9)), number(4), "what was lost is held");
+    }
 
     fn number(value: u64) -> UpdateNumber {
         UpdateNumber::new(value)

@@ -6,13 +6,17 @@
 //! the record before it. Where the chain ends, the rest of ring A up to the checkpoint's limit is searched for records
 //! that claim more to be flushed than the chain has. Then, for number n:
 //!
-//! | record n | something valid claims n or more as flushed | write data of n | verdict |
-//! |---|---|---|---|
-//! | valid | any | good | keep |
-//! | valid | no  | bad | the journal ends at n−1, the rest is void |
-//! | valid | yes | bad | corruption |
-//! | bad or absent | no  | any | the journal ends at n−1, the rest is void |
-//! | bad or absent | yes | any | corruption |
+//! | n belongs to | record n | something valid claims n or more as flushed | write data of n | verdict |
+//! |---|---|---|---|---|
+//! | this volume | valid | any | good | keep |
+//! | this volume | valid | no  | bad | the journal ends at n−1, the rest is void |
+//! | this volume | valid | yes | bad | corruption |
+//! | this volume | bad or absent | no  | any | the journal ends at n−1, the rest is void |
+//! | this volume | bad or absent | yes | any | corruption |
+//! | a later volume | any | any | any | nothing: it is looked for there |
+//!
+//! Where a chain of volumes ([`crate::chain`]) goes on in a later volume with number N, everything below N is claimed
+//! by that volume, and from N on nothing here counts ([`Recovery::open_until`]).
 //!
 //! Corruption fails the journal; nothing is ever cut off to get rid of it. A group commit is kept whole or not at
 //! all, so the journal may end a few numbers earlier than the first bad one: none of them was ever called durable.
@@ -146,28 +150,41 @@ enum Verdict {
     Keep,
     End,
     Corruption,
+    Elsewhere,
 }
 
-/// The table of the module's documentation; `None` is *any*.
-const DECISIONS: [(Found, Option<Claim>, Option<Payload>, Verdict); 5] = [
-    (Found::Valid, None, Some(Payload::Good), Verdict::Keep),
-    (Found::Valid, Some(Claim::Absent), Some(Payload::Bad), Verdict::End),
-    (Found::Valid, Some(Claim::Made), Some(Payload::Bad), Verdict::Corruption),
-    (Found::Bad, Some(Claim::Absent), None, Verdict::End),
-    (Found::Bad, Some(Claim::Made), None, Verdict::Corruption),
+/// Which volume of a chain the number belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Here,
+    Later,
+}
+
+/// A row: a place and what was found there, `None` for *any*; and what is done.
+type Row = (Place, Option<Found>, Option<Claim>, Option<Payload>, Verdict);
+
+/// The table of the module's documentation.
+const DECISIONS: [Row; 6] = [
+    (Place::Here, Some(Found::Valid), None, Some(Payload::Good), Verdict::Keep),
+    (Place::Here, Some(Found::Valid), Some(Claim::Absent), Some(Payload::Bad), Verdict::End),
+    (Place::Here, Some(Found::Valid), Some(Claim::Made), Some(Payload::Bad), Verdict::Corruption),
+    (Place::Here, Some(Found::Bad), Some(Claim::Absent), None, Verdict::End),
+    (Place::Here, Some(Found::Bad), Some(Claim::Made), None, Verdict::Corruption),
+    (Place::Later, None, None, None, Verdict::Elsewhere),
 ];
 
-fn matching(found: Found, claim: Claim, payload: Payload) -> impl Iterator<Item = Verdict> {
-    DECISIONS.into_iter().filter_map(move |(row_found, row_claim, row_payload, verdict)| {
-        let matches = row_found == found
+fn matching(place: Place, found: Found, claim: Claim, payload: Payload) -> impl Iterator<Item = Verdict> {
+    DECISIONS.into_iter().filter_map(move |(row_place, row_found, row_claim, row_payload, verdict)| {
+        let matches = row_place == place
+            && row_found.is_none_or(|row| row == found)
             && row_claim.is_none_or(|row| row == claim)
             && row_payload.is_none_or(|row| row == payload);
         matches.then_some(verdict)
     })
 }
 
-fn decide(found: Found, claim: Claim, payload: Payload) -> Verdict {
-    matching(found, claim, payload).next().expect("each combination meets exactly one row")
+fn decide(place: Place, found: Found, claim: Claim, payload: Payload) -> Verdict {
+    matching(place, found, claim, payload).next().expect("each combination meets exactly one row")
 }
 
 /// A part of the journal volume to be read.
@@ -212,11 +229,23 @@ pub struct Recovery {
     data_end: u64,
     /// The highest number that something valid claims as flushed.
     claim: UpdateNumber,
+    /// Numbers from here on belong to a later volume.
+    end: Option<UpdateNumber>,
 }
 
 impl Recovery {
     /// Begins with the first four blocks of the volume.
     pub fn open(head: &[u8]) -> Result<Self, RecoveryError> {
+        Self::open_volume(head, None)
+    }
+
+    /// The same for a volume that is not the last of its chain: the next one begins with number `end`. That it exists
+    /// claims that everything before `end` was flushed.
+    pub fn open_until(head: &[u8], end: UpdateNumber) -> Result<Self, RecoveryError> {
+        Self::open_volume(head, Some(end))
+    }
+
+    fn open_volume(head: &[u8], end: Option<UpdateNumber>) -> Result<Self, RecoveryError> {
         let Chosen { superblock, checkpoint, other_slot_lost } = choose(head)?;
         let capacity_end = checkpoint.info_oldest.saturating_add(superblock.info_bytes);
         // A lost newer checkpoint may have allowed records beyond the limit of this one.
@@ -234,14 +263,22 @@ impl Recovery {
             session: 0,
             highest_session: checkpoint.session,
             data_end: checkpoint.data_oldest,
-            claim: checkpoint.flushed,
+            claim: end.map_or(checkpoint.flushed, |end| end.previous().max(checkpoint.flushed)),
             superblock,
             checkpoint,
+            end,
         })
+    }
+
+    fn place_of(&self, number: UpdateNumber) -> Place {
+        if self.end.is_some_and(|end| number >= end) { Place::Later } else { Place::Here }
     }
 
     /// What to read next; `None` when everything has been read.
     pub fn poll_read(&mut self) -> Option<ReadRequest> {
+        if self.place_of(self.sequencer.next) == Place::Later {
+            self.phase = Phase::Done;
+        }
         if self.phase == Phase::Chain && self.available(self.position) == 0 {
             self.phase = Phase::LookAhead(self.position);
         }
@@ -282,13 +319,15 @@ impl Recovery {
         }
         let next = self.sequencer.next;
         let claim = if self.claim >= next { Claim::Made } else { Claim::Absent };
-        if decide(Found::Bad, claim, Payload::Good) == Verdict::Corruption {
+        if decide(self.place_of(next), Found::Bad, claim, Payload::Good) == Verdict::Corruption {
             let volume_offset = self.info.physical(self.position);
             return Err(RecoveryError::Corruption { number: next, volume_offset });
         }
         self.sequencer.info.head = self.position;
         self.sequencer.data.head = self.data_end;
         self.sequencer.durable = next.previous();
+        // In a volume that others follow nothing needs to be verified: they claim all of it.
+        self.claim = if self.end.is_some() { self.claim.max(next.previous()) } else { self.claim };
         self.sequencer.claimed = self.claim;
         let journal = Journal::assemble(self.superblock, self.sequencer, self.index, self.checkpoint);
         Ok(Recovered { journal, claim: self.claim, session: self.highest_session.saturating_add(1) })
@@ -466,7 +505,7 @@ impl Recovered {
     /// number was flushed: then this is damage, and the journal has failed.
     pub fn truncate_at(&mut self, number: UpdateNumber) -> Result<(), RecoveryError> {
         let claim = if number <= self.claim { Claim::Made } else { Claim::Absent };
-        if decide(Found::Valid, claim, Payload::Bad) == Verdict::Corruption {
+        if decide(Place::Here, Found::Valid, claim, Payload::Bad) == Verdict::Corruption {
             let place = self.journal.recent(number).and_then(|stored| stored.place);
             let volume_offset = place.map_or(0, |place| place.volume_offset_bytes);
             return Err(RecoveryError::Corruption { number, volume_offset });
@@ -498,11 +537,13 @@ mod tests {
 
     #[test]
     fn every_combination_meets_exactly_one_row_of_the_decision_table() {
-        for found in [Found::Valid, Found::Bad] {
-            for claim in [Claim::Made, Claim::Absent] {
-                for payload in [Payload::Good, Payload::Bad] {
-                    let rows = matching(found, claim, payload).count();
-                    assert_eq!(rows, 1, "{found:?} {claim:?} {payload:?}");
+        for place in [Place::Here, Place::Later] {
+            for found in [Found::Valid, Found::Bad] {
+                for claim in [Claim::Made, Claim::Absent] {
+                    for payload in [Payload::Good, Payload::Bad] {
+                        let rows = matching(place, found, claim, payload).count();
+                        assert_eq!(rows, 1, "{place:?} {found:?} {claim:?} {payload:?}");
+                    }
                 }
             }
         }
@@ -512,7 +553,7 @@ mod tests {
     fn what_was_flushed_is_never_cut_off() {
         for found in [Found::Valid, Found::Bad] {
             for payload in [Payload::Good, Payload::Bad] {
-                assert_ne!(decide(found, Claim::Made, payload), Verdict::End);
+                assert_ne!(decide(Place::Here, found, Claim::Made, payload), Verdict::End);
             }
         }
     }

@@ -27,6 +27,7 @@ impl Array {
         self.designate_deferred();
         let tables = self.store.tables();
         self.close_deleted_groups(&tables).await;
+        self.close_replaced_groups(&tables).await;
         self.take_down(&tables).await;
         for record in tables.parity_groups.iter() {
             if !self.runtime().parity_groups.contains_key(&record.number.0) {

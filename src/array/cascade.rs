@@ -65,7 +65,7 @@ impl Array {
     /// The generations that the store knows, and that of the newest update here.
     pub(crate) fn load_generations(&self, record: &GroupRecord, sequencer: &mut Sequencer) {
         let stored_any =
-            record.journal_incarnation.is_some() && sequencer.journal.next().get() > record.journal_first.0;
+            !record.segments.is_empty() && sequencer.journal.next().get() > record.journal_first.0;
         if matches!(record.role, GroupRole::Auxiliary { .. }) && stored_any {
             sequencer.generation = sequencer.journal.generation();
         }
@@ -212,7 +212,7 @@ pub(crate) fn generation(stored: Option<&Generation>) -> holdfast_journal::Gener
     })
 }
 
-fn stored_generation(generation: &holdfast_journal::Generation) -> Generation {
+pub(super) fn stored_generation(generation: &holdfast_journal::Generation) -> Generation {
     Generation {
         counter: u64::from(generation.counter),
         array: ArrayNumber(generation.array.0),

@@ -4,7 +4,6 @@ use super::Array;
 use super::cascade::generation;
 use crate::copy::differences::DifferenceMap;
 use crate::copy::group::{Group, Leaving, PairRuntime, Parts, Role, Sequencer, Settings, SvolRuntime};
-use crate::copy::recover;
 use crate::copy::rule::PairFacts;
 use crate::copy::suspend::PairResync;
 use crate::disk::VolumeId;
@@ -14,12 +13,12 @@ use crate::volume::group::{Generation, GroupEvent, GroupRecord, GroupRole, Group
 use crate::volume::kind::Release;
 use crate::volume::name::{ArrayNumber, GroupNumber, UpdateNumber as StoredNumber};
 use crate::volume::pair::{PairEvent, PairRecord, PairState};
-use crate::volume::record::{Identity, Who};
+use crate::volume::record::Who;
 use crate::volume::store::Store;
 use crate::volume::table::Tables;
-use holdfast_journal::format::{FormatParams, head::DEFAULT_RATIO};
+use holdfast_journal::chain::Chain;
 use holdfast_journal::reader::{ReaderSet, ReleaseRule};
-use holdfast_journal::{ArrayNumber as JournalArray, Incarnation, Journal, UpdateNumber};
+use holdfast_journal::{ArrayNumber as JournalArray, UpdateNumber};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -37,18 +36,24 @@ impl Array {
                 (runtime.groups.contains_key(&number), runtime.group_trouble.contains_key(&number), first)
             };
             let is_auxiliary = matches!(record.role, GroupRole::Auxiliary { .. });
-            let waits = is_auxiliary && record.journal_incarnation.is_none() && first.is_none();
+            self.give_back_journals(record.number);
+            let is_new = record.segments.is_empty() && record.resume.is_none();
+            let waits = is_auxiliary && is_new && first.is_none();
             if !open && !failed && !waits && !record.journals.is_empty() && record.state == GroupState::Normal
             {
                 self.open_group(tables, record, first).await;
             }
-            let interrupted = record.state == GroupState::Abnormal && record.journal_incarnation.is_some();
+            let interrupted = record.state == GroupState::Abnormal && !record.segments.is_empty();
             if interrupted
                 && !open
                 && !failed
                 && let Err(error) = self.finish_leaving(tables, record).await
             {
                 tracing::error!(group = %record.name, %error, "its failed journal cannot be left");
+                if self.give_up_replaced(tables, record, &error.to_string()) {
+                    self.wake();
+                    continue;
+                }
                 self.runtime().group_trouble.insert(number, error.to_string());
                 self.volumes_wait_for(tables, record, &error.to_string());
             }
@@ -79,6 +84,10 @@ impl Array {
             }
             Err(error) => {
                 tracing::error!(group = %record.name, %error, "cannot be opened");
+                if self.give_up_replaced(tables, record, &error.to_string()) {
+                    self.wake();
+                    return;
+                }
                 self.runtime().group_trouble.insert(record.number.0, error.to_string());
                 self.volumes_wait_for(tables, record, &error.to_string());
             }
@@ -87,7 +96,7 @@ impl Array {
 
     /// A volume whose journal cannot be read may lack updates that only the journal has: hosts must not use it.
     fn volumes_wait_for(&self, tables: &Tables, record: &GroupRecord, reason: &str) {
-        if record.journal_incarnation.is_none() {
+        if record.segments.is_empty() {
             return; // Nothing was ever journaled.
         }
         let mut runtime = self.runtime();
@@ -108,35 +117,20 @@ impl Array {
         first: Option<UpdateNumber>,
     ) -> anyhow::Result<Arc<Group>> {
         let own = tables.meta().number.0;
-        let journal_volume =
-            record.journals.first().ok_or_else(|| anyhow::anyhow!("it has no journal volume"))?;
-        let raw = self.disk.raw(VolumeId(journal_volume.0))?;
-        let (journal, extra) = match record.journal_incarnation {
-            Some(_) => recover::recover(&raw).await?,
-            None => {
-                let incarnation = Identity(self.env.entropy.identity());
-                let params = FormatParams {
-                    incarnation: Incarnation::new(incarnation.0),
-                    array: JournalArray(own),
-                    group: holdfast_journal::GroupNumber(record.number.0),
-                    volume_bytes: raw.size_bytes(),
-                    data_per_info: DEFAULT_RATIO,
-                    first: first.unwrap_or(UpdateNumber::FIRST),
-                    generation: generation(record.generations.last()),
-                };
-                let journal = recover::format(&raw, &self.pool, params).await?;
-                // The formatting is durable before the store names it: a crash in between formats once more.
-                self.note_incarnation(record.number, incarnation, params.first)?;
-                (journal, Default::default())
-            }
-        };
-        check_owner(&journal, own, record)?;
+        let is_begun_anew = record.segments.is_empty() && record.resume.is_some();
+        let (journal, extra) = self.open_chain(record, first).await?;
         let generation = self.generation_for(record, &journal)?;
         let mut sequencer = sequencer(tables, record, journal, generation, &extra)?;
         self.load_generations(record, &mut sequencer);
         self.load_marks(tables, record, &mut sequencer)?;
         super::cascade::add_readers(tables, record, &mut sequencer);
         sequencer.wholeness.is_broken = super::inflow::is_broken(tables, record.number);
+        if is_begun_anew {
+            // What was written while there was no journal may still be in the cache only.
+            sequencer.pairs.values_mut().flatten().for_each(|pair| pair.resync.unjournaled = true);
+            let handed = record.resume.as_ref().map_or(0, |resume| resume.handed.0);
+            sequencer.handed_before(UpdateNumber::new(handed));
+        }
         sequencer.derive_holds();
         sequencer.restart_stranded_keepers();
         let parts = Parts {
@@ -147,10 +141,9 @@ impl Array {
             disk: self.disk.clone(),
             pool: self.pool.clone(),
             clock: self.env.clock.clone(),
-            journal_volume: raw,
             tamper: self.env.tamper.clone(),
             settings: Settings {
-                journal_cache_bytes: self.pool.limit() / 4 * crate::disk::slot::SLOT_BYTES,
+                journal_cache: self.journal_cache.clone(),
                 read_updates: record.settings.read_updates,
                 read_bytes: u32::try_from(record.settings.read_bytes).unwrap_or(u32::MAX),
                 copy_unit_bytes: record.settings.copy_unit_bytes,
@@ -159,6 +152,7 @@ impl Array {
                 no_room: record.settings.no_room,
             },
             marks: Arc::new(super::pairs::Marks(self.store.clone())),
+            segment_store: Arc::new(self.segments_of(record.number)),
         };
         let group = Group::new(parts, sequencer);
         let schedule = schedule(tables, record);
@@ -198,20 +192,9 @@ impl Array {
         let volumes = tables.pairs_of_group(record.number).filter_map(|pair| own_volume(tables, pair));
         let volumes: Vec<VolumeId> = volumes.map(VolumeId).collect();
         self.disk.destage(&volumes).await?;
-        self.give_up_journal(record.number, group.whole_number())?;
+        self.give_up_journal(&group)?;
         self.detach(tables, record);
         Ok(())
-    }
-
-    /// `restored`: what the S-VOLs of a copied group have, whole updates only.
-    fn give_up_journal(&self, group: GroupNumber, restored: Option<UpdateNumber>) -> Result<(), Refusal> {
-        let restored = restored.map(|number| StoredNumber(number.get()));
-        self.store.checkpoint(|tables| {
-            tables.stop_images(group, restored);
-            if let Some(row) = tables.groups.edit(&group) {
-                row.journal_incarnation = None;
-            }
-        })
     }
 
     /// The write-ahead rule holds for the group's volumes, and hosts' writes go through it, from here on.
@@ -251,7 +234,7 @@ impl Array {
     fn generation_for(
         &self,
         record: &GroupRecord,
-        journal: &Journal,
+        journal: &Chain,
     ) -> anyhow::Result<holdfast_journal::Generation> {
         let newest = record.generations.last().copied();
         let own = ArrayNumber(self.config.array.number.0);
@@ -276,20 +259,6 @@ impl Array {
         Ok(generation(next.or(newest).as_ref()))
     }
 
-    fn note_incarnation(
-        &self,
-        group: GroupNumber,
-        incarnation: Identity,
-        first: UpdateNumber,
-    ) -> Result<(), Refusal> {
-        self.store.checkpoint(|tables| {
-            if let Some(row) = tables.groups.edit(&group) {
-                row.journal_incarnation = Some(incarnation);
-                row.journal_first = StoredNumber(first.get());
-            }
-        })
-    }
-
     /// Brings new pairs to the data path, starts initial copies, records pairs that became normal and a failure.
     async fn record_group(self: &Arc<Self>, group: &Arc<Group>) {
         let tables = self.store.tables();
@@ -305,6 +274,8 @@ impl Array {
             tracing::error!(group = %record.name, %error, "a new pair cannot be taken up");
         }
         self.sync_svols(group);
+        self.sync_journals(group);
+        self.read_again(&tables, group).await;
         for pair in group.pairs_that_became_normal() {
             self.pair_event(group, pair, PairEvent::CopyRestored, "initial copy restored");
         }
@@ -373,7 +344,11 @@ impl Array {
         let recorded = match group.leaving() {
             Leaving::Failed if record.state == GroupState::Abnormal => Ok(()),
             Leaving::Failed => {
-                let marks = Self::everything_differs(&self.store.tables(), record);
+                let is_primary = matches!(record.role, GroupRole::Primary);
+                let marks = match is_primary {
+                    true => Self::everything_differs(&self.store.tables(), record),
+                    false => Vec::new(),
+                };
                 self.store.change_with_marks(
                     &Who::Array,
                     format!("group {} abnormal", record.name),
@@ -381,7 +356,8 @@ impl Array {
                     |tables| {
                         let pairs: Vec<_> =
                             tables.pairs_of_group(record.number).map(|pair| pair.number).collect();
-                        for pair in pairs {
+                        // A copy stays the image that it is; what is lacking is read again or copied.
+                        for pair in pairs.into_iter().filter(|_| is_primary) {
                             tables.pair_event(pair, PairEvent::Fail, Some(reason.to_owned()))?;
                         }
                         tables
@@ -390,8 +366,8 @@ impl Array {
                     },
                 )
             }
-            Leaving::Destaged => self.give_up_journal(record.number, group.whole_number()),
-            Leaving::No | Leaving::Destaging | Leaving::Left => return,
+            Leaving::Destaged => self.give_up_journal(group),
+            Leaving::No | Leaving::TakingOver | Leaving::Destaging | Leaving::Left => return,
         };
         match recorded {
             Ok(()) => group.leaving_recorded(),
@@ -530,7 +506,7 @@ fn svol_runtime(pair: &PairRecord, volume: u32) -> SvolRuntime {
 fn sequencer(
     tables: &Tables,
     record: &GroupRecord,
-    journal: Journal,
+    journal: Chain,
     generation: holdfast_journal::Generation,
     extra: &crate::copy::CheckpointExtra,
 ) -> anyhow::Result<Sequencer> {
@@ -566,20 +542,6 @@ fn sequencer(
     let consistent_from = UpdateNumber::new(extra.consistent_from);
     let sequencer = Sequencer::new(journal, generation, pairs, svols, readers, consistent_from);
     Ok(Sequencer { gone, ..sequencer })
-}
-
-fn check_owner(journal: &Journal, own: u32, record: &GroupRecord) -> anyhow::Result<()> {
-    let superblock = journal.superblock();
-    let expected =
-        record.journal_incarnation.is_none_or(|identity| identity.0 == superblock.incarnation.get());
-    if superblock.array.0 != own || superblock.group.0 != record.number.0 || !expected {
-        anyhow::bail!(
-            "the journal volume holds the journal of group {} of array {}",
-            superblock.group.0,
-            superblock.array.0
-        );
-    }
-    Ok(())
 }
 
 /// Notes that these groups stopped with everything durable in their volumes.

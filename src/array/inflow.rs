@@ -18,7 +18,7 @@ use crate::disk::cache::Piece;
 use crate::disk::slot::{SLOT_BYTES, Slot};
 use crate::io::volume::{Elsewhere, IoError, Outcome};
 use crate::volume::designation::Refusal;
-use crate::volume::group::GroupRole;
+use crate::volume::group::{GroupRole, GroupState};
 use crate::volume::kind::CopyMode;
 use crate::volume::name::{ArrayNumber, GroupNumber, PairNumber, VolumeNumber};
 use crate::volume::pair::{PairRecord, PairState};
@@ -135,8 +135,10 @@ impl Array {
         let mut found = Vec::new();
         for number in groups_behind(&tables, pairs) {
             let open = self.runtime().groups.get(&number.0).cloned();
-            let is_started =
-                tables.groups.get(&number).is_some_and(|group| group.journal_incarnation.is_some());
+            let is_started = tables.groups.get(&number).is_some_and(|group| {
+                let goes_on = group.resume.is_some() && group.state == GroupState::Normal;
+                !group.segments.is_empty() || goes_on
+            });
             match open {
                 Some(group) => found.push(group),
                 // Nothing of it was journaled yet: it opens with what the store says of the pairs.

@@ -35,9 +35,10 @@ impl Array {
         let mut units = Vec::new();
         for group in read {
             let record = tables.groups.iter().find(|record| record.number.0 == group.number);
-            for number in record.into_iter().flat_map(|record| &record.journals) {
+            for number in record.into_iter().flat_map(|record| &record.journals).map(|journal| journal.volume)
+            {
                 let lun = journal_lun(number.0).and_then(Lun::new);
-                let volume = tables.volumes.get(number).cloned();
+                let volume = tables.volumes.get(&number).cloned();
                 if let (Some(lun), Some(record), Ok(raw)) = (lun, volume, self.disk.raw(VolumeId(number.0))) {
                     units.push((lun, JournalUnit { group: group.clone(), raw, record }));
                 }

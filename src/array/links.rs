@@ -333,8 +333,9 @@ impl Array {
             }
             let tables = self.store.tables();
             let record = tables.groups.iter().find(|record| record.number.0 == number);
-            let unformatted =
-                record.filter(|record| record.journal_incarnation.is_none() && !record.journals.is_empty());
+            let unformatted = record.filter(|record| {
+                record.segments.is_empty() && record.resume.is_none() && !record.journals.is_empty()
+            });
             if unformatted.is_some() && !self.runtime().journal_begins.contains_key(&number) {
                 let head = match session.journal_information(source).await {
                     Ok(head) => head,

@@ -20,6 +20,7 @@ mod groups;
 mod images;
 mod inflow;
 mod journal_unit;
+mod journals;
 mod link_meter;
 mod link_test;
 mod links;
@@ -44,6 +45,7 @@ use crate::config::{Config, missing_designations};
 use crate::copy::forward::Forwarder;
 use crate::copy::group::Group;
 use crate::copy::inflow::Inflow;
+use crate::copy::kept::JournalCache;
 use crate::copy::marked::SvolMarks;
 use crate::disk::cache::{CacheSettings, VolumeSpec};
 use crate::disk::raid::group::ParityGroup;
@@ -71,6 +73,7 @@ pub struct Array {
     pub(crate) env: Env,
     pub(crate) store: Arc<Store>,
     pub(crate) pool: SlotPool,
+    pub(crate) journal_cache: Arc<JournalCache>,
     pub(crate) disk: DiskAdapter,
     pub(crate) sessions: Sessions,
     pub(crate) started: MonotonicNs,
@@ -164,6 +167,7 @@ impl Array {
         let deferred = provision(&store, &config, &env)?;
         let memory = usize::try_from(config.cache.memory.0).unwrap_or(usize::MAX);
         let pool = SlotPool::new(memory);
+        let journal_cache = JournalCache::new(usize::try_from(config.cache.journal.0).unwrap_or(usize::MAX));
         let disk = DiskAdapter::new(pool.clone(), env.clock.clone(), CacheSettings::default());
         let sessions = Sessions::new(usize::try_from(config.limits.sessions).unwrap_or(usize::MAX));
         let started = env.clock.now();
@@ -172,6 +176,7 @@ impl Array {
             env,
             store,
             pool,
+            journal_cache,
             disk,
             sessions,
             started,

@@ -4,6 +4,7 @@
 //! `copy/suspend.rs` gives. Every step may be repeated: a crash between two of them is finished by the next start.
 
 use super::Array;
+use super::journals::forget_loss;
 use crate::clock::MonotonicNs;
 use crate::copy::differences::{ChangedPart, DifferenceMap};
 use crate::copy::fetch::FetchError;
@@ -74,6 +75,7 @@ impl Array {
         if group.failure().is_some() || tables.groups.get(&GroupNumber(group.number)).is_none() {
             return;
         }
+        self.strand_readers(&tables, group);
         self.suspend_overflowing(&tables, group).await;
         self.follow_above(group).await;
         self.suspend_asked(group).await;
@@ -122,7 +124,8 @@ impl Array {
     }
 
     async fn suspend_overflowing(&self, tables: &Tables, group: &Arc<Group>) {
-        let Some(reader) = group.overflowing() else { return };
+        let stranded = group.stranded();
+        let Some(reader) = stranded.or_else(|| group.overflowing()) else { return };
         let pairs: Vec<PairNumber> = tables
             .pairs_of_group(GroupNumber(group.number))
             .filter(|pair| pair.auxiliary.array.0 == reader.0)
@@ -133,13 +136,18 @@ impl Array {
         if pairs.is_empty() {
             // It keeps journals and has no S-VOLs: nothing can take the place of what it misses.
             let what = format!(
-                "group {}: array {} keeps journals and was too slow: it begins anew later, with a gap",
+                "group {}: array {} keeps journals and lacks what is held no more: it begins anew later, with a gap",
                 group.name, reader.0
             );
-            if let Err(error) = self.store.change(&Who::Array, what, |_| Ok(())) {
+            let recorded = self.store.change(&Who::Array, what, |tables| {
+                forget_loss(tables, GroupNumber(group.number), ArrayNumber(reader.0));
+                Ok(())
+            });
+            if let Err(error) = recorded {
                 tracing::error!(group = %group.name, %error, "an overflow cannot be recorded");
             }
             group.drop_keeper(reader);
+            group.stranded_no_more(reader);
             return;
         }
         let now = self.env.clock.now();
@@ -151,7 +159,10 @@ impl Array {
                 .or_insert(Overflow { since: now, times: 0 });
             (overflow.since, overflow.times) = (now, overflow.times.saturating_add(1));
         }
-        let reason = format!("the journal was full of what array {} had not taken", reader.0);
+        let reason = match stranded {
+            Some(_) => format!("journal that array {} had not taken is lost", reader.0),
+            None => format!("the journal was full of what array {} had not taken", reader.0),
+        };
         self.suspend_pairs(group, reader, &pairs, SuspendCause::Overflow, &reason).await;
     }
 
@@ -212,6 +223,7 @@ impl Array {
             format!("group {}: {} pairs of array {} suspended: {reason}", group.name, pairs.len(), reader.0);
         let recorded =
             self.store.change_with_marks(&Who::Array, what, &pair_marks(taken.clone()), |tables| {
+                forget_loss(tables, GroupNumber(group.number), ArrayNumber(reader.0));
                 tables.pairs_suspended(pairs, cause, reason, &mut || self.new_identity())
             });
         match recorded {
@@ -383,7 +395,7 @@ impl Array {
         let tables = self.store.tables();
         for record in tables.groups.iter() {
             let is_open = self.runtime().groups.contains_key(&record.number.0);
-            let never_journaled = record.journal_incarnation.is_none() && !is_open;
+            let never_journaled = record.segments.is_empty() && !is_open;
             let goes = |pair: &&PairRecord| {
                 let asked = pair.control.asked;
                 never_journaled && matches!(asked, Some(Asked::Delete | Asked::DeleteAccepted))
@@ -492,7 +504,8 @@ impl Array {
         let recorded = self.store.change(&Who::Array, what, |tables| {
             tables.stop_images(number, restored);
             if let Some(row) = tables.groups.edit(&number) {
-                row.journal_incarnation = None;
+                row.segments.clear();
+                row.resume = None;
             }
             Ok(())
         });

@@ -11,9 +11,9 @@ use crate::disk::cache::AdapterUsage;
 use crate::disk::raid::MemberState;
 use crate::disk::slot::SLOT_BYTES;
 use crate::shell::view::{
-    ArrayView, AuditView, Console, EventView, FollowView, GenerationView, GroupView, JournalView, LagView,
-    LinkTestView, LunView, MessageView, Options, PairView, ParityGroupView, PointerView, PortalView,
-    ReaderView, SessionView, Snapshot, TargetView, UnitView, VolumeView,
+    ArrayView, AuditView, Console, EventView, FollowView, GenerationView, GroupView, LagView, LinkTestView,
+    LunView, MessageView, Options, PairView, ParityGroupView, PointerView, PortalView, ReaderView,
+    SessionView, Snapshot, TargetView, UnitView, VolumeView,
 };
 use crate::volume::designation::{Designation, DesignationId, Refusal};
 use crate::volume::effect::Effect;
@@ -296,7 +296,7 @@ impl Array {
         }
     }
 
-    fn status_of(&self, record: &GroupRecord) -> Option<Status> {
+    pub(super) fn status_of(&self, record: &GroupRecord) -> Option<Status> {
         self.runtime().groups.get(&record.number.0).map(|group| group.status())
     }
 
@@ -319,7 +319,11 @@ impl Array {
             is_started: record.is_started,
             pairs_state: summary(pairs.iter().map(|pair| pair.state)),
             pairs: pairs.iter().map(|pair| pair.name.to_string()).collect(),
-            journals: record.journals.iter().filter_map(|number| volume_name(tables, *number)).collect(),
+            journals: record
+                .journals
+                .iter()
+                .filter_map(|journal| volume_name(tables, journal.volume))
+                .collect(),
             next_update_number: status.as_ref().map(|status| status.next),
             durable_update_number: status.as_ref().map_or(0, |status| status.durable),
             journaled_bytes: status.as_ref().map_or(0, |status| status.journaled_bytes),
@@ -405,29 +409,6 @@ impl Array {
             (Some(_), Some(group)) if group.is_stopped() => "stopped",
             (Some(_), _) => "restoring",
         }
-    }
-
-    fn journal_views(&self, tables: &Tables, record: &GroupRecord) -> Vec<JournalView> {
-        let Some(status) = self.status_of(record) else { return Vec::new() };
-        let own = tables.meta().number.0;
-        let volumes = record.journals.iter().filter_map(|number| volume_name(tables, *number)).take(1);
-        let mut pointers = vec![pointer_view(own, status.pointers)];
-        pointers.extend(status.readers.iter().map(|reader| pointer_view(reader.array, reader.pointers)));
-        volumes
-            .map(|volume| JournalView {
-                group: record.name.to_string(),
-                volume,
-                state: record.state.to_string(),
-                reason: record.reason.clone(),
-                update_information_bytes: status.usage.info_capacity,
-                update_information_used_bytes: status.usage.info_used,
-                write_data_bytes: status.usage.data_capacity,
-                write_data_used_bytes: status.usage.data_used,
-                oldest_update_number: Some(status.oldest).filter(|oldest| *oldest < status.next),
-                newest_update_number: status.next.checked_sub(1).filter(|newest| *newest > 0),
-                pointers: pointers.clone(),
-            })
-            .collect()
     }
 
     fn pair_view(&self, tables: &Tables, pair: &PairRecord) -> PairView {
@@ -545,7 +526,7 @@ fn lag_view(lag: Lag) -> LagView {
     LagView { updates: lag.updates, bytes: lag.bytes, seconds: lag.seconds }
 }
 
-fn pointer_view(array: u32, at: PointerInformation) -> PointerView {
+pub(super) fn pointer_view(array: u32, at: PointerInformation) -> PointerView {
     PointerView {
         array,
         update_information_head: at.update_information_head,
@@ -577,7 +558,7 @@ fn initiator(rule: &InitiatorRule) -> String {
     }
 }
 
-fn volume_name(tables: &Tables, number: crate::volume::name::VolumeNumber) -> Option<String> {
+pub(super) fn volume_name(tables: &Tables, number: crate::volume::name::VolumeNumber) -> Option<String> {
     tables.volumes.get(&number).map(|volume| volume.name.to_string())
 }
 

@@ -8,7 +8,7 @@ use super::provision::{
     VolumeSpec,
 };
 use crate::volume::designation::{Designation, DesignationId, NewLink, NewParityGroup, NewTarget, NewVolume};
-use crate::volume::group::{GroupRole, GroupSettings, RemoteJournal};
+use crate::volume::group::{GroupRole, GroupSettings};
 use crate::volume::name::GroupName;
 use crate::volume::record::{ChapRecord, Credential, Identity, UnitRecord};
 use crate::volume::table::Tables;
@@ -125,17 +125,19 @@ fn has_journal(spec: &JournalSpec, tables: &Tables) -> bool {
     match &spec.at {
         None => {
             let volume = tables.volume_named(&spec.volume).map(|volume| volume.number);
-            volume.is_some_and(|volume| group.journals.contains(&volume))
+            volume.is_some_and(|volume| group.has_journal_volume(volume))
         }
-        Some(link) => {
-            let journal = RemoteJournal { link: link.clone(), volume: spec.volume.clone() };
-            group.remote_journals.contains(&journal)
-        }
+        Some(link) => group.remote_journals.iter().any(|journal| journal.is(link, &spec.volume)),
     }
 }
 
 fn journal(spec: &JournalSpec) -> Designation {
-    Designation::AddJournal { group: spec.group.clone(), volume: spec.volume.clone(), at: spec.at.clone() }
+    Designation::AddJournal {
+        group: spec.group.clone(),
+        volume: spec.volume.clone(),
+        at: spec.at.clone(),
+        options: spec.options,
+    }
 }
 
 fn pairs(provision: &Provision, tables: &Tables) -> impl Iterator<Item = Designation> {

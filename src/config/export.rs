@@ -141,12 +141,16 @@ fn target(tables: &Tables, row: &TargetRecord) -> TargetSpec {
 }
 
 fn journals<'t>(tables: &'t Tables, row: &'t GroupRecord) -> impl Iterator<Item = JournalSpec> + 't {
-    let here = row.journals.iter().filter_map(|number| volume_name(tables, *number));
-    let here = here.map(|volume| JournalSpec { group: row.name.clone(), volume, at: None });
+    let staying = row.journals.iter().filter(|journal| !journal.is_leaving);
+    let here = staying.filter_map(|journal| {
+        let volume = volume_name(tables, journal.volume)?;
+        Some(JournalSpec { group: row.name.clone(), volume, at: None, options: journal.options })
+    });
     let there = row.remote_journals.iter().map(|journal| JournalSpec {
         group: row.name.clone(),
         volume: journal.volume.clone(),
         at: Some(journal.link.clone()),
+        options: journal.options,
     });
     here.chain(there)
 }
@@ -311,6 +315,10 @@ fn journal_entry(journal: &JournalSpec) -> Entry {
     if let Some(at) = &journal.at {
         entry.text("at", at);
     }
+    if journal.options.reserve {
+        entry.raw("reserve", true);
+    }
+    entry.text("ratio", journal.options.ratio);
     entry
 }
 

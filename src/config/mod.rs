@@ -150,6 +150,8 @@ pub struct ArraySection {
 pub struct CacheSection {
     /// Memory for slots.
     pub memory: ByteSize,
+    /// Of it, for updates that readers may still ask for, shared equally by the groups at work.
+    pub journal: ByteSize,
 }
 
 /// `[disk]`.

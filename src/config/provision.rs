@@ -5,6 +5,7 @@
 //! at *its* link to the array it reads from, and `[[provision.reader]]` sets another one for a single group.
 
 use super::quantity::ByteSize;
+use crate::volume::group::JournalOptions;
 use crate::volume::kind::{
     CacheMode, CopyMode, FENCE_WAIT_DEFAULT, Fence, InitiatorRule, NoRoom, PortalAddress, RaidLevel, Release,
     ReleaseBy, Schedule, SvolAccess, SvolSpec,
@@ -178,6 +179,8 @@ pub struct JournalSpec {
     pub volume: VolumeName,
     /// The array behind this link; `None`: this array.
     pub at: Option<LinkName>,
+    /// What is chosen for it.
+    pub options: JournalOptions,
 }
 
 /// A pair to create, at its primary.

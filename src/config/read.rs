@@ -128,11 +128,15 @@ fn array(root: &Table<'_>) -> Option<ArraySection> {
 
 fn cache(root: &Table<'_>) -> Option<CacheSection> {
     if root.value("cache").is_none() {
-        return Some(CacheSection { memory: CACHE_MEMORY_DEFAULT });
+        let journal = ByteSize(CACHE_MEMORY_DEFAULT.0 / 4);
+        return Some(CacheSection { memory: CACHE_MEMORY_DEFAULT, journal });
     }
-    let table = root.table("cache", "[cache]", &["memory"])?;
+    let table = root.table("cache", "[cache]", &["memory", "journal"])?;
     let memory = table.or("memory", CACHE_MEMORY_DEFAULT, size_within(CACHE_MEMORY_MIN, CACHE_MEMORY_MAX));
-    Some(CacheSection { memory: memory? })
+    let most = ByteSize(memory.map_or(CACHE_MEMORY_MAX.0, |memory| memory.0) / 2);
+    let quarter = ByteSize(most.0 / 2);
+    let journal = table.or("journal", quarter, size_within(CACHE_JOURNAL_MIN, most));
+    Some(CacheSection { memory: memory?, journal: journal? })
 }
 
 fn disk(root: &Table<'_>) -> Option<DiskSection> {
@@ -279,4 +283,6 @@ const LIMIT_KEYS: [&str; 8] = [
 const CACHE_MEMORY_DEFAULT: ByteSize = ByteSize::mebibytes(512);
 /// Below it the reserves of the cache do not fit.
 const CACHE_MEMORY_MIN: ByteSize = ByteSize::mebibytes(16);
+/// One large update.
+const CACHE_JOURNAL_MIN: ByteSize = ByteSize::mebibytes(1);
 const CACHE_MEMORY_MAX: ByteSize = ByteSize(64 << 40);

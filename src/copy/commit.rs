@@ -16,21 +16,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// The shortest time between two commits while nobody waits for one and less than [`ENOUGH_BYTES`] have gathered. What
-/// comes after a pause is committed at once.
-///
-/// A commit costs two handovers to the ring's thread and wakes every reader, whose answer costs as much again: at depth
-/// 1 that is more than the few writes it carries, and each of these steps makes one write of a host wait. This is seldom
-/// enough that fewer than one write in a hundred does, and a small part of what a lag may be.
-const GATHER: Duration = Duration::from_millis(25);
-/// Write data with which a commit is worth its while.
-pub(super) const ENOUGH_BYTES: u64 = 1 << 20;
-
 /// Leaving a failed journal (invariant 3), step by step; each is durable before the next begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leaving {
     /// The journal works.
     No,
+    /// A volume failed, and another one takes over: nothing is accepted until it has.
+    TakingOver,
     /// It failed: nothing is accepted until the control store says so, too.
     Failed,
     /// The store says so: what the cache holds goes to the units.
@@ -44,9 +36,19 @@ pub(crate) enum Leaving {
 impl Leaving {
     /// Whether writes have to wait.
     pub(crate) fn blocks(self) -> bool {
-        matches!(self, Self::Failed | Self::Destaging | Self::Destaged)
+        matches!(self, Self::TakingOver | Self::Failed | Self::Destaging | Self::Destaged)
     }
 }
+
+/// The shortest time between two commits while nobody waits for one and less than [`ENOUGH_BYTES`] have gathered. What
+/// comes after a pause is committed at once.
+///
+/// A commit costs two handovers to the ring's thread and wakes every reader, whose answer costs as much again: at depth
+/// 1 that is more than the few writes it carries, and each of these steps makes one write of a host wait. This is seldom
+/// enough that fewer than one write in a hundred does, and a small part of what a lag may be.
+const GATHER: Duration = Duration::from_millis(25);
+/// Write data with which a commit is worth its while.
+pub(super) const ENOUGH_BYTES: u64 = 1 << 20;
 
 impl Group {
     /// Waits until everything up to `number` is durable in the journal.
@@ -129,6 +131,9 @@ impl Group {
             self.gather(committed_at).await;
             let error = self.lock().journal_error.take();
             if let Some(reason) = error {
+                if self.take_over(&reason).await {
+                    continue;
+                }
                 return self.leave_journal(reason).await;
             }
             match self.commit_once().await {
@@ -138,7 +143,12 @@ impl Group {
                     () = self.closing.begins() => return,
                     () = self.work.notified() => {}
                 },
-                Err(error) => return self.leave_journal(error.to_string()).await,
+                Err(error) => {
+                    let reason = error.to_string();
+                    if !self.take_over(&reason).await {
+                        return self.leave_journal(reason).await;
+                    }
+                }
             }
         }
     }
@@ -159,7 +169,9 @@ impl Group {
 
     /// One commit; `false` when there was nothing to write.
     async fn commit_once(&self) -> Result<bool, CopyError> {
-        let (commit, data) = {
+        let (raw, commit, data) = {
+            let volume = self.lock().journal.volume();
+            let raw = self.raw(volume)?;
             let mut seq = self.lock();
             let Some(commit) = seq.journal.poll_commit() else { return Ok(false) };
             seq.gathered_bytes = 0;
@@ -168,20 +180,20 @@ impl Group {
                 (*offset, kept.payload.slots.clone())
             });
             let data: Vec<_> = data.collect();
-            (commit, data)
+            (raw, commit, data)
         };
         let mut runs = joined(&data);
         drop(data);
         runs.push((commit.info_offset, pages_from(&self.pool, &commit.info).await));
         // Records and data may reach the units in any order: a record carries the checksum of its data, and recovery
         // believes a record above the flushed claim only when its data matches. So one flush serves both.
-        self.journal_volume.write(runs).await?;
-        self.journal_volume.flush().await?;
+        raw.write(runs).await?;
+        raw.flush().await?;
         let mut seq = self.lock();
         seq.journal.handle_committed();
         let durable = seq.journal.durable();
         let dropped = self.trim_kept(&mut seq);
-        let fills_up = seq.fills_up();
+        let fills_up = seq.fills_up() || seq.next_volume().is_some();
         drop(seq);
         drop(dropped);
         if fills_up {
@@ -209,7 +221,7 @@ impl Group {
             }
         };
         let durable = seq.journal.durable();
-        seq.kept.trim(durable, unneeded.unwrap_or(durable), self.settings.journal_cache_bytes)
+        seq.kept.trim(durable, unneeded.unwrap_or(durable), self.cache.bytes())
     }
 
     /// The journal has failed. Writes wait until the control store says so, what is in the cache goes to the units, the
@@ -224,6 +236,8 @@ impl Group {
             seq.journal.handle_failed();
         }
         self.changed.notify_waiters();
+        // What is being restored comes to its end; nothing is after it.
+        drop(self.restoring.lock().await);
         self.wait_for_leaving(Leaving::Destaging).await;
         // From here on the cache may destage pages whose records never became durable: the volumes themselves are the
         // only truth left.
@@ -269,7 +283,7 @@ impl Group {
 }
 
 /// Pages that lie one behind the other as one run.
-fn joined(data: &[(u64, Arc<[Slot]>)]) -> Vec<(u64, Vec<Slot>)> {
+pub(super) fn joined(data: &[(u64, Arc<[Slot]>)]) -> Vec<(u64, Vec<Slot>)> {
     let mut runs: Vec<(u64, Vec<Slot>)> = Vec::new();
     for (offset, slots) in data {
         match runs.last_mut() {

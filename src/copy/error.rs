@@ -61,3 +61,14 @@ pub enum FetchError {
     #[error("{0}")]
     Store(String),
 }
+
+/// Why a change has to wait or is refused. Nothing is visible.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No room in the journal or in memory: wait for `Group::room` and try again.
+    NoRoom,
+    /// The journal is being left; wait likewise.
+    Leaving,
+    /// The update is not one (a bug or a hostile peer).
+    Invalid(String),
+}

@@ -24,25 +24,27 @@ use super::closing::Closing;
 use super::commit::ENOUGH_BYTES;
 pub(crate) use super::commit::Leaving;
 use super::error::CopyError;
+pub use super::error::Refusal;
 use super::fetch::Whose;
-use super::kept::Kept;
+use super::kept::{CacheShare, Kept};
 use super::rule::{PairFacts, needs_journal};
+pub use super::settings::Settings;
 use super::suspend::{CopyRecord, MarkStore, PairResync};
 use super::tamper::Tamper;
 use super::times::Times;
+use super::volumes::{Opened, SegmentStore, Volumes};
 use crate::clock::{Clock, MonotonicNs};
 use crate::disk::slot::SlotPool;
-use crate::disk::{DiskAdapter, Gate, Prepared, RawVolume, VolumeId};
-use crate::volume::kind::{NoRoom, ReleaseBy, Schedule};
+use crate::disk::{DiskAdapter, Gate, Prepared, VolumeId};
+use crate::volume::kind::Schedule;
 use crate::volume::pair::PairState;
 use crate::volume::timing::RestoreStop;
 use holdfast_journal::{
-    AppendError, ArrayNumber, Draft, Generation, Journal, Kind, Update, UpdateNumber, reader::ReaderSet,
+    AppendError, ArrayNumber, Draft, Generation, Kind, Update, UpdateNumber, chain::Chain, reader::ReaderSet,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 /// A group at work. See the module's text.
@@ -57,7 +59,16 @@ pub struct Group {
     pub(crate) disk: DiskAdapter,
     pub(crate) pool: SlotPool,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) journal_volume: RawVolume,
+    /// Journal volumes that are open.
+    pub(super) opened: Opened,
+    /// This group's part of the memory for journals.
+    pub(super) cache: CacheShare,
+    /// Reads of journal volumes, for what was not in memory.
+    pub(super) unit_reads: AtomicU64,
+    /// Where the journal volumes are named.
+    pub(crate) segment_store: Arc<dyn SegmentStore>,
+    /// One change of volumes at a time. Whoever holds it waits for no update to become durable.
+    pub(super) chaining: tokio::sync::Mutex<()>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) settings: Settings,
     pub(super) schedule: watch::Sender<Schedule>,
@@ -83,28 +94,15 @@ pub struct Group {
     pub(crate) closing: Closing,
 }
 
-/// What the operator chose for a group.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Memory for journals that readers have not fetched yet (J14); older ones are read back from the journal volume.
-    pub journal_cache_bytes: usize,
-    /// Updates of one answer at most, whatever the reader asks for (J5).
-    pub read_updates: u32,
-    /// Write data of one answer beyond which no further update is added (J5).
-    pub read_bytes: u32,
-    /// Unit of the initial copy (J3); at most 1 MiB.
-    pub copy_unit_bytes: u64,
-    /// How long hosts wait for room that a reader holds before its pairs go to difference maps (O1); zero: not at all.
-    pub throttle: Duration,
-    /// Which report of a reader frees (J6).
-    pub release_by: ReleaseBy,
-    /// What happens to journals that there is no room for (J10).
-    pub no_room: NoRoom,
-}
-
 /// What the lock guards.
 pub(crate) struct Sequencer {
-    pub(crate) journal: Journal,
+    pub(crate) journal: Chain,
+    /// The journal volumes beside those.
+    pub(crate) volumes: Volumes,
+    /// The journal goes on in another volume: appends wait.
+    pub(crate) is_changing: bool,
+    /// Readers that have said that they lost what no journal here holds any more, and from which number on.
+    pub(crate) stranded: BTreeMap<ArrayNumber, UpdateNumber>,
     /// The next number to give, or to expect from the source.
     pub(crate) next: UpdateNumber,
     pub(crate) generation: Generation,
@@ -224,7 +222,7 @@ impl Sequencer {
     /// The state around a journal that was formatted or recovered: everything in it is durable, nothing is applied
     /// beyond what is settled.
     pub(crate) fn new(
-        journal: Journal,
+        journal: Chain,
         generation: Generation,
         pairs: BTreeMap<u32, Vec<PairRuntime>>,
         svols: BTreeMap<u32, SvolRuntime>,
@@ -271,6 +269,9 @@ impl Sequencer {
             generations: vec![generation],
             generations_noted: true,
             stored_any: false,
+            volumes: Volumes::default(),
+            is_changing: false,
+            stranded: BTreeMap::new(),
             journal,
         }
     }
@@ -318,17 +319,6 @@ pub enum Sequenced {
     Unjournaled,
 }
 
-/// Why a change has to wait or is refused. Nothing is visible.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// No room in the journal or in memory: wait for `Group::room` and try again.
-    NoRoom,
-    /// The journal is being left; wait likewise.
-    Leaving,
-    /// The update is not one (a bug or a hostile peer).
-    Invalid(String),
-}
-
 impl Group {
     /// A group around a journal that was just formatted or recovered.
     pub(crate) fn new(parts: Parts, sequencer: Sequencer) -> Arc<Self> {
@@ -341,7 +331,11 @@ impl Group {
             disk: parts.disk,
             pool: parts.pool,
             clock: parts.clock,
-            journal_volume: parts.journal_volume,
+            opened: Opened::default(),
+            cache: parts.settings.journal_cache.share(),
+            unit_reads: AtomicU64::new(0),
+            segment_store: parts.segment_store,
+            chaining: tokio::sync::Mutex::default(),
             gate: Arc::new(gate),
             settings: parts.settings,
             schedule: watch::Sender::default(),
@@ -430,7 +424,10 @@ impl Group {
         update: &Arc<Update>,
         payload: &Payload,
     ) -> Result<(), Refusal> {
-        if seq.kept.bytes() > 2 * self.settings.journal_cache_bytes.max(1 << 20) {
+        if seq.is_changing || seq.leaving.blocks() {
+            return Err(Refusal::NoRoom);
+        }
+        if seq.kept.bytes() > 2 * self.cache.bytes().max(1 << 20) {
             return Err(Refusal::NoRoom); // What is not durable yet may not fill the memory.
         }
         let number = update.number;
@@ -504,9 +501,9 @@ impl Group {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let (leaving, failed) = {
+            let (leaving, failed, has_left) = {
                 let seq = self.lock();
-                (seq.leaving, seq.failed.is_some())
+                (seq.leaving, seq.failed.is_some(), seq.volumes.has_left)
             };
             let recorded = matches!(leaving, Leaving::Failed | Leaving::Destaged);
             if (recorded && failed)
@@ -514,6 +511,9 @@ impl Group {
                 || self.overflowing().is_some()
                 || self.has_new_generations()
                 || !self.gated().is_empty()
+                || has_left
+                || self.stranded().is_some()
+                || self.must_read_again()
             {
                 return;
             }
@@ -584,8 +584,8 @@ pub(crate) struct Parts {
     pub(crate) disk: DiskAdapter,
     pub(crate) pool: SlotPool,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) journal_volume: RawVolume,
     pub(crate) settings: Settings,
     pub(crate) tamper: Option<Arc<dyn Tamper>>,
     pub(crate) marks: Arc<dyn MarkStore>,
+    pub(crate) segment_store: Arc<dyn SegmentStore>,
 }

@@ -175,14 +175,17 @@ mod tests {
     use crate::copy::change::Payload;
     use crate::copy::differences::ChangedPart;
     use crate::copy::group::{Parts, Role, Sequencer, Settings, SvolRuntime};
+    use crate::copy::kept::JournalCache;
     use crate::copy::recover;
     use crate::copy::suspend::MarkStore;
+    use crate::copy::tests::rig::Unnamed;
     use crate::disk::VolumeKind;
     use crate::disk::cache::tests::rig::{Array, Bed, MIB, Stamp, life, seeds, stamps_of};
     use crate::disk::raid::Level;
     use crate::disk::slot::Class;
     use crate::volume::kind::{NoRoom, ReleaseBy};
     use crate::volume::pair::PairState;
+    use holdfast_journal::chain::Chain;
     use holdfast_journal::format::FormatParams;
     use holdfast_journal::reader::{ReaderSet, ReleaseRule};
     use holdfast_journal::{
@@ -232,27 +235,12 @@ mod tests {
             generation: GENERATION,
         };
         let journal = match is_new {
-            true => recover::format(&raw, &array.pool, params).await.unwrap(),
-            false => recover::recover(&raw).await.unwrap().0,
+            true => recover::format(&raw, &array.pool, params, &[]).await.unwrap(),
+            false => recover::recover(&raw, None).await.unwrap().0,
         };
-        let svols: BTreeMap<u32, SvolRuntime> = svols()
-            .iter()
-            .map(|volume| {
-                let (pair, volume) = (volume.0, volume.0);
-                (
-                    volume - 10,
-                    SvolRuntime {
-                        pair,
-                        volume,
-                        state: PairState::Normal,
-                        copy_end: None,
-                        copy_from: UpdateNumber::NONE,
-                        cascaded: false,
-                        copies: 0,
-                    },
-                )
-            })
-            .collect();
+        let journal = Chain::new(VolumeNumber(JOURNAL.0), journal);
+        let svols: BTreeMap<u32, SvolRuntime> =
+            svols().iter().map(|volume| (volume.0 - 10, svol(volume.0))).collect();
         let readers = ReaderSet::new(ReleaseRule::Restored, UpdateNumber::NONE);
         let sequencer =
             Sequencer::new(journal, GENERATION, BTreeMap::new(), svols, readers, UpdateNumber::NONE);
@@ -264,11 +252,11 @@ mod tests {
             disk: array.adapter.clone(),
             pool: array.pool.clone(),
             clock: array.clock.clone(),
-            journal_volume: raw,
             tamper: None,
             marks: Arc::new(NoMarks),
+            segment_store: Arc::new(Unnamed::default()),
             settings: Settings {
-                journal_cache_bytes: 1 << 20,
+                journal_cache: JournalCache::new(1 << 20),
                 read_updates: 16,
                 read_bytes: 1 << 20,
                 copy_unit_bytes: 1 << 20,
@@ -282,6 +270,18 @@ mod tests {
             array.adapter.set_gate(volume, Some(group.gate())).unwrap();
         }
         group
+    }
+
+    fn svol(volume: u32) -> SvolRuntime {
+        SvolRuntime {
+            pair: volume,
+            volume,
+            state: PairState::Normal,
+            copy_end: None,
+            copy_from: UpdateNumber::NONE,
+            cascaded: false,
+            copies: 0,
+        }
     }
 
     /// Where update `number` writes its page, the same in all volumes; they come back to each page, so every extent

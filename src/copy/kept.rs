@@ -7,6 +7,45 @@ use crate::disk::slot::SLOT_BYTES;
 use holdfast_journal::{Update, UpdateNumber};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The memory for updates that readers may still ask for (J14): a part of the array's, shared equally by its groups.
+#[derive(Debug)]
+pub struct JournalCache {
+    bytes: usize,
+    groups: AtomicUsize,
+}
+
+impl JournalCache {
+    /// So many bytes for all groups together.
+    #[must_use]
+    pub fn new(bytes: usize) -> Arc<Self> {
+        Arc::new(Self { bytes, groups: AtomicUsize::new(0) })
+    }
+
+    /// A group comes to share it.
+    pub(crate) fn share(self: &Arc<Self>) -> CacheShare {
+        self.groups.fetch_add(1, Ordering::Relaxed);
+        CacheShare(self.clone())
+    }
+}
+
+/// A group's part of it, for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct CacheShare(Arc<JournalCache>);
+
+impl CacheShare {
+    /// How many bytes that is now.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.bytes / self.0.groups.load(Ordering::Relaxed).max(1)
+    }
+}
+
+impl Drop for CacheShare {
+    fn drop(&mut self) {
+        self.0.groups.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// Updates held in memory: everything that is not durable yet, and the newest durable ones that somebody may still ask
 /// for, as long as the budget lasts.
@@ -47,6 +86,11 @@ impl Kept {
     pub(crate) fn get(&self, number: UpdateNumber) -> Option<&KeptUpdate> {
         let index = number.get().checked_sub(self.first)?;
         self.updates.get(usize::try_from(index).ok()?)
+    }
+
+    /// All of them, oldest first.
+    pub(crate) fn all(&self) -> Vec<KeptUpdate> {
+        self.updates.iter().cloned().collect()
     }
 
     /// Write data of the updates from `number` on.

@@ -5,9 +5,11 @@ use super::error::CopyError;
 use super::group::Group;
 use super::suspend::{INFORMATION_UPDATES, Information};
 use crate::disk::slot::{Class, SLOT_BYTES, Slot};
-use holdfast_journal::{DataPlace, Located, Stored, Update, UpdateNumber};
+use holdfast_journal::chain::Held;
+use holdfast_journal::{DataPlace, Stored, Update, UpdateNumber, VolumeNumber};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 impl Group {
     /// Durable updates from `first` on, in order without a gap: at most `count`, and no further one once `bytes` of
@@ -48,8 +50,11 @@ impl Group {
             }
             seq.journal.locate(first)
         };
-        let Some(located) = located else { return Ok(Vec::new()) };
-        let stored = self.load_records(first, &located, class).await?;
+        let Some(held) = located else { return Ok(Vec::new()) };
+        let stored = match self.load_records(first, &held, class).await {
+            Err(error) if self.lose(&held, &error) => return Ok(Vec::new()),
+            stored => stored?,
+        };
         let wanted = stored.into_iter().map(|stored| stored.update).filter(|update| update.number >= first);
         Ok(wanted.map(Arc::new).collect())
     }
@@ -58,22 +63,19 @@ impl Group {
     async fn load_records(
         &self,
         first: UpdateNumber,
-        located: &Located,
+        held: &Held,
         class: Class,
     ) -> Result<Vec<Stored>, CopyError> {
+        let located = held.located;
         let pages = usize::try_from(located.info_bytes).unwrap_or(usize::MAX) / SLOT_BYTES;
-        let info = self.read_journal(located.info_offset, pages, class).await?;
+        let info = self.read_journal(held.volume, located.info_offset, pages, class).await?;
         let joined = info.iter().map(|slot| slot.as_slice()).collect::<Vec<_>>().concat();
         // Freed and written again while it was read? Then the number is no longer held.
-        let superblock = {
-            let seq = self.lock();
-            if seq.journal.locate(first).as_ref() != Some(located) {
-                return Ok(Vec::new());
-            }
-            *seq.journal.superblock()
-        };
+        if self.lock().journal.locate(first).as_ref() != Some(held) {
+            return Ok(Vec::new());
+        }
         // Outside of the lock: hosts do not wait for a reader that catches up.
-        located.decode(&superblock, &joined).map_err(|error| self.damaged(first, &error.to_string()))
+        held.decode(&joined).map_err(|error| self.damaged(first, &error.to_string()))
     }
 
     /// The highest number that is durable in the journal here. Not the gate: that opens when a journal is left.
@@ -127,8 +129,22 @@ impl Group {
         bytes: usize,
         class: Class,
     ) -> Result<Vec<(Arc<Update>, Payload)>, CopyError> {
-        let Some(located) = self.lock().journal.locate(first) else { return Ok(Vec::new()) };
-        let stored = self.load_records(first, &located, class).await?;
+        let Some(held) = self.lock().journal.locate(first) else { return Ok(Vec::new()) };
+        match self.load_held(first, &held, count, bytes, class).await {
+            Err(error) if self.lose(&held, &error) => Ok(Vec::new()),
+            found => found,
+        }
+    }
+
+    async fn load_held(
+        &self,
+        first: UpdateNumber,
+        held: &Held,
+        count: usize,
+        bytes: usize,
+        class: Class,
+    ) -> Result<Vec<(Arc<Update>, Payload)>, CopyError> {
+        let stored = self.load_records(first, held, class).await?;
         let mut total = 0;
         let wanted: Vec<Stored> = stored
             .into_iter()
@@ -140,8 +156,8 @@ impl Group {
                 fits
             })
             .collect();
-        let found = self.load_payloads(wanted, class).await;
-        if self.lock().journal.locate(first) != Some(located) {
+        let found = self.load_payloads(held.volume, wanted, class).await;
+        if self.lock().journal.locate(first).as_ref() != Some(held) {
             return Ok(Vec::new()); // Written again while it was read: what looks damaged is something else.
         }
         found
@@ -151,6 +167,7 @@ impl Group {
     /// so: one read for each [`READ_PAGES`], not for each update.
     async fn load_payloads(
         &self,
+        volume: VolumeNumber,
         stored: Vec<Stored>,
         class: Class,
     ) -> Result<Vec<(Arc<Update>, Payload)>, CopyError> {
@@ -171,7 +188,7 @@ impl Group {
                 run.extend(waiting.pop_front());
             }
             let mut slots = match start {
-                Some(start) => self.read_journal(start, pages, class).await?.into_iter(),
+                Some(start) => self.read_journal(volume, start, pages, class).await?.into_iter(),
                 None => Vec::new().into_iter(),
             };
             for Stored { update, place } in run {
@@ -191,11 +208,13 @@ impl Group {
 
     async fn read_journal(
         &self,
+        volume: VolumeNumber,
         offset_bytes: u64,
         pages: usize,
         class: Class,
     ) -> Result<Vec<Slot>, CopyError> {
-        Ok(self.journal_volume.read(offset_bytes, pages, class).await?)
+        self.unit_reads.fetch_add(1, Ordering::Relaxed);
+        Ok(self.raw(volume)?.read(offset_bytes, pages, class).await?)
     }
 
     fn damaged(&self, number: UpdateNumber, what: &str) -> CopyError {

@@ -19,7 +19,7 @@ pub mod group;
 pub mod image;
 pub(crate) mod inflow;
 mod initial;
-mod kept;
+pub(crate) mod kept;
 pub mod link_key;
 mod load;
 pub mod marked;
@@ -34,6 +34,7 @@ mod report;
 pub mod restore;
 pub mod rule;
 pub mod serve;
+mod settings;
 mod settle;
 pub mod source;
 pub mod status;
@@ -45,6 +46,7 @@ pub mod tamper;
 #[cfg(test)]
 mod tests;
 mod times;
+pub(crate) mod volumes;
 mod whole;
 
 pub(crate) use checkpoint::CheckpointExtra;

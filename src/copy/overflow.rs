@@ -29,7 +29,7 @@ impl Group {
     pub(crate) fn overflowing(&self) -> Option<ArrayNumber> {
         let now = self.clock.now();
         let seq = self.lock();
-        if seq.failed.is_some() || seq.used_percent() < HIGH_PERCENT {
+        if seq.failed.is_some() || seq.used_percent() < HIGH_PERCENT || seq.is_changing {
             return None;
         }
         let waited = seq.refused_since.map(|since| now.since(since));
@@ -44,8 +44,11 @@ impl Group {
         }) {
             return None;
         }
-        // It must be the reader that fills the journal, not what waits for the units.
-        (seq.held_percent(released, seq.settled) >= HELD_PERCENT).then_some(reader)
+        // It must be the reader that fills the journal, not what waits for the units: neither in the volume that is
+        // written nor in those before it, which come back when it is settled.
+        let to_come = seq.room_to_come(released);
+        let is_full = seq.used_percent_with(to_come) >= HIGH_PERCENT;
+        (is_full && seq.held_percent(released, seq.settled, to_come) >= HELD_PERCENT).then_some(reader)
     }
 
     /// When hosts that wait now have waited for as long as they shall.
@@ -115,23 +118,29 @@ impl Sequencer {
 
     /// How full the fuller of the two areas is.
     pub(crate) fn used_percent(&self) -> u64 {
+        self.used_percent_with((0, 0))
+    }
+
+    /// The same, if there were so much more room.
+    fn used_percent_with(&self, (info, data): (u64, u64)) -> u64 {
         let usage = self.journal.usage();
-        percent(usage.info_used, usage.info_capacity).max(percent(usage.data_used, usage.data_capacity))
+        percent(usage.info_used, usage.info_capacity + info)
+            .max(percent(usage.data_used, usage.data_capacity + data))
     }
 
     /// Whether the journal is half full of what has yet to go to the units: settling then makes room before it is
     /// wanted, and shows early whether a reader is to blame.
     pub(crate) fn fills_up(&self) -> bool {
-        self.used_percent() >= 50 && self.held_percent(self.settled, self.next) >= HELD_PERCENT
+        self.used_percent() >= 50 && self.held_percent(self.settled, self.next, (0, 0)) >= HELD_PERCENT
     }
 
-    /// Which part of the fuller area lies between two numbers.
-    fn held_percent(&self, from: UpdateNumber, to: UpdateNumber) -> u64 {
+    /// Which part of the fuller area, if there were so much `more` room, lies between two numbers.
+    fn held_percent(&self, from: UpdateNumber, to: UpdateNumber, more: (u64, u64)) -> u64 {
         let usage = self.journal.usage();
         let ((info_from, data_from), (info_to, data_to)) =
             (self.journal.areas_after(from), self.journal.areas_after(to));
-        percent(info_from.saturating_sub(info_to), usage.info_capacity)
-            .max(percent(data_from.saturating_sub(data_to), usage.data_capacity))
+        percent(info_from.saturating_sub(info_to), usage.info_capacity + more.0)
+            .max(percent(data_from.saturating_sub(data_to), usage.data_capacity + more.1))
     }
 }
 

@@ -198,6 +198,12 @@ impl Sequencer {
         self.stored_any
     }
 
+    /// Readers may have everything up to `number` from a journal that is gone.
+    pub(crate) fn handed_before(&mut self, number: UpdateNumber) {
+        let readers: Vec<ArrayNumber> = self.readers.iter().map(|(array, _)| array).collect();
+        readers.into_iter().for_each(|reader| self.readers.may_have(reader, number));
+    }
+
     /// Takes up a reader: with the next number, or, if it is a copy of another array, with whatever it asks for that is
     /// held.
     pub(crate) fn take_up(&mut self, reader: ArrayNumber, is_attached: bool) {

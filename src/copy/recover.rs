@@ -14,7 +14,7 @@ use crate::disk::{RawVolume, VolumeError, VolumeId};
 use holdfast_journal as journal;
 use holdfast_journal::format::FormatParams;
 use holdfast_journal::recovery::{HEAD_BYTES, Recovery, RecoveryError};
-use holdfast_journal::{Journal, Kind, Update};
+use holdfast_journal::{Journal, Kind, Update, UpdateNumber};
 use std::time::Duration;
 
 /// Why a journal cannot be opened. The device is to blame, or whoever damaged it.
@@ -37,22 +37,31 @@ pub(crate) enum JournalError {
     Extra,
 }
 
-/// Makes an empty journal; durable when this returns.
+/// Makes an empty journal; durable when this returns. `extra` is what its first checkpoint has to know of what was
+/// settled before it began.
 pub(crate) async fn format(
     volume: &RawVolume,
     pool: &SlotPool,
     params: FormatParams,
+    extra: &[u8],
 ) -> Result<Journal, JournalError> {
-    let (head, journal) = Journal::format(params)?;
+    let settled = if extra.is_empty() { UpdateNumber::NONE } else { params.first.previous() };
+    let (head, journal) = Journal::format_following(params, settled, extra)?;
     volume.write(vec![(0, pages_from(pool, &head).await)]).await?;
     volume.flush().await?;
     Ok(journal)
 }
 
-/// Finds the journal as a restart left it, the tail verified.
-pub(crate) async fn recover(volume: &RawVolume) -> Result<(Journal, CheckpointExtra), JournalError> {
+/// Finds the journal as a restart left it, the tail verified; `end` is where the next volume of its chain begins.
+pub(crate) async fn recover(
+    volume: &RawVolume,
+    end: Option<UpdateNumber>,
+) -> Result<(Journal, CheckpointExtra), JournalError> {
     let head = read_bytes(volume, 0, HEAD_BYTES).await?;
-    let mut recovery = Recovery::open(&head)?;
+    let mut recovery = match end {
+        None => Recovery::open(&head)?,
+        Some(end) => Recovery::open_until(&head, end)?,
+    };
     while let Some(request) = recovery.poll_read() {
         recovery.handle_read(&read_bytes(volume, request.volume_offset, request.length).await?);
     }

@@ -83,8 +83,12 @@ impl Group {
         let _one_at_a_time = self.restoring.lock().await;
         let mut told = Told { group: self, applied: 0 };
         loop {
-            let next = self.lock().restored.next();
-            if next > self.durable_here() {
+            let (next, failed) = {
+                let seq = self.lock();
+                (seq.restored.next(), seq.failed.is_some())
+            };
+            // Where a failed journal is left, the copy stays as it is.
+            if failed || next > self.durable_here() {
                 return Ok(told.applied);
             }
             let loaded = self.load(next, BATCH_UPDATES, BATCH_BYTES, Class::Restore).await?;
@@ -107,7 +111,11 @@ impl Group {
                 if !self.may_pass(&update).await? {
                     return Ok(told.applied);
                 }
-                if !self.lock().begin_restore(&update) {
+                let begins = {
+                    let mut seq = self.lock();
+                    seq.failed.is_none() && seq.begin_restore(&update)
+                };
+                if !begins {
                     return Ok(told.applied);
                 }
                 self.restore_one(&update, &payload).await?;

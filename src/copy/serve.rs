@@ -238,10 +238,22 @@ impl Group {
         if let Some(start) = request.start {
             let known = seq.readers.reader(request.reader).ok_or(ReaderError::Unknown)?;
             if start < known.retry_start() {
-                // It began anew since: what lies between is in difference maps.
-                return Err(ReaderError::Released);
+                let (began, settled) = (known.began, known.report.settled);
+                if start < began || start <= settled {
+                    // It began anew since: what lies between is in difference maps.
+                    return Err(ReaderError::Released);
+                }
+                // Its journal failed with what it had not restored: it gets that again, if it is still held.
+                if start < seq.journal.first_retained() {
+                    seq.stranded.insert(request.reader, start);
+                    drop(seq);
+                    self.changed.notify_waiters();
+                    return Err(ReaderError::Released);
+                }
+                seq.readers.handle_lost(request.reader, start)?;
+            } else {
+                seq.readers.handle_retry(request.reader, start)?;
             }
-            seq.readers.handle_retry(request.reader, start)?;
         } else if request.retry {
             seq.readers.handle_reconnected(request.reader)?;
         }

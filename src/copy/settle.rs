@@ -14,10 +14,11 @@
 use super::checkpoint::CheckpointExtra;
 use super::error::CopyError;
 use super::group::{Group, Role, Sequencer};
+use super::volumes::named;
 use crate::disk::VolumeId;
 use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotMut, SlotPool};
 use crate::volume::kind::ReleaseBy;
-use holdfast_journal::UpdateNumber;
+use holdfast_journal::{Checkpoint, UpdateNumber, VolumeNumber};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ impl Group {
                 () = &mut tick => {
                     tick = self.clock.sleep(self.pause());
                     self.sample_rates();
+                    self.look_at_units();
                     let restored = self.lock().restored;
                     let at_rest = std::mem::replace(&mut seen, restored) == restored;
                     let long_ago = self.clock.now().since(settled_at) >= SETTLE_EVERY;
@@ -41,7 +43,12 @@ impl Group {
                 }
                 () = self.settle_wanted.notified() => self.round_for_room(),
             };
-            if self.overflowing().is_some() {
+            if self.wants_change()
+                && let Err(error) = self.change_volume().await
+            {
+                tracing::warn!(group = %self.name, %error, "the journal cannot go on in another volume; trying again");
+            }
+            if self.overflowing().is_some() || self.stranded().is_some() {
                 self.changed.notify_waiters(); // The owner takes the reader's pairs to difference maps.
             }
             let done = match round {
@@ -79,7 +86,7 @@ impl Group {
         let frees = seq.readers.releasable(settled) > seq.journal.released();
         if seq.failed.is_some() {
             Round::None
-        } else if settled < seq.restored && (is_due || room_is_short(&seq)) {
+        } else if settled < seq.restored && (is_due || seq.depends_on_failed() || room_is_short(&seq)) {
             Round::Settle
         } else if frees || seq.journal.wants_checkpoint() {
             Round::Checkpoint
@@ -92,7 +99,8 @@ impl Group {
         let seq = self.lock();
         if seq.failed.is_some() {
             Round::None
-        } else if is_worthwhile(&seq) || seq.fills_up() || self.frees_at_once(&seq) {
+        } else if is_worthwhile(&seq) || seq.fills_up() || seq.depends_on_failed() || self.frees_at_once(&seq)
+        {
             Round::Settle
         } else if seq.journal.wants_checkpoint() {
             Round::Checkpoint
@@ -136,38 +144,80 @@ impl Group {
     /// be copied.
     pub(crate) async fn checkpoint(&self) -> Result<(), CopyError> {
         let _one_at_a_time = self.checkpointing.lock().await;
-        let (newest, settled, extra) = {
-            let seq = self.lock();
-            (seq.next.previous(), seq.settled, CheckpointExtra::of(&seq).encode())
+        let (newest, settled, up_to, extra) = {
+            let mut seq = self.lock();
+            // What is freed is what these readers, as the checkpoint keeps them, do not lack.
+            let (settled, extra) = (seq.settled, CheckpointExtra::of(&seq).encode());
+            (seq.next.previous(), settled, seq.readers.releasable(settled), extra)
         };
         self.try_durable(newest).await?;
         // What the checkpoint lets go may have left marks: they are durable first.
         self.write_marks()?;
-        let checkpoint = {
+        let (volume, checkpoint) = {
             let mut seq = self.lock();
             if seq.failed.is_some() {
                 return Ok(());
             }
-            let up_to = seq.readers.releasable(settled);
             seq.journal.release(up_to);
             seq.journal.handle_settled(settled);
             seq.journal.set_extra(&extra).map_err(|error| CopyError::Damaged(error.to_string()))?;
-            seq.journal.poll_checkpoint()
+            (seq.journal.volume(), seq.journal.poll_checkpoint())
         };
-        let Some(checkpoint) = checkpoint else { return Ok(()) };
-        let slots = pages_from(&self.pool, &checkpoint.block).await;
-        let mut written = self.journal_volume.write(vec![(checkpoint.volume_offset, slots)]).await;
-        if written.is_ok() {
-            written = self.journal_volume.flush().await;
-        }
-        if let Err(error) = written {
-            // A journal that failed stays failed: its writer leaves it.
-            self.lock().journal_error = Some(error.to_string());
+        let Some(checkpoint) = checkpoint else { return self.drop_drained().await };
+        if let Err(error) = self.write_checkpoint(volume, &checkpoint).await {
+            // A journal that failed stays failed: its writer leaves it, or goes on in another volume.
+            let mut seq = self.lock();
+            if seq.journal.volume() == volume {
+                seq.journal_error = Some(error.to_string());
+            }
+            drop(seq);
             self.work_arrived();
-            return Err(error.into());
+            return Err(error);
         }
-        self.lock().journal.handle_checkpointed();
+        {
+            let mut seq = self.lock();
+            if seq.journal.volume() != volume {
+                return Ok(()); // Another volume has taken over, and knows nothing of this checkpoint.
+            }
+            seq.journal.handle_checkpointed();
+        }
+        self.drop_drained().await?;
         self.room.notify_waiters();
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    async fn write_checkpoint(&self, volume: VolumeNumber, checkpoint: &Checkpoint) -> Result<(), CopyError> {
+        let raw = self.raw(volume)?;
+        let slots = pages_from(&self.pool, &checkpoint.block).await;
+        raw.write(vec![(checkpoint.volume_offset, slots)]).await?;
+        Ok(raw.flush().await?)
+    }
+
+    /// Volumes that hold nothing any more that a durable checkpoint needs leave the chain.
+    async fn drop_drained(&self) -> Result<(), CopyError> {
+        if !self.lock().journal.has_drained() {
+            return Ok(());
+        }
+        let _one_at_a_time = self.chaining.lock().await;
+        let (kept, dropped) = {
+            let seq = self.lock();
+            let mut all = named(&seq);
+            let count = seq.journal.drained();
+            let kept = all.split_off(count.min(all.len().saturating_sub(1)));
+            (kept, all)
+        };
+        self.segment_store
+            .name(&kept, "the ones before it hold nothing any more", None)
+            .map_err(CopyError::Damaged)?;
+        let mut seq = self.lock();
+        seq.journal.drop_oldest(dropped.len());
+        seq.count_spare_room();
+        seq.volumes.has_left = true;
+        drop(seq);
+        for segment in dropped {
+            self.opened.forget(VolumeNumber(segment.volume));
+        }
         self.changed.notify_waiters();
         Ok(())
     }

@@ -7,9 +7,11 @@ use super::fetch::Reading;
 use super::group::{Group, PairRuntime, Sequencer};
 use super::rates::Position;
 use crate::clock::MonotonicNs;
+use holdfast_journal::chain::SegmentInfo;
 use holdfast_journal::pointer::PointerInformation;
 use holdfast_journal::reader::{Reader, Report};
 use holdfast_journal::{ArrayNumber, UpdateNumber, Usage};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// A group at one moment.
@@ -27,8 +29,14 @@ pub struct Status {
     pub oldest: u64,
     /// Write data that went into the journal since the start.
     pub journaled_bytes: u64,
-    /// How full the journal is.
+    /// How full the journal is: what can be written of it.
     pub usage: Usage,
+    /// The volumes that hold it, oldest first; the last one is written.
+    pub segments: Vec<SegmentInfo>,
+    /// Memory for updates that readers may still ask for, and what of it is in use.
+    pub cache_bytes: (u64, u64),
+    /// Reads of journal volumes since the start.
+    pub unit_reads: u64,
     /// Readers.
     pub readers: Vec<ReaderStatus>,
     /// Pairs at the primary.
@@ -116,6 +124,9 @@ impl Group {
             oldest: seq.journal.first_retained().get(),
             journaled_bytes: seq.kept.pushed_bytes(),
             usage: seq.journal.usage(),
+            segments: seq.journal.segments(),
+            cache_bytes: (self.cache.bytes() as u64, seq.kept.bytes() as u64),
+            unit_reads: self.unit_reads.load(Ordering::Relaxed),
             readers,
             pairs: seq
                 .pairs

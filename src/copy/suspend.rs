@@ -92,6 +92,8 @@ pub(crate) struct Marking {
     pairs: BTreeSet<u32>,
     /// What the reader has settled need not be marked.
     from: UpdateNumber,
+    /// From here on it lacks what no journal holds any more.
+    lacks: Option<UpdateNumber>,
     /// Updates behind this one are marked when they are numbered.
     pub(crate) up_to: UpdateNumber,
 }
@@ -114,11 +116,13 @@ impl Group {
         for runtime in seq.pairs.values_mut().flatten().filter(|runtime| pairs.contains(&runtime.pair)) {
             runtime.begin_marking();
         }
-        Marking { reader, pairs: pairs.iter().copied().collect(), from, up_to }
+        let lacks = seq.stranded.get(&reader).copied().or(seq.lacks(reader));
+        Marking { reader, pairs: pairs.iter().copied().collect(), from, lacks, up_to }
     }
 
     /// Step 2 of a suspension: afterwards everything that the S-VOLs may lack is marked in memory.
     pub(crate) async fn mark_unsettled(&self, marking: &Marking) -> Result<(), CopyError> {
+        self.mark_lost(marking);
         let mut next = marking.from.max(self.lock().journal.first_retained());
         while next <= marking.up_to {
             let updates = self.load_information(next, Class::Restore).await?;
@@ -142,6 +146,32 @@ impl Group {
             next = updates.last().map_or(next, |update| update.number).next();
         }
         Ok(())
+    }
+
+    /// What is in no journal any more and was not handed to the reader for good: it is marked by what is remembered of
+    /// it, and where nothing is, everything is marked.
+    fn mark_lost(&self, marking: &Marking) {
+        let Some(lacks) = marking.lacks else { return };
+        let mut seq = self.lock();
+        let held_from = seq.journal.first_retained();
+        let mut next = lacks;
+        while next < held_from && next <= marking.up_to {
+            let kept = seq.kept.get(next).map(|kept| (*kept.update).clone());
+            let known = kept.or_else(|| seq.journal.recent(next).map(|stored| stored.update.clone()));
+            let Some(update) = known else { break };
+            seq.mark_update(&update, |pair| marking.pairs.contains(&pair.pair), marking.reader);
+            next = next.next();
+        }
+        if next >= held_from || next > marking.up_to {
+            return;
+        }
+        tracing::warn!(group = %self.name, reader = marking.reader.0, "what a reader lacks is not known: all is copied again");
+        for runtime in seq.pairs.values_mut().flatten().filter(|pair| marking.pairs.contains(&pair.pair)) {
+            let capacity = runtime.capacity_bytes;
+            if let Some(map) = &mut runtime.resync.differences {
+                map.mark(0, capacity);
+            }
+        }
     }
 
     /// The marks of these pairs that the store does not have yet, for step 3.
@@ -180,6 +210,7 @@ impl Group {
     /// Step 4 of a suspension: the store has marks and state.
     pub(crate) fn suspended(&self, marking: &Marking) {
         let mut seq = self.lock();
+        seq.stranded.remove(&marking.reader);
         for runtime in seq.pairs.values_mut().flatten().filter(|pair| marking.pairs.contains(&pair.pair)) {
             // What an earlier suspension kept from the reader may not have been passed by yet.
             runtime.resync.withheld = runtime.resync.withheld.map(|(from, _)| (from, None));

@@ -6,6 +6,7 @@
 //! * It names only updates that lie in the journal volume as a journal read would send them. What does not is sent at
 //!   once in place of a table, as the answer to a journal read: the data of an initial copy, which lies in no write data
 //!   area (J3: it is read when it is sent), what only another reader needs, and what is in a difference map instead.
+//! * A table names updates of one journal volume: it ends where the next one begins (`journal::chain`).
 //! * A table goes stale when its reader is suspended: the room may be written again then. So nothing that was read is
 //!   believed before its checksums, its number and its incarnation have been checked, which is the reader's affair.
 //!
@@ -29,7 +30,7 @@ use super::group::Group;
 use super::restore::pages_of;
 use super::serve::{Answer, Request, ServeError};
 use crate::disk::slot::{Class, SLOT_BYTES};
-use holdfast_journal::{Incarnation, Kind, Located, Update, UpdateNumber};
+use holdfast_journal::{Incarnation, Kind, Located, Update, UpdateNumber, VolumeNumber};
 
 /// Where to find some updates.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +115,7 @@ impl Entry {
 /// What a table has come to while it is made.
 #[derive(Default)]
 struct Draft {
+    volume: Option<(VolumeNumber, Incarnation)>,
     entries: Vec<Entry>,
     updates: u32,
     record_bytes: usize,
@@ -136,7 +138,6 @@ impl Group {
         request: &Request,
         first: UpdateNumber,
     ) -> Result<Option<Answer>, ServeError> {
-        let Some(lun) = journal_lun(self.journal_volume.number()) else { return Ok(None) };
         let limit = self.limit_for(request.reader);
         let began = self.lock().readers.reader(request.reader).map(|known| known.began);
         let mut draft = Draft::default();
@@ -145,7 +146,7 @@ impl Group {
             let found = self.load_information(number, Class::JournalRead).await?;
             let before = draft.updates;
             for update in found.iter().take_while(|update| update.number <= limit) {
-                match self.add_to_table(request, lun, update, &mut draft) {
+                match self.add_to_table(request, update, &mut draft) {
                     Added::Yes => number = update.number.next(),
                     Added::No => break,
                     Added::MoreRoom(bytes) => return Ok(Some(self.more_room(request.reader, bytes))),
@@ -156,9 +157,7 @@ impl Group {
                 break;
             }
         }
-        if draft.updates == 0 {
-            return Ok(None);
-        }
+        let Some((_, incarnation)) = draft.volume.filter(|_| draft.updates > 0) else { return Ok(None) };
         let mut seq = self.lock();
         if seq.readers.reader(request.reader).map(|known| known.began) != began {
             drop(seq);
@@ -171,20 +170,28 @@ impl Group {
         total.1 += draft.info_bytes + (draft.data_pages * SLOT_BYTES) as u64;
         let head = self.head(&seq, request.reader, Outcome::Tables);
         let head = Head { updates: draft.updates, first: first.get(), ..head };
-        let table = Table { incarnation: seq.journal.superblock().incarnation, entries: draft.entries };
+        let table = Table { incarnation, entries: draft.entries };
         Ok(Some(Answer { head: head.encode(&table.encode()), pages: Vec::new() }))
     }
 
-    fn add_to_table(&self, request: &Request, lun: u16, update: &Update, draft: &mut Draft) -> Added {
+    fn add_to_table(&self, request: &Request, update: &Update, draft: &mut Draft) -> Added {
         let lies_as_sent = match update.kind {
             Kind::HostWrite => !self.withheld(request.reader, update),
             Kind::Heartbeat | Kind::Void | Kind::Bookmark | Kind::Broken | Kind::Whole => true,
             Kind::InitialCopy(_) => false,
         };
-        let located = self.lock().journal.locate(update.number);
-        let Some(entry) = located.and_then(|located| Entry::of(&located, lun, update.number)) else {
+        let held = self.lock().journal.locate(update.number);
+        let Some((volume, entry)) = held.and_then(|held| {
+            let lun = journal_lun(held.volume.0)?;
+            Some(((held.volume, held.incarnation()), Entry::of(&held.located, lun, update.number)?))
+        }) else {
             return Added::No;
         };
+        // A table names one volume of the journal, by its incarnation.
+        if draft.volume.is_some_and(|of| of != volume) {
+            return Added::No;
+        }
+        draft.volume = Some(volume);
         let (updates_max, bytes_max) = self.answer_limits(request);
         let is_new = draft.entries.last().is_none_or(|last| last.info_offset != entry.info_offset);
         let is_full = draft.updates > 0

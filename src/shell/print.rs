@@ -205,7 +205,7 @@ listed!(GroupView, |g| {
     "BEHIND" => g.readers.iter().map(|r| format!("{} {}/{}/{:.1} s", r.link, r.behind.updates, bytes(r.behind.bytes), r.behind.seconds)).collect::<Vec<_>>().join(", "),
 });
 listed!(JournalView, |j| {
-    "GROUP" => j.group, "VOLUME" => j.volume, "STATE" => state(&j.state, j.reason.as_ref()),
+    "GROUP" => j.group, "VOLUME" => j.volume, "USE" => j.used_as, "STATE" => state(&j.state, j.reason.as_ref()),
     "INFORMATION" => format!("{} of {}", bytes(j.update_information_used_bytes), bytes(j.update_information_bytes)),
     "WRITE DATA" => format!("{} of {}", bytes(j.write_data_used_bytes), bytes(j.write_data_bytes)),
     "UPDATES" => match (j.oldest_update_number, j.newest_update_number) {

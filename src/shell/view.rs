@@ -483,10 +483,18 @@ pub struct JournalView {
     pub group: String,
     /// Volume.
     pub volume: String,
-    /// `normal`, `full` or `failed`.
+    /// `normal`, `failed` or `leaving`, or the state of a group that is not normal.
     pub state: String,
     /// Why, when it is not normal.
     pub reason: Option<String>,
+    /// What it does: `written`, `read` (others have taken its place, and something in it is still needed), `waiting` for
+    /// its turn, or in `reserve`.
+    #[serde(rename = "use")]
+    pub used_as: String,
+    /// How its areas divide it, update information to write data.
+    pub ratio: String,
+    /// How records and write data lie on it.
+    pub layout: String,
     /// Room for update information.
     pub update_information_bytes: u64,
     /// Of it, in use.
@@ -499,6 +507,12 @@ pub struct JournalView {
     pub oldest_update_number: Option<u64>,
     /// Newest number in it; none when it is empty.
     pub newest_update_number: Option<u64>,
+    /// Memory for updates that readers may still ask for, of the whole group.
+    pub cache_bytes: u64,
+    /// Of it, in use; what is not durable yet may take more.
+    pub cache_used_bytes: u64,
+    /// Reads of the group's journal volumes since the start: for what was not in memory.
+    pub unit_reads: u64,
     /// One set for every array that reads it; one for this array itself where it keeps a copy.
     pub pointers: Vec<PointerView>,
 }

@@ -4,7 +4,7 @@
 //! checks one against the tables and applies it, all or nothing; what another array must do is put in the same
 //! transaction on the list of designations on their way. A repeated identity gets the recorded answer.
 
-use super::group::{Generation, GroupSettings};
+use super::group::{Generation, GroupSettings, JournalOptions};
 use super::kind::{CacheMode, CopyMode, InitiatorRule, RaidLevel, Schedule, SvolSpec};
 use super::name::{
     ArrayNumber, GroupName, GroupNumber, IscsiName, LinkName, Lun, PairName, PairNumber, ParityGroupName,
@@ -17,7 +17,6 @@ use super::timing::StopWish;
 pub use super::transfer::{LinkSettings, NewLink};
 pub use super::which::Which;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 
 /// The identity of a designation: made where it is first given, kept on all its ways.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -147,6 +146,25 @@ pub enum Designation {
         volume: VolumeName,
         /// The array behind this link; none: this array.
         at: Option<LinkName>,
+        /// What is chosen for it.
+        #[serde(default)]
+        options: JournalOptions,
+    },
+    /// Takes a journal volume away from a group, as soon as nothing needs what it holds. It becomes an ordinary volume.
+    RemoveJournal {
+        /// Group.
+        group: GroupName,
+        /// Volume.
+        volume: VolumeName,
+    },
+    /// Puts a volume in the place of a journal volume that has failed, and lets a group go on that turned abnormal by it.
+    ReplaceJournal {
+        /// Group.
+        group: GroupName,
+        /// The journal volume that goes.
+        volume: VolumeName,
+        /// The ordinary volume that comes.
+        by: VolumeName,
     },
     /// Makes a pair, at its primary.
     CreatePair {
@@ -227,6 +245,21 @@ pub enum Designation {
     },
     /// From an auxiliary: this volume here became a journal volume of your group.
     JoinJournal {
+        /// Group.
+        group: GroupName,
+        /// Volume, of the auxiliary.
+        volume: VolumeName,
+        /// What was chosen for it.
+        #[serde(default)]
+        options: JournalOptions,
+    },
+    /// From an auxiliary: my journal of your group is lost, with all that was not durable in the S-VOLs.
+    JournalLost {
+        /// Group.
+        group: GroupName,
+    },
+    /// From an auxiliary: this volume here is no journal volume of your group any more.
+    LeaveJournal {
         /// Group.
         group: GroupName,
         /// Volume, of the auxiliary.
@@ -330,6 +363,9 @@ pub enum Designation {
         group: GroupName,
         /// Volume.
         volume: VolumeName,
+        /// What is chosen for it.
+        #[serde(default)]
+        options: JournalOptions,
     },
     /// From a primary: this volume of yours follows mine.
     RemotePair(RemotePair),
@@ -496,20 +532,6 @@ pub enum Refusal {
     Store(String),
 }
 
-impl Refusal {
-    pub(super) fn exists(what: &str, name: impl fmt::Display) -> Self {
-        Self::Exists { what: what.to_owned(), name: name.to_string() }
-    }
-
-    pub(super) fn missing(what: &str, name: impl fmt::Display) -> Self {
-        Self::Missing { what: what.to_owned(), name: name.to_string() }
-    }
-
-    pub(super) fn conflict(text: impl Into<String>) -> Self {
-        Self::Conflict(text.into())
-    }
-}
-
 impl Designation {
     /// Whether an operator may have it passed on to another array: what makes something there and destroys nothing
     /// that is in use.
@@ -519,6 +541,8 @@ impl Designation {
             self,
             Self::CreateVolume(_)
                 | Self::AddJournal { at: None, .. }
+                | Self::RemoveJournal { .. }
+                | Self::ReplaceJournal { .. }
                 | Self::CreatePair { .. }
                 | Self::StartGroup { .. }
         )
@@ -536,6 +560,8 @@ impl Designation {
                     | Self::AttachReader { .. }
                     | Self::DetachReader { .. }
                     | Self::ReadsElsewhere { .. }
+                    | Self::LeaveJournal { .. }
+                    | Self::JournalLost { .. }
                     | Self::RemoteSettings { .. }
                     | Self::RemoteGroup(_)
                     | Self::RemoteJournal { .. }

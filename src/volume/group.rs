@@ -3,7 +3,7 @@
 //! The first update number is 1. The number in the store is a checkpoint: the true one is recovered from the journal.
 //! A group without pairs, or with pairs that are being copied, is `normal`.
 
-use super::kind::{FENCE_WAIT_DEFAULT, Fence, NoRoom, Release, ReleaseBy, SvolAccess};
+use super::kind::{FENCE_WAIT_DEFAULT, Fence, JournalRatio, NoRoom, Release, ReleaseBy, SvolAccess};
 use super::name::{ArrayNumber, GroupName, GroupNumber, LinkName, UpdateNumber, VolumeName, VolumeNumber};
 use super::pair::PairState;
 use super::record::Identity;
@@ -33,16 +33,19 @@ pub struct GroupRecord {
     /// What the operator chose for it.
     pub settings: GroupSettings,
     /// Its journal volumes here, in the order in which they were added.
-    pub journals: Vec<VolumeNumber>,
+    pub journals: Vec<JournalVolume>,
     /// Its journal volumes at other arrays, as designated here.
     pub remote_journals: Vec<RemoteJournal>,
     /// Checkpoint of the next number to give.
     pub next_update_number: UpdateNumber,
     /// Its generations, oldest first; at least one.
     pub generations: Vec<Generation>,
-    /// Identity of the formatting of its journal volume here; none until it is formatted.
+    /// The journal volumes that hold its journal, oldest first; the last one is written. None until one is formatted.
     #[serde(default)]
-    pub journal_incarnation: Option<Identity>,
+    pub segments: Vec<SegmentRecord>,
+    /// Where it goes on when its journal is formatted anew; none: with the first number, or where its source says.
+    #[serde(default)]
+    pub resume: Option<ResumeRecord>,
     /// The array stopped cleanly: no numbered update can have been lost since.
     #[serde(default)]
     pub stopped_cleanly: bool,
@@ -124,6 +127,67 @@ fn fence_wait_default() -> Duration {
     FENCE_WAIT_DEFAULT
 }
 
+/// A journal volume here.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct JournalVolume {
+    /// The volume.
+    pub volume: VolumeNumber,
+    /// What the operator chose for it.
+    #[serde(default)]
+    pub options: JournalOptions,
+    /// It is to be taken away, as soon as nothing needs what it holds.
+    #[serde(default)]
+    pub is_leaving: bool,
+    /// How it failed.
+    #[serde(default)]
+    pub failure: Option<String>,
+}
+
+/// What the operator chooses for a journal volume.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct JournalOptions {
+    /// It waits for another one to fail or degrade, and takes no turn.
+    #[serde(default)]
+    pub reserve: bool,
+    /// How its two areas divide it.
+    #[serde(default)]
+    pub ratio: JournalRatio,
+}
+
+/// A part of the journal, in one volume.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SegmentRecord {
+    /// The volume.
+    pub volume: VolumeNumber,
+    /// Identity of its formatting.
+    pub incarnation: Identity,
+    /// Its first number.
+    pub first: UpdateNumber,
+}
+
+/// Where a group goes on whose journal is gone.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ResumeRecord {
+    /// The first number of the next journal.
+    pub first: UpdateNumber,
+    /// What its first checkpoint has to know.
+    pub extra: Vec<u8>,
+    /// The generation of the update before it; none if no update was ever stored here.
+    #[serde(default)]
+    pub generation: Option<Generation>,
+    /// Up to here readers may have been handed updates, which are given to this array once more.
+    #[serde(default)]
+    pub handed: UpdateNumber,
+}
+
+impl GroupRecord {
+    /// Whether the volume is a journal volume of the group here.
+    #[must_use]
+    pub fn has_journal_volume(&self, volume: VolumeNumber) -> bool {
+        self.journals.iter().any(|journal| journal.volume == volume)
+    }
+}
+
 /// A journal volume at another array.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RemoteJournal {
@@ -131,6 +195,17 @@ pub struct RemoteJournal {
     pub link: LinkName,
     /// Its name there.
     pub volume: VolumeName,
+    /// What was chosen for it.
+    #[serde(default)]
+    pub options: JournalOptions,
+}
+
+impl RemoteJournal {
+    /// Whether it is that volume.
+    #[must_use]
+    pub fn is(&self, link: &LinkName, volume: &VolumeName) -> bool {
+        self.link == *link && self.volume == *volume
+    }
 }
 
 /// A generation: who has given numbers since which number (architecture, invariant 9).

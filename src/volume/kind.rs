@@ -7,6 +7,59 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+/// How the two areas divide a journal volume: so many bytes of write data for one of update information.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct JournalRatio(u32);
+
+impl JournalRatio {
+    /// Bytes of write data for one byte of update information.
+    #[must_use]
+    pub fn data_per_info(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for JournalRatio {
+    fn default() -> Self {
+        Self(holdfast_journal::format::head::DEFAULT_RATIO)
+    }
+}
+
+impl TryFrom<u32> for JournalRatio {
+    type Error = String;
+
+    fn try_from(data_per_info: u32) -> Result<Self, String> {
+        let max = holdfast_journal::format::head::MAX_RATIO;
+        if (1..=max).contains(&data_per_info) {
+            Ok(Self(data_per_info))
+        } else {
+            Err(format!("the ratio of the two areas is 1:1 to 1:{max}"))
+        }
+    }
+}
+
+impl From<JournalRatio> for u32 {
+    fn from(ratio: JournalRatio) -> Self {
+        ratio.0
+    }
+}
+
+impl FromStr for JournalRatio {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.strip_prefix("1:").and_then(|number| number.parse::<u32>().ok());
+        Self::try_from(number.ok_or_else(|| format!("{text:?} is not like 1:16"))?)
+    }
+}
+
+impl fmt::Display for JournalRatio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "1:{}", self.0)
+    }
+}
+
 /// How the units of a parity group protect each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

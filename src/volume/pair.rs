@@ -200,6 +200,12 @@ impl PairState {
     pub const ALL: [Self; 6] =
         [Self::Unused, Self::NotYetCopied, Self::BeingCopied, Self::Normal, Self::Suspended, Self::Abnormal];
 
+    /// Whether nothing of it moves: suspended or abnormal.
+    #[must_use]
+    pub fn is_stopped(self) -> bool {
+        matches!(self, Self::Suspended | Self::Abnormal)
+    }
+
     /// The state after `event`, or `None` where the event has no meaning. An event that has happened already (a
     /// repeated `Suspend`, say) leaves the state as it is.
     #[must_use]

@@ -273,6 +273,9 @@ pub struct ReaderRecord {
     /// It reads from that array instead, and reports here.
     #[serde(default)]
     pub reads_from: Option<ArrayNumber>,
+    /// It has said that its journal is lost: what it had not settled has to be copied again.
+    #[serde(default)]
+    pub journal_lost: bool,
 }
 
 /// The schedule of one group that this array copies, instead of that of the link.

@@ -1,7 +1,21 @@
 //! What people are told of a designation: what the audit log says, and what is lost by it.
 
-use super::designation::{Designation, ImageWish, ResyncedPair, SvolHosts};
+use super::designation::{Designation, ImageWish, Refusal, ResyncedPair, SvolHosts};
 use std::fmt;
+
+impl Refusal {
+    pub(super) fn exists(what: &str, name: impl fmt::Display) -> Self {
+        Self::Exists { what: what.to_owned(), name: name.to_string() }
+    }
+
+    pub(super) fn missing(what: &str, name: impl fmt::Display) -> Self {
+        Self::Missing { what: what.to_owned(), name: name.to_string() }
+    }
+
+    pub(super) fn conflict(text: impl Into<String>) -> Self {
+        Self::Conflict(text.into())
+    }
+}
 
 impl Designation {
     /// What is lost by it, in words for the operator: whoever says it is asked first.
@@ -18,6 +32,13 @@ impl Designation {
             )),
             Self::DeleteReader { group, link } => Some(format!(
                 "the copies of group {group} at {link}: their S-VOLs follow nothing any more, the journal there becomes empty"
+            )),
+            Self::RemoveJournal { volume, .. } => {
+                Some(format!("journal volume {volume} with what nobody needs any more"))
+            }
+            Self::ReplaceJournal { group, volume, .. } => Some(format!(
+                "what only journal volume {volume} holds: if it cannot be read any more and group {group} could not be \
+                 opened for it, writes that the volumes here did not have yet; pairs are copied again where needed"
             )),
             Self::DeleteLink { link } => {
                 Some(format!("link {link} with its secret, and what is on its way over it"))
@@ -60,6 +81,31 @@ impl Designation {
             _ => Ok(()),
         }
     }
+
+    /// The journal volumes.
+    fn fmt_journal(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddJournal { group, volume, at, .. } => {
+                write!(f, "journal add {group} --volume {volume}")?;
+                at.iter().try_for_each(|at| write!(f, " --at {at}"))
+            }
+            Self::RemoteJournal { group, volume, .. } => {
+                write!(f, "journal volume {volume} of group {group} designated by its primary")
+            }
+            Self::JoinJournal { group, volume, .. } => {
+                write!(f, "journal volume {volume} of group {group} told by its auxiliary")
+            }
+            Self::LeaveJournal { group, volume } => {
+                write!(f, "journal volume {volume} taken from group {group} by its auxiliary")
+            }
+            Self::JournalLost { group } => write!(f, "journal of group {group} lost at its auxiliary"),
+            Self::RemoveJournal { group, volume } => write!(f, "journal remove {group} --volume {volume}"),
+            Self::ReplaceJournal { group, volume, by } => {
+                write!(f, "journal replace {group} --volume {volume} --by {by}")
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl fmt::Display for Designation {
@@ -90,17 +136,17 @@ impl fmt::Display for Designation {
             | Self::SetSchedule { .. }
             | Self::StopRestore { .. } => self.fmt_following(f),
             Self::JoinGroup { group } => write!(f, "group {group} asked for by an auxiliary"),
-            Self::JoinJournal { group, volume } => {
-                write!(f, "journal volume {volume} of group {group} told by its auxiliary")
-            }
+            Self::AddJournal { .. }
+            | Self::RemoteJournal { .. }
+            | Self::JoinJournal { .. }
+            | Self::LeaveJournal { .. }
+            | Self::JournalLost { .. }
+            | Self::RemoveJournal { .. }
+            | Self::ReplaceJournal { .. } => self.fmt_journal(f),
             Self::RemoteSettings { group, .. } => write!(f, "group {group} set by its primary"),
             Self::SetLink { link, .. } => write!(f, "link set {link}"),
             Self::CreateLink(new) => write!(f, "link create {} --array {}", new.name, new.array),
             Self::CreateGroup { name, .. } => write!(f, "group create {name}"),
-            Self::AddJournal { group, volume, at } => {
-                write!(f, "journal add {group} --volume {volume}")?;
-                at.iter().try_for_each(|at| write!(f, " --at {at}"))
-            }
             Self::CreatePair { name, group, pvol, svol, .. } => {
                 write!(f, "pair create {name} --group {group} --pvol {pvol} --svol {svol}")
             }
@@ -128,9 +174,6 @@ impl fmt::Display for Designation {
             Self::RemoteDeletePair { pair } => write!(f, "pair {pair} deleted by its primary"),
             Self::RemoteDeleteGroup { group } => write!(f, "group {group} deleted by its primary"),
             Self::RemoteGroup(remote) => write!(f, "group {} designated by its primary", remote.name),
-            Self::RemoteJournal { group, volume } => {
-                write!(f, "journal volume {volume} of group {group} designated by its primary")
-            }
             Self::RemotePair(remote) => write!(f, "pair {} designated by its primary", remote.name),
             Self::RemoteStart { group } => write!(f, "group {group} started by its primary"),
         }

@@ -45,11 +45,39 @@ pub(crate) struct Shape {
     pub(crate) is_journal_apart: bool,
     /// Hosts wait for room that a reader holds, rather than have its pairs suspended.
     pub(crate) hosts_wait: bool,
+    /// Journal volumes of each array beside the first.
+    pub(crate) second: Second,
+    /// Memory for journals is so small that readers that fall behind are served from the volume.
+    pub(crate) is_cache_small: bool,
+}
+
+/// A second journal volume at each array.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Second {
+    /// There is none.
+    None,
+    /// It takes turns with the first one.
+    Turn,
+    /// It waits in reserve, on the units of the data.
+    Reserve,
+    /// It waits in reserve on a unit of its own, and the first one is on the units of the data.
+    ReserveApart,
+    /// There is one more volume, which is none of the journal's.
+    Ordinary,
+    /// One seed in three has one that takes turns.
+    BySeed,
 }
 
 /// Eight volumes that share a small journal.
-pub(crate) const EIGHT: Shape =
-    Shape { volumes: 8, volume_kib: 1024, journal_kib: 6144, is_journal_apart: false, hosts_wait: false };
+pub(crate) const EIGHT: Shape = Shape {
+    volumes: 8,
+    volume_kib: 1024,
+    journal_kib: 6144,
+    is_journal_apart: false,
+    hosts_wait: false,
+    second: Second::BySeed,
+    is_cache_small: false,
+};
 
 /// What the way between two machines does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -167,6 +195,12 @@ impl Cluster {
         config_text: impl Fn(usize, Shape, &mut Random) -> String,
     ) -> Self {
         let mut random = Random::new(seed ^ 0x636c_7573);
+        let second = match shape.second {
+            Second::BySeed if seed.is_multiple_of(3) => Second::Turn,
+            Second::BySeed => Second::None,
+            other => other,
+        };
+        let shape = Shape { second, ..shape };
         let clock = Arc::new(SimClock::new(1_700_000_000_000_000_000));
         let latency = match random.below(3) {
             0 => Latency::default(),
@@ -235,6 +269,12 @@ impl Cluster {
         for (index, name) in NAMES[..self.members.len()].iter().enumerate() {
             let Some(snapshot) = self.snapshot(index) else { continue };
             writeln!(text, "\n{name}: {:?}\n{:?}", snapshot.groups, snapshot.links).unwrap();
+            for journal in &snapshot.journals {
+                let (used, of) = (journal.update_information_used_bytes, journal.update_information_bytes);
+                let (data, room) = (journal.write_data_used_bytes, journal.write_data_bytes);
+                let (volume, use_) = (&journal.volume, &journal.used_as);
+                writeln!(text, "{volume} {use_}: {used} of {of}, {data} of {room}").unwrap();
+            }
             for pair in &snapshot.pairs {
                 write!(text, "{} {} ", pair.name, pair.state).unwrap();
             }

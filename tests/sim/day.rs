@@ -3,7 +3,7 @@
 //!
 //! `tests/run` runs an hour of it with a thousand rounds, `tests/run --long` (`HOLDFAST_SIM_HOURS=24`) the whole day.
 
-use crate::cluster::{ALPHA, ARRAYS, Cluster, Death, EIGHT, Shape};
+use crate::cluster::{ALPHA, ARRAYS, Cluster, Death, EIGHT, Second, Shape};
 use crate::in_virtual_time;
 use crate::port::SimPort;
 use crate::story::{Known, geometry_of};
@@ -16,7 +16,7 @@ use holdfast::copy::change::pages_touched;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The smallest journals there are. They are full all the time, and hosts wait for the copies: nothing is ever suspended.
-const TINY: Shape = Shape { journal_kib: 1024, hosts_wait: true, ..EIGHT };
+const TINY: Shape = Shape { journal_kib: 1024, hosts_wait: true, second: Second::None, ..EIGHT };
 /// The rings have to go round this often.
 const ROUNDS: u64 = 1_000;
 /// Commands of an hour, if an hour is all there is; a day has as many rounds to spare.

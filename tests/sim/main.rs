@@ -29,6 +29,7 @@ mod support;
 mod cluster;
 mod day;
 mod designations;
+mod journal_gone;
 mod journal_lost;
 mod lies;
 mod overflow;
@@ -60,6 +61,10 @@ fn tell(story: &mut Option<Story>, seed: u64, shape: Shape) -> Result {
 
 /// Runs on this thread alone, with a clock that jumps to the next thing that happens.
 fn in_virtual_time<T>(run: impl Future<Output = T>) -> T {
+    if std::env::var_os("HOLDFAST_TRACE").is_some() {
+        let log = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).without_time();
+        let _ = log.with_writer(std::io::stderr).try_init();
+    }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(run)
@@ -135,14 +140,6 @@ fn arrays_survive_what_the_seeds_do_to_them() {
 fn the_seed_that_was_asked_for() {
     if std::env::var_os("HOLDFAST_SEED").is_some() {
         let seed = number_from_environment("HOLDFAST_SEED", 1);
-        if std::env::var_os("HOLDFAST_TRACE").is_some() {
-            let level = tracing::Level::DEBUG;
-            tracing_subscriber::fmt()
-                .with_max_level(level)
-                .without_time()
-                .with_writer(std::io::stderr)
-                .init();
-        }
         run_named(seed, EIGHT);
     }
 }

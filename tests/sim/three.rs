@@ -1,6 +1,6 @@
 //! The configurations of three arrays: a primary and two that read it, each in its own way.
 
-use crate::cluster::{ALPHA, ARRAYS, Shape, target_name};
+use crate::cluster::{ALPHA, ARRAYS, Second, Shape, target_name};
 use crate::support::random::Random;
 use std::fmt::Write;
 
@@ -12,7 +12,8 @@ pub(crate) fn config_text(index: usize, shape: Shape, random: &mut Random) -> St
     let (name, number) = (ARRAYS[index], index + 1);
     let level = if index == ALPHA { "raid5" } else { "raid0" };
     let journal_kib = if shape.is_journal_apart { 0 } else { shape.journal_kib };
-    let data_mib = (shape.volume_kib * u64::from(shape.volumes) + journal_kib).div_ceil(1024);
+    let second_kib = if shape.second == Second::None { 0 } else { shape.journal_kib };
+    let data_mib = (shape.volume_kib * u64::from(shape.volumes) + journal_kib + second_kib).div_ceil(1024);
     let unit_mib = (data_mib / if index == ALPHA { 2 } else { 3 } + 6).max(16);
     let journal_group = if shape.is_journal_apart { "pg1" } else { "pg0" };
     let mut text = format!(
@@ -21,11 +22,14 @@ pub(crate) fn config_text(index: usize, shape: Shape, random: &mut Random) -> St
          [[portal]]\nlisten = \"0.0.0.0:3261\"\nserves = [\"hosts\"]\ngroup = 2\n\
          [[provision.parity_group]]\nname = \"pg0\"\nlevel = \"{level}\"\nstripe_unit = \"64KiB\"\nunits = [\n"
     );
+    if shape.is_cache_small {
+        text = text.replace("memory = \"96MiB\"", "memory = \"96MiB\"\njournal = \"1MiB\"");
+    }
     for unit in 0..3 {
         writeln!(text, "  {{ path = \"/{name}/u{unit}\", size = \"{unit_mib}MiB\" }},").unwrap();
     }
     text += "]\n";
-    if shape.is_journal_apart {
+    if shape.is_journal_apart || shape.second == Second::ReserveApart {
         writeln!(
             text,
             "[[provision.parity_group]]\nname = \"pg1\"\nlevel = \"raid0\"\nstripe_unit = \"64KiB\"\nunits = [\n  \
@@ -54,6 +58,15 @@ pub(crate) fn config_text(index: usize, shape: Shape, random: &mut Random) -> St
         luns.join(", ")
     )
     .unwrap();
+    if shape.second != Second::None {
+        let size = shape.journal_kib;
+        let group = if shape.second == Second::ReserveApart { "pg1" } else { "pg0" };
+        writeln!(
+            text,
+            "[[provision.volume]]\nname = \"jnl2\"\nparity_group = \"{group}\"\nsize = \"{size}KiB\""
+        )
+        .unwrap();
+    }
     let others: &[usize] = if index == ALPHA { &[1, 2] } else { &[0] };
     for &other in others {
         writeln!(
@@ -87,6 +100,9 @@ pub(crate) fn config_text(index: usize, shape: Shape, random: &mut Random) -> St
             .clone();
             let restore = [format!("every {restore}ms"), "load".to_owned()][random.index(2)].clone();
             writeln!(text, "read = \"{read}\"\nrestore = \"{restore}\"").unwrap();
+            if shape.is_cache_small {
+                text += "restore_delay = \"1500ms\"\n";
+            }
         }
     }
     if index == ALPHA {
@@ -108,6 +124,16 @@ fn group_text(shape: Shape, random: &mut Random) -> String {
     text += "[[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\n\
          [[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\nat = \"beta\"\n\
          [[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\nat = \"gamma\"\n";
+    if matches!(shape.second, Second::Turn | Second::Reserve | Second::ReserveApart) {
+        let reserve = shape.second != Second::Turn;
+        for at in ["", "at = \"beta\"\n", "at = \"gamma\"\n"] {
+            writeln!(
+                text,
+                "[[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl2\"\n{at}reserve = {reserve}\nratio = \"1:8\""
+            )
+            .unwrap();
+        }
+    }
     for reader in &ARRAYS[1..] {
         for volume in 1..=shape.volumes {
             writeln!(

@@ -3,7 +3,7 @@
 //! operators; a takeover of any array at any moment finds one moment of the top over all volumes, and at the end all
 //! are equal, byte for byte.
 
-use crate::cluster::{ALPHA, Cluster, Death, NAMES, Shape, Takeover, Way, target_name};
+use crate::cluster::{ALPHA, Cluster, Death, EIGHT, NAMES, Second, Shape, Takeover, Way, target_name};
 use crate::in_virtual_time;
 use crate::port::SimPort;
 use crate::story::geometry_of;
@@ -17,8 +17,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Smaller volumes and journals than elsewhere: there are many arrays.
-pub(crate) const SMALL: Shape =
-    Shape { volumes: 3, volume_kib: 1024, journal_kib: 6144, is_journal_apart: false, hosts_wait: false };
+pub(crate) const SMALL: Shape = Shape { volumes: 3, ..EIGHT };
 
 /// Who reads from whom: for each array but the top the one above it.
 pub(crate) struct Tree {
@@ -65,19 +64,31 @@ impl Tree {
     /// Everything from configuration alone.
     fn config(&self, index: usize, shape: Shape, random: &mut Random) -> String {
         let (name, number) = (NAMES[index], index + 1);
-        let unit_mib = ((shape.volume_kib * u64::from(shape.volumes) + shape.journal_kib).div_ceil(1024) / 3
-            + 6)
-        .max(16);
+        let second_kib = if shape.second == Second::None { 0 } else { shape.journal_kib };
+        let data_kib = shape.volume_kib * u64::from(shape.volumes) + shape.journal_kib + second_kib;
+        let unit_mib = (data_kib.div_ceil(1024) / 3 + 6).max(16);
         let mut text = format!(
             "[array]\nnumber = {number}\nname = \"{name}\"\ndata_dir = \"/{name}\"\n[cache]\nmemory = \"64MiB\"\n\
              [[portal]]\nlisten = \"0.0.0.0:3260\"\nserves = [\"hosts\", \"arrays\"]\n\
              [[portal]]\nlisten = \"0.0.0.0:3261\"\nserves = [\"hosts\"]\ngroup = 2\n\
              [[provision.parity_group]]\nname = \"pg0\"\nlevel = \"raid0\"\nstripe_unit = \"64KiB\"\nunits = [\n"
         );
+        if shape.is_cache_small {
+            text = text.replace("memory = \"64MiB\"", "memory = \"64MiB\"\njournal = \"1MiB\"");
+        }
         for unit in 0..3 {
             writeln!(text, "  {{ path = \"/{name}/u{unit}\", size = \"{unit_mib}MiB\" }},").unwrap();
         }
         text += "]\n";
+        if shape.is_journal_apart {
+            writeln!(
+                text,
+                "[[provision.parity_group]]\nname = \"pg1\"\nlevel = \"raid0\"\nstripe_unit = \"64KiB\"\nunits = [\n  \
+                 {{ path = \"/{name}/j0\", size = \"{}KiB\" }},\n]",
+                shape.journal_kib + 8192
+            )
+            .unwrap();
+        }
         let prefix = if index == ALPHA { "data" } else { "copy" };
         let mut luns = Vec::new();
         for volume in 1..=shape.volumes {
@@ -91,13 +102,27 @@ impl Tree {
         }
         writeln!(
             text,
-            "[[provision.volume]]\nname = \"jnl\"\nparity_group = \"pg0\"\nsize = \"{}KiB\"\n\
+            "[[provision.volume]]\nname = \"jnl\"\nparity_group = \"{}\"\nsize = \"{}KiB\"\n\
              [[provision.target]]\niqn = \"{}\"\ninitiators = [\"*\"]\nluns = [{}]",
+            if shape.is_journal_apart { "pg1" } else { "pg0" },
             shape.journal_kib,
             target_name(name),
             luns.join(", ")
         )
         .unwrap();
+        if shape.second != Second::None {
+            let size = shape.journal_kib;
+            writeln!(
+                text,
+                "[[provision.volume]]\nname = \"jnl2\"\nparity_group = \"pg0\"\nsize = \"{size}KiB\""
+            )
+            .unwrap();
+        }
+        let others = match shape.second {
+            Second::Turn => "reserve = false\nratio = \"1:8\"\n",
+            Second::Reserve => "reserve = true\n",
+            _ => "",
+        };
         let above = index.checked_sub(1).map(|child| self.above[child]);
         let beside = self.other.iter().filter_map(|(reader, from)| match index {
             _ if index == *reader => Some(*from),
@@ -139,10 +164,20 @@ impl Tree {
             Some(above) => writeln!(text, "source = \"{}\"", NAMES[above]).unwrap(),
         }
         text += "[[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\n";
+        if !others.is_empty() && index == ALPHA {
+            writeln!(text, "[[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl2\"\n{others}").unwrap();
+        }
         for child in below.into_iter().filter(|child| !self.later.contains(child)) {
             let child = NAMES[child];
             writeln!(text, "[[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\nat = \"{child}\"")
                 .unwrap();
+            if !others.is_empty() {
+                writeln!(
+                    text,
+                    "[[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl2\"\nat = \"{child}\"\n{others}"
+                )
+                .unwrap();
+            }
             for volume in 1..=shape.volumes {
                 writeln!(
                     text,
@@ -411,11 +446,6 @@ fn any_death(random: &mut Random) -> Death {
 const PATIENCE_MS: u64 = 180_000;
 
 fn run(seed: u64, tree: Tree, rounds: u64) -> (u64, u64) {
-    if std::env::var_os("HOLDFAST_TRACE").is_some() {
-        let level = tracing::Level::DEBUG;
-        let log = tracing_subscriber::fmt().with_max_level(level).without_time().with_writer(std::io::stderr);
-        let _ = log.try_init();
-    }
     in_virtual_time(async {
         let mut run = Run::new(seed, tree);
         let takeovers = run.tell(rounds).await;

@@ -429,13 +429,6 @@ fn figure_24_an_upstream_array_and_a_primary_without_volumes_keep_the_auxiliary_
 fn run_seeds(primary: Primary, count: u64) {
     if std::env::var_os("HOLDFAST_UPSTREAM_SEED").is_some() {
         let seed = number_from_environment("HOLDFAST_UPSTREAM_SEED", 1);
-        if std::env::var_os("HOLDFAST_TRACE").is_some() {
-            tracing_subscriber::fmt()
-                .with_max_level(tracing::Level::DEBUG)
-                .without_time()
-                .with_writer(std::io::stderr)
-                .init();
-        }
         println!("{:?}", run_named(seed, fence_of(seed), primary));
         return;
     }

@@ -9,7 +9,7 @@
 //!
 //! All are forced (FUA), so that a power loss undoes nothing that was acknowledged.
 
-use crate::cluster::{ALPHA, ARRAYS, Cluster, Death, Shape, Way, target_name};
+use crate::cluster::{ALPHA, ARRAYS, Cluster, Death, EIGHT, Second, Shape, Way, target_name};
 use crate::support::random::{Random, number_from_environment};
 use holdfast::channel::host::{HostError, HostLun, lun};
 use holdfast::channel::initiator::SessionOptions;
@@ -301,7 +301,7 @@ async fn wait_for(cluster: &Cluster, what: &str, condition: impl Fn() -> bool) {
 async fn tell(seed: u64) -> [u64; 4] {
     let cluster = Cluster::new(
         seed,
-        Shape { volumes: 2, volume_kib: 4096, journal_kib: 8192, is_journal_apart: false, hosts_wait: false },
+        Shape { volumes: 2, volume_kib: 4096, journal_kib: 8192, second: Second::None, ..EIGHT },
     );
     let mut random = Random::new(seed ^ 0x77_686f_6c65);
     let known = RefCell::new(Known {

@@ -355,6 +355,11 @@ impl Array {
         self.child = Some(child);
     }
 
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
     /// SIGKILL, and waits until the process is gone.
     pub(crate) fn kill(&mut self) {
         let mut child = self.child.take().expect("it runs");

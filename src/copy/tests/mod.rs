@@ -1,7 +1,8 @@
 //! One group reading from another, figure by figure.
 
+mod cache;
 mod claims;
 mod figures;
 mod reading;
-mod rig;
+pub(super) mod rig;
 mod sources;

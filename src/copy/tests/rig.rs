@@ -20,9 +20,10 @@ use crate::disk::space::MapStart;
 use crate::disk::{DiskAdapter, VolumeId, VolumeKind};
 use crate::volume::kind::{NoRoom, ReleaseBy};
 use crate::volume::pair::PairState;
+use holdfast_journal::chain::Chain;
 use holdfast_journal::format::{FormatParams, head::DEFAULT_RATIO};
 use holdfast_journal::reader::{ReaderSet, ReleaseRule, Report};
-use holdfast_journal::{ArrayNumber, Generation, GroupNumber, Incarnation, UpdateNumber};
+use holdfast_journal::{ArrayNumber, Generation, GroupNumber, Incarnation, UpdateNumber, VolumeNumber};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -52,6 +53,8 @@ pub(crate) struct Choice {
     pub(crate) no_room: NoRoom,
     /// Of the pair, at both ends.
     pub(crate) pair: PairState,
+    /// Memory for journals.
+    pub(crate) cache_bytes: usize,
 }
 
 impl Default for Choice {
@@ -63,6 +66,7 @@ impl Default for Choice {
             release_by: ReleaseBy::Named,
             no_room: NoRoom::Hold,
             pair: PairState::Normal,
+            cache_bytes: 8 << 20,
         }
     }
 }
@@ -272,7 +276,8 @@ async fn group(
         first: UpdateNumber::FIRST,
         generation: Generation::default(),
     };
-    let journal = recover::format(&raw, &pool, params).await.unwrap();
+    let journal = recover::format(&raw, &pool, params, &[]).await.unwrap();
+    let journal = Chain::new(VolumeNumber(JOURNAL), journal);
     let mut readers = ReaderSet::new(ReleaseRule::Read, UpdateNumber::NONE);
     let (mut pairs, mut svols) = (BTreeMap::new(), BTreeMap::new());
     if role == Role::Source {
@@ -290,18 +295,16 @@ async fn group(
         };
         pairs.insert(DATA, vec![pair]);
     } else {
-        svols.insert(
-            DATA,
-            SvolRuntime {
-                pair: 1,
-                volume: DATA,
-                state: choice.pair,
-                copy_end: None,
-                copy_from: UpdateNumber::NONE,
-                cascaded: false,
-                copies: 0,
-            },
-        );
+        let svol = SvolRuntime {
+            pair: 1,
+            volume: DATA,
+            state: choice.pair,
+            copy_end: None,
+            copy_from: UpdateNumber::NONE,
+            cascaded: false,
+            copies: 0,
+        };
+        svols.insert(DATA, svol);
     }
     let sequencer = Sequencer::new(journal, Generation::default(), pairs, svols, readers, UpdateNumber::NONE);
     let parts = Parts {
@@ -312,11 +315,11 @@ async fn group(
         disk: disk.clone(),
         pool,
         clock: clock.clone(),
-        journal_volume: raw,
         tamper: None,
         marks: Arc::new(NoMarks),
+        segment_store: Arc::new(Unnamed::default()),
         settings: Settings {
-            journal_cache_bytes: 8 << 20,
+            journal_cache: crate::copy::kept::JournalCache::new(choice.cache_bytes),
             read_updates: 1024,
             read_bytes: choice.read_bytes,
             copy_unit_bytes: MIB,
@@ -341,6 +344,20 @@ impl crate::copy::suspend::MarkStore for NoMarks {
         } else {
             Ok(())
         }
+    }
+}
+
+/// Journal volumes are named in memory only.
+#[derive(Default)]
+pub(crate) struct Unnamed(std::sync::atomic::AtomicU64);
+
+impl crate::copy::volumes::SegmentStore for Unnamed {
+    fn incarnation(&self) -> u128 {
+        100 + u128::from(self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+    }
+
+    fn name(&self, _: &[crate::copy::volumes::Named], _: &str, _: Option<(u32, &str)>) -> Result<(), String> {
+        Ok(())
     }
 }
 

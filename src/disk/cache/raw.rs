@@ -50,6 +50,12 @@ impl RawVolume {
         self.volume.spec.size_bytes
     }
 
+    /// Whether a unit of its parity group is out, so that the next loss may be that of the volume.
+    #[must_use]
+    pub fn is_degraded(&self) -> bool {
+        self.volume.space.is_degraded()
+    }
+
     /// Reads `count` slots from `offset_bytes` on, into memory of `class`.
     ///
     /// # Errors

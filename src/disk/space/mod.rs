@@ -119,6 +119,11 @@ impl Space {
         Ok(Self { io, layout, map, log: tokio::sync::Mutex::new(log), commits: Shared::default() })
     }
 
+    /// Whether a unit of the parity group is out.
+    pub(crate) fn is_degraded(&self) -> bool {
+        self.io.group.state().degraded
+    }
+
     /// The map, to look at. Never held across a wait.
     pub(crate) fn map(&self) -> RwLockReadGuard<'_, Map> {
         self.map.read().unwrap_or_else(PoisonError::into_inner)

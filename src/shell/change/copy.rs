@@ -8,8 +8,8 @@ use crate::config::{
 };
 use crate::shell::schedule::ScheduleWords;
 use crate::volume::designation::{Designation, SettingsChange};
-use crate::volume::group::GroupSettings;
-use crate::volume::kind::{FENCE_WAIT_DEFAULT, Fence, NoRoom, ReleaseBy};
+use crate::volume::group::{GroupSettings, JournalOptions};
+use crate::volume::kind::{FENCE_WAIT_DEFAULT, Fence, JournalRatio, NoRoom, ReleaseBy};
 use crate::volume::name::{GroupName, LinkName, PairName, VolumeName};
 use crate::volume::timing::StopWish;
 use clap::{Args, Subcommand};
@@ -242,6 +242,43 @@ pub enum JournalChange {
         /// The array behind this link; without it, this array.
         #[arg(long, value_name = "LINK")]
         at: Option<LinkName>,
+        /// Keep it in reserve: it takes over when another one fails or its parity group is degraded.
+        #[arg(long)]
+        reserve: bool,
+        /// How its areas divide it: update information to write data.
+        #[arg(long, value_name = "1:N", default_value_t)]
+        ratio: JournalRatio,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
+    /// Take a journal volume away, as soon as nothing needs what it holds; it becomes an ordinary volume.
+    Remove {
+        /// Group.
+        group: GroupName,
+        /// Journal volume, of the array that --at names.
+        #[arg(long)]
+        volume: VolumeName,
+        /// The array behind this link; without it, this array.
+        #[arg(long, value_name = "LINK")]
+        at: Option<LinkName>,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
+    /// Put an ordinary volume in the place of a journal volume that failed; an abnormal group goes on.
+    Replace {
+        /// Group.
+        group: GroupName,
+        /// The journal volume that goes, of the array that --at names.
+        #[arg(long)]
+        volume: VolumeName,
+        /// The ordinary volume that takes its place.
+        #[arg(long)]
+        by: VolumeName,
+        /// The array behind this link; without it, this array.
+        #[arg(long, value_name = "LINK")]
+        at: Option<LinkName>,
         #[command(flatten)]
         /// How.
         how: How,
@@ -250,9 +287,24 @@ pub enum JournalChange {
 
 impl JournalChange {
     pub(super) fn change(&self, here: &Here<'_>) -> Result<Change, String> {
-        let Self::Add { group, volume, at, how } = self;
-        let what = Designation::AddJournal { group: group.clone(), volume: volume.clone(), at: at.clone() };
-        Ok(one(here, how, what))
+        let (how, at, what) = match self {
+            Self::Add { group, volume, at, reserve, ratio, how } => {
+                let options = JournalOptions { reserve: *reserve, ratio: *ratio };
+                let (group, volume) = (group.clone(), volume.clone());
+                // The primary keeps account of the journal volumes at its auxiliaries.
+                let what = Designation::AddJournal { group, volume, at: at.clone(), options };
+                return Ok(one(here, how, what));
+            }
+            Self::Remove { group, volume, at, how } => {
+                let (group, volume) = (group.clone(), volume.clone());
+                (how, at, Designation::RemoveJournal { group, volume })
+            }
+            Self::Replace { group, volume, by, at, how } => {
+                let (group, volume, by) = (group.clone(), volume.clone(), by.clone());
+                (how, at, Designation::ReplaceJournal { group, volume, by })
+            }
+        };
+        Ok(one_at(here, how, at.as_ref(), what))
     }
 }
 

@@ -8,9 +8,7 @@ use super::cascade;
 use super::local::{number, within};
 use super::{pairs, written};
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal, RemoteGroup, RemotePair};
-use crate::volume::group::{
-    Generation, GroupEvent, GroupRecord, GroupRole, GroupSettings, GroupState, RemoteJournal,
-};
+use crate::volume::group::{Generation, GroupEvent, GroupRecord, GroupRole, GroupSettings, GroupState};
 use crate::volume::kind::{CopyMode, SvolSpec};
 use crate::volume::name::{
     ArrayNumber, GroupName, GroupNumber, LinkName, PairName, PairNumber, UpdateNumber, VolumeName,
@@ -39,42 +37,6 @@ pub(super) fn create_group(
     let array = tables.meta().number;
     let generations = vec![Generation { counter: 1, array, first: FIRST_UPDATE }];
     new_group(tables, name, settings, GroupRole::Primary, generations)
-}
-
-pub(super) fn add_journal(
-    tables: &mut Tables,
-    id: DesignationId,
-    group: &GroupName,
-    volume: &VolumeName,
-    at: Option<&LinkName>,
-) -> Result<Outcome, Refusal> {
-    if let Some((number, source)) = copied_group(tables, group)? {
-        return super::remote::add_journal_of_copy(tables, id, (group, number, &source), volume, at);
-    }
-    let number = primary_group(tables, group)?.number;
-    let Some(link) = at else { return catalogue_journal(tables, number, volume) };
-    add_remote_journal(tables, id, (group, number), volume, link)
-}
-
-/// Step 920 for an array that reads the group from here.
-pub(super) fn add_remote_journal(
-    tables: &mut Tables,
-    id: DesignationId,
-    (group, number): (&GroupName, GroupNumber),
-    volume: &VolumeName,
-    link: &LinkName,
-) -> Result<Outcome, Refusal> {
-    introduce_reader(tables, id, number, link)?;
-    let row = tables.groups.edit(&number).ok_or_else(|| Refusal::missing("group", group))?;
-    let journal = RemoteJournal { link: link.clone(), volume: volume.clone() };
-    if row.remote_journals.contains(&journal) {
-        return Err(Refusal::exists("journal volume", format!("{link}:{volume}")));
-    }
-    within(row.remote_journals.len(), REMOTE_JOURNALS_MAX, "journal volumes at other arrays")?;
-    row.remote_journals.push(journal);
-    let designation = Designation::RemoteJournal { group: group.clone(), volume: volume.clone() };
-    tables.forward(link, id.caused(1), designation);
-    Ok(Outcome::Done)
 }
 
 pub(super) fn create_pair(
@@ -233,17 +195,6 @@ pub(super) fn remote_group(tables: &mut Tables, remote: &RemoteGroup, who: &Who)
     new_group(tables, &remote.name, remote.settings, role, remote.generations.clone())
 }
 
-pub(super) fn remote_journal(
-    tables: &mut Tables,
-    group: &GroupName,
-    volume: &VolumeName,
-    who: &Who,
-) -> Result<Outcome, Refusal> {
-    let number = followed_group(tables, group, who)?;
-    let is_there = tables.volume_named(volume).is_some_and(|row| row.usage == VolumeUsage::Journal(number));
-    if is_there { Ok(Outcome::Done) } else { catalogue_journal(tables, number, volume) }
-}
-
 pub(super) fn remote_pair(tables: &mut Tables, remote: &RemotePair, who: &Who) -> Result<Outcome, Refusal> {
     let group = followed_group(tables, &remote.group, who)?;
     let (source, link) = peer(tables, who)?;
@@ -364,7 +315,8 @@ pub(super) fn new_group(
         remote_journals: Vec::new(),
         next_update_number: FIRST_UPDATE,
         generations,
-        journal_incarnation: None,
+        segments: Vec::new(),
+        resume: None,
         journal_first: FIRST_UPDATE,
         stopped_cleanly: false,
         reading_stopped: None,
@@ -476,6 +428,7 @@ pub(super) fn introduce_reader(
         is_leaving: false,
         is_attached: false,
         reads_from: None,
+        journal_lost: false,
     });
     tables.forward(link, id.caused(0), Designation::RemoteGroup(remote));
     if is_started {
@@ -483,32 +436,6 @@ pub(super) fn introduce_reader(
         tables.forward(link, id.caused(2), Designation::RemoteStart { group: name });
     }
     Ok(())
-}
-
-pub(super) fn catalogue_journal(
-    tables: &mut Tables,
-    group: GroupNumber,
-    volume: &VolumeName,
-) -> Result<Outcome, Refusal> {
-    let row = tables.volume_named(volume).ok_or_else(|| Refusal::missing("volume", volume))?;
-    if row.usage != VolumeUsage::Host || row.state != VolumeState::Normal || row.parity_group.is_none() {
-        let text = format!("volume {volume} cannot become a journal volume: it is {}", describe(row));
-        return Err(Refusal::conflict(text));
-    }
-    let number = row.number;
-    if tables.is_mapped(number) {
-        return Err(Refusal::conflict(format!("volume {volume} is mapped to hosts")));
-    }
-    if tables.is_forwarded(group) {
-        return Err(Refusal::conflict("the writes of this group are forwarded: it has no journal here"));
-    }
-    let group_row = tables.groups.edit(&group).ok_or_else(|| Refusal::missing("group", group))?;
-    within(group_row.journals.len(), JOURNALS_MAX, "journal volumes of a group")?;
-    group_row.journals.push(number);
-    if let Some(row) = tables.volumes.edit(&number) {
-        row.usage = VolumeUsage::Journal(group);
-    }
-    Ok(Outcome::Done)
 }
 
 fn check_pvol(
@@ -609,10 +536,6 @@ const GROUPS_MAX: usize = 256;
 const PAIRS_MAX: usize = 16_384;
 /// Arrays that read one group; more are refused.
 pub(super) const READERS_MAX: usize = 64;
-/// Journal volumes of one group at one array; more are refused.
-const JOURNALS_MAX: usize = 16;
-/// Journal volumes of one group at all other arrays; more are refused.
-pub(super) const REMOTE_JOURNALS_MAX: usize = JOURNALS_MAX * READERS_MAX;
 /// Copies of a pair are counted from its number times two to the power of this.
 const COPIES_SHIFT: u32 = 12;
 /// Generations that a peer may tell; more are refused.

@@ -6,6 +6,7 @@
 
 mod cascade;
 mod copy;
+mod journals;
 mod local;
 mod pairs;
 mod remote;
@@ -88,7 +89,13 @@ impl Tables {
                 sources::reads_elsewhere(self, group, *array, who)
             }
             Designation::JoinGroup { group } => remote::join_group(self, id, group, who),
-            Designation::JoinJournal { group, volume } => remote::join_journal(self, group, volume, who),
+            Designation::AddJournal { .. }
+            | Designation::RemoteJournal { .. }
+            | Designation::JoinJournal { .. }
+            | Designation::LeaveJournal { .. }
+            | Designation::JournalLost { .. }
+            | Designation::RemoveJournal { .. }
+            | Designation::ReplaceJournal { .. } => journals::dispatch(self, id, what, who),
             Designation::RemoteSettings { group, settings } => {
                 remote::remote_settings(self, id, group, *settings, who)
             }
@@ -97,9 +104,6 @@ impl Tables {
             }
             Designation::StopRestore { group, wish } => copy::stop_restore(self, group, *wish),
             Designation::CreateGroup { name, settings } => copy::create_group(self, name, *settings),
-            Designation::AddJournal { group, volume, at } => {
-                copy::add_journal(self, id, group, volume, at.as_ref())
-            }
             Designation::CreatePair { name, group, pvol, svol, copy } => {
                 copy::create_pair(self, id, &copy::NewPair { name, group, pvol, svol, copy: *copy })
             }
@@ -119,14 +123,13 @@ impl Tables {
             Designation::RemoteDeletePair { pair } => pairs::remote_delete_pair(self, pair, who),
             Designation::RemoteDeleteGroup { group } => pairs::remote_delete_group(self, id, group, who),
             Designation::RemoteGroup(remote) => copy::remote_group(self, remote, who),
-            Designation::RemoteJournal { group, volume } => copy::remote_journal(self, group, volume, who),
             Designation::RemotePair(remote) => copy::remote_pair(self, remote, who),
             Designation::RemoteStart { group } => copy::remote_start(self, id, group, who),
         }
     }
 
     /// Puts a designation on its way to the array behind `link`, behind those that are on their way there already.
-    fn forward(&mut self, link: &LinkName, id: DesignationId, designation: Designation) {
+    pub(crate) fn forward(&mut self, link: &LinkName, id: DesignationId, designation: Designation) {
         let sequence = self.next_sequence();
         let link = link.clone();
         self.forwards.put(ForwardRecord { sequence, link, id, designation, refusal: None, is_once: false });
@@ -154,6 +157,11 @@ impl Tables {
         };
         match what {
             Designation::AddJournal { group, .. } | Designation::StartGroup { group } => reads(group),
+            Designation::RemoveJournal { group, .. } | Designation::ReplaceJournal { group, .. } => {
+                let role = self.group_named(group).map(|group| group.role.clone());
+                let is_source = matches!(role, Some(crate::volume::group::GroupRole::Auxiliary { source, .. }) if source == *array);
+                if is_source { Ok(()) } else { reads(group) }
+            }
             Designation::CreatePair { group, svol, .. } => {
                 reads(group)?;
                 let behind = self.links.get(&svol.link).map(|link| link.array);

@@ -10,11 +10,10 @@ use super::copy::{copied_group, followed_group, peer, primary_group, set_volume_
 use crate::volume::designation::{
     Designation, DesignationId, ImageWish, Outcome, Refusal, ResyncedPair, SvolHosts, Which,
 };
-use crate::volume::name::{
-    GroupName, GroupNumber, LinkName, PairName, PairNumber, UpdateNumber, VolumeNumber,
-};
+use crate::volume::group::JournalVolume;
+use crate::volume::name::{GroupName, GroupNumber, LinkName, PairName, PairNumber, UpdateNumber};
 use crate::volume::pair::{Asked, PairEvent, PairRecord, PairState, SuspendCause};
-use crate::volume::record::{ForwardRecord, Identity, VolumeState, VolumeUsage, Who};
+use crate::volume::record::{ForwardRecord, Identity, VolumeState, Who};
 use crate::volume::resync::RESYNC_PAIRS_MAX;
 use crate::volume::table::Tables;
 use std::collections::BTreeMap;
@@ -314,14 +313,9 @@ pub(super) fn followed_pair(tables: &Tables, name: &PairName, who: &Who) -> Resu
 }
 
 fn remove_group(tables: &mut Tables, number: GroupNumber) {
-    let journals: Vec<VolumeNumber> =
+    let journals: Vec<JournalVolume> =
         tables.groups.get(&number).map(|group| group.journals.clone()).unwrap_or_default();
-    for journal in journals {
-        if let Some(volume) = tables.volumes.edit(&journal) {
-            // Its content was the journal's: it is made anew.
-            (volume.usage, volume.is_carved) = (VolumeUsage::Host, false);
-        }
-    }
+    journals.iter().for_each(|journal| super::journals::make_ordinary(tables, journal.volume));
     tables.groups.remove(&number);
 }
 

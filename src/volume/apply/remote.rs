@@ -7,12 +7,12 @@
 
 use super::cascade;
 use super::copy::{
-    REMOTE_JOURNALS_MAX, add_remote_journal, catalogue_journal, check_settings, copied_group, describe,
-    followed_group, introduce_reader, new_group, peer, primary_group,
+    check_settings, copied_group, describe, followed_group, introduce_reader, new_group, peer, primary_group,
 };
+use super::journals::{REMOTE_JOURNALS_MAX, add_remote_journal, catalogue_journal};
 use super::local::within;
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal, SettingsChange};
-use crate::volume::group::{GroupRole, GroupSettings, RemoteJournal};
+use crate::volume::group::{GroupRole, GroupSettings, JournalOptions, RemoteJournal};
 use crate::volume::kind::{
     CopyMode, FENCE_WAIT_DEFAULT, Fence, NoRoom, Release, ReleaseBy, SvolAccess, SvolSpec,
 };
@@ -132,24 +132,25 @@ pub(super) fn add_journal_of_copy(
     tables: &mut Tables,
     id: DesignationId,
     (group, number, source): (&GroupName, GroupNumber, &LinkName),
-    volume: &VolumeName,
+    (volume, options): (&VolumeName, JournalOptions),
     at: Option<&LinkName>,
 ) -> Result<Outcome, Refusal> {
     let (group, volume) = (group.clone(), volume.clone());
     match at {
         None => {
-            let outcome = catalogue_journal(tables, number, &volume)?;
-            tables.forward(source, id.caused(0), Designation::JoinJournal { group, volume });
+            let outcome = catalogue_journal(tables, number, &volume, options)?;
+            tables.forward(source, id.caused(0), Designation::JoinJournal { group, volume, options });
             Ok(outcome)
         }
         Some(at) if at == source => {
             within(tables.forwards.len(), FORWARDS_MAX, "designations on their way")?;
-            tables.forward_once(source, id.caused(0), Designation::AddJournal { group, volume, at: None });
+            let there = Designation::AddJournal { group, volume, at: None, options };
+            tables.forward_once(source, id.caused(0), there);
             Ok(Outcome::Done)
         }
         Some(at) => {
             cascade::serving_group(tables, &group)?;
-            add_remote_journal(tables, id, (&group, number), &volume, at)
+            add_remote_journal(tables, id, (&group, number), (&volume, options), at)
         }
     }
 }
@@ -207,6 +208,7 @@ pub(super) fn join_journal(
     tables: &mut Tables,
     group: &GroupName,
     volume: &VolumeName,
+    options: JournalOptions,
     who: &Who,
 ) -> Result<Outcome, Refusal> {
     let (array, link) = peer(tables, who)?;
@@ -214,11 +216,10 @@ pub(super) fn join_journal(
     if tables.readers.get(&(number, array)).is_none() {
         return Err(Refusal::conflict(format!("array {array} does not copy group {group}")));
     }
-    let journal = RemoteJournal { link, volume: volume.clone() };
     let row = tables.groups.edit(&number).ok_or_else(|| Refusal::missing("group", group))?;
-    if !row.remote_journals.contains(&journal) {
+    if !row.remote_journals.iter().any(|journal| journal.is(&link, volume)) {
         within(row.remote_journals.len(), REMOTE_JOURNALS_MAX, "journal volumes at other arrays")?;
-        row.remote_journals.push(journal);
+        row.remote_journals.push(RemoteJournal { link, volume: volume.clone(), options });
     }
     Ok(Outcome::Done)
 }

@@ -149,6 +149,7 @@ pub(super) fn attach_reader(tables: &mut Tables, name: &GroupName, who: &Who) ->
                 is_leaving: false,
                 is_attached: true,
                 reads_from: None,
+                journal_lost: false,
             });
         }
     }

@@ -5,7 +5,7 @@ mod figure_10;
 
 use super::*;
 use crate::volume::designation::{NewLink, NewParityGroup, NewTarget, NewVolume};
-use crate::volume::group::{GroupEvent, GroupRole, GroupSettings, GroupState};
+use crate::volume::group::{GroupEvent, GroupRole, GroupSettings, GroupState, JournalOptions};
 use crate::volume::kind::{CacheMode, CopyMode, InitiatorRule, RaidLevel, Release, Schedule, SvolAccess};
 use crate::volume::name::{ArrayNumber, Lun, UpdateNumber};
 use crate::volume::pair::{PairEvent, PairState};
@@ -122,6 +122,7 @@ fn journal(volume: &str, at: Option<&str>) -> Designation {
         group: "g1".parse().unwrap(),
         volume: volume.parse().unwrap(),
         at: at.map(|link| link.parse().unwrap()),
+        options: JournalOptions::default(),
     }
 }
 
@@ -464,7 +465,8 @@ fn a_volume_is_forwarded_to_before_or_after_it_becomes_a_p_vol_and_its_own_hosts
             beta.say(named(pair("s1", "copy2", "alpha:data1"))).unwrap();
             // A second way of following, or a second place, would break the order over the group.
             let group = "up".parse().unwrap();
-            let other = Designation::AddJournal { group, volume: "jnl".parse().unwrap(), at: None };
+            let options = JournalOptions::default();
+            let other = Designation::AddJournal { group, volume: "jnl".parse().unwrap(), at: None, options };
             assert!(beta.say(other).unwrap_err().to_string().contains("forwarded"));
             beta.say(Designation::StartGroup { group: "up".parse().unwrap() }).unwrap();
             settle(alpha, beta);
