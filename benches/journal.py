@@ -1,59 +1,73 @@
 #!/usr/bin/env python3
-"""What a journal costs hosts: plain and journaled volumes of one array, turn and turn about.
+"""What a journal costs hosts, and how fast copies follow: plain and journaled volumes of one array, turn and turn about.
 
-    benches/journal.py --holdfast target/release/holdfast --load PATH [--rounds 5] [--secs 2] [--dir /dev/shm/hf]
+    cargo build --release --bin holdfast --example load --example link
+    benches/journal.py [--rounds 5] [--secs 2] [--dir /dev/shm/hf]     what journal and readers cost: rates, p99, processor
+    benches/journal.py --lag                                           lag at half and nine tenths of the sustainable rate
+    benches/journal.py --catch-up                                      how fast a reader catches up, and the initial copy
+    benches/journal.py --delay-ms 100                                  either of them over links of that length (examples/link.rs)
 
 Starts a primary with a plain volume and one group for each number of readers (0, 1, 2, 4), and the auxiliaries, all on
 loopback from scratch with files on a memory file system, and stops them by their process ids. "0 readers" is the group
 with one reader while that process is stopped (SIGSTOP): everything is journaled, nothing is read. The primary is bound
 to CPU 0 (--primary-cpus), generator and auxiliaries to CPU 1; these run only when nobody else wants it, as if they had
 machines of their own. --awake keeps both CPUs from sleeping, whose waking up would be most of a latency at depth 1. With
---shared the journals lie on the unit of the data.
-
---load names a closed-loop generator that is not part of this repository: it is called as `PATH run --target
-HOST:PORT/IQN/LUN --rw randwrite|write --bs SIZE --qd N --secs S --ramp S --span SIZE --cpus LIST --format json` and
-prints one JSON object with iops, lat_p50_us and lat_p99_us.
+--shared the journals lie on the unit of the data. The generator is examples/load.rs; "busy" is its own share of its
+processor: near 1 it is the generator that is measured.
 
 Each figure is the median of the rounds; ratios are formed within a round. CPU time is utime + stime of each process
 from /proc, for 100,000 writes, until every reader has restored everything. Lag is sampled from `group show --json` while
-the generator is stopped for half (or a tenth) of every 20 ms.
+commands are spaced evenly. Catch-up compares with the width of the link (--link-mib), which a raw stream through the same
+proxy is shown to reach.
 """
 import argparse
 import json
 import os
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--holdfast", required=True)
-parser.add_argument("--load", required=True)
+parser.add_argument("--release", default="target/release", help="where the programs are")
 parser.add_argument("--dir", default="/dev/shm/holdfast-journal-bench")
 parser.add_argument("--port", type=int, default=33500)
 parser.add_argument("--readers", default="0,1,2,4")
 parser.add_argument("--jobs", default="randwrite:4k:1 randwrite:4k:32 write:1m:4")
 parser.add_argument("--rounds", type=int, default=5)
 parser.add_argument("--secs", type=float, default=2)
-parser.add_argument("--warm", type=float, default=4)
+parser.add_argument("--warm", type=float, default=2)
 parser.add_argument("--primary-cpus", default="0", help="CPUs of the primary")
 parser.add_argument("--awake", action="store_true", help="keep both CPUs from sleeping")
+parser.add_argument("--delay-ms", type=int, default=0, help="length of the links between the arrays")
+parser.add_argument("--link-mib", type=int, default=0, help="width of the links in MiB/s; 0: as wide as the machine")
+parser.add_argument("--catch-up", action="store_true", help="catching up and initial copy against the raw link")
 parser.add_argument("--shared", action="store_true", help="journals on the unit of the data")
 parser.add_argument("--lag", action="store_true", help="lag at 50 % and 90 % of the sustainable rate, in place of speed")
 args = parser.parse_args()
+HOLDFAST, LOAD, LINK = (f"{args.release}/{name}" for name in ("holdfast", "examples/load", "examples/link"))
+if args.catch_up and not args.link_mib:
+    args.link_mib = 117  # A link of 1 Gbit/s.
 
 READERS = [int(word) for word in args.readers.split(",")]
 GROUPS = sorted({max(1, count) for count in READERS})
 NAMES = ["alpha", "beta", "gamma", "delta", "epsilon"][: 1 + max(GROUPS)]
 PLAIN_LUN, RAMP = 9, 0.4
 VOLUME_MIB, PRIMARY_JOURNAL_MIB, JOURNAL_MIB = 256, 1536, 512
-processes, spinners = [], []
+processes, spinners, proxies = [], [], []
 
 
 def address(index):
     return f"127.0.0.1:{args.port + index}"
+
+
+def link_address(index):
+    """Where another array finds it: behind a proxy, if links have a length or a width."""
+    return f"127.0.0.1:{args.port + 50 + index}" if args.delay_ms or args.link_mib else address(index)
 
 
 def parity_group(name, path, mebibytes):
@@ -76,7 +90,8 @@ def configure(index):
     primary = index == 0
     mine = GROUPS if primary else [count for count in GROUPS if count >= index]
     journal = PRIMARY_JOURNAL_MIB if primary else JOURNAL_MIB
-    data_all, journals_all = VOLUME_MIB * (len(mine) + primary), journal * len(mine)
+    # A copy keeps an image of what it was while differences are copied.
+    data_all, journals_all = VOLUME_MIB * (len(mine) + 1) * (1 if primary else 2), journal * len(mine)
     text = (
         f'[array]\nnumber = {index + 1}\nname = "{name}"\ndata_dir = "{place}"\n[cache]\nmemory = "768MiB"\n'
         f'[[portal]]\nlisten = "{address(index)}"\nserves = ["hosts", "arrays"]\n'
@@ -91,7 +106,7 @@ def configure(index):
         luns.append(f'{{ lun = {count}, volume = "v{count}" }}')
     for other in range(1, len(NAMES)) if primary else [0]:
         text += (
-            f'[[provision.link]]\nname = "{NAMES[other]}"\narray = {other + 1}\nportal = ["{address(other)}"]\n'
+            f'[[provision.link]]\nname = "{NAMES[other]}"\narray = {other + 1}\nportal = ["{link_address(other)}"]\n'
             f'secret = "journal-bench-{max(index, other)}"\n'
         )
     if primary:
@@ -117,8 +132,11 @@ def start():
         spinners.append(subprocess.Popen(spin))
     for index, name in enumerate(NAMES):
         configure(index)
+    for index in range(len(NAMES)) if args.delay_ms or args.link_mib else []:
+        way = [link_address(index), address(index), str(args.delay_ms), str(args.link_mib << 20)]
+        proxies.append(subprocess.Popen(["taskset", "-c", "1", LINK, *way]))
     for index, name in enumerate(NAMES):
-        command = ["taskset", "-c", args.primary_cpus if index == 0 else "1", *([] if index == 0 else ["chrt", "-i", "0"]), args.holdfast, "serve"]
+        command = ["taskset", "-c", args.primary_cpus if index == 0 else "1", *([] if index == 0 else ["chrt", "-i", "0"]), HOLDFAST, "serve"]
         with open(f"{args.dir}/{name}.log", "w") as log:
             processes.append(
                 subprocess.Popen([*command, "--config", f"{args.dir}/{name}.toml"], stdout=log, stderr=log)
@@ -126,8 +144,8 @@ def start():
 
 
 def stop():
-    for spinner in spinners:
-        spinner.kill()
+    for helper in spinners + proxies:
+        helper.kill()
     for process in processes:
         process.send_signal(signal.SIGCONT)
         process.terminate()
@@ -139,7 +157,7 @@ def stop():
 
 
 def ask(*words):
-    command = [args.holdfast, "--socket", f"{args.dir}/alpha/holdfast.sock", *words, "--json"]
+    command = [HOLDFAST, "--socket", f"{args.dir}/alpha/holdfast.sock", *words, "--json"]
     said = subprocess.run(command, capture_output=True, text=True)
     return json.loads(said.stdout) if said.returncode == 0 and said.stdout else None
 
@@ -148,7 +166,8 @@ def wait_for(what, limit_s, probe):
     began = time.time()
     while not probe():
         if time.time() - began > limit_s:
-            sys.exit(f"{what}: not within {limit_s} s")
+            state = json.dumps([ask("group", "list"), ask("pair", "list")])
+            sys.exit(f"{what}: not within {limit_s} s: {state}")
         time.sleep(0.02)
     return time.time() - began
 
@@ -173,17 +192,17 @@ def cpu_seconds():
     return [of(process) for process in processes]
 
 
-def load_command(lun, job, seconds):
+def load_command(lun, job, seconds, *more):
     rw, size, depth = job.split(":")
     target = f"{address(0)}/iqn.2026-11.bench:a/{lun}"
     return [
-        args.load, "run", "--target", target, "--rw", rw, "--bs", size, "--qd", depth, "--secs", str(seconds),
-        "--ramp", str(RAMP), "--span", "240m", "--cpus", "1", "--format", "json",
+        "taskset", "-c", "1", LOAD, "--target", target, "--rw", rw, "--bs", size, "--qd", depth, "--secs", str(seconds),
+        "--ramp", str(RAMP), "--span", "240m", *more,
     ]  # fmt: skip
 
 
-def load(lun, job, seconds):
-    done = subprocess.run(load_command(lun, job, seconds), capture_output=True, text=True)
+def load(lun, job, seconds, *more):
+    done = subprocess.run(load_command(lun, job, seconds, *more), capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"the generator failed: {done.stdout}{done.stderr}")
     return json.loads(done.stdout)
@@ -203,9 +222,9 @@ def measure(job, readers):
         processes[1].send_signal(signal.SIGCONT)
     drain = 0.0 if readers is None else wait_for("catching up", 120, lambda: caught_up(f"g{lun}"))
     used = [b - a for a, b in zip(before, at_end if readers == 0 else cpu_seconds())]
-    writes = found["iops"] * (seconds + RAMP)
+    writes = found["sent"]
     return {
-        "iops": found["iops"], "p99": found["lat_p99_us"], "drain": drain, "cpu": [1e5 * part / writes for part in used],
+        "iops": found["iops"], "p99": found["lat_p99_us"], "busy": found["busy"], "drain": drain, "cpu": [1e5 * part / writes for part in used],
     }  # fmt: skip
 
 
@@ -221,8 +240,8 @@ def speed():
         for job in args.jobs.split():
             for readers in kinds if turn % 2 == 0 else reversed(kinds):
                 slices.setdefault((job, readers), []).append(measure(job, readers))
-    print("| load | readers | writes/s | of plain | p99 of plain | CPU s / 100k: primary | each auxiliary | drain s |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| load | readers | writes/s | of plain | p99 of plain | CPU s / 100k: primary | each auxiliary | drain s | busy |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for job in args.jobs.split():
         plain = slices[(job, None)]
         for readers in kinds:
@@ -233,35 +252,91 @@ def speed():
             cells = [
                 job, "plain" if readers is None else str(readers), spread([row["iops"] for row in rows], 0), ratio, tail,
                 spread([row["cpu"][0] for row in rows]), spread(auxiliary) if auxiliary else "",
-                spread([row["drain"] for row in rows]) if readers else "",
+                spread([row["drain"] for row in rows]) if readers else "", spread([row["busy"] for row in rows]),
             ]  # fmt: skip
             print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def lag():
-    print("| rate | readers | lag s: median [min-max] |")
-    print("|---|---|---|")
+    print("| rate | readers | writes/s | lag s: median [min-max] | p99 us |")
+    print("|---|---|---|---|---|")
     for readers in [count for count in READERS if count]:
+        # Sustainable: what a reader restores while hosts write as fast as they can, and does not fall behind further.
+        began = time.time()
+        full = load(readers, "randwrite:4k:32", 3)
+        wait_for("catching up", 120, lambda: caught_up(f"g{readers}"))
+        sustainable = full["sent"] / (time.time() - began)
         for share in (0.5, 0.9):
-            generator = subprocess.Popen(
-                load_command(readers, "randwrite:4k:32", 8), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-            time.sleep(0.5)  # It logs in.
+            rate = sustainable * share
+            command = load_command(readers, "randwrite:4k:32", 8, "--rate", str(rate))
+            generator = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             samples, began = [], time.time()
-            next_sample = began + 2
             while generator.poll() is None:
-                generator.send_signal(signal.SIGSTOP)
-                time.sleep(0.02 * (1 - share))
-                generator.send_signal(signal.SIGCONT)
-                time.sleep(0.02 * share)
-                if time.time() > next_sample and time.time() < began + 8:
+                time.sleep(0.15)
+                if 2 < time.time() - began < 8:
                     shown = ask("group", "show", f"g{readers}")
                     samples += [reader["behind"]["seconds"] for reader in shown["readers"]]
-                    next_sample += 0.15
             if not samples:
                 sys.exit("the generator ended early")
-            print(f"| {share:.0%} | {readers} | {spread(samples, 3)} |", flush=True)
+            found = json.loads(generator.communicate()[0])
+            p99 = f"{found['lat_p99_us']:.0f}"
+            print(f"| {share:.0%} | {readers} | {found['iops']:.0f} | {spread(samples, 3)} | {p99} |", flush=True)
             wait_for("catching up", 120, lambda: caught_up(f"g{readers}"))
+
+
+def raw_link_mib_s():
+    """A plain stream through a proxy of the same width."""
+    port = args.port + 90
+    upstream = socket.create_server(("127.0.0.1", port))
+    proxy = subprocess.Popen(["taskset", "-c", "1", LINK, f"127.0.0.1:{port + 1}", f"127.0.0.1:{port}", str(args.delay_ms), str(args.link_mib << 20)])
+    try:
+        time.sleep(0.3)
+        near = socket.create_connection(("127.0.0.1", port + 1))
+        far, _ = upstream.accept()
+        total = 3 * args.link_mib << 20
+        threading.Thread(target=lambda: near.sendall(bytes(total))).start()
+        got, began = 0, None
+        while got < total:
+            got += len(far.recv(1 << 20))
+            if began is None and got > total // 6:
+                began, from_bytes = time.time(), got
+        return (total - from_bytes) / (time.time() - began) / (1 << 20)
+    finally:
+        proxy.kill()
+
+
+def catch_up():
+    """A reader that stood still catches up with about 370 MiB; then its volume is copied from the beginning."""
+    print("| what | MiB/s | of the raw link |")
+    print("|---|---|---|")
+    read, copied, raw = [], [], []
+    for _ in range(args.rounds):
+        raw.append(raw_link_mib_s())
+        processes[1].send_signal(signal.SIGSTOP)
+        load(1, "write:1m:4", 1.1, "--rate", "250")  # No more than the journal holds.
+        held = ask("group", "show", "g1")
+        reader = held["readers"][0]
+        behind = reader["behind"]["bytes"] / (1 << 20)
+        processes[1].send_signal(signal.SIGCONT)
+        began = time.time()
+        shown = lambda: ask("group", "show", "g1")
+        newest = held["next_update_number"] - 1
+        wait_for("reading", 120, lambda: shown()["readers"][0]["durable_update_number"] >= newest)
+        read.append(behind / (time.time() - began))
+        wait_for("catching up", 120, lambda: caught_up("g1"))
+        for words in (["pair", "delete", "p1-beta", "--yes"], None, ["pair", "create", "p1-beta", "--group", "g1", "--pvol", "v1", "--svol", "beta:v1"]):
+            if words is None:
+                wait_for("the pair is gone", 60, lambda: not any(p["name"] == "p1-beta" for p in ask("pair", "list") or []))
+            elif ask(*words) is None:
+                sys.exit(f"{words} failed")
+        pair = lambda: next((p for p in ask("pair", "list") or [] if p["name"] == "p1-beta"), {"state": ""})
+        wait_for("the copy's begin", 60, lambda: pair()["state"] == "being-copied")
+        began, from_mib = time.time(), pair()["copy_completion_bytes"] / (1 << 20)
+        wait_for("the copy", 120, lambda: pair()["state"] == "normal")
+        copied.append((VOLUME_MIB - from_mib) / (time.time() - began))
+    print(f"| raw stream | {spread(raw, 1)} | 1 |")
+    print(f"| catching up | {spread(read, 1)} | {spread([a / b for a, b in zip(read, raw)])} |")
+    print(f"| initial copy | {spread(copied, 1)} | {spread([a / b for a, b in zip(copied, raw)])} |")
 
 
 shutil.rmtree(args.dir, ignore_errors=True)
@@ -273,7 +348,7 @@ try:
         load(lun, "randwrite:4k:32", args.warm)
         if lun != PLAIN_LUN:
             wait_for("catching up", 120, lambda: caught_up(f"g{lun}"))
-    lag() if args.lag else speed()
+    lag() if args.lag else catch_up() if args.catch_up else speed()
 finally:
     stop()
     shutil.rmtree(args.dir, ignore_errors=True)

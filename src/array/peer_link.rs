@@ -70,6 +70,8 @@ pub(crate) struct PeerLink {
     bucket: Mutex<Bucket>,
     options: Mutex<LinkOptions>,
     options_changed: Notify,
+    /// The shortest round trip, in microseconds; 0: none was measured.
+    shortest_us: AtomicU64,
     pool: SlotPool,
     bench: Workbench,
     pub(crate) traffic: Arc<Traffic>,
@@ -99,6 +101,7 @@ impl PeerLink {
             bucket: Mutex::new(Bucket::new(now)),
             options: Mutex::new(link.options.clone()),
             options_changed: Notify::new(),
+            shortest_us: AtomicU64::new(0),
             pool,
             bench,
             traffic,
@@ -209,6 +212,14 @@ impl PeerLink {
         Ok(fetched.pages)
     }
 
+    /// The shortest round trip is that of the way; what is more is queues, our own among them. A way that gets longer is
+    /// believed little by little.
+    fn note_round_trip(&self, took_us: u64) {
+        let known = self.shortest_us.load(Ordering::Relaxed);
+        let shortest = if known == 0 { took_us } else { took_us.min(known + known.div_ceil(LONGER)) };
+        self.shortest_us.store(shortest, Ordering::Relaxed);
+    }
+
     /// So many bytes of journals have come.
     fn count(&self, bytes: usize) {
         let bytes = bytes as u64;
@@ -258,6 +269,7 @@ impl Source for PeerLink {
             self.lane(0)?.report_position(group, position).await?;
             let took = u64::try_from(self.clock.now().since(begun).as_micros()).unwrap_or(u64::MAX);
             self.traffic.round_trip_us.store(took.max(1), Ordering::Relaxed);
+            self.note_round_trip(took.max(1));
             Ok(())
         })
     }
@@ -267,8 +279,12 @@ impl Source for PeerLink {
         self.meter().permille(self.clock.now(), limit)
     }
 
-    fn answer_bytes_max(&self) -> Option<u64> {
-        self.limit().map(|limit| (limit / ANSWERS_PER_S).max(ANSWER_BYTES_MIN))
+    fn limit_bytes_per_s(&self) -> Option<u64> {
+        self.limit()
+    }
+
+    fn round_trip(&self) -> Duration {
+        Duration::from_micros(self.shortest_us.load(Ordering::Relaxed))
     }
 }
 
@@ -276,11 +292,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// By one part in so many the shortest round trip that counts grows with each one that is longer.
+const LONGER: u64 = 32;
 /// Pause before a further connection is opened again.
 const LANE_PAUSE: Duration = Duration::from_millis(500);
 /// So often a read that is held back looks at the clock on the wall.
 const LIMIT_LOOK: Duration = Duration::from_secs(1);
-/// Under a limit one answer asks for no more than the data of a part of a second, so that it flows evenly.
-const ANSWERS_PER_S: u64 = 8;
-/// It asks for at least so much.
-const ANSWER_BYTES_MIN: u64 = 16 << 10;

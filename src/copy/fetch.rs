@@ -15,11 +15,11 @@ use super::arrivals::{Arrivals, Ticket};
 use super::change::Payload;
 pub use super::error::FetchError;
 use super::group::{Group, Refusal, SvolRuntime};
-use super::pace::{Pacer, Readings, adaptive_size, permille};
+use super::pace::{self, Pacer, Readings, adaptive_size, permille};
 use super::received::decode;
 use super::source::{Ask, Source, SourceError, Wanted};
 use crate::clock::{BoxFuture, MonotonicNs};
-use crate::disk::slot::{SLOT_BYTES, Slot};
+use crate::disk::slot::{Class, SLOT_BYTES, Slot};
 use crate::volume::kind::{NoRoom, Schedule};
 use crate::volume::timing::{ReadInput, ReadInputs, ReadSize, ReadTiming};
 use futures_util::StreamExt;
@@ -288,7 +288,7 @@ impl<'a> Follower<'a> {
     fn fill_lanes(&mut self, reads: &mut Reads<'a>) {
         self.take_schedule();
         let (depth, wait) = match self.schedule.read {
-            ReadTiming::Immediate => (READS_IN_FLIGHT, LONG_POLL),
+            ReadTiming::Immediate => (self.reads_a_lane(), LONG_POLL),
             ReadTiming::Every(_) | ReadTiming::Fixed(_) | ReadTiming::Adaptive(_) => (1, Duration::ZERO),
             ReadTiming::Periodic(interval) => {
                 let free =
@@ -310,6 +310,16 @@ impl<'a> Follower<'a> {
                 }
             }
         }
+    }
+
+    /// Reads to keep under way on each lane, so that a long link does not stand idle between an answer and the next.
+    fn reads_a_lane(&self) -> usize {
+        let pool = &self.group.pool;
+        let room = pool.largest_request(Class::Inbound) as u64 * SLOT_BYTES as u64 / ROOM_SHARE;
+        let (_, answer) = self.size();
+        let (round_trip, limit) = (self.source.round_trip(), self.source.limit_bytes_per_s());
+        let wanted = pace::reads_in_flight(round_trip, limit, answer.into(), room);
+        wanted.div_ceil(self.lanes.len().max(1)).max(READS_IN_FLIGHT)
     }
 
     fn send(&mut self, reads: &mut Reads<'a>, lane: usize, what: Wanted, wait: Duration) {
@@ -352,7 +362,7 @@ impl<'a> Follower<'a> {
                 (updates, bytes.min(group))
             }
         };
-        let bytes = bytes.min(self.source.answer_bytes_max().unwrap_or(u64::MAX));
+        let bytes = bytes.min(self.source.limit_bytes_per_s().map_or(u64::MAX, pace::answer_bytes_max));
         // Data up to twice that, because the last update may be as long as all before it, and the records.
         let room = (2 * bytes).next_multiple_of(SLOT_BYTES as u64) + RECORD_ROOM_BYTES;
         (updates, u32::try_from(room).unwrap_or(MAX_ANSWER_BYTES).min(MAX_ANSWER_BYTES))
@@ -523,7 +533,9 @@ fn inputs(timing: ReadTiming) -> ReadInputs {
     }
 }
 
-/// Journal reads outstanding at a time on one lane.
+/// The part of the memory for what arrives that the room of one group's reads may take.
+const ROOM_SHARE: u64 = 8;
+/// Journal reads outstanding at a time on one lane at least.
 const READS_IN_FLIGHT: usize = 2;
 /// How long the primary may hold a read when it has nothing: a lost link is found within it and the time limit.
 const LONG_POLL: Duration = Duration::from_secs(2);

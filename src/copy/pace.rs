@@ -1,4 +1,5 @@
-//! The pace of reading: how long to wait before the next journal read, and how much to ask for (J5, J12; claims 3 to 8).
+//! The pace of reading: how long to wait before the next journal read, how much to ask for (J5, J12; claims 3 to 8), and
+//! how many reads to keep under way (J8).
 //!
 //! # The law
 //! Three inputs make the array *want* journals, three make it *hold back*; only those that the operator chose count.
@@ -124,6 +125,27 @@ pub(crate) fn adaptive_size(readings: &Readings) -> (u32, u64) {
     (SIZE_UPDATES >> halved, SIZE_BYTES >> halved)
 }
 
+/// Under a limit one answer asks for no more than the data of a part of a second, so that it flows evenly.
+pub(crate) fn answer_bytes_max(limit_bytes_per_s: u64) -> u64 {
+    (limit_bytes_per_s / ANSWERS_PER_S).max(ANSWER_BYTES_MIN)
+}
+
+/// How many reads to keep under way on a link, so that what it carries in a round trip has been asked for: what its limit
+/// is, or [`LINK_BYTES_PER_S`] where none is set. An answer brings half of its room as a rule. No more than there is
+/// memory for their rooms, and than [`READS_MAX`].
+pub(crate) fn reads_in_flight(
+    round_trip: Duration,
+    limit_bytes_per_s: Option<u64>,
+    room_bytes: u64,
+    memory_bytes: u64,
+) -> usize {
+    let rate = limit_bytes_per_s.unwrap_or(LINK_BYTES_PER_S).min(LINK_BYTES_PER_S);
+    let on_the_way = u128::from(rate) * round_trip.as_micros() / 1_000_000;
+    let wanted = on_the_way.div_ceil(u128::from((room_bytes / 2).max(1)));
+    let held = u128::from(memory_bytes / room_bytes.max(1));
+    usize::try_from(wanted.min(held).min(READS_MAX)).unwrap_or(0)
+}
+
 /// Claim 10: the pause between two rounds of restore, by the load of this array and how full its journal is.
 pub(crate) fn restore_pause(load_permille: u32, journal_permille: u32) -> Duration {
     let steps = steps(load_permille, 500, 950);
@@ -145,6 +167,13 @@ pub(crate) fn permille(used: u64, capacity: u64) -> u32 {
     u32::try_from(share.min(1000)).unwrap_or(1000)
 }
 
+/// Answers in a second under a limit, and the least that one of them asks for.
+const ANSWERS_PER_S: u64 = 8;
+const ANSWER_BYTES_MIN: u64 = 16 << 10;
+/// What a link is thought to carry: somewhat more than 1 Gbit/s.
+const LINK_BYTES_PER_S: u64 = 128 << 20;
+/// Reads of one group under way at most.
+const READS_MAX: u128 = 32;
 /// The shortest interval: below it commands cost more than they bring.
 pub(crate) const SHORTEST: Duration = Duration::from_millis(2);
 /// The longest interval: an idle group is looked at so often, and its lag is at least that.
@@ -315,6 +344,22 @@ mod tests {
             let interval = receiving(&ReadInput::ALL, u64::from(a)).interval(&readings);
             assert!((SHORTEST..=LONGEST).contains(&interval), "{readings:?}");
         }
+    }
+
+    #[test]
+    fn so_many_reads_are_under_way_as_the_link_carries_in_a_round_trip() {
+        const MIB: u64 = 1 << 20;
+        let reads = |ms, limit, memory| reads_in_flight(Duration::from_millis(ms), limit, 2 * MIB, memory);
+        assert_eq!([0, 1, 50, 200, 2_000].map(|ms| reads(ms, None, 256 * MIB)), [0, 1, 7, 26, 32]);
+        assert_eq!(reads(200, None, 16 * MIB), 8, "as many as there is room for");
+        let limited = |limit: u64| {
+            reads_in_flight(Duration::from_millis(200), Some(limit), 2 * answer_bytes_max(limit), 256 * MIB)
+        };
+        assert_eq!(
+            [MIB, 10 * MIB, 64 * MIB].map(limited),
+            [2, 2, 2],
+            "a limit is never asked for many times over"
+        );
     }
 
     #[test]

@@ -40,9 +40,14 @@ pub trait Source: Send + Sync {
     /// REPORT POSITION.
     fn report_position(&self, group: u32, position: Report) -> BoxFuture<'_, Result<(), SourceError>>;
 
-    /// The most write data that one answer should bring; none: as much as the group allows.
-    fn answer_bytes_max(&self) -> Option<u64> {
+    /// What may pass in a second; none: as much as there is.
+    fn limit_bytes_per_s(&self) -> Option<u64> {
         None
+    }
+
+    /// How long a short command and its answer take without a queue on the way; zero: not known.
+    fn round_trip(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// How much of what the link can carry is in use, in permille.

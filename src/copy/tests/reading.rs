@@ -75,6 +75,24 @@ fn figure_18_answers_on_several_connections_overtake_each_other_and_are_stored_i
     });
 }
 
+/// 4 MiB in answers of 64 KiB, each of them 200 ms on its way: two at a time would take 6.4 s.
+#[test]
+fn figure_18_on_a_long_link_enough_reads_are_under_way() {
+    life(async {
+        let mut rig = Rig::new(Choice::default()).await;
+        for page in 0..1_024 {
+            rig.write(page, 1, 7).await;
+        }
+        let way = Arc::new(Way::new(&rig, &[Lane { delay_ms: 200, ..Lane::default() }]));
+        *way.round_trip_ms.lock().unwrap() = 200;
+        let began_ms = rig.now_ms();
+        follow(&mut rig, &way, IMMEDIATE);
+        rig.until("read", Rig::is_read).await;
+        let took_ms = rig.now_ms() - began_ms;
+        assert!(took_ms < 2_000, "{took_ms} ms");
+    });
+}
+
 #[test]
 fn figure_17_steps_1530_to_1545_a_range_that_a_connection_lost_is_sent_again_and_the_cursor_stays() {
     life(async {

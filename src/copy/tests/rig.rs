@@ -382,6 +382,8 @@ pub(crate) struct Way {
     log: Mutex<Vec<(u64, usize, Ask)>>,
     reports: Mutex<u64>,
     pub(crate) link_permille: Mutex<u32>,
+    /// What it says a round trip takes.
+    pub(crate) round_trip_ms: Mutex<u64>,
 }
 
 impl Way {
@@ -394,6 +396,7 @@ impl Way {
             log: Mutex::default(),
             reports: Mutex::default(),
             link_permille: Mutex::default(),
+            round_trip_ms: Mutex::default(),
         }
     }
 
@@ -480,5 +483,8 @@ impl Source for Way {
     }
     fn link_permille(&self) -> u32 {
         *self.link_permille.lock().unwrap()
+    }
+    fn round_trip(&self) -> Duration {
+        Duration::from_millis(*self.round_trip_ms.lock().unwrap())
     }
 }
