@@ -79,7 +79,9 @@ impl Array {
         match self.try_open_group(tables, record, first).await {
             Ok(group) => {
                 self.run_group(record, &group);
-                self.runtime().groups.insert(record.number.0, group);
+                self.runtime().groups.insert(record.number.0, group.clone());
+                // An upstream array that spoke meanwhile found no group at work.
+                group.note_broken(super::inflow::is_broken(&self.store.tables(), record.number));
                 self.wake();
             }
             Err(error) => {
@@ -124,7 +126,7 @@ impl Array {
         self.load_generations(record, &mut sequencer);
         self.load_marks(tables, record, &mut sequencer)?;
         super::cascade::add_readers(tables, record, &mut sequencer);
-        sequencer.wholeness.is_broken = super::inflow::is_broken(tables, record.number);
+        sequencer.wholeness.is_broken = super::inflow::may_be_broken(tables, record.number);
         if is_begun_anew {
             // What was written while there was no journal may still be in the cache only.
             sequencer.pairs.values_mut().flatten().for_each(|pair| pair.resync.unjournaled = true);

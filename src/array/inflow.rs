@@ -2,6 +2,15 @@
 //!
 //! The upstream array decides; this one records what it says before it answers, so that no forwarded write is applied in a
 //! state that a restart would not know.
+//!
+//! # What it guarantees
+//! * **One statement at a time** (`Array::inflow_turn`): from the look at the tables to the record. So a statement of a
+//!   connection that is over changes nothing once a later one is open, and of several upstream groups that copy into the
+//!   volumes of one journaled group the last one to end writes *whole*.
+//! * **A statement is about the pairs that it names.** Others keep their state: nobody said anything of them.
+//! * **A pair that goes takes its brokenness along**: before the store forgets it, *whole* is durable in each journal of
+//!   which no other pair keeps the P-VOLs broken. Its volume is written by its own hosts again only when nothing that was
+//!   forwarded to it can become visible any more.
 
 use super::Array;
 use super::peer_session::PeerSession;
@@ -40,11 +49,11 @@ pub(crate) struct ForwardingState {
     pub(crate) connection: u32,
     /// Whether differences come over it.
     pub(crate) copying: bool,
-    /// They are the whole volumes.
-    #[serde(default)]
-    pub(crate) everything: bool,
-    /// The volumes here, by their numbers.
+    /// The volumes here that it is about, by their numbers.
     pub(crate) volumes: Vec<u32>,
+    /// Those of them of which all comes.
+    #[serde(default)]
+    pub(crate) whole: Vec<u32>,
 }
 
 /// Why an upstream array is refused.
@@ -68,29 +77,38 @@ impl Array {
         peer: u32,
         said: &ForwardingState,
     ) -> Result<(), InflowError> {
+        let _turn = self.inflow_turn.lock().await;
+        let outcome = self.forwarding_state_alone(peer, said).await;
+        self.wake(); // Who found it taken looks again.
+        outcome
+    }
+
+    async fn forwarding_state_alone(
+        self: &Arc<Self>,
+        peer: u32,
+        said: &ForwardingState,
+    ) -> Result<(), InflowError> {
         let tables = self.store.tables();
-        let group = self.forwarded_group(&tables, peer, said)?;
+        let (group, pairs) = forwarded_pairs(&tables, peer, said)?;
         let inflow = self.runtime().inflows.entry(group.0).or_default().clone();
         let connection = Connection { incarnation: said.incarnation, number: said.connection };
-        inflow.open(connection).map_err(|late| InflowError::Misnamed(late.into()))?;
-        let pairs: Vec<PairRecord> = tables.pairs_of_group(group).cloned().collect();
-        let is_copied = |pair: &PairRecord| matches!(pair.state, PairState::Normal);
+        let named: BTreeSet<u32> = said.volumes.iter().copied().collect();
+        inflow.open(connection, named).map_err(|late| InflowError::Misnamed(late.into()))?;
         if said.copying {
-            let lacks_all = pairs.iter().any(|pair| pair.state == PairState::NotYetCopied);
-            if lacks_all && !said.everything {
+            let whole: BTreeSet<u32> = said.whole.iter().copied().collect();
+            let comes_whole = |pair: &PairRecord| pair.auxiliary.volume.is_some_and(|v| whole.contains(&v.0));
+            if pairs.iter().any(|pair| pair.state == PairState::NotYetCopied && !comes_whole(pair)) {
                 return Err(InflowError::NotInStep);
             }
             self.record_forwarding(&pairs, PairState::BeingCopied)?;
             for group in self.journaled_groups(&pairs)? {
                 group.break_image().await.map_err(not_now)?;
-                if said.everything {
-                    group.begin_fill();
-                }
+                group.begin_fill(&whole);
             }
             inflow.begin_copy();
             return Ok(());
         }
-        if pairs.iter().all(is_copied) {
+        if pairs.iter().all(|pair| pair.state == PairState::Normal) {
             return Ok(());
         }
         if !inflow.copies() {
@@ -103,30 +121,6 @@ impl Array {
             }
         }
         self.record_forwarding(&pairs, PairState::Normal)
-    }
-
-    fn forwarded_group(
-        &self,
-        tables: &Tables,
-        peer: u32,
-        said: &ForwardingState,
-    ) -> Result<GroupNumber, InflowError> {
-        let refused = |what: &str| InflowError::Misnamed(format!("group {}: {what}", said.group));
-        let group = tables.groups.iter().find(|group| group.name.as_str() == said.group);
-        let group = group.ok_or_else(|| refused("there is none of this name"))?;
-        let is_theirs = matches!(&group.role, GroupRole::Auxiliary { source, .. } if source.0 == peer);
-        if !is_theirs || !tables.is_forwarded(group.number) {
-            return Err(refused("its writes are not forwarded from there"));
-        }
-        let here: BTreeSet<u32> = tables
-            .pairs_of_group(group.number)
-            .filter_map(|pair| pair.auxiliary.volume)
-            .map(|v| v.0)
-            .collect();
-        if said.volumes.iter().any(|volume| !here.contains(volume)) {
-            return Err(refused("a volume is not forwarded to"));
-        }
-        Ok(group.number)
     }
 
     /// The groups at work here of which a volume of these pairs is a P-VOL.
@@ -197,42 +191,118 @@ impl Array {
             return Err("its data is not what it was when it arrived at the upstream array".into());
         }
         let connection = Connection { incarnation: write.incarnation, number: write.connection };
-        let ticket = inflow.ticket(connection, write.sequence, write.oldest);
+        let ticket = inflow.ticket(write.volume, connection, (write.sequence, write.oldest));
         Ok(volume.write_forwarded(change, ticket, nexus))
     }
 
-    /// A virtual P-VOL that is to be copied: its upstream array has to send all of it (figure 24). What it believes to be in
-    /// step is not any more; its sessions end, so that it asks.
-    pub(super) async fn ask_for_everything(&self, tables: &Tables) {
-        let groups: Vec<Arc<Group>> = self.runtime().groups.values().cloned().collect();
-        let wanted: BTreeSet<GroupNumber> = groups
-            .iter()
-            .flat_map(|group| group.wants_fill())
-            .filter_map(|volume| tables.forwarded_here(VolumeNumber(volume)).map(|pair| pair.group))
-            .collect();
-        for group in wanted {
-            let pairs: Vec<PairRecord> = tables.pairs_of_group(group).cloned().collect();
-            if self.record_forwarding(&pairs, PairState::NotYetCopied).is_err() {
-                continue; // Tried again with the next reconciliation.
-            }
-            let Some(pair) = pairs.iter().find(|pair| pair.state != PairState::NotYetCopied) else {
-                continue;
-            };
-            let peer = super::peer_session::peer_name(pair.link.as_str());
+    /// Takes up, for what is forwarded here, what the store says: what came of pairs that are no more, and virtual P-VOLs that
+    /// are to be copied. If a statement is being recorded, it wakes this again.
+    pub(super) async fn reconcile_inflows(self: &Arc<Self>, tables: &Tables) {
+        self.forget_inflows(tables);
+        let Ok(turn) = self.inflow_turn.clone().try_lock_owned() else { return };
+        let tables = self.store.tables();
+        let asked = self.ask_for_everything(&tables);
+        drop(turn);
+        for peer in asked {
+            // It believes to be in step, and is not any more; its sessions end, so that it asks.
             for session in self.sessions.list() {
                 if session.initiator.as_str() == peer {
                     self.sessions.drop_session(session.session).await;
                 }
             }
         }
+        self.mend_images(&tables);
     }
 
-    /// Inflows of groups that are no more.
-    pub(super) fn forget_inflows(&self, tables: &Tables) {
-        let is_there = |group: &u32| tables.is_forwarded(GroupNumber(*group));
-        self.runtime().upstream_sessions.retain(|link, _| tables.links.get(link).is_some());
-        self.runtime().inflows.retain(|group: &u32, _: &mut Arc<Inflow>| is_there(group));
+    /// A virtual P-VOL that is to be copied: its upstream array has to send all of it (figure 24). Which peers have to be
+    /// told.
+    fn ask_for_everything(&self, tables: &Tables) -> BTreeSet<String> {
+        let groups: Vec<Arc<Group>> = self.runtime().groups.values().cloned().collect();
+        let wanted: Vec<PairRecord> = groups
+            .iter()
+            .flat_map(|group| group.wants_fill())
+            .filter_map(|volume| tables.forwarded_here(VolumeNumber(volume)).cloned())
+            .filter(|pair| pair.state != PairState::NotYetCopied)
+            .collect();
+        // Tried again with the next reconciliation.
+        if wanted.is_empty() || self.record_forwarding(&wanted, PairState::NotYetCopied).is_err() {
+            return BTreeSet::new();
+        }
+        wanted.iter().map(|pair| super::peer_session::peer_name(pair.link.as_str())).collect()
     }
+
+    /// Journals that say *broken* because of pairs that are being taken away say *whole* now.
+    fn mend_images(self: &Arc<Self>, tables: &Tables) {
+        let groups: Vec<Arc<Group>> = self.runtime().groups.values().cloned().collect();
+        for group in groups.into_iter().filter(|group| group.is_broken()) {
+            let number = GroupNumber(group.number);
+            if is_broken(tables, number) {
+                continue;
+            }
+            // In a task of its own: the owner may be needed for the journal to go on.
+            let array = self.clone();
+            self.spawn(async move {
+                let _turn = array.inflow_turn.lock().await;
+                if !group.is_broken() || is_broken(&array.store.tables(), number) {
+                    return;
+                }
+                match group.make_whole().await {
+                    Ok(()) => group.end_fill(),
+                    Err(error) => tracing::warn!(group = %group.name, %error, "it cannot be made whole now"),
+                }
+                array.wake();
+            });
+        }
+    }
+
+    /// Whether a journal here still says *broken*, perhaps because of this pair alone: it cannot be forgotten yet.
+    pub(super) fn breaks_image(&self, pair: &PairRecord) -> bool {
+        let tables = self.store.tables();
+        if pair.copy != CopyMode::Sync || pair.primary.array == tables.meta().number {
+            return false;
+        }
+        let groups = groups_behind(&tables, std::slice::from_ref(pair));
+        groups.into_iter().any(|number| {
+            let open = self.runtime().groups.get(&number.0).cloned();
+            open.is_some_and(|group| group.failure().is_none() && group.is_broken())
+                && !is_broken(&tables, number)
+        })
+    }
+
+    /// Inflows of groups that are no more, and of pairs.
+    fn forget_inflows(&self, tables: &Tables) {
+        let is_there = |group: &u32| tables.is_forwarded(GroupNumber(*group));
+        let mut runtime = self.runtime();
+        runtime.upstream_sessions.retain(|link, _| tables.links.get(link).is_some());
+        for (group, inflow) in &runtime.inflows {
+            let pairs = tables.pairs_of_group(GroupNumber(*group)).filter(|pair| !pair.is_leaving());
+            inflow.keep(&pairs.filter_map(|pair| pair.auxiliary.volume).map(|volume| volume.0).collect());
+        }
+        runtime.inflows.retain(|group: &u32, _: &mut Arc<Inflow>| is_there(group));
+    }
+}
+
+/// The group that a statement is about, and its pairs that are named.
+fn forwarded_pairs(
+    tables: &Tables,
+    peer: u32,
+    said: &ForwardingState,
+) -> Result<(GroupNumber, Vec<PairRecord>), InflowError> {
+    let refused = |what: &str| InflowError::Misnamed(format!("group {}: {what}", said.group));
+    let group = tables.groups.iter().find(|group| group.name.as_str() == said.group);
+    let group = group.ok_or_else(|| refused("there is none of this name"))?;
+    let is_theirs = matches!(&group.role, GroupRole::Auxiliary { source, .. } if source.0 == peer);
+    if !is_theirs || !tables.is_forwarded(group.number) {
+        return Err(refused("its writes are not forwarded from there"));
+    }
+    let named: BTreeSet<u32> = said.volumes.iter().copied().collect();
+    let is_named = |pair: &&PairRecord| pair.auxiliary.volume.is_some_and(|v| named.contains(&v.0));
+    let pairs = tables.pairs_of_group(group.number).filter(|pair| !pair.is_leaving());
+    let pairs: Vec<PairRecord> = pairs.filter(is_named).cloned().collect();
+    if pairs.len() != named.len() {
+        return Err(refused("a volume is not forwarded to"));
+    }
+    Ok((group.number, pairs))
 }
 
 /// Where the data of virtual volumes is: at the array that forwards to them.
@@ -301,6 +371,13 @@ fn groups_behind(tables: &Tables, pairs: &[PairRecord]) -> BTreeSet<GroupNumber>
         .collect()
 }
 
+/// Whether the journal of this group may say *broken* and nothing behind it: what a start has to take for true.
+pub(crate) fn may_be_broken(tables: &Tables, group: GroupNumber) -> bool {
+    let volumes = tables.pairs_of_group(group).filter_map(|pair| pair.primary.volume);
+    let goes = |volume| tables.forwarded_here(volume).is_some_and(PairRecord::is_leaving);
+    is_broken(tables, group) || volumes.into_iter().any(goes)
+}
+
 /// Whether differences are being copied into a P-VOL of this group.
 pub(crate) fn is_broken(tables: &Tables, group: GroupNumber) -> bool {
     is_broken_besides(tables, &[], group)
@@ -310,7 +387,8 @@ pub(crate) fn is_broken(tables: &Tables, group: GroupNumber) -> bool {
 fn is_broken_besides(tables: &Tables, besides: &[PairRecord], group: GroupNumber) -> bool {
     let is_copied = |volume: VolumeNumber| {
         tables.forwarded_here(volume).is_some_and(|pair| {
-            pair.state == PairState::BeingCopied && !besides.iter().any(|other| other.number == pair.number)
+            let is_meant = !besides.iter().any(|other| other.number == pair.number);
+            pair.state == PairState::BeingCopied && !pair.is_leaving() && is_meant
         })
     };
     tables.pairs_of_group(group).filter_map(|pair| pair.primary.volume).any(is_copied)
@@ -319,3 +397,6 @@ fn is_broken_besides(tables: &Tables, besides: &[PairRecord], group: GroupNumber
 fn not_now(error: crate::copy::CopyError) -> InflowError {
     InflowError::NotNow(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

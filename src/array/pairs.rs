@@ -398,7 +398,8 @@ impl Array {
             let never_journaled = record.segments.is_empty() && !is_open;
             let goes = |pair: &&PairRecord| {
                 let asked = pair.control.asked;
-                never_journaled && matches!(asked, Some(Asked::Delete | Asked::DeleteAccepted))
+                let goes = never_journaled && matches!(asked, Some(Asked::Delete | Asked::DeleteAccepted));
+                goes && !self.is_forwarding(pair) && !self.breaks_image(pair)
             };
             let pairs: Vec<PairNumber> =
                 tables.pairs_of_group(record.number).filter(goes).map(|pair| pair.number).collect();

@@ -200,9 +200,10 @@ impl PeerService {
             }
         };
         let room = |slots| Room::Slots { slots, first_offset: 0 };
-        let room = match pool.try_take(Class::Host, count) {
+        // Not of the hosts' class: two arrays that forward to each other must not wait for each other's hosts.
+        let room = match pool.try_take(Class::Inbound, count) {
             Some(slots) => Reserved::Now(room(slots)),
-            None => Reserved::Later(Box::pin(async move { room(pool.take(Class::Host, count).await) })),
+            None => Reserved::Later(Box::pin(async move { room(pool.take(Class::Inbound, count).await) })),
         };
         Execution::Receive(Receive { bytes: write.list_length, room, then: Box::new(then) })
     }

@@ -219,6 +219,9 @@ impl PeerSession {
         if sense == Some(Sense::miscompare(0)) {
             return Err(ForwardError::NotInStep);
         }
+        if sense == Some(Sense::INSUFFICIENT_RESOURCES) {
+            return Err(ForwardError::Again(text));
+        }
         // It is meant to come again: the session that carried it is ending, say.
         let comes_again = sense.is_none_or(|sense| sense == Sense::NEXUS_TIMEOUT);
         Err(if comes_again { ForwardError::Lost(text) } else { ForwardError::Refused(text) })

@@ -10,13 +10,13 @@ use crate::channel::initiator::Connector;
 use crate::clock::BoxFuture;
 use crate::copy::differences::{ChangedPart, DifferenceMap};
 use crate::copy::forward::{
-    Announced, Because, Downstream, ForwardError, ForwardPair, Forwarder, Ledger, Outgoing, Parts, Phase,
-    wire,
+    Announced, Announcement, Because, Downstream, ForwardError, ForwardPair, Forwarder, Ledger, Outgoing,
+    Parts, Phase, wire,
 };
 use crate::io::volume::VolumeRole;
 use crate::volume::designation::Refusal;
 use crate::volume::group::{GroupRecord, GroupRole, GroupState};
-use crate::volume::name::{GroupNumber, PairNumber};
+use crate::volume::name::{GroupNumber, PairNumber, VolumeNumber};
 use crate::volume::pair::{Asked, PairEvent, PairRecord, PairState, SuspendCause};
 use crate::volume::record::Who;
 use crate::volume::store::{PairMarks, Store};
@@ -29,16 +29,15 @@ impl Array {
     /// Takes up what the store says of forwarded groups.
     pub(super) async fn reconcile_forwarding(self: &Arc<Self>) {
         let tables = self.store.tables();
-        self.forget_inflows(&tables);
-        self.ask_for_everything(&tables).await;
-        self.drop_forwarding(&tables).await;
+        self.reconcile_inflows(&tables).await;
+        self.drop_forwarding(&tables);
         let wanted = tables.groups.iter().filter(|group| {
             matches!(group.role, GroupRole::Primary) && group.is_started && group.state == GroupState::Normal
         });
         for record in wanted.filter(|group| tables.is_forwarded(group.number)) {
             let forwarder = self.forwarder(&tables, record);
-            for pair in tables.pairs_of_group(record.number) {
-                self.take_up_pair(&forwarder, pair);
+            for pair in tables.pairs_of_group(record.number).filter(|pair| !pair.is_leaving()) {
+                self.take_up_pair(&forwarder, pair).await;
             }
             self.answer_operator(&tables, record, &forwarder);
         }
@@ -53,11 +52,7 @@ impl Array {
             group: record.name.to_string(),
             disk: self.disk.clone(),
             clock: self.env.clock.clone(),
-            ledger: Arc::new(GroupLedger {
-                array: array.clone(),
-                store: self.store.clone(),
-                group: record.number,
-            }),
+            ledger: Arc::new(GroupLedger { array: array.clone(), store: self.store.clone() }),
             spawn: Arc::new(move |task: BoxFuture<'static, ()>| {
                 if let Some(array) = array.upgrade() {
                     array.spawn(task);
@@ -76,21 +71,18 @@ impl Array {
 
     /// A pair that the other array has accepted and whose volume is open is forwarded; one that should be and cannot be is
     /// kept from hosts.
-    fn take_up_pair(&self, forwarder: &Arc<Forwarder>, pair: &PairRecord) {
+    async fn take_up_pair(&self, forwarder: &Arc<Forwarder>, pair: &PairRecord) {
         let (Some(own), Some(remote)) = (pair.primary.volume, pair.auxiliary.volume) else { return };
         let Some(volume) = self.runtime().volumes.get(&own.0).cloned() else { return };
         if forwarder.pair_of(own.0).is_some() {
             return;
         }
-        let taken = self.marks_for(pair).map(|map| {
-            let mut taken = ForwardPair::new(pair.number.0, remote.0, map);
-            if pair.state == PairState::NotYetCopied {
-                taken.mark_all();
+        match self.marks_for(pair) {
+            Ok(map) => {
+                let taken = ForwardPair::new(pair.number.0, remote.0, map);
+                let attach = || volume.set_role(VolumeRole::Forwarding(forwarder.clone()));
+                forwarder.add_pair(own.0, taken, attach).await;
             }
-            forwarder.add_pair(own.0, taken);
-        });
-        match taken {
-            Ok(()) => volume.set_role(VolumeRole::Forwarding(forwarder.clone())),
             Err(reason) => {
                 tracing::error!(pair = %pair.name, %reason, "its writes cannot be forwarded");
                 if pair.state != PairState::NotYetCopied {
@@ -146,26 +138,36 @@ impl Array {
         }
     }
 
-    /// Pairs and groups that the store has no more.
-    async fn drop_forwarding(&self, tables: &Tables) {
+    /// Pairs that shall go are not forwarded any more, and groups that the store has no more. The end of a pair has a task of
+    /// its own, because it waits for writes under way; the store forgets the pair behind it.
+    fn drop_forwarding(self: &Arc<Self>, tables: &Tables) {
         let forwarders: Vec<(u32, Arc<Forwarder>)> =
             self.runtime().forwarders.iter().map(|(number, known)| (*number, known.clone())).collect();
         for (number, forwarder) in forwarders {
             for volume in forwarder.volumes() {
-                let pair = forwarder.pair_of(volume).map(PairNumber);
-                if pair.is_some_and(|pair| tables.pairs.get(&pair).is_some()) {
-                    continue;
+                let pair = forwarder.pair_of(volume).and_then(|pair| tables.pairs.get(&PairNumber(pair)));
+                if pair.is_none_or(PairRecord::is_leaving) && forwarder.end_pair(volume) {
+                    let (array, forwarder) = (self.clone(), forwarder.clone());
+                    self.spawn(async move {
+                        let open = array.runtime().volumes.get(&volume).cloned();
+                        let detach = || open.into_iter().for_each(|open| open.set_role(VolumeRole::Plain));
+                        forwarder.remove_pair(volume, detach).await;
+                        array.wake();
+                    });
                 }
-                if let Some(open) = self.runtime().volumes.get(&volume) {
-                    open.set_role(VolumeRole::Plain);
-                }
-                // Writes under way go on alone, once the primary refuses them or does not answer.
-                forwarder.remove_pair(volume).await;
             }
-            if tables.groups.get(&GroupNumber(number)).is_none() {
+            if tables.groups.get(&GroupNumber(number)).is_none() && forwarder.volumes().is_empty() {
+                forwarder.retire();
                 self.runtime().forwarders.remove(&number);
             }
         }
+    }
+
+    /// Whether writes of a pair are forwarded from here.
+    pub(super) fn is_forwarding(&self, pair: &PairRecord) -> bool {
+        let forwarder = self.runtime().forwarders.get(&pair.group.0).cloned();
+        let pair_of = |volume: VolumeNumber| forwarder.and_then(|forwarder| forwarder.pair_of(volume.0));
+        pair.primary.volume.and_then(pair_of) == Some(pair.number.0)
     }
 }
 
@@ -176,7 +178,7 @@ impl Array {
         let forwarder = self.runtime().forwarders.get(&pair.group.0).cloned()?;
         let volume = pair.primary.volume?.0;
         forwarder.pair_of(volume)?;
-        Some(if forwarder.phase() == Phase::InStep { 0 } else { forwarder.marked_bytes(volume) })
+        Some(if forwarder.phase() == Phase::InStep { 0 } else { forwarder.stale_bytes(volume) })
     }
 }
 
@@ -211,7 +213,9 @@ async fn keep_forwarding(array: Weak<Array>, forwarder: Arc<Forwarder>, number: 
     let mut connection = 0;
     let mut pause = PAUSE_MIN;
     loop {
-        forwarder.wants_channel().await;
+        if !forwarder.wants_channel().await {
+            return;
+        }
         let Some(array) = array.upgrade() else { return };
         let begun = array.env.clock.now();
         let error = match array.connect(&forwarder, number, &mut connection).await {
@@ -275,14 +279,14 @@ struct Connected {
 }
 
 impl Downstream for Connected {
-    fn announce(&self, what: Announced, volumes: Vec<u32>) -> BoxFuture<'_, Result<(), ForwardError>> {
+    fn announce(&self, said: Announcement) -> BoxFuture<'_, Result<(), ForwardError>> {
         let said = ForwardingState {
             group: self.group.clone(),
             incarnation: self.incarnation,
             connection: self.connection,
-            copying: what != Announced::InStep,
-            everything: what == Announced::Copying { everything: true },
-            volumes,
+            copying: said.what == Announced::Copying,
+            whole: said.whole,
+            volumes: said.volumes,
         };
         Box::pin(async move {
             let list = serde_json::to_vec(&said).map_err(|error| ForwardError::Refused(error.to_string()))?;
@@ -314,17 +318,21 @@ impl Downstream for Connected {
 struct GroupLedger {
     array: Weak<Array>,
     store: Arc<Store>,
-    group: GroupNumber,
 }
 
 impl GroupLedger {
     fn record(
         &self,
         what: &str,
+        pairs: &[u32],
         change: impl Fn(&mut Tables, PairNumber) -> Result<(), Refusal>,
     ) -> Result<(), String> {
         let recorded = self.store.change(&Who::Array, what, |tables| {
-            pairs(tables, self.group).into_iter().try_for_each(|pair| change(tables, pair))
+            let pairs: Vec<PairNumber> = pairs.iter().copied().map(PairNumber).collect();
+            // One that was taken away meanwhile has no state.
+            let here = |pair: &&PairNumber| tables.pairs.get(pair).is_some();
+            let here: Vec<PairNumber> = pairs.iter().filter(here).copied().collect();
+            here.into_iter().try_for_each(|pair| change(tables, pair))
         });
         if let Some(array) = self.array.upgrade() {
             array.changed().notify_waiters();
@@ -342,17 +350,17 @@ impl Ledger for GroupLedger {
         self.store.put_marks(&marks).map_err(|refusal| refusal.to_string())
     }
 
-    fn alone(&self, because: Because, reason: &str) -> Result<(), String> {
+    fn alone(&self, pairs: &[u32], because: Because, reason: &str) -> Result<(), String> {
         let cause = match because {
             Because::Unreachable => SuspendCause::Unreachable,
             Because::Operator => SuspendCause::Operator,
         };
-        self.record(&format!("writes are not forwarded any more: {reason}"), |tables, pair| {
-            // One that is new is not forwarded yet, and needs no marks.
-            if tables.pairs.get(&pair).is_some_and(|row| row.state == PairState::NotYetCopied) {
-                return Ok(());
+        let what = format!("writes are not forwarded any more: {reason}");
+        self.record(&what, pairs, |tables, pair| {
+            // What has failed stays so: its marks are kept as well, and the next copy takes it along.
+            if tables.pairs.get(&pair).is_some_and(|row| row.state != PairState::Abnormal) {
+                tables.pair_event(pair, PairEvent::Suspend, Some(reason.to_owned()))?;
             }
-            tables.pair_event(pair, PairEvent::Suspend, Some(reason.to_owned()))?;
             if let Some(row) = tables.pairs.edit(&pair) {
                 row.control.cause = Some(cause);
                 if matches!(row.control.asked, Some(Asked::Suspend(_))) {
@@ -363,8 +371,8 @@ impl Ledger for GroupLedger {
         })
     }
 
-    fn copying(&self) -> Result<(), String> {
-        self.record("writes are forwarded again, differences are copied", |tables, pair| {
+    fn copying(&self, pairs: &[u32]) -> Result<(), String> {
+        self.record("writes are forwarded again, differences are copied", pairs, |tables, pair| {
             let state = tables.pairs.get(&pair).map(|row| row.state);
             match state {
                 Some(PairState::Suspended | PairState::Abnormal) => {
@@ -385,8 +393,8 @@ impl Ledger for GroupLedger {
         })
     }
 
-    fn in_step(&self) -> Result<(), String> {
-        self.record("both arrays are in step", |tables, pair| {
+    fn in_step(&self, pairs: &[u32]) -> Result<(), String> {
+        self.record("both arrays are in step", pairs, |tables, pair| {
             let is_copied = tables.pairs.get(&pair).is_some_and(|row| row.state == PairState::BeingCopied);
             if is_copied {
                 tables.pair_event(pair, PairEvent::CopyRestored, None)?;
@@ -404,3 +412,61 @@ fn pairs(tables: &Tables, group: GroupNumber) -> Vec<PairNumber> {
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SimClock;
+    use crate::volume::kind::CopyMode;
+    use crate::volume::name::{ArrayNumber, UpdateNumber};
+    use crate::volume::pair::{PairControl, PairSide};
+    use crate::volume::record::Identity;
+    use crate::volume::store::{Backend, Owner, SimStorage};
+
+    fn pair(number: u32, state: PairState) -> PairRecord {
+        let side =
+            |array| PairSide { array: ArrayNumber(array), volume: Some(VolumeNumber(number)), name: None };
+        PairRecord {
+            number: PairNumber(number),
+            name: format!("s{number}").parse().unwrap(),
+            state,
+            reason: None,
+            primary: side(3),
+            auxiliary: side(1),
+            group: GroupNumber(1),
+            link: "alpha".parse().unwrap(),
+            copy: CopyMode::Sync,
+            size_bytes: 1 << 20,
+            copy_completion_bytes: 0,
+            copy_end: UpdateNumber(0),
+            control: PairControl::default(),
+        }
+    }
+
+    /// Defect 1: one pair that had failed kept the whole group from going on alone, and hosts without an answer.
+    #[test]
+    fn a_pair_that_has_failed_stays_so_and_keeps_no_other_from_going_on_alone() {
+        let owner = Owner {
+            number: ArrayNumber(3),
+            name: "gamma".parse().unwrap(),
+            identity: Identity(7),
+            audit_records_max: 100,
+        };
+        let storage = Backend::Simulated(SimStorage::default());
+        let store = Arc::new(Store::open(&storage, &owner, Arc::new(SimClock::new(1))).unwrap());
+        let rows = [(1, PairState::Normal), (2, PairState::Abnormal), (3, PairState::Normal)];
+        let put = |tables: &mut Tables| {
+            rows.into_iter().for_each(|(number, state)| tables.pairs.put(pair(number, state)));
+        };
+        store.checkpoint(put).unwrap();
+        let ledger = GroupLedger { array: Weak::new(), store: store.clone() };
+        let states = || rows.map(|(number, _)| store.tables().pairs.get(&PairNumber(number)).unwrap().state);
+        // The third one is not forwarded, and the fourth was taken away.
+        ledger.alone(&[1, 2, 4], Because::Unreachable, "for a test").unwrap();
+        assert_eq!(states(), [PairState::Suspended, PairState::Abnormal, PairState::Normal]);
+        ledger.copying(&[1, 2]).unwrap();
+        assert_eq!(states(), [PairState::BeingCopied, PairState::BeingCopied, PairState::Normal]);
+        ledger.in_step(&[1, 2]).unwrap();
+        assert_eq!(states(), [PairState::Normal; 3]);
+    }
+}

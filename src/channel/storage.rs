@@ -59,6 +59,28 @@ impl Nexus {
     }
 }
 
+#[cfg(test)]
+impl Nexus {
+    /// A session of its own.
+    pub(crate) fn for_tests() -> Arc<Self> {
+        let name = |name: &str| IscsiName::parse(name).expect("a name");
+        Arc::new(Self {
+            session: SessionId(1),
+            initiator: name("iqn.2026-11.io.holdfast:host"),
+            isid: Isid([0; 6]),
+            target: name("iqn.2026-11.io.holdfast:array"),
+            portal_group_tag: 1,
+            tsih: Tsih(1),
+            has_digests: true,
+            ending: watch::Sender::new(false),
+        })
+    }
+
+    pub(crate) fn end_for_tests(&self) {
+        self.ending.send_replace(true);
+    }
+}
+
 /// A command as it came.
 #[derive(Clone, Copy, Debug)]
 pub struct ScsiCommand<'a> {

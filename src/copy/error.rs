@@ -69,6 +69,8 @@ pub enum Refusal {
     NoRoom,
     /// The journal is being left; wait likewise.
     Leaving,
+    /// Not now: whoever sent it is to send it again.
+    Again,
     /// The update is not one (a bug or a hostile peer).
     Invalid(String),
 }

@@ -517,7 +517,7 @@ impl<'a> Follower<'a> {
                     }
                     room.await;
                 }
-                Err(Refusal::Leaving) => room.await,
+                Err(Refusal::Leaving | Refusal::Again) => room.await,
                 Err(Refusal::Invalid(reason)) => return Err(FetchError::Store(reason)),
             }
         }

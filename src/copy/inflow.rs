@@ -1,14 +1,15 @@
 //! Forwarded writes at the primary: which of them may still be applied (promise T2, invariant 8).
 //!
 //! # What it guarantees
-//! * A write is applied only while the connection that it came over is the newest one of its upstream array. That is looked
-//!   at in the critical section in which it becomes visible, and a new connection is opened under the same lock: when
-//!   [`Inflow::open`] has returned, nothing of an earlier connection becomes visible any more.
+//! * A write is applied only while the connection that it came over is the newest one of its upstream array, and to a volume
+//!   that this connection named and whose pair is still there. That is looked at in the critical section in which it becomes
+//!   visible, and a new connection is opened under the same lock: when [`Inflow::open`] has returned, nothing of an earlier
+//!   connection becomes visible any more; when [`Inflow::keep`] has, nothing of a pair that was taken away.
 //! * A write that was applied is not applied again, over whatever connection it comes, for as long as this array runs. After a
 //!   restart the upstream array may send once more what it has no answer for: the same bytes to a range that it holds.
 
 use super::group::{Refusal, Sequenced};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A connection of an upstream array; later ones are greater.
@@ -27,6 +28,8 @@ pub(crate) struct Inflow(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     newest: Option<Connection>,
+    /// The volumes that it named, as far as their pairs are still there.
+    volumes: BTreeSet<u32>,
     /// Over the newest connection differences have been announced.
     copies: bool,
     /// What was applied, by sequence number, as far as it may be sent again.
@@ -37,17 +40,18 @@ struct State {
 #[derive(Clone, Debug)]
 pub(crate) struct Ticket {
     inflow: Arc<Inflow>,
+    volume: u32,
     connection: Connection,
     sequence: u64,
     oldest: u64,
 }
 
 impl Inflow {
-    /// From here on only this connection counts. Repeated for the same one it changes nothing.
+    /// From here on only this connection counts, for these volumes. Repeated for the same one it changes nothing else.
     ///
     /// # Errors
     /// A later one is open already.
-    pub(crate) fn open(&self, connection: Connection) -> Result<(), &'static str> {
+    pub(crate) fn open(&self, connection: Connection, volumes: BTreeSet<u32>) -> Result<(), &'static str> {
         let mut state = self.lock();
         if state.newest.is_some_and(|newest| newest > connection) {
             return Err("a later connection is open");
@@ -58,8 +62,13 @@ impl Inflow {
         if state.newest != Some(connection) {
             state.copies = false;
         }
-        state.newest = Some(connection);
+        (state.newest, state.volumes) = (Some(connection), volumes);
         Ok(())
+    }
+
+    /// Only these volumes have pairs.
+    pub(crate) fn keep(&self, volumes: &BTreeSet<u32>) {
+        self.lock().volumes.retain(|volume| volumes.contains(volume));
     }
 
     /// Differences come over the open connection.
@@ -73,8 +82,13 @@ impl Inflow {
     }
 
     /// A write that has come.
-    pub(crate) fn ticket(self: &Arc<Self>, connection: Connection, sequence: u64, oldest: u64) -> Ticket {
-        Ticket { inflow: self.clone(), connection, sequence, oldest }
+    pub(crate) fn ticket(
+        self: &Arc<Self>,
+        volume: u32,
+        connection: Connection,
+        (sequence, oldest): (u64, u64),
+    ) -> Ticket {
+        Ticket { inflow: self.clone(), volume, connection, sequence, oldest }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -92,12 +106,16 @@ impl Ticket {
         if state.newest != Some(self.connection) {
             return Err(Refusal::Invalid("it came over a connection that is over".into()));
         }
+        if !state.volumes.contains(&self.volume) {
+            return Err(Refusal::Invalid("its connection is not about this volume, or not any more".into()));
+        }
         state.applied = state.applied.split_off(&self.oldest);
         if let Some(done) = state.applied.get(&self.sequence) {
             return Ok(*done);
         }
+        // An array that keeps to the window never gets here.
         if state.applied.len() >= APPLIED_MAX {
-            return Err(Refusal::Invalid("more writes are under way than an upstream array may have".into()));
+            return Err(Refusal::Again);
         }
         let done = apply()?;
         state.applied.insert(self.sequence, done);
@@ -105,8 +123,8 @@ impl Ticket {
     }
 }
 
-/// Applied writes that are remembered: more than an upstream array has under way.
-const APPLIED_MAX: usize = 2 * super::forward::UNDER_WAY_MAX;
+/// Applied writes that are remembered: as many as the numbers of writes under way may lie apart.
+const APPLIED_MAX: usize = super::forward::WINDOW;
 
 #[cfg(test)]
 mod tests {
@@ -117,6 +135,10 @@ mod tests {
     const SECOND: Connection = Connection { incarnation: 3, number: 2 };
     const RESTARTED: Connection = Connection { incarnation: 4, number: 1 };
 
+    fn named() -> BTreeSet<u32> {
+        BTreeSet::from([7])
+    }
+
     fn applied(number: u64) -> Result<Sequenced, Refusal> {
         Ok(Sequenced::Journaled(UpdateNumber::new(number)))
     }
@@ -124,42 +146,53 @@ mod tests {
     #[test]
     fn a_repeated_write_is_applied_once_and_gets_the_same_number() {
         let inflow = Arc::new(Inflow::default());
-        inflow.open(FIRST).unwrap();
-        assert_eq!(inflow.ticket(FIRST, 7, 7).pass(|| applied(100)), applied(100));
-        inflow.open(SECOND).unwrap();
-        let again = inflow.ticket(SECOND, 7, 7).pass(|| panic!("it was applied already"));
+        inflow.open(FIRST, named()).unwrap();
+        assert_eq!(inflow.ticket(7, FIRST, (7, 7)).pass(|| applied(100)), applied(100));
+        inflow.open(SECOND, named()).unwrap();
+        let again = inflow.ticket(7, SECOND, (7, 7)).pass(|| panic!("it was applied already"));
         assert_eq!(again, applied(100));
         // What is below the oldest one under way is forgotten, after a restart of the upstream everything.
-        assert_eq!(inflow.ticket(SECOND, 8, 8).pass(|| applied(101)), applied(101));
+        assert_eq!(inflow.ticket(7, SECOND, (8, 8)).pass(|| applied(101)), applied(101));
         assert_eq!(inflow.lock().applied.len(), 1);
-        inflow.open(RESTARTED).unwrap();
-        assert_eq!(inflow.ticket(RESTARTED, 8, 8).pass(|| applied(102)), applied(102));
+        inflow.open(RESTARTED, named()).unwrap();
+        assert_eq!(inflow.ticket(7, RESTARTED, (8, 8)).pass(|| applied(102)), applied(102));
     }
 
     #[test]
     fn nothing_of_an_earlier_connection_is_applied_once_a_later_one_is_open() {
         let inflow = Arc::new(Inflow::default());
-        let late = inflow.ticket(FIRST, 7, 7);
+        let late = inflow.ticket(7, FIRST, (7, 7));
         assert!(late.pass(|| panic!("no connection is open")).is_err());
-        inflow.open(FIRST).unwrap();
+        inflow.open(FIRST, named()).unwrap();
         inflow.begin_copy();
-        inflow.open(SECOND).unwrap();
+        inflow.open(SECOND, named()).unwrap();
         assert!(!inflow.copies(), "what one connection announced says nothing of the next");
         assert!(late.pass(|| panic!("its connection is over")).is_err());
-        assert!(inflow.open(FIRST).is_err());
-        inflow.open(RESTARTED).unwrap();
-        assert!(inflow.open(SECOND).is_err());
+        assert!(inflow.open(FIRST, named()).is_err());
+        inflow.open(RESTARTED, named()).unwrap();
+        assert!(inflow.open(SECOND, named()).is_err());
     }
 
     #[test]
     fn a_write_that_was_refused_may_come_again_and_no_more_are_remembered_than_there_can_be() {
         let inflow = Arc::new(Inflow::default());
-        inflow.open(FIRST).unwrap();
-        assert_eq!(inflow.ticket(FIRST, 1, 1).pass(|| Err(Refusal::NoRoom)), Err(Refusal::NoRoom));
+        inflow.open(FIRST, named()).unwrap();
+        assert_eq!(inflow.ticket(7, FIRST, (1, 1)).pass(|| Err(Refusal::NoRoom)), Err(Refusal::NoRoom));
         for sequence in 1..=APPLIED_MAX as u64 {
-            assert_eq!(inflow.ticket(FIRST, sequence, 1).pass(|| applied(sequence)), applied(sequence));
+            assert_eq!(inflow.ticket(7, FIRST, (sequence, 1)).pass(|| applied(sequence)), applied(sequence));
         }
-        let one_more = inflow.ticket(FIRST, 1 + APPLIED_MAX as u64, 1);
-        assert!(matches!(one_more.pass(|| panic!("too many")), Err(Refusal::Invalid(_))));
+        let one_more = inflow.ticket(7, FIRST, (1 + APPLIED_MAX as u64, 1));
+        assert_eq!(one_more.pass(|| panic!("too many")), Err(Refusal::Again));
+    }
+
+    #[test]
+    fn nothing_is_applied_to_a_volume_that_was_not_named_or_whose_pair_is_gone() {
+        let inflow = Arc::new(Inflow::default());
+        inflow.open(FIRST, named()).unwrap();
+        let late = inflow.ticket(7, FIRST, (1, 1));
+        assert!(inflow.ticket(8, FIRST, (2, 1)).pass(|| panic!("it was not named")).is_err());
+        assert_eq!(late.pass(|| Err(Refusal::NoRoom)), Err(Refusal::NoRoom), "it waits for room");
+        inflow.keep(&BTreeSet::from([8]));
+        assert!(late.pass(|| panic!("hosts may write the volume by now")).is_err());
     }
 }

@@ -16,6 +16,7 @@ use crate::disk::VolumeId;
 use crate::disk::slot::Class;
 use crate::volume::pair::PairState;
 use holdfast_journal::{Kind, Update, UpdateNumber};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What a group knows of broken stretches.
@@ -62,20 +63,31 @@ impl Group {
         virtuals.filter(|(_, pairs)| pairs.iter().any(wants)).map(|(volume, _)| *volume).collect()
     }
 
-    /// The upstream array begins to send everything: what is being copied by now gets all of it.
-    pub(crate) fn begin_fill(&self) {
-        self.set_fill(Fill::Wanted, Fill::Begun);
+    /// The upstream array begins to send all of these volumes: what is being copied by now gets everything.
+    pub(crate) fn begin_fill(&self, volumes: &BTreeSet<u32>) {
+        self.set_fill((Fill::Wanted, Fill::Begun), |volume| volumes.contains(volume));
     }
 
     /// It has sent everything.
     pub(crate) fn end_fill(&self) {
-        self.set_fill(Fill::Begun, Fill::Done);
+        self.set_fill((Fill::Begun, Fill::Done), |_| true);
         self.changed.notify_waiters();
     }
 
-    fn set_fill(&self, from: Fill, to: Fill) {
+    /// Whether the P-VOLs are no image of one moment now.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.lock().wholeness.is_broken
+    }
+
+    /// The store says so of a group that has just been opened.
+    pub(crate) fn note_broken(&self, is_broken: bool) {
+        self.lock().wholeness.is_broken |= is_broken;
+    }
+
+    fn set_fill(&self, (from, to): (Fill, Fill), is_meant: impl Fn(&u32) -> bool) {
         let mut seq = self.lock();
-        for pair in seq.pairs.values_mut().flatten() {
+        let meant = seq.pairs.iter_mut().filter(|(volume, _)| is_meant(volume));
+        for pair in meant.flat_map(|(_, pairs)| pairs) {
             let is_copied = pair.facts.state == PairState::BeingCopied && !pair.resync.marking;
             if pair.resync.fill == from && is_copied {
                 pair.resync.fill = to;
@@ -117,7 +129,7 @@ impl Group {
             };
             self.append(&mut seq, &Arc::new(update), &Payload::default()).map_err(
                 |refusal| match refusal {
-                    Refusal::NoRoom | Refusal::Leaving => {
+                    Refusal::NoRoom | Refusal::Leaving | Refusal::Again => {
                         CopyError::Damaged(format!("the journal of group {} is full", self.name))
                     }
                     Refusal::Invalid(reason) => CopyError::Damaged(reason),

@@ -7,54 +7,106 @@
 //! 3. The write is passed on, until it is durable at the primary or the array goes on alone.
 //! 4. It becomes visible here, and durable unless the array is alone.
 //!
-//! From step 3 on it runs by itself: what was sent cannot be taken back, so a session that ends does not end it. Its range
-//! stays held, so a repetition of the command comes behind it (invariant 8).
+//! From step 3 on it runs by itself. Its host is answered when it has ended, and so is the end of its session: one that has
+//! not been answered by the primary after a while is given up then, and never becomes visible here (invariant 8). What a
+//! write can be, and who decides that, stands in `copy/forward/mod.rs`.
 
 use super::manner::Manner;
 use super::volume::{IoError, Pending, Stop, TRIES_MAX, Volume};
 use crate::copy::change::{Change, apply};
-use crate::copy::forward::{Admitted, Forwarder, Passed};
+use crate::copy::forward::{AdmitError, Admitted, Forwarder, Passed};
 use crate::disk::{Prepared, VolumeId};
 use crate::volume::kind::Fence;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
+/// What came of an attempt.
+pub(super) enum Way {
+    /// The write has been made.
+    Made,
+    /// The volume has another role by now, and nothing has happened.
+    Turned(Box<Pending>),
+}
+
 impl Pending {
-    /// The whole way of the write.
-    pub(super) async fn forward(mut self, forwarder: Arc<Forwarder>) -> Result<(), IoError> {
+    /// Makes it visible as the role of its volume demands, which may change while it waits.
+    pub(super) async fn wait_and_write(self, prepared: Option<Vec<Prepared>>) -> Result<(), IoError> {
+        let (mut pending, mut prepared) = (self, prepared);
+        loop {
+            let way = match pending.volume.forwarder() {
+                Some(forwarder) => {
+                    drop(prepared.take());
+                    pending.forward(forwarder).await?
+                }
+                None => pending.write_here(prepared.take()).await?,
+            };
+            match way {
+                Way::Made => return Ok(()),
+                Way::Turned(again) => pending = *again,
+            }
+        }
+    }
+
+    /// The whole way of a write that is forwarded.
+    async fn forward(mut self, forwarder: Arc<Forwarder>) -> Result<Way, IoError> {
         if self.change.whole {
             return Err(IoError::Refused(super::volume::NOT_ATOMIC.into()));
         }
         let nexus = self.nexus.clone();
-        let limit = forwarder.limit();
-        tokio::pin!(limit);
         let begun = async {
             let prepared = self.prepare().await?;
             let ranges: Vec<Range<u64>> = self.change.parts.iter().map(range_of).collect();
-            let admitted = forwarder.admit(self.volume.number, ranges).await.map_err(IoError::Refused)?;
+            let admitted = match forwarder.admit(self.volume.number, ranges).await {
+                Ok(admitted) => admitted,
+                Err(AdmitError::Gone) => return Ok(None),
+                Err(AdmitError::Store(error)) => return Err(IoError::Refused(error)),
+            };
             self.look_held().await?;
-            Ok::<_, IoError>((prepared, admitted))
+            Ok::<_, IoError>(Some((prepared, admitted)))
         };
-        let (prepared, admitted) = tokio::select! {
+        let begun = tokio::select! {
             biased;
             begun = begun => begun?,
             () = nexus.ending() => return Err(IoError::SessionEnded),
-            () = &mut limit => return Err(not_in_time()),
+            () = forwarder.limit() => return Err(not_in_time()),
         };
-        let (told, answer) = oneshot::channel();
-        let work = self.pass_on(forwarder.clone(), admitted, prepared);
+        let Some((prepared, admitted)) = begun else {
+            return if self.volume.is_forwarded_by(&forwarder) {
+                Err(IoError::Refused(AdmitError::Gone.to_string()))
+            } else {
+                Ok(Way::Turned(Box::new(self)))
+            };
+        };
+        let (told, mut answer) = oneshot::channel();
+        let (wanted, given_up) = oneshot::channel::<()>();
+        let given_up = async move { drop(given_up.await) };
+        let work = self.pass_on(forwarder.clone(), admitted, prepared, given_up);
         forwarder.spawn(async move {
             // Nobody may wait for it any more.
             let _ = told.send(work.await);
         });
-        tokio::select! {
+        let answered = tokio::select! {
             biased;
-            // It is not told when the array ends.
-            answer = answer => answer.unwrap_or(Err(IoError::SessionEnded)),
-            () = nexus.ending() => Err(IoError::SessionEnded),
-            () = &mut limit => Err(not_in_time()),
-        }
+            answered = &mut answer => Some(answered),
+            () = nexus.ending() => None,
+        };
+        let answered = match answered {
+            Some(answered) => answered,
+            None => {
+                tokio::select! {
+                    biased;
+                    answered = &mut answer => answered,
+                    () = forwarder.parts.clock.sleep(SESSION_GRACE) => {
+                        drop(wanted);
+                        answer.await
+                    }
+                }
+            }
+        };
+        // It is not told when the array ends.
+        answered.unwrap_or(Err(IoError::SessionEnded)).map(|()| Way::Made)
     }
 
     /// Looks at what the range holds, as the manner asks; nobody changes it meanwhile.
@@ -74,22 +126,19 @@ impl Pending {
         forwarder: Arc<Forwarder>,
         mut admitted: Admitted,
         mut prepared: Vec<Prepared>,
+        given_up: impl Future<Output = ()>,
     ) -> Result<(), IoError> {
         let change = Arc::new(std::mem::replace(&mut self.change, Change::new(0, Vec::new())));
         let checksum = change.payload().checksum();
-        let passed =
-            forwarder.pass_on(&admitted, change.clone(), checksum).await.map_err(IoError::Refused)?;
+        let passed = forwarder.pass_on(&mut admitted, change.clone(), checksum, given_up).await;
+        let passed = passed.map_err(IoError::Refused)?;
         self.volume.show(&change, &self.manner, &mut prepared);
-        if passed == Passed::Alone && !self.durable {
-            return Ok(());
-        }
-        for part in &change.parts {
-            let (offset, length) = (part.offset_bytes, part.length_bytes);
-            let id = VolumeId(self.volume.number);
-            if let Err(error) = self.volume.disk.destage_range(id, offset, length).await {
-                admitted.leave_marked();
-                return Err(error.into());
+        if passed == Passed::On || self.durable {
+            for part in &change.parts {
+                let (offset, length) = (part.offset_bytes, part.length_bytes);
+                self.volume.disk.destage_range(VolumeId(self.volume.number), offset, length).await?;
             }
+            admitted.is_whole();
         }
         Ok(())
     }
@@ -125,3 +174,9 @@ fn range_of(part: &crate::copy::change::Part) -> Range<u64> {
 fn not_in_time() -> IoError {
     IoError::Refused("it could not be forwarded in time".into())
 }
+
+/// How long the end of a session waits for the primary's answer to a write of it.
+const SESSION_GRACE: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests;

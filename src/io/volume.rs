@@ -6,6 +6,7 @@
 
 pub(crate) use super::elsewhere::Elsewhere;
 pub use super::error::IoError;
+use super::forward::Way;
 use super::manner::Manner;
 use crate::channel::storage::Nexus;
 use crate::clock::BoxFuture;
@@ -123,7 +124,7 @@ impl Volume {
         role
     }
 
-    fn forwarder(&self) -> Option<Arc<Forwarder>> {
+    pub(super) fn forwarder(&self) -> Option<Arc<Forwarder>> {
         match &*self.role() {
             VolumeRole::Forwarding(forwarder) => Some(forwarder.clone()),
             VolumeRole::Plain
@@ -132,6 +133,11 @@ impl Volume {
             | VolumeRole::Marked(_)
             | VolumeRole::Waiting => None,
         }
+    }
+
+    /// Whether its writes go that way now.
+    pub(super) fn is_forwarded_by(&self, forwarder: &Arc<Forwarder>) -> bool {
+        self.forwarder().is_some_and(|now| Arc::ptr_eq(&now, forwarder))
     }
 
     fn group(&self) -> Option<Arc<Group>> {
@@ -344,6 +350,7 @@ impl From<Stop> for IoError {
     fn from(stop: Stop) -> Self {
         match stop {
             Stop::Refused(Refusal::Invalid(reason)) => Self::Refused(reason),
+            Stop::Refused(Refusal::Again) => Self::Contended,
             Stop::Refused(refusal) => Self::Refused(format!("{refusal:?}")),
             Stop::NotCached | Stop::Unmarked => Self::Contended,
             Stop::Differs(offset_bytes) => Self::Differs(offset_bytes),
@@ -443,10 +450,8 @@ impl Pending {
         }
     }
 
-    async fn wait_and_write(mut self, prepared: Option<Vec<Prepared>>) -> Result<(), IoError> {
-        if let Some(forwarder) = self.volume.forwarder() {
-            return self.forward(forwarder).await;
-        }
+    /// Makes it visible as soon as it can be, unless the volume comes to be forwarded.
+    pub(super) async fn write_here(mut self, prepared: Option<Vec<Prepared>>) -> Result<Way, IoError> {
         let mut prepared = match prepared {
             Some(prepared) => prepared,
             None => {
@@ -462,9 +467,8 @@ impl Pending {
         let (mut loads, mut waits_since) = (0, None);
         let sequenced = loop {
             self.supply().await?;
-            if let Some(forwarder) = self.volume.forwarder() {
-                drop(prepared);
-                return self.forward(forwarder).await;
+            if self.volume.forwarder().is_some() {
+                return Ok(Way::Turned(Box::new(self)));
             }
             let group = self.volume.group();
             let room = group.as_ref().map(|group| group.room.notified());
@@ -514,7 +518,10 @@ impl Pending {
                 outcome => break outcome?,
             }
         };
-        if self.durable { self.make_durable(sequenced).await } else { Ok(()) }
+        if self.durable {
+            self.make_durable(sequenced).await?;
+        }
+        Ok(Way::Made)
     }
 
     /// Memory for what the manner computes. Like partial pages it is of an earlier class than the data that is held.
@@ -551,16 +558,17 @@ impl Pending {
         if self.volume.is_virtual {
             return Ok(Vec::new());
         }
+        // The data is held already: its partial pages are taken from an earlier class, so that two commands that hold data
+        // never wait for each other.
+        let class = if self.ticket.is_some() { Class::Restore } else { Class::JournalRead };
         let mut prepared = Vec::with_capacity(self.change.parts.len());
         for part in &self.change.parts {
             let volume = VolumeId(self.volume.number);
             let disk = &self.volume.disk;
             let (offset, length) = (part.offset_bytes, part.length_bytes);
-            // The data is held already: its partial pages are taken from an earlier class, so that two commands that
-            // hold data never wait for each other.
             prepared.push(match part.content {
-                Content::Zero => disk.prepare_zero(volume, offset, length, Class::JournalRead).await?,
-                _ => disk.prepare(volume, offset, length, Class::JournalRead).await?,
+                Content::Zero => disk.prepare_zero(volume, offset, length, class).await?,
+                _ => disk.prepare(volume, offset, length, class).await?,
             });
         }
         Ok(prepared)

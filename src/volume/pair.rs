@@ -98,6 +98,12 @@ impl PairRecord {
         self.control.origin.or(self.primary.volume)
     }
 
+    /// Whether it is being taken away.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        matches!(self.control.asked, Some(Asked::Delete | Asked::DeleteSent | Asked::DeleteAccepted))
+    }
+
     /// What tells a copy that begins at `from` from an earlier one: where numbers are given the first number of its
     /// records, else the largest that all its pieces contain.
     #[must_use]

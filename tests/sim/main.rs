@@ -32,6 +32,7 @@ mod designations;
 mod journal_gone;
 mod journal_lost;
 mod lies;
+mod mutual;
 mod overflow;
 mod planted;
 mod port;

@@ -12,21 +12,50 @@
 //!   primary (`copy/inflow.rs`).
 //! * **All or none go on alone.** The group stops sending as a whole, then that is recorded, then the first write is
 //!   answered alone. So what the primary has is always a prefix of what hosts were answered.
+//! * **No ghosts.** A write that has failed at its host, or whose session is over, never becomes visible here any more; at
+//!   the primary it is undone by the copy that follows (invariant 8).
+//!
+//! # What a forwarded write can be
+//! ```text
+//!  waiting ──▶ marked ──▶ sent ──answered──▶ shown ──▶ whole        the same at both sides
+//!     │          │          ├──alone────────▶ shown ──▶ stale        only here: the region is copied
+//!     │          └──alone───┤
+//!     │          │          └──refused, too late, given up──▶ stale, copying   nobody knows: not shown here, the connection
+//!     ▼          ▼                                                  is ended and the region copied over the next one
+//!   failed     failed       nothing has happened at either side
+//! ```
+//! | transition | owner |
+//! |---|---|
+//! | waiting → marked | `Forwarder::admit`: its range is held from here to the end, then its extents are marked durably |
+//! | marked → sent | `Forwarder::pass_on`, over the connection that is open, with a number from the window |
+//! | sent → answered, refused | the primary |
+//! | → alone | `Forwarder::go_alone`, for all writes of the group; or the end of its pair |
+//! | → given up | the owner of the host's session, by dropping its end of the channel |
+//! | shown → whole | `io::forward`, when it is durable here; only it says so ([`Admitted::is_whole`]) |
+//! | end | the drop of [`Admitted`], in one critical section: what is not whole is stale before its range is free |
+//!
+//! **A pair is taken up** while its whole volume is held: role of the volume, then pair, then the range is free. **It is
+//! removed** in the other order: nothing of it is sent any more and the connection ends; what is under way ends here alone;
+//! behind all of it the whole volume is held while its role changes; then the pair is forgotten, and only then does the
+//! control store forget it. Either ends the connection, so each connection is about the pairs that its beginning named.
 //!
 //! # Who calls what
-//! `io::forward` calls `Forwarder::admit` and `Forwarder::pass_on` for each write. One task of the array keeps a
+//! `io::forward` calls `Forwarder::admit` and `Forwarder::pass_on` for each write (`pass.rs`). One task of the array keeps a
 //! connection and gives it to `Forwarder::serve` (`array/upstream.rs`), which copies what differs (`resync.rs`). States of
 //! pairs are recorded through a `Ledger`.
 //!
-//! How it is proved: the tests of its parts; deaths of all arrays and cuts of all links at random in `tests/sim/upstream.rs`.
+//! How it is proved: the tests of its parts, `io/forward/tests.rs` with a primary that a test plays; deaths of all arrays and cuts of all
+//! links at random in `tests/sim/upstream.rs`.
 
 mod pairs;
+mod pass;
 mod ranges;
 mod resync;
 pub(crate) mod wire;
 
 pub(crate) use pairs::ForwardPair;
-use ranges::{Hold, Ranges};
+pub(crate) use pass::{AdmitError, Admitted, Passed};
+use ranges::Ranges;
 
 use super::change::Change;
 use super::differences::ChangedPart;
@@ -37,26 +66,33 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, Semaphore};
 
 /// The connection to the primary, as the forwarder needs it. Defined here, by its user.
 pub(crate) trait Downstream: Send + Sync {
     /// Says what comes over this connection; earlier connections are over at the primary when this returns.
-    fn announce(&self, what: Announced, volumes: Vec<u32>) -> BoxFuture<'_, Result<(), ForwardError>>;
+    fn announce(&self, said: Announcement) -> BoxFuture<'_, Result<(), ForwardError>>;
     /// Passes one write on; it is durable there when this returns.
     fn write<'a>(&'a self, write: &'a Outgoing) -> BoxFuture<'a, Result<(), ForwardError>>;
     /// Waits until the connection is gone.
     fn closed(&self) -> BoxFuture<'_, ()>;
 }
 
-/// What an upstream array says of its forwarding.
+/// What an upstream array says of a connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Announcement {
+    pub(crate) what: Announced,
+    /// The volumes that it is about, by their numbers at the primary.
+    pub(crate) volumes: Vec<u32>,
+    /// Those of them of which all is copied.
+    pub(crate) whole: Vec<u32>,
+}
+
+/// What comes over a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Announced {
     /// Differences are copied, so the P-VOLs are no image of one moment.
-    Copying {
-        /// They are the whole volumes.
-        everything: bool,
-    },
+    Copying,
     /// Everything that hosts here were answered is there.
     InStep,
 }
@@ -67,7 +103,10 @@ pub(crate) enum ForwardError {
     /// The connection is gone; whether the write has happened is unknown.
     #[error("{0}")]
     Lost(String),
-    /// The primary refuses it; it has not happened.
+    /// The primary has no room for it at the moment; it has not happened.
+    #[error("the primary has no room: {0}")]
+    Again(String),
+    /// The primary refuses it. What failed there may have been seen there.
     #[error("the primary refuses: {0}")]
     Refused(String),
     /// The primary says that the two volumes are not in step: everything has to be copied.
@@ -87,16 +126,17 @@ pub(crate) struct Outgoing {
     pub(crate) checksum: u32,
 }
 
-/// Where the states of pairs and their marks are recorded. Every method is durable when it returns.
+/// Where the states of pairs and their marks are recorded. Every method is durable when it returns; `pairs` are those that
+/// are forwarded, by their numbers here.
 pub(crate) trait Ledger: Send + Sync {
     /// Marks.
     fn put_marks(&self, marks: Vec<(u32, Vec<ChangedPart>)>) -> Result<(), String>;
-    /// All pairs are suspended: what hosts write is only here from now on.
-    fn alone(&self, because: Because, reason: &str) -> Result<(), String>;
-    /// All pairs are being copied.
-    fn copying(&self) -> Result<(), String>;
-    /// All pairs are normal.
-    fn in_step(&self) -> Result<(), String>;
+    /// The pairs are suspended: what hosts write is only here from now on.
+    fn alone(&self, pairs: &[u32], because: Because, reason: &str) -> Result<(), String>;
+    /// The pairs are being copied.
+    fn copying(&self, pairs: &[u32]) -> Result<(), String>;
+    /// The pairs are normal.
+    fn in_step(&self, pairs: &[u32]) -> Result<(), String>;
 }
 
 /// Why the array goes on alone.
@@ -143,6 +183,8 @@ pub struct Forwarder {
     marking: tokio::sync::Mutex<()>,
     /// The phase, the connection or the pairs have changed.
     pub(crate) changed: Notify,
+    /// The oldest write under way has ended.
+    window: Notify,
 }
 
 struct State {
@@ -154,6 +196,10 @@ struct State {
     /// Since when there is no connection over which to send.
     down_since: Option<MonotonicNs>,
     pairs: BTreeMap<u32, ForwardPair>,
+    /// How often a pair came or went: a connection is about the pairs that it named.
+    pair_changes: u64,
+    /// The group is no more.
+    is_retired: bool,
     /// Marks are on their way to the control store.
     is_writing: bool,
     next_sequence: u64,
@@ -166,26 +212,6 @@ struct State {
 struct Channel {
     id: u64,
     to: Arc<dyn Downstream>,
-}
-
-/// A host's write that holds its ranges, which are marked.
-pub(crate) struct Admitted {
-    forwarder: Arc<Forwarder>,
-    volume: u32,
-    extents: BTreeSet<u64>,
-    /// The two sides may differ although the write has ended.
-    is_uncertain: bool,
-    _hold: Hold,
-    _permit: Option<OwnedSemaphorePermit>,
-}
-
-/// What became of a write.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Passed {
-    /// It is durable at the primary.
-    On,
-    /// The array goes on alone.
-    Alone,
 }
 
 impl Forwarder {
@@ -202,6 +228,8 @@ impl Forwarder {
                 channels: 0,
                 down_since: Some(now),
                 pairs: BTreeMap::new(),
+                pair_changes: 0,
+                is_retired: false,
                 is_writing: false,
                 next_sequence: 1,
                 under_way: BTreeSet::new(),
@@ -210,6 +238,7 @@ impl Forwarder {
             turning: Mutex::new(()),
             marking: tokio::sync::Mutex::default(),
             changed: Notify::new(),
+            window: Notify::new(),
         })
     }
 
@@ -227,8 +256,8 @@ impl Forwarder {
     }
 
     /// Bytes that differ, or may differ, between the two volumes of a pair.
-    pub(crate) fn marked_bytes(&self, volume: u32) -> u64 {
-        self.lock().pairs.get(&volume).map_or(0, ForwardPair::marked_bytes)
+    pub(crate) fn stale_bytes(&self, volume: u32) -> u64 {
+        self.lock().pairs.get(&volume).map_or(0, ForwardPair::stale_bytes)
     }
 
     /// The local volumes of its pairs.
@@ -241,56 +270,58 @@ impl Forwarder {
         self.lock().pairs.get(&volume).map(|pair| pair.pair)
     }
 
-    /// Takes up a pair. If its volumes may differ, they are copied: the connection is begun anew for that.
-    pub(crate) fn add_pair(&self, volume: u32, pair: ForwardPair) {
-        let _turn = self.turn();
-        let mut state = self.lock();
-        if pair.is_marked() && state.phase == Phase::InStep {
-            state.phase = Phase::Copying;
-            state.drop_channel(self.parts.clock.now());
-        } else if pair.is_marked() && state.pairs.values().any(|pair| pair.to_copy.is_some()) {
+    /// Takes up a pair: `attach` brings hosts' writes here. If its volumes may differ, they are copied.
+    pub(crate) async fn add_pair(&self, volume: u32, pair: ForwardPair, attach: impl FnOnce()) {
+        // Nobody holds a part of a volume that was not forwarded: this does not wait. A write that comes does, for the pair.
+        let _all = self.ranges.hold(volume, everything()).await;
+        attach();
+        {
+            let _turn = self.turn();
+            let mut state = self.lock();
+            if pair.is_stale() && state.phase == Phase::InStep {
+                state.phase = Phase::Copying;
+            }
+            state.pairs.insert(volume, pair);
+            state.pair_changes += 1;
             state.drop_channel(self.parts.clock.now());
         }
-        state.pairs.insert(volume, pair);
-        drop(state);
         self.changed.notify_waiters();
     }
 
-    /// Takes a pair out, when no write to it is under way.
-    pub(crate) async fn remove_pair(self: &Arc<Self>, volume: u32) {
-        let _all = self.ranges.hold(volume, vec![Range { start: 0, end: u64::MAX }]).await;
+    /// From here on nothing of the volume is sent, and what is under way ends here alone. Whether that was news; then
+    /// [`Forwarder::remove_pair`] is to be called.
+    pub(crate) fn end_pair(&self, volume: u32) -> bool {
+        {
+            let mut state = self.lock();
+            let Some(pair) = state.pairs.get_mut(&volume).filter(|pair| !pair.is_leaving) else {
+                return false;
+            };
+            pair.is_leaving = true;
+            state.pair_changes += 1;
+            state.drop_channel(self.parts.clock.now());
+        }
+        self.changed.notify_waiters();
+        true
+    }
+
+    /// Forgets a pair when no write to it is under way any more: `detach` takes hosts' writes away from here meanwhile. Waits
+    /// for units of this array, not for the other one.
+    pub(crate) async fn remove_pair(&self, volume: u32, detach: impl FnOnce()) {
+        let _all = self.ranges.hold(volume, everything()).await;
+        detach();
         self.lock().pairs.remove(&volume);
+        self.changed.notify_waiters();
+    }
+
+    /// The group is no more: nobody wants a connection.
+    pub(crate) fn retire(&self) {
+        self.lock().is_retired = true;
         self.changed.notify_waiters();
     }
 
     /// Runs as long as the array at most.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         (self.parts.spawn)(Box::pin(task));
-    }
-
-    /// Holds the ranges of a write, and marks them durably.
-    ///
-    /// # Errors
-    /// The marks cannot be recorded, or the volume is not forwarded any more.
-    pub(crate) async fn admit(
-        self: &Arc<Self>,
-        volume: u32,
-        ranges: Vec<Range<u64>>,
-    ) -> Result<Admitted, String> {
-        let hold = self.ranges.hold(volume, ranges.clone()).await;
-        // The semaphore is never closed.
-        let permit = self.room.clone().acquire_owned().await.ok();
-        let extents = {
-            let mut state = self.lock();
-            state.host_writes += 1;
-            let pair = state.pairs.get_mut(&volume).ok_or("its writes are not forwarded any more")?;
-            pair.enter(&ranges)
-        };
-        let forwarder = self.clone();
-        let admitted =
-            Admitted { forwarder, volume, extents, is_uncertain: false, _hold: hold, _permit: permit };
-        self.write_marks().await?;
-        Ok(admitted)
     }
 
     /// All marks made before the call are durable when it returns. Those of many writes go in one transaction.
@@ -324,82 +355,6 @@ impl Forwarder {
         written
     }
 
-    /// Passes a write on until it is durable at the primary or the array goes on alone.
-    ///
-    /// # Errors
-    /// With the fence `data`: it was not sent in time, or is refused. Nothing has happened.
-    pub(crate) async fn pass_on(
-        self: &Arc<Self>,
-        admitted: &Admitted,
-        change: Arc<Change>,
-        checksum: u32,
-    ) -> Result<Passed, String> {
-        let Some(mut sending) = Sending::begin(self, admitted.volume, change, checksum) else {
-            return Err("its writes are not forwarded any more".into());
-        };
-        let deadline = self.parts.clock.sleep(self.patience());
-        tokio::pin!(deadline);
-        let (mut is_late, mut was_sent) = (false, false);
-        loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            let (alone, channel) = {
-                let state = self.lock();
-                let open = state.channel.clone().filter(|_| !state.is_stopped);
-                (matches!(state.phase, Phase::Alone(_)), open)
-            };
-            if alone {
-                return Ok(Passed::Alone);
-            }
-            // What was sent may happen yet: a write that fails waits for that, and its range with it.
-            let may_end = self.parts.fence == Fence::Never || !was_sent;
-            if is_late && may_end {
-                self.fence("the primary did not answer in time")?;
-                continue;
-            }
-            let Some(channel) = channel else {
-                tokio::select! {
-                    biased;
-                    () = changed => {}
-                    () = &mut deadline, if !is_late => is_late = true,
-                }
-                continue;
-            };
-            was_sent = true;
-            sending.refresh();
-            let answer = tokio::select! {
-                biased;
-                answer = channel.to.write(&sending.write) => answer,
-                () = self.channel_ends(channel.id) => continue,
-                () = &mut deadline, if !is_late && self.parts.fence == Fence::Never => {
-                    is_late = true;
-                    continue;
-                }
-            };
-            match answer {
-                Ok(()) => return Ok(Passed::On),
-                Err(ForwardError::Lost(error)) => self.lost(channel.id, &error),
-                Err(error) => self.fence(&error.to_string())?,
-            }
-        }
-    }
-
-    /// How long a write that begins now waits for the primary.
-    fn patience(&self) -> Duration {
-        let down_since = self.lock().down_since;
-        let waited = down_since.map_or(Duration::ZERO, |since| self.parts.clock.now().since(since));
-        self.parts.fence_wait.saturating_sub(waited)
-    }
-
-    /// A write cannot be forwarded: the group goes on alone, or the write fails.
-    fn fence(&self, reason: &str) -> Result<(), String> {
-        match self.parts.fence {
-            Fence::Never => self.go_alone(Because::Unreachable, reason),
-            Fence::Data => Err(reason.to_owned()),
-        }
-    }
-
     /// From here on nothing is sent, and what hosts write is answered without the primary. Recorded when this returns.
     pub(crate) fn go_alone(&self, because: Because, reason: &str) -> Result<(), String> {
         let _turn = self.turn();
@@ -412,13 +367,12 @@ impl Forwarder {
             state.drop_channel(self.parts.clock.now());
         }
         self.changed.notify_waiters();
-        let recorded = self.parts.ledger.alone(because, reason);
+        let recorded = self.parts.ledger.alone(&self.pair_numbers(), because, reason);
         let mut state = self.lock();
         state.is_stopped = false;
         if recorded.is_ok() {
             tracing::warn!(group = %self.parts.group, reason, "writes are not forwarded any more");
             state.phase = Phase::Alone(because);
-            state.pairs.values_mut().for_each(|pair| pair.to_copy = None);
         }
         drop(state);
         self.changed.notify_waiters();
@@ -436,16 +390,23 @@ impl Forwarder {
         self.changed.notify_waiters();
     }
 
-    /// Waits until a connection is wanted.
-    pub(crate) async fn wants_channel(&self) {
+    fn pair_numbers(&self) -> Vec<u32> {
+        self.lock().members().map(|(_, pair)| pair.pair).collect()
+    }
+
+    /// Waits until a connection is wanted; `false`: never again.
+    pub(crate) async fn wants_channel(&self) -> bool {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             {
                 let state = self.lock();
-                if state.phase != Phase::Alone(Because::Operator) && !state.pairs.is_empty() {
-                    return;
+                if state.is_retired {
+                    return false;
+                }
+                if state.phase != Phase::Alone(Because::Operator) && state.members().next().is_some() {
+                    return true;
                 }
             }
             changed.await;
@@ -482,62 +443,20 @@ impl State {
             self.down_since = Some(now);
         }
     }
-}
 
-/// A write with its number, which is given up when this is dropped.
-struct Sending<'a> {
-    forwarder: &'a Forwarder,
-    write: Outgoing,
-}
-
-impl<'a> Sending<'a> {
-    fn begin(forwarder: &'a Forwarder, volume: u32, change: Arc<Change>, checksum: u32) -> Option<Self> {
-        let mut state = forwarder.lock();
-        let remote = state.pairs.get(&volume)?.remote;
-        let sequence = state.next_sequence;
-        state.next_sequence += 1;
-        state.under_way.insert(sequence);
-        let oldest = state.oldest();
-        drop(state);
-        Some(Self { forwarder, write: Outgoing { remote, sequence, oldest, change, checksum } })
-    }
-
-    fn refresh(&mut self) {
-        self.write.oldest = self.forwarder.lock().oldest();
+    /// The pairs that are forwarded.
+    fn members(&self) -> impl Iterator<Item = (u32, &ForwardPair)> {
+        self.pairs.iter().filter(|(_, pair)| !pair.is_leaving).map(|(volume, pair)| (*volume, pair))
     }
 }
 
-impl State {
-    fn oldest(&self) -> u64 {
-        self.under_way.first().copied().unwrap_or(self.next_sequence)
-    }
+/// The whole of a volume.
+fn everything() -> Vec<Range<u64>> {
+    vec![Range { start: 0, end: u64::MAX }]
 }
 
-impl Drop for Sending<'_> {
-    fn drop(&mut self) {
-        self.forwarder.lock().under_way.remove(&self.write.sequence);
-    }
-}
-
-impl Admitted {
-    /// The write is at the primary and not here, or the other way round, and nothing more comes: its mark stays until its
-    /// region is copied.
-    pub(crate) fn leave_marked(&mut self) {
-        self.is_uncertain = true;
-    }
-}
-
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        if self.is_uncertain {
-            return;
-        }
-        let mut state = self.forwarder.lock();
-        if let Some(pair) = state.pairs.get_mut(&self.volume) {
-            pair.leave(&self.extents);
-        }
-    }
-}
-
-/// Writes under way; more wait. Fewer than a session takes, and than the primary remembers.
-pub(crate) const UNDER_WAY_MAX: usize = 512;
+/// Writes of hosts under way; more wait. Fewer than a session takes.
+const UNDER_WAY_MAX: usize = 512;
+/// How far the numbers of writes under way may lie apart; a write that would go further waits for the oldest. The primary
+/// remembers as many that it has applied.
+pub(crate) const WINDOW: usize = 1024;

@@ -1,10 +1,15 @@
 //! What an upstream array knows of one forwarded pair: where the two volumes may differ.
 //!
 //! # What it guarantees
-//! Every byte in which the two volumes may differ lies in a marked region, and the mark is durable before either side
-//! changes there. While everything is in step the marks are an *activity log*: a write marks the extents that it touches,
-//! and [`ForwardPair::forget_idle`] takes away those that nobody has touched for a round. Hot extents stay marked and cost
-//! nothing. After a restart whatever is marked is copied again.
+//! Two sets of regions, one within the other:
+//! * **marked**, in the control store: every byte in which the two volumes may differ, now or after a crash at any instant. The
+//!   mark is durable before either side changes there. After a restart whatever is marked is copied.
+//! * **stale**, in memory: every byte in which they differ, or may, and that no write under way will make equal. Only a copy
+//!   of the region takes it away, over whatever connection: a copy that is cut goes on where it was.
+//!
+//! What is marked and not stale is an *activity log*: a write marks the extents that it touches, and
+//! [`ForwardPair::forget_idle`] takes away those that nobody has touched for a round and that are not stale. Hot extents stay
+//! marked and cost nothing.
 
 use crate::copy::differences::{ChangedPart, DifferenceMap};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,32 +22,31 @@ pub(crate) struct ForwardPair {
     pub(crate) pair: u32,
     /// The volume at the primary, by its number there.
     pub(crate) remote: u32,
-    differs: DifferenceMap,
-    /// What is still to be copied, while that is done.
-    pub(super) to_copy: Option<DifferenceMap>,
+    marked: DifferenceMap,
+    stale: DifferenceMap,
     /// Writes under way, by extent.
     active: BTreeMap<u64, u32>,
     touched: BTreeSet<u64>,
     extent_bytes: u64,
-    /// Everything is marked, and has been since the last copy ended.
-    is_all_marked: bool,
+    /// It is being taken away: nothing of it is sent any more, and what is under way ends here alone.
+    pub(super) is_leaving: bool,
 }
 
 impl ForwardPair {
     /// A pair whose map is as the control store has it.
-    pub(crate) fn new(pair: u32, remote: u32, differs: DifferenceMap) -> Self {
+    pub(crate) fn new(pair: u32, remote: u32, marked: DifferenceMap) -> Self {
         // Large enough that random writes seldom meet a new one, small enough that copying them again takes a moment.
-        let wanted = EXTENT_BYTES.min(differs.capacity_bytes() / EXTENTS_MIN);
-        let extent_bytes = wanted.next_multiple_of(differs.region_bytes()).max(differs.region_bytes());
+        let wanted = EXTENT_BYTES.min(marked.capacity_bytes() / EXTENTS_MIN);
+        let extent_bytes = wanted.next_multiple_of(marked.region_bytes()).max(marked.region_bytes());
         Self {
             pair,
             remote,
-            differs,
-            to_copy: None,
+            stale: marked.clone(),
+            marked,
             active: BTreeMap::new(),
             touched: BTreeSet::new(),
             extent_bytes,
-            is_all_marked: false,
+            is_leaving: false,
         }
     }
 
@@ -56,12 +60,12 @@ impl ForwardPair {
         for extent in &extents {
             *self.active.entry(*extent).or_default() += 1;
             self.touched.insert(*extent);
-            self.differs.mark(extent * self.extent_bytes, self.extent_bytes);
+            self.marked.mark(extent * self.extent_bytes, self.extent_bytes);
         }
         extents
     }
 
-    /// It has ended, the same at both sides.
+    /// It has ended.
     pub(super) fn leave(&mut self, extents: &BTreeSet<u64>) {
         for extent in extents {
             self.touched.insert(*extent);
@@ -74,68 +78,76 @@ impl ForwardPair {
         }
     }
 
-    /// Takes the marks off the extents that nobody writes to, has written to since the last call, or that are still to be
-    /// copied.
+    /// The two sides may differ here, and nobody is about to make them equal. The ranges are marked.
+    pub(super) fn set_stale(&mut self, ranges: &[Range<u64>]) {
+        for range in ranges {
+            self.stale.mark(range.start, range.end - range.start);
+        }
+    }
+
+    /// The first bytes at or behind `from` that are to be copied: at most `longest`, but at least to the end of a region.
+    pub(super) fn next_stale(&self, from: u64, longest: u64) -> Option<(u64, u64)> {
+        self.stale.next_run(from, longest)
+    }
+
+    /// They have been.
+    pub(super) fn is_copied(&mut self, start: u64, length: u64) {
+        self.stale.clear(start, length);
+    }
+
+    /// Takes the marks off the extents that nobody writes to or has written to since the last call, and that need no copy.
     pub(super) fn forget_idle(&mut self) {
         let touched = std::mem::take(&mut self.touched);
         let mut from = 0;
-        while let Some((start, _)) = self.differs.next_run(from, self.extent_bytes) {
+        while let Some((start, _)) = self.marked.next_run(from, self.extent_bytes) {
             let extent = start / self.extent_bytes;
             let begin = extent * self.extent_bytes;
             from = begin + self.extent_bytes;
-            let is_copied = self.to_copy.as_ref().is_none_or(|map| {
-                map.next_run(begin, self.extent_bytes).is_none_or(|(start, _)| start >= from)
-            });
-            if is_copied && !touched.contains(&extent) && !self.active.contains_key(&extent) {
-                self.differs.clear(begin, self.extent_bytes);
+            let is_stale =
+                self.stale.next_run(begin, self.extent_bytes).is_some_and(|(start, _)| start < from);
+            if !is_stale && !touched.contains(&extent) && !self.active.contains_key(&extent) {
+                self.marked.clear(begin, self.extent_bytes);
             }
         }
     }
 
     /// Whether marks are not in the control store yet.
     pub(super) fn has_unwritten(&self) -> bool {
-        self.differs.has_changed()
+        self.marked.has_changed() && !self.is_leaving
     }
 
     pub(super) fn take_marks(&mut self) -> Option<(u32, Vec<ChangedPart>)> {
-        let parts = self.differs.take_changed();
+        if self.is_leaving {
+            return None;
+        }
+        let parts = self.marked.take_changed();
         (!parts.is_empty()).then_some((self.pair, parts))
     }
 
     pub(super) fn not_written(&mut self, parts: &[ChangedPart]) {
-        self.differs.not_written(parts);
-    }
-
-    /// Everything that is marked shall be copied.
-    pub(super) fn begin_copy(&mut self) {
-        self.to_copy = Some(self.differs.clone());
+        self.marked.not_written(parts);
     }
 
     /// Everything differs from here on.
     pub(crate) fn mark_all(&mut self) {
-        let capacity = self.differs.capacity_bytes();
-        self.is_all_marked = true;
-        self.differs.mark(0, capacity);
+        let capacity = self.marked.capacity_bytes();
+        self.marked.mark(0, capacity);
+        self.stale.mark(0, capacity);
     }
 
-    /// Everything that was to be copied has been.
-    pub(super) fn end_copy(&mut self) {
-        (self.to_copy, self.is_all_marked) = (None, false);
+    /// Whether a copy of what is stale is one of the whole volume.
+    pub(super) fn is_all_stale(&self) -> bool {
+        self.stale.is_marked(0, self.stale.capacity_bytes())
     }
 
-    /// Whether a copy of what is marked is one of the whole volume.
-    pub(super) fn is_all_marked(&self) -> bool {
-        self.is_all_marked
+    /// Bytes that a copy would carry.
+    pub(crate) fn stale_bytes(&self) -> u64 {
+        self.stale.marked_bytes()
     }
 
-    /// Bytes that a copy of what is marked would carry, or still carries.
-    pub(crate) fn marked_bytes(&self) -> u64 {
-        self.to_copy.as_ref().map_or(self.differs.marked_bytes(), DifferenceMap::marked_bytes)
-    }
-
-    /// Whether anything is marked.
-    pub(crate) fn is_marked(&self) -> bool {
-        !self.differs.is_empty()
+    /// Whether anything is to be copied.
+    pub(crate) fn is_stale(&self) -> bool {
+        !self.stale.is_empty()
     }
 }
 
@@ -158,7 +170,7 @@ mod tests {
     fn marked(pair: &ForwardPair) -> Vec<(u64, u64)> {
         let mut runs = Vec::new();
         let mut from = 0;
-        while let Some((start, length)) = pair.differs.next_run(from, u64::MAX) {
+        while let Some((start, length)) = pair.marked.next_run(from, u64::MAX) {
             runs.push((start, length));
             from = start + length;
         }
@@ -185,17 +197,40 @@ mod tests {
         pair.forget_idle();
         assert_eq!(marked(&pair), [(0, extent)], "a round after its end");
         pair.forget_idle();
-        assert!(!pair.is_marked());
+        assert!(marked(&pair).is_empty() && !pair.is_stale());
     }
 
     #[test]
-    fn what_is_still_to_be_copied_stays_marked() {
+    fn what_is_still_to_be_copied_stays_marked_and_what_was_copied_does_not() {
         let mut pair = pair();
         let extent = pair.extent_bytes;
         pair.mark_all();
-        pair.begin_copy();
-        pair.to_copy.as_mut().unwrap().clear(0, 3 * extent);
+        assert!(pair.is_all_stale());
+        pair.is_copied(0, 3 * extent);
+        assert!(!pair.is_all_stale());
         pair.forget_idle();
         assert_eq!(marked(&pair), [(3 * extent, CAPACITY - 3 * extent)]);
+        assert_eq!(pair.next_stale(0, extent), Some((3 * extent, extent)));
+        // One write that ended badly is enough for a region, and for its whole extent to stay marked.
+        let written = [Range { start: extent, end: extent + 1 }];
+        let extents = pair.enter(&written);
+        pair.set_stale(&written);
+        pair.leave(&extents);
+        pair.forget_idle();
+        pair.forget_idle();
+        assert_eq!(pair.next_stale(0, u64::MAX), Some((extent, REGION_BYTES_MIN)));
+        assert_eq!(marked(&pair)[0], (extent, extent));
+    }
+
+    #[test]
+    fn a_restart_copies_what_is_marked() {
+        let mut pair = pair();
+        let extents = pair.enter(std::slice::from_ref(&(0..1)));
+        pair.leave(&extents);
+        assert!(!pair.is_stale(), "it has ended the same at both sides");
+        let (_, parts) = pair.take_marks().unwrap();
+        let parts = parts.into_iter().filter_map(|(number, bytes)| Some((number, bytes?)));
+        let again = ForwardPair::new(1, 2, DifferenceMap::load(CAPACITY, parts).unwrap());
+        assert_eq!(again.stale_bytes(), pair.extent_bytes);
     }
 }

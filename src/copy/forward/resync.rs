@@ -1,14 +1,15 @@
 //! A connection at work: what differs is copied, then both arrays are in step (K1 of mission row T2).
 //!
-//! 1. The connection is announced; if something is marked, as one over which differences come. From then on the primary's
-//!    readers pass no image on that is none (`copy/whole.rs`).
-//! 2. That is recorded; from then on hosts' writes are forwarded again, those that were answered alone are marked.
-//! 3. Region by region, under the same hold as hosts' writes: what is here becomes durable, is read and forwarded.
+//! 1. The connection is announced with the pairs that it is about; if something is stale, as one over which differences come.
+//!    From then on the primary's readers pass no image on that is none (`copy/whole.rs`).
+//! 2. That is recorded; from then on hosts' writes are forwarded again, those that were answered alone are stale.
+//! 3. Region by region, under the same hold as hosts' writes: what is here becomes durable, is read and forwarded. It is not
+//!    stale from then on, and its mark goes with those of what is at rest: a copy that is cut goes on where it was.
 //! 4. *In step* is announced and then recorded.
 //!
-//! A crash or a cut between two steps begins again with 1; marks go only by step 3.
+//! A crash or a cut between two steps begins again with 1. A pair that comes or goes ends the connection.
 
-use super::{Announced, Because, Channel, Downstream, ForwardError, Forwarder, Phase, Sending};
+use super::{Announced, Announcement, Because, Channel, Downstream, ForwardError, Forwarder, Phase};
 use crate::copy::change::{Change, Part};
 use crate::disk::cache::{Piece, Pieces};
 use crate::disk::slot::{Class, SLOT_BYTES};
@@ -55,27 +56,25 @@ impl Forwarder {
     }
 
     async fn work(self: &Arc<Self>, to: Arc<dyn Downstream>) -> Result<(), ServeError> {
-        let before = self.lock().phase;
-        let everything = self.lock().pairs.values().all(super::ForwardPair::is_all_marked);
-        let what =
-            if before == Phase::InStep { Announced::InStep } else { Announced::Copying { everything } };
-        if before == Phase::Alone(Because::Operator) {
+        let (before, pair_changes, said) = self.say();
+        if before == Phase::Alone(Because::Operator) || said.volumes.is_empty() {
             return Ok(());
         }
-        if let Err(error) = to.announce(what, self.remotes()).await {
+        if let Err(error) = to.announce(said.clone()).await {
             if error == ForwardError::NotInStep {
                 self.distrust().await?;
             }
             return Err(error.into());
         }
-        let channel = self.begin(before, &to)?;
-        if what != Announced::InStep {
+        let channel = self.begin((before, pair_changes), &to)?;
+        if said.what == Announced::Copying {
             tokio::select! {
                 biased;
                 copied = self.copy_all(&channel) => copied?,
                 () = self.channel_ends(channel.id) => return Ok(()),
+                error = self.forget_idle() => return Err(error),
             }
-            to.announce(Announced::InStep, self.remotes()).await?;
+            to.announce(Announcement { what: Announced::InStep, whole: Vec::new(), ..said }).await?;
             self.end_copy(&channel)?;
         }
         tokio::select! {
@@ -83,6 +82,16 @@ impl Forwarder {
             () = self.channel_ends(channel.id) => Ok(()),
             error = self.forget_idle() => Err(error),
         }
+    }
+
+    /// What is to be said of a connection, as things are: the phase, and how often a pair has come or gone.
+    fn say(&self) -> (Phase, u64, Announcement) {
+        let state = self.lock();
+        let what = if state.phase == Phase::InStep { Announced::InStep } else { Announced::Copying };
+        let volumes = state.members().map(|(_, pair)| pair.remote).collect();
+        let whole = state.members().filter(|(_, pair)| pair.is_all_stale()).map(|(_, pair)| pair.remote);
+        let said = Announcement { what, volumes, whole: whole.collect() };
+        (state.phase, state.pair_changes, said)
     }
 
     /// The primary lacks what it had: everything is copied over the next connection.
@@ -98,25 +107,24 @@ impl Forwarder {
         self.write_marks().await.map_err(ServeError::Store)
     }
 
-    fn remotes(&self) -> Vec<u32> {
-        self.lock().pairs.values().map(|pair| pair.remote).collect()
-    }
-
     /// Step 2: the connection is used, unless things are not as they were when it was announced.
-    fn begin(&self, announced_in: Phase, to: &Arc<dyn Downstream>) -> Result<Channel, ServeError> {
+    fn begin(&self, announced: (Phase, u64), to: &Arc<dyn Downstream>) -> Result<Channel, ServeError> {
         let _turn = self.turn();
-        if self.lock().phase != announced_in {
+        let is_as_announced = |state: &super::State| (state.phase, state.pair_changes) == announced;
+        if !is_as_announced(&self.lock()) {
             return Err(ServeError::Unwanted);
         }
-        if announced_in != Phase::InStep {
-            self.parts.ledger.copying().map_err(ServeError::Store)?;
+        if announced.0 != Phase::InStep {
+            self.parts.ledger.copying(&self.pair_numbers()).map_err(ServeError::Store)?;
         }
         let mut state = self.lock();
+        if !is_as_announced(&state) {
+            return Err(ServeError::Unwanted);
+        }
         state.channels += 1;
         let channel = Channel { id: state.channels, to: to.clone() };
-        if announced_in != Phase::InStep {
+        if announced.0 != Phase::InStep {
             state.phase = Phase::Copying;
-            state.pairs.values_mut().for_each(super::ForwardPair::begin_copy);
         }
         (state.channel, state.down_since) = (Some(channel.clone()), None);
         drop(state);
@@ -127,17 +135,19 @@ impl Forwarder {
     /// Step 4.
     fn end_copy(&self, channel: &Channel) -> Result<(), ServeError> {
         let _turn = self.turn();
-        {
-            let state = self.lock();
+        let may_end = |state: &super::State| {
             let is_ours = state.channel.as_ref().is_some_and(|ours| ours.id == channel.id);
-            if !is_ours || state.phase != Phase::Copying || state.next_to_copy(&[], u64::MAX).is_some() {
-                return Err(ServeError::Unwanted);
-            }
+            is_ours && state.phase == Phase::Copying && !state.members().any(|(_, pair)| pair.is_stale())
+        };
+        if !may_end(&self.lock()) {
+            return Err(ServeError::Unwanted);
         }
-        self.parts.ledger.in_step().map_err(ServeError::Store)?;
+        self.parts.ledger.in_step(&self.pair_numbers()).map_err(ServeError::Store)?;
         let mut state = self.lock();
+        if !may_end(&state) {
+            return Err(ServeError::Unwanted); // A write ended badly meanwhile; the next connection records that it copies.
+        }
         state.phase = Phase::InStep;
-        state.pairs.values_mut().for_each(super::ForwardPair::end_copy);
         drop(state);
         self.changed.notify_waiters();
         Ok(())
@@ -169,22 +179,21 @@ impl Forwarder {
     ) -> Result<(u32, u64), ServeError> {
         let (begun, writes) = (self.parts.clock.now(), self.lock().host_writes);
         let hold = self.ranges.hold(volume, vec![std::ops::Range { start, end: start + length }]).await;
-        let id = VolumeId(volume);
         // What the primary gets survives here too, whatever was answered before it was durable.
-        self.parts.disk.destage_range(id, start, length).await?;
-        let bytes = usize::try_from(length).unwrap_or(usize::MAX);
-        let pieces = self.parts.disk.read(id, start, bytes, Class::JournalRead).await?;
-        let change = Arc::new(change_of(volume, start, &pieces));
-        let checksum = change.payload().checksum();
-        let Some(sending) = Sending::begin(self, volume, change, checksum) else {
-            return Ok((volume, start)); // The pair was taken away.
-        };
-        channel.to.write(&sending.write).await?;
-        drop(sending);
+        self.parts.disk.destage_range(VolumeId(volume), start, length).await?;
+        // A region of a very large volume is more than one write may be.
+        let mut at = start;
+        while at < start + length {
+            let piece = (start + length - at).min(PIECE_BYTES);
+            if !self.copy_piece(channel, volume, (at, piece)).await? {
+                return Ok((volume, start)); // The pair is being taken away.
+            }
+            at += piece;
+        }
         let is_shared = {
             let mut state = self.lock();
-            if let Some(map) = state.pairs.get_mut(&volume).and_then(|pair| pair.to_copy.as_mut()) {
-                map.clear(start, length);
+            if let Some(pair) = state.pairs.get_mut(&volume) {
+                pair.is_copied(start, length);
             }
             state.host_writes != writes
         };
@@ -197,7 +206,28 @@ impl Forwarder {
         Ok((volume, start))
     }
 
-    /// Marks of what is at rest go, for as long as both arrays are in step.
+    async fn copy_piece(
+        &self,
+        channel: &Channel,
+        volume: u32,
+        (start, length): (u64, u64),
+    ) -> Result<bool, ServeError> {
+        let bytes = usize::try_from(length).unwrap_or(usize::MAX);
+        let pieces = self.parts.disk.read(VolumeId(volume), start, bytes, Class::JournalRead).await?;
+        let change = Arc::new(change_of(volume, start, &pieces));
+        let checksum = change.payload().checksum();
+        let Some(mut sending) = self.begin_sending(volume, &change, checksum).await else { return Ok(false) };
+        loop {
+            match channel.to.write(&sending.write).await {
+                Ok(()) => return Ok(true),
+                Err(ForwardError::Again(_)) => self.parts.clock.sleep(super::pass::AGAIN).await,
+                Err(error) => return Err(error.into()),
+            }
+            sending.refresh();
+        }
+    }
+
+    /// Marks of what is at rest go, for as long as a connection is at work.
     async fn forget_idle(&self) -> ServeError {
         loop {
             self.parts.clock.sleep(ROUND).await;
@@ -213,7 +243,7 @@ impl Forwarder {
             // Not while marks are being written: what is taken off now must not seem to be written.
             let _one_at_a_time = self.marking.lock().await;
             let mut state = self.lock();
-            if state.phase != Phase::InStep {
+            if matches!(state.phase, Phase::Alone(_)) {
                 return Ok(());
             }
             state.pairs.values_mut().for_each(super::ForwardPair::forget_idle);
@@ -225,14 +255,12 @@ impl Forwarder {
 impl super::State {
     /// The next unit to be copied that does not begin at one of `places`.
     fn next_to_copy(&self, places: &[(u32, u64)], longest: u64) -> Option<(u32, u64, u64)> {
-        for (volume, pair) in &self.pairs {
-            let Some(map) = &pair.to_copy else { continue };
+        for (volume, pair) in self.members() {
             let mut from = 0;
-            while let Some((start, length)) = map.next_run(from, longest) {
-                // A unit under way is still marked, and one that begins in it would be copied twice.
-                let taken = places.iter().any(|(other, at)| other == volume && *at == start);
-                if !taken {
-                    return Some((*volume, start, length));
+            while let Some((start, length)) = pair.next_stale(from, longest) {
+                // A unit under way is still stale, and one that begins in it would be copied twice.
+                if !places.contains(&(volume, start)) {
+                    return Some((volume, start, length));
                 }
                 from = start + length;
             }
@@ -271,6 +299,8 @@ fn change_of(volume: u32, start: u64, pieces: &Pieces) -> Change {
     Change::new(volume, parts)
 }
 
+/// Bytes of one forwarded write of a copy at most: with its head it is no longer than a list may be.
+const PIECE_BYTES: u64 = 1 << 20;
 /// Copies of regions under way.
 const COPIES_AT_ONCE: usize = 4;
 /// Longest pause of a copy that shares the way with hosts.

@@ -299,7 +299,7 @@ fn chosen(tables: &Tables, group: &GroupName, which: &Which) -> Result<Vec<PairN
 }
 
 pub(super) fn is_leaving(pair: &PairRecord) -> bool {
-    matches!(pair.control.asked, Some(Asked::Delete | Asked::DeleteSent | Asked::DeleteAccepted))
+    pair.is_leaving()
 }
 
 pub(super) fn followed_pair(tables: &Tables, name: &PairName, who: &Who) -> Result<PairNumber, Refusal> {
