@@ -1,6 +1,7 @@
 //! Parity groups, volumes and LUNs: what the store says there is, opened.
 
 use super::Array;
+use crate::copy::change::{Change, Part, apply, pages_touched, within_page};
 use crate::disk::cache::{ParityGroupId, VolumeSpec};
 use crate::disk::device::BlockDevice;
 use crate::disk::io::opener::{OpenMode, OpenUnitError};
@@ -230,7 +231,42 @@ impl Array {
                 }
             })?;
         }
+        self.write_atomic_again(record).await?;
         self.runtime().volumes.insert(id.0, Arc::new(new(id.0)));
+        Ok(())
+    }
+
+    /// Atomic writes that a crash has cut are made whole before anybody sees the volume.
+    async fn write_atomic_again(&self, record: &VolumeRecord) -> anyhow::Result<()> {
+        let kept = self.store.atomic_writes(record.number).map_err(anyhow::Error::msg)?;
+        for (key, write) in kept {
+            let end = write.offset_bytes.checked_add(write.data.len() as u64);
+            if write.identity == record.identity && end.is_some_and(|end| end <= record.size_bytes) {
+                for (index, data) in write.data.chunks(AGAIN_BYTES).enumerate() {
+                    let offset = write.offset_bytes + (index * AGAIN_BYTES) as u64;
+                    self.write_again(record.number.0, offset, data).await?;
+                }
+                tracing::info!(volume = %record.name, "an atomic write was made whole");
+            }
+            self.store.forget_atomic(key)?;
+        }
+        Ok(())
+    }
+
+    async fn write_again(&self, number: u32, offset: u64, data: &[u8]) -> anyhow::Result<()> {
+        let (id, length) = (VolumeId(number), data.len() as u64);
+        let mut slots = self.pool.take(Class::Journal, pages_touched(offset, length)).await;
+        let (mut at, mut left) = (usize::from(within_page(offset)), data);
+        for slot in &mut slots {
+            let (now, later) = left.split_at(left.len().min(SLOT_BYTES - at));
+            slot[at..at + now.len()].copy_from_slice(now);
+            (at, left) = (0, later);
+        }
+        let slots = slots.into_iter().map(SlotMut::freeze).collect();
+        let change = Change::new(number, vec![Part::data(offset, length, slots)]);
+        let prepared = self.disk.prepare(id, offset, length, Class::Journal).await?;
+        apply(&self.disk, &change, &mut vec![prepared], 0);
+        self.disk.destage_range(id, offset, length).await?;
         Ok(())
     }
 
@@ -271,6 +307,9 @@ impl Array {
         }
     }
 }
+
+/// Bytes of an atomic write that are written again at a time.
+const AGAIN_BYTES: usize = 1 << 20;
 
 fn access(tables: &Tables, record: &VolumeRecord) -> Access {
     match tables.host_access(record.number) {

@@ -247,10 +247,13 @@ impl Array {
                     return;
                 }
                 match group.make_whole().await {
-                    Ok(()) => group.end_fill(),
+                    Ok(()) => {
+                        group.end_fill();
+                        array.wake();
+                    }
+                    // Tried again after a while, as long as a pair is to be taken away.
                     Err(error) => tracing::warn!(group = %group.name, %error, "it cannot be made whole now"),
                 }
-                array.wake();
             });
         }
     }

@@ -8,6 +8,7 @@ use super::inflow::ForwardingState;
 use super::peer_session::PeerSession;
 use crate::channel::initiator::Connector;
 use crate::clock::BoxFuture;
+use crate::copy::change::{Change, Content, Part};
 use crate::copy::differences::{ChangedPart, DifferenceMap};
 use crate::copy::forward::{
     Announced, Announcement, Because, Downstream, ForwardError, ForwardPair, Forwarder, Ledger, Outgoing,
@@ -19,7 +20,7 @@ use crate::volume::group::{GroupRecord, GroupRole, GroupState};
 use crate::volume::name::{GroupNumber, PairNumber, VolumeNumber};
 use crate::volume::pair::{Asked, PairEvent, PairRecord, PairState, SuspendCause};
 use crate::volume::record::Who;
-use crate::volume::store::{PairMarks, Store};
+use crate::volume::store::{AtomicWrite, PairMarks, Store};
 use crate::volume::table::Tables;
 use holdfast_scsi::ForwardedWrite;
 use std::sync::{Arc, Weak};
@@ -97,8 +98,20 @@ impl Array {
     fn marks_for(&self, pair: &PairRecord) -> Result<DifferenceMap, String> {
         if pair.state != PairState::NotYetCopied {
             let parts = self.store.marks_of(pair.number)?;
-            return DifferenceMap::load(pair.size_bytes, parts)
-                .map_err(|part| format!("part {part} of its difference map is not one"));
+            let map = DifferenceMap::load(pair.size_bytes, parts)
+                .map_err(|part| format!("part {part} of its difference map is not one"))?;
+            if pair.state == PairState::Normal && !map.is_empty() {
+                // A crash has left marks: until they are copied nobody shall take the two volumes for equal.
+                let what = format!("pair {}: what was being written is copied again", pair.name);
+                let recorded = self.store.change(&Who::Array, what, |tables| {
+                    if let Some(row) = tables.pairs.edit(&pair.number) {
+                        row.state = PairState::BeingCopied;
+                    }
+                    Ok(())
+                });
+                recorded.map_err(|refusal| refusal.to_string())?;
+            }
+            return Ok(map);
         }
         let mut map = DifferenceMap::new(pair.size_bytes);
         map.mark(0, pair.size_bytes);
@@ -348,6 +361,23 @@ impl Ledger for GroupLedger {
             .map(|(pair, parts)| PairMarks { pair: PairNumber(pair), replace: false, parts })
             .collect();
         self.store.put_marks(&marks).map_err(|refusal| refusal.to_string())
+    }
+
+    fn keep_atomic(&self, volume: u32, change: &Change) -> Result<u64, String> {
+        let number = VolumeNumber(volume);
+        let identity = self.store.read(|tables| tables.volumes.get(&number).map(|record| record.identity));
+        let identity = identity.ok_or("there is no such volume")?;
+        let payload = change.payload();
+        let [Part { offset_bytes, content: Content::Data(_), .. }] = change.parts.as_slice() else {
+            return Err("an atomic write is one range".into());
+        };
+        let data = payload.to_vec();
+        let write = AtomicWrite { volume: number, identity, offset_bytes: *offset_bytes, data };
+        self.store.keep_atomic(&write).map_err(|refusal| refusal.to_string())
+    }
+
+    fn forget_atomic(&self, kept: u64) -> Result<(), String> {
+        self.store.forget_atomic(kept).map_err(|refusal| refusal.to_string())
     }
 
     fn alone(&self, pairs: &[u32], because: Because, reason: &str) -> Result<(), String> {

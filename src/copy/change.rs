@@ -15,6 +15,8 @@ pub struct Change {
     pub parts: Vec<Part>,
     /// A power loss may leave all of it or nothing: it is journaled where the copy itself would not need it.
     pub whole: bool,
+    /// When the command was made, as another array says that took it from its host; nanoseconds since 1970.
+    pub created_ns: Option<u64>,
 }
 
 /// One range and what it becomes.
@@ -75,7 +77,7 @@ impl Change {
     /// The change of a command of which a power loss may leave a part, if it is not journaled.
     #[must_use]
     pub fn new(volume: u32, parts: Vec<Part>) -> Self {
-        Self { volume, parts, whole: false }
+        Self { volume, parts, whole: false, created_ns: None }
     }
 
     /// The extents as the journal records them.
@@ -127,6 +129,13 @@ pub struct Payload {
 }
 
 impl Payload {
+    /// The bytes themselves.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        let pages = self.slots.iter().flat_map(|slot| slot.iter().copied());
+        pages.skip(self.skip.into()).take(self.bytes as usize).collect()
+    }
+
     /// Checksum over the bytes themselves, without what surrounds them in their pages: CRC-64/NVME, both halves folded.
     ///
     /// Not CRC-32C: hosts' blocks may end with a CRC-32C of their own, as file systems' and the tests' do, and over data

@@ -31,7 +31,7 @@ use super::rule::{PairFacts, needs_journal};
 pub use super::settings::Settings;
 use super::suspend::{CopyRecord, MarkStore, PairResync};
 use super::tamper::Tamper;
-use super::times::Times;
+use super::times::{Times, creation_time};
 use super::volumes::{Opened, SegmentStore, Volumes};
 use crate::clock::{Clock, MonotonicNs};
 use crate::disk::slot::SlotPool;
@@ -373,7 +373,7 @@ impl Group {
         checksum: u32,
         prepared: &mut Vec<Prepared>,
     ) -> Result<Sequenced, Refusal> {
-        let time_ns = self.clock.wall().0;
+        let time_ns = creation_time(change.created_ns, self.clock.wall().0);
         let mut seq = self.lock();
         if seq.leaving.blocks() || seq.frozen.contains(&change.volume) {
             return Err(Refusal::Leaving);

@@ -78,6 +78,17 @@ const FINEST: Duration = Duration::from_millis(5);
 /// Entries; at this many every second one goes.
 const TIMES_MAX: usize = 8192;
 
+/// The time that update information carries: when the command was created, if who sent it said so and that can be true, or when
+/// it was received. A restore that waits or stops by time goes by it, so the clock of another array may shift it a little at most.
+pub(super) fn creation_time(created_ns: Option<u64>, now_ns: u64) -> u64 {
+    created_ns
+        .filter(|created| (now_ns.saturating_sub(CREATED_MAX_NS)..=now_ns).contains(created))
+        .unwrap_or(now_ns)
+}
+
+/// How long a command may have been on its way: as long as one that is forwarded is waited for.
+const CREATED_MAX_NS: u64 = 60_000_000_000;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,5 +125,16 @@ mod tests {
         assert_eq!(times.of(number(19)), None);
         assert_eq!(times.of(number(30)), Some(MonotonicNs(6_000_000_000)));
         assert_eq!(times.of(number(60)), Some(MonotonicNs(10_000_000_000)));
+    }
+
+    #[test]
+    fn the_time_of_creation_counts_if_it_can_be_true() {
+        let now = 1_700_000_000_000_000_000;
+        assert_eq!(creation_time(None, now), now);
+        assert_eq!(creation_time(Some(now - 5_000_000_000), now), now - 5_000_000_000);
+        // A clock that is an hour wrong, whichever way, changes nothing.
+        for wrong in [now + 1, now + 3_600_000_000_000, now - 3_600_000_000_000, 0, u64::MAX] {
+            assert_eq!(creation_time(Some(wrong), now), now);
+        }
     }
 }

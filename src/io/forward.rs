@@ -5,7 +5,8 @@
 //!    range holds. From before that look until the end the range is held, so it stays true.
 //! 2. The regions are marked, durably.
 //! 3. The write is passed on, until it is durable at the primary or the array goes on alone.
-//! 4. It becomes visible here, and durable unless the array is alone.
+//! 4. It becomes visible here, and durable unless the array is alone. WRITE ATOMIC, and what looks before it writes, is kept in the control store from before the
+//!    one until after the other, so that a start finds all of it or nothing (`volume/store/atomic.rs`).
 //!
 //! From step 3 on it runs by itself. Its host is answered when it has ended, and so is the end of its session: one that has
 //! not been answered by the primary after a while is given up then, and never becomes visible here (invariant 8). What a
@@ -51,10 +52,9 @@ impl Pending {
 
     /// The whole way of a write that is forwarded.
     async fn forward(mut self, forwarder: Arc<Forwarder>) -> Result<Way, IoError> {
-        if self.change.whole {
-            return Err(IoError::Refused(super::volume::NOT_ATOMIC.into()));
-        }
         let nexus = self.nexus.clone();
+        // For the primary, and for it alone, this is when the command was made.
+        self.change.created_ns.get_or_insert(forwarder.parts.clock.wall().0);
         let begun = async {
             let prepared = self.prepare().await?;
             let ranges: Vec<Range<u64>> = self.change.parts.iter().map(range_of).collect();
@@ -132,19 +132,44 @@ impl Pending {
         let checksum = change.payload().checksum();
         let passed = forwarder.pass_on(&mut admitted, change.clone(), checksum, given_up).await;
         let passed = passed.map_err(IoError::Refused)?;
+        let ledger = forwarder.parts.ledger.clone();
+        // There is no journal that would make it whole here: what a start has to write again is kept meanwhile. One block is
+        // whole on its unit.
+        let is_long =
+            change.parts.iter().map(|part| part.length_bytes).sum::<u64>() > self.volume.block_bytes.into();
+        let kept = if change.whole || self.manner.is_alone() && is_long {
+            Some(ledger.keep_atomic(self.volume.number, &change).map_err(IoError::Refused)?)
+        } else {
+            None
+        };
         self.volume.show(&change, &self.manner, &mut prepared);
-        if passed == Passed::On || self.durable {
-            for part in &change.parts {
-                let (offset, length) = (part.offset_bytes, part.length_bytes);
-                self.volume.disk.destage_range(VolumeId(self.volume.number), offset, length).await?;
-            }
-            admitted.is_whole();
+        if passed == Passed::Alone && !self.durable && kept.is_none() {
+            return Ok(());
         }
+        let durable = self.volume.make_durable_here(&change).await;
+        if let Some(error) = kept.and_then(|kept| ledger.forget_atomic(kept).err()) {
+            // A start writes it again, over whatever came later: so nothing may, until then.
+            forwarder.spawn(async move {
+                let _held = admitted;
+                std::future::pending::<()>().await;
+            });
+            return Err(IoError::Refused(error));
+        }
+        durable?;
+        admitted.is_whole();
         Ok(())
     }
 }
 
 impl Volume {
+    async fn make_durable_here(&self, change: &Change) -> Result<(), IoError> {
+        for part in &change.parts {
+            let (offset, length) = (part.offset_bytes, part.length_bytes);
+            self.disk.destage_range(VolumeId(self.number), offset, length).await?;
+        }
+        Ok(())
+    }
+
     /// Makes a write visible that nothing else can come between: its range is held.
     fn show(&self, change: &Change, manner: &Manner, prepared: &mut Vec<Prepared>) {
         if manner.is_alone() {

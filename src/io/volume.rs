@@ -102,10 +102,10 @@ impl Volume {
         *self.role.write().unwrap_or_else(PoisonError::into_inner) = role;
     }
 
-    /// Whether a power loss leaves each command of the volume whole or not there at all: its writes can be journaled.
+    /// Whether a power loss leaves each command of the volume whole or not there at all: it is journaled, or forwarded.
     #[must_use]
     pub fn writes_atomically(&self) -> bool {
-        matches!(*self.role(), VolumeRole::Source(_))
+        matches!(*self.role(), VolumeRole::Source(_) | VolumeRole::Forwarding(_))
     }
 
     fn role(&self) -> RwLockReadGuard<'_, VolumeRole> {
@@ -592,7 +592,7 @@ impl Pending {
 pub(super) const TRIES_MAX: u32 = 64;
 /// Stretches of at most 1 MiB that one GET LBA STATUS looks at; the answer ends there.
 const MAPPED_WALK_MAX: usize = 4096;
-pub(super) const NOT_ATOMIC: &str = "only volumes whose writes are journaled write atomically";
+const NOT_ATOMIC: &str = "only volumes whose writes are journaled or forwarded write atomically";
 /// How long a write to a virtual volume waits for room at least.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
 const FULL: &str = "the journal of the virtual volume is full";

@@ -6,7 +6,7 @@ use crate::support::process::Array;
 use crate::support::wof::{Geometry, Plan, Writer, read_image};
 use std::path::Path;
 
-const VOLUME_BYTES: u64 = 8 << 20;
+pub(crate) const VOLUME_BYTES: u64 = 8 << 20;
 pub(crate) const VOLUMES: u16 = 2;
 const SECTOR_BYTES: u64 = 512;
 

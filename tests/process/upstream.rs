@@ -2,7 +2,9 @@
 //! Everything is made by command. Alpha is killed and the upstream array goes on alone until it is back; the upstream
 //! array is killed, and nothing that its hosts were answered is missing at beta.
 
-use crate::by_command::{VOLUMES, bare, images, make_storage, refused, say, wait_until_equal, writer};
+use crate::by_command::{
+    VOLUME_BYTES, VOLUMES, bare, images, make_storage, refused, say, wait_until_equal, writer,
+};
 use crate::rounds::{wait_a_random_time, write_some, write_while};
 use crate::support::process::Array;
 use crate::support::random::{Random, seed_from_environment};
@@ -140,6 +142,74 @@ async fn what_hosts_write_upstream_reaches_primary_and_auxiliary_whoever_is_kill
     say(&all.up, "pair delete s2 --yes");
     say(&all.up, "group delete g0 --yes");
     write_some(&mut writer, &ports, 100).await;
+    for array in [&mut all.up, &mut all.alpha, &mut all.beta] {
+        array.stop().await;
+    }
+}
+
+/// Volumes without units, and journal volumes.
+fn make_virtual_storage(array: &Array) {
+    say(array, &format!("parity-group create pg0 --level raid0 --unit {}:128MiB", array.unit(0).display()));
+    for name in ["data1", "data2"] {
+        say(array, &format!("volume create {name} --virtual --size {VOLUME_BYTES}B"));
+    }
+    say(array, "volume create jnl1 --parity-group pg0 --size 32MiB");
+    let target = array.target();
+    say(array, &format!("target create {target} --lun 1=data1 --initiator *"));
+    say(array, &format!("lun map {target} 2 data2"));
+}
+
+/// Figure 24 with three processes: alpha has journals and no data. Beta is stopped, so that what hosts write is in alpha's journal
+/// alone; then the upstream array is killed for good, and alpha too, to start again. Beta drains the journal: nothing that
+/// was answered is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_journal_of_virtual_volumes_brings_the_auxiliary_all_that_hosts_were_answered() {
+    let mut random = Random::new(seed_from_environment(67));
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let parent = directory.path();
+    let (up, alpha, beta) = (bare("up", 3, parent), bare("alpha", 1, parent), bare("beta", 2, parent));
+    let mut all = Three { up, alpha, beta };
+    for array in [&mut all.up, &mut all.alpha, &mut all.beta] {
+        array.start().await;
+    }
+    make_storage(&all.up, ["org1", "org2"]);
+    make_virtual_storage(&all.alpha);
+    make_storage(&all.beta, ["copy1", "copy2"]);
+    let mut writer = writer();
+    write_some(&mut writer, &all.up.ports(2, VOLUMES), 200).await;
+    link(&all.up, &all.alpha, "alpha", 1);
+    link(&all.alpha, &all.up, "up", 3);
+    link(&all.alpha, &all.beta, "beta", 2);
+    link(&all.beta, &all.alpha, "alpha", 1);
+    pair_up(&all);
+    // What hosts read at alpha comes from the upstream array.
+    all.equal(&writer).await;
+
+    all.beta.kill();
+    let ports = all.up.ports(4, VOLUMES);
+    write_some(&mut writer, &ports, 200).await;
+    write_while(&mut writer, &ports, async {
+        wait_a_random_time(&mut random, 300).await;
+        all.up.kill();
+    })
+    .await;
+    all.alpha.kill();
+    all.alpha.start().await;
+    all.beta.start().await;
+    all.wait();
+    let copies = images(&all.beta, &writer).await;
+    check_crash(writer.log(), &Observed::from_images(writer.log(), &copies), DurableRule::Acknowledged)
+        .expect_clean("beta, without the upstream array");
+    let port = all.alpha.ports(1, VOLUMES).remove(0);
+    let read = crate::support::wof::read_image(&port, writer.log().geometry()).await;
+    assert!(read.is_err(), "alpha says that it does not have the data");
+
+    // The upstream array comes back and is in step by itself.
+    all.up.start().await;
+    let found = Observed::from_images(writer.log(), &images(&all.up, &writer).await);
+    writer.resume_after_loss(&found).unwrap_or_else(|verdict| panic!("after the crash: {verdict}"));
+    write_some(&mut writer, &ports, 100).await;
+    all.equal(&writer).await;
     for array in [&mut all.up, &mut all.alpha, &mut all.beta] {
         array.stop().await;
     }

@@ -20,25 +20,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 const BETA: usize = 1;
 /// The upstream array.
-const GAMMA: usize = 2;
+pub(crate) const GAMMA: usize = 2;
 
 /// What becomes of writes that cannot be forwarded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Fence {
+pub(crate) enum Fence {
     Never,
     Data,
 }
 
 /// Whether there are units behind alpha's volumes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Primary {
+pub(crate) enum Primary {
     /// Figure 23.
     Real,
     /// Figure 24.
     Virtual,
 }
 
-fn config_text(
+pub(crate) fn config_text(
     index: usize,
     shape: Shape,
     (fence, primary): (Fence, Primary),
@@ -529,6 +529,63 @@ fn a_full_journal_of_virtual_volumes_makes_the_upstream_array_note_what_differs(
         story.check_takeover(&behind);
         story.end().await;
     });
+}
+
+/// Pairs are taken away while hosts write and the primary says nothing: what is under way ends at gamma alone, in time, and
+/// nothing older lands over what hosts write to the plain volumes. Alpha follows when it hears of it.
+#[test]
+fn pairs_that_are_taken_away_while_the_primary_is_silent_leave_hosts_what_they_wrote() {
+    for (seed, fence) in [(3, Fence::Never), (4, Fence::Data)] {
+        in_virtual_time(async {
+            let mut story = Story::new(seed, EIGHT, fence, Primary::Real);
+            for index in [GAMMA, ALPHA, BETA] {
+                story.cluster.start(index).await;
+            }
+            write(&mut story, 40).await;
+            story.in_step().await;
+            let stop = AtomicBool::new(false);
+            {
+                let Story { cluster, writer, ports, .. } = &mut story;
+                let until = Until { commands: u64::MAX, stop: &stop };
+                let running = writer.run(ports, &*cluster.clock, 32, until);
+                let trouble = async {
+                    cluster.sleep_ms(100).await;
+                    cluster.set_way("alpha", "gamma", Way::Silent);
+                    cluster.sleep_ms(30).await;
+                    let since = cluster.clock_ms();
+                    for volume in 1..=cluster.shape.volumes {
+                        cluster.command(GAMMA, &format!("pair delete up-{volume} --yes")).await.unwrap();
+                    }
+                    cluster.command(GAMMA, "group delete up --yes").await.unwrap();
+                    while !cluster.snapshot(GAMMA).expect("it runs").groups.is_empty() {
+                        assert!(cluster.clock_ms() < since + 2_000, "the owner waits for alpha");
+                        cluster.sleep_ms(10).await;
+                    }
+                    cluster.sleep_ms(300).await;
+                    stop.store(true, Ordering::Relaxed);
+                };
+                let (summary, ()) = tokio::join!(running, trouble);
+                assert_eq!(summary.violations, [], "reads while writing");
+            }
+            story.settle_writer().await;
+            story.cluster.heal();
+            let is_gone = |cluster: &Cluster| {
+                cluster
+                    .snapshot(ALPHA)
+                    .is_some_and(|alpha| alpha.pairs.iter().all(|pair| pair.copy == "async"))
+            };
+            let since = story.cluster.clock_ms();
+            while !is_gone(&story.cluster) {
+                assert!(story.cluster.clock_ms() < since + PATIENCE_MS, "{}", story.cluster.state());
+                story.cluster.sleep_ms(50).await;
+            }
+            story.cluster.sleep_ms(10_000).await;
+            let image = story.image_of(GAMMA).await;
+            let log = story.writer.log();
+            check_crash(log, &Observed::from_images(log, &image), DurableRule::Acknowledged)
+                .expect_clean("gamma without its pairs");
+        });
+    }
 }
 
 /// Takeovers of one round at most.

@@ -7,10 +7,12 @@
 //!   command whole, and never one that an acknowledged one had replaced.
 //! * EXTENDED COPY of it, and of blocks that were never written, which take no room in the journal.
 //!
-//! All are forced (FUA), so that a power loss undoes nothing that was acknowledged.
+//! All are forced (FUA), so that a power loss undoes nothing that was acknowledged. The same at an upstream array, which has
+//! no journal, and through cuts of its link.
 
 use crate::cluster::{ALPHA, ARRAYS, Cluster, Death, EIGHT, Second, Shape, Way, target_name};
 use crate::support::random::{Random, number_from_environment};
+use crate::upstream::{self, Fence, GAMMA, Primary};
 use holdfast::channel::host::{HostError, HostLun, lun};
 use holdfast::channel::initiator::SessionOptions;
 use holdfast_iscsi::pdu::Isid;
@@ -34,6 +36,8 @@ const PATIENCE_MS: u64 = 120_000;
 /// What the hosts know.
 #[derive(Default)]
 struct Known {
+    /// The array that hosts write.
+    at: usize,
     counted: u64,
     /// Commands without an answer: they may have counted.
     perhaps: u64,
@@ -227,12 +231,12 @@ impl Host {
 /// A host that does one thing after the other until it is told to stop.
 async fn work(cluster: &Cluster, number: u8, known: &RefCell<Known>, stop: &Cell<bool>, seed: u64) {
     let mut random = Random::new(seed ^ u64::from(number) << 32);
-    let mut host = None;
+    let (mut host, at) = (None, known.borrow().at);
     while !stop.get() {
         cluster.sleep_ms(random.below(8)).await;
         let connected = match host.take() {
             Some(connected) => connected,
-            None => match Host::connect(cluster, "host", number, ALPHA).await {
+            None => match Host::connect(cluster, "host", number, at).await {
                 Ok(connected) => connected,
                 Err(_) => continue,
             },
@@ -261,9 +265,9 @@ async fn check(cluster: &Cluster, array: usize, known: &RefCell<Known>) {
     let bits = host.0[0].read(BITS.0, BITS.1).await.unwrap();
     let region = host.0[0].read(REGION.0, REGION.1).await.unwrap();
     let known = known.borrow();
-    if array == ALPHA {
+    if array == known.at {
         known.check_counter(&counter, known.counted);
-        known.check_region(&region, since, "the primary");
+        known.check_region(&region, since, "the array that is written");
         let missing = known.bits.iter().zip(&bits).position(|(set, held)| set & !held != 0);
         assert_eq!(missing, None, "an acknowledged bit is missing");
     } else {
@@ -338,6 +342,75 @@ async fn tell(seed: u64) -> [u64; 4] {
     known.into_inner().done
 }
 
+/// The same at an upstream array: gamma forwards to alpha, whose journal beta reads.
+async fn tell_upstream(seed: u64) -> [u64; 4] {
+    let shape =
+        Shape { volumes: 2, volume_kib: 4096, journal_kib: 8192, is_journal_apart: false, hosts_wait: false };
+    let cluster = Cluster::with(seed, shape, |index, shape, random| {
+        upstream::config_text(index, shape, (Fence::Never, Primary::Real), random)
+    });
+    let mut random = Random::new(seed ^ 0x77_686f_6c65);
+    let known = RefCell::new(Known {
+        at: GAMMA,
+        bits: vec![0; BITS.1 as usize * SECTOR],
+        atomic: vec![(0, Some(0))],
+        ..Known::default()
+    });
+    for index in [GAMMA, ALPHA, 1] {
+        cluster.start(index).await;
+    }
+    let is_in_step =
+        || cluster.is_normal(GAMMA) && cluster.newest().is_some_and(|n| cluster.position(1) == Some((n, n)));
+    wait_for(&cluster, "initial copy", is_in_step).await;
+    for _ in 0..2 + random.below(2) {
+        let stop = Cell::new(false);
+        let (dies, alpha_dies) = (random.percent(70), random.percent(30));
+        let trouble = async {
+            cluster.sleep_ms(random.below(600)).await;
+            if random.percent(40) {
+                let way = [Way::Cut, Way::Silent, Way::DeafBack][random.index(3)];
+                cluster.set_way("alpha", "gamma", way);
+                cluster.sleep_ms(random.below(3000)).await;
+            }
+            if alpha_dies {
+                cluster.die(ALPHA, death(&mut random)).await;
+                cluster.sleep_ms(random.below(500)).await;
+            }
+            if dies {
+                cluster.die(GAMMA, death(&mut random)).await;
+            }
+            stop.set(true);
+        };
+        let worker = |number| work(&cluster, number, &known, &stop, seed);
+        tokio::join!(worker(1), worker(2), worker(3), worker(4), trouble);
+        if dies {
+            cluster.start(GAMMA).await;
+        }
+        check(&cluster, GAMMA, &known).await;
+        if alpha_dies {
+            cluster.start(ALPHA).await;
+        }
+        cluster.heal();
+        wait_for(&cluster, "in step", is_in_step).await;
+        check(&cluster, 1, &known).await;
+    }
+    let own = Host::patiently(&cluster, "reader", 8, GAMMA).await;
+    for array in [ALPHA, 1] {
+        let copy = Host::patiently(&cluster, "reader", 9, array).await;
+        equal(&own, &copy, ARRAYS[array]).await;
+    }
+    known.into_inner().done
+}
+
+async fn equal(own: &Host, copy: &Host, name: &str) {
+    for (ours, theirs) in own.0.iter().zip(&copy.0) {
+        for lba in (0..ours.blocks).step_by(1024) {
+            let (ours, theirs) = (ours.read(lba, 1024).await.unwrap(), theirs.read(lba, 1024).await.unwrap());
+            assert!(ours == theirs, "{name} differs from sector {lba} on");
+        }
+    }
+}
+
 /// WRITE ATOMIC is whole also before anything was copied, when other writes are not journaled.
 async fn early(cluster: &Cluster, known: &RefCell<Known>, random: &mut Random) {
     let host = Host::patiently(cluster, "host", 1, ALPHA).await;
@@ -378,13 +451,7 @@ async fn end(cluster: &Cluster, known: &RefCell<Known>) {
     wait_for(cluster, "catching up", || is_caught_up(cluster)).await;
     for (array, name) in ARRAYS.iter().enumerate().skip(1) {
         let copy = Host::patiently(cluster, "reader", 9, array).await;
-        for (ours, theirs) in host.0.iter().zip(&copy.0) {
-            for lba in (0..ours.blocks).step_by(1024) {
-                let (ours, theirs) =
-                    (ours.read(lba, 1024).await.unwrap(), theirs.read(lba, 1024).await.unwrap());
-                assert!(ours == theirs, "{name} differs from sector {lba} on");
-            }
-        }
+        equal(&host, &copy, name).await;
     }
 }
 
@@ -403,7 +470,18 @@ fn is_caught_up(cluster: &Cluster) -> bool {
 
 #[test]
 fn commands_that_look_before_they_write_are_one_update_each() {
-    let seeds = number_from_environment("HOLDFAST_SIM_SEEDS", 400).div_ceil(20);
+    run(20, tell);
+}
+
+/// What an upstream array has no journal for is whole all the same.
+#[test]
+fn commands_that_look_before_they_write_are_whole_at_an_upstream_array() {
+    run(40, tell_upstream);
+}
+
+/// One seed for so many of the simulation.
+fn run(one_of: u64, tell: impl AsyncFn(u64) -> [u64; 4] + std::panic::RefUnwindSafe) {
+    let seeds = number_from_environment("HOLDFAST_SIM_SEEDS", 400).div_ceil(one_of);
     let one = std::env::var_os("HOLDFAST_SEED").map(|_| number_from_environment("HOLDFAST_SEED", 1));
     let mut done = [0; 4];
     for seed in one.map_or(1..=seeds, |seed| seed..=seed) {

@@ -131,6 +131,10 @@ pub(crate) struct Outgoing {
 pub(crate) trait Ledger: Send + Sync {
     /// Marks.
     fn put_marks(&self, marks: Vec<(u32, Vec<ChangedPart>)>) -> Result<(), String>;
+    /// An atomic write to this volume is about to be seen: after a crash a start writes it again, whole.
+    fn keep_atomic(&self, volume: u32, change: &Change) -> Result<u64, String>;
+    /// It is durable in the volume.
+    fn forget_atomic(&self, kept: u64) -> Result<(), String>;
     /// The pairs are suspended: what hosts write is only here from now on.
     fn alone(&self, pairs: &[u32], because: Because, reason: &str) -> Result<(), String>;
     /// The pairs are being copied.

@@ -1,11 +1,12 @@
 //! The parameter list of FORWARDED WRITE: one change, as it travels to the primary.
 //!
 //! ```text
-//!  0  4  "HFW1"
+//!  0  4  "HFW2"
 //!  4  4  parts, at most 256
 //!  8  4  checksum of the write data: CRC-64/NVME, both halves folded
 //! 12  4  zero
-//! 16 24  a part: 8 first byte, 8 length, 4 content (0 data, 1 zeros, 2 pattern), 4 bytes of the pattern; else zero
+//! 16  8  when the command was created, ns since 1970; zero: that is not said
+//! 24 24  a part: 8 first byte, 8 length, 4 content (0 data, 1 zeros, 2 pattern), 4 bytes of the pattern; else zero
 //!  …     zeros to the end of a page
 //! ```
 //! Then the pages of each part with data in turn, its first byte at its place in the page, the rest of the pages zero; and
@@ -23,6 +24,7 @@ pub(crate) fn encode(change: &Change, checksum: u32) -> Pieces {
     head.extend_from_slice(&u32::try_from(change.parts.len()).unwrap_or(u32::MAX).to_be_bytes());
     head.extend_from_slice(&checksum.to_be_bytes());
     head.extend_from_slice(&[0; 4]);
+    head.extend_from_slice(&change.created_ns.unwrap_or(0).to_be_bytes());
     for part in &change.parts {
         let (content, pattern) = match part.content {
             Content::Data(_) => (0_u32, 0),
@@ -88,7 +90,8 @@ pub(crate) fn decode(volume: Target, pages: &[Slot], bytes: usize) -> Result<(Ch
         return Err("it has pages that belong to no part");
     }
     check_order(&parts)?;
-    Ok((Change::new(volume.number, parts), head.checksum))
+    let created_ns = Some(head.created_ns).filter(|created| *created > 0);
+    Ok((Change { created_ns, ..Change::new(volume.number, parts) }, head.checksum))
 }
 
 /// The volume that a change is for.
@@ -107,6 +110,7 @@ struct Head {
     parts: usize,
     pages: usize,
     checksum: u32,
+    created_ns: u64,
 }
 
 impl Head {
@@ -123,8 +127,9 @@ impl Head {
         }
         let count = (HEAD_BYTES + parts * PART_BYTES).div_ceil(SLOT_BYTES);
         let head = pages.get(..count).ok_or("it is cut short")?;
+        let created_ns = u64::from(word(12)) << 32 | u64::from(word(16));
         let bytes = head.iter().flat_map(|slot| slot.iter().copied()).collect();
-        Ok(Self { bytes, parts, pages: count, checksum: word(4) })
+        Ok(Self { bytes, parts, pages: count, checksum: word(4), created_ns })
     }
 
     /// One part, with its data from the first of the pages that are left, and how many of them it takes.
@@ -196,8 +201,8 @@ fn padding(bytes: usize) -> u32 {
     u32::try_from(bytes.next_multiple_of(SLOT_BYTES) - bytes).unwrap_or(0)
 }
 
-const MAGIC: &[u8; 4] = b"HFW1";
-const HEAD_BYTES: usize = 16;
+const MAGIC: &[u8; 4] = b"HFW2";
+const HEAD_BYTES: usize = 24;
 const PART_BYTES: usize = 24;
 const PAGE: u16 = 4096;
 
@@ -235,13 +240,14 @@ mod tests {
             let flat: Vec<u8> = payload.slots.iter().flat_map(|slot| slot[..].to_vec()).collect();
             flat[usize::from(payload.skip)..][..payload.bytes as usize].to_vec()
         };
-        a.extents() == b.extents() && payload(a) == payload(b)
+        a.extents() == b.extents() && a.created_ns == b.created_ns && payload(a) == payload(b)
     }
 
     proptest! {
         #[test]
         fn a_change_arrives_as_it_was(
             blocks in prop::collection::vec((0_u64..4000, 1_u64..40, 0..3), 1..6), filling: u8, lead in 0_u64..8,
+            created: u64,
         ) {
             let pool = SlotPool::new(16 << 20);
             let data = blocks.iter().filter(|(_, _, kind)| *kind == 0).count();
@@ -255,7 +261,8 @@ mod tests {
                     Part::zero(at * 512, length * 512)
                 }
             }).collect();
-            let change = Change::new(7, parts);
+            let created_ns = Some(created).filter(|created| *created > 0);
+            let change = Change { created_ns, ..Change::new(7, parts) };
             let list = encode(&change, change.payload().checksum()).to_vec();
             let (slots, bytes) = received(&pool, &list);
             let (decoded, checksum) = decode(VOLUME, &slots, bytes).unwrap();

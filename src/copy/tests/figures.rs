@@ -3,8 +3,11 @@
 
 use super::reading::{IMMEDIATE, follow, restore};
 use super::rig::{Choice, DATA, Lane, MIB, READER, Rig, Way, life};
+use crate::clock::Clock;
+use crate::copy::change::{Change, Part};
 use crate::copy::fetch::Reading;
 use crate::copy::group::{Refusal, Sequenced};
+use crate::disk::VolumeId;
 use crate::disk::slot::{Class, SLOT_BYTES};
 use crate::volume::name::UpdateNumber as StoredNumber;
 use crate::volume::pair::PairState;
@@ -239,9 +242,9 @@ fn figure_22_step_2050_pages_that_updates_change_in_part_are_read_side_by_side()
             assert!(matches!(written, Ok(Sequenced::Journaled(_))));
         }
         rig.until("stored", Rig::is_read).await;
-        let began = crate::clock::Clock::now(&*rig.clock);
+        let began = rig.clock.now();
         assert_eq!(rig.copy.restore_available(Duration::ZERO).await.unwrap(), UPDATES);
-        let took = crate::clock::Clock::now(&*rig.clock).since(began);
+        let took = rig.clock.now().since(began);
         let one_after_the_other = Duration::from_millis(UPDATES);
         assert!(took < one_after_the_other / 4, "{took:?}");
         let (source, copy) = rig.images().await;
@@ -313,5 +316,30 @@ fn figure_22_step_2010_a_stop_leaves_an_image() {
         rig.copy.take_stop(StopWish::At(RestoreStop::Number(StoredNumber(5)))).unwrap();
         rig.copy.restore_available(Duration::ZERO).await.unwrap();
         assert_eq!((rig.copied(3).await, restored(&rig)), (4, UpdateNumber::new(5)));
+    });
+}
+
+/// Modification of the update information: the time of creation that a command brings, if it can be true.
+#[test]
+fn figure_15_update_information_has_the_time_of_creation_if_the_command_brings_it() {
+    life(async {
+        let rig = Rig::new(Choice::default()).await;
+        let now = rig.clock.wall().0;
+        let hour = 3_600_000_000_000;
+        for (number, created_ns, recorded) in [
+            (1, None, now),
+            (2, Some(now - 2_000_000_000), now - 2_000_000_000),
+            (3, Some(now - hour), now),
+            (4, Some(now + hour), now),
+        ] {
+            let change = Change { created_ns, ..Change::new(DATA, vec![Part::zero(0, PAGE)]) };
+            let disk = &rig.source.disk;
+            let prepared = disk.prepare_zero(VolumeId(DATA), 0, PAGE, Class::Host).await.unwrap();
+            let done = rig.source.try_sequence(&change, &change.payload(), 0, &mut vec![prepared]);
+            assert_eq!(done, Ok(Sequenced::Journaled(UpdateNumber::new(number))));
+            let found = rig.source.load_information(UpdateNumber::new(number), Class::Restore).await.unwrap();
+            let shift = found[0].time_ns.abs_diff(recorded);
+            assert!(shift < 1_000_000_000, "{created_ns:?}: {shift}");
+        }
     });
 }

@@ -118,7 +118,7 @@ impl Rig {
         let mut slots = self.source.pool.take(Class::Host, pages_touched(offset, length)).await;
         slots.iter_mut().for_each(|slot| slot.fill(byte));
         let slots = slots.into_iter().map(|slot| slot.freeze()).collect();
-        let change = Change { volume: DATA, whole: false, parts: vec![Part::data(offset, length, slots)] };
+        let change = Change::new(DATA, vec![Part::data(offset, length, slots)]);
         let payload = change.payload();
         let prepared = self.source.disk.prepare(VolumeId(DATA), offset, length, Class::Host).await.unwrap();
         self.source.try_sequence(&change, &payload, payload.checksum(), &mut vec![prepared])
@@ -155,7 +155,7 @@ impl Rig {
             let mut slots = self.copy.pool.take(Class::Host, MIB_SLOTS).await;
             slots.iter_mut().for_each(|slot| slot.fill(1));
             let slots = slots.into_iter().map(|slot| slot.freeze()).collect();
-            let change = Change { volume: OTHER, whole: false, parts: vec![Part::data(offset, MIB, slots)] };
+            let change = Change::new(OTHER, vec![Part::data(offset, MIB, slots)]);
             let prepared = disk.prepare(id, offset, MIB, Class::Host).await.unwrap();
             apply(disk, &change, &mut vec![prepared], 0);
         }

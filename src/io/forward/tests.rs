@@ -19,6 +19,7 @@ use crate::disk::raid::{ArrayIdentity, GroupIdentity, GroupSpec, Level, Owner};
 use crate::disk::slot::{Class, SLOT_BYTES, SlotPool};
 use crate::disk::space::MapStart;
 use crate::disk::{DiskAdapter, VolumeId, VolumeKind};
+use crate::io::manner::Manner;
 use crate::io::volume::{IoError, Outcome, Volume, VolumeRole};
 use crate::volume::kind::Fence;
 use holdfast_scsi::MAX_FORWARDED_BYTES;
@@ -66,6 +67,8 @@ struct Primary {
     script: Mutex<Script>,
     inflow: Arc<Inflow>,
     connections: AtomicU64,
+    /// When the newest write was created, as it said.
+    created_ns: AtomicU64,
     /// What stalls is answered.
     go_on: Notify,
 }
@@ -153,6 +156,7 @@ impl Downstream for Line {
         let part = &write.change.parts[0];
         let sent = (part.offset_bytes, part.length_bytes, write.sequence);
         self.primary.sent.lock().unwrap().push(sent);
+        self.primary.created_ns.store(write.change.created_ns.unwrap_or(0), Ordering::SeqCst);
         let play = (self.primary.script.lock().unwrap())(write);
         Box::pin(async move {
             match play {
@@ -206,6 +210,16 @@ impl Ledger for Book {
             }
         }
         Ok(())
+    }
+
+    fn keep_atomic(&self, volume: u32, _change: &Change) -> Result<u64, String> {
+        self.recorded.lock().unwrap().push("atomic");
+        Ok(volume.into())
+    }
+
+    fn forget_atomic(&self, _kept: u64) -> Result<(), String> {
+        self.recorded.lock().unwrap().push("whole");
+        if self.refuses_alone.load(Ordering::SeqCst) { Err("the store has failed".into()) } else { Ok(()) }
     }
 
     fn alone(&self, _pairs: &[u32], _because: Because, _reason: &str) -> Result<(), String> {
@@ -290,6 +304,7 @@ impl Upstream {
             script: Mutex::new(Box::new(|_| Play::Answer)),
             inflow: Arc::default(),
             connections: AtomicU64::new(1),
+            created_ns: AtomicU64::default(),
             go_on: Notify::new(),
         });
         let volume = Arc::new(Volume::new(VOLUME, 512, capacity, false, disk));
@@ -614,5 +629,65 @@ fn the_regions_of_the_largest_volumes_are_copied_in_pieces() {
         upstream.pass(5000).await;
         assert_eq!(upstream.forwarder.phase(), Phase::InStep);
         assert_eq!(upstream.primary.held.lock().unwrap().len(), 2048);
+    });
+}
+
+/// The primary records when the command came from its host, not when the link was there again; a copy says nothing of that.
+#[test]
+fn a_forwarded_write_says_when_it_was_created() {
+    life(async {
+        let upstream = Upstream::new(Fence::Never).await;
+        let created = upstream.clock.wall().0;
+        let write = upstream.begin(3, 7, &Nexus::for_tests()).await;
+        upstream.pass(3000).await;
+        let (_line, _serving) = upstream.connect().await;
+        write.await.unwrap().unwrap();
+        assert_eq!(upstream.primary.created_ns.load(Ordering::SeqCst), created);
+        upstream.forwarder.go_alone(Because::Unreachable, "for a test").unwrap();
+        upstream.write(3, 8).await.unwrap();
+        let (_line, _serving) = upstream.connect().await;
+        upstream.pass(100).await;
+        assert_eq!(upstream.primary.page(3), 8);
+        assert_eq!(upstream.primary.created_ns.load(Ordering::SeqCst), 0);
+    });
+}
+
+/// WRITE ATOMIC: what a start has to write again is kept before anything is seen, and gone before anybody else may write there.
+#[test]
+fn an_atomic_write_is_kept_from_before_it_is_seen_until_it_is_durable() {
+    life(async {
+        let upstream = Upstream::new(Fence::Never).await;
+        assert!(upstream.volume.writes_atomically());
+        let (_line, _serving) = upstream.connect().await;
+        let nexus = Nexus::for_tests();
+        let atomic = |byte| {
+            let upstream = &upstream;
+            let nexus = &nexus;
+            async move {
+                let change = Change { whole: true, ..upstream.change(3, 2, byte).await };
+                let writing = upstream.volume.write_as(change, Manner::Alone, false, nexus);
+                let Outcome::Later(later) = writing else { panic!("it is forwarded first") };
+                later.await
+            }
+        };
+        upstream.primary.play(|_| Play::Stall);
+        let (first, ()) = tokio::join!(atomic(1), async {
+            upstream.pass(50).await;
+            assert!(upstream.book.recorded.lock().unwrap().is_empty(), "it may fail yet");
+            upstream.primary.go_on.notify_waiters();
+        });
+        first.unwrap();
+        upstream.primary.play(|_| Play::Answer);
+        assert_eq!(*upstream.book.recorded.lock().unwrap(), ["atomic", "whole"]);
+        upstream.forwarder.go_alone(Because::Unreachable, "for a test").unwrap();
+        atomic(2).await.unwrap();
+        assert_eq!(*upstream.book.recorded.lock().unwrap(), ["atomic", "whole", "alone", "atomic", "whole"]);
+        // A row that cannot be taken away is written again by the next start: nothing newer may lie there then.
+        upstream.book.refuses_alone.store(true, Ordering::SeqCst);
+        assert!(atomic(3).await.is_err());
+        let over = upstream.begin(4, 9, &nexus).await;
+        let beside = upstream.begin(5, 9, &nexus).await;
+        upstream.pass(30_000).await;
+        assert!(!over.is_finished() && beside.is_finished());
     });
 }

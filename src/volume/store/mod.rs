@@ -8,17 +8,19 @@
 //!
 //! Calls that change something wait for the disk and must not be made on a task that serves connections.
 
+mod atomic;
 mod backend;
 mod marks;
 mod sim;
 
+pub use atomic::AtomicWrite;
 pub use backend::{Backend, StoreError};
 pub use marks::PairMarks;
 pub use sim::SimStorage;
 
 use super::designation::{Designation, DesignationId, Outcome, Refusal};
 use super::effect::{Effect, changes};
-use super::name::{ArrayName, ArrayNumber, PairNumber};
+use super::name::{ArrayName, ArrayNumber, PairNumber, VolumeNumber};
 use super::record::{AuditRecord, Identity, MetaRecord, Who};
 use super::table::{Row, Table, Tables};
 use crate::clock::Clock;
@@ -161,6 +163,46 @@ impl Store {
     pub fn marks_of(&self, pair: PairNumber) -> Result<Vec<(u32, Vec<u8>)>, String> {
         let transaction = self.writer().database.begin_read().map_err(|error| error.to_string())?;
         marks::of_pair(&transaction, pair).map_err(|failure| failure.0)
+    }
+
+    /// Keeps an atomic write until [`Store::forget_atomic`]: a start writes it again. Durable when this returns.
+    ///
+    /// # Errors
+    /// The store's own failure.
+    pub fn keep_atomic(&self, write: &AtomicWrite) -> Result<u64, Refusal> {
+        self.transact(|transaction| atomic::put(transaction, write))
+    }
+
+    /// It is whole and durable in its volume; the row is gone for good when this returns.
+    ///
+    /// # Errors
+    /// The store's own failure.
+    pub fn forget_atomic(&self, key: u64) -> Result<(), Refusal> {
+        self.transact(|transaction| atomic::remove(transaction, key))
+    }
+
+    /// The atomic writes to a volume that are kept, oldest first.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn atomic_writes(&self, volume: VolumeNumber) -> Result<Vec<(u64, AtomicWrite)>, String> {
+        let transaction = self.writer().database.begin_read().map_err(|error| error.to_string())?;
+        atomic::of_volume(&transaction, volume).map_err(|failure| failure.0)
+    }
+
+    /// A transaction that leaves the tables as they are.
+    fn transact<T>(
+        &self,
+        change: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,
+    ) -> Result<T, Refusal> {
+        let mut writer = self.writer();
+        if let Some(reason) = &writer.failed {
+            return Err(Refusal::Store(reason.clone()));
+        }
+        transact(&writer.database, change).map_err(|failure| {
+            writer.failed = Some(failure.0.clone());
+            Refusal::Store(failure.0)
+        })
     }
 
     /// Applies a designation in one transaction; a repeated one gets its first answer and is not recorded again.
@@ -399,23 +441,32 @@ fn write(
     oldest_audit_kept: u64,
     marks: &[PairMarks],
 ) -> Result<(), Failure> {
+    transact(database, |transaction| {
+        macro_rules! write_each {
+            ($($field:ident),*) => { $( write_table(transaction, &before.$field, &after.$field)?; )* };
+        }
+        each_table!(after, write_each);
+        if !audit.is_empty() {
+            let mut table = transaction.open_table(AUDIT)?;
+            for record in audit {
+                table.insert(record.number, encode(record)?.as_slice())?;
+            }
+            table.retain_in(..oldest_audit_kept, |_, _| false)?;
+        }
+        marks::write(transaction, marks)
+    })
+}
+
+fn transact<T>(
+    database: &Database,
+    change: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let mut transaction = database.begin_write()?;
     // The primary slot is then known to be good without trust in checksums; commits here are rare.
     transaction.set_two_phase_commit(true);
-    macro_rules! write_each {
-        ($($field:ident),*) => { $( write_table(&transaction, &before.$field, &after.$field)?; )* };
-    }
-    each_table!(after, write_each);
-    if !audit.is_empty() {
-        let mut table = transaction.open_table(AUDIT)?;
-        for record in audit {
-            table.insert(record.number, encode(record)?.as_slice())?;
-        }
-        table.retain_in(..oldest_audit_kept, |_, _| false)?;
-    }
-    marks::write(&transaction, marks)?;
+    let done = change(&transaction)?;
     transaction.commit()?;
-    Ok(())
+    Ok(done)
 }
 
 fn write_table<R: Row>(

@@ -183,3 +183,26 @@ proptest! {
         check_cut(cut, 12, seed..seed.saturating_add(1));
     }
 }
+
+#[test]
+fn an_atomic_write_is_kept_until_it_is_forgotten_whatever_happens_to_the_power() {
+    let write = |volume: u32, byte: u8| AtomicWrite {
+        volume: VolumeNumber(volume),
+        identity: Identity(7),
+        offset_bytes: 512,
+        data: vec![byte; 9000],
+    };
+    for seed in 0..20 {
+        let storage = SimStorage::new();
+        let store = open(&Backend::Simulated(storage.clone())).unwrap();
+        assert_eq!(store.atomic_writes(VolumeNumber(1)).unwrap(), []);
+        let first = store.keep_atomic(&write(1, 1)).unwrap();
+        let other = store.keep_atomic(&write(2, 2)).unwrap();
+        let newer = store.keep_atomic(&write(1, 3)).unwrap();
+        store.forget_atomic(first).unwrap();
+        let store = open(&Backend::Simulated(storage.crash(seed))).unwrap();
+        assert_eq!(store.atomic_writes(VolumeNumber(1)).unwrap(), [(newer, write(1, 3))]);
+        assert_eq!(store.atomic_writes(VolumeNumber(2)).unwrap(), [(other, write(2, 2))]);
+        assert!(store.keep_atomic(&write(1, 4)).unwrap() > newer);
+    }
+}
