@@ -202,6 +202,11 @@ impl Array {
         let Ok(turn) = self.inflow_turn.clone().try_lock_owned() else { return };
         let tables = self.store.tables();
         let asked = self.ask_for_everything(&tables);
+        let groups: Vec<Arc<Group>> = self.runtime().groups.values().cloned().collect();
+        for group in groups {
+            // Copies of its pairs end when all has come, though nothing has been said yet.
+            group.note_broken(is_broken(&self.store.tables(), GroupNumber(group.number)));
+        }
         drop(turn);
         for peer in asked {
             // It believes to be in step, and is not any more; its sessions end, so that it asks.
@@ -376,12 +381,18 @@ fn groups_behind(tables: &Tables, pairs: &[PairRecord]) -> BTreeSet<GroupNumber>
 
 /// Whether the journal of this group may say *broken* and nothing behind it: what a start has to take for true.
 pub(crate) fn may_be_broken(tables: &Tables, group: GroupNumber) -> bool {
-    let volumes = tables.pairs_of_group(group).filter_map(|pair| pair.primary.volume);
     let goes = |volume| tables.forwarded_here(volume).is_some_and(PairRecord::is_leaving);
-    is_broken(tables, group) || volumes.into_iter().any(goes)
+    is_broken(tables, group) || own_pvols(tables, group).any(goes)
 }
 
-/// Whether differences are being copied into a P-VOL of this group.
+/// The P-VOLs of a group that are here; the number of any other says nothing.
+fn own_pvols(tables: &Tables, group: GroupNumber) -> impl Iterator<Item = VolumeNumber> {
+    let own = tables.meta().number;
+    let here = tables.pairs_of_group(group).filter(move |pair| pair.primary.array == own);
+    here.filter_map(|pair| pair.primary.volume)
+}
+
+/// Whether differences are being copied into a P-VOL of this group, or all of an upstream volume is still to come.
 pub(crate) fn is_broken(tables: &Tables, group: GroupNumber) -> bool {
     is_broken_besides(tables, &[], group)
 }
@@ -391,10 +402,11 @@ fn is_broken_besides(tables: &Tables, besides: &[PairRecord], group: GroupNumber
     let is_copied = |volume: VolumeNumber| {
         tables.forwarded_here(volume).is_some_and(|pair| {
             let is_meant = !besides.iter().any(|other| other.number == pair.number);
-            pair.state == PairState::BeingCopied && !pair.is_leaving() && is_meant
+            let lacks = matches!(pair.state, PairState::NotYetCopied | PairState::BeingCopied);
+            lacks && !pair.is_leaving() && is_meant
         })
     };
-    tables.pairs_of_group(group).filter_map(|pair| pair.primary.volume).any(is_copied)
+    own_pvols(tables, group).any(is_copied)
 }
 
 fn not_now(error: crate::copy::CopyError) -> InflowError {

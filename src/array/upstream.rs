@@ -15,7 +15,7 @@ use crate::copy::forward::{
     Parts, Phase, wire,
 };
 use crate::io::volume::VolumeRole;
-use crate::volume::designation::Refusal;
+use crate::volume::designation::{Designation, Refusal};
 use crate::volume::group::{GroupRecord, GroupRole, GroupState};
 use crate::volume::name::{GroupNumber, PairNumber, VolumeNumber};
 use crate::volume::pair::{Asked, PairEvent, PairRecord, PairState, SuspendCause};
@@ -37,9 +37,16 @@ impl Array {
         });
         for record in wanted.filter(|group| tables.is_forwarded(group.number)) {
             let forwarder = self.forwarder(&tables, record);
+            // A volume that is still to come would be missing in what auxiliaries take for an image.
+            let is_incomplete = || {
+                let mut pairs = tables.pairs_of_group(record.number).filter(|pair| !pair.is_leaving());
+                pairs.any(|pair| !self.is_forwarding(pair) && !is_refused(&tables, pair))
+            };
+            forwarder.set_incomplete(is_incomplete());
             for pair in tables.pairs_of_group(record.number).filter(|pair| !pair.is_leaving()) {
                 self.take_up_pair(&forwarder, pair).await;
             }
+            forwarder.set_incomplete(is_incomplete());
             self.answer_operator(&tables, record, &forwarder);
         }
     }
@@ -193,6 +200,14 @@ impl Array {
         forwarder.pair_of(volume)?;
         Some(if forwarder.phase() == Phase::InStep { 0 } else { forwarder.stale_bytes(volume) })
     }
+}
+
+/// Whether the other array does not want the pair as things are: others do not wait for it.
+fn is_refused(tables: &Tables, pair: &PairRecord) -> bool {
+    tables.forwards.iter().any(|forward| {
+        forward.refusal.is_some()
+            && matches!(&forward.designation, Designation::RemotePair(remote) if remote.name == pair.name)
+    })
 }
 
 /// How forwarding stood when this array was started.

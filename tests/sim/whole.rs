@@ -344,8 +344,7 @@ async fn tell(seed: u64) -> [u64; 4] {
 
 /// The same at an upstream array: gamma forwards to alpha, whose journal beta reads.
 async fn tell_upstream(seed: u64) -> [u64; 4] {
-    let shape =
-        Shape { volumes: 2, volume_kib: 4096, journal_kib: 8192, is_journal_apart: false, hosts_wait: false };
+    let shape = Shape { volumes: 2, volume_kib: 4096, journal_kib: 8192, ..EIGHT };
     let cluster = Cluster::with(seed, shape, |index, shape, random| {
         upstream::config_text(index, shape, (Fence::Never, Primary::Real), random)
     });

@@ -279,6 +279,7 @@ fn a_statement_changes_the_pairs_that_it_names_and_no_other() {
             (primary.state("up3-1"), primary.state("up3-2")),
             (PairState::Normal, PairState::NotYetCopied)
         );
+        assert!(primary.g1().is_broken(), "one of its volumes is still to come");
         // Of a new pair all has to come.
         let mut both = primary.says("up3", 4, true, &[1, 2]);
         both.whole = vec![primary.volume(1)];
@@ -288,6 +289,7 @@ fn a_statement_changes_the_pairs_that_it_names_and_no_other() {
         array.forwarding_state(up, &both).await.unwrap();
         array.forwarding_state(up, &primary.says("up3", 4, false, &[1, 2])).await.unwrap();
         assert_eq!(primary.state("up3-2"), PairState::Normal);
+        assert!(!primary.g1().is_broken());
         array.kill().await;
     });
 }

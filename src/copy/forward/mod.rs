@@ -202,6 +202,8 @@ struct State {
     pairs: BTreeMap<u32, ForwardPair>,
     /// How often a pair came or went: a connection is about the pairs that it named.
     pair_changes: u64,
+    /// The group has a pair that is not forwarded yet: without it the volumes there are no image.
+    is_incomplete: bool,
     /// The group is no more.
     is_retired: bool,
     /// Marks are on their way to the control store.
@@ -233,6 +235,7 @@ impl Forwarder {
                 down_since: Some(now),
                 pairs: BTreeMap::new(),
                 pair_changes: 0,
+                is_incomplete: false,
                 is_retired: false,
                 is_writing: false,
                 next_sequence: 1,
@@ -315,6 +318,26 @@ impl Forwarder {
         detach();
         self.lock().pairs.remove(&volume);
         self.changed.notify_waiters();
+    }
+
+    /// Whether the group has a pair that is on its way to be forwarded. Until it is, no copy ends.
+    pub(crate) fn set_incomplete(&self, is_incomplete: bool) {
+        let was = std::mem::replace(&mut self.lock().is_incomplete, is_incomplete);
+        if was != is_incomplete {
+            self.changed.notify_waiters();
+        }
+    }
+
+    async fn is_complete(&self) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if !self.lock().is_incomplete {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// The group is no more: nobody wants a connection.

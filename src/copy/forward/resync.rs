@@ -5,7 +5,7 @@
 //! 2. That is recorded; from then on hosts' writes are forwarded again, those that were answered alone are stale.
 //! 3. Region by region, under the same hold as hosts' writes: what is here becomes durable, is read and forwarded. It is not
 //!    stale from then on, and its mark goes with those of what is at rest: a copy that is cut goes on where it was.
-//! 4. *In step* is announced and then recorded.
+//! 4. When all pairs of the group are among them, *in step* is announced and then recorded.
 //!
 //! A crash or a cut between two steps begins again with 1. A pair that comes or goes ends the connection.
 
@@ -71,6 +71,12 @@ impl Forwarder {
             tokio::select! {
                 biased;
                 copied = self.copy_all(&channel) => copied?,
+                () = self.channel_ends(channel.id) => return Ok(()),
+                error = self.forget_idle() => return Err(error),
+            }
+            tokio::select! {
+                biased;
+                () = self.is_complete() => {}
                 () = self.channel_ends(channel.id) => return Ok(()),
                 error = self.forget_idle() => return Err(error),
             }

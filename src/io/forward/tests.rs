@@ -691,3 +691,27 @@ fn an_atomic_write_is_kept_from_before_it_is_seen_until_it_is_durable() {
         assert!(!over.is_finished() && beside.is_finished());
     });
 }
+
+/// The simulation found an auxiliary that took three of eight volumes for an image: the other five pairs were on their way.
+#[test]
+fn no_copy_ends_before_all_pairs_of_the_group_take_part() {
+    life(async {
+        let upstream = Upstream::new(Fence::Never).await;
+        upstream.forwarder.go_alone(Because::Unreachable, "for a test").unwrap();
+        upstream.write(3, 8).await.unwrap();
+        upstream.forwarder.set_incomplete(true);
+        let (_line, _serving) = upstream.connect().await;
+        upstream.pass(5000).await;
+        assert_eq!(upstream.primary.page(3), 8, "it is copied all the same");
+        assert_eq!(
+            (upstream.forwarder.phase(), upstream.primary.last_said().what),
+            (Phase::Copying, Announced::Copying)
+        );
+        upstream.forwarder.set_incomplete(false);
+        upstream.pass(10).await;
+        assert_eq!(
+            (upstream.forwarder.phase(), upstream.primary.last_said().what),
+            (Phase::InStep, Announced::InStep)
+        );
+    });
+}
