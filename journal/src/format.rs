@@ -22,7 +22,7 @@ pub mod record;
 pub mod wire;
 
 pub use bytes::crc32c;
-pub use head::{CheckpointRecord, FormatParams, Superblock};
+pub use head::{CheckpointRecord, FormatParams, Layout, Superblock};
 pub use record::{decode_batch, decode_record};
 pub use wire::{decode_wire, encode_wire, encode_wire_to, wire_length};
 

@@ -1,7 +1,8 @@
 //! The journal of one group: see [`Journal`].
 
 use crate::format::{
-    BLOCK_BYTES, CheckpointRecord, FormatError, FormatParams, HEAD_BLOCKS, Superblock, decode_batch, head,
+    BLOCK_BYTES, CheckpointRecord, FormatError, FormatParams, HEAD_BLOCKS, Layout, Superblock, decode_batch,
+    head,
 };
 use crate::number::{Generation, UpdateNumber};
 use crate::pointer::PointerInformation;
@@ -213,7 +214,7 @@ impl Journal {
             info_used: info.used(),
             info_capacity: info.size_bytes,
             data_used: data.used(),
-            data_capacity: data.size_bytes,
+            data_capacity: self.superblock.data_bytes,
             updates: next.since(self.first_retained()),
             freeable: info_oldest
                 .saturating_sub(info.freed)
@@ -412,6 +413,7 @@ impl Journal {
         let Sequencer { info, data, .. } = &self.sequencer;
         let (info_oldest, data_oldest) = self.oldest_offsets();
         let newest = info.physical(info.head);
+        let is_one = self.superblock.layout == Layout::Interleaved;
         let address =
             |number| self.find_batch(number).map_or(newest, |batch| info.physical(batch.info_start));
         PointerInformation {
@@ -419,8 +421,8 @@ impl Journal {
             write_data_head: data.area_offset_bytes,
             update_information_newest: newest,
             update_information_oldest: info.physical(info_oldest),
-            write_data_newest: data.physical(data.head),
-            write_data_oldest: data.physical(data_oldest),
+            write_data_newest: if is_one { newest } else { data.physical(data.head) },
+            write_data_oldest: if is_one { info.physical(info_oldest) } else { data.physical(data_oldest) },
             read_start: address(read),
             retry_start: address(retry),
         }

@@ -27,7 +27,9 @@
 //! valid. Killed at any point, recovery may be run again.
 
 use crate::format::record::{self, MAX_BATCH_INFO_BYTES, MAX_RECORD_BYTES, RECORD_MAGIC, Run, decode_run};
-use crate::format::{BLOCK_BYTES, BLOCK_LENGTH, CheckpointRecord, FormatError, HEAD_BLOCKS, Superblock};
+use crate::format::{
+    BLOCK_BYTES, BLOCK_LENGTH, CheckpointRecord, FormatError, HEAD_BLOCKS, Layout, Superblock,
+};
 use crate::journal::Journal;
 use crate::number::UpdateNumber;
 use crate::ring::Ring;
@@ -289,11 +291,19 @@ impl Recovery {
         }
         let (offset, length) = match self.phase {
             Phase::AreaStart => (0, MAX_BATCH_INFO_BYTES.min(self.info.size_bytes)),
-            Phase::Chain => (self.position, READ_BYTES.min(self.available(self.position))),
+            Phase::Chain => (self.position, self.chain_read_bytes().min(self.available(self.position))),
             Phase::LookAhead(at) => (at, (READ_BYTES + OVERLAP_BYTES).min(self.available(at))),
             Phase::Done => return None,
         };
         Some(ReadRequest { volume_offset: self.info.physical(offset), length })
+    }
+
+    /// Between interleaved records lies write data, which is not read.
+    fn chain_read_bytes(&self) -> u64 {
+        match self.superblock.layout {
+            Layout::TwoRings => READ_BYTES,
+            Layout::Interleaved => MAX_BATCH_INFO_BYTES,
+        }
     }
 
     /// The bytes that were asked for. Blocks that cannot be read are given as zeros.
@@ -305,7 +315,7 @@ impl Recovery {
             }
             Phase::Chain => self.follow_chain(bytes),
             Phase::LookAhead(at) => {
-                self.collect_claims(bytes);
+                self.collect_claims(bytes, at);
                 self.phase = Phase::LookAhead(at.saturating_add(READ_BYTES.min(self.available(at))));
             }
             Phase::Done => {}
@@ -367,7 +377,8 @@ impl Recovery {
                 self.phase = Phase::LookAhead(self.position);
                 return;
             };
-            at = at.saturating_add(usize::try_from(run.run_bytes()).unwrap_or(usize::MAX));
+            let frame_bytes = run.run_bytes().saturating_add(self.frame_data_bytes(&run));
+            at = at.saturating_add(usize::try_from(frame_bytes).unwrap_or(usize::MAX));
             self.take_run(run, self.position);
             if self.info.within(self.position) == 0 {
                 return;
@@ -387,7 +398,32 @@ impl Recovery {
             && !thrown_away
             && run.stamp.flushed < run.first
             && offset.saturating_add(run.run_bytes()) <= self.limit
-            && self.data_in_order(run)
+            && match self.superblock.layout {
+                Layout::TwoRings => self.data_in_order(run),
+                Layout::Interleaved => self.is_frame(run, offset),
+            }
+    }
+
+    /// Write data behind the records of a commit, where they are interleaved.
+    fn frame_data_bytes(&self, run: &Run) -> u64 {
+        let ring = &self.info;
+        let blocks = run.records.iter().filter_map(|record| record.place(ring)).map(|place| place.blocks);
+        match self.superblock.layout {
+            Layout::TwoRings => 0,
+            Layout::Interleaved => blocks.fold(0, u64::saturating_add).saturating_mul(BLOCK_BYTES),
+        }
+    }
+
+    /// Whether the data of a commit lies behind its records, in order, inside the area and the limit.
+    fn is_frame(&self, run: &Run, offset: u64) -> bool {
+        let mut end = offset.saturating_add(run.run_bytes());
+        let follows = run.records.iter().all(|record| {
+            let Some(place) = record.place(&self.info) else { return true };
+            let is_next = record.data_offset == end;
+            end = end.saturating_add(place.blocks.saturating_mul(BLOCK_BYTES));
+            is_next
+        });
+        follows && end <= self.limit && end.saturating_sub(offset) <= self.info.until_area_end(offset)
     }
 
     fn data_in_order(&self, run: &Run) -> bool {
@@ -406,6 +442,7 @@ impl Recovery {
     }
 
     fn take_run(&mut self, run: Run, info_start: u64) {
+        let frame_data_bytes = self.frame_data_bytes(&run);
         let mut batch = Batch {
             first: run.first,
             last: run.last,
@@ -413,9 +450,10 @@ impl Recovery {
             info_bytes: run.info_bytes,
             data_start: self.data_end,
             data_end: self.data_end,
+            frame_data_bytes,
             previous_hash: run.previous_hash,
         };
-        self.position = info_start.saturating_add(run.run_bytes());
+        self.position = info_start.saturating_add(run.run_bytes()).saturating_add(frame_data_bytes);
         self.session = run.stamp.session;
         self.highest_session = self.highest_session.max(run.stamp.session);
         self.claim = self.claim.max(run.stamp.flushed);
@@ -427,7 +465,7 @@ impl Recovery {
             let place = record.place(&self.sequencer.data);
             let record::Entry::Update(update) = record.entry else { continue };
             let blocks = data_blocks(update.data_bytes, record.skip_bytes);
-            if blocks > 0 {
+            if blocks > 0 && self.superblock.layout == Layout::TwoRings {
                 batch.data_end = record.data_offset.saturating_add(blocks.saturating_mul(BLOCK_BYTES));
             }
             self.sequencer.generation = update.generation;
@@ -443,8 +481,9 @@ impl Recovery {
     }
 
     /// Any record of this incarnation speaks the truth about what was flushed when it was written, wherever it lies
-    /// and however damaged its surroundings are. Records begin at multiples of 8.
-    fn collect_claims(&mut self, bytes: &[u8]) {
+    /// and however damaged its surroundings are. Records begin at multiples of 8. Where write data lies between them only
+    /// a record that is in its place counts: a host may have written the copy of one.
+    fn collect_claims(&mut self, bytes: &[u8], from: u64) {
         let (words, _) = bytes.as_chunks::<8>();
         for (position, word) in words.iter().enumerate() {
             if !word.starts_with(&RECORD_MAGIC) {
@@ -452,7 +491,14 @@ impl Recovery {
             }
             let rest = bytes.get(position.saturating_mul(8)..).unwrap_or(&[]);
             let Ok((record, _)) = record::decode(rest) else { continue };
-            if record.stamp.incarnation == self.superblock.incarnation.record_part() {
+            let offset = from.saturating_add(u64::try_from(position.saturating_mul(8)).unwrap_or(u64::MAX));
+            let into_commit = offset.checked_sub(record.stamp.info_offset);
+            let is_in_place = match (self.superblock.layout, record.index) {
+                (Layout::TwoRings, _) => true,
+                (Layout::Interleaved, 0) => into_commit == Some(0),
+                (Layout::Interleaved, _) => into_commit.is_some_and(|into| into < MAX_BATCH_INFO_BYTES),
+            };
+            if is_in_place && record.stamp.incarnation == self.superblock.incarnation.record_part() {
                 self.claim = self.claim.max(record.stamp.flushed);
                 self.highest_session = self.highest_session.max(record.stamp.session);
             }

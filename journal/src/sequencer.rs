@@ -4,14 +4,19 @@
 //! restart keeps all of it or nothing, so a record of a batch that was never durable cannot be mistaken later for
 //! the one that took its place. Because one batch is in flight at a time, a batch that is found whole proves that
 //! all earlier ones were durable; that is what its `flushed` says.
+//!
+//! In two rings a place is given to write data when it is appended. Where records and data are interleaved a batch is a
+//! *frame* of ring A, records first: how long they are is known, and places are given, when the batch is handed out.
 
 use crate::format::record::{
     BatchStamp, Entry, MAX_BATCH_DATA_BYTES, MAX_BATCH_INFO_BYTES, MAX_RECORD_BYTES, Record, record_length,
 };
-use crate::format::{BLOCK_BYTES, Superblock};
+use crate::format::{BLOCK_BYTES, Layout, Superblock};
 use crate::number::{Generation, UpdateNumber};
 use crate::ring::{Ring, round_up};
-use crate::update::{DataPlace, Draft, DraftSize, MAX_EXTENTS, MAX_UPDATE_DATA_BYTES, Stored, UpdateError};
+use crate::update::{
+    DataPlace, Draft, DraftSize, MAX_EXTENTS, MAX_UPDATE_DATA_BYTES, Stored, UpdateError, data_blocks,
+};
 use alloc::borrow::Cow;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -28,8 +33,9 @@ pub const MAX_RECENT_UPDATES: usize = 8192;
 pub struct Placement {
     /// The number, as in the draft.
     pub number: UpdateNumber,
-    /// Byte offset on the journal volume; a multiple of 4096. Without data it means nothing.
-    pub data_offset: u64,
+    /// Byte offset on the journal volume; a multiple of 4096. Without data it means nothing; none where records and data are
+    /// interleaved: then [`Commit::data`] says it.
+    pub data_offset: Option<u64>,
     /// Whole blocks; 0 without data.
     pub data_blocks: u64,
 }
@@ -116,6 +122,8 @@ pub(crate) struct Batch {
     /// Monotonic offsets in ring B, padding before the first data included.
     pub(crate) data_start: u64,
     pub(crate) data_end: u64,
+    /// Bytes of write data behind the records, where they are interleaved.
+    pub(crate) frame_data_bytes: u64,
     /// Hash of the record before the first; known once the batch is encoded.
     pub(crate) previous_hash: u32,
 }
@@ -123,6 +131,11 @@ pub(crate) struct Batch {
 impl Batch {
     pub(crate) fn info_end(&self) -> u64 {
         self.info_start.saturating_add(round_up(self.info_bytes))
+    }
+
+    /// Where the next batch may begin in ring A.
+    pub(crate) fn end(&self) -> u64 {
+        self.info_end().saturating_add(self.frame_data_bytes)
     }
 
     fn is_marker(&self) -> bool {
@@ -141,7 +154,8 @@ pub(crate) struct Recent {
 /// Where an append would go.
 struct Plan {
     record_bytes: u64,
-    data_offset: u64,
+    /// `None`: behind the records, when the batch is handed out.
+    data_offset: Option<u64>,
     data_bytes: u64,
     /// `None`: into the open batch.
     new_batch_at: Option<u64>,
@@ -150,6 +164,7 @@ struct Plan {
 /// The rings and what is on its way into them.
 #[derive(Debug)]
 pub(crate) struct Sequencer {
+    layout: Layout,
     pub(crate) info: Ring,
     pub(crate) data: Ring,
     pub(crate) next: UpdateNumber,
@@ -175,6 +190,7 @@ impl Sequencer {
         // At least two commits fit into ring A, whatever the padding; the longest record fits into one.
         let batch_info_limit = (superblock.info_bytes / 4).min(MAX_BATCH_INFO_BYTES);
         Self {
+            layout: superblock.layout,
             info: superblock.info_ring(),
             data: superblock.data_ring(),
             next: first,
@@ -207,23 +223,25 @@ impl Sequencer {
         let batch = self.batch_for(&plan);
         batch.last = number;
         batch.info_bytes = batch.info_bytes.saturating_add(plan.record_bytes);
-        let info_end = batch.info_end();
-        if plan.data_bytes > 0 {
-            batch.data_end = plan.data_offset.saturating_add(plan.data_bytes);
-            self.data.head = plan.data_offset.saturating_add(plan.data_bytes);
+        match plan.data_offset {
+            Some(offset) if plan.data_bytes > 0 => batch.data_end = offset.saturating_add(plan.data_bytes),
+            Some(_) => {}
+            None => batch.frame_data_bytes = batch.frame_data_bytes.saturating_add(plan.data_bytes),
         }
-        self.info.head = info_end;
+        let (end, data_end) = (batch.end(), batch.data_end);
+        (self.info.head, self.data.head) = (end, data_end);
         self.next = number.next();
         self.generation = draft.update.generation;
-        let data_offset = self.data.physical(plan.data_offset);
-        let place = (size.data_blocks > 0).then_some(DataPlace {
-            volume_offset_bytes: data_offset,
+        let data_offset = plan.data_offset.map(|offset| self.data.physical(offset));
+        let has_data = size.data_blocks > 0;
+        let place = data_offset.filter(|_| has_data).map(|volume_offset_bytes| DataPlace {
+            volume_offset_bytes,
             blocks: size.data_blocks,
             skip_bytes: draft.skip_bytes,
         });
         self.recent.push_back(Recent {
             stored: Stored { update: draft.update, place },
-            data_offset: plan.data_offset,
+            data_offset: plan.data_offset.unwrap_or(0),
             skip_bytes: draft.skip_bytes,
         });
         Ok(Placement { number, data_offset, data_blocks: size.data_blocks })
@@ -243,6 +261,7 @@ impl Sequencer {
                 info_bytes: 0,
                 data_start: self.data.head,
                 data_end: self.data.head,
+                frame_data_bytes: 0,
                 previous_hash: 0,
             });
         }
@@ -259,6 +278,9 @@ impl Sequencer {
         let record_bytes =
             u64::try_from(record_length(size.extent_count)).map_err(|_| AppendError::TooLarge)?;
         let data_bytes = size.data_blocks.saturating_mul(BLOCK_BYTES);
+        if self.layout == Layout::Interleaved {
+            return self.plan_in_frame(record_bytes, data_bytes);
+        }
         let data_offset = match data_bytes {
             0 => self.data.head,
             _ => self.data.place(data_bytes).ok_or(AppendError::Full(Full::Data))?,
@@ -271,7 +293,54 @@ impl Sequencer {
         } else {
             Some(self.info.place(round_up(record_bytes)).ok_or(AppendError::Full(Full::Info))?)
         };
-        Ok(Plan { record_bytes, data_offset, data_bytes, new_batch_at })
+        Ok(Plan { record_bytes, data_offset: Some(data_offset), data_bytes, new_batch_at })
+    }
+
+    /// The same where records and data are interleaved.
+    fn plan_in_frame(&self, record_bytes: u64, data_bytes: u64) -> Result<Plan, AppendError> {
+        let new_batch_at = if self.open_frame_takes(record_bytes, data_bytes)? {
+            None
+        } else if self.pending.len() >= MAX_PENDING_BATCHES {
+            return Err(AppendError::Full(Full::CommitBehind));
+        } else {
+            let frame_bytes = round_up(record_bytes).saturating_add(data_bytes);
+            Some(self.info.place(frame_bytes).ok_or(AppendError::Full(Full::Info))?)
+        };
+        Ok(Plan { record_bytes, data_offset: None, data_bytes, new_batch_at })
+    }
+
+    fn open_frame_takes(&self, record_bytes: u64, data_bytes: u64) -> Result<bool, AppendError> {
+        let Some(batch) = self.pending.back().filter(|batch| !batch.is_marker()) else { return Ok(false) };
+        let run_bytes = round_up(batch.info_bytes.saturating_add(record_bytes));
+        let data_bytes = batch.frame_data_bytes.saturating_add(data_bytes);
+        let frame_bytes = run_bytes.saturating_add(data_bytes);
+        // Half the area, so that two frames fit into it, whatever the padding.
+        let within_limits = run_bytes <= self.batch_info_limit
+            && data_bytes <= MAX_BATCH_DATA_BYTES
+            && frame_bytes <= self.info.until_area_end(batch.info_start).min(self.info.size_bytes / 2);
+        if within_limits && batch.info_start.saturating_add(frame_bytes) > self.info.limit {
+            return Err(AppendError::Full(Full::Info));
+        }
+        Ok(within_limits)
+    }
+
+    /// Gives the write data of a frame its places, now that the length of its records is known.
+    fn place_in_frame(&mut self, batch: &Batch) {
+        let mut at = batch.info_end();
+        let info = self.info;
+        let oldest = self.recent.front().map_or(batch.first, |oldest| oldest.stored.update.number);
+        let skipped = usize::try_from(batch.first.since(oldest)).unwrap_or(usize::MAX);
+        let of_batch = self.recent.iter_mut().skip(skipped);
+        for recent in of_batch.take_while(|recent| recent.stored.update.number <= batch.last) {
+            let blocks = data_blocks(recent.stored.update.data_bytes, recent.skip_bytes);
+            if blocks > 0 {
+                let skip_bytes = recent.skip_bytes;
+                recent.data_offset = at;
+                recent.stored.place =
+                    Some(DataPlace { volume_offset_bytes: info.physical(at), blocks, skip_bytes });
+                at = at.saturating_add(blocks.saturating_mul(BLOCK_BYTES));
+            }
+        }
     }
 
     /// Whether the record belongs into the open batch; an error if it does, but ring A has no room.
@@ -301,9 +370,10 @@ impl Sequencer {
             info_bytes: u64::try_from(record_length(0)).unwrap_or(BLOCK_BYTES),
             data_start: self.data.head,
             data_end: self.data.head,
+            frame_data_bytes: 0,
             previous_hash: 0,
         };
-        self.info.head = batch.info_end();
+        self.info.head = batch.end();
         self.pending.push_back(batch);
         true
     }
@@ -314,6 +384,9 @@ impl Sequencer {
         }
         let mut batch = self.pending.pop_front()?;
         batch.previous_hash = self.previous_hash;
+        if self.layout == Layout::Interleaved {
+            self.place_in_frame(&batch);
+        }
         let mut commit = Commit {
             info_offset: self.info.physical(batch.info_start),
             info: Vec::with_capacity(usize::try_from(round_up(batch.info_bytes)).unwrap_or(0)),
@@ -439,6 +512,7 @@ mod tests {
             array: ArrayNumber(1),
             group: GroupNumber(7),
             volume_bytes: 1 << 30,
+            layout: Layout::TwoRings,
             data_per_info: 16,
             first: UpdateNumber::new(100),
             generation: Generation::default(),
@@ -470,10 +544,10 @@ mod tests {
         let data_area = sequencer.data.area_offset_bytes;
         // 4096 bytes from byte 512 on touch two pages.
         let placement = sequencer.append(write(UpdateNumber::new(100), 3 * 4096 + 512, 4096)).unwrap();
-        assert_eq!((placement.data_offset, placement.data_blocks), (data_area, 2));
+        assert_eq!((placement.data_offset, placement.data_blocks), (Some(data_area), 2));
         assert_eq!(sequencer.recent[0].stored.place.unwrap().skip_bytes, 512);
         let placement = sequencer.append(write(UpdateNumber::new(101), 8192, 4096)).unwrap();
-        assert_eq!((placement.data_offset, placement.data_blocks), (data_area + 8192, 1));
+        assert_eq!((placement.data_offset, placement.data_blocks), (Some(data_area + 8192), 1));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Disk, Random, make_update, number};
+use common::{Disk, LAYOUTS, Random, make_update, number};
 use holdfast_journal::chain::{Chain, Position, Verdict, judge};
 use holdfast_journal::format::FormatParams;
 use holdfast_journal::format::crc32c;
@@ -49,6 +49,8 @@ fn format(volume: usize, first: u64, incarnation: u128, settled: u64, disk: &mut
         array: ArrayNumber(1),
         group: GroupNumber(7),
         volume_bytes: u64::try_from(BLOCKS * 4096).unwrap(),
+        // A chain may have volumes of both.
+        layout: LAYOUTS[volume % 2],
         data_per_info: 2,
         first: number(first),
         generation: Generation::default(),

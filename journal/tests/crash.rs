@@ -1,10 +1,12 @@
 //! A journal on a volume that may lose any unflushed sector is found again as it was: every durable update, in order,
 //! nothing behind a gap, nothing stale, over many laps and many restarts.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod common;
 
-use common::{Bench, Random, make_update, number, recover, unmap};
+use common::{Bench, LAYOUTS, Random, make_update, number, recover, unmap};
 use holdfast_journal::Full;
+use holdfast_journal::format::Layout;
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -57,8 +59,11 @@ fn run(bench: &mut Bench, step: &Step) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
-    fn every_durable_update_survives_any_crash_and_nothing_else_appears(steps in steps()) {
-        let mut bench = Bench::new(4 + 16 + 20, 1);
+    fn every_durable_update_survives_any_crash_and_nothing_else_appears(
+        steps in steps(),
+        layout in prop::sample::select(&LAYOUTS[..]),
+    ) {
+        let mut bench = Bench::with(4 + 16 + 20, 1, layout);
         for step in &steps {
             run(&mut bench, step);
         }
@@ -70,7 +75,11 @@ proptest! {
 
 #[test]
 fn a_journal_runs_for_many_laps_with_crashes_and_never_jams() {
-    let mut bench = Bench::new(4 + 16 + 32, 2);
+    LAYOUTS.into_iter().for_each(many_laps);
+}
+
+fn many_laps(layout: Layout) {
+    let mut bench = Bench::with(4 + 16 + 32, 2, layout);
     let mut random = Random(2024);
     let mut crashes = 0;
     while bench.journal.next().get() < 6000 {
@@ -105,7 +114,11 @@ fn a_journal_runs_for_many_laps_with_crashes_and_never_jams() {
 /// again, its data landed at the same place, and a second crash found the old commit whole: 2 was back from the dead.
 #[test]
 fn nothing_is_taken_after_a_restart_before_its_checkpoint_is_durable() {
-    let mut bench = Bench::new(4 + 16 + 20, 1);
+    LAYOUTS.into_iter().for_each(nothing_before_its_checkpoint);
+}
+
+fn nothing_before_its_checkpoint(layout: Layout) {
+    let mut bench = Bench::with(4 + 16 + 20, 1, layout);
     bench.append(3).unwrap();
     bench.crash(&mut Random(9));
     assert_eq!(bench.append(3), Err(Full::NewSession));
@@ -120,7 +133,11 @@ fn nothing_is_taken_after_a_restart_before_its_checkpoint_is_durable() {
 
 #[test]
 fn what_is_released_is_written_again_only_after_a_durable_checkpoint() {
-    let mut bench = Bench::new(4 + 16 + 20, 1);
+    LAYOUTS.into_iter().for_each(released_and_written_again);
+}
+
+fn released_and_written_again(layout: Layout) {
+    let mut bench = Bench::with(4 + 16 + 20, 1, layout);
     while bench.append(5).is_ok() {
         bench.start_commit();
         bench.flush();
@@ -143,8 +160,9 @@ fn seed_where(wanted: impl Fn(&holdfast_journal::Update) -> bool) -> u64 {
 #[test]
 fn a_torn_group_commit_is_kept_whole_or_not_at_all_whatever_sectors_survive() {
     let many_extents = seed_where(|update| update.extents.len() == 12 && update.data_bytes == 0);
-    for count in [1, 5, 10, 14] {
-        let mut bench = Bench::new(4 + 16 + 20, 1);
+    for (count, layout) in [1, 5, 10, 14].into_iter().flat_map(|count| LAYOUTS.map(|layout| (count, layout)))
+    {
+        let mut bench = Bench::with(4 + 16 + 20, 1, layout);
         bench.append(1).unwrap();
         bench.start_commit();
         bench.flush();

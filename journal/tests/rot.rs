@@ -3,17 +3,17 @@
 
 mod common;
 
-use common::{Bench, Disk, Random, index, number, recover, unmap};
+use common::{Bench, Disk, LAYOUTS, Random, index, number, recover, unmap};
 use holdfast_journal::format::record::MAX_RECORD_BYTES;
-use holdfast_journal::format::{BLOCK_BYTES, FormatParams};
+use holdfast_journal::format::{BLOCK_BYTES, FormatParams, Layout};
 use holdfast_journal::recovery::{HEAD_BYTES, Recovery, RecoveryError};
 use holdfast_journal::{
     AppendError, ArrayNumber, Content, Full, Generation, GroupNumber, Incarnation, Journal, UpdateNumber,
 };
 
 /// Some group commits, a lap and a restart behind them, all claimed by an idle commit.
-fn settled_bench() -> Bench {
-    let mut bench = Bench::new(4 + 16 + 40, 2);
+fn settled_bench(layout: Layout) -> Bench {
+    let mut bench = Bench::with(4 + 16 + 40, 2, layout);
     let mut random = Random(77);
     for round in 0..30 {
         for _ in 0..3 {
@@ -58,13 +58,19 @@ fn found_or_harmless(bench: &Bench, disk: &Disk, what: &str) -> bool {
 
 #[test]
 fn every_flipped_byte_of_a_durable_record_is_found_as_corruption() {
-    let bench = settled_bench();
+    LAYOUTS.into_iter().for_each(flip_records);
+}
+
+fn flip_records(layout: Layout) {
+    let bench = settled_bench(layout);
     let mut value = bench.journal.first_retained();
     while value <= bench.journal.durable() {
         let located = bench.journal.locate(value).unwrap();
         let info = bench.disk.read(located.info_offset, located.info_bytes);
         let used = info.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-        for position in 0..info.len() {
+        // The records are the same in both layouts.
+        let step = if layout == Layout::TwoRings { 1 } else { 5 };
+        for position in (0..info.len()).step_by(step) {
             let mut disk = bench.disk.clone();
             disk.flushed[index(located.info_offset) + position] ^= 0x40;
             let what = format!("byte {position} of the commit of {value}");
@@ -85,7 +91,11 @@ fn every_flipped_byte_of_a_durable_record_is_found_as_corruption() {
 
 #[test]
 fn every_flipped_byte_of_the_head_is_found_or_harmless() {
-    let bench = settled_bench();
+    LAYOUTS.into_iter().for_each(flip_the_head);
+}
+
+fn flip_the_head(layout: Layout) {
+    let bench = settled_bench(layout);
     for position in 0..index(HEAD_BYTES) {
         let mut disk = bench.disk.clone();
         disk.flushed[position] ^= 0x10;
@@ -95,7 +105,11 @@ fn every_flipped_byte_of_the_head_is_found_or_harmless() {
 
 #[test]
 fn a_large_hole_is_found_by_any_claim_behind_it() {
-    let bench = settled_bench();
+    LAYOUTS.into_iter().for_each(make_a_hole);
+}
+
+fn make_a_hole(layout: Layout) {
+    let bench = settled_bench(layout);
     let first = bench.journal.first_retained();
     let last = bench.journal.durable();
     let start = bench.journal.locate(first).unwrap();
@@ -114,7 +128,11 @@ fn a_large_hole_is_found_by_any_claim_behind_it() {
 
 #[test]
 fn damaged_write_data_ends_the_journal_only_if_nothing_claims_it() {
-    let mut bench = Bench::new(4 + 16 + 40, 2);
+    LAYOUTS.into_iter().for_each(damage_write_data);
+}
+
+fn damage_write_data(layout: Layout) {
+    let mut bench = Bench::with(4 + 16 + 40, 2, layout);
     let with_data = (0..).find(|seed| !common::make_update(1, *seed).1.is_empty()).unwrap();
     for _ in 0..3 {
         bench.append(with_data).unwrap();
@@ -140,12 +158,17 @@ fn damaged_write_data_ends_the_journal_only_if_nothing_claims_it() {
 
 #[test]
 fn what_an_earlier_formatting_left_never_counts() {
-    let bench = settled_bench();
+    LAYOUTS.into_iter().for_each(format_again);
+}
+
+fn format_again(layout: Layout) {
+    let bench = settled_bench(layout);
     let params = FormatParams {
         incarnation: Incarnation::new(99),
         array: ArrayNumber(1),
         group: GroupNumber(7),
         volume_bytes: u64::try_from(bench.disk.flushed.len()).unwrap(),
+        layout: bench.journal.superblock().layout,
         data_per_info: 2,
         first: bench.journal.next(),
         generation: Generation::default(),
@@ -175,7 +198,11 @@ fn what_an_earlier_formatting_left_never_counts() {
 
 #[test]
 fn the_scan_asks_for_whole_blocks_inside_the_volume_and_comes_to_an_end() {
-    let bench = settled_bench();
+    LAYOUTS.into_iter().for_each(scan_zeros);
+}
+
+fn scan_zeros(layout: Layout) {
+    let bench = settled_bench(layout);
     let mut recovery = Recovery::open(bench.disk.read(0, HEAD_BYTES)).unwrap();
     let mut requests = 0;
     while let Some(request) = recovery.poll_read() {
@@ -196,6 +223,7 @@ fn ring_a_never_runs_further_ahead_of_a_checkpoint_than_a_restart_searches() {
         array: ArrayNumber(1),
         group: GroupNumber(7),
         volume_bytes: 1 << 40,
+        layout: Layout::TwoRings,
         data_per_info: 16,
         first: UpdateNumber::FIRST,
         generation: Generation::default(),
@@ -280,6 +308,63 @@ fn pointer_information_shows_the_eight_addresses() {
     );
 }
 
+/// The modification example of figure 3: the eight addresses are then of one area.
+#[test]
+fn interleaved_write_data_lies_behind_its_records_and_one_area_holds_both() {
+    let mut bench = Bench::with(4 + 40, 2, Layout::Interleaved);
+    let with_data = (0..).find(|seed| common::make_update(1, *seed).1.len() == 4096).unwrap();
+    for _ in 0..2 {
+        bench.append(with_data).unwrap();
+        bench.append(with_data).unwrap();
+        assert_eq!(bench.journal.recent(bench.journal.next().previous()).unwrap().place, None, "not yet");
+        bench.start_commit();
+        bench.flush();
+    }
+    let head = 4 * BLOCK_BYTES;
+    let place = |value| bench.journal.recent(number(value)).unwrap().place.unwrap().volume_offset_bytes;
+    let blocks = bench.journal.recent(number(1)).unwrap().place.unwrap().blocks * BLOCK_BYTES;
+    assert_eq!((place(1), place(2)), (head + BLOCK_BYTES, head + BLOCK_BYTES + blocks));
+    let second = head + BLOCK_BYTES + 2 * blocks;
+    assert_eq!(bench.journal.locate(number(3)).unwrap().info_offset, second);
+    let usage = bench.journal.usage();
+    assert_eq!((usage.info_capacity, usage.data_capacity), (40 * BLOCK_BYTES, 0));
+    assert_eq!(usage.info_used, 2 * (BLOCK_BYTES + 2 * blocks));
+    assert_eq!(bench.journal.areas_after(number(2)), (BLOCK_BYTES + 2 * blocks, 0));
+    let info = bench.journal.pointer_information(number(3), number(3));
+    assert_eq!((info.update_information_head, info.write_data_head), (head, head));
+    assert_eq!((info.write_data_oldest, info.write_data_newest), (head, head + usage.info_used));
+    assert_eq!(info.read_start, second);
+    let superblock = *bench.journal.superblock();
+    assert_eq!(superblock.volume_bytes(), 44 * BLOCK_BYTES);
+    assert_eq!(superblock.max_update_data_blocks(), 18);
+}
+
+/// A host writes what is a record of this very journal, and claims more than was ever flushed.
+#[test]
+fn a_record_inside_interleaved_write_data_claims_nothing() {
+    let mut bench = Bench::with(4 + 40, 2, Layout::Interleaved);
+    for _ in 0..6 {
+        bench.append_draft(unmap(bench.journal.next()), Vec::new()).unwrap();
+        bench.start_commit();
+        bench.flush();
+    }
+    let located = bench.journal.locate(number(6)).unwrap();
+    let record = bench.disk.read(located.info_offset, located.info_bytes).to_vec();
+    // What comes behind the end of a journal that lost its tail: nothing of it is in its place.
+    let mut twin = Bench::with(4 + 40, 2, Layout::Interleaved);
+    for _ in 0..2 {
+        twin.append_draft(unmap(twin.journal.next()), Vec::new()).unwrap();
+        twin.start_commit();
+        twin.flush();
+    }
+    let at = index(located.info_offset) + 4096;
+    twin.disk.flushed[at..at + record.len()].copy_from_slice(&record);
+    assert_eq!(recover(&twin.disk).unwrap().newest(), number(2));
+    let at = index(located.info_offset);
+    twin.disk.flushed[at..at + record.len()].copy_from_slice(&record);
+    assert!(recover(&twin.disk).is_err(), "in its place it counts");
+}
+
 #[test]
 fn the_callers_own_bytes_and_the_settled_number_come_back() {
     let mut bench = Bench::new(4 + 16 + 40, 2);
@@ -297,7 +382,11 @@ fn the_callers_own_bytes_and_the_settled_number_come_back() {
 
 #[test]
 fn a_valid_commit_of_another_history_in_the_place_of_a_durable_one_is_corruption() {
-    let mut benches = [Bench::new(4 + 16 + 40, 2), Bench::new(4 + 16 + 40, 2)];
+    LAYOUTS.into_iter().for_each(swap_histories);
+}
+
+fn swap_histories(layout: Layout) {
+    let mut benches = [Bench::with(4 + 16 + 40, 2, layout), Bench::with(4 + 16 + 40, 2, layout)];
     for (history, bench) in benches.iter_mut().enumerate() {
         for value in 0..4 {
             bench.append(value * 10 + u64::try_from(history).unwrap()).unwrap();
@@ -315,8 +404,12 @@ fn a_valid_commit_of_another_history_in_the_place_of_a_durable_one_is_corruption
 
 #[test]
 fn a_lost_checkpoint_hides_nothing_that_it_allowed() {
+    LAYOUTS.into_iter().for_each(lose_a_checkpoint);
+}
+
+fn lose_a_checkpoint(layout: Layout) {
     // Ring A of 96 MiB: larger than one look-ahead.
-    let mut bench = Bench::new(4 + 2 * 24576, 1);
+    let mut bench = Bench::with(4 + 2 * 24576, 1, layout);
     let commit = |bench: &mut Bench| {
         while let Some(commit) = bench.journal.poll_commit() {
             bench.disk.write(commit.info_offset, &commit.info);

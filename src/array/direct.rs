@@ -276,6 +276,7 @@ mod tests {
             array: ArrayNumber(1),
             group: GroupNumber(1),
             volume_bytes: 1 << 20,
+            layout: format::Layout::default(),
             data_per_info: 4,
             first: UpdateNumber::FIRST,
             generation: Generation::default(),

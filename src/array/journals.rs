@@ -157,6 +157,7 @@ impl Array {
             array: JournalArray(self.config.array.number.0),
             group: holdfast_journal::GroupNumber(record.number.0),
             volume_bytes: raw.size_bytes(),
+            layout: journal.options.layout.format(),
             data_per_info: journal.options.ratio.data_per_info(),
             first: first.unwrap_or(UpdateNumber::FIRST),
             generation: generation(
@@ -358,7 +359,7 @@ impl Array {
                 reason: journal.failure.clone().or_else(|| record.reason.clone()),
                 used_as: used_as.to_owned(),
                 ratio: journal.options.ratio.to_string(),
-                layout: "two-rings".to_owned(),
+                layout: journal.options.layout.to_string(),
                 update_information_bytes: usage.map_or(0, |usage| usage.info_capacity),
                 update_information_used_bytes: usage.map_or(0, |usage| usage.info_used),
                 write_data_bytes: usage.map_or(0, |usage| usage.data_capacity),
@@ -413,6 +414,7 @@ fn writable_of(tables: &Tables, group: GroupNumber) -> (Vec<Spare>, BTreeSet<u32
     let writable = writable.map(|journal| Spare {
         volume: journal.volume.0,
         is_reserve: journal.options.reserve,
+        layout: journal.options.layout.format(),
         data_per_info: journal.options.ratio.data_per_info(),
     });
     let leaving = record.journals.iter().filter(|journal| journal.is_leaving);

@@ -319,6 +319,7 @@ fn journal_entry(journal: &JournalSpec) -> Entry {
         entry.raw("reserve", true);
     }
     entry.text("ratio", journal.options.ratio);
+    entry.text("layout", journal.options.layout);
     entry
 }
 

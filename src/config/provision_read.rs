@@ -14,8 +14,8 @@ use super::transfer::{parse_compression, parse_fetch, parse_limit, parse_window}
 use super::walk::{Read, Table, Value, boolean, parsed, small, text, whole, word};
 use crate::volume::group::JournalOptions;
 use crate::volume::kind::{
-    CacheMode, CopyMode, FENCE_WAIT_DEFAULT, Fence, InitiatorRule, JournalRatio, NoRoom, RaidLevel, Release,
-    ReleaseBy, Schedule, SvolAccess,
+    CacheMode, CopyMode, FENCE_WAIT_DEFAULT, Fence, InitiatorRule, JournalLayout, JournalRatio, NoRoom,
+    RaidLevel, Release, ReleaseBy, Schedule, SvolAccess,
 };
 use crate::volume::name::{ARRAY_NUMBER_MAX, ArrayNumber, LUN_MAX, LinkName, Lun};
 use crate::volume::secret::Secret;
@@ -35,7 +35,8 @@ pub(super) fn provision(root: &Table<'_>) -> Option<Provision> {
     let targets = entries(&section, "target", &["iqn", "luns", "initiators", "chap"], target);
     let links = entries(&section, "link", &LINK_KEYS, link);
     let groups = entries(&section, "group", &GROUP_KEYS, group);
-    let journals = entries(&section, "journal", &["group", "volume", "at", "reserve", "ratio"], journal);
+    let journals =
+        entries(&section, "journal", &["group", "volume", "at", "reserve", "ratio", "layout"], journal);
     let pairs = entries(&section, "pair", &["name", "group", "pvol", "svol", "copy"], pair);
     let readers = entries(&section, "reader", &READER_KEYS, reader);
     Some(Provision {
@@ -355,7 +356,8 @@ fn journal(table: &Table<'_>) -> Option<JournalSpec> {
     let at = table.maybe("at", parsed);
     let reserve = table.or("reserve", false, boolean);
     let ratio = table.or("ratio", JournalRatio::default(), parsed);
-    let options = JournalOptions { reserve: reserve?, ratio: ratio? };
+    let layout = table.or("layout", JournalLayout::default(), parsed);
+    let options = JournalOptions { reserve: reserve?, ratio: ratio?, layout: layout? };
     Some(JournalSpec { group: group?, volume: volume?, at: at?, options })
 }
 

@@ -230,6 +230,7 @@ mod tests {
             array: ArrayNumber(2),
             group: GroupNumber(1),
             volume_bytes: raw.size_bytes(),
+            layout: holdfast_journal::format::Layout::default(),
             data_per_info: 16,
             first: UpdateNumber::FIRST,
             generation: GENERATION,

@@ -26,7 +26,7 @@ use super::kept::KeptUpdate;
 use super::settle::pages_from;
 use crate::disk::{RawVolume, VolumeId};
 use holdfast_journal::chain::Held;
-use holdfast_journal::format::{FormatParams, Superblock};
+use holdfast_journal::format::{FormatParams, Layout, Superblock};
 use holdfast_journal::{
     AppendError, ArrayNumber, Draft, Full, Generation, GroupNumber, Incarnation, Journal, UpdateNumber,
     VolumeNumber,
@@ -58,6 +58,8 @@ pub(crate) struct Spare {
     pub(crate) volume: u32,
     /// It waits for another one to fail, and takes no turn.
     pub(crate) is_reserve: bool,
+    /// Whether it is divided into two areas.
+    pub(crate) layout: Layout,
     /// Bytes of write data for one of update information.
     pub(crate) data_per_info: u32,
 }
@@ -322,6 +324,7 @@ impl Group {
             array: self.array,
             group: GroupNumber(self.number),
             volume_bytes: raw.size_bytes(),
+            layout: spare.layout,
             data_per_info: spare.data_per_info,
             first,
             generation: Generation::default(),

@@ -3,7 +3,9 @@
 //! The first update number is 1. The number in the store is a checkpoint: the true one is recovered from the journal.
 //! A group without pairs, or with pairs that are being copied, is `normal`.
 
-use super::kind::{FENCE_WAIT_DEFAULT, Fence, JournalRatio, NoRoom, Release, ReleaseBy, SvolAccess};
+use super::kind::{
+    FENCE_WAIT_DEFAULT, Fence, JournalLayout, JournalRatio, NoRoom, Release, ReleaseBy, SvolAccess,
+};
 use super::name::{ArrayNumber, GroupName, GroupNumber, LinkName, UpdateNumber, VolumeName, VolumeNumber};
 use super::pair::PairState;
 use super::record::Identity;
@@ -149,9 +151,12 @@ pub struct JournalOptions {
     /// It waits for another one to fail or degrade, and takes no turn.
     #[serde(default)]
     pub reserve: bool,
-    /// How its two areas divide it.
+    /// How its two areas divide it, if it has two.
     #[serde(default)]
     pub ratio: JournalRatio,
+    /// Whether it has two.
+    #[serde(default)]
+    pub layout: JournalLayout,
 }
 
 /// A part of the journal, in one volume.

@@ -60,6 +60,49 @@ impl fmt::Display for JournalRatio {
     }
 }
 
+/// How update information and write data lie on a journal volume.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JournalLayout {
+    /// Each in an area of its own.
+    #[default]
+    TwoRings,
+    /// In one area, the write data of each group commit behind its update information.
+    Interleaved,
+}
+
+impl JournalLayout {
+    /// As the journal's format names it.
+    #[must_use]
+    pub fn format(self) -> holdfast_journal::format::Layout {
+        match self {
+            Self::TwoRings => holdfast_journal::format::Layout::TwoRings,
+            Self::Interleaved => holdfast_journal::format::Layout::Interleaved,
+        }
+    }
+}
+
+impl FromStr for JournalLayout {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "two-rings" => Ok(Self::TwoRings),
+            "interleaved" => Ok(Self::Interleaved),
+            _ => Err(format!("{text:?} is neither two-rings nor interleaved")),
+        }
+    }
+}
+
+impl fmt::Display for JournalLayout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TwoRings => "two-rings",
+            Self::Interleaved => "interleaved",
+        })
+    }
+}
+
 /// How the units of a parity group protect each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -121,15 +121,21 @@ fn group_text(shape: Shape, random: &mut Random) -> String {
     if shape.hosts_wait {
         text += "throttle = \"100s\"\n";
     }
-    text += "[[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\n\
-         [[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\nat = \"beta\"\n\
-         [[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\nat = \"gamma\"\n";
+    for at in ["", "at = \"beta\"\n", "at = \"gamma\"\n"] {
+        // The tiny journals of the long run are about two rings.
+        let layouts = if shape.journal_kib < 2048 { 1 } else { 3 };
+        let layout = ["two-rings", "two-rings", "interleaved"][random.index(layouts)];
+        writeln!(text, "[[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\n{at}layout = \"{layout}\"")
+            .unwrap();
+    }
     if matches!(shape.second, Second::Turn | Second::Reserve | Second::ReserveApart) {
         let reserve = shape.second != Second::Turn;
         for at in ["", "at = \"beta\"\n", "at = \"gamma\"\n"] {
             writeln!(
                 text,
-                "[[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl2\"\n{at}reserve = {reserve}\nratio = \"1:8\""
+                "[[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl2\"\n{at}reserve = {reserve}\nratio = \"1:8\"\n\
+                 layout = \"{}\"",
+                ["two-rings", "interleaved"][random.index(2)]
             )
             .unwrap();
         }

@@ -10,7 +10,8 @@
 //!   36  4  group number                             40  8  oldest offset held in ring A
 //!   40  8  size of ring A                           48  8  oldest offset held in ring B
 //!   48  8  size of ring B                           56  8  limit: no record lies at or beyond it in ring A
-//!   56     zeros                                    64  8  first retained number
+//!   56  4  layout: 0 two rings, 1 interleaved       64  8  first retained number
+//!   60     zeros
 //! 4092  4  CRC32C                                   72  8  next number
 //!                                                   80  8  flushed
 //!                                                   88  8  settled
@@ -44,6 +45,16 @@ const CHECKPOINT_MAGIC: [u8; 8] = *b"HFJCHECK";
 const SEALED_LENGTH: usize = BLOCK_LENGTH - 4;
 const _: () = assert!(128 + MAX_EXTRA_BYTES <= SEALED_LENGTH);
 
+/// How update information and write data lie on a journal volume (figure 3 and its modification example).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// Each in a ring of its own.
+    #[default]
+    TwoRings,
+    /// In one ring: the update information of a group commit, and behind it the write data of its updates in their order.
+    Interleaved,
+}
+
 /// How a journal volume is to be formatted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FormatParams {
@@ -55,7 +66,10 @@ pub struct FormatParams {
     pub group: GroupNumber,
     /// Size of the journal volume; a last partial block is left alone.
     pub volume_bytes: u64,
-    /// Bytes of write data area for one of update information area, [`DEFAULT_RATIO`] by default.
+    /// Where records and write data go.
+    pub layout: Layout,
+    /// Bytes of write data area for one of update information area, [`DEFAULT_RATIO`] by default; of no meaning where they
+    /// are interleaved.
     pub data_per_info: u32,
     /// The number of the first update that will be appended: 1, or where a group that exists goes on.
     pub first: UpdateNumber,
@@ -72,9 +86,11 @@ pub struct Superblock {
     pub array: ArrayNumber,
     /// The group, by its number there.
     pub group: GroupNumber,
-    /// Size of the update information area.
+    /// Where records and write data go.
+    pub layout: Layout,
+    /// Size of the update information area; of the one area where the two are interleaved.
     pub info_bytes: u64,
-    /// Size of the write data area.
+    /// Size of the write data area; 0 where there is one area.
     pub data_bytes: u64,
 }
 
@@ -86,15 +102,19 @@ impl Superblock {
         }
         let blocks = (params.volume_bytes / BLOCK_BYTES).saturating_sub(HEAD_BLOCKS);
         let parts = u64::from(params.data_per_info).saturating_add(1);
-        let info_blocks = blocks.checked_div(parts).unwrap_or(0).max(MIN_AREA_BLOCKS);
-        let data_blocks = blocks.saturating_sub(info_blocks);
-        if data_blocks < MIN_AREA_BLOCKS {
+        if blocks < 2 * MIN_AREA_BLOCKS {
             return Err(FormatError::VolumeTooSmall);
         }
+        let info_blocks = match params.layout {
+            Layout::TwoRings => blocks.checked_div(parts).unwrap_or(0).max(MIN_AREA_BLOCKS),
+            Layout::Interleaved => blocks,
+        };
+        let data_blocks = blocks.saturating_sub(info_blocks);
         Ok(Self {
             incarnation: params.incarnation,
             array: params.array,
             group: params.group,
+            layout: params.layout,
             info_bytes: info_blocks.saturating_mul(BLOCK_BYTES),
             data_bytes: data_blocks.saturating_mul(BLOCK_BYTES),
         })
@@ -106,6 +126,10 @@ impl Superblock {
         let mut out = Writer::new(&mut block, BLOCK_LENGTH);
         out.put(&SUPERBLOCK_MAGIC).u32(VERSION).u32(4096).put(&self.incarnation.get().to_le_bytes());
         out.u32(self.array.0).u32(self.group.0).u64(self.info_bytes).u64(self.data_bytes);
+        out.u32(match self.layout {
+            Layout::TwoRings => 0,
+            Layout::Interleaved => 1,
+        });
         out.pad_to(SEALED_LENGTH);
         out.seal();
         block
@@ -123,18 +147,29 @@ impl Superblock {
             group: GroupNumber(input.u32()?),
             info_bytes: input.u64()?,
             data_bytes: input.u64()?,
+            layout: match input.u32()? {
+                0 => Layout::TwoRings,
+                1 => Layout::Interleaved,
+                _ => return Err(FormatError::Reserved),
+            },
         };
-        input.reserved(SEALED_LENGTH - 56)?;
-        let area_ok =
-            |bytes: u64| bytes.is_multiple_of(BLOCK_BYTES) && bytes / BLOCK_BYTES >= MIN_AREA_BLOCKS;
+        input.reserved(SEALED_LENGTH - 60)?;
+        let area_ok = |bytes: u64, blocks_min: u64| {
+            bytes.is_multiple_of(BLOCK_BYTES) && bytes / BLOCK_BYTES >= blocks_min
+        };
+        let areas_ok = match superblock.layout {
+            Layout::TwoRings => {
+                area_ok(superblock.info_bytes, MIN_AREA_BLOCKS)
+                    && area_ok(superblock.data_bytes, MIN_AREA_BLOCKS)
+            }
+            Layout::Interleaved => {
+                area_ok(superblock.info_bytes, 2 * MIN_AREA_BLOCKS) && superblock.data_bytes == 0
+            }
+        };
         let total = superblock.info_bytes.checked_add(superblock.data_bytes);
         // Half the address space is beyond any volume and keeps every sum of offsets exact.
         let total_ok = total.is_some_and(|total| total < u64::MAX / 2);
-        if area_ok(superblock.info_bytes) && area_ok(superblock.data_bytes) && total_ok {
-            Ok(superblock)
-        } else {
-            Err(FormatError::Length)
-        }
+        if areas_ok && total_ok { Ok(superblock) } else { Err(FormatError::Length) }
     }
 
     /// Bytes of the volume that are in use: both areas and what lies before them.
@@ -145,14 +180,23 @@ impl Superblock {
     /// Write data that one update may have: half the area, so that it always fits into an empty one behind any
     /// padding, and never more than a group commit holds.
     pub fn max_update_data_blocks(&self) -> u64 {
-        (self.data_bytes / 2).min(MAX_BATCH_DATA_BYTES) / BLOCK_BYTES
+        let most = match self.layout {
+            Layout::TwoRings => self.data_bytes / 2,
+            // Beside its own record.
+            Layout::Interleaved => (self.info_bytes / 2).saturating_sub(2 * BLOCK_BYTES),
+        };
+        most.min(MAX_BATCH_DATA_BYTES) / BLOCK_BYTES
     }
 
     pub(crate) fn info_ring(&self) -> Ring {
         Ring::new(HEAD_BLOCKS * BLOCK_BYTES, self.info_bytes)
     }
 
+    /// Where write data lies; the same area as that of the records where the two are interleaved.
     pub(crate) fn data_ring(&self) -> Ring {
+        if self.layout == Layout::Interleaved {
+            return self.info_ring();
+        }
         Ring::new((HEAD_BLOCKS * BLOCK_BYTES).saturating_add(self.info_bytes), self.data_bytes)
     }
 }
@@ -284,6 +328,7 @@ mod tests {
             incarnation: Incarnation::new(0x0102_0304_0506_0708_090A_0B0C_0D0E_0F10),
             array: ArrayNumber(3),
             group: GroupNumber(4),
+            layout: Layout::TwoRings,
             info_bytes: 16 * BLOCK_BYTES,
             data_bytes: 256 * BLOCK_BYTES,
         }
@@ -366,6 +411,7 @@ mod tests {
             array: ArrayNumber(1),
             group: GroupNumber(1),
             volume_bytes: 1 << 30,
+            layout: Layout::TwoRings,
             data_per_info: DEFAULT_RATIO,
             first: UpdateNumber::FIRST,
             generation: Generation::default(),

@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
-use holdfast_journal::format::{FormatParams, crc32c};
+use holdfast_journal::format::{FormatParams, Layout, crc32c};
 use holdfast_journal::recovery::{HEAD_BYTES, Recovered, Recovery, RecoveryError};
 use holdfast_journal::{
     AppendError, ArrayNumber, Content, Draft, Extent, Full, Generation, GroupNumber, Incarnation, Journal,
@@ -11,6 +11,7 @@ use holdfast_journal::{
 use std::collections::BTreeMap;
 
 pub const SECTOR: usize = 512;
+pub const LAYOUTS: [Layout; 2] = [Layout::TwoRings, Layout::Interleaved];
 
 pub fn number(value: u64) -> UpdateNumber {
     UpdateNumber::new(value)
@@ -172,12 +173,17 @@ pub struct Bench {
 
 impl Bench {
     pub fn new(blocks: usize, data_per_info: u32) -> Self {
+        Self::with(blocks, data_per_info, Layout::TwoRings)
+    }
+
+    pub fn with(blocks: usize, data_per_info: u32, layout: Layout) -> Self {
         let mut disk = Disk::new(blocks);
         let params = FormatParams {
             incarnation: Incarnation::new(0x1234_5678_9ABC_DEF0_0FED_CBA9_8765_4321),
             array: ArrayNumber(1),
             group: GroupNumber(7),
             volume_bytes: u64::try_from(blocks * 4096).unwrap(),
+            layout,
             data_per_info,
             first: UpdateNumber::FIRST,
             generation: Generation { counter: 1, array: ArrayNumber(1), first: number(1) },
@@ -211,10 +217,10 @@ impl Bench {
             Ok(placement) => {
                 assert!(fits);
                 assert_eq!(placement.number.get(), value);
-                if !data.is_empty() {
+                if let Some(data_offset) = placement.data_offset.filter(|_| !data.is_empty()) {
                     let mut blocks = vec![0; index(placement.data_blocks) * 4096];
                     blocks[skip..skip + data.len()].copy_from_slice(&data);
-                    self.disk.write(placement.data_offset, &blocks);
+                    self.disk.write(data_offset, &blocks);
                 }
                 self.oracle.insert(value, (update, data));
                 Ok(())
@@ -230,6 +236,19 @@ impl Bench {
     pub fn start_commit(&mut self) -> bool {
         let Some(commit) = self.journal.poll_commit() else { return false };
         self.disk.write(commit.info_offset, &commit.info);
+        if self.journal.superblock().layout == Layout::Interleaved {
+            let mut end = commit.info_offset + u64::try_from(commit.info.len()).unwrap();
+            for (number, offset) in &commit.data {
+                assert_eq!(*offset, end, "each behind what is before it");
+                let data = &self.oracle[&number.get()].1;
+                let place = self.journal.recent(*number).and_then(|stored| stored.place).unwrap();
+                assert_eq!(place.volume_offset_bytes, *offset);
+                let (skip, mut blocks) = (usize::from(place.skip_bytes), vec![0; index(place.blocks) * 4096]);
+                blocks[skip..skip + data.len()].copy_from_slice(data);
+                self.disk.write(*offset, &blocks);
+                end += u64::try_from(blocks.len()).unwrap();
+            }
+        }
         self.commit_written = true;
         true
     }

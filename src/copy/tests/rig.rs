@@ -272,6 +272,7 @@ async fn group(
         array: ArrayNumber(number),
         group: GroupNumber(1),
         volume_bytes: raw.size_bytes(),
+        layout: holdfast_journal::format::Layout::default(),
         data_per_info: DEFAULT_RATIO,
         first: UpdateNumber::FIRST,
         generation: Generation::default(),

@@ -9,7 +9,7 @@ use crate::config::{
 use crate::shell::schedule::ScheduleWords;
 use crate::volume::designation::{Designation, SettingsChange};
 use crate::volume::group::{GroupSettings, JournalOptions};
-use crate::volume::kind::{FENCE_WAIT_DEFAULT, Fence, JournalRatio, NoRoom, ReleaseBy};
+use crate::volume::kind::{FENCE_WAIT_DEFAULT, Fence, JournalLayout, JournalRatio, NoRoom, ReleaseBy};
 use crate::volume::name::{GroupName, LinkName, PairName, VolumeName};
 use crate::volume::timing::StopWish;
 use clap::{Args, Subcommand};
@@ -248,6 +248,9 @@ pub enum JournalChange {
         /// How its areas divide it: update information to write data.
         #[arg(long, value_name = "1:N", default_value_t)]
         ratio: JournalRatio,
+        /// "two-rings", or "interleaved": the write data of each group commit lies behind its update information.
+        #[arg(long, default_value_t)]
+        layout: JournalLayout,
         #[command(flatten)]
         /// How.
         how: How,
@@ -288,8 +291,8 @@ pub enum JournalChange {
 impl JournalChange {
     pub(super) fn change(&self, here: &Here<'_>) -> Result<Change, String> {
         let (how, at, what) = match self {
-            Self::Add { group, volume, at, reserve, ratio, how } => {
-                let options = JournalOptions { reserve: *reserve, ratio: *ratio };
+            Self::Add { group, volume, at, reserve, ratio, layout, how } => {
+                let options = JournalOptions { reserve: *reserve, ratio: *ratio, layout: *layout };
                 let (group, volume) = (group.clone(), volume.clone());
                 // The primary keeps account of the journal volumes at its auxiliaries.
                 let what = Designation::AddJournal { group, volume, at: at.clone(), options };
