@@ -83,6 +83,9 @@ impl Array {
         self.check_room(&orders)?;
         let outcome = self.store.designate(id, &orders[0].1, who);
         self.guard_other_sources();
+        if let (Ok(_), Designation::RemoteSuspend { pair, .. }) = (&outcome, &orders[0].1) {
+            self.note_what_came_from_elsewhere(pair)?;
+        }
         outcome
     }
 

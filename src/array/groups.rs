@@ -2,6 +2,7 @@
 
 use super::Array;
 use super::cascade::generation;
+use crate::copy::PairMark;
 use crate::copy::differences::DifferenceMap;
 use crate::copy::group::{Group, Leaving, PairRuntime, Parts, Role, Sequencer, Settings, SvolRuntime};
 use crate::copy::rule::PairFacts;
@@ -439,10 +440,10 @@ pub(crate) fn own_volume(tables: &Tables, pair: &PairRecord) -> Option<u32> {
     side.volume.map(|volume| volume.0)
 }
 
-/// The same, unless the pair is suspended and hosts write its S-VOL here: then the group has nothing to do with it.
+/// The same, unless hosts are let into its S-VOL here: then the group has nothing to do with it.
 fn followed_volume(tables: &Tables, pair: &PairRecord) -> Option<u32> {
     let own = tables.meta().number;
-    let is_written = pair.control.svol_write && pair.primary.array != own;
+    let is_written = pair.control.svol_open && pair.primary.array != own;
     own_volume(tables, pair).filter(|_| !is_written)
 }
 
@@ -487,6 +488,7 @@ fn pair_runtime(pair: &PairRecord, restarted: bool) -> PairRuntime {
             }),
             copy_from: UpdateNumber::new(pair.control.copy_from.0),
             born: UpdateNumber::new(pair.control.born.0),
+            is_withheld_for_good: true,
             copies: pair.control.copies,
             ..PairResync::default()
         },
@@ -519,7 +521,7 @@ fn sequencer(
             gone.insert(record_volume(pair));
             continue;
         };
-        let mark = extra.pairs.iter().find(|mark| mark.pair == pair.number.0).copied().unwrap_or_default();
+        let mark = extra.mark_of(PairMark::told(pair));
         let copy_end = UpdateNumber::new(mark.copy_end);
         // A checkpoint may still name the end of an earlier copy.
         let is_of_this_copy = mark.copy_end != 0

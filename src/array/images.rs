@@ -63,11 +63,12 @@ impl Array {
                 let _one_at_a_time = self.images.lock().await;
                 self.close_to_hosts(&self.store.tables(), pairs, *array)?;
                 self.are_followed(&self.store.tables(), pairs, *array)?;
-                self.keep_images(pairs, *array).await
+                self.check_room_beside_images(&self.store.tables(), pairs)?;
+                self.keep_images(pairs, *array, Held::Restored).await
             }
             Designation::RemoteSvolWrite { pairs } => {
                 let _one_at_a_time = self.images.lock().await;
-                self.keep_images(pairs, *array).await
+                self.keep_images(pairs, *array, Held::Delayed).await
             }
             Designation::JoinMarks { pair, runs } => self.join_marks(id, pair, runs, *array).await,
             _ => Ok(()),
@@ -104,14 +105,19 @@ impl Array {
         Ok(())
     }
 
-    async fn keep_images(&self, resynced: &[ResyncedPair], source: ArrayNumber) -> Result<(), Refusal> {
+    async fn keep_images(
+        &self,
+        resynced: &[ResyncedPair],
+        source: ArrayNumber,
+        held: Held,
+    ) -> Result<(), Refusal> {
         let tables = self.store.tables();
         let mut by_group: BTreeMap<GroupNumber, Vec<Wanted>> = BTreeMap::new();
         for wanted in resynced.iter().filter_map(|resynced| wanted(&tables, resynced, source)) {
             by_group.entry(wanted.group).or_default().push(wanted);
         }
         for (group, wanted) in by_group {
-            self.keep_images_of(&tables, group, &wanted).await?;
+            self.keep_images_of(&tables, group, &wanted, held).await?;
         }
         Ok(())
     }
@@ -121,6 +127,7 @@ impl Array {
         tables: &Tables,
         number: GroupNumber,
         wanted: &[Wanted],
+        held: Held,
     ) -> Result<(), Refusal> {
         let group = self.runtime().groups.get(&number.0).cloned();
         let Some(group) = group else {
@@ -141,7 +148,8 @@ impl Array {
             ))
         };
         // What a takeover would restore belongs to the image. Where others go on behind a delay, it stays theirs.
-        if is_stopped(tables, number) || self.restore_delay(tables, number).is_zero() {
+        let delay = self.restore_delay(tables, number);
+        if (held == Held::Restored && is_stopped(tables, number)) || delay.is_zero() {
             group.restore_available(Duration::ZERO).await.map_err(failed)?;
         }
         self.check_room_for(tables, wanted)?;
@@ -173,13 +181,37 @@ impl Array {
         })
     }
 
+    /// What is kept already is not kept anew, but the copy takes it out of sharing where it rewrites the S-VOL: where its
+    /// primary has changed it, and where hosts have here. They have done so themselves in the pieces that they wrote;
+    /// but a mark may stand for more than one.
+    fn check_room_beside_images(&self, tables: &Tables, resynced: &[ResyncedPair]) -> Result<(), Refusal> {
+        let mut kept = Vec::new();
+        for (one, pair) in
+            resynced.iter().filter_map(|one| tables.pair_named(&one.pair).map(|pair| (one, pair)))
+        {
+            let is_kept = pair.control.image.is_some() && !pair.control.is_image;
+            let Some(volume) = own_volume(tables, pair).filter(|_| is_kept) else { continue };
+            if one.image == ImageWish::Without || pair.state == PairState::BeingCopied {
+                continue;
+            }
+            let written = self.svol_map(pair).map_err(|error| Refusal::Conflict(error.to_string()))?;
+            let bytes = one.rewritten_bytes.saturating_add(written.touched_bytes(1 << EXTENT_SHIFT));
+            let (pair, group, volume) = (pair.number, pair.group, VolumeId(volume));
+            kept.push(Wanted { pair, group, volume, at_most: None, bytes });
+        }
+        self.check_room_for(tables, &kept)
+    }
+
     /// Images cost what is rewritten, at most; nobody shall find out half-way through that there is no room.
     fn check_room_for(&self, tables: &Tables, wanted: &[Wanted]) -> Result<(), Refusal> {
         let usage = self.disk.usage();
         let mut needed: BTreeMap<u32, u64> = BTreeMap::new();
         for one in wanted {
-            let allocated = usage.volumes.iter().find(|used| used.volume == one.volume);
-            let bytes = one.bytes.min(allocated.map_or(0, |used| used.allocated_bytes));
+            let used = |volume| usage.volumes.iter().find(move |used| used.volume == volume);
+            // Of an image that is there only what is still shared can cost something.
+            let kept = used(image_of(one.volume)).map(|image| image.shared_bytes);
+            let whole = used(one.volume).map_or(0, |volume| volume.allocated_bytes);
+            let bytes = one.bytes.min(kept.unwrap_or(whole));
             let record = tables.volumes.get(&VolumeNumber(one.volume.0));
             if let Some(group) = record.and_then(|record| record.parity_group) {
                 *needed.entry(group.0).or_default() += bytes;
@@ -293,10 +325,29 @@ impl Array {
         self.store
             .change(&Who::Array, what, |tables| tables.group_event(number, event.0, event.1))
             .map_err(|refusal| refusal.to_string())?;
+        self.shut_hosts_out(&tables, number);
         let open = self.runtime().groups.remove(&number.0);
-        if let Some(group) = open {
-            group.close().await;
-        }
+        let restored = match open {
+            Some(group) => {
+                group.close().await;
+                group.whole_number().map(|number| StoredNumber(number.get()))
+            }
+            None => None,
+        };
+        // What was restored until the group ended counts: a copy may have come to its end meanwhile.
+        let tables = self.store.tables();
+        let as_of = match tables.takeover_point(number, restored) {
+            Ok(TakeoverPoint::Image(as_of)) => as_of,
+            found => {
+                let what = format!("group {name}: its S-VOLs need not go back, or cannot");
+                let resumed = self
+                    .store
+                    .change(&Who::Array, what, |tables| tables.group_event(number, GroupEvent::Resume, None));
+                self.wake();
+                resumed.map_err(|refusal| refusal.to_string())?;
+                return found.map(|point| (point.number().0, false));
+            }
+        };
         let volumes: Vec<VolumeId> = tables
             .pairs_of_group(number)
             .filter(|pair| pair.control.image.is_some())
@@ -308,26 +359,44 @@ impl Array {
             // What kept them from being used, if anything did, was on the way to what they are no longer.
             let mut runtime = self.runtime();
             runtime.group_trouble.remove(&number.0);
-            for volume in &volumes {
-                runtime.volume_trouble.remove(&volume.0);
-                if let Some(volume) = runtime.volumes.get(&volume.0) {
-                    volume.set_role(VolumeRole::Copy);
-                }
-            }
+            volumes.iter().for_each(|volume| drop(runtime.volume_trouble.remove(&volume.0)));
         }
         self.store
             .change(&Who::Array, format!("group {name}: went back to update {as_of}"), |tables| {
-                tables.fallen_back(number);
+                tables.fallen_back(number, restored);
                 Ok(())
             })
             .map_err(|refusal| refusal.to_string())?;
         Ok((as_of.0, true))
     }
 
-    fn restore_delay(&self, tables: &Tables, group: GroupNumber) -> Duration {
+    /// No host's write becomes visible in the S-VOLs of a group any more.
+    fn shut_hosts_out(&self, tables: &Tables, group: GroupNumber) {
+        let mut runtime = self.runtime();
+        for pair in tables.followed_pairs(group) {
+            let volume = own_volume(tables, pair).and_then(|volume| runtime.volumes.get(&volume).cloned());
+            if let Some(volume) = volume {
+                volume.set_role(VolumeRole::Copy);
+            }
+            if let Some(marks) = runtime.written.remove(&pair.number.0) {
+                marks.end();
+            }
+        }
+    }
+
+    pub(super) fn restore_delay(&self, tables: &Tables, group: GroupNumber) -> Duration {
         let record = tables.groups.get(&group);
         record.map_or(Duration::ZERO, |record| super::groups::schedule(tables, record).restore_delay)
     }
+}
+
+/// What is held here and not restored yet, when an image is kept of S-VOLs to which nothing comes any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Held {
+    /// It is restored first: the journal here may begin anew, and the image is the newest that there is.
+    Restored,
+    /// It waits for as long as the group's operator wants.
+    Delayed,
 }
 
 /// The image that has to be kept for a pair, if there is one to keep.
@@ -339,8 +408,7 @@ fn wanted(tables: &Tables, resynced: &ResyncedPair, source: ArrayNumber) -> Opti
     if !(is_copied && is_kept) {
         return None;
     }
-    let withheld = resynced.withheld_from.map(|from| StoredNumber(from.0.saturating_sub(1)));
-    let at_most = [withheld, pair.control.stopped_at].into_iter().flatten().min();
+    let at_most = pair.image_at_most(resynced.withheld_from);
     let volume = VolumeId(own_volume(tables, pair)?);
     Some(Wanted { pair: pair.number, group: pair.group, volume, at_most, bytes: resynced.rewritten_bytes })
 }

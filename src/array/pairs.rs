@@ -6,6 +6,7 @@
 use super::Array;
 use super::journals::forget_loss;
 use crate::clock::MonotonicNs;
+use crate::copy::PairMark;
 use crate::copy::differences::{ChangedPart, DifferenceMap};
 use crate::copy::fetch::FetchError;
 use crate::copy::group::{Group, Role, Sequencer};
@@ -30,6 +31,26 @@ pub(crate) struct Marks(pub(crate) Arc<Store>);
 impl MarkStore for Marks {
     fn put(&self, changed: Vec<(u32, Vec<ChangedPart>)>) -> Result<(), String> {
         self.0.put_marks(&pair_marks(changed)).map_err(|refusal| refusal.to_string())
+    }
+
+    fn note_copy_ends(&self, ends: &[PairMark]) -> Result<(), String> {
+        let noted = |pair: &PairRecord| (pair.copy_completion_bytes, pair.copy_end.0);
+        let is_new = |tables: &Tables, end: &&PairMark| {
+            let pair = tables.pairs.get(&PairNumber(end.pair));
+            pair.is_some_and(|pair| noted(pair) != (end.copy_completion_bytes, end.copy_end))
+        };
+        if !self.0.read(|tables| ends.iter().any(|end| is_new(tables, &end))) {
+            return Ok(());
+        }
+        let recorded = self.0.checkpoint(|tables| {
+            for end in ends {
+                if let Some(pair) = tables.pairs.edit(&PairNumber(end.pair)) {
+                    pair.copy_completion_bytes = end.copy_completion_bytes;
+                    pair.copy_end = StoredNumber(end.copy_end);
+                }
+            }
+        });
+        recorded.map_err(|refusal| refusal.to_string())
     }
 }
 
@@ -80,6 +101,7 @@ impl Array {
         self.follow_above(group).await;
         self.suspend_asked(group).await;
         self.withhold_suspended(group);
+        self.send_svol_writes(group);
         self.resync_after_overflow(group);
         if let Err(error) = group.restart_keepers().await {
             tracing::error!(group = %group.name, %error, "a keeper of journals cannot begin anew");
@@ -190,13 +212,13 @@ impl Array {
         if told.is_empty() {
             return;
         }
-        let start = |pair: &PairRecord| group.withhold_start(JournalArray(pair.auxiliary.array.0));
-        let told: Vec<(u32, UpdateNumber)> = told.iter().map(|pair| (pair.number.0, start(pair))).collect();
+        let start = |pair: &PairRecord| Some((pair.number.0, group.withhold(pair.number.0)?));
+        let told: Vec<(u32, UpdateNumber)> = told.iter().filter_map(start).collect();
         let recorded = self.store.checkpoint(|tables| {
             told.iter().for_each(|(pair, from)| tables.withhold(PairNumber(*pair), StoredNumber(from.get())));
         });
         match recorded {
-            Ok(()) => told.iter().for_each(|(pair, from)| group.withhold(*pair, *from)),
+            Ok(()) => told.iter().for_each(|(pair, _)| group.withholding_recorded(*pair)),
             Err(error) => tracing::error!(group = %group.name, %error, "a suspension cannot be recorded"),
         }
     }
@@ -434,7 +456,7 @@ impl Array {
         let leaves = if tables.is_served(pair) {
             group.forget_pair(pair.number.0).await?
         } else {
-            group.forget_svol(pair.number.0).await?;
+            group.forget_svol(pair.number.0, self.restore_delay(&tables, pair.group)).await?;
             volume.filter(|_| is_last)
         };
         if let Some(number) = leaves {
@@ -558,7 +580,7 @@ impl Array {
             .ok()
     }
 
-    fn pairs_where(&self, group: &Group, wanted: impl Fn(&PairRecord) -> bool) -> Vec<PairRecord> {
+    pub(super) fn pairs_where(&self, group: &Group, wanted: impl Fn(&PairRecord) -> bool) -> Vec<PairRecord> {
         self.store.read(|tables| {
             tables.pairs_of_group(GroupNumber(group.number)).filter(|pair| wanted(pair)).cloned().collect()
         })
@@ -579,7 +601,7 @@ fn is_followed_below(tables: &Tables, pair: &PairRecord) -> bool {
     pair.auxiliary.volume.is_some_and(|volume| tables.pairs_below(pair.group, volume).next().is_some())
 }
 
-fn by_reader(pairs: &[PairRecord]) -> BTreeMap<JournalArray, Vec<PairNumber>> {
+pub(super) fn by_reader(pairs: &[PairRecord]) -> BTreeMap<JournalArray, Vec<PairNumber>> {
     let mut readers: BTreeMap<JournalArray, Vec<PairNumber>> = BTreeMap::new();
     for pair in pairs {
         let ArrayNumber(array) = pair.auxiliary.array;

@@ -17,8 +17,9 @@ use crate::copy::fetch::{FetchError, Reading};
 use crate::copy::group::Group;
 use crate::copy::source::SourceError;
 use crate::copy::status::Status;
+use crate::volume::designation::Refusal;
 use crate::volume::group::{GroupRecord, GroupRole};
-use crate::volume::name::{GroupNumber, LinkName};
+use crate::volume::name::{GroupNumber, LinkName, PairName, UpdateNumber};
 use crate::volume::pair::PairState;
 use crate::volume::table::Tables;
 use std::sync::Arc;
@@ -69,6 +70,25 @@ impl Array {
                 group.allow_other(false);
             }
         }
+    }
+
+    /// A pair is suspended, and its source keeps updates from it that it thinks have not come here. What has come from
+    /// another array by now is in the S-VOL all the same. Called when nothing more of that is let in, before the answer.
+    pub(super) fn note_what_came_from_elsewhere(&self, pair: &PairName) -> Result<(), Refusal> {
+        let tables = self.store.tables();
+        let Some(pair) = tables.pair_named(pair) else { return Ok(()) };
+        let reads_elsewhere =
+            tables.groups.get(&pair.group).is_some_and(|record| record.other_source.is_some());
+        let group = self.runtime().groups.get(&pair.group.0).cloned();
+        let Some(group) = group.filter(|_| reads_elsewhere && pair.control.had_from_elsewhere.0 == 0) else {
+            return Ok(());
+        };
+        let had = UpdateNumber(group.next_number().previous().get());
+        self.store.checkpoint(|tables| {
+            if let Some(row) = tables.pairs.edit(&pair.number) {
+                row.control.had_from_elsewhere = had;
+            }
+        })
     }
 
     /// Lets updates of the other array in, unless it is not to be read any more.

@@ -222,8 +222,7 @@ impl Group {
 
     /// From which number on updates of a suspended pair can be kept from its reader: here the next one that is numbered,
     /// in the middle of a cascade the next one that it has not been handed.
-    pub(crate) fn withhold_start(&self, reader: ArrayNumber) -> UpdateNumber {
-        let seq = self.lock();
+    pub(super) fn withhold_start(&self, seq: &Sequencer, reader: ArrayNumber) -> UpdateNumber {
         match self.role {
             Role::Source => seq.next,
             Role::Copy => seq.readers.reader(reader).map_or(seq.next, |known| known.next),
@@ -255,7 +254,7 @@ impl Group {
     /// Up to where the reader may be handed updates.
     pub(super) fn limit_for(&self, reader: ArrayNumber) -> UpdateNumber {
         let mut seq = self.lock();
-        let durable = seq.journal.durable();
+        let durable = seq.journal.durable().min(seq.recorded_for(reader));
         match seq.gates.get(&reader).copied() {
             Some((number, volume)) if seq.is_live(reader, volume, number) => durable.min(number.previous()),
             Some(_) => {
@@ -298,6 +297,14 @@ impl Sequencer {
     fn pair_of_reader(&mut self, ask: &CopyAsk) -> Option<&mut PairRuntime> {
         let pairs = self.pairs.get_mut(&ask.volume)?;
         pairs.iter_mut().find(|pair| pair.reader == ask.reader && pair.resync.copies == ask.copy)
+    }
+
+    /// Up to where it is recorded what is kept back from the reader.
+    fn recorded_for(&self, reader: ArrayNumber) -> UpdateNumber {
+        let pairs = self.pairs.values().flatten().filter(|pair| pair.reader == reader);
+        let unrecorded = pairs.filter(|pair| !pair.resync.is_withheld_for_good);
+        let starts = unrecorded.filter_map(|pair| pair.resync.withheld).map(|(from, _)| from.previous());
+        starts.min().unwrap_or(UpdateNumber::new(u64::MAX))
     }
 
     /// Whether a pair of the reader goes on with the volume: it would have to be stopped before something reaches this

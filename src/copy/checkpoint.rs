@@ -11,7 +11,7 @@
 //! Little-endian. Everything here may be older than the journal: recovery raises it by what the records say.
 
 use super::group::Sequencer;
-use crate::volume::pair::PairState;
+use crate::volume::pair::{PairRecord, PairState};
 use holdfast_journal::UpdateNumber;
 
 /// The content.
@@ -31,11 +31,22 @@ pub(crate) struct PairMark {
     pub(crate) copy_end: u64,
 }
 
-/// More pairs are not marked: those begin their copy anew after a restart, which loses time and nothing else.
+impl PairMark {
+    /// What the control store was told of a pair.
+    pub(crate) fn told(pair: &PairRecord) -> Self {
+        let (copy_completion_bytes, copy_end) = (pair.copy_completion_bytes, pair.copy_end.0);
+        Self { pair: pair.number.0, copy_completion_bytes, copy_end }
+    }
+}
+
+/// More pairs are not marked here. Where their copies ended is told to the control store; those that have not ended begin
+/// anew after a restart, which loses time and nothing else.
 const MARKED_PAIRS_MAX: usize = 96;
 
 impl CheckpointExtra {
-    pub(crate) fn of(seq: &Sequencer) -> Self {
+    /// What the checkpoint says, and the ends of copies for which there is no room in it: they are in the control store
+    /// before the checkpoint lets go the records that ended them.
+    pub(crate) fn of(seq: &Sequencer) -> (Self, Vec<PairMark>) {
         let sources = seq.pairs.values().flatten();
         let sources =
             sources.filter(|pair| pair.facts.state == PairState::BeingCopied).map(|pair| PairMark {
@@ -54,11 +65,16 @@ impl CheckpointExtra {
                 copy_end: end.get(),
             })
         });
-        Self {
-            consistent_from: seq.consistent_from.get(),
-            pairs: sources.chain(copies).take(MARKED_PAIRS_MAX).collect(),
-            readers: seq.readers.encode(),
-        }
+        let mut pairs: Vec<PairMark> = sources.chain(copies).collect();
+        pairs.sort_by_key(|mark| mark.copy_end == 0);
+        let mut surplus = pairs.split_off(pairs.len().min(MARKED_PAIRS_MAX));
+        surplus.retain(|mark| mark.copy_end != 0);
+        (Self { consistent_from: seq.consistent_from.get(), pairs, readers: seq.readers.encode() }, surplus)
+    }
+
+    /// What is known of a pair, here or else by what the control store was told.
+    pub(crate) fn mark_of(&self, told: PairMark) -> PairMark {
+        self.pairs.iter().find(|mark| mark.pair == told.pair).copied().unwrap_or(told)
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {

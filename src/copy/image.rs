@@ -206,6 +206,10 @@ mod tests {
     struct NoMarks;
 
     impl MarkStore for NoMarks {
+        fn note_copy_ends(&self, _ends: &[crate::copy::checkpoint::PairMark]) -> Result<(), String> {
+            Ok(())
+        }
+
         fn put(&self, _changed: Vec<(u32, Vec<ChangedPart>)>) -> Result<(), String> {
             Err("an auxiliary marks nothing".into())
         }

@@ -137,6 +137,10 @@ mod tests {
     }
 
     impl MarkStore for Kept {
+        fn note_copy_ends(&self, _ends: &[crate::copy::checkpoint::PairMark]) -> Result<(), String> {
+            Ok(())
+        }
+
         fn put(&self, changed: Vec<(u32, Vec<ChangedPart>)>) -> Result<(), String> {
             if self.fails.load(Ordering::Relaxed) {
                 return Err("the disk is gone".into());

@@ -40,6 +40,7 @@ pub mod source;
 pub mod status;
 pub(crate) mod stop;
 pub(crate) mod suspend;
+pub(crate) mod svols;
 pub(crate) mod tables;
 #[doc(hidden)]
 pub mod tamper;
@@ -49,5 +50,5 @@ mod times;
 pub(crate) mod volumes;
 mod whole;
 
-pub(crate) use checkpoint::CheckpointExtra;
+pub(crate) use checkpoint::{CheckpointExtra, PairMark};
 pub use error::CopyError;

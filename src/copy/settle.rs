@@ -144,15 +144,21 @@ impl Group {
     /// be copied.
     pub(crate) async fn checkpoint(&self) -> Result<(), CopyError> {
         let _one_at_a_time = self.checkpointing.lock().await;
-        let (newest, settled, up_to, extra) = {
+        let (newest, settled, up_to, (extra, surplus)) = {
             let mut seq = self.lock();
             // What is freed is what these readers, as the checkpoint keeps them, do not lack.
-            let (settled, extra) = (seq.settled, CheckpointExtra::of(&seq).encode());
+            let (settled, extra) = (seq.settled, CheckpointExtra::of(&seq));
             (seq.next.previous(), settled, seq.readers.releasable(settled), extra)
         };
+        let extra = extra.encode();
         self.try_durable(newest).await?;
         // What the checkpoint lets go may have left marks: they are durable first.
         self.write_marks()?;
+        if !surplus.is_empty() {
+            let noted = self.marks.note_copy_ends(&surplus);
+            noted
+                .map_err(|reason| CopyError::Damaged(format!("ends of copies cannot be noted: {reason}")))?;
+        }
         let (volume, checkpoint) = {
             let mut seq = self.lock();
             if seq.failed.is_some() {

@@ -22,6 +22,7 @@
 //! Between 2 and 4 updates are marked *and* held: more than is needed, never less.
 
 use super::change::Change;
+use super::checkpoint::PairMark;
 use super::differences::{ChangedPart, DifferenceMap};
 use super::error::CopyError;
 use super::group::{Group, PairRuntime, Role, Sequencer};
@@ -30,12 +31,14 @@ use crate::volume::pair::PairState;
 use holdfast_journal::{ArrayNumber, CopyForm, Extent, Kind, Update, UpdateNumber};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Where difference maps are kept. Defined here, by its user; the control store does it.
 pub(crate) trait MarkStore: Send + Sync {
     /// Makes changed parts of maps durable, by pair.
     fn put(&self, changed: Vec<(u32, Vec<ChangedPart>)>) -> Result<(), String>;
+
+    /// Notes where copies ended of which a checkpoint cannot say it.
+    fn note_copy_ends(&self, ends: &[PairMark]) -> Result<(), String>;
 }
 
 /// A record of an initial copy or of a copy of differences.
@@ -57,6 +60,8 @@ pub(crate) struct PairResync {
     /// Updates of these numbers are not handed to the reader for this pair: from the first one, up to and not including
     /// the second.
     pub(crate) withheld: Option<(UpdateNumber, Option<UpdateNumber>)>,
+    /// The first of these numbers is recorded. While it is not, nothing from there on is handed out.
+    pub(crate) is_withheld_for_good: bool,
     /// Records of a copy below this number belong to an earlier copy.
     pub(crate) copy_from: UpdateNumber,
     /// Records of a copy below this number belong to an earlier pair of the same volumes.
@@ -224,13 +229,28 @@ impl Group {
         self.derive_holds();
     }
 
-    /// The auxiliary knows that the pair is suspended: updates from `from` on are kept from it. Before it knew, it had to
-    /// get them: a volume that silently stays behind would break the image of its group there.
-    pub(crate) fn withhold(&self, pair: u32, from: UpdateNumber) {
+    /// The auxiliary knows that the pair is suspended: updates from the number on that this gives are kept from it. Before it
+    /// knew, it had to get them: a volume that silently stays behind would break the image of its group there.
+    ///
+    /// Until [`Group::withholding_recorded`] says that the number is recorded, the reader is handed nothing from there on: a restart that
+    /// chose another number would hand it what lies between.
+    pub(crate) fn withhold(&self, pair: u32) -> Option<UpdateNumber> {
+        let mut seq = self.lock();
+        let reader = seq.pairs.values().flatten().find(|runtime| runtime.pair == pair)?.reader;
+        let start = self.withhold_start(&seq, reader);
+        let runtime = seq.pairs.values_mut().flatten().find(|runtime| runtime.pair == pair)?;
+        runtime.resync.is_withheld_for_good &= runtime.resync.withheld.is_some();
+        Some(runtime.resync.withheld.get_or_insert((start, None)).0)
+    }
+
+    /// From which number on updates of the pair are kept from its reader is recorded.
+    pub(crate) fn withholding_recorded(&self, pair: u32) {
         let mut seq = self.lock();
         for runtime in seq.pairs.values_mut().flatten().filter(|runtime| runtime.pair == pair) {
-            runtime.resync.withheld.get_or_insert((from, None));
+            runtime.resync.is_withheld_for_good = true;
         }
+        drop(seq);
+        self.changed.notify_waiters();
     }
 
     /// Whether nothing of the pair's volume reaches the reader any more: its pair may go without more ado.
@@ -436,21 +456,6 @@ impl Group {
         seq.frozen.remove(&volume);
         drop(seq);
         self.room.notify_waiters();
-    }
-
-    /// Takes a pair out at the auxiliary, when what this array holds of it has been restored.
-    pub(crate) async fn forget_svol(&self, pair: u32) -> Result<(), CopyError> {
-        self.restore_available(Duration::ZERO).await?;
-        {
-            let mut seq = self.lock();
-            let pvol = seq.svols.iter().find(|(_, svol)| svol.pair == pair).map(|(pvol, _)| *pvol);
-            if let Some(pvol) = pvol {
-                seq.gone.insert(pvol);
-            }
-        }
-        self.settle().await?;
-        self.lock().svols.retain(|_, svol| svol.pair != pair);
-        Ok(())
     }
 
     /// Whether the group knows readers beside these.

@@ -43,7 +43,8 @@ pub struct PairRecord {
     pub size_bytes: u64,
     /// Checkpoint of the copy completion address: everything below it has been copied.
     pub copy_completion_bytes: u64,
-    /// Largest number *as of* which copied data was read; the pair is normal when it is restored.
+    /// Where the copy ended, if so many pairs of the group are copied at once that the journal's checkpoint cannot say it
+    /// of this one; 0: it does. In a cascade `copy_completion_bytes` then says which copy of the pair that was.
     pub copy_end: UpdateNumber,
     /// What was asked of it, and what a copy of differences has to know.
     #[serde(default)]
@@ -77,8 +78,16 @@ pub struct PairControl {
     pub left_behind: bool,
     /// At the auxiliary: the S-VOL is of no later number than this one; none: of what the group has restored.
     pub stopped_at: Option<UpdateNumber>,
+    /// At the auxiliary: what it had stored when it took note of the suspension, while it read from another array than its
+    /// source: the S-VOL is of no earlier number, whatever the source knew it to have. 0: it read from its source.
+    pub had_from_elsewhere: UpdateNumber,
     /// At the auxiliary: hosts may write the S-VOL while the pair is suspended; at the primary: that was asked.
     pub svol_write: bool,
+    /// At the primary: the auxiliary is told so. It was not before it is known from which number on updates are withheld.
+    pub is_svol_write_sent: bool,
+    /// At the auxiliary: the S-VOL is out of restore, and what it was then is on the units: only then hosts are let in, and
+    /// no start puts anything over it.
+    pub svol_open: bool,
     /// At the auxiliary: hosts have written the S-VOL, and its primary has not been told where.
     pub is_written: bool,
     /// At the primary: the next copy of differences begins also if the auxiliary cannot keep an image of the S-VOL.

@@ -7,7 +7,7 @@
 
 use super::group::GroupRole;
 use super::name::{GroupNumber, PairName, PairNumber, UpdateNumber};
-use super::pair::{PairRecord, PairState};
+use super::pair::{Asked, PairRecord, PairState};
 use super::table::Tables;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -78,6 +78,20 @@ impl PairRecord {
     }
 }
 
+impl PairRecord {
+    /// No later number than this one can be what its S-VOL here is of, when updates from `withheld_from` on were kept from
+    /// it; none: it is of what the group has restored.
+    ///
+    /// Its source chooses the number behind the newest one that it knows this array to have. What has come from another
+    /// array until then (promise T5) is in the S-VOL all the same.
+    #[must_use]
+    pub fn image_at_most(&self, withheld_from: Option<UpdateNumber>) -> Option<UpdateNumber> {
+        let had = self.control.had_from_elsewhere;
+        let withheld = withheld_from.map(|from| UpdateNumber(from.0.saturating_sub(1)).max(had));
+        [withheld, self.control.stopped_at].into_iter().flatten().min()
+    }
+}
+
 impl Tables {
     /// What a takeover of a group finds that is copied here; `restored` is what its S-VOLs have, if that is known.
     ///
@@ -88,7 +102,9 @@ impl Tables {
         group: GroupNumber,
         restored: Option<UpdateNumber>,
     ) -> Result<TakeoverPoint, String> {
-        let pairs: Vec<&PairRecord> = self.followed_pairs(group).collect();
+        // One that is being taken away gets nothing any more: it is no member.
+        let pairs: Vec<&PairRecord> =
+            self.followed_pairs(group).filter(|pair| pair.control.asked != Some(Asked::Delete)).collect();
         let goes_back = pairs.iter().any(|pair| !pair.control.is_image && pair.control.image.is_some());
         let found = one_moment(&pairs, restored, goes_back);
         if found.is_err() && pairs.iter().any(|pair| pair.control.image.is_some()) {
@@ -142,15 +158,19 @@ impl Tables {
         }
     }
 
-    /// The S-VOLs of a group are what their images were, and these are needed no more.
-    pub(crate) fn fallen_back(&mut self, group: GroupNumber) {
+    /// The S-VOLs of a group are what their images were, and these are needed no more. The others stay what they are.
+    pub(crate) fn fallen_back(&mut self, group: GroupNumber, restored: Option<UpdateNumber>) {
+        if restored.is_some() {
+            self.stop_images(group, restored);
+        }
         let numbers: Vec<PairNumber> = self.followed_pairs(group).map(|pair| pair.number).collect();
         for number in numbers {
             let Some(pair) = self.pairs.edit(&number) else { continue };
             if let Some(as_of) = pair.control.image.take() {
                 (pair.control.is_image, pair.control.stopped_at) = (true, Some(as_of));
                 // What hosts have written here is given up with it.
-                (pair.control.svol_write, pair.control.is_written) = (false, false);
+                (pair.control.svol_write, pair.control.svol_open) = (false, false);
+                pair.control.is_written = false;
                 (pair.state, pair.reason) =
                     (PairState::Suspended, Some(format!("gone back to update {as_of}")));
             }
@@ -296,6 +316,27 @@ mod tests {
             tables(&[copied(Some(3))]).takeover_point(GROUP, None).is_ok(),
             "an image needs no group at work"
         );
+    }
+
+    /// A reader that read from another array than the middle one above it was once said to have an older image than it had.
+    #[test]
+    fn what_came_from_another_array_than_the_source_counts_for_the_number_of_an_image() {
+        let at_most = |control: PairControl, withheld: Option<u64>| {
+            let tables = tables(&[control]);
+            let pair = tables.pairs.get(&PairNumber(1)).unwrap();
+            pair.image_at_most(withheld.map(UpdateNumber)).map(|number| number.0)
+        };
+        let had = |had, control| PairControl { had_from_elsewhere: UpdateNumber(had), ..control };
+        let table = [
+            (at_most(svol(), Some(51)), Some(50)),
+            (at_most(had(80, svol()), Some(51)), Some(80)),
+            (at_most(had(30, svol()), Some(51)), Some(50)),
+            (at_most(had(80, stopped(70)), Some(51)), Some(70)),
+            (at_most(had(80, svol()), None), None),
+        ];
+        for (found, expected) in table {
+            assert_eq!(found, expected);
+        }
     }
 
     #[test]

@@ -40,6 +40,7 @@ mod readers;
 mod resync;
 mod stops;
 mod story;
+mod svol_write;
 mod three;
 mod tree;
 mod upstream;

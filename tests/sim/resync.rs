@@ -12,15 +12,15 @@ use crate::support::wof::{
 };
 use std::sync::atomic::{AtomicBool, Ordering};
 
-const GAMMA: usize = 2;
-const SHAPE: Shape = Shape { volume_kib: 2048, ..EIGHT };
+pub(crate) const GAMMA: usize = 2;
+pub(crate) const SHAPE: Shape = Shape { volume_kib: 2048, ..EIGHT };
 
-fn are(cluster: &Cluster, array: usize, state: &str) -> bool {
+pub(crate) fn are(cluster: &Cluster, array: usize, state: &str) -> bool {
     let states = states(cluster, array, "gamma");
     states.len() == usize::from(SHAPE.volumes) && states.iter().all(|(found, ..)| found == state)
 }
 
-async fn until(cluster: &Cluster, what: &str, condition: impl Fn() -> bool) {
+pub(crate) async fn until(cluster: &Cluster, what: &str, condition: impl Fn() -> bool) {
     let since = cluster.clock_ms();
     while !condition() {
         assert!(cluster.clock_ms() < since + 120_000, "{what}: {}", cluster.state());
@@ -28,7 +28,7 @@ async fn until(cluster: &Cluster, what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-async fn until_normal(cluster: &Cluster) {
+pub(crate) async fn until_normal(cluster: &Cluster) {
     until(cluster, "not normal again", || {
         (0..3).all(|index| cluster.is_normal(index))
             && (1..3).all(|index| cluster.position(index).map(|(_, r)| r) == cluster.newest())
@@ -37,19 +37,19 @@ async fn until_normal(cluster: &Cluster) {
     cluster.sleep_ms(1_000).await;
 }
 
-fn ports(cluster: &Cluster) -> Vec<SimPort> {
+pub(crate) fn ports(cluster: &Cluster) -> Vec<SimPort> {
     (1..=4).map(|number| SimPort::new(cluster, "host", number, ALPHA).thinking_ms(5)).collect()
 }
 
 /// What gamma says of a takeover: the number, and where it finds it.
-fn point(cluster: &Cluster) -> (Option<u64>, String) {
+pub(crate) fn point(cluster: &Cluster) -> (Option<u64>, String) {
     let snapshot = cluster.snapshot(GAMMA).expect("it runs");
     let follows = snapshot.groups[0].follows.clone().expect("it copies");
     (follows.takeover_update_number, follows.takeover_from)
 }
 
 /// All pairs of gamma are suspended, and its S-VOLs lack what was written since. The number that they are of.
-async fn left_behind(cluster: &Cluster, writer: &mut Writer) -> u64 {
+pub(crate) async fn left_behind(cluster: &Cluster, writer: &mut Writer) -> u64 {
     all_normal(cluster).await;
     write(cluster, writer, &ports(cluster), 150).await;
     until_normal(cluster).await;
@@ -119,7 +119,7 @@ fn an_auxiliary_that_dies_in_the_middle_of_a_resync_still_has_the_image() {
 }
 
 /// Takes all the room that gamma has.
-async fn fill(cluster: &Cluster, name: &str) {
+pub(crate) async fn fill(cluster: &Cluster, name: &str) {
     let free = cluster.snapshot(GAMMA).unwrap().parity_groups[0].free_bytes;
     let line = format!("volume create {name} --parity-group pg0 --size {}MiB", free >> 20);
     cluster.command(GAMMA, &line).await.unwrap();

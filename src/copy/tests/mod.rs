@@ -6,3 +6,4 @@ mod figures;
 mod reading;
 pub(super) mod rig;
 mod sources;
+mod svols;

@@ -338,6 +338,10 @@ async fn group(
 struct NoMarks;
 
 impl crate::copy::suspend::MarkStore for NoMarks {
+    fn note_copy_ends(&self, _ends: &[crate::copy::checkpoint::PairMark]) -> Result<(), String> {
+        Ok(())
+    }
+
     fn put(&self, changed: Vec<(u32, Vec<crate::copy::differences::ChangedPart>)>) -> Result<(), String> {
         // Its own pair is never suspended; others belong to arrays further down.
         if changed.iter().any(|(pair, _)| *pair == 1) {

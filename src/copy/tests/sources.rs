@@ -3,6 +3,7 @@
 use super::rig::{Choice, DATA, READER, Rig, Way, life};
 use crate::copy::answer::{Head, Outcome};
 use crate::copy::cascade::CopyAsk;
+use crate::copy::checkpoint::{CheckpointExtra, PairMark};
 use crate::copy::fetch::{FetchError, Whose};
 use crate::copy::group::SvolRuntime;
 use crate::copy::serve::Carrier;
@@ -152,5 +153,53 @@ fn pieces_are_not_older_than_what_their_reader_has_and_end_with_the_largest_numb
         assert_eq!(rig.copy.copy_end(77), Some(UpdateNumber::new(5)));
         // Too little room serves nobody, and does not panic.
         assert!(rig.copy.serve_copy(CopyAsk { bytes: 4096, ..asked }).await.is_err());
+    });
+}
+
+/// In the middle of a cascade nobody asks again for a copy that has ended: a restart that did not know its end would
+/// leave the pair `being-copied` for ever.
+#[test]
+fn no_end_of_a_copy_is_forgotten_however_many_are_made_at_once() {
+    life(async {
+        const PAIRS: u32 = 500;
+        let mark = |pair| PairMark { pair, copy_completion_bytes: 1, copy_end: 100 + u64::from(pair) };
+        let rig = Rig::new(Choice::default()).await;
+        let mut seq = rig.source.lock();
+        let known = seq.pairs.values().flatten().next().unwrap().clone();
+        for pair in 1..=PAIRS {
+            let mut runtime = known.clone();
+            (runtime.pair, runtime.facts.state) = (pair, PairState::BeingCopied);
+            runtime.resync.copies = 1;
+            // Every second one has ended.
+            runtime.copy_end = (pair % 2 == 0).then_some(UpdateNumber::new(mark(pair).copy_end));
+            seq.pairs.insert(1_000 + pair, vec![runtime]);
+        }
+        let (extra, surplus) = CheckpointExtra::of(&seq);
+        let extra = CheckpointExtra::decode(&extra.encode()).unwrap();
+        for pair in (2..=PAIRS).step_by(2) {
+            let told = surplus.iter().find(|mark| mark.pair == pair).copied();
+            let nothing = PairMark { pair, ..PairMark::default() };
+            assert_eq!(extra.mark_of(told.unwrap_or(nothing)), mark(pair));
+        }
+    });
+}
+
+/// The number was once chosen, recorded, and only then obeyed: what came in between was handed out although the record
+/// said that it was not.
+#[test]
+fn nothing_is_handed_out_behind_the_number_from_which_on_a_pair_is_kept_back_until_that_is_recorded() {
+    life(async {
+        let rig = Rig::new(Choice::default()).await;
+        let last = rig.write(1, 1, 7).await;
+        rig.until("durable", |rig| rig.source.durable_here() == last).await;
+        let pair = rig.source.lock().pairs.values().flatten().next().unwrap().pair;
+        let from = rig.source.withhold(pair).unwrap();
+        assert_eq!(from, last.next());
+        let newest = rig.write(2, 1, 7).await;
+        rig.until("durable", |rig| rig.source.durable_here() == newest).await;
+        assert_eq!(rig.source.limit_for(READER), last, "a crash now would choose another number");
+        assert_eq!(rig.source.withhold(pair), Some(from), "it stays the same one");
+        rig.source.withholding_recorded(pair);
+        assert_eq!(rig.source.limit_for(READER), newest);
     });
 }

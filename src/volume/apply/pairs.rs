@@ -36,7 +36,9 @@ pub(super) fn suspend(
     }
     for pair in pairs {
         let Some(pair) = tables.pairs.edit(&pair) else { continue };
-        pair.control.svol_write |= svol == SvolHosts::Write && pair.state != PairState::Abnormal;
+        if svol == SvolHosts::Write && pair.state != PairState::Abnormal {
+            (pair.control.svol_write, pair.control.is_svol_write_sent) = (true, false);
+        }
         match pair.state {
             PairState::Unused | PairState::Abnormal => {}
             PairState::Suspended => {
@@ -159,6 +161,9 @@ pub(super) fn remote_suspend(
     let reason: String = reason.chars().take(REASON_MAX_CHARS).collect();
     if let Some(pair) = tables.pairs.edit(&number) {
         pair.control.left_behind |= others_go_on;
+        if pair.state != PairState::Suspended {
+            pair.control.had_from_elsewhere = UpdateNumber(0);
+        }
     }
     match tables.pairs.get(&number).map(|pair| pair.state) {
         // A failure here is not hidden by what the other array says.
@@ -353,7 +358,6 @@ impl Tables {
             let link = pair.link.clone();
             self.forward(&link, DesignationId(identity()), told);
         }
-        self.svol_write_sent(pairs, identity);
         Ok(())
     }
 
@@ -429,7 +433,7 @@ impl Tables {
                 control.asked = None;
             }
             (control.cause, control.copy_from, control.told) = (None, copy_from, false);
-            (control.without_image, control.svol_write) = (false, false);
+            (control.without_image, control.svol_write, control.is_svol_write_sent) = (false, false, false);
             if restarted {
                 (control.withheld_from, control.withheld_until) = (None, None);
             } else {
@@ -444,6 +448,8 @@ impl Tables {
     pub(crate) fn pair_is_gone(&mut self, number: PairNumber, identity: Identity) {
         let Some(pair) = self.pairs.get(&number).cloned() else { return };
         self.pairs.remove(&number);
+        self.forget_messages_about(&pair, identity);
+        self.forget_images_of_the_past(pair.group);
         let own = self.meta().number;
         let side = if pair.primary.array == own { &pair.primary } else { &pair.auxiliary };
         if let Some(volume) = side.volume

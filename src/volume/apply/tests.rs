@@ -2,6 +2,7 @@
 
 mod cascade;
 mod figure_10;
+mod written;
 
 use super::*;
 use crate::volume::designation::{NewLink, NewParityGroup, NewTarget, NewVolume};

@@ -8,7 +8,7 @@ use super::pairs::followed_pair;
 use crate::volume::designation::{Designation, DesignationId, ImageWish, Outcome, Refusal, ResyncedPair};
 use crate::volume::group::GroupRole;
 use crate::volume::name::{LinkName, PairName, PairNumber};
-use crate::volume::pair::PairState;
+use crate::volume::pair::{PairRecord, PairState};
 use crate::volume::record::{Identity, Who};
 use crate::volume::resync::{RESYNC_PAIRS_MAX, RUNS_OF_A_MESSAGE};
 use crate::volume::table::Tables;
@@ -31,8 +31,19 @@ pub(super) fn remote_svol_write(
         if row.state != PairState::Suspended {
             return Err(Refusal::conflict(format!("pair {} is {} here", row.name, row.state)));
         }
-        if row.control.is_image && row.control.image.is_none() {
+        if row.control.svol_write {
+            continue; // Said once more.
+        }
+        if !row.control.is_image {
+            let text = format!("the S-VOL of pair {} is no image of one update: it is half a copy", row.name);
+            return Err(Refusal::conflict(text));
+        }
+        if row.control.image.is_none() {
             let text = format!("the last image of the S-VOL of pair {} is not kept yet", row.name);
+            return Err(Refusal::conflict(text));
+        }
+        if row.control.left_behind && opened.withheld_from.is_none() && row.control.stopped_at.is_none() {
+            let text = format!("nobody says of which update the S-VOL of pair {} is", row.name);
             return Err(Refusal::conflict(text));
         }
         (row.control.is_image, row.control.svol_write) = (false, true);
@@ -77,11 +88,13 @@ pub(super) fn marks_joined(tables: &mut Tables, pair: &PairName) {
 }
 
 impl Tables {
-    /// The auxiliaries of those of these pairs for which it was asked may open their S-VOLs to hosts' writes.
-    pub(super) fn svol_write_sent(&mut self, pairs: &[PairNumber], identity: &mut dyn FnMut() -> Identity) {
+    /// The auxiliaries of these pairs may open their S-VOLs to hosts' writes. It is known from which number on
+    /// updates are withheld from them, and they are told: the images that they keep carry the number before it.
+    pub(crate) fn svol_write_sent(&mut self, pairs: &[PairNumber], identity: &mut dyn FnMut() -> Identity) {
         let mut by_link: BTreeMap<LinkName, Vec<ResyncedPair>> = BTreeMap::new();
-        let wanted = pairs.iter().filter_map(|number| self.pairs.get(number));
-        for pair in wanted.filter(|pair| pair.control.svol_write && pair.auxiliary.volume.is_some()) {
+        for number in pairs {
+            let Some(pair) = self.pairs.edit(number) else { continue };
+            pair.control.is_svol_write_sent = true;
             by_link.entry(pair.link.clone()).or_default().push(ResyncedPair {
                 pair: pair.name.clone(),
                 withheld_from: pair.control.withheld_from,
@@ -94,6 +107,41 @@ impl Tables {
             for pairs in opened.chunks(RESYNC_PAIRS_MAX) {
                 let what = Designation::RemoteSvolWrite { pairs: pairs.to_vec() };
                 self.forward(&link, DesignationId(identity()), what);
+            }
+        }
+    }
+
+    /// These S-VOLs are out of restore for good, and hosts are let in.
+    pub(crate) fn svols_opened(&mut self, pairs: &[PairNumber]) {
+        for number in pairs {
+            if let Some(pair) = self.pairs.edit(number) {
+                pair.control.svol_open = true;
+            }
+        }
+    }
+
+    /// The pair is gone: what still was to be said of it, but that it goes, would be offered for ever.
+    pub(super) fn forget_messages_about(&mut self, pair: &PairRecord, identity: Identity) {
+        let on_their_way: Vec<_> = self.forwards_to(&pair.link).cloned().collect();
+        for (index, mut forward) in (2..).zip(on_their_way) {
+            let is_about_others = |resynced: &ResyncedPair| resynced.pair != pair.name;
+            let is_left = match &mut forward.designation {
+                Designation::RemoteSuspend { pair: about, .. }
+                | Designation::JoinMarks { pair: about, .. } => *about != pair.name,
+                Designation::RemoteSvolWrite { pairs } | Designation::RemoteResync { pairs, .. } => {
+                    if pairs.iter().all(is_about_others) {
+                        continue;
+                    }
+                    pairs.retain(is_about_others);
+                    !pairs.is_empty()
+                }
+                _ => continue,
+            };
+            self.forwards.remove(&forward.sequence);
+            if is_left {
+                // The other array may have seen it as it was: this is another message.
+                let id = DesignationId(Identity(identity.0 ^ index));
+                self.forward(&forward.link, id, forward.designation);
             }
         }
     }
@@ -130,7 +178,8 @@ impl Tables {
     ) {
         for (number, runs) in written {
             let Some(pair) = self.pairs.edit(number) else { continue };
-            (pair.control.svol_write, pair.control.is_written) = (false, !runs.is_empty());
+            (pair.control.svol_write, pair.control.svol_open) = (false, false);
+            pair.control.is_written = !runs.is_empty();
             let (pair, link) = (pair.name.clone(), pair.link.clone());
             for runs in runs.chunks(RUNS_OF_A_MESSAGE) {
                 let what = Designation::JoinMarks { pair: pair.clone(), runs: runs.to_vec() };

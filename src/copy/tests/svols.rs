@@ -1,0 +1,61 @@
+//! S-VOLs that are taken out of restore.
+
+use super::rig::{Choice, Rig, Way, life};
+use crate::copy::error::CopyError;
+use crate::copy::fetch::Whose;
+use holdfast_journal::UpdateNumber;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// It was once recorded before what the S-VOL was had come to the units: a start in between found it there in part, and let
+/// hosts in.
+#[test]
+fn an_s_vol_is_taken_out_of_restore_when_it_is_on_the_units_and_what_is_held_behind_that_is_told() {
+    life(async {
+        let rig = Rig::new(Choice::default()).await;
+        let way = Arc::new(Way::new(&rig, &[Default::default()]));
+        for page in 1..=8 {
+            rig.write(page, 1, 7).await;
+        }
+        let following = rig.copy.follow(&*way, 1, Whose::Source);
+        tokio::select! {
+            biased;
+            error = following => panic!("{error}"),
+            () = rig.until("read", |rig| rig.copy.durable_here() == UpdateNumber::new(8)) => {}
+        }
+        rig.copy.restore_available(Duration::ZERO).await.unwrap();
+        // Two more that a restore delay holds back.
+        for page in [20, 21] {
+            rig.write(page, 1, 9).await;
+        }
+        let following = rig.copy.follow(&*way, 1, Whose::Source);
+        tokio::select! {
+            biased;
+            error = following => panic!("{error}"),
+            () = rig.until("read", |rig| rig.copy.durable_here() == UpdateNumber::new(10)) => {}
+        }
+        let pair = rig.copy.lock().svols.values().next().unwrap().pair;
+        assert!(rig.copy.lock().settled < rig.copy.lock().restored, "there is something to lose");
+        let refused: Result<(), CopyError> =
+            rig.copy.take_out_svols(&[pair], |_| Err(CopyError::Damaged("the store fails".into()))).await;
+        assert!(refused.is_err() && rig.copy.knows_pair(pair), "it is followed as before");
+        let mut told = None;
+        let taken: Result<(), CopyError> = rig
+            .copy
+            .take_out_svols(&[pair], |passed_over| {
+                let seq = rig.copy.lock();
+                assert_eq!((seq.settled, seq.restored), (UpdateNumber::new(8), UpdateNumber::new(8)));
+                drop(seq);
+                assert!(rig.copy.restoring.try_lock().is_err(), "nothing is restored meanwhile");
+                told = Some(passed_over);
+                Ok(())
+            })
+            .await;
+        taken.unwrap();
+        let ranges = told.unwrap().remove(&pair).unwrap();
+        assert_eq!(ranges, [(20 * 4096, 4096), (21 * 4096, 4096)]);
+        rig.copy.restore_available(Duration::ZERO).await.unwrap();
+        assert_eq!(rig.copied(20).await, 0, "it is passed over");
+        assert_eq!(rig.copied(8).await, 7);
+    });
+}
