@@ -26,6 +26,7 @@ impl Array {
     /// Opens what is not open and starts what should run. May be repeated at any time.
     pub(crate) async fn reconcile(self: &Arc<Self>) {
         self.designate_deferred();
+        self.reverse_groups().await;
         let tables = self.store.tables();
         self.close_deleted_groups(&tables).await;
         self.close_replaced_groups(&tables).await;

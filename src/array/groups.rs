@@ -154,7 +154,7 @@ impl Array {
                 release_by: record.settings.release_by,
                 no_room: record.settings.no_room,
             },
-            marks: Arc::new(super::pairs::Marks(self.store.clone())),
+            marks: Arc::new(super::marks::Marks(self.store.clone())),
             segment_store: Arc::new(self.segments_of(record.number)),
         };
         let group = Group::new(parts, sequencer);
@@ -450,7 +450,8 @@ fn followed_volume(tables: &Tables, pair: &PairRecord) -> Option<u32> {
 /// What a volume of the group is for hosts' writes.
 fn volume_role(record: &GroupRecord, group: &Arc<Group>) -> VolumeRole {
     match record.role {
-        GroupRole::Primary => VolumeRole::Source(group.clone()),
+        GroupRole::Primary if record.reversal.is_none() => VolumeRole::Source(group.clone()),
+        GroupRole::Primary => VolumeRole::Copy, // Hosts write it no more: it is turned round.
         GroupRole::Auxiliary { .. } => VolumeRole::Copy,
     }
 }

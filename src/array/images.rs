@@ -70,6 +70,8 @@ impl Array {
                 let _one_at_a_time = self.images.lock().await;
                 self.keep_images(pairs, *array, Held::Delayed).await
             }
+            Designation::RemoteReverse(told) => self.prepare_reversal(told).await,
+            Designation::ReverseMarks { pair, runs } => self.take_reverse_marks(pair, runs).await,
             Designation::JoinMarks { pair, runs } => self.join_marks(id, pair, runs, *array).await,
             _ => Ok(()),
         }
@@ -371,7 +373,7 @@ impl Array {
     }
 
     /// No host's write becomes visible in the S-VOLs of a group any more.
-    fn shut_hosts_out(&self, tables: &Tables, group: GroupNumber) {
+    pub(super) fn shut_hosts_out(&self, tables: &Tables, group: GroupNumber) {
         let mut runtime = self.runtime();
         for pair in tables.followed_pairs(group) {
             let volume = own_volume(tables, pair).and_then(|volume| runtime.volumes.get(&volume).cloned());

@@ -298,6 +298,12 @@ impl Array {
             let changed = self.changed().notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
+            let is_followed = self.store.read(|tables| {
+                tables.groups.get(&GroupNumber(number)).is_some_and(|group| comes_over(group, over.link))
+            });
+            if !is_followed {
+                return SourceError("a group is not read from there any more".into());
+            }
             let group = self.runtime().groups.get(&number).cloned();
             if let Some(group) = group {
                 if !self.reads_here(number, over.link) {
@@ -377,11 +383,14 @@ fn is_same_way(a: &LinkRecord, b: &LinkRecord) -> bool {
     connections && (a.array, &a.portals, &a.secret) == (b.array, &b.portals, &b.secret)
 }
 
+/// Whether the array behind this link is the group's source.
+fn comes_over(group: &GroupRecord, link: &LinkName) -> bool {
+    matches!(&group.role, GroupRole::Auxiliary { link: over, remote: Some(_), .. } if over == link)
+}
+
 /// Whether the group is copied over this link.
 fn follows(group: &GroupRecord, link: &LinkName) -> bool {
-    let over =
-        matches!(&group.role, GroupRole::Auxiliary { link: over, remote: Some(_), .. } if over == link);
-    over && group.is_started && group.state == GroupState::Normal
+    comes_over(group, link) && group.is_started && group.state == GroupState::Normal
 }
 
 fn has_work(tables: &Tables, link: &LinkName) -> bool {

@@ -24,11 +24,13 @@ mod journals;
 mod link_meter;
 mod link_test;
 mod links;
+mod marks;
 mod pairs;
 mod peer_link;
 mod peer_service;
 pub mod peer_session;
 mod probe;
+mod reverse;
 mod sources;
 mod take_down;
 mod targets;
@@ -129,6 +131,8 @@ pub(crate) struct Runtime {
     pub(crate) overflows: BTreeMap<(u32, u32), pairs::Overflow>,
     /// S-VOLs that hosts may write, by pair, with what they wrote.
     pub(crate) written: BTreeMap<u32, Arc<SvolMarks>>,
+    /// Groups whose P-VOLs hosts write no more, because they are turned round.
+    pub(crate) shut: BTreeSet<u32>,
     /// What is known about other sources of groups, by group.
     pub(crate) sourcing: BTreeMap<u32, sources::Sourcing>,
     /// What the configuration declares of groups that are copied here, and what has to wait for their source.

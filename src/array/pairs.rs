@@ -5,12 +5,11 @@
 
 use super::Array;
 use super::journals::forget_loss;
+use super::marks::pair_marks;
 use crate::clock::MonotonicNs;
-use crate::copy::PairMark;
-use crate::copy::differences::{ChangedPart, DifferenceMap};
+use crate::copy::differences::DifferenceMap;
 use crate::copy::fetch::FetchError;
 use crate::copy::group::{Group, Role, Sequencer};
-use crate::copy::suspend::MarkStore;
 use crate::disk::VolumeId;
 use crate::io::volume::VolumeRole;
 use crate::volume::designation::Refusal;
@@ -18,41 +17,12 @@ use crate::volume::group::GroupRecord;
 use crate::volume::name::{ArrayNumber, GroupNumber, PairNumber, UpdateNumber as StoredNumber};
 use crate::volume::pair::{Asked, PairEvent, PairRecord, PairState, SuspendCause};
 use crate::volume::record::{Identity, Who};
-use crate::volume::store::{PairMarks, Store};
+use crate::volume::store::PairMarks;
 use crate::volume::table::Tables;
 use holdfast_journal::{ArrayNumber as JournalArray, UpdateNumber};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// The control store, as groups keep their difference maps in it.
-pub(crate) struct Marks(pub(crate) Arc<Store>);
-
-impl MarkStore for Marks {
-    fn put(&self, changed: Vec<(u32, Vec<ChangedPart>)>) -> Result<(), String> {
-        self.0.put_marks(&pair_marks(changed)).map_err(|refusal| refusal.to_string())
-    }
-
-    fn note_copy_ends(&self, ends: &[PairMark]) -> Result<(), String> {
-        let noted = |pair: &PairRecord| (pair.copy_completion_bytes, pair.copy_end.0);
-        let is_new = |tables: &Tables, end: &&PairMark| {
-            let pair = tables.pairs.get(&PairNumber(end.pair));
-            pair.is_some_and(|pair| noted(pair) != (end.copy_completion_bytes, end.copy_end))
-        };
-        if !self.0.read(|tables| ends.iter().any(|end| is_new(tables, &end))) {
-            return Ok(());
-        }
-        let recorded = self.0.checkpoint(|tables| {
-            for end in ends {
-                if let Some(pair) = tables.pairs.edit(&PairNumber(end.pair)) {
-                    pair.copy_completion_bytes = end.copy_completion_bytes;
-                    pair.copy_end = StoredNumber(end.copy_end);
-                }
-            }
-        });
-        recorded.map_err(|refusal| refusal.to_string())
-    }
-}
 
 /// A reader whose pairs overflowed, since this array started.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +63,9 @@ impl Array {
     /// Carries out what was asked of the pairs of a group.
     pub(crate) async fn work_on_pairs(self: &Arc<Self>, group: &Arc<Group>) {
         let tables = self.store.tables();
-        if group.failure().is_some() || tables.groups.get(&GroupNumber(group.number)).is_none() {
+        let record = tables.groups.get(&GroupNumber(group.number));
+        // While it is turned round nothing else happens to its pairs.
+        if group.failure().is_some() || record.is_none_or(|record| record.reversal.is_some()) {
             return;
         }
         self.strand_readers(&tables, group);
@@ -139,9 +111,11 @@ impl Array {
     /// Whether something has to be looked at again after a while although nothing changes.
     pub(crate) fn awaits_readers(&self) -> bool {
         self.store.read(|tables| {
-            tables.pairs.iter().any(|pair| {
-                pair.control.cause == Some(SuspendCause::Overflow) || pair.control.asked.is_some()
-            })
+            let is_reversed = |group: &GroupRecord| group.reversal.is_some();
+            tables.groups.iter().any(is_reversed)
+                || tables.pairs.iter().any(|pair| {
+                    pair.control.cause == Some(SuspendCause::Overflow) || pair.control.asked.is_some()
+                })
         })
     }
 
@@ -503,6 +477,9 @@ impl Array {
     /// to be an image, everything that is held is restored and the journal begins anew where the source says.
     pub(crate) async fn begin_journal_anew(&self, group: &Arc<Group>, error: &FetchError) -> bool {
         let FetchError::NotHeld(first) = error else { return false };
+        if group.role == Role::Source {
+            return false;
+        }
         let tables = self.store.tables();
         let number = GroupNumber(group.number);
         let is_copied = |pair: &PairRecord| !matches!(pair.state, PairState::Normal | PairState::Abnormal);
@@ -589,11 +566,6 @@ impl Array {
     pub(crate) fn new_identity(&self) -> Identity {
         Identity(self.env.entropy.identity())
     }
-}
-
-fn pair_marks(changed: Vec<(u32, Vec<ChangedPart>)>) -> Vec<PairMarks> {
-    let marks = |(pair, parts)| PairMarks { pair: PairNumber(pair), replace: false, parts };
-    changed.into_iter().map(marks).collect()
 }
 
 /// Whether other arrays copy the S-VOL of a pair.

@@ -317,6 +317,7 @@ impl Array {
                 GroupRole::Auxiliary { .. } => "auxiliary".to_owned(),
             },
             is_started: record.is_started,
+            reversal: record.reversal.as_ref().map(|reversal| reversal.step.to_string()),
             pairs_state: summary(pairs.iter().map(|pair| pair.state)),
             pairs: pairs.iter().map(|pair| pair.name.to_string()).collect(),
             journals: record

@@ -92,7 +92,7 @@ impl Array {
         let volume = volume.ok_or_else(|| anyhow::anyhow!("its volume is not open"))?;
         self.disk.set_gate(VolumeId(number), None)?;
         let map = self.svol_map(pair)?;
-        let store = Arc::new(super::pairs::Marks(self.store.clone()));
+        let store = Arc::new(super::marks::Marks(self.store.clone()));
         let marks = SvolMarks::new(pair.number.0, map, store);
         self.spawn(marks.clone().write_marks());
         volume.set_role(VolumeRole::Marked(marks.clone()));

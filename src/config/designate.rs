@@ -34,7 +34,25 @@ pub fn missing_designations(
     missing.extend(pairs(provision, tables));
     missing.extend(starts(provision, tables));
     missing.extend(sources(provision, tables));
+    missing.retain(|what| !is_turned_round(provision, tables, what));
     missing.into_iter().map(|designation| (DesignationId(identity()), designation)).collect()
+}
+
+/// Whether this concerns a group that was reversed since it was declared, or is just now: what is declared for it is no
+/// longer for this array to say.
+fn is_turned_round(provision: &Provision, tables: &Tables, what: &Designation) -> bool {
+    let (Designation::AddJournal { group, .. }
+    | Designation::CreatePair { group, .. }
+    | Designation::StartGroup { group }
+    | Designation::SetSource { group, .. }) = what
+    else {
+        return false;
+    };
+    let Some(row) = tables.group_named(group) else { return false };
+    let declared = provision.groups.iter().find(|spec| spec.name == *group);
+    let is_declared_primary = declared.is_some_and(|spec| spec.source.is_none());
+    let is_primary = row.role == GroupRole::Primary;
+    row.reversal.is_some() || (declared.is_some() && is_declared_primary != is_primary)
 }
 
 fn parity_group(spec: &ParityGroupSpec, identity: &mut impl FnMut() -> Identity) -> Designation {

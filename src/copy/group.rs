@@ -169,6 +169,8 @@ pub(crate) struct Sequencer {
     /// The generations that are known, oldest first; and whether the control store has them.
     pub(crate) generations: Vec<Generation>,
     pub(crate) generations_noted: bool,
+    /// The owner waits until this reader has everything up to the number durably.
+    pub(crate) awaited: Option<(ArrayNumber, UpdateNumber)>,
     /// `generation` is that of an update that is or was in the journal here.
     pub(crate) stored_any: bool,
     /// Updates may be taken from another array than the source now (`array/sources.rs`).
@@ -268,6 +270,7 @@ impl Sequencer {
             other_allowed: false,
             generations: vec![generation],
             generations_noted: true,
+            awaited: None,
             stored_any: false,
             volumes: Volumes::default(),
             is_changing: false,
@@ -514,6 +517,7 @@ impl Group {
                 || has_left
                 || self.stranded().is_some()
                 || self.must_read_again()
+                || self.lock().is_awaited_there()
             {
                 return;
             }

@@ -70,6 +70,30 @@ impl SvolMarks {
         }
     }
 
+    /// Marks ranges that differ for another reason than a host's change here; when this returns the marks are durable.
+    ///
+    /// # Errors
+    /// The store cannot be written, or hosts may not write the volume any more.
+    pub(crate) async fn mark_runs(&self, runs: &[(u64, u64)]) -> Result<(), String> {
+        loop {
+            let done = self.done.notified();
+            tokio::pin!(done);
+            done.as_mut().enable();
+            {
+                let mut state = self.lock();
+                if let Some(reason) = &state.ended {
+                    return Err(reason.clone());
+                }
+                if runs.iter().all(|(start, length)| state.durable.is_marked(*start, *length)) {
+                    return Ok(());
+                }
+                runs.iter().for_each(|(start, length)| state.map.mark(*start, *length));
+            }
+            self.wanted.notify_one();
+            done.await;
+        }
+    }
+
     /// Makes marks durable as they are wanted; ends when hosts may not write any more.
     pub(crate) async fn write_marks(self: Arc<Self>) {
         loop {

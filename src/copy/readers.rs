@@ -46,6 +46,13 @@ impl Group {
         seq.announced.extend(known);
     }
 
+    /// The owner is to be woken when the reader has everything up to a number durably; whether it has.
+    pub(crate) fn await_reader(&self, awaited: Option<(ArrayNumber, UpdateNumber)>) -> bool {
+        let mut seq = self.lock();
+        seq.awaited = awaited;
+        seq.is_awaited_there()
+    }
+
     /// Whether the array is one of the group's readers.
     pub(crate) fn is_read_by(&self, reader: ArrayNumber) -> bool {
         self.lock().announced.contains(&reader)
@@ -181,6 +188,13 @@ impl Group {
 }
 
 impl Sequencer {
+    /// Whether a reader has what the owner waits for.
+    pub(super) fn is_awaited_there(&self) -> bool {
+        self.awaited.is_some_and(|(reader, number)| {
+            self.readers.reader(reader).is_some_and(|known| known.report.acknowledged >= number)
+        })
+    }
+
     /// The generation of the update that is being stored.
     pub(super) fn note_generation(&mut self, generation: Generation) {
         if self.generation == generation && self.stored_any {

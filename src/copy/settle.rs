@@ -11,7 +11,7 @@
 //! what a restart replays, and when room is short as soon as it makes a good piece of room ([`WORTHWHILE`]): a round
 //! writes every dirty page of the group's volumes, and most of those are written again a moment later.
 
-use super::checkpoint::CheckpointExtra;
+use super::checkpoint::{CheckpointExtra, PairMark};
 use super::error::CopyError;
 use super::group::{Group, Role, Sequencer};
 use super::volumes::named;
@@ -144,21 +144,16 @@ impl Group {
     /// be copied.
     pub(crate) async fn checkpoint(&self) -> Result<(), CopyError> {
         let _one_at_a_time = self.checkpointing.lock().await;
-        let (newest, settled, up_to, (extra, surplus)) = {
+        let (newest, settled, up_to, extra) = {
             let mut seq = self.lock();
             // What is freed is what these readers, as the checkpoint keeps them, do not lack.
             let (settled, extra) = (seq.settled, CheckpointExtra::of(&seq));
             (seq.next.previous(), settled, seq.readers.releasable(settled), extra)
         };
-        let extra = extra.encode();
         self.try_durable(newest).await?;
-        // What the checkpoint lets go may have left marks: they are durable first.
+        // What the checkpoint lets go may have left marks, or ended copies: they are durable first.
         self.write_marks()?;
-        if !surplus.is_empty() {
-            let noted = self.marks.note_copy_ends(&surplus);
-            noted
-                .map_err(|reason| CopyError::Damaged(format!("ends of copies cannot be noted: {reason}")))?;
-        }
+        let extra = self.encoded(extra)?;
         let (volume, checkpoint) = {
             let mut seq = self.lock();
             if seq.failed.is_some() {
@@ -191,6 +186,19 @@ impl Group {
         self.room.notify_waiters();
         self.changed.notify_waiters();
         Ok(())
+    }
+
+    /// What a checkpoint says, when the control store has what there is no room for in it.
+    pub(super) fn encoded(
+        &self,
+        (extra, surplus): (CheckpointExtra, Vec<PairMark>),
+    ) -> Result<Vec<u8>, CopyError> {
+        if !surplus.is_empty() {
+            let noted = self.marks.note_copy_ends(&surplus);
+            noted
+                .map_err(|reason| CopyError::Damaged(format!("ends of copies cannot be noted: {reason}")))?;
+        }
+        Ok(extra.encode())
     }
 
     async fn write_checkpoint(&self, volume: VolumeNumber, checkpoint: &Checkpoint) -> Result<(), CopyError> {

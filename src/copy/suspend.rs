@@ -361,6 +361,14 @@ impl Group {
         is_marked
     }
 
+    /// Where the S-VOL of a pair may differ, as far as it is marked here.
+    pub(crate) fn marked_runs(&self, pair: u32, most: usize) -> Vec<(u64, u64)> {
+        let seq = self.lock();
+        let runtime = seq.pairs.values().flatten().find(|runtime| runtime.pair == pair);
+        let map = runtime.and_then(|runtime| runtime.resync.differences.as_ref());
+        map.map_or_else(Vec::new, |map| map.runs(most))
+    }
+
     /// How much of its S-VOL a copy of the pair's differences rewrites at most, in whole MiB: what is marked now.
     pub(crate) fn rewritten_bytes(&self, pair: u32) -> u64 {
         let seq = self.lock();

@@ -8,6 +8,7 @@ use super::serve::Answer;
 use holdfast_journal::Update;
 use holdfast_journal::reader::Report;
 use std::fmt::Debug;
+use std::time::Duration;
 
 /// What a tampered array does in place of the right thing. Every method does the right thing unless it is replaced.
 #[doc(hidden)]
@@ -20,6 +21,11 @@ pub trait Tamper: Debug + Send + Sync {
     /// What a primary sends in place of the right answer to a journal read.
     fn answer(&self, answer: Answer) -> Answer {
         answer
+    }
+
+    /// How long an array waits before it turns a group round that it has promised, or was promised, to turn.
+    fn before_turning(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// What an auxiliary reports in place of its true position.

@@ -192,8 +192,9 @@ impl Group {
                 generation: seq.generation,
                 ..self.params(&spare, &raw, seq.next, incarnation)
             };
-            (params, seq.settled, CheckpointExtra::of(&seq).encode())
+            (params, seq.settled, CheckpointExtra::of(&seq))
         };
+        let extra = self.encoded(extra)?;
         let begun = self.begin_volume(&raw, params, settled, &extra).await;
         let journal = match begun {
             Ok(journal) => journal,
@@ -269,8 +270,9 @@ impl Group {
             let incarnation = self.segment_store.incarnation();
             let params =
                 FormatParams { generation: seq.generation, ..self.params(spare, &raw, first, incarnation) };
-            (params, seq.settled, CheckpointExtra::of(&seq).encode(), kept)
+            (params, seq.settled, CheckpointExtra::of(&seq), kept)
         };
+        let extra = self.encoded(extra).map_err(|error| Unfit::All(error.to_string()))?;
         let mut journal = self.begin_volume(&raw, params, settled, &extra).await.map_err(unfit)?;
         let mut waiting = kept.iter().peekable();
         loop {
@@ -382,7 +384,8 @@ impl Group {
         let of_restored = seq.generations.iter().rev().find(|known| known.first <= seq.restored);
         ResumePoint {
             first: seq.restored.next(),
-            extra: CheckpointExtra::of(&seq).encode(),
+            // Copies whose end does not fit are made anew.
+            extra: CheckpointExtra::of(&seq).0.encode(),
             generation: of_restored.copied().filter(|_| seq.stored_any),
             handed: seq.next.previous(),
         }

@@ -11,7 +11,9 @@ mod link;
 mod local;
 mod words;
 
-pub use copies::{PairResyncWords, PairSuspendWords, PairWords, ResyncWords, SuspendWords, WhichWords};
+pub use copies::{
+    PairResyncWords, PairSuspendWords, PairWords, ResyncWords, ReverseWords, SuspendWords, WhichWords,
+};
 pub use copy::{GroupChange, JournalChange, PairChange};
 pub use link::{LinkChange, TimingWords, TransferWords};
 pub use local::{ChapWords, LunChange, ParityGroupChange, TargetChange, VolumeChange};

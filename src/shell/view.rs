@@ -333,8 +333,9 @@ pub struct GroupView {
     pub role: String,
     /// Whether `start` has been said.
     pub is_started: bool,
-    /// States of its pairs in one word: `none`, `not-yet-copied`, `being-copied`, `normal`, `suspended`, `abnormal` or
-    /// `mixed`.
+    /// The step to which a reversal has come, if one is on its way.
+    pub reversal: Option<String>,
+    /// States of its pairs in one word: a state of pairs, `none` or `mixed`.
     pub pairs_state: String,
     /// Names of its pairs.
     pub pairs: Vec<String>,

@@ -4,14 +4,16 @@
 //! checks one against the tables and applies it, all or nothing; what another array must do is put in the same
 //! transaction on the list of designations on their way. A repeated identity gets the recorded answer.
 
-use super::group::{Generation, GroupSettings, JournalOptions};
+use super::group::{GroupSettings, JournalOptions};
 use super::kind::{CacheMode, CopyMode, InitiatorRule, RaidLevel, Schedule, SvolSpec};
 use super::name::{
-    ArrayNumber, GroupName, GroupNumber, IscsiName, LinkName, Lun, PairName, PairNumber, ParityGroupName,
-    UpdateNumber, VolumeName, VolumeNumber,
+    ArrayNumber, GroupName, IscsiName, LinkName, Lun, PairName, PairNumber, ParityGroupName, UpdateNumber,
+    VolumeName, VolumeNumber,
 };
 use super::record::{ChapRecord, Identity, UnitRecord};
+pub use super::remote::{RemoteGroup, RemotePair};
 pub use super::resync::{ImageWish, ResyncedPair, SvolHosts};
+use super::reversal::RemoteReversal;
 pub use super::settings::SettingsChange;
 use super::timing::StopWish;
 pub use super::transfer::{LinkSettings, NewLink};
@@ -297,6 +299,27 @@ pub enum Designation {
         /// Their group, which is copied here.
         group: GroupName,
     },
+    /// Lets the S-VOLs of a group become its P-VOLs, and the other way round, at its primary.
+    ReverseGroup {
+        /// The group.
+        group: GroupName,
+        /// Link to the array that becomes its primary.
+        to: LinkName,
+    },
+    /// Gives a reversal up, as long as the other array is not told to take over.
+    CancelReversal {
+        /// The group.
+        group: GroupName,
+    },
+    /// From a primary, which takes no writes any more: be the primary.
+    RemoteReverse(RemoteReversal),
+    /// From a primary that will say so: your S-VOL differs here.
+    ReverseMarks {
+        /// The pair.
+        pair: PairName,
+        /// Where, as first byte and length.
+        runs: Vec<(u64, u64)>,
+    },
     /// Takes pairs away, at their primary. Both volumes stay as they are and are ordinary volumes then.
     DeletePairs {
         /// Their group.
@@ -425,46 +448,6 @@ pub struct NewTarget {
     pub chap: Option<ChapRecord>,
 }
 
-/// A group as its primary passes it on.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct RemoteGroup {
-    /// Name.
-    pub name: GroupName,
-    /// Its number at the primary, by which journal reads name it.
-    pub number: GroupNumber,
-    /// What the operator chose for it.
-    pub settings: GroupSettings,
-    /// Its generations.
-    pub generations: Vec<Generation>,
-}
-
-/// A pair as its primary passes it on.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct RemotePair {
-    /// Name.
-    pub name: PairName,
-    /// Group.
-    pub group: GroupName,
-    /// Number of the P-VOL at the primary.
-    pub pvol: VolumeNumber,
-    /// Name of the P-VOL at the primary.
-    pub pvol_name: VolumeName,
-    /// By which number the group's records name it, if the P-VOL is itself a copy.
-    #[serde(default)]
-    pub origin: Option<VolumeNumber>,
-    /// Which copy of it begins, where numbers do not say it.
-    #[serde(default)]
-    pub copies: u32,
-    /// Name of the S-VOL here.
-    pub svol: VolumeName,
-    /// Size of the P-VOL.
-    pub size_bytes: u64,
-    /// Logical block size of the P-VOL.
-    pub block_size_bytes: u32,
-    /// How it follows.
-    pub copy: CopyMode,
-}
-
 /// What came of a designation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -571,6 +554,8 @@ impl Designation {
                     | Self::RemoteResync { .. }
                     | Self::RemoteSvolWrite { .. }
                     | Self::JoinMarks { .. }
+                    | Self::RemoteReverse(_)
+                    | Self::ReverseMarks { .. }
                     | Self::RemoteDeletePair { .. }
                     | Self::RemoteDeleteGroup { .. }
             )

@@ -9,6 +9,7 @@ use super::kind::{
 use super::name::{ArrayNumber, GroupName, GroupNumber, LinkName, UpdateNumber, VolumeName, VolumeNumber};
 use super::pair::PairState;
 use super::record::Identity;
+use super::reversal::Reversal;
 use super::timing::RestoreStop;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -63,6 +64,9 @@ pub struct GroupRecord {
     /// At an auxiliary: the array from which it reads instead of its source, when it may.
     #[serde(default)]
     pub other_source: Option<OtherSource>,
+    /// P-VOLs and S-VOLs are changing places.
+    #[serde(default)]
+    pub reversal: Option<Reversal>,
 }
 
 /// Another array from which an auxiliary reads a group (promise T5).

@@ -306,6 +306,7 @@ impl Tables {
         let state = match volume.state {
             // Another array's hosts write it.
             VolumeState::Main if self.forwarded_here(number).is_some() => VolumeState::Auxiliary,
+            VolumeState::Main if self.is_reversed(number) => VolumeState::Auxiliary,
             state => state,
         };
         match (volume.usage, state) {
@@ -321,6 +322,12 @@ impl Tables {
                 }
             }
         }
+    }
+
+    /// Whether a P-VOL is about to become an S-VOL: hosts write it no more.
+    fn is_reversed(&self, number: VolumeNumber) -> bool {
+        let mut groups = self.pairs_of_volume(number).filter_map(|pair| self.groups.get(&pair.group));
+        groups.any(|group| group.reversal.is_some())
     }
 
     /// Whether a volume is mapped to hosts.

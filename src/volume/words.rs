@@ -46,6 +46,10 @@ impl Designation {
             Self::DropImage { group } => Some(format!(
                 "the kept image of the S-VOLs of group {group}: until its resync has ended a takeover finds nothing consistent"
             )),
+            Self::ReverseGroup { group, to } => Some(format!(
+                "what hosts may do with the P-VOLs of group {group}: they are shut out here and write at {to}; of pairs that \
+                 are suspended, everything that they wrote here since"
+            )),
             _ => None,
         }
     }
@@ -108,6 +112,36 @@ impl Designation {
     }
 }
 
+impl Designation {
+    /// What is said about differences that travel, in either direction.
+    fn fmt_differences(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RemoteResync { pairs, .. } => {
+                write!(f, "resynchronised by their primary: pairs {}", names(pairs))
+            }
+            Self::RemoteSvolWrite { pairs } => {
+                write!(f, "opened to hosts' writes by their primary: S-VOLs of pairs {}", names(pairs))
+            }
+            Self::JoinMarks { pair, runs } => {
+                write!(
+                    f,
+                    "pair {pair}: its S-VOL was written in {} places, told by its auxiliary",
+                    runs.len()
+                )
+            }
+            Self::ReverseGroup { group, to } => write!(f, "group reverse {group} --to {to}"),
+            Self::CancelReversal { group } => write!(f, "group reverse {group} --cancel"),
+            Self::RemoteReverse(told) => {
+                write!(f, "group {} taken over behind update {}, said by its primary", told.group, told.last)
+            }
+            Self::ReverseMarks { pair, runs } => {
+                write!(f, "pair {pair}: its P-VOL was written in {} places, told by its primary", runs.len())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl fmt::Display for Designation {
     /// What the audit log says; never a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -158,19 +192,13 @@ impl fmt::Display for Designation {
             Self::DeleteGroup { group } => write!(f, "group delete {group}"),
             Self::DeleteReader { group, link } => write!(f, "group delete {group} --reader {link}"),
             Self::RemoteSuspend { pair, .. } => write!(f, "pair {pair} suspended by its primary"),
-            Self::RemoteResync { pairs, .. } => {
-                write!(f, "resynchronised by their primary: pairs {}", names(pairs))
-            }
-            Self::RemoteSvolWrite { pairs } => {
-                write!(f, "opened to hosts' writes by their primary: S-VOLs of pairs {}", names(pairs))
-            }
-            Self::JoinMarks { pair, runs } => {
-                write!(
-                    f,
-                    "pair {pair}: its S-VOL was written in {} places, told by its auxiliary",
-                    runs.len()
-                )
-            }
+            Self::RemoteResync { .. }
+            | Self::RemoteSvolWrite { .. }
+            | Self::JoinMarks { .. }
+            | Self::ReverseGroup { .. }
+            | Self::CancelReversal { .. }
+            | Self::RemoteReverse(_)
+            | Self::ReverseMarks { .. } => self.fmt_differences(f),
             Self::RemoteDeletePair { pair } => write!(f, "pair {pair} deleted by its primary"),
             Self::RemoteDeleteGroup { group } => write!(f, "group {group} deleted by its primary"),
             Self::RemoteGroup(remote) => write!(f, "group {} designated by its primary", remote.name),

@@ -17,6 +17,7 @@ mod kill_primary;
 mod link;
 mod metrics;
 mod qemu_image;
+mod reversal;
 mod rounds;
 mod ssh;
 mod stopped_auxiliary;

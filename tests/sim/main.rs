@@ -38,6 +38,7 @@ mod planted;
 mod port;
 mod readers;
 mod resync;
+mod reversal;
 mod stops;
 mod story;
 mod svol_write;

@@ -62,7 +62,7 @@ impl Tree {
     }
 
     /// Everything from configuration alone.
-    fn config(&self, index: usize, shape: Shape, random: &mut Random) -> String {
+    pub(crate) fn config(&self, index: usize, shape: Shape, random: &mut Random) -> String {
         let (name, number) = (NAMES[index], index + 1);
         let second_kib = if shape.second == Second::None { 0 } else { shape.journal_kib };
         let data_kib = shape.volume_kib * u64::from(shape.volumes) + shape.journal_kib + second_kib;

@@ -35,7 +35,11 @@ fn an_s_vol_is_taken_out_of_restore_when_it_is_on_the_units_and_what_is_held_beh
             () = rig.until("read", |rig| rig.copy.durable_here() == UpdateNumber::new(10)) => {}
         }
         let pair = rig.copy.lock().svols.values().next().unwrap().pair;
-        assert!(rig.copy.lock().settled < rig.copy.lock().restored, "there is something to lose");
+        let (settled, restored) = {
+            let seq = rig.copy.lock();
+            (seq.settled, seq.restored)
+        };
+        assert!(settled < restored, "there is something to lose");
         let refused: Result<(), CopyError> =
             rig.copy.take_out_svols(&[pair], |_| Err(CopyError::Damaged("the store fails".into()))).await;
         assert!(refused.is_err() && rig.copy.knows_pair(pair), "it is followed as before");

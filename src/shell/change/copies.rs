@@ -50,6 +50,33 @@ pub struct PairSuspendWords {
     svol_write: bool,
 }
 
+/// A group whose P-VOLs and S-VOLs change places.
+#[derive(Clone, Debug, Args)]
+pub struct ReverseWords {
+    /// The group.
+    name: GroupName,
+    /// Link to the array that becomes its primary.
+    #[arg(long, value_name = "LINK", required_unless_present = "cancel")]
+    to: Option<LinkName>,
+    /// Give it up and let hosts write here again, as long as the other array is not told to take over.
+    #[arg(long, conflicts_with = "to")]
+    cancel: bool,
+    #[command(flatten)]
+    /// How.
+    how: How,
+}
+
+impl ReverseWords {
+    pub(super) fn reverse(&self, here: &Here<'_>) -> Change {
+        let group = self.name.clone();
+        let what = match self.to.clone() {
+            Some(to) => Designation::ReverseGroup { group, to },
+            None => Designation::CancelReversal { group },
+        };
+        one(here, &self.how, what)
+    }
+}
+
 fn svol(write: bool) -> SvolHosts {
     if write { SvolHosts::Write } else { SvolHosts::Keep }
 }

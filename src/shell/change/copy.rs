@@ -1,6 +1,6 @@
 //! Changes of copies: groups, journal volumes, pairs (figure 10), said at either array.
 
-use super::copies::{PairResyncWords, PairSuspendWords, PairWords, ResyncWords, SuspendWords};
+use super::copies::{PairResyncWords, PairSuspendWords, PairWords, ResyncWords, ReverseWords, SuspendWords};
 use super::words::{PvolWord, SvolWord, copy_mode, release, svol_access};
 use super::{Change, Here, How, one, one_at};
 use crate::config::{
@@ -84,6 +84,8 @@ pub enum GroupChange {
         /// How.
         how: How,
     },
+    /// At its primary: let the array behind a link be the primary, and this one copy from it. Hosts are shut out here first.
+    Reverse(ReverseWords),
     /// Take it away, with its pairs: all volumes stay as they are and are ordinary volumes then.
     Delete {
         /// Its name.
@@ -159,6 +161,7 @@ impl GroupChange {
                 let wish = until.unwrap_or(StopWish::GoOn);
                 one(here, how, Designation::StopRestore { group: name.clone(), wish })
             }
+            Self::Reverse(words) => words.reverse(here),
             Self::Delete { name, reader: None, how } => {
                 one(here, how, Designation::DeleteGroup { group: name.clone() })
             }

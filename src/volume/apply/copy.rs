@@ -6,7 +6,6 @@
 
 use super::cascade;
 use super::local::{number, within};
-use super::{pairs, written};
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal, RemoteGroup, RemotePair};
 use crate::volume::group::{Generation, GroupEvent, GroupRecord, GroupRole, GroupSettings, GroupState};
 use crate::volume::kind::{CopyMode, SvolSpec};
@@ -15,7 +14,7 @@ use crate::volume::name::{
     VolumeNumber,
 };
 use crate::volume::pair::{PairControl, PairEvent, PairRecord, PairSide, PairState};
-use crate::volume::record::{ForwardRecord, ReaderRecord, VolumeRecord, VolumeState, VolumeUsage, Who};
+use crate::volume::record::{ReaderRecord, VolumeRecord, VolumeState, VolumeUsage, Who};
 use crate::volume::table::Tables;
 use crate::volume::timing::StopWish;
 
@@ -265,31 +264,6 @@ pub(super) fn remote_start(
     Ok(Outcome::Done)
 }
 
-/// Notes what the answer of another array tells.
-pub(super) fn accepted(tables: &mut Tables, forward: &ForwardRecord, outcome: Outcome) {
-    let Some(array) = tables.links.get(&forward.link).map(|link| link.array) else { return };
-    super::sources::accepted(tables, &forward.link, &forward.designation, outcome);
-    match (&forward.designation, outcome) {
-        (Designation::RemoteGroup(group), Outcome::Created { number }) => {
-            if let Some(reader) = tables.readers.edit(&(group.number, array)) {
-                reader.remote_group = Some(GroupNumber(number));
-            }
-        }
-        (Designation::RemotePair(remote), Outcome::Paired { volume, .. }) => {
-            let number = tables.pair_named(&remote.name).map(|pair| pair.number);
-            if let Some(pair) = number.and_then(|number| tables.pairs.edit(&number)) {
-                pair.auxiliary.volume = Some(volume);
-            }
-        }
-        (Designation::RemoteResync { pairs, .. }, Outcome::Done) => pairs::resync_accepted(tables, pairs),
-        (Designation::RemoteSuspend { pair, .. }, Outcome::Done) => pairs::suspension_accepted(tables, pair),
-        (Designation::JoinMarks { pair, .. }, Outcome::Done) => written::marks_joined(tables, pair),
-        (Designation::RemoteDeletePair { pair }, Outcome::Done) => pairs::deletion_accepted(tables, pair),
-        // The other answers tell nothing but that it is done.
-        (_, Outcome::Done | Outcome::Created { .. } | Outcome::Paired { .. }) => {}
-    }
-}
-
 pub(super) fn new_group(
     tables: &mut Tables,
     name: &GroupName,
@@ -321,6 +295,7 @@ pub(super) fn new_group(
         stopped_cleanly: false,
         reading_stopped: None,
         other_source: None,
+        reversal: None,
         restore_stop: None,
     });
     Ok(Outcome::Created { number })

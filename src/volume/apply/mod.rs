@@ -4,12 +4,14 @@
 //! what is left to do, and a start goes on with it. A change that is refused has changed nothing, because it worked
 //! on a copy of the tables.
 
+mod answers;
 mod cascade;
 mod copy;
 mod journals;
 mod local;
 mod pairs;
 mod remote;
+mod reverse;
 mod sources;
 mod written;
 
@@ -28,6 +30,7 @@ impl Tables {
             return self.answered(id, what);
         }
         self.check_speaker(what, who)?;
+        reverse::check_not_reversing(self, what)?;
         let outcome = self.dispatch(id, what, who)?;
         let sequence = self.next_sequence();
         self.results.put(ResultRecord { id, sequence, outcome, what: Some(what.to_string()) });
@@ -76,18 +79,11 @@ impl Tables {
                 remote::follow_pair(self, id, &new)
             }
             Designation::SetGroup { group, settings } => remote::set_group(self, id, group, *settings),
-            Designation::SetSource { group, reader, from, by_load } => {
-                let wanted = sources::Wanted { group, from: from.as_ref(), by_load: *by_load };
-                sources::set_source(self, id, reader.as_ref(), wanted)
-            }
-            Designation::RemoteSource { group, array, by_load } => {
-                sources::remote_source(self, id, group, *array, *by_load, who)
-            }
-            Designation::AttachReader { group } => sources::attach_reader(self, group, who),
-            Designation::DetachReader { group } => sources::detach_reader(self, group, who),
-            Designation::ReadsElsewhere { group, array } => {
-                sources::reads_elsewhere(self, group, *array, who)
-            }
+            Designation::SetSource { .. }
+            | Designation::RemoteSource { .. }
+            | Designation::AttachReader { .. }
+            | Designation::DetachReader { .. }
+            | Designation::ReadsElsewhere { .. } => sources::dispatch(self, id, what, who),
             Designation::JoinGroup { group } => remote::join_group(self, id, group, who),
             Designation::AddJournal { .. }
             | Designation::RemoteJournal { .. }
@@ -120,6 +116,10 @@ impl Tables {
             Designation::RemoteResync { pairs, from } => pairs::remote_resync(self, pairs, *from, who),
             Designation::RemoteSvolWrite { pairs } => written::remote_svol_write(self, pairs, who),
             Designation::JoinMarks { pair, runs } => written::join_marks(self, pair, runs, who),
+            Designation::ReverseGroup { group, to } => reverse::reverse(self, group, to),
+            Designation::CancelReversal { group } => reverse::cancel(self, group),
+            Designation::RemoteReverse(told) => reverse::remote_reverse(self, told, who),
+            Designation::ReverseMarks { pair, runs } => reverse::reverse_marks(self, pair, runs, who),
             Designation::RemoteDeletePair { pair } => pairs::remote_delete_pair(self, pair, who),
             Designation::RemoteDeleteGroup { group } => pairs::remote_delete_group(self, id, group, who),
             Designation::RemoteGroup(remote) => copy::remote_group(self, remote, who),
@@ -188,10 +188,12 @@ impl Tables {
             Ok(outcome) => {
                 let Some(forward) = self.forwards.get(&sequence).cloned() else { return };
                 self.forwards.remove(&sequence);
-                copy::accepted(self, &forward, *outcome);
+                answers::accepted(self, &forward, *outcome);
             }
             Err(_) if self.forwards.get(&sequence).is_some_and(|forward| forward.is_once) => {
+                let ended = self.forwards.get(&sequence).map(|forward| forward.designation.clone());
                 self.forwards.remove(&sequence);
+                ended.iter().for_each(|what| reverse::refused(self, what));
             }
             Err(refusal) => {
                 let text = Some(refusal.to_string());

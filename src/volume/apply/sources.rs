@@ -16,16 +16,38 @@ use crate::volume::table::Tables;
 
 /// Where a group is to be read from.
 #[derive(Clone, Copy)]
-pub(super) struct Wanted<'a> {
-    pub(super) group: &'a GroupName,
+struct Wanted<'a> {
+    group: &'a GroupName,
     /// Link to the array; none, or that to the source: the source.
-    pub(super) from: Option<&'a LinkName>,
+    from: Option<&'a LinkName>,
     /// Only while the source is under load.
-    pub(super) by_load: bool,
+    by_load: bool,
+}
+
+/// One of the designations of this file.
+pub(super) fn dispatch(
+    tables: &mut Tables,
+    id: DesignationId,
+    what: &Designation,
+    who: &Who,
+) -> Result<Outcome, Refusal> {
+    match what {
+        Designation::SetSource { group, reader, from, by_load } => {
+            let wanted = Wanted { group, from: from.as_ref(), by_load: *by_load };
+            set_source(tables, id, reader.as_ref(), wanted)
+        }
+        Designation::RemoteSource { group, array, by_load } => {
+            remote_source(tables, id, group, *array, *by_load, who)
+        }
+        Designation::AttachReader { group } => attach_reader(tables, group, who),
+        Designation::DetachReader { group } => detach_reader(tables, group, who),
+        Designation::ReadsElsewhere { group, array } => reads_elsewhere(tables, group, *array, who),
+        _ => Err(Refusal::conflict("it is not about where a group is read from")),
+    }
 }
 
 /// Said at the auxiliary itself, or at its source for it.
-pub(super) fn set_source(
+fn set_source(
     tables: &mut Tables,
     id: DesignationId,
     reader: Option<&LinkName>,
@@ -47,7 +69,7 @@ pub(super) fn set_source(
 }
 
 /// From the source: read from that array; none: from me.
-pub(super) fn remote_source(
+fn remote_source(
     tables: &mut Tables,
     id: DesignationId,
     group: &GroupName,
@@ -111,7 +133,7 @@ fn read_from(tables: &mut Tables, id: DesignationId, wanted: Wanted<'_>) -> Resu
 }
 
 /// From an array that copies the same group: it wants to read it here.
-pub(super) fn attach_reader(tables: &mut Tables, name: &GroupName, who: &Who) -> Result<Outcome, Refusal> {
+fn attach_reader(tables: &mut Tables, name: &GroupName, who: &Who) -> Result<Outcome, Refusal> {
     let (array, link) = peer(tables, who)?;
     let group = serving_group(tables, name)?;
     let number = group.number;
@@ -157,7 +179,7 @@ pub(super) fn attach_reader(tables: &mut Tables, name: &GroupName, who: &Who) ->
 }
 
 /// From an array that was let in: it reads elsewhere again.
-pub(super) fn detach_reader(tables: &mut Tables, name: &GroupName, who: &Who) -> Result<Outcome, Refusal> {
+fn detach_reader(tables: &mut Tables, name: &GroupName, who: &Who) -> Result<Outcome, Refusal> {
     let (array, _) = peer(tables, who)?;
     let Some(number) = tables.group_named(name).map(|group| group.number) else { return Ok(Outcome::Done) };
     if tables.readers.get(&(number, array)).is_some_and(|known| known.is_attached) {
@@ -167,7 +189,7 @@ pub(super) fn detach_reader(tables: &mut Tables, name: &GroupName, who: &Who) ->
 }
 
 /// From a reader of this array: it gets updates from that array too, or from here alone again.
-pub(super) fn reads_elsewhere(
+fn reads_elsewhere(
     tables: &mut Tables,
     name: &GroupName,
     from: Option<ArrayNumber>,

@@ -2,6 +2,7 @@
 
 mod cascade;
 mod figure_10;
+mod reverse;
 mod written;
 
 use super::*;

@@ -7,7 +7,7 @@ use crate::volume::pair::SuspendCause;
 use crate::volume::resync::TakeoverPoint;
 
 /// Alpha is copied by beta, two pairs that are normal.
-fn normal() -> (Array, Array) {
+pub(super) fn normal() -> (Array, Array) {
     let (mut alpha, mut beta) = both();
     for step in [
         group(),
@@ -30,7 +30,7 @@ fn normal() -> (Array, Array) {
     (alpha, beta)
 }
 
-fn number(array: &Array, name: &str) -> PairNumber {
+pub(super) fn number(array: &Array, name: &str) -> PairNumber {
     array.tables.pair_named(&name.parse().unwrap()).unwrap().number
 }
 

@@ -1,0 +1,420 @@
+//! Designations that turn a group round (promise O2; decision 17), and what the arrays at work record of it.
+
+use super::copy::{followed_group, peer, primary_group, set_volume_state};
+use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
+use crate::volume::group::{Generation, GroupRole, GroupState, JournalVolume, RemoteJournal, ResumeRecord};
+use crate::volume::name::{GroupName, GroupNumber, LinkName, PairName, PairNumber, UpdateNumber};
+use crate::volume::pair::{Asked, PairControl, PairRecord, PairState, SuspendCause};
+use crate::volume::record::{Identity, ReaderRecord, VolumeState, Who};
+use crate::volume::resync::{RESYNC_PAIRS_MAX, RUNS_OF_A_MESSAGE};
+use crate::volume::reversal::{Manner, RemoteReversal, Reversal, ReversalStep};
+use crate::volume::table::Tables;
+
+/// At the primary: hosts are shut out from here on, durably.
+pub(super) fn reverse(tables: &mut Tables, group: &GroupName, to: &LinkName) -> Result<Outcome, Refusal> {
+    let row = primary_group(tables, group)?;
+    let number = row.number;
+    let conflict = |text: String| Err(Refusal::Conflict(text));
+    if let Some(reversal) = &row.reversal {
+        return if reversal.link == *to {
+            Ok(Outcome::Done)
+        } else {
+            conflict(format!("it goes to {}", reversal.link))
+        };
+    }
+    if row.state != GroupState::Normal || !row.is_started || row.is_leaving {
+        return conflict(format!("group {group} is {}, or not started", row.state));
+    }
+    let array = tables.links.get(to).ok_or_else(|| Refusal::missing("link", to))?.array;
+    if tables.readers_of_group(number).all(|reader| reader.array != array) {
+        return Err(Refusal::missing("reader", format!("{to} of group {group}")));
+    }
+    if let Some(other) = tables.all_readers_of_group(number).find(|reader| reader.array != array) {
+        // Their journals would have to go on at the other array, number by number.
+        return conflict(format!(
+            "group {group} is also read over {}: take that reader away first",
+            other.link
+        ));
+    }
+    if let Some(forward) = tables.forwards_to(to).next() {
+        return conflict(format!("this is still on its way to {to}: {}", forward.designation));
+    }
+    let manner = manner_of(tables, number)?;
+    if let Some(row) = tables.groups.edit(&number) {
+        row.reversal = Some(Reversal { link: to.clone(), array, manner, step: ReversalStep::Draining });
+    }
+    Ok(Outcome::Done)
+}
+
+/// What has to be copied afterwards, if the pairs of a group can be reversed at all.
+fn manner_of(tables: &Tables, group: GroupNumber) -> Result<Manner, Refusal> {
+    let pairs: Vec<&PairRecord> = tables.pairs_of_group(group).collect();
+    if pairs.is_empty() || pairs.len() > RESYNC_PAIRS_MAX {
+        return Err(Refusal::conflict(format!("a group of 1 to {RESYNC_PAIRS_MAX} pairs can be reversed")));
+    }
+    for pair in &pairs {
+        let volume = pair.primary.volume;
+        let is_virtual = volume
+            .and_then(|volume| tables.volumes.get(&volume))
+            .is_none_or(|row| row.parity_group.is_none());
+        if is_virtual || volume.is_some_and(|volume| tables.forwarded_here(volume).is_some()) {
+            let text =
+                format!("the P-VOL of pair {} is virtual, or another array forwards its writes", pair.name);
+            return Err(Refusal::conflict(text));
+        }
+        if tables.is_forwarded(group) || pair.control.asked.is_some() {
+            return Err(Refusal::conflict(format!("pair {} has something else to do", pair.name)));
+        }
+    }
+    let is_open = |pair: &&PairRecord| {
+        pair.state == PairState::Suspended && pair.control.is_svol_write_sent && pair.control.told
+    };
+    if pairs.iter().all(|pair| pair.state == PairState::Normal) {
+        Ok(Manner::Planned)
+    } else if pairs.iter().all(is_open) {
+        Ok(Manner::Differences)
+    } else {
+        let text = "its pairs are neither all normal nor all suspended with --svol-write: nobody knows what the S-VOLs are";
+        Err(Refusal::conflict(text))
+    }
+}
+
+/// At the primary: hosts may write again. Not once the other array may have taken over.
+pub(super) fn cancel(tables: &mut Tables, group: &GroupName) -> Result<Outcome, Refusal> {
+    let row = primary_group(tables, group)?;
+    let (number, link) = match &row.reversal {
+        None => return Ok(Outcome::Done),
+        Some(Reversal { step: ReversalStep::Draining | ReversalStep::Telling, link, .. }) => {
+            (row.number, link.clone())
+        }
+        Some(reversal) => {
+            let text =
+                format!("{} may have taken over: that cannot be undone, only reversed again", reversal.link);
+            return Err(Refusal::conflict(text));
+        }
+    };
+    tables.reversal_ends(number);
+    tables.call_back_marks(&link);
+    Ok(Outcome::Done)
+}
+
+/// Nothing else is designated for a group while it is turned round: it would be said to the wrong array.
+pub(super) fn check_not_reversing(tables: &Tables, what: &Designation) -> Result<(), Refusal> {
+    let group = match what {
+        Designation::SuspendPairs { group, .. }
+        | Designation::ResyncPairs { group, .. }
+        | Designation::DeletePairs { group, .. }
+        | Designation::DeleteGroup { group }
+        | Designation::DeleteReader { group, .. }
+        | Designation::SetGroup { group, .. }
+        | Designation::SetSource { group, .. }
+        | Designation::StopRestore { group, .. }
+        | Designation::AddJournal { group, .. }
+        | Designation::RemoveJournal { group, .. }
+        | Designation::ReplaceJournal { group, .. }
+        | Designation::LeaveJournal { group, .. }
+        | Designation::CreatePair { group, .. }
+        | Designation::FollowPair { group, .. }
+        | Designation::StartGroup { group }
+        | Designation::IntroduceGroup { group, .. }
+        | Designation::AttachReader { group }
+        | Designation::JoinGroup { group }
+        | Designation::JoinJournal { group, .. } => group,
+        _ => return Ok(()),
+    };
+    let reversal = tables.group_named(group).and_then(|row| row.reversal.as_ref());
+    reversal.map_or(Ok(()), |reversal| {
+        Err(Refusal::conflict(format!(
+            "group {group} is being reversed with {}: {}",
+            reversal.link, reversal.step
+        )))
+    })
+}
+
+/// At the auxiliary: where the primary's hosts have changed the P-VOL while the pair was suspended. The marks themselves are
+/// with the S-VOL already (`array/reverse.rs`).
+pub(super) fn reverse_marks(
+    tables: &mut Tables,
+    pair: &PairName,
+    runs: &[(u64, u64)],
+    who: &Who,
+) -> Result<Outcome, Refusal> {
+    let number = super::pairs::followed_pair(tables, pair, who)?;
+    if runs.len() > RUNS_OF_A_MESSAGE {
+        return Err(Refusal::Limit { what: "ranges of a message".to_owned(), limit: RUNS_OF_A_MESSAGE });
+    }
+    let is_open = tables.pairs.get(&number).is_some_and(|pair| pair.control.svol_open);
+    if is_open {
+        Ok(Outcome::Done)
+    } else {
+        Err(Refusal::conflict(format!("pair {pair} is not open to hosts")))
+    }
+}
+
+/// At the auxiliary: a promise to take over. From here on the other array is not the primary any more, whatever becomes
+/// of the answer; so everything that could keep this one from it is looked at before.
+pub(super) fn remote_reverse(
+    tables: &mut Tables,
+    told: &RemoteReversal,
+    who: &Who,
+) -> Result<Outcome, Refusal> {
+    if tables.has_taken_over(told) {
+        let number = tables.group_named(&told.group).map_or(0, |row| row.number.0);
+        return Ok(Outcome::Created { number });
+    }
+    let (array, link) = peer(tables, who)?;
+    let number = followed_group(tables, &told.group, who)?;
+    let conflict = |text: &str| Err(Refusal::conflict(format!("group {} {text}", told.group)));
+    let Some(row) = tables.groups.get(&number) else { return Err(Refusal::missing("group", &told.group)) };
+    if told.generations.is_empty() || told.generations.len() > GENERATIONS_MAX {
+        return conflict("has at least one generation and not thousands");
+    }
+    let is_possible =
+        |newest: &Generation| newest.counter < COUNTER_MAX && newest.first.0 <= told.last.0.saturating_add(1);
+    if told.last.0 > LAST_MAX || !told.generations.last().is_some_and(is_possible) {
+        return conflict("has numbers that nobody gives");
+    }
+    if told.journals.is_empty() || told.journals.len() > super::journals::REMOTE_JOURNALS_MAX {
+        return conflict("has no journal volume at its primary, or too many");
+    }
+    if row.state != GroupState::Normal || !row.is_started || row.journals.is_empty() {
+        return conflict("is not at work here");
+    }
+    if row.other_source.is_some() || tables.all_readers_of_group(number).next().is_some() {
+        return conflict("is read by other arrays here, or from another one than its primary");
+    }
+    let pairs: Vec<&PairRecord> = tables.pairs_of_group(number).collect();
+    let is_told = |pair: &&PairRecord| told.pairs.contains(&pair.name) && pair.primary.array == array;
+    if pairs.len() != told.pairs.len() || !pairs.iter().all(is_told) {
+        return conflict("has other pairs here");
+    }
+    let is_ready = |pair: &&PairRecord| match told.manner {
+        Manner::Planned => pair.state == PairState::Normal && pair.control.image.is_none(),
+        Manner::Differences => pair.state == PairState::Suspended && pair.control.svol_open,
+    };
+    if let Some(pair) = pairs.iter().find(|pair| !is_ready(pair) || pair.control.asked.is_some()) {
+        return conflict(&format!("cannot be taken over: pair {} is {} here", pair.name, pair.state));
+    }
+    if let Some(row) = tables.groups.edit(&number) {
+        let step = ReversalStep::TakingOver(told.clone());
+        row.reversal = Some(Reversal { link, array, manner: told.manner, step });
+    }
+    Ok(Outcome::Created { number: number.0 })
+}
+
+/// At the primary: the other array has promised.
+pub(super) fn accepted(tables: &mut Tables, told: &RemoteReversal, remote: GroupNumber) {
+    if let Some(reversal) = tables.groups.edit(&told.number).and_then(|row| row.reversal.as_mut())
+        && reversal.step == ReversalStep::HandedOver(told.last)
+    {
+        reversal.step = ReversalStep::Leaving(told.last, remote);
+    }
+}
+
+/// At the primary: the other array has refused, and has promised nothing.
+pub(super) fn refused(tables: &mut Tables, what: &Designation) {
+    if let Designation::RemoteReverse(told) = what {
+        tables.reversal_ends(told.number);
+    }
+}
+
+impl Tables {
+    /// Whether this array has promised to take over, or has done so, behind just that number.
+    #[must_use]
+    pub(crate) fn has_taken_over(&self, told: &RemoteReversal) -> bool {
+        let Some(row) = self.group_named(&told.group) else { return false };
+        match (&row.role, &row.reversal) {
+            (GroupRole::Auxiliary { .. }, Some(Reversal { step: ReversalStep::TakingOver(known), .. })) => {
+                known == told
+            }
+            (GroupRole::Primary, _) => {
+                let own = told.generations.last().map(|newest| self.next_generation(newest, told.last));
+                own.is_some_and(|own| row.generations.contains(&own))
+            }
+            (GroupRole::Auxiliary { .. }, _) => false,
+        }
+    }
+
+    fn next_generation(&self, newest: &Generation, last: UpdateNumber) -> Generation {
+        let first = UpdateNumber(last.0.saturating_add(1));
+        Generation { counter: newest.counter.saturating_add(1), array: self.meta().number, first }
+    }
+
+    /// The reversal of a group is given up: its hosts write here.
+    pub(crate) fn reversal_ends(&mut self, group: GroupNumber) {
+        if let Some(row) = self.groups.edit(&group) {
+            row.reversal = None;
+        }
+    }
+
+    /// What was to be told of marks is not needed any more.
+    pub(crate) fn call_back_marks(&mut self, link: &LinkName) {
+        let marks: Vec<u64> = self
+            .forwards_to(link)
+            .filter(|forward| matches!(forward.designation, Designation::ReverseMarks { .. }))
+            .map(|forward| forward.sequence)
+            .collect();
+        for sequence in marks {
+            self.forwards.remove(&sequence);
+        }
+    }
+
+    /// At the primary: where its P-VOLs were changed while they were suspended is told to the other array.
+    pub(crate) fn reversal_told(
+        &mut self,
+        group: GroupNumber,
+        marks: &[(PairNumber, Vec<(u64, u64)>)],
+        identity: &mut dyn FnMut() -> Identity,
+    ) {
+        for (number, runs) in marks {
+            let Some(pair) = self.pairs.get(number) else { continue };
+            let (pair, link) = (pair.name.clone(), pair.link.clone());
+            for runs in runs.chunks(RUNS_OF_A_MESSAGE) {
+                let what = Designation::ReverseMarks { pair: pair.clone(), runs: runs.to_vec() };
+                self.forward(&link, DesignationId(identity()), what);
+            }
+        }
+        if let Some(reversal) = self.groups.edit(&group).and_then(|row| row.reversal.as_mut()) {
+            reversal.step = ReversalStep::Telling;
+        }
+    }
+
+    /// Whether the other array knows all marks of a group that is turned round.
+    #[must_use]
+    pub(crate) fn is_all_told(&self, reversal: &Reversal) -> bool {
+        let mut left = self.forwards_to(&reversal.link);
+        !left.any(|forward| matches!(forward.designation, Designation::ReverseMarks { .. }))
+    }
+
+    /// At the primary: everything up to `last` is at the other array, which is told to take over.
+    pub(crate) fn handed_over(&mut self, group: GroupNumber, last: UpdateNumber, identity: Identity) {
+        let Some(row) = self.groups.get(&group).cloned() else { return };
+        let Some(reversal) = row.reversal else { return };
+        let journal = |journal: &JournalVolume| {
+            let volume = self.volumes.get(&journal.volume)?;
+            Some((volume.name.clone(), journal.options))
+        };
+        let told = RemoteReversal {
+            group: row.name,
+            number: group,
+            manner: reversal.manner,
+            last,
+            generations: row.generations,
+            journals: row.journals.iter().filter_map(journal).collect(),
+            pairs: self.pairs_of_group(group).map(|pair| pair.name.clone()).collect(),
+        };
+        // Once: a refusal is its end, because the other array has promised nothing then.
+        self.forward_once(&reversal.link, DesignationId(identity), Designation::RemoteReverse(told));
+        if let Some(reversal) = self.groups.edit(&group).and_then(|row| row.reversal.as_mut()) {
+            reversal.step = ReversalStep::HandedOver(last);
+        }
+    }
+
+    /// At the primary, which is one no more: it copies the group from the other array from here on.
+    pub(crate) fn left(&mut self, group: GroupNumber) {
+        let Some(Reversal { link, array, manner, step: ReversalStep::Leaving(last, remote) }) =
+            self.groups.get(&group).and_then(|row| row.reversal.clone())
+        else {
+            return;
+        };
+        if let Some(row) = self.groups.edit(&group) {
+            row.role = GroupRole::Auxiliary { link, source: array, remote: Some(remote) };
+            (row.reversal, row.resume) = (None, None);
+            (row.reading_stopped, row.restore_stop) = (None, None);
+            row.segments.clear();
+            row.remote_journals.clear();
+        }
+        self.readers.remove(&(group, array));
+        for number in self.numbers_of(group) {
+            let control = match manner {
+                Manner::Planned => PairControl { is_image: true, ..PairControl::default() },
+                // What it was when it was left is of one number, and kept until the copy has ended.
+                Manner::Differences => {
+                    PairControl { is_image: true, stopped_at: Some(last), ..PairControl::default() }
+                }
+            };
+            self.turn_round(number, VolumeState::Auxiliary, control);
+        }
+    }
+
+    /// At the auxiliary, which is the primary from here on: the next generation is its own.
+    pub(crate) fn taken_over(&mut self, group: GroupNumber) {
+        let Some(Reversal { link, array, manner, step: ReversalStep::TakingOver(told) }) =
+            self.groups.get(&group).and_then(|row| row.reversal.clone())
+        else {
+            return;
+        };
+        let Some(newest) = told.generations.last() else { return };
+        let generation = self.next_generation(newest, told.last);
+        if let Some(row) = self.groups.edit(&group) {
+            row.role = GroupRole::Primary;
+            row.generations.clone_from(&told.generations);
+            row.generations.push(generation);
+            row.next_update_number = generation.first;
+            row.resume = Some(ResumeRecord { first: generation.first, ..ResumeRecord::default() });
+            row.segments.clear();
+            row.reversal = None;
+            (row.reading_stopped, row.restore_stop) = (None, None);
+            // No number of the new generation has been given, so none can be lost.
+            row.stopped_cleanly = true;
+            let journals = told.journals.iter().map(|(volume, options)| RemoteJournal {
+                link: link.clone(),
+                volume: volume.clone(),
+                options: *options,
+            });
+            row.remote_journals = journals.collect();
+        }
+        let none = UpdateNumber(0);
+        self.readers.put(ReaderRecord {
+            group,
+            array,
+            link: link.clone(),
+            remote_group: Some(told.number),
+            reported: None,
+            durable: none,
+            restored: none,
+            settled: none,
+            is_leaving: false,
+            is_attached: false,
+            reads_from: None,
+            journal_lost: false,
+        });
+        for number in self.numbers_of(group) {
+            let born = PairControl { born: generation.first, ..PairControl::default() };
+            let control = match manner {
+                Manner::Planned => born,
+                Manner::Differences => PairControl {
+                    asked: Some(Asked::Resync),
+                    cause: Some(SuspendCause::Operator),
+                    told: true,
+                    ..born
+                },
+            };
+            self.turn_round(number, VolumeState::Main, control);
+        }
+    }
+
+    fn numbers_of(&self, group: GroupNumber) -> Vec<PairNumber> {
+        self.pairs_of_group(group).map(|pair| pair.number).collect()
+    }
+
+    /// P-VOL and S-VOL change places; the volume here is what the other one was.
+    fn turn_round(&mut self, number: PairNumber, here: VolumeState, control: PairControl) {
+        let own = self.meta().number;
+        let Some(pair) = self.pairs.edit(&number) else { return };
+        std::mem::swap(&mut pair.primary, &mut pair.auxiliary);
+        (pair.copy_completion_bytes, pair.copy_end) = (0, UpdateNumber(0));
+        pair.control = control;
+        let side = if pair.primary.array == own { &pair.primary } else { &pair.auxiliary };
+        if let Some(volume) = side.volume {
+            set_volume_state(self, volume, here);
+        }
+    }
+}
+
+/// The largest last number that is believed: behind it there are more than anybody will ever give.
+const LAST_MAX: u64 = 1 << 62;
+/// Counters of generations end before this one; journals have 32 bits for them.
+const COUNTER_MAX: u64 = u32::MAX as u64;
+/// Generations that a peer may tell; more are refused.
+const GENERATIONS_MAX: usize = 1_000;
