@@ -3,15 +3,14 @@
 
 use super::Array;
 use crate::copy::group::Group;
-use crate::copy::stop::TakenStop;
 use crate::shell::view::{MessageView, Options};
 use crate::volume::designation::{Designation, DesignationId, NewVolume, Outcome, Refusal};
 use crate::volume::effect::Effect;
 use crate::volume::record::Who;
 use crate::volume::store::Order;
-use crate::volume::timing::StopWish;
+use crate::volume::timing::{RestoreStop, StopWish};
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 impl Array {
     /// Applies designations of an operator, or says what they would change.
@@ -43,8 +42,9 @@ impl Array {
 
     /// Where restore stops is first taken up by the groups, then recorded: nothing behind it becomes visible in between.
     fn designate_stops(&self, orders: &[Order], who: &Who) -> Result<Effect, Refusal> {
+        let _one_at_a_time = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
         let mut orders = orders.to_vec();
-        let mut taken: Vec<(Arc<Group>, TakenStop)> = Vec::new();
+        let mut taken: Vec<(Arc<Group>, Option<RestoreStop>)> = Vec::new();
         let mut take = || {
             for (_, what) in &mut orders {
                 let Designation::StopRestore { group: name, wish } = what else { continue };
@@ -56,14 +56,19 @@ impl Array {
                     )));
                 };
                 let stop = group.take_stop(*wish).map_err(Refusal::Conflict)?;
-                *wish = stop.stop.map_or(StopWish::GoOn, StopWish::At);
+                *wish = stop.map_or(StopWish::GoOn, StopWish::At);
                 taken.push((group, stop));
             }
             Ok(())
         };
         let recorded = take().and_then(|()| self.store.designate_all(&orders, who));
-        if recorded.is_err() {
-            taken.into_iter().rev().for_each(|(group, stop)| group.give_stop_back(stop));
+        for (group, stop) in taken {
+            match &recorded {
+                Ok(_) => group.set_restore_stop(stop),
+                // It may be durable or not: what is recorded, and what was taken up, both count until the next start.
+                Err(Refusal::Store(_)) => {}
+                Err(_) => group.stop_not_recorded(),
+            }
         }
         self.wake();
         recorded

@@ -52,15 +52,9 @@ impl Array {
     ) -> Result<(), Refusal> {
         let Who::Peer { array, .. } = who else { return Ok(()) };
         match what {
-            Designation::RemoteResync { pairs, .. } | Designation::RemoteSvolWrite { pairs }
-                if self.restore_stops(pairs, *array) =>
-            {
-                let text =
-                    "restore is stopped there: `group restore NAME --go-on` at that array lets it go on";
-                Err(Refusal::Conflict(text.to_owned()))
-            }
             Designation::RemoteResync { pairs, .. } => {
                 let _one_at_a_time = self.images.lock().await;
+                self.is_not_stopped(pairs)?;
                 self.close_to_hosts(&self.store.tables(), pairs, *array)?;
                 self.are_followed(&self.store.tables(), pairs, *array)?;
                 self.check_room_beside_images(&self.store.tables(), pairs)?;
@@ -68,6 +62,7 @@ impl Array {
             }
             Designation::RemoteSvolWrite { pairs } => {
                 let _one_at_a_time = self.images.lock().await;
+                self.is_not_stopped(pairs)?;
                 self.keep_images(pairs, *array, Held::Delayed).await
             }
             Designation::RemoteReverse(told) => self.prepare_reversal(told).await,
@@ -77,15 +72,11 @@ impl Array {
         }
     }
 
-    /// Whether an operator has let restore stop of a group of these pairs: its S-VOLs stay what they are.
-    fn restore_stops(&self, pairs: &[ResyncedPair], source: ArrayNumber) -> bool {
-        self.store.read(|tables| {
-            let mut pairs = pairs.iter().filter_map(|one| tables.pair_named(&one.pair));
-            pairs.any(|pair| {
-                let group = tables.groups.get(&pair.group);
-                pair.primary.array == source && group.is_some_and(|group| group.restore_stop.is_some())
-            })
-        })
+    /// While an operator lets the restore of a group stop its S-VOLs stay what they are. The tables refuse it as well:
+    /// this one is before anything was done for it.
+    fn is_not_stopped(&self, pairs: &[ResyncedPair]) -> Result<(), Refusal> {
+        let names = pairs.iter().map(|one| &one.pair);
+        self.store.read(|tables| tables.restore_goes_on(names))
     }
 
     /// What comes for an S-VOL that is not followed again yet would be passed over: its copy must not begin before.

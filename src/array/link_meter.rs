@@ -33,6 +33,11 @@ impl Meter {
         (self.window_began, self.window_bytes) = (now, 0);
     }
 
+    /// The best rate that was lately seen, in bytes a second.
+    pub(crate) fn best(&self) -> u64 {
+        self.best
+    }
+
     /// The share in use, in permille; `limit` is the bandwidth that was set, in bytes a second.
     pub(crate) fn permille(&self, now: MonotonicNs, limit: Option<u64>) -> u32 {
         let since = now.since(self.window_began);

@@ -91,6 +91,8 @@ pub struct Array {
     edges: OnceLock<Edges>,
     /// Images of S-VOLs are kept, noted, dropped and gone back to by one at a time; and meanwhile no group is opened.
     images: tokio::sync::Mutex<()>,
+    /// One change of where restore stops at a time: what the groups do and what the store says stay the same.
+    stops: Mutex<()>,
     /// What upstream arrays say of their forwarding is recorded by one at a time.
     inflow_turn: Arc<tokio::sync::Mutex<()>>,
     /// How often somebody asked for a reconciliation, and up to which asking it has been done.
@@ -193,6 +195,7 @@ impl Array {
             events: events::Events::default(),
             edges: OnceLock::new(),
             images: tokio::sync::Mutex::default(),
+            stops: Mutex::default(),
             inflow_turn: Arc::default(),
             asked: AtomicU64::new(0),
             reconciled: watch::Sender::new(0),

@@ -483,7 +483,7 @@ impl Array {
         let tables = self.store.tables();
         let number = GroupNumber(group.number);
         let is_copied = |pair: &PairRecord| !matches!(pair.state, PairState::Normal | PairState::Abnormal);
-        if group.restore_stop().is_some() {
+        if group.has_stop() {
             return false; // What is behind it would be lost.
         }
         if !tables.followed_pairs(number).all(is_copied) || !Self::is_quiet_below(&tables, number) {

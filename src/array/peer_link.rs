@@ -72,6 +72,8 @@ pub(crate) struct PeerLink {
     options_changed: Notify,
     /// The shortest round trip, in microseconds; 0: none was measured.
     shortest_us: AtomicU64,
+    /// Journal reads under way.
+    reading: AtomicUsize,
     pool: SlotPool,
     bench: Workbench,
     pub(crate) traffic: Arc<Traffic>,
@@ -102,6 +104,7 @@ impl PeerLink {
             options: Mutex::new(link.options.clone()),
             options_changed: Notify::new(),
             shortest_us: AtomicU64::new(0),
+            reading: AtomicUsize::new(0),
             pool,
             bench,
             traffic,
@@ -179,6 +182,7 @@ impl PeerLink {
 
     async fn read(&self, lane: usize, group: u32, ask: Ask) -> Result<Vec<Slot>, SourceError> {
         self.admitted().await;
+        let _under_way = UnderWay::new(&self.reading);
         let (compression, by_read) = {
             let options = locked(&self.options);
             let compression = match options.compression {
@@ -213,10 +217,12 @@ impl PeerLink {
     }
 
     /// The shortest round trip is that of the way; what is more is queues, our own among them. A way that gets longer is
-    /// believed little by little.
+    /// believed little by little, and only while no more is under way than always.
     fn note_round_trip(&self, took_us: u64) {
         let known = self.shortest_us.load(Ordering::Relaxed);
-        let shortest = if known == 0 { took_us } else { took_us.min(known + known.div_ceil(LONGER)) };
+        let is_quiet = self.reading.load(Ordering::Relaxed) <= QUIET_READS;
+        let most = if is_quiet { known + known.div_ceil(LONGER) } else { known };
+        let shortest = if known == 0 { took_us } else { took_us.min(most) };
         self.shortest_us.store(shortest, Ordering::Relaxed);
     }
 
@@ -283,6 +289,14 @@ impl Source for PeerLink {
         self.limit()
     }
 
+    fn seen_bytes_per_s(&self) -> u64 {
+        self.meter().best()
+    }
+
+    fn reads_under_way(&self) -> usize {
+        self.reading.load(Ordering::Relaxed)
+    }
+
     fn round_trip(&self) -> Duration {
         Duration::from_micros(self.shortest_us.load(Ordering::Relaxed))
     }
@@ -292,6 +306,24 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A read under way, counted until it ends in whatever way.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl<'a> UnderWay<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// With no more reads under way than these a round trip says how long the way is.
+const QUIET_READS: usize = 2;
 /// By one part in so many the shortest round trip that counts grows with each one that is longer.
 const LONGER: u64 = 32;
 /// Pause before a further connection is opened again.

@@ -113,6 +113,7 @@ impl Group {
             pacer: Pacer::new(inputs(schedule.read), self.clock.now()),
             lanes: vec![0; source.lanes()],
             room_bytes: None,
+            is_busy: false,
             whose,
         };
         let reading = follower.run();
@@ -187,6 +188,8 @@ struct Follower<'a> {
     lanes: Vec<usize>,
     /// Room that the next update needs, when the usual room was too small.
     room_bytes: Option<u32>,
+    /// The last answer brought something.
+    is_busy: bool,
     whose: Whose,
 }
 
@@ -235,6 +238,7 @@ impl<'a> Follower<'a> {
                 }
                 Taken::Updates | Taken::Nothing => {}
             }
+            self.is_busy = taken == Taken::Updates;
             self.ask_for_lost(&mut reads)?;
             if taken == Taken::Nothing || self.pauses_always() {
                 self.pause().await?;
@@ -287,8 +291,11 @@ impl<'a> Follower<'a> {
     /// As many reads of what follows as the schedule keeps under way (step 1760).
     fn fill_lanes(&mut self, reads: &mut Reads<'a>) {
         self.take_schedule();
+        let wanted = self.reads_wanted();
         let (depth, wait) = match self.schedule.read {
-            ReadTiming::Immediate => (self.reads_a_lane(), LONG_POLL),
+            ReadTiming::Immediate => {
+                (wanted.div_ceil(self.lanes.len().max(1)).max(READS_IN_FLIGHT), LONG_POLL)
+            }
             ReadTiming::Every(_) | ReadTiming::Fixed(_) | ReadTiming::Adaptive(_) => (1, Duration::ZERO),
             ReadTiming::Periodic(interval) => {
                 let free =
@@ -305,21 +312,27 @@ impl<'a> Follower<'a> {
         for _ in 0..depth {
             for lane in 0..self.lanes.len() {
                 let crowded = self.arrivals.is_crowded() && !reads.is_empty();
-                if self.lanes[lane] < depth && self.source.is_open(lane) && !crowded {
+                // What other groups have under way on the link counts, too.
+                let is_enough =
+                    self.lanes[lane] >= READS_IN_FLIGHT && self.source.reads_under_way() >= wanted;
+                if self.lanes[lane] < depth && self.source.is_open(lane) && !crowded && !is_enough {
                     self.send(reads, lane, Wanted::Next, wait);
                 }
             }
         }
     }
 
-    /// Reads to keep under way on each lane, so that a long link does not stand idle between an answer and the next.
-    fn reads_a_lane(&self) -> usize {
+    /// Reads to keep under way on the link, so that a long one does not stand idle between an answer and the next; few
+    /// while nothing comes, because each keeps its room.
+    fn reads_wanted(&self) -> usize {
+        if !self.is_busy {
+            return 0;
+        }
         let pool = &self.group.pool;
-        let room = pool.largest_request(Class::Inbound) as u64 * SLOT_BYTES as u64 / ROOM_SHARE;
-        let (_, answer) = self.size();
-        let (round_trip, limit) = (self.source.round_trip(), self.source.limit_bytes_per_s());
-        let wanted = pace::reads_in_flight(round_trip, limit, answer.into(), room);
-        wanted.div_ceil(self.lanes.len().max(1)).max(READS_IN_FLIGHT)
+        let memory = pool.largest_request(Class::Inbound) as u64 * SLOT_BYTES as u64 / ROOM_SHARE;
+        let (_, room) = self.size();
+        let rates = (self.source.seen_bytes_per_s(), self.source.limit_bytes_per_s());
+        pace::reads_in_flight(self.source.round_trip(), rates, room.into(), memory)
     }
 
     fn send(&mut self, reads: &mut Reads<'a>, lane: usize, what: Wanted, wait: Duration) {
@@ -533,7 +546,7 @@ fn inputs(timing: ReadTiming) -> ReadInputs {
     }
 }
 
-/// The part of the memory for what arrives that the room of one group's reads may take.
+/// The part of the memory for what arrives that the room of a link's reads may take.
 const ROOM_SHARE: u64 = 8;
 /// Journal reads outstanding at a time on one lane at least.
 const READS_IN_FLIGHT: usize = 2;

@@ -128,6 +128,8 @@ pub(crate) struct Sequencer {
     pub(crate) settled: UpdateNumber,
     /// Where an operator wants restore to stop (at an auxiliary; `stop.rs`).
     pub(crate) restore_stop: Option<RestoreStop>,
+    /// A further one, which counts as well until the control store has it, or certainly has not.
+    pub(crate) unrecorded_stop: Option<RestoreStop>,
     /// What came next was behind it.
     pub(crate) has_stopped: bool,
     /// The latest time of what was restored since the start, by the primary's clock.
@@ -246,6 +248,7 @@ impl Sequencer {
             restored: settled,
             restored_in_part: None,
             restore_stop: None,
+            unrecorded_stop: None,
             has_stopped: false,
             restored_time_ns: None,
             settled,

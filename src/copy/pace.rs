@@ -130,16 +130,18 @@ pub(crate) fn answer_bytes_max(limit_bytes_per_s: u64) -> u64 {
     (limit_bytes_per_s / ANSWERS_PER_S).max(ANSWER_BYTES_MIN)
 }
 
-/// How many reads to keep under way on a link, so that what it carries in a round trip has been asked for: what its limit
-/// is, or [`LINK_BYTES_PER_S`] where none is set. An answer brings half of its room as a rule. No more than there is
+/// How many reads to keep under way on a link, so that what it carries in a round trip has been asked for: twice the best
+/// rate that was seen, so that it grows until the link is full and a slow one is never asked for minutes of work; its
+/// limit, where one is set; [`LINK_BYTES_PER_S`] at most. An answer brings half of its room as a rule. No more than there is
 /// memory for their rooms, and than [`READS_MAX`].
 pub(crate) fn reads_in_flight(
     round_trip: Duration,
-    limit_bytes_per_s: Option<u64>,
+    (seen_bytes_per_s, limit_bytes_per_s): (u64, Option<u64>),
     room_bytes: u64,
     memory_bytes: u64,
 ) -> usize {
-    let rate = limit_bytes_per_s.unwrap_or(LINK_BYTES_PER_S).min(LINK_BYTES_PER_S);
+    let rate =
+        limit_bytes_per_s.unwrap_or(u64::MAX).min(seen_bytes_per_s.saturating_mul(2)).min(LINK_BYTES_PER_S);
     let on_the_way = u128::from(rate) * round_trip.as_micros() / 1_000_000;
     let wanted = on_the_way.div_ceil(u128::from((room_bytes / 2).max(1)));
     let held = u128::from(memory_bytes / room_bytes.max(1));
@@ -349,11 +351,19 @@ mod tests {
     #[test]
     fn so_many_reads_are_under_way_as_the_link_carries_in_a_round_trip() {
         const MIB: u64 = 1 << 20;
-        let reads = |ms, limit, memory| reads_in_flight(Duration::from_millis(ms), limit, 2 * MIB, memory);
-        assert_eq!([0, 1, 50, 200, 2_000].map(|ms| reads(ms, None, 256 * MIB)), [0, 1, 7, 26, 32]);
-        assert_eq!(reads(200, None, 16 * MIB), 8, "as many as there is room for");
+        let reads =
+            |ms, seen, memory| reads_in_flight(Duration::from_millis(ms), (seen, None), 2 * MIB, memory);
+        let fast = 64 * MIB;
+        assert_eq!([0, 1, 50, 200, 2_000].map(|ms| reads(ms, fast, 256 * MIB)), [0, 1, 7, 26, 32]);
+        assert_eq!(reads(200, fast, 16 * MIB), 8, "as many as there is room for");
+        assert_eq!(
+            [1, 5, 10, 20].map(|seen| reads(200, seen * MIB, 256 * MIB)),
+            [1, 2, 4, 8],
+            "and it grows"
+        );
         let limited = |limit: u64| {
-            reads_in_flight(Duration::from_millis(200), Some(limit), 2 * answer_bytes_max(limit), 256 * MIB)
+            let room = 2 * answer_bytes_max(limit);
+            reads_in_flight(Duration::from_millis(200), (fast, Some(limit)), room, 256 * MIB)
         };
         assert_eq!(
             [MIB, 10 * MIB, 64 * MIB].map(limited),

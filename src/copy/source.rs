@@ -45,6 +45,16 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// The best rate that was lately seen.
+    fn seen_bytes_per_s(&self) -> u64 {
+        u64::MAX
+    }
+
+    /// Journal reads under way over the link, of all groups.
+    fn reads_under_way(&self) -> usize {
+        0
+    }
+
     /// How long a short command and its answer take without a queue on the way; zero: not known.
     fn round_trip(&self) -> Duration {
         Duration::ZERO

@@ -28,25 +28,25 @@ impl RestoreStop {
     }
 }
 
-/// A stop that a group has taken up, and the one that it had before.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TakenStop {
-    pub(crate) stop: Option<RestoreStop>,
-    before: Option<RestoreStop>,
-}
-
 impl Group {
-    /// What the control store says.
+    /// What the control store says: at the start of the group, and when a change of it is durable.
     pub(crate) fn set_restore_stop(&self, stop: Option<RestoreStop>) {
-        let before = std::mem::replace(&mut self.lock().restore_stop, stop);
-        if before != stop {
-            self.changed.notify_waiters();
+        {
+            let mut seq = self.lock();
+            (seq.restore_stop, seq.unrecorded_stop) = (stop, None);
         }
+        self.changed.notify_waiters();
     }
 
-    /// The stop that counts now.
-    pub(crate) fn restore_stop(&self) -> Option<RestoreStop> {
-        self.lock().restore_stop
+    /// Whether a stop counts now.
+    pub(crate) fn has_stop(&self) -> bool {
+        self.lock().stops() != [None; 2]
+    }
+
+    /// Whether everything that is durable here is restored.
+    pub(super) fn is_restored(&self) -> bool {
+        let seq = self.lock();
+        seq.restored >= seq.journal.durable()
     }
 
     /// Whether it has been reached.
@@ -58,48 +58,61 @@ impl Group {
         } || seq.has_stopped)
     }
 
-    /// Takes a stop up, in memory: nothing behind it becomes visible from here on. The caller records it, or gives it
-    /// back with [`Group::give_stop_back`].
+    /// Takes a stop up, in memory and beside the one that there is: nothing behind either becomes visible from here on.
+    /// Nothing is let go before the control store has it, because a replay stops where that says. The caller records what
+    /// comes of it, and says so by [`Group::set_restore_stop`] or [`Group::stop_not_recorded`].
     ///
     /// # Errors
     /// It lies before what is restored.
-    pub(crate) fn take_stop(&self, wanted: StopWish) -> Result<TakenStop, String> {
+    pub(crate) fn take_stop(&self, wanted: StopWish) -> Result<Option<RestoreStop>, String> {
         let mut seq = self.lock();
         let visible = seq.restored.max(seq.restored_in_part.unwrap_or(UpdateNumber::NONE));
         let restored = || format!("the S-VOLs are at update {visible} already");
         let stop = match wanted {
-            StopWish::GoOn => None,
+            StopWish::GoOn => return Ok(None),
             _ if visible < seq.wholeness.through => {
                 let text = "the S-VOLs are no image of one moment until update";
                 return Err(format!("{text} {}: say it again then", seq.wholeness.through));
             }
-            StopWish::Now => Some(RestoreStop::Number(StoredNumber(visible.get()))),
+            StopWish::Now => RestoreStop::Number(StoredNumber(visible.get())),
             StopWish::At(RestoreStop::Number(number)) if number.0 < visible.get() => {
                 return Err(format!("{}; they do not go back", restored()));
             }
-            StopWish::At(stop @ RestoreStop::Number(_)) => Some(stop),
+            StopWish::At(stop @ RestoreStop::Number(_)) => stop,
             StopWish::At(stop @ RestoreStop::Time { unix_ns }) => {
                 // Nothing restored since the start: what was before is at most as late as this array's clock.
                 let newest_ns = seq.restored_time_ns.unwrap_or_else(|| self.clock.wall().0);
                 if newest_ns > unix_ns {
                     return Err(format!("{}, which is later; they do not go back", restored()));
                 }
-                Some(stop)
+                stop
             }
         };
-        let before = std::mem::replace(&mut seq.restore_stop, stop);
-        drop(seq);
+        seq.unrecorded_stop = Some(stop);
+        Ok(Some(stop))
+    }
+
+    /// The control store certainly does not have what was taken up.
+    pub(crate) fn stop_not_recorded(&self) {
+        self.lock().unrecorded_stop = None;
         self.changed.notify_waiters();
-        Ok(TakenStop { stop, before })
     }
 
-    /// What was taken up could not be recorded.
-    pub(crate) fn give_stop_back(&self, taken: TakenStop) {
-        self.set_restore_stop(taken.before);
+    /// Whether none of the stops is before this update, which is in the journal here.
+    pub(super) async fn is_before_stops(
+        &self,
+        whole: UpdateNumber,
+        stops: [Option<RestoreStop>; 2],
+    ) -> Result<bool, CopyError> {
+        for stop in stops {
+            if !self.is_before_stop(whole, stop).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
-    /// Whether the stop is not before this update, which is in the journal here.
-    pub(super) async fn is_before_stop(
+    async fn is_before_stop(
         &self,
         whole: UpdateNumber,
         stop: Option<RestoreStop>,
@@ -116,10 +129,16 @@ impl Group {
 }
 
 impl Sequencer {
+    /// Those that count now: the one that is recorded, and one that may be.
+    pub(super) fn stops(&self) -> [Option<RestoreStop>; 2] {
+        [self.restore_stop, self.unrecorded_stop]
+    }
+
     /// Figure 22, step 2010: whether this update may be restored. If so, it counts as visible from here on.
     pub(super) fn begin_restore(&mut self, update: &Update) -> bool {
         let is_in_stretch = update.number <= self.wholeness.through;
-        self.has_stopped = !is_in_stretch && self.restore_stop.is_some_and(|stop| stop.is_before(update));
+        self.has_stopped =
+            !is_in_stretch && self.stops().into_iter().flatten().any(|stop| stop.is_before(update));
         if self.has_stopped {
             return false;
         }

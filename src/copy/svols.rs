@@ -60,6 +60,13 @@ impl Group {
     /// Takes a pair out at the auxiliary, when what this array holds of it and is older than `delay` has been restored.
     pub(crate) async fn forget_svol(&self, pair: u32, delay: Duration) -> Result<(), CopyError> {
         self.restore_available(delay).await?;
+        if self.has_stop() && !self.is_restored() {
+            // What is behind the stop would be met later, by nobody who knows that it is to be passed over.
+            return Err(CopyError::Damaged(format!(
+                "group {}: restore is stopped, and its S-VOLs stay what they are: let it go on first",
+                self.name
+            )));
+        }
         self.take_out_svols(&[pair], |_| Ok(())).await
     }
 }

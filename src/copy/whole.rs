@@ -148,6 +148,11 @@ impl Group {
             return Ok(true);
         }
         let durable = self.durable_here();
+        if self.has_stop() {
+            // The stop may lie between two stretches: this one's own end is what counts.
+            let own = self.first_whole_behind(update.number, durable).await?;
+            return self.go_through(own).await;
+        }
         let known = self.lock().wholeness;
         let is_behind = |whole: Option<UpdateNumber>| {
             whole.is_some_and(|whole| whole > update.number && whole <= durable)
@@ -172,14 +177,32 @@ impl Group {
         self.go_through(found.filter(|_| is_behind(found))).await
     }
 
+    async fn first_whole_behind(
+        &self,
+        number: UpdateNumber,
+        durable: UpdateNumber,
+    ) -> Result<Option<UpdateNumber>, CopyError> {
+        let mut next = number.next();
+        while next <= durable {
+            let updates = self.load_information(next, Class::Restore).await?;
+            let Some(last) = updates.last() else { break };
+            let whole = updates.iter().find(|update| update.kind == Kind::Whole && update.number <= durable);
+            if let Some(whole) = whole {
+                return Ok(Some(whole.number));
+            }
+            next = last.number.next();
+        }
+        Ok(None)
+    }
+
     /// Goes through to that record without a stop, unless restore is to stop before it (`stop.rs`).
     async fn go_through(&self, whole: Option<UpdateNumber>) -> Result<bool, CopyError> {
         let Some(whole) = whole else { return Ok(false) };
         loop {
-            let stop = self.restore_stop();
-            let may_enter = self.is_before_stop(whole, stop).await?;
+            let stops = self.lock().stops();
+            let may_enter = self.is_before_stops(whole, stops).await?;
             let mut seq = self.lock();
-            if seq.restore_stop != stop {
+            if seq.stops() != stops {
                 continue; // Another one was said meanwhile.
             }
             if may_enter {

@@ -5,6 +5,7 @@
 //! noted in the pair; it is forgotten in the same transaction in which the last of the pairs that have one becomes
 //! normal. So at every moment the tables say what a takeover finds: [`Tables::takeover_point`].
 
+use super::designation::Refusal;
 use super::group::GroupRole;
 use super::name::{GroupNumber, PairName, PairNumber, UpdateNumber};
 use super::pair::{Asked, PairRecord, PairState};
@@ -93,6 +94,24 @@ impl PairRecord {
 }
 
 impl Tables {
+    /// Refuses what would make another thing of S-VOLs whose restore an operator has let stop.
+    pub(crate) fn restore_goes_on<'a>(
+        &self,
+        pairs: impl Iterator<Item = &'a PairName>,
+    ) -> Result<(), Refusal> {
+        let groups =
+            pairs.filter_map(|name| self.pair_named(name)).filter_map(|pair| self.groups.get(&pair.group));
+        for group in groups {
+            if let Some(stop) = group.restore_stop {
+                return Err(Refusal::Conflict(format!(
+                    "restore is stopped there at {stop}: `group restore {} --go-on` at that array lets it go on",
+                    group.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// What a takeover of a group finds that is copied here; `restored` is what its S-VOLs have, if that is known.
     ///
     /// # Errors

@@ -183,6 +183,7 @@ pub(super) fn remote_resync(
     if pairs.len() > RESYNC_PAIRS_MAX {
         return Err(Refusal::Limit { what: "pairs of a resync".to_owned(), limit: RESYNC_PAIRS_MAX });
     }
+    tables.restore_goes_on(pairs.iter().map(|one| &one.pair))?;
     for resynced in pairs {
         let number = followed_pair(tables, &resynced.pair, who)?;
         let Some(row) = tables.pairs.edit(&number) else {

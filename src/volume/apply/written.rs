@@ -23,6 +23,7 @@ pub(super) fn remote_svol_write(
     if pairs.len() > RESYNC_PAIRS_MAX {
         return Err(Refusal::Limit { what: "pairs of a message".to_owned(), limit: RESYNC_PAIRS_MAX });
     }
+    tables.restore_goes_on(pairs.iter().map(|one| &one.pair))?;
     for opened in pairs {
         let number = followed_pair(tables, &opened.pair, who)?;
         let Some(row) = tables.pairs.edit(&number) else {
