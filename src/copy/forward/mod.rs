@@ -31,8 +31,8 @@
 //! | sent → answered, refused | the primary |
 //! | → alone | `Forwarder::go_alone`, for all writes of the group; or the end of its pair |
 //! | → given up | the owner of the host's session, by dropping its end of the channel |
-//! | shown → whole | `io::forward`, when it is durable here; only it says so ([`Admitted::is_whole`]) |
-//! | end | the drop of [`Admitted`], in one critical section: what is not whole is stale before its range is free |
+//! | shown → whole | `io::forward`, when it is durable here; only it says so (`Admitted::is_whole`) |
+//! | end | the drop of `Admitted`, in one critical section: what is not whole is stale before its range is free |
 //!
 //! **A pair is taken up** while its whole volume is held: role of the volume, then pair, then the range is free. **It is
 //! removed** in the other order: nothing of it is sent any more and the connection ends; what is under way ends here alone;
