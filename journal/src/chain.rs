@@ -137,6 +137,23 @@ pub fn judge(position: Position, is_found: bool, is_needed: bool) -> Verdict {
     matching(position, is_found, is_needed).next().expect("each combination meets exactly one row")
 }
 
+/// Where each segment but the last of a chain ends, given the first number of each, oldest first: at the smallest first
+/// number of those behind it. A volume that takes over may begin below the ones before it, which then hold nothing.
+pub fn ends_of(firsts: &[UpdateNumber]) -> Vec<UpdateNumber> {
+    let mut ends: Vec<UpdateNumber> = firsts
+        .iter()
+        .skip(1)
+        .rev()
+        .scan(None, |end: &mut Option<UpdateNumber>, first| {
+            let smallest = end.map_or(*first, |end| end.min(*first));
+            *end = Some(smallest);
+            Some(smallest)
+        })
+        .collect();
+    ends.reverse();
+    ends
+}
+
 /// A journal over several volumes; see the module's documentation. What is not said of a method here is as at
 /// [`Journal`].
 #[derive(Debug)]
@@ -214,10 +231,24 @@ impl Chain {
         self.lost_below
     }
 
-    /// Where the segment that holds `number` ends: the first number of the next one; none for the last segment.
+    /// Where the segment that holds `number` ends: the smallest first number of those behind it, because one that took
+    /// over may reach back over several; none for the last segment.
     pub fn end_of(&self, number: UpdateNumber) -> Option<UpdateNumber> {
-        let firsts = self.earlier.iter().skip(1).chain([&self.last]).map(|segment| segment.first);
-        firsts.into_iter().find(|first| number < *first)
+        let holder = self.earlier.iter().rposition(|segment| number >= segment.first);
+        let latest_first = [&self.last].into_iter().chain(self.earlier.iter().rev());
+        let behind = if number >= self.last.first {
+            0
+        } else {
+            self.earlier.len().saturating_sub(holder.map_or(0, |at| at.saturating_add(1))).saturating_add(1)
+        };
+        latest_first.take(behind).map(|segment| segment.first).min()
+    }
+
+    /// Where each of the earlier segments ends, oldest first.
+    fn ends(&self) -> Vec<UpdateNumber> {
+        let firsts: Vec<UpdateNumber> =
+            self.earlier.iter().chain([&self.last]).map(|segment| segment.first).collect();
+        ends_of(&firsts)
     }
 
     /// The volume that is written.
@@ -243,8 +274,7 @@ impl Chain {
     /// The volumes, oldest first.
     pub fn segments(&self) -> Vec<SegmentInfo> {
         let all = self.earlier.iter().chain([&self.last]);
-        let ends = self.earlier.iter().skip(1).chain([&self.last]).map(|segment| Some(segment.first));
-        all.zip(ends.chain([None]))
+        all.zip(self.ends().into_iter().map(Some).chain([None]))
             .map(|(segment, end)| SegmentInfo {
                 volume: segment.volume,
                 superblock: *segment.journal.superblock(),
@@ -264,8 +294,7 @@ impl Chain {
 
     /// The oldest volumes that hold nothing from `number` on; never the one that is written.
     pub fn segments_before(&self, number: UpdateNumber) -> impl Iterator<Item = u32> {
-        let ends = self.earlier.iter().skip(1).chain([&self.last]).map(|segment| segment.first);
-        let before = self.earlier.iter().zip(ends).take_while(move |(_, end)| *end <= number);
+        let before = self.earlier.iter().zip(self.ends()).take_while(move |(_, end)| *end <= number);
         before.map(|(segment, _)| segment.volume.0)
     }
 
@@ -274,8 +303,7 @@ impl Chain {
         if self.earlier.is_empty() {
             return 0;
         }
-        let ends = self.earlier.iter().skip(1).chain([&self.last]).map(|segment| segment.first);
-        ends.take_while(|end| *end <= self.freed.next()).count()
+        self.ends().into_iter().take_while(|end| *end <= self.freed.next()).count()
     }
 
     /// Whether there are such segments.
@@ -481,6 +509,35 @@ mod tests {
                 }
             }
         }
+    }
+
+    fn number(value: u64) -> UpdateNumber {
+        UpdateNumber::new(value)
+    }
+
+    fn segment(volume: u32, first: u64) -> (VolumeNumber, UpdateNumber, Journal) {
+        let params = crate::format::FormatParams {
+            incarnation: Incarnation::new(u128::from(volume)),
+            array: crate::ArrayNumber(1),
+            group: crate::GroupNumber(1),
+            volume_bytes: 4 << 20,
+            layout: crate::format::Layout::default(),
+            data_per_info: crate::format::head::DEFAULT_RATIO,
+            first: number(first),
+            generation: Generation::default(),
+        };
+        let (_, journal) = Journal::format_following(params, number(first).previous(), &[]).unwrap();
+        (VolumeNumber(volume), number(first), journal)
+    }
+
+    #[test]
+    fn a_volume_that_reaches_back_over_two_ends_both_where_it_begins() {
+        assert_eq!(ends_of(&[1, 100, 50].map(number)), [50, 50].map(number));
+        let chain = Chain::join([segment(1, 1), segment(2, 100), segment(3, 50)].into()).unwrap();
+        assert_eq!(chain.end_of(number(1)), Some(number(50)));
+        assert_eq!(chain.end_of(number(49)), Some(number(50)));
+        assert_eq!(chain.end_of(number(60)), None, "the last volume has it");
+        assert_eq!(chain.segments_before(number(50)).collect::<Vec<_>>(), [1, 2]);
     }
 
     #[test]

@@ -316,6 +316,11 @@ impl ReaderSet {
         self.released.max(lowest)
     }
 
+    /// What this reader has reported that lets updates be released, by the rule.
+    pub fn released_by(&self, array: ArrayNumber) -> Option<UpdateNumber> {
+        self.readers.get(&array).map(|reader| reader.released(self.rule))
+    }
+
     /// The reader that holds the oldest update, if it holds anything that this array itself, having settled `here`,
     /// needs no longer.
     pub fn slowest(&self, here: UpdateNumber) -> Option<(ArrayNumber, UpdateNumber)> {

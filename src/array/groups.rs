@@ -51,7 +51,7 @@ impl Array {
                 && let Err(error) = self.finish_leaving(tables, record).await
             {
                 tracing::error!(group = %record.name, %error, "its failed journal cannot be left");
-                if self.give_up_replaced(tables, record, &error.to_string()) {
+                if self.give_up_replaced(tables, record, &error) {
                     self.wake();
                     continue;
                 }
@@ -87,7 +87,7 @@ impl Array {
             }
             Err(error) => {
                 tracing::error!(group = %record.name, %error, "cannot be opened");
-                if self.give_up_replaced(tables, record, &error.to_string()) {
+                if self.give_up_replaced(tables, record, &error) {
                     self.wake();
                     return;
                 }
@@ -163,6 +163,9 @@ impl Array {
         group.set_restore_stop(record.restore_stop);
         let delay = schedule.restore_delay;
         let attached = self.attach(tables, record, &group);
+        if record.state == GroupState::Normal {
+            self.sync_journals(&group); // Should the journal fail to be written, another volume takes over.
+        }
         let replayed = match attached {
             Ok(()) => group.replay(delay).await.map_err(anyhow::Error::from),
             Err(error) => Err(error),

@@ -9,11 +9,13 @@ use crate::clock::Entropy;
 use crate::copy::CheckpointExtra;
 use crate::copy::group::{Group, Role};
 use crate::copy::recover::{self, JournalError};
-use crate::copy::volumes::{Named, ResumePoint, SegmentStore, Spare};
+use crate::copy::volumes::{NameError, Named, ResumePoint, SegmentStore, Spare};
 use crate::disk::VolumeId;
 use crate::shell::view::JournalView;
 use crate::volume::designation::Refusal;
-use crate::volume::group::{GroupEvent, GroupRecord, GroupRole, GroupState, ResumeRecord, SegmentRecord};
+use crate::volume::group::{
+    GroupEvent, GroupRecord, GroupRole, GroupState, JournalVolume, ResumeRecord, SegmentRecord,
+};
 use crate::volume::name::{ArrayNumber, GroupNumber, UpdateNumber as StoredNumber, VolumeNumber};
 use crate::volume::pair::PairEvent;
 use crate::volume::record::{Identity, Who};
@@ -39,7 +41,7 @@ impl SegmentStore for Segments {
         self.entropy.identity()
     }
 
-    fn name(&self, segments: &[Named], why: &str, failed: Option<(u32, &str)>) -> Result<(), String> {
+    fn name(&self, segments: &[Named], why: &str, failed: Option<(u32, &str)>) -> Result<(), NameError> {
         let names: Vec<String> = self.store.read(|tables| {
             let name = |number: u32| {
                 let volume = tables.volumes.get(&VolumeNumber(number));
@@ -60,7 +62,10 @@ impl SegmentStore for Segments {
         let changed = self
             .store
             .change(&Who::Array, what, |tables| tables.journal_is_in(self.group, rows.collect(), failed));
-        changed.map_err(|refusal| refusal.to_string())
+        changed.map_err(|refusal| match refusal {
+            Refusal::Store(reason) => NameError::Uncertain(reason),
+            refused => NameError::Refused(refused.to_string()),
+        })
     }
 }
 
@@ -80,13 +85,16 @@ impl Array {
         let mut end: Option<UpdateNumber> = None;
         // The last one first: it says what is settled.
         for segment in record.segments.iter().rev() {
+            let number = UpdateNumber::new(segment.first.0);
+            if end.is_some_and(|end| number >= end) {
+                continue; // A volume that took over reaches back over all that it could hold.
+            }
             let found = self.recover_segment(segment, end).await.and_then(|(journal, extra)| {
                 check_owner(&journal, own, record, segment)?;
                 Ok((journal, extra))
             });
             let position = if end.is_none() { Position::Last } else { Position::Earlier };
             let is_needed = end.is_none_or(|end| settled.next() < end);
-            let number = UpdateNumber::new(segment.first.0);
             match (judge(position, found.is_ok(), is_needed), found) {
                 (Verdict::Keep, Ok((journal, its_extra))) => {
                     if position == Position::Last {
@@ -100,7 +108,10 @@ impl Array {
                         "a journal volume that readers may need cannot be read");
                     lost_below = lost_below.max(end.unwrap_or(UpdateNumber::NONE));
                 }
-                (_, Err(error)) => return Err(error),
+                (_, Err(error)) => {
+                    let volume = segment.volume;
+                    return Err(UnreadableVolume { volume, reason: error.to_string() }.into());
+                }
                 (_, Ok(_)) => anyhow::bail!("a journal that was found cannot be used"),
             }
             end = Some(number);
@@ -145,7 +156,7 @@ impl Array {
     async fn format_volume(
         &self,
         record: &GroupRecord,
-        journal: &crate::volume::group::JournalVolume,
+        journal: &JournalVolume,
         first: Option<UpdateNumber>,
     ) -> anyhow::Result<(Chain, CheckpointExtra)> {
         let raw = self.disk.raw(VolumeId(journal.volume.0))?;
@@ -200,23 +211,30 @@ impl Array {
             Ok(())
         });
         match recorded {
-            Ok(()) => self.wake(),
+            Ok(()) => {
+                let at_work = self.runtime().groups.get(&group.0).cloned();
+                if let Some(at_work) = at_work {
+                    at_work.forget_journals(volumes.iter().map(|volume| volume.0));
+                }
+                self.wake();
+            }
             Err(error) => tracing::error!(%group, %error, "a journal volume cannot be given back"),
         }
     }
 
     /// A group that could not be opened for a journal volume which the operator has meanwhile replaced: what that volume
-    /// held is given up, everything counts as different, and the group begins a new journal.
-    pub(crate) fn give_up_replaced(&self, tables: &Tables, record: &GroupRecord, reason: &str) -> bool {
-        let Some(last) = record.segments.last() else { return false };
-        let is_replaced = |volume: VolumeNumber| {
-            record.journals.iter().any(|journal| journal.volume == volume && journal.is_leaving)
-        };
-        let is_only_one =
-            record.journals.iter().all(|journal| journal.is_leaving || journal.failure.is_some());
-        if !record.segments.iter().any(|segment| is_replaced(segment.volume)) || is_only_one {
+    /// held is given up, everything counts as different, and the group begins a new journal. No other error gives up a
+    /// journal: what is durable in it may be read the next time.
+    pub(crate) fn give_up_replaced(
+        &self,
+        tables: &Tables,
+        record: &GroupRecord,
+        error: &anyhow::Error,
+    ) -> bool {
+        let Some(last) = record.segments.last().filter(|_| may_be_given_up(&record.journals, error)) else {
             return false;
-        }
+        };
+        let reason = error.to_string();
         let marks = Self::everything_differs(tables, record);
         // No number that may ever have been given is given again.
         let first =
@@ -230,7 +248,7 @@ impl Array {
             {
                 let pairs: Vec<_> = tables.pairs_of_group(record.number).map(|pair| pair.number).collect();
                 for pair in pairs {
-                    tables.pair_event(pair, PairEvent::Fail, Some(reason.to_owned()))?;
+                    tables.pair_event(pair, PairEvent::Fail, Some(reason.clone()))?;
                     let is_served = tables.pairs.get(&pair).is_some_and(|pair| tables.is_served(pair));
                     if let Some(row) = tables.pairs.edit(&pair).filter(|_| is_served) {
                         row.control.asked = Some(crate::volume::pair::Asked::Resync);
@@ -280,11 +298,12 @@ impl Array {
         if group.role != Role::Copy || !group.must_read_again() {
             return;
         }
-        if let Err(error) = group.settle().await {
-            tracing::error!(group = %group.name, %error, "cannot be settled; trying again");
+        if let Err(error) = group.close_destaged().await {
+            tracing::error!(group = %group.name, %error, "cannot be destaged; trying again");
+            // Its journal stays until that is done; the owner looks again.
+            self.runtime().group_trouble.insert(group.number, error.to_string());
             return;
         }
-        group.close().await;
         let resume = resume_record(group);
         let number = GroupNumber(group.number);
         let first = resume.first;
@@ -334,7 +353,7 @@ impl Array {
         let written = status.segments.last().map(|segment| segment.volume.0);
         let mut pointers = vec![pointer_view(tables.meta().number.0, status.pointers)];
         pointers.extend(status.readers.iter().map(|reader| pointer_view(reader.array, reader.pointers)));
-        let view = |journal: &crate::volume::group::JournalVolume| {
+        let view = |journal: &JournalVolume| {
             let number = journal.volume.0;
             let segment = status.segments.iter().rfind(|segment| segment.volume.0 == number);
             let segment = segment.filter(|_| !record.segments.is_empty());
@@ -391,6 +410,24 @@ impl Array {
     }
 }
 
+/// A volume without which the journal cannot be used holds no journal that can be read.
+#[derive(Debug, thiserror::Error)]
+#[error("journal volume {volume}: {reason}")]
+struct UnreadableVolume {
+    volume: VolumeNumber,
+    reason: String,
+}
+
+/// Whether the operator has put another volume in the place of the very one that cannot be read. One that is only to be
+/// taken away is still waited for.
+fn may_be_given_up(journals: &[JournalVolume], error: &anyhow::Error) -> bool {
+    let Some(unreadable) = error.downcast_ref::<UnreadableVolume>() else { return false };
+    let is_replaced = journals
+        .iter()
+        .any(|journal| journal.volume == unreadable.volume && journal.is_leaving && journal.is_replaced);
+    is_replaced && journals.iter().any(|journal| !journal.is_leaving && journal.failure.is_none())
+}
+
 /// What a reader said of the loss of its journal is seen to.
 pub(super) fn forget_loss(tables: &mut Tables, group: GroupNumber, reader: ArrayNumber) {
     if let Some(row) = tables.readers.edit(&(group, reader)) {
@@ -441,3 +478,35 @@ fn check_owner(
 
 /// Numbers that are never given when a journal is given up of which nobody knows the newest.
 const NUMBERS_SKIPPED: u64 = 1 << 40;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volume(number: u32) -> JournalVolume {
+        JournalVolume {
+            volume: VolumeNumber(number),
+            options: Default::default(),
+            is_leaving: false,
+            is_replaced: false,
+            failure: None,
+        }
+    }
+
+    #[test]
+    fn a_journal_is_given_up_only_for_a_volume_that_was_replaced_and_cannot_be_read() {
+        let unreadable = |number| {
+            let reason = "no journal".to_owned();
+            anyhow::Error::from(UnreadableVolume { volume: VolumeNumber(number), reason })
+        };
+        let removed = JournalVolume { is_leaving: true, ..volume(1) };
+        let replaced = JournalVolume { is_replaced: true, ..removed.clone() };
+        let of_removed = [removed, volume(2)];
+        let of_replaced = [replaced.clone(), volume(2)];
+        assert!(may_be_given_up(&of_replaced, &unreadable(1)));
+        assert!(!may_be_given_up(&of_replaced, &unreadable(2)), "another one cannot be read");
+        assert!(!may_be_given_up(&of_replaced, &anyhow::anyhow!("no memory")), "something else");
+        assert!(!may_be_given_up(&of_removed, &unreadable(1)), "it was to go in peace");
+        assert!(!may_be_given_up(&[replaced], &unreadable(1)), "there is no other one");
+    }
+}

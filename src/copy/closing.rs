@@ -3,6 +3,7 @@
 //! The tasks of a group end where they stand between two steps, never within one: a write of the journal volume that
 //! is under way has landed before [`Group::close`] returns, so nothing of the old journal can overtake a new one.
 
+use super::error::CopyError;
 use super::group::Group;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -51,6 +52,15 @@ impl Group {
     pub(crate) fn running(self: &Arc<Self>) -> Running {
         self.closing.running.fetch_add(1, Ordering::AcqRel);
         Running(self.clone())
+    }
+
+    /// Ends the group, and what is restored goes to the units: only then may the journal that protects it go. In this order,
+    /// because until the group has ended it restores more. May be called again after an error.
+    pub(crate) async fn close_destaged(&self) -> Result<(), CopyError> {
+        self.close().await;
+        let _nothing_is_restored = self.restoring.lock().await;
+        let volumes = self.data_volumes(&self.lock());
+        Ok(self.disk.destage(&volumes).await?)
     }
 
     /// Ends the group's tasks and waits until the last of them has ended.

@@ -11,7 +11,7 @@ use crate::clock::MonotonicNs;
 use crate::disk::VolumeId;
 use crate::disk::slot::{SLOT_BYTES, Slot};
 use crate::volume::pair::PairState;
-use holdfast_journal::UpdateNumber;
+use holdfast_journal::{UpdateNumber, VolumeNumber};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -37,6 +37,22 @@ impl Leaving {
     /// Whether writes have to wait.
     pub(crate) fn blocks(self) -> bool {
         matches!(self, Self::TakingOver | Self::Failed | Self::Destaging | Self::Destaged)
+    }
+}
+
+/// Why a volume cannot be written any longer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    /// The one that failed: another one may be written by the time somebody acts on it.
+    pub(crate) volume: VolumeNumber,
+    pub(crate) reason: String,
+    /// No other volume can take over: nobody knows which one the control store names.
+    pub(crate) is_final: bool,
+}
+
+impl Trouble {
+    pub(crate) fn of(volume: VolumeNumber, error: &CopyError) -> Self {
+        Self { volume, reason: error.to_string(), is_final: false }
     }
 }
 
@@ -129,14 +145,17 @@ impl Group {
         let mut committed_at = None;
         while !self.closing.has_begun() {
             self.gather(committed_at).await;
-            let error = self.lock().journal_error.take();
-            if let Some(reason) = error {
-                if self.take_over(&reason).await {
+            let (trouble, volume) = {
+                let mut seq = self.lock();
+                (seq.journal_error.take(), seq.journal.volume())
+            };
+            if let Some(trouble) = trouble {
+                if self.take_over(&trouble).await {
                     continue;
                 }
-                return self.leave_journal(reason).await;
+                return self.leave_journal(trouble.reason).await;
             }
-            match self.commit_once().await {
+            match self.commit_once(volume).await {
                 Ok(true) => committed_at = Some(self.clock.now()),
                 Ok(false) => tokio::select! {
                     biased;
@@ -144,9 +163,9 @@ impl Group {
                     () = self.work.notified() => {}
                 },
                 Err(error) => {
-                    let reason = error.to_string();
-                    if !self.take_over(&reason).await {
-                        return self.leave_journal(reason).await;
+                    let trouble = Trouble::of(volume, &error);
+                    if !self.take_over(&trouble).await {
+                        return self.leave_journal(trouble.reason).await;
                     }
                 }
             }
@@ -167,12 +186,15 @@ impl Group {
         }
     }
 
-    /// One commit; `false` when there was nothing to write.
-    async fn commit_once(&self) -> Result<bool, CopyError> {
+    /// One commit, to this volume; `false` when there was nothing to write. If another volume is the one that is written by
+    /// now, nothing is done.
+    async fn commit_once(&self, volume: VolumeNumber) -> Result<bool, CopyError> {
         let (raw, commit, data) = {
-            let volume = self.lock().journal.volume();
             let raw = self.raw(volume)?;
             let mut seq = self.lock();
+            if seq.journal.volume() != volume {
+                return Ok(true);
+            }
             let Some(commit) = seq.journal.poll_commit() else { return Ok(false) };
             seq.gathered_bytes = 0;
             let data = commit.data.iter().map(|(number, offset)| {

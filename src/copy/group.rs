@@ -27,12 +27,13 @@ use super::error::CopyError;
 pub use super::error::Refusal;
 use super::fetch::Whose;
 use super::kept::{CacheShare, Kept};
+use super::load::Opened;
 use super::rule::{PairFacts, needs_journal};
 pub use super::settings::Settings;
 use super::suspend::{CopyRecord, MarkStore, PairResync};
 use super::tamper::Tamper;
 use super::times::{Times, creation_time};
-use super::volumes::{Opened, SegmentStore, Volumes};
+use super::volumes::{SegmentStore, Volumes};
 use crate::clock::{Clock, MonotonicNs};
 use crate::disk::slot::SlotPool;
 use crate::disk::{DiskAdapter, Gate, Prepared, VolumeId};
@@ -140,7 +141,7 @@ pub(crate) struct Sequencer {
     /// How far the leaving of a failed journal has come.
     pub(crate) leaving: Leaving,
     /// A write or flush of the journal volume failed elsewhere than in the group commit.
-    pub(crate) journal_error: Option<String>,
+    pub(crate) journal_error: Option<super::commit::Trouble>,
     /// For each P-VOL the end of the highest range that was ever journaled: a write below it that left no record would
     /// be undone by a replay.
     pub(crate) journaled_end: BTreeMap<u32, u64>,

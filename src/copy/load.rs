@@ -5,13 +5,29 @@ use super::error::CopyError;
 use super::group::Group;
 use super::suspend::{INFORMATION_UPDATES, Information};
 use crate::disk::slot::{Class, SLOT_BYTES, Slot};
+use crate::disk::{RawVolume, VolumeId};
 use holdfast_journal::chain::Held;
 use holdfast_journal::{DataPlace, Stored, Update, UpdateNumber, VolumeNumber};
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Journal volumes that are open.
+#[derive(Debug, Default)]
+pub(crate) struct Opened(Mutex<BTreeMap<u32, Arc<RawVolume>>>);
 
 impl Group {
+    /// A journal volume, to be read or written.
+    pub(crate) fn raw(&self, volume: VolumeNumber) -> Result<Arc<RawVolume>, CopyError> {
+        let mut opened = self.opened.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(raw) = opened.get(&volume.0) {
+            return Ok(raw.clone());
+        }
+        let raw = Arc::new(self.disk.raw(VolumeId(volume.0))?);
+        opened.insert(volume.0, raw.clone());
+        Ok(raw)
+    }
+
     /// Durable updates from `first` on, in order without a gap: at most `count`, and no further one once `bytes` of
     /// write data are there. At least one unless `first` is not durable or no longer held.
     pub(crate) async fn load(
@@ -52,7 +68,7 @@ impl Group {
         };
         let Some(held) = located else { return Ok(Vec::new()) };
         let stored = match self.load_records(first, &held, class).await {
-            Err(error) if self.lose(&held, &error) => return Ok(Vec::new()),
+            Err(error) if self.lose(first, &held, &error) => return Ok(Vec::new()),
             stored => stored?,
         };
         let wanted = stored.into_iter().map(|stored| stored.update).filter(|update| update.number >= first);
@@ -131,7 +147,7 @@ impl Group {
     ) -> Result<Vec<(Arc<Update>, Payload)>, CopyError> {
         let Some(held) = self.lock().journal.locate(first) else { return Ok(Vec::new()) };
         match self.load_held(first, &held, count, bytes, class).await {
-            Err(error) if self.lose(&held, &error) => Ok(Vec::new()),
+            Err(error) if self.lose(first, &held, &error) => Ok(Vec::new()),
             found => found,
         }
     }
@@ -219,6 +235,13 @@ impl Group {
 
     fn damaged(&self, number: UpdateNumber, what: &str) -> CopyError {
         CopyError::Damaged(format!("group {}: update {number} in the journal: {what}", self.name))
+    }
+}
+
+impl Opened {
+    /// It is no journal volume any more, or will be opened again.
+    pub(crate) fn forget(&self, volume: VolumeNumber) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&volume.0);
     }
 }
 

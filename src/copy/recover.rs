@@ -116,7 +116,13 @@ impl Group {
             self.lock().replaying = false;
             restored?;
         }
-        self.checkpoint().await
+        let Err(error) = self.checkpoint().await else { return Ok(()) };
+        // It can be read and not be written: another volume takes over, and its head is the checkpoint.
+        let trouble = self.lock().journal_error.take();
+        match trouble {
+            Some(trouble) if self.take_over(&trouble).await => Ok(()),
+            _ => Err(error),
+        }
     }
 
     /// Since when each reader lacks something: what its lag in seconds is measured from.

@@ -12,6 +12,7 @@
 //! writes every dirty page of the group's volumes, and most of those are written again a moment later.
 
 use super::checkpoint::{CheckpointExtra, PairMark};
+use super::commit::Trouble;
 use super::error::CopyError;
 use super::group::{Group, Role, Sequencer};
 use super::volumes::named;
@@ -169,7 +170,7 @@ impl Group {
             // A journal that failed stays failed: its writer leaves it, or goes on in another volume.
             let mut seq = self.lock();
             if seq.journal.volume() == volume {
-                seq.journal_error = Some(error.to_string());
+                seq.journal_error = Some(Trouble::of(volume, &error));
             }
             drop(seq);
             self.work_arrived();
@@ -223,7 +224,7 @@ impl Group {
         };
         self.segment_store
             .name(&kept, "the ones before it hold nothing any more", None)
-            .map_err(CopyError::Damaged)?;
+            .map_err(|error| CopyError::Damaged(error.to_string()))?;
         let mut seq = self.lock();
         seq.journal.drop_oldest(dropped.len());
         seq.count_spare_room();

@@ -97,8 +97,8 @@ pub(crate) struct Marking {
     pairs: BTreeSet<u32>,
     /// What the reader has settled need not be marked.
     from: UpdateNumber,
-    /// From here on it lacks what no journal holds any more.
-    lacks: Option<UpdateNumber>,
+    /// It has said that it lost everything from here on, whatever it reported before.
+    stranded: Option<UpdateNumber>,
     /// Updates behind this one are marked when they are numbered.
     pub(crate) up_to: UpdateNumber,
 }
@@ -121,19 +121,18 @@ impl Group {
         for runtime in seq.pairs.values_mut().flatten().filter(|runtime| pairs.contains(&runtime.pair)) {
             runtime.begin_marking();
         }
-        let lacks = seq.stranded.get(&reader).copied().or(seq.lacks(reader));
-        Marking { reader, pairs: pairs.iter().copied().collect(), from, lacks, up_to }
+        let stranded = seq.stranded.get(&reader).copied();
+        Marking { reader, pairs: pairs.iter().copied().collect(), from, stranded, up_to }
     }
 
     /// Step 2 of a suspension: afterwards everything that the S-VOLs may lack is marked in memory.
     pub(crate) async fn mark_unsettled(&self, marking: &Marking) -> Result<(), CopyError> {
-        self.mark_lost(marking);
-        let mut next = marking.from.max(self.lock().journal.first_retained());
+        let mut next = self.mark_lost(marking, marking.stranded.unwrap_or(marking.from));
         while next <= marking.up_to {
             let updates = self.load_information(next, Class::Restore).await?;
             if updates.is_empty() {
-                // Released meanwhile, because the reader has reported: then it has it.
-                let held = self.lock().journal.first_retained();
+                // Released meanwhile, or lost by this very read.
+                let held = self.mark_lost(marking, next);
                 if held <= next {
                     return Err(CopyError::Damaged(format!(
                         "group {}: update {next} is missing in its journal",
@@ -153,13 +152,13 @@ impl Group {
         Ok(())
     }
 
-    /// What is in no journal any more and was not handed to the reader for good: it is marked by what is remembered of
-    /// it, and where nothing is, everything is marked.
-    fn mark_lost(&self, marking: &Marking) {
-        let Some(lacks) = marking.lacks else { return };
+    /// Passes by what is in no journal any more, from `next` on; where what is still held begins. Only what was released
+    /// because the reader reported is passed in silence: it has that. What was lost is marked by what is remembered of it,
+    /// and where nothing is, everything is marked.
+    fn mark_lost(&self, marking: &Marking, next: UpdateNumber) -> UpdateNumber {
         let mut seq = self.lock();
-        let held_from = seq.journal.first_retained();
-        let mut next = lacks;
+        let held_from = seq.journal.first_retained().max(next);
+        let mut next = next.max(marking.stranded.unwrap_or_else(|| seq.needs_from(marking.reader, next)));
         while next < held_from && next <= marking.up_to {
             let kept = seq.kept.get(next).map(|kept| (*kept.update).clone());
             let known = kept.or_else(|| seq.journal.recent(next).map(|stored| stored.update.clone()));
@@ -168,7 +167,7 @@ impl Group {
             next = next.next();
         }
         if next >= held_from || next > marking.up_to {
-            return;
+            return held_from;
         }
         tracing::warn!(group = %self.name, reader = marking.reader.0, "what a reader lacks is not known: all is copied again");
         for runtime in seq.pairs.values_mut().flatten().filter(|pair| marking.pairs.contains(&pair.pair)) {
@@ -177,6 +176,7 @@ impl Group {
                 map.mark(0, capacity);
             }
         }
+        held_from
     }
 
     /// The marks of these pairs that the store does not have yet, for step 3.

@@ -19,12 +19,12 @@
 //!   again. At an auxiliary, updates that are not restored are read again from the source (`array/journals.rs`).
 
 use super::checkpoint::CheckpointExtra;
-use super::commit::joined;
+use super::commit::{Trouble, joined};
 use super::error::CopyError;
 use super::group::{Group, Leaving, Role, Sequencer};
 use super::kept::KeptUpdate;
 use super::settle::pages_from;
-use crate::disk::{RawVolume, VolumeId};
+use crate::disk::RawVolume;
 use holdfast_journal::chain::Held;
 use holdfast_journal::format::{FormatParams, Layout, Superblock};
 use holdfast_journal::{
@@ -32,7 +32,7 @@ use holdfast_journal::{
     VolumeNumber,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// Where the volumes that make up the journal are named. Defined here, by its user; the control store does it.
 pub(crate) trait SegmentStore: Send + Sync {
@@ -41,7 +41,19 @@ pub(crate) trait SegmentStore: Send + Sync {
 
     /// From here on these volumes, oldest first, are the journal; durable when it returns. `why` is for people; `failed` is
     /// a volume that has failed, and how.
-    fn name(&self, segments: &[Named], why: &str, failed: Option<(u32, &str)>) -> Result<(), String>;
+    fn name(&self, segments: &[Named], why: &str, failed: Option<(u32, &str)>) -> Result<(), NameError>;
+}
+
+/// Why volumes were not named.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NameError {
+    /// The store did not take it: nothing has changed.
+    #[error("{0}")]
+    Refused(String),
+    /// The store failed: it may name the old volumes or the new ones, and nobody can tell before the next start. No volume
+    /// that it may name is begun anew then.
+    #[error("{0}")]
+    Uncertain(String),
 }
 
 /// A volume that is part of the journal.
@@ -93,10 +105,6 @@ pub(crate) struct ResumePoint {
     pub(crate) handed: UpdateNumber,
 }
 
-/// Journal volumes that are open.
-#[derive(Debug, Default)]
-pub(crate) struct Opened(Mutex<BTreeMap<u32, Arc<RawVolume>>>);
-
 /// Why a volume does not take over.
 enum Unfit {
     /// Another one may.
@@ -106,17 +114,6 @@ enum Unfit {
 }
 
 impl Group {
-    /// A journal volume, to be read or written.
-    pub(crate) fn raw(&self, volume: VolumeNumber) -> Result<Arc<RawVolume>, CopyError> {
-        let mut opened = self.opened.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(raw) = opened.get(&volume.0) {
-            return Ok(raw.clone());
-        }
-        let raw = Arc::new(self.disk.raw(VolumeId(volume.0))?);
-        opened.insert(volume.0, raw.clone());
-        Ok(raw)
-    }
-
     /// The owner says which volumes may be written, and which are to be left.
     pub(crate) fn set_volumes(&self, writable: Vec<Spare>, leaving: BTreeSet<u32>) {
         {
@@ -210,7 +207,12 @@ impl Group {
             incarnation: params.incarnation.get(),
             first: params.first,
         });
-        self.segment_store.name(&segments, why, None).map_err(CopyError::Damaged)?;
+        if let Err(error) = self.segment_store.name(&segments, why, None) {
+            if matches!(error, NameError::Uncertain(_)) {
+                self.stop_for_good(from, &error);
+            }
+            return Err(CopyError::Damaged(error.to_string()));
+        }
         let mut seq = self.lock();
         seq.go_on_in(spare.volume, params.first, journal);
         drop(seq);
@@ -218,18 +220,36 @@ impl Group {
         Ok(())
     }
 
-    /// The volume that is written has failed: another one takes over, and this returns `true`; or there is none. Run by the
-    /// task that writes the journal.
-    pub(crate) async fn take_over(&self, reason: &str) -> bool {
+    /// Nothing is appended any more, neither to the volume that is written nor to another one: the writer of the journal
+    /// leaves it.
+    fn stop_for_good(&self, volume: VolumeNumber, error: &NameError) {
+        let mut seq = self.lock();
+        seq.leaving = Leaving::TakingOver;
+        seq.journal_error = Some(Trouble { volume, reason: error.to_string(), is_final: true });
+        drop(seq);
+        self.work_arrived();
+    }
+
+    /// A volume has failed. If it is the one that is written, another one takes over, and this returns `true`, or there is
+    /// none. If the journal has gone on in another one meanwhile, the failed one is only not begun again. Run by the task
+    /// that writes the journal.
+    pub(crate) async fn take_over(&self, trouble: &Trouble) -> bool {
         let _one_at_a_time = self.chaining.lock().await;
-        let failed = {
+        let (failed, reason) = (trouble.volume.0, trouble.reason.as_str());
+        {
             let mut seq = self.lock();
+            seq.exclude(failed);
+            // While this task waited for its turn, a change of volumes may have left the store uncertain.
+            let is_final = trouble.is_final || seq.journal_error.as_ref().is_some_and(|other| other.is_final);
+            if !is_final && seq.journal.volume() != trouble.volume {
+                return true;
+            }
             seq.leaving = Leaving::TakingOver;
             seq.journal.handle_failed();
-            let failed = seq.journal.volume().0;
-            seq.exclude(failed);
-            failed
-        };
+            if is_final {
+                return false;
+            }
+        }
         loop {
             let chosen = self.lock().volume_for_failure();
             let Some(spare) = chosen else { return false };
@@ -296,7 +316,9 @@ impl Group {
         let named =
             Named { volume: spare.volume, incarnation: params.incarnation.get(), first: params.first };
         segments.push(named);
-        self.segment_store.name(&segments, "the one before it failed", Some(failed)).map_err(Unfit::All)?;
+        self.segment_store
+            .name(&segments, "the one before it failed", Some(failed))
+            .map_err(|error| Unfit::All(error.to_string()))?;
         let mut seq = self.lock();
         tracing::warn!(
             group = %self.name, volume = spare.volume, from = %params.first, reason = failed.1,
@@ -335,17 +357,23 @@ impl Group {
 
     /// What an earlier volume holds cannot be read. `true` if it was one: then what it held is lost, and `held` is none of
     /// the journal any more. Reading fails on the volume that is written: another one takes over, if there is one.
-    pub(crate) fn lose(&self, held: &Held, error: &CopyError) -> bool {
+    ///
+    /// A read of `number` that ends after the volume was left proves nothing: nothing is lost then, and `true` says that
+    /// `held` is none of the journal any more.
+    pub(crate) fn lose(&self, number: UpdateNumber, held: &Held, error: &CopyError) -> bool {
         let mut seq = self.lock();
+        if seq.journal.locate(number).as_ref() != Some(held) {
+            return true;
+        }
         if held.volume == seq.journal.volume() {
             if seq.volume_for_failure().is_some() && !seq.leaving.blocks() {
-                seq.journal_error.get_or_insert_with(|| error.to_string());
+                seq.journal_error.get_or_insert_with(|| Trouble::of(held.volume, error));
                 drop(seq);
                 self.work_arrived();
             }
             return false;
         }
-        if let Some(end) = seq.journal.end_of(held.located.first) {
+        if let Some(end) = seq.journal.end_of(number) {
             tracing::error!(group = %self.name, %error, below = %end, "journal that only a failed volume holds is lost");
             seq.journal.lose_below(end);
         }
@@ -410,6 +438,17 @@ impl Sequencer {
     pub(super) fn lacks(&self, reader: ArrayNumber) -> Option<UpdateNumber> {
         let lacks = self.readers.reader(reader)?.retry_start();
         (lacks < self.journal.first_retained()).then_some(lacks)
+    }
+
+    /// The first of the updates from `next` on that the reader may lack if it is in no journal any more: what it reported is
+    /// its own, but what was lost rather than released counts from what the release goes by.
+    pub(super) fn needs_from(&self, reader: ArrayNumber, next: UpdateNumber) -> UpdateNumber {
+        let released = self.readers.released_by(reader).map_or(next, UpdateNumber::next).max(next);
+        if released < self.journal.lost_below() {
+            return released;
+        }
+        let known = self.readers.reader(reader);
+        known.map_or(self.journal.first_retained(), |known| known.retry_start().max(released))
     }
 
     fn must_read_again(&self, role: Role) -> bool {
@@ -501,10 +540,17 @@ impl Sequencer {
     }
 }
 
-impl Opened {
-    /// It is no journal volume any more, or will be opened again.
-    pub(crate) fn forget(&self, volume: VolumeNumber) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&volume.0);
+impl Group {
+    /// These volumes were given back: should they come again, they are other ones.
+    pub(crate) fn forget_journals(&self, volumes: impl Iterator<Item = u32>) {
+        let mut seq = self.lock();
+        for volume in volumes {
+            self.opened.forget(VolumeNumber(volume));
+            seq.volumes.failed.remove(&volume);
+            seq.volumes.areas.remove(&volume);
+            seq.volumes.writable.retain(|spare| spare.volume != volume);
+        }
+        seq.count_spare_room();
     }
 }
 

@@ -144,6 +144,9 @@ pub struct JournalVolume {
     /// It is to be taken away, as soon as nothing needs what it holds.
     #[serde(default)]
     pub is_leaving: bool,
+    /// The operator has put another one in its place: if it cannot be read, what only it holds may be given up.
+    #[serde(default)]
+    pub is_replaced: bool,
     /// How it failed.
     #[serde(default)]
     pub failure: Option<String>,

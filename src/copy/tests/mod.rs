@@ -7,3 +7,4 @@ mod reading;
 pub(super) mod rig;
 mod sources;
 mod svols;
+mod volumes;

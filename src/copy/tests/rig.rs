@@ -10,6 +10,7 @@ use crate::copy::recover;
 use crate::copy::rule::PairFacts;
 use crate::copy::serve::{Carrier, Form, Request};
 use crate::copy::source::{Ask, Source, SourceError, Wanted};
+use crate::copy::volumes::{NameError, Named};
 use crate::disk::cache::{CacheSettings, ParityGroupId, VolumeSpec};
 use crate::disk::io::sim::{Latency, SimDisk};
 use crate::disk::raid::assemble::Making;
@@ -55,6 +56,8 @@ pub(crate) struct Choice {
     pub(crate) pair: PairState,
     /// Memory for journals.
     pub(crate) cache_bytes: usize,
+    /// The control store fails when it shall name journal volumes.
+    pub(crate) store_fails: bool,
 }
 
 impl Default for Choice {
@@ -67,6 +70,7 @@ impl Default for Choice {
             no_room: NoRoom::Hold,
             pair: PairState::Normal,
             cache_bytes: 8 << 20,
+            store_fails: false,
         }
     }
 }
@@ -318,7 +322,7 @@ async fn group(
         clock: clock.clone(),
         tamper: None,
         marks: Arc::new(NoMarks),
-        segment_store: Arc::new(Unnamed::default()),
+        segment_store: Arc::new(Unnamed { fails: choice.store_fails, ..Unnamed::default() }),
         settings: Settings {
             journal_cache: crate::copy::kept::JournalCache::new(choice.cache_bytes),
             read_updates: 1024,
@@ -354,15 +358,18 @@ impl crate::copy::suspend::MarkStore for NoMarks {
 
 /// Journal volumes are named in memory only.
 #[derive(Default)]
-pub(crate) struct Unnamed(std::sync::atomic::AtomicU64);
+pub(crate) struct Unnamed {
+    given: std::sync::atomic::AtomicU64,
+    fails: bool,
+}
 
 impl crate::copy::volumes::SegmentStore for Unnamed {
     fn incarnation(&self) -> u128 {
-        100 + u128::from(self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+        100 + u128::from(self.given.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
     }
 
-    fn name(&self, _: &[crate::copy::volumes::Named], _: &str, _: Option<(u32, &str)>) -> Result<(), String> {
-        Ok(())
+    fn name(&self, _: &[Named], _: &str, _: Option<(u32, &str)>) -> Result<(), NameError> {
+        if self.fails { Err(NameError::Uncertain("its disk is gone".to_owned())) } else { Ok(()) }
     }
 }
 

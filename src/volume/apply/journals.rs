@@ -117,7 +117,13 @@ pub(super) fn catalogue_journal(
     }
     let group_row = tables.groups.edit(&group).ok_or_else(|| Refusal::missing("group", group))?;
     within(group_row.journals.len(), JOURNALS_MAX, "journal volumes of a group")?;
-    group_row.journals.push(JournalVolume { volume: number, options, is_leaving: false, failure: None });
+    group_row.journals.push(JournalVolume {
+        volume: number,
+        options,
+        is_leaving: false,
+        is_replaced: false,
+        failure: None,
+    });
     if let Some(row) = tables.volumes.edit(&number) {
         row.usage = VolumeUsage::Journal(group);
     }
@@ -156,6 +162,10 @@ fn replace(
     catalogue_journal(tables, number, by, options)?;
     if let Some(row) = tables.groups.edit(&number) {
         leaves(row, volume_number);
+        let mut old = row.journals.iter_mut();
+        if let Some(old) = old.find(|journal| journal.volume == volume_number) {
+            old.is_replaced = true;
+        }
     }
     if has_left {
         goes_on(tables, number)?;
