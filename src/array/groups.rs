@@ -99,8 +99,8 @@ impl Array {
 
     /// A volume whose journal cannot be read may lack updates that only the journal has: hosts must not use it.
     fn volumes_wait_for(&self, tables: &Tables, record: &GroupRecord, reason: &str) {
-        if record.segments.is_empty() {
-            return; // Nothing was ever journaled.
+        if tables.needs_no_journal(record) {
+            return;
         }
         let mut runtime = self.runtime();
         for pair in tables.pairs_of_group(record.number) {
@@ -171,7 +171,9 @@ impl Array {
             Err(error) => Err(error),
         };
         if let Err(error) = replayed {
-            self.detach(tables, record);
+            // Never one moment without a journal that somebody counts on.
+            let role = if tables.needs_no_journal(record) { VolumeRole::Plain } else { VolumeRole::Waiting };
+            self.detach(tables, record, &role);
             return Err(error);
         }
         group.announce_readers();
@@ -179,14 +181,14 @@ impl Array {
     }
 
     /// Nothing protects the group's volumes any more, and nothing waits for a journal that nobody writes.
-    fn detach(&self, tables: &Tables, record: &GroupRecord) {
+    fn detach(&self, tables: &Tables, record: &GroupRecord, role: &VolumeRole) {
         for pair in tables.pairs_of_group(record.number) {
             let Some(volume) = followed_volume(tables, pair) else { continue };
             if let Err(error) = self.disk.set_gate(VolumeId(volume), None) {
                 tracing::warn!(volume, %error, "the gate of a volume cannot be taken away");
             }
             if let Some(volume) = self.runtime().volumes.get(&volume) {
-                volume.set_role(VolumeRole::Plain);
+                volume.set_role(role.clone());
             }
         }
     }
@@ -199,7 +201,7 @@ impl Array {
         let volumes: Vec<VolumeId> = volumes.map(VolumeId).collect();
         self.disk.destage(&volumes).await?;
         self.give_up_journal(&group)?;
-        self.detach(tables, record);
+        self.detach(tables, record, &VolumeRole::Plain);
         Ok(())
     }
 

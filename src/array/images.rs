@@ -65,7 +65,6 @@ impl Array {
                 self.is_not_stopped(pairs)?;
                 self.keep_images(pairs, *array, Held::Delayed).await
             }
-            Designation::RemoteReverse(told) => self.prepare_reversal(told).await,
             Designation::ReverseMarks { pair, runs } => self.take_reverse_marks(pair, runs).await,
             Designation::JoinMarks { pair, runs } => self.join_marks(id, pair, runs, *array).await,
             _ => Ok(()),

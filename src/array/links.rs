@@ -159,6 +159,11 @@ impl Array {
             let answer = session.designate(id, &designation).await?;
             let answer: Result<Outcome, Refusal> = serde_json::from_slice(&answer)
                 .map_err(|error| SourceError(format!("the answer to a designation: {error}")))?;
+            if let Err(refusal) = &answer
+                && forward.is_open_after(refusal)
+            {
+                return Err(SourceError(format!("no answer whether it takes over: {refusal}")));
+            }
             if let Err(refusal) = &answer {
                 tracing::info!(link = %link.name, designation = %forward.designation, %refusal, "designation refused");
                 refused = true;

@@ -526,12 +526,13 @@ impl Array {
 
     /// The journal of a primary has failed: nobody can say what its readers lack, so everything counts as different.
     pub(crate) fn everything_differs(tables: &Tables, record: &GroupRecord) -> Vec<PairMarks> {
-        let all = |pair: &PairRecord| {
-            let mut map = DifferenceMap::new(pair.size_bytes);
-            map.mark(0, pair.size_bytes);
-            PairMarks { pair: pair.number, replace: true, parts: map.take_changed() }
-        };
-        tables.served_pairs(record.number).map(all).collect()
+        tables.served_pairs(record.number).map(Self::all_of_it_differs).collect()
+    }
+
+    pub(crate) fn all_of_it_differs(pair: &PairRecord) -> PairMarks {
+        let mut map = DifferenceMap::new(pair.size_bytes);
+        map.mark(0, pair.size_bytes);
+        PairMarks { pair: pair.number, replace: true, parts: map.take_changed() }
     }
 
     /// The state of a pair, recorded by what its data say; a pair that is normal has no map any more.

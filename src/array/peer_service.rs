@@ -342,6 +342,11 @@ async fn designated(array: &Arc<Array>, id: [u8; 16], bytes: &[u8], who: &Who) -
         Err(error) => return Err(Refusal::Conflict(format!("not a designation: {error}"))),
     };
     let id = DesignationId(StoredIdentity(u128::from_be_bytes(id)));
+    if let Designation::RemoteReverse(told) = &designation {
+        let answer = array.answer_reversal(id, told, who).await;
+        array.wake();
+        return answer;
+    }
     array.prepare_for(id, &designation, who).await?;
     let answer = array.designate_by_peer(id, designation, who);
     array.wake();

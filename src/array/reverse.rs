@@ -19,8 +19,8 @@ use crate::copy::differences::DifferenceMap;
 use crate::copy::group::Group;
 use crate::disk::VolumeId;
 use crate::io::volume::VolumeRole;
-use crate::volume::designation::Refusal;
-use crate::volume::group::{GroupRecord, GroupRole};
+use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
+use crate::volume::group::{GroupEvent, GroupRecord, GroupRole, GroupState};
 use crate::volume::name::{GroupNumber, PairName, PairNumber, UpdateNumber as StoredNumber};
 use crate::volume::pair::{PairRecord, PairState};
 use crate::volume::record::Who;
@@ -164,7 +164,7 @@ impl Array {
         reversal: &Reversal,
     ) -> anyhow::Result<()> {
         match self.open_group_of(record.number) {
-            Some(group) if tables.is_all_told(reversal) => {
+            Some(group) if tables.is_all_told(record.number, reversal) => {
                 self.hand_over(record, group.next_number().previous())
             }
             _ => Ok(()),
@@ -194,10 +194,16 @@ impl Array {
     ) -> anyhow::Result<()> {
         let _no_images = self.images.lock().await;
         self.shut_hosts_out(tables, record.number);
+        let group = self.open_group_of(record.number);
         self.end_group(tables, record).await?;
+        // Its failure may not be recorded yet.
+        let failure = group.and_then(|group| group.failure());
+        let has_failed = failure.is_some() || record.state != GroupState::Normal;
         let mut marks = Vec::new();
         for pair in tables.pairs_of_group(record.number) {
             marks.push(match reversal.manner {
+                // Nobody notes what its hosts will write.
+                _ if has_failed => Self::all_of_it_differs(pair),
                 Manner::Planned => PairMarks::gone(pair.number),
                 Manner::Differences => {
                     // What became visible was marked durably before.
@@ -210,6 +216,11 @@ impl Array {
         }
         let what = format!("group {}: reversed, this array is its primary", record.name);
         self.store.change_with_marks(&Who::Array, what, &marks, |tables| {
+            if let Some(reason) = &failure
+                && record.state == GroupState::Normal
+            {
+                tables.group_event(record.number, GroupEvent::Fail, Some(reason.clone()))?;
+            }
             tables.taken_over(record.number);
             Ok(())
         })?;
@@ -219,17 +230,34 @@ impl Array {
 
     /// Ends a group in the role that it had.
     async fn end_group(&self, tables: &Tables, record: &GroupRecord) -> anyhow::Result<()> {
+        let volumes = tables.pairs_of_group(record.number).filter_map(|pair| own_volume(tables, pair));
+        let volumes: Vec<VolumeId> = volumes.map(VolumeId).collect();
         if let Some(group) = self.open_group_of(record.number) {
-            group.settle().await?;
+            // Nothing becomes durable in a journal that failed, and nothing needs it: what counts was on the units before
+            // the group was handed over, or promised.
+            if group.failure().is_none()
+                && let Err(error) = group.settle().await
+                && group.failure().is_none()
+            {
+                return Err(error.into());
+            }
+            if group.failure().is_some() {
+                self.take_gates_away(&volumes);
+                self.disk.destage(&volumes).await?;
+            }
             self.runtime().groups.remove(&record.number.0);
             group.close().await;
         }
-        for volume in tables.pairs_of_group(record.number).filter_map(|pair| own_volume(tables, pair)) {
-            if let Err(error) = self.disk.set_gate(VolumeId(volume), None) {
-                tracing::warn!(volume, %error, "the gate of a volume cannot be taken away");
+        self.take_gates_away(&volumes);
+        Ok(())
+    }
+
+    fn take_gates_away(&self, volumes: &[VolumeId]) {
+        for volume in volumes {
+            if let Err(error) = self.disk.set_gate(*volume, None) {
+                tracing::warn!(volume = volume.0, %error, "the gate of a volume cannot be taken away");
             }
         }
-        Ok(())
     }
 
     fn has_turned(&self, record: &GroupRecord) {
@@ -244,9 +272,36 @@ impl Array {
         self.wake();
     }
 
-    /// Before this array promises to take over: its S-VOLs are what the P-VOLs are, on the units.
-    pub(super) async fn prepare_reversal(&self, told: &RemoteReversal) -> Result<(), Refusal> {
+    /// Whether this array takes over. Whoever is refused lets hosts write again, so what is said to one copy of a message is
+    /// said to all, also to one that was held up on another session: a refusal is durable before it is answered. Of a
+    /// control store that failed the peer hears as of no answer.
+    ///
+    /// # Errors
+    /// Why it does not; or the store's own failure, which says nothing of that.
+    pub(super) async fn answer_reversal(
+        &self,
+        id: DesignationId,
+        told: &RemoteReversal,
+        who: &Who,
+    ) -> Result<Outcome, Refusal> {
         let _one_at_a_time = self.images.lock().await;
+        let what = Designation::RemoteReverse(told.clone());
+        // A promise that is kept already is not looked at again: the group is not what it was.
+        let prepared = match self.store.read(|tables| tables.was_answered(id)) {
+            true => Ok(()),
+            false => self.prepare_reversal(told).await,
+        };
+        let answer = prepared.and_then(|()| self.designate_by_peer(id, what.clone(), who));
+        if let Err(refusal) = &answer
+            && !matches!(refusal, Refusal::Store(_))
+        {
+            self.store.checkpoint(|tables| tables.reversal_refused(id, &what, refusal))?;
+        }
+        answer
+    }
+
+    /// Before this array promises to take over: its S-VOLs are what the P-VOLs are, on the units.
+    async fn prepare_reversal(&self, told: &RemoteReversal) -> Result<(), Refusal> {
         let tables = self.store.tables();
         if tables.has_taken_over(told) || told.manner == Manner::Differences {
             return Ok(());

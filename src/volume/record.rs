@@ -1,7 +1,7 @@
 //! Rows of the tables that have no rules of their own: volumes (mission row A2), parity groups, targets, links,
 //! readers, schedules, designations on their way to a peer, and what the array knows about itself.
 
-use super::designation::{Designation, DesignationId, Outcome};
+use super::designation::{Designation, DesignationId, Outcome, Refusal};
 use super::kind::{CacheMode, InitiatorRule, PortalAddress, RaidLevel, Schedule};
 use super::name::{
     ArrayName, ArrayNumber, GroupName, GroupNumber, IscsiName, LinkName, Lun, ParityGroupName,
@@ -307,6 +307,15 @@ pub struct ForwardRecord {
     pub is_once: bool,
 }
 
+impl ForwardRecord {
+    /// Whether a refusal leaves open what has become of it: a promise to take over may be durable at an array whose control
+    /// store failed, and its next start finds it (decision 17). It is asked for again.
+    #[must_use]
+    pub fn is_open_after(&self, refusal: &Refusal) -> bool {
+        matches!((&self.designation, refusal), (Designation::RemoteReverse(_), Refusal::Store(_)))
+    }
+}
+
 /// A volume that was deleted and whose extents are still to be given back. Nothing but this row makes them free, so
 /// that a store that lacks a volume for another reason destroys nothing.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -329,6 +338,12 @@ pub struct ResultRecord {
     /// What it was, so that an identity is not taken for something else; none in records of earlier versions.
     #[serde(default)]
     pub what: Option<String>,
+    /// Why it was refused; then `outcome` says nothing. Only of a reversal: other refusals hold for their instant.
+    #[serde(default)]
+    pub refusal: Option<String>,
+    /// Whether it asked for a promise to take over; such answers are kept apart from all others.
+    #[serde(default)]
+    pub is_reversal: bool,
 }
 
 /// A record of the audit log.

@@ -33,7 +33,14 @@ impl Tables {
         reverse::check_not_reversing(self, what)?;
         let outcome = self.dispatch(id, what, who)?;
         let sequence = self.next_sequence();
-        self.results.put(ResultRecord { id, sequence, outcome, what: Some(what.to_string()) });
+        self.results.put(ResultRecord {
+            id,
+            sequence,
+            outcome,
+            what: Some(what.to_string()),
+            refusal: None,
+            is_reversal: matches!(what, Designation::RemoteReverse(_)),
+        });
         self.forget_old_results();
         Ok(outcome)
     }
@@ -54,8 +61,29 @@ impl Tables {
             Some(other) if *other != what.to_string() => {
                 Err(Refusal::conflict(format!("this identity was given to {other:?} before")))
             }
-            Some(_) | None => Ok(known.outcome),
+            Some(_) | None => match &known.refusal {
+                Some(refusal) => Err(Refusal::conflict(refusal.clone())),
+                None => Ok(known.outcome),
+            },
         }
+    }
+
+    /// Keeps that a promise to take over was refused: whoever hears of that lets hosts write again, so no copy of the same
+    /// message that comes later may be promised (decision 17). The first answer to an identity stays.
+    pub(crate) fn reversal_refused(&mut self, id: DesignationId, what: &Designation, refusal: &Refusal) {
+        if self.was_answered(id) {
+            return;
+        }
+        let sequence = self.next_sequence();
+        self.results.put(ResultRecord {
+            id,
+            sequence,
+            outcome: Outcome::Done,
+            what: Some(what.to_string()),
+            refusal: Some(refusal.to_string()),
+            is_reversal: true,
+        });
+        self.forget_old_results();
     }
 
     fn dispatch(&mut self, id: DesignationId, what: &Designation, who: &Who) -> Result<Outcome, Refusal> {
@@ -190,6 +218,8 @@ impl Tables {
                 self.forwards.remove(&sequence);
                 answers::accepted(self, &forward, *outcome);
             }
+            Err(refusal)
+                if self.forwards.get(&sequence).is_some_and(|forward| forward.is_open_after(refusal)) => {}
             Err(_) if self.forwards.get(&sequence).is_some_and(|forward| forward.is_once) => {
                 let ended = self.forwards.get(&sequence).map(|forward| forward.designation.clone());
                 self.forwards.remove(&sequence);
@@ -208,15 +238,19 @@ impl Tables {
     }
 
     fn forget_old_results(&mut self) {
-        while self.results.len() > RESULTS_MAX {
-            let oldest = self.results.iter().min_by_key(|result| result.sequence).map(|result| result.id);
-            let Some(oldest) = oldest else { return };
-            self.results.remove(&oldest);
+        // Each kind by itself: the answer to a reversal may be asked for long after thousands of others.
+        for is_reversal in [false, true] {
+            let of_kind = || self.results.iter().filter(|result| result.is_reversal == is_reversal);
+            if of_kind().count() > RESULTS_MAX
+                && let Some(oldest) = of_kind().min_by_key(|result| result.sequence).map(|result| result.id)
+            {
+                self.results.remove(&oldest);
+            }
         }
     }
 }
 
-/// Answers that are kept for repeated designations; the oldest are forgotten.
+/// Answers that are kept for repeated designations, and as many for reversals; the oldest are forgotten.
 const RESULTS_MAX: usize = 4_096;
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 
 use super::copy::{followed_group, peer, primary_group, set_volume_state};
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
-use crate::volume::group::{Generation, GroupRole, GroupState, JournalVolume, RemoteJournal, ResumeRecord};
+use crate::volume::group::{
+    Generation, GroupRecord, GroupRole, GroupState, JournalVolume, RemoteJournal, ResumeRecord,
+};
 use crate::volume::name::{GroupName, GroupNumber, LinkName, PairName, PairNumber, UpdateNumber};
 use crate::volume::pair::{Asked, PairControl, PairRecord, PairState, SuspendCause};
 use crate::volume::record::{Identity, ReaderRecord, VolumeState, Who};
@@ -94,7 +96,7 @@ pub(super) fn cancel(tables: &mut Tables, group: &GroupName) -> Result<Outcome, 
         }
     };
     tables.reversal_ends(number);
-    tables.call_back_marks(&link);
+    tables.call_back_marks(number, &link);
     Ok(Outcome::Done)
 }
 
@@ -158,6 +160,7 @@ pub(super) fn remote_reverse(
     told: &RemoteReversal,
     who: &Who,
 ) -> Result<Outcome, Refusal> {
+    // Its identity may be forgotten here, and the promise kept.
     if tables.has_taken_over(told) {
         let number = tables.group_named(&told.group).map_or(0, |row| row.number.0);
         return Ok(Outcome::Created { number });
@@ -240,6 +243,15 @@ impl Tables {
         Generation { counter: newest.counter.saturating_add(1), array: self.meta().number, first }
     }
 
+    /// Whether hosts may use the volumes of a group whose journal cannot be opened: it never held anything, and no pair
+    /// counts on it that what hosts write is journaled or marked. A group that was turned round has pairs and no journal yet.
+    pub(crate) fn needs_no_journal(&self, row: &GroupRecord) -> bool {
+        let counts_on_it =
+            |pair: &PairRecord| !matches!(pair.state, PairState::NotYetCopied | PairState::Abnormal);
+        let is_primary = row.role == GroupRole::Primary;
+        row.segments.is_empty() && !(is_primary && self.pairs_of_group(row.number).any(counts_on_it))
+    }
+
     /// The reversal of a group is given up: its hosts write here.
     pub(crate) fn reversal_ends(&mut self, group: GroupNumber) {
         if let Some(row) = self.groups.edit(&group) {
@@ -247,16 +259,23 @@ impl Tables {
         }
     }
 
-    /// What was to be told of marks is not needed any more.
-    pub(crate) fn call_back_marks(&mut self, link: &LinkName) {
-        let marks: Vec<u64> = self
-            .forwards_to(link)
-            .filter(|forward| matches!(forward.designation, Designation::ReverseMarks { .. }))
-            .map(|forward| forward.sequence)
-            .collect();
+    /// What was to be told of the marks of this group is not needed any more.
+    pub(crate) fn call_back_marks(&mut self, group: GroupNumber, link: &LinkName) {
+        let marks: Vec<u64> = self.marks_to_tell(group, link).collect();
         for sequence in marks {
             self.forwards.remove(&sequence);
         }
+    }
+
+    /// The places of the messages that tell the array behind a link of marks of a group: others may be turned round at the
+    /// same time.
+    fn marks_to_tell<'t>(&'t self, group: GroupNumber, link: &'t LinkName) -> impl Iterator<Item = u64> + 't {
+        let is_of_group =
+            move |pair: &PairName| self.pair_named(pair).is_some_and(|pair| pair.group == group);
+        let forwards = self.forwards_to(link).filter(move |forward| {
+            matches!(&forward.designation, Designation::ReverseMarks { pair, .. } if is_of_group(pair))
+        });
+        forwards.map(|forward| forward.sequence)
     }
 
     /// At the primary: where its P-VOLs were changed while they were suspended is told to the other array.
@@ -266,6 +285,10 @@ impl Tables {
         marks: &[(PairNumber, Vec<(u64, u64)>)],
         identity: &mut dyn FnMut() -> Identity,
     ) {
+        let reversal = self.groups.get(&group).and_then(|row| row.reversal.as_ref());
+        if reversal.is_none_or(|reversal| reversal.step != ReversalStep::Draining) {
+            return; // It was given up meanwhile.
+        }
         for (number, runs) in marks {
             let Some(pair) = self.pairs.get(number) else { continue };
             let (pair, link) = (pair.name.clone(), pair.link.clone());
@@ -281,9 +304,8 @@ impl Tables {
 
     /// Whether the other array knows all marks of a group that is turned round.
     #[must_use]
-    pub(crate) fn is_all_told(&self, reversal: &Reversal) -> bool {
-        let mut left = self.forwards_to(&reversal.link);
-        !left.any(|forward| matches!(forward.designation, Designation::ReverseMarks { .. }))
+    pub(crate) fn is_all_told(&self, group: GroupNumber, reversal: &Reversal) -> bool {
+        self.marks_to_tell(group, &reversal.link).next().is_none()
     }
 
     /// At the primary: everything up to `last` is at the other array, which is told to take over.
@@ -346,10 +368,14 @@ impl Tables {
         };
         let Some(newest) = told.generations.last() else { return };
         let generation = self.next_generation(newest, told.last);
+        self.stop_asking_as_a_copy(&told.group, &link);
+        let failed = self.groups.get(&group).is_none_or(|row| row.state != GroupState::Normal);
         if let Some(row) = self.groups.edit(&group) {
             row.role = GroupRole::Primary;
             row.generations.clone_from(&told.generations);
             row.generations.push(generation);
+            let surplus = row.generations.len().saturating_sub(GENERATIONS_MAX);
+            row.generations.drain(1..=surplus);
             row.next_update_number = generation.first;
             row.resume = Some(ResumeRecord { first: generation.first, ..ResumeRecord::default() });
             row.segments.clear();
@@ -391,6 +417,28 @@ impl Tables {
                 },
             };
             self.turn_round(number, VolumeState::Main, control);
+            if failed && let Some(pair) = self.pairs.edit(&number) {
+                // Its journal failed here: nothing notes what hosts write, so all of it counts as different
+                // (`array/reverse.rs` writes those marks in the same transaction).
+                pair.state = PairState::Abnormal;
+                pair.reason = Some("the journal had failed when the group was turned round".to_owned());
+            }
+        }
+    }
+
+    /// What this array had to tell its source as its copy means nothing to an array that copies from here, which would
+    /// refuse it for ever.
+    fn stop_asking_as_a_copy(&mut self, group: &GroupName, source: &LinkName) {
+        let is_meant = |what: &Designation| match what {
+            Designation::JoinJournal { group: of, .. }
+            | Designation::LeaveJournal { group: of, .. }
+            | Designation::JournalLost { group: of } => of == group,
+            _ => false,
+        };
+        let meant = self.forwards_to(source).filter(|forward| is_meant(&forward.designation));
+        let meant: Vec<u64> = meant.map(|forward| forward.sequence).collect();
+        for sequence in meant {
+            self.forwards.remove(&sequence);
         }
     }
 
@@ -416,5 +464,5 @@ impl Tables {
 const LAST_MAX: u64 = 1 << 62;
 /// Counters of generations end before this one; journals have 32 bits for them.
 const COUNTER_MAX: u64 = u32::MAX as u64;
-/// Generations that a peer may tell; more are refused.
+/// Generations that a peer may tell, more are refused; and that are kept: the first, and the newest ones.
 const GENERATIONS_MAX: usize = 1_000;

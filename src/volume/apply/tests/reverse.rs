@@ -3,7 +3,7 @@
 use super::written::{normal, number};
 use super::*;
 use crate::volume::group::{Generation, GroupRecord};
-use crate::volume::name::GroupNumber;
+use crate::volume::name::{GroupNumber, PairNumber, VolumeName};
 use crate::volume::reversal::{Manner, RemoteReversal, ReversalStep};
 
 fn g1(array: &Array) -> GroupRecord {
@@ -192,4 +192,160 @@ fn a_reversal_with_impossible_numbers_is_refused() {
         GroupNumber(1),
     );
     assert_eq!(step(&alpha).as_deref(), Some("handed-over"));
+}
+
+/// A second group between the same two arrays, with one pair.
+fn second_group(array: &mut Array) {
+    let (mut group, mut pair) = (g1(array), array.tables.pairs.get(&number(array, "p1")).unwrap().clone());
+    (group.number, group.name) = (GroupNumber(9), "g2".parse().unwrap());
+    (pair.number, pair.name, pair.group) = (PairNumber(99), "q1".parse().unwrap(), GroupNumber(9));
+    array.tables.groups.put(group);
+    array.tables.pairs.put(pair);
+}
+
+fn marks_on_their_way(array: &Array) -> Vec<String> {
+    let pair = |designation: &Designation| match designation {
+        Designation::ReverseMarks { pair, .. } => Some(pair.to_string()),
+        _ => None,
+    };
+    array.tables.forwards.iter().filter_map(|forward| pair(&forward.designation)).collect()
+}
+
+#[test]
+fn a_cancelled_reversal_calls_back_its_own_marks_and_nobody_elses() {
+    let (mut alpha, _) = normal();
+    alpha.say(reverse("beta")).unwrap();
+    second_group(&mut alpha);
+    let p1 = number(&alpha, "p1");
+    let mut ids = 500;
+    let mut identity = || {
+        ids += 1;
+        Identity(ids)
+    };
+    let group = g1(&alpha).number;
+    alpha.tables.reversal_told(group, &[(p1, vec![(0, 1)])], &mut identity);
+    let marks = |pair: &str| Designation::ReverseMarks { pair: pair.parse().unwrap(), runs: vec![(0, 1)] };
+    alpha.tables.forward(&"beta".parse().unwrap(), DesignationId(Identity(600)), marks("q1"));
+    assert_eq!(marks_on_their_way(&alpha), ["p1", "q1"]);
+    alpha.say(cancel()).unwrap();
+    assert_eq!(marks_on_their_way(&alpha), ["q1"]);
+}
+
+/// The group was settling when its reversal was cancelled.
+#[test]
+fn marks_of_a_cancelled_reversal_are_not_told() {
+    let (mut alpha, _) = normal();
+    alpha.say(reverse("beta")).unwrap();
+    alpha.say(cancel()).unwrap();
+    let (group, p1) = (g1(&alpha).number, number(&alpha, "p1"));
+    alpha.tables.reversal_told(group, &[(p1, vec![(0, 1)])], &mut || Identity(500));
+    assert_eq!(marks_on_their_way(&alpha), [""; 0]);
+    assert_eq!(step(&alpha), None);
+}
+
+#[test]
+fn a_group_that_was_turned_round_a_thousand_times_can_be_turned_round_again() {
+    let (mut alpha, mut beta) = normal();
+    let group = g1(&alpha).number;
+    let row = alpha.tables.groups.edit(&group).unwrap();
+    row.generations = (1..=1_000)
+        .map(|counter| Generation { counter, array: ArrayNumber(1), first: UpdateNumber(counter.min(41)) })
+        .collect();
+    handed_over(&mut alpha);
+    assert_eq!(deliver(&mut alpha, &mut beta, "beta"), 0);
+    let here = g1(&beta).number;
+    beta.tables.taken_over(here);
+    let kept = g1(&beta).generations;
+    assert_eq!((kept.len(), kept[0].counter, kept.last().unwrap().counter), (1_000, 1, 1_001));
+}
+
+/// As its source the other array would refuse them for ever, and what is on its way keeps a group from going back.
+#[test]
+fn a_new_primary_tells_the_old_one_nothing_more_as_its_source() {
+    let (mut alpha, mut beta) = normal();
+    let (group, volume): (GroupName, VolumeName) = ("g1".parse().unwrap(), "jnl".parse().unwrap());
+    handed_over(&mut alpha);
+    assert_eq!(deliver(&mut alpha, &mut beta, "beta"), 0);
+    let to = "alpha".parse().unwrap();
+    let other: GroupName = "g2".parse().unwrap();
+    for (id, what) in (700..).zip([
+        Designation::LeaveJournal { group: group.clone(), volume: volume.clone() },
+        Designation::JournalLost { group },
+        Designation::LeaveJournal { group: other, volume },
+    ]) {
+        beta.tables.forward(&to, DesignationId(Identity(id)), what);
+    }
+    let here = g1(&beta).number;
+    beta.tables.taken_over(here);
+    let left: Vec<u128> = beta.tables.forwards_to(&to).map(|forward| forward.id.0.0).collect();
+    assert_eq!(left, [702], "of another group");
+}
+
+/// Its journal failed between the promise and its keeping.
+#[test]
+fn a_new_primary_without_a_journal_has_pairs_that_failed() {
+    let (mut alpha, mut beta) = normal();
+    handed_over(&mut alpha);
+    assert_eq!(deliver(&mut alpha, &mut beta, "beta"), 0);
+    let here = g1(&beta).number;
+    beta.tables.groups.edit(&here).unwrap().state = GroupState::Abnormal;
+    beta.tables.taken_over(here);
+    for name in ["p1", "p2"] {
+        let pair = beta.tables.pairs.get(&number(&beta, name)).unwrap();
+        assert_eq!((pair.state, pair.primary.array), (PairState::Abnormal, ArrayNumber(2)));
+    }
+}
+
+/// A second copy of the message comes over a session that was held up, when the primary's hosts write again.
+#[test]
+fn what_was_refused_once_is_never_promised_later() {
+    let (mut alpha, mut beta) = normal();
+    let what = Designation::RemoteReverse(handed_over(&mut alpha));
+    let source = Who::Peer { array: alpha.tables.meta().number, from: "x".into() };
+    let id = DesignationId(Identity(77));
+    beta.tables.reversal_refused(id, &what, &Refusal::conflict("not just now"));
+    assert_eq!(beta.apply(id, &what, &source), Err(Refusal::conflict("not just now")));
+    assert_eq!(step(&beta), None);
+    // Not even thousands of other answers later.
+    let (link, schedule) = ("alpha".parse().unwrap(), Default::default());
+    let other = Designation::SetSchedule { link, group: "g1".parse().unwrap(), schedule };
+    for _ in 0..4_200 {
+        beta.say(other.clone()).unwrap();
+    }
+    assert!(beta.apply(id, &what, &source).is_err());
+    // And no promise is taken back.
+    let id = DesignationId(Identity(78));
+    let promise = beta.apply(id, &what, &source);
+    assert!(promise.is_ok());
+    beta.tables.reversal_refused(id, &what, &Refusal::conflict("too late"));
+    assert_eq!(beta.apply(id, &what, &source), promise);
+}
+
+/// What the other array could not write may be durable there all the same.
+#[test]
+fn a_store_that_failed_is_no_answer_to_a_reversal() {
+    let (mut alpha, _) = normal();
+    handed_over(&mut alpha);
+    let sequence = alpha.tables.forwards.iter().next().unwrap().sequence;
+    alpha.tables.delivered(sequence, &Err(Refusal::Store("disk full".to_owned())));
+    assert_eq!(step(&alpha).as_deref(), Some("handed-over"));
+    assert_eq!(access(&alpha, "data1"), HostAccess::None);
+    assert_eq!(alpha.tables.forwards.len(), 1, "it is asked for again");
+}
+
+/// Writes of its hosts would be in no journal and in no map, and the pairs would be `normal` all the same.
+#[test]
+fn a_new_primary_waits_for_its_journal_before_hosts_use_it() {
+    let (mut alpha, mut beta) = normal();
+    assert!(alpha.tables.needs_no_journal(&GroupRecord { number: GroupNumber(9), ..g1(&alpha) }), "no pair");
+    handed_over(&mut alpha);
+    assert_eq!(deliver(&mut alpha, &mut beta, "beta"), 0);
+    let here = g1(&beta).number;
+    beta.tables.taken_over(here);
+    assert!(g1(&beta).segments.is_empty());
+    assert!(!beta.tables.needs_no_journal(&g1(&beta)));
+    for name in ["p1", "p2"] {
+        beta.tables.pair_event(number(&beta, name), PairEvent::Fail, None).unwrap();
+    }
+    assert!(beta.tables.needs_no_journal(&g1(&beta)), "everything counts as different");
 }
