@@ -28,7 +28,7 @@ async fn running(seed: u64) -> (Cluster, Writer, Vec<SimPort>) {
     (cluster, writer, ports)
 }
 
-async fn wait(cluster: &Cluster, what: &str, is_so: impl Fn(&Cluster) -> bool) {
+pub(crate) async fn wait(cluster: &Cluster, what: &str, is_so: impl Fn(&Cluster) -> bool) {
     let since = cluster.clock_ms();
     while !is_so(cluster) {
         assert!(cluster.clock_ms() < since + 60_000, "{what}: {}", cluster.state());
@@ -36,7 +36,7 @@ async fn wait(cluster: &Cluster, what: &str, is_so: impl Fn(&Cluster) -> bool) {
     }
 }
 
-async fn write(cluster: &Cluster, writer: &mut Writer, ports: &[SimPort], commands: u64) {
+pub(crate) async fn write(cluster: &Cluster, writer: &mut Writer, ports: &[SimPort], commands: u64) {
     let never = AtomicBool::new(false);
     let until = Until { commands, stop: &never };
     let running = writer.run(ports, &*cluster.clock, 4, until);
@@ -48,7 +48,7 @@ async fn write(cluster: &Cluster, writer: &mut Writer, ports: &[SimPort], comman
     assert_eq!(summary.violations, [], "reads while writing");
 }
 
-async fn say(cluster: &Cluster, index: usize, line: &str) {
+pub(crate) async fn say(cluster: &Cluster, index: usize, line: &str) {
     if let Err(error) = cluster.command(index, line).await {
         panic!("{line}: {error}");
     }

@@ -5,10 +5,10 @@
 use crate::cluster::{ALPHA, Cluster, Death, Shape};
 use crate::in_virtual_time;
 use crate::port::SimPort;
+use crate::readers::{say, wait, write};
 use crate::story::geometry_of;
-use crate::support::wof::{Observed, Plan, Until, Writer, check_prefix};
+use crate::support::wof::{Observed, Plan, Writer, check_prefix};
 use crate::tree::{SMALL, Tree};
-use std::sync::atomic::AtomicBool;
 
 const BETA: usize = 1;
 
@@ -32,32 +32,18 @@ impl Story {
     }
 
     async fn wait(&self, what: &str, is_so: impl Fn(&Cluster) -> bool) {
-        let since = self.cluster.clock_ms();
-        while !is_so(&self.cluster) {
-            assert!(self.cluster.clock_ms() < since + 120_000, "{what}: {}", self.cluster.state());
-            self.cluster.sleep_ms(20).await;
-        }
+        wait(&self.cluster, what, is_so).await;
     }
 
     async fn write(&mut self, commands: u64) {
-        let never = AtomicBool::new(false);
-        let running = self.writer.run(&self.ports, &*self.cluster.clock, 4, Until { commands, stop: &never });
-        let summary = tokio::select! {
-            biased;
-            summary = running => summary,
-            () = self.cluster.sleep_ms(240_000) => panic!("hosts do not go on: {}", self.cluster.state()),
-        };
-        assert_eq!(summary.violations, [], "reads while writing");
+        write(&self.cluster, &mut self.writer, &self.ports, commands).await;
     }
 
-    async fn say(&self, index: usize, line: &str) -> String {
-        match self.cluster.command(index, line).await {
-            Ok(answer) => answer,
-            Err(error) => panic!("{line}: {error}"),
-        }
+    async fn say(&self, index: usize, line: &str) {
+        say(&self.cluster, index, line).await;
     }
 
-    /// The copies are one moment of the history, and not another than `before`.
+    /// What the copies show, which is one moment of the history.
     async fn copies(&self) -> Vec<Vec<u8>> {
         let copies = self.cluster.visible_copies(BETA).await;
         let log = self.writer.log();
