@@ -8,6 +8,7 @@ pub mod effect;
 pub mod group;
 pub mod kind;
 pub mod name;
+mod outcome;
 pub mod pair;
 pub mod pointer;
 pub mod record;
