@@ -16,6 +16,7 @@ pub mod socket;
 pub mod ssh;
 pub mod view;
 mod view_event;
+mod view_group;
 mod view_link;
 
 pub(crate) use print::{document, escape};

@@ -1,0 +1,162 @@
+//! A group as it is shown, with those who read it and the array from which it is copied.
+
+use serde::Serialize;
+
+/// A group.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct GroupView {
+    /// Number here.
+    pub number: u32,
+    /// Name.
+    pub name: String,
+    /// `unused`, `normal`, `suspended` or `abnormal`.
+    pub state: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// What this array is for it: `primary`, `auxiliary` or `both`.
+    pub role: String,
+    /// Whether `start` has been said.
+    pub is_started: bool,
+    /// The step to which a reversal has come, if one is on its way.
+    pub reversal: Option<String>,
+    /// States of its pairs in one word: a state of pairs, `none` or `mixed`.
+    pub pairs_state: String,
+    /// Names of its pairs.
+    pub pairs: Vec<String>,
+    /// Names of its journal volumes here.
+    pub journals: Vec<String>,
+    /// The next update number to give; none where this array gives no numbers.
+    pub next_update_number: Option<u64>,
+    /// Largest number that is durable here.
+    pub durable_update_number: u64,
+    /// Write data put into the journal here since the start.
+    pub journaled_bytes: u64,
+    /// What hosts may do with the S-VOLs: `none` or `read`.
+    pub svol_access: String,
+    /// When journals are freed: `read` or `restored`.
+    pub release: String,
+    /// Its generations, oldest first.
+    pub generations: Vec<GenerationView>,
+    /// Who reads it, as its source sees it.
+    pub readers: Vec<ReaderView>,
+    /// From whom it is read and how, where this array keeps the copy.
+    pub follows: Option<FollowView>,
+}
+
+/// A generation of a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct GenerationView {
+    /// Counts takeovers and restarts that lost numbers.
+    pub counter: u64,
+    /// The array that opened it.
+    pub array: u32,
+    /// Its first update number.
+    pub first_update_number: u64,
+}
+
+/// An array that reads a group from this one.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ReaderView {
+    /// Link to it.
+    pub link: String,
+    /// Its number.
+    pub array: u32,
+    /// `waiting`, `copying`, `normal`, `suspended` or `abnormal`.
+    pub state: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// It holds everything up to this number durably.
+    pub durable_update_number: u64,
+    /// It has restored everything up to this number.
+    pub restored_update_number: u64,
+    /// It has everything up to this number durably in its volumes.
+    pub settled_update_number: u64,
+    /// All that it is behind.
+    pub behind: LagView,
+    /// Of it, not yet read.
+    pub not_yet_read: LagView,
+    /// Of it, read and not yet restored.
+    pub read_not_restored: LagView,
+    /// Of it, in difference maps; these carry no order and so no seconds.
+    pub in_difference_maps: LagView,
+    /// Updates sent to it since the start, repeated ones too.
+    pub sent_updates: u64,
+    /// Bytes of the answers that it got since the start.
+    pub sent_bytes: u64,
+    /// It is a copy of another array and reads here instead.
+    pub is_attached: bool,
+    /// The array from which it reads instead; it reports here.
+    pub reads_from: Option<u32>,
+    /// Since its last report; none before the first.
+    pub last_report_ms: Option<u64>,
+    /// Until its journal is full, at the present rates.
+    pub time_to_full_ms: Option<u64>,
+    /// Until it has caught up, at the present rates.
+    pub time_to_catch_up_ms: Option<u64>,
+}
+
+/// How far somebody is behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct LagView {
+    /// Updates.
+    pub updates: u64,
+    /// Bytes of write data.
+    pub bytes: u64,
+    /// Seconds, by the clock of the primary alone.
+    pub seconds: f64,
+}
+
+/// Where a copy comes from and on which schedule.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct FollowView {
+    /// Link to the source.
+    pub link: String,
+    /// Number of the group at the source.
+    pub remote_group: u32,
+    /// When the next journal read is sent: `immediate`, `every 250ms` or `adaptive:` with its inputs.
+    pub read: String,
+    /// How much one asks for: `group`, `adaptive`, `256 updates` or bytes.
+    pub read_size: String,
+    /// Between two rounds of reads; 0: at once, or adaptive.
+    pub read_interval_ms: u64,
+    /// When what was read is restored: `immediate`, `every 250ms` or `load`.
+    pub restore: String,
+    /// Between two rounds of restores; 0: at once, or by load.
+    pub restore_interval_ms: u64,
+    /// Delay of the restore on purpose.
+    pub restore_delay_ms: u64,
+    /// Durable in the journal here up to this number.
+    pub durable_update_number: u64,
+    /// Restored up to this number.
+    pub restored_update_number: u64,
+    /// Durable in the volumes up to this number.
+    pub settled_update_number: u64,
+    /// Link to the array that it is read from now: that of `link`, or another copy.
+    pub reads_over: String,
+    /// Link to another copy from which it may be read.
+    pub other_source: Option<String>,
+    /// Only while the source is under load.
+    pub other_source_by_load: bool,
+    /// Why the other copy is not read at the moment, when it could not give what was wanted.
+    pub other_source_reason: Option<String>,
+    /// The newest number given at the array that hosts write to, as far as it has been heard of.
+    pub top_update_number: Option<u64>,
+    /// Updates behind that one: in a cascade over all hops.
+    pub behind_top_updates: Option<u64>,
+    /// What reading is doing: `reading`, `waiting`, `retrying`, `no-room` or `stopped`.
+    pub read_state: String,
+    /// What restoring is doing: `restoring`, `waiting` or `stopped`.
+    pub restore_state: String,
+    /// Where restore stops: `update 17` or a time.
+    pub restore_until: Option<String>,
+    /// Why, when one of them is stopped or held up.
+    pub reason: Option<String>,
+    /// All S-VOLs as of this number are what a takeover finds now; none: there is no one moment.
+    pub takeover_update_number: Option<u64>,
+    /// Where it finds them: `volumes`, `image` (kept until a resync has ended) or `none`.
+    pub takeover_from: String,
+    /// Why there is no one moment.
+    pub takeover_reason: Option<String>,
+    /// What kept images cost beside the S-VOLs.
+    pub image_bytes: u64,
+}

@@ -1,0 +1,241 @@
+//! Suspension, resync and deletion said at the auxiliary: every combination ends as it does when the primary's own
+//! operator says it of that reader (promise J15).
+
+use super::cascade::{link, three};
+use super::written::normal;
+use super::*;
+use crate::volume::ask::AskedBy;
+use crate::volume::designation::{Ask, ImageWish, SvolHosts, Which, Wish};
+use crate::volume::name::{PairName, PairNumber};
+use crate::volume::pair::Asked;
+use crate::volume::timing::{RestoreStop, StopWish};
+
+fn g1() -> GroupName {
+    "g1".parse().unwrap()
+}
+
+fn suspend(which: Which, svol: SvolHosts) -> Designation {
+    Designation::SuspendPairs { group: g1(), which, svol }
+}
+
+fn resync(which: Which, image: ImageWish) -> Designation {
+    Designation::ResyncPairs { group: g1(), which, image }
+}
+
+fn one(name: &str) -> Which {
+    Which::Pair(name.parse().unwrap())
+}
+
+fn reader() -> Which {
+    Which::Reader("beta".parse().unwrap())
+}
+
+/// What is asked of all pairs, as the primary has noted it.
+fn noted(array: &Array) -> Vec<(PairName, Option<Asked>, bool, bool)> {
+    let noted = array.tables.pairs.iter().map(|pair| {
+        (pair.name.clone(), pair.control.asked, pair.control.svol_write, pair.control.without_image)
+    });
+    noted.collect()
+}
+
+/// The pairs stop, as the array at work records it.
+fn stopped(array: &mut Array) {
+    let pairs: Vec<PairNumber> = array.tables.pairs.iter().map(|pair| pair.number).collect();
+    let cause = crate::volume::pair::SuspendCause::Operator;
+    let mut ids = 900;
+    let mut identity = || {
+        ids += 1;
+        Identity(ids)
+    };
+    array.tables.pairs_suspended(&pairs, cause, "by its operator", &mut identity).unwrap();
+}
+
+fn forged(pair: Option<&str>, wish: Wish) -> Designation {
+    let pair = pair.map(|name| name.parse().unwrap());
+    Designation::AskPrimary(Ask { group: g1(), pair, wish, by: AskedBy::from("nobody".to_owned()) })
+}
+
+#[test]
+fn what_is_said_at_the_auxiliary_is_done_as_if_the_primary_had_said_it() {
+    let (keep, write) = (SvolHosts::Keep, SvolHosts::Write);
+    let (with, without) = (ImageWish::Keep, ImageWish::Without);
+    let delete = |which| Designation::DeletePairs { group: g1(), which };
+    let leave = Designation::DeleteReader { group: g1(), link: "beta".parse().unwrap() };
+    let whole = Designation::DeleteGroup { group: g1() };
+    // Whether the pairs are suspended before; what is said at beta; what alpha would say.
+    let table = [
+        (false, suspend(Which::All, keep), suspend(reader(), keep)),
+        (false, suspend(Which::All, write), suspend(reader(), write)),
+        (false, suspend(one("p1"), keep), suspend(one("p1"), keep)),
+        (false, suspend(one("p2"), write), suspend(one("p2"), write)),
+        (true, resync(Which::All, with), resync(reader(), with)),
+        (true, resync(Which::All, without), resync(reader(), without)),
+        (true, resync(one("p1"), with), resync(one("p1"), with)),
+        (true, suspend(Which::All, write), suspend(reader(), write)),
+        (false, delete(Which::All), delete(reader())),
+        (true, delete(one("p2")), delete(one("p2"))),
+        (false, whole.clone(), leave.clone()),
+        (true, whole, leave),
+    ];
+    for (is_stopped, at_beta, at_alpha) in table {
+        let (mut alpha, mut beta) = normal();
+        let (mut other, _) = normal();
+        for array in [&mut alpha, &mut other] {
+            if is_stopped {
+                stopped(array);
+            }
+        }
+        deliver(&mut alpha, &mut beta, "beta");
+        deliver(&mut other, &mut normal().1, "beta");
+        other.say(at_alpha).unwrap();
+        let before = noted(&alpha);
+        let id = DesignationId(Identity(7));
+        let who = Who::Operator { name: "admin".into(), from: "10.0.0.9".into() };
+        beta.apply(id, &at_beta, &who).unwrap();
+        beta.apply(id, &at_beta, &who).unwrap();
+        assert_eq!(beta.tables.forwards.len(), 1, "{at_beta}: said twice, asked once");
+        assert_eq!(noted(&alpha), before, "{at_beta}: nothing is done before the link carries it");
+        let told = beta.tables.forwards.iter().next().unwrap().designation.to_string();
+        assert!(told.contains("admin from 10.0.0.9"), "{told}");
+        assert_eq!(deliver(&mut beta, &mut alpha, "alpha"), 0, "{at_beta}");
+        assert_eq!(noted(&alpha), noted(&other), "{at_beta}");
+        let leaving = |array: &Array| array.tables.readers.iter().map(|r| r.is_leaving).collect::<Vec<_>>();
+        assert_eq!(leaving(&alpha), leaving(&other), "{at_beta}");
+    }
+}
+
+#[test]
+fn an_array_speaks_of_its_own_pairs_only() {
+    let (mut alpha, _) = normal();
+    alpha.say(link("gamma", 3)).unwrap();
+    let gamma = Who::Peer { array: ArrayNumber(3), from: "test".into() };
+    let wishes =
+        [Wish::Suspend { svol: SvolHosts::Keep }, Wish::Resync { image: ImageWish::Keep }, Wish::Delete];
+    for joined in [false, true] {
+        if joined {
+            alpha.say(pair("p3", "data1", "gamma:copy1")).unwrap();
+        }
+        for wish in wishes {
+            for what in [forged(Some("p1"), wish), forged(Some("nothing"), wish)] {
+                let id = DesignationId(Identity(77));
+                assert!(alpha.apply(id, &what, &gamma).is_err(), "{what}, joined {joined}");
+            }
+            let all = alpha.apply(DesignationId(Identity(78)), &forged(None, wish), &gamma);
+            assert_eq!(all.is_ok(), joined, "{wish:?}");
+            alpha.tables.results.remove(&DesignationId(Identity(78)));
+            let asked = |name: &str| alpha.tables.pair_named(&name.parse().unwrap()).unwrap().control.asked;
+            assert_eq!((asked("p1"), asked("p2")), (None, None), "{wish:?} concerns gamma's pairs alone");
+        }
+    }
+    for what in [suspend(Which::All, SvolHosts::Keep), Designation::DeleteGroup { group: g1() }] {
+        assert!(alpha.apply(DesignationId(Identity(79)), &what, &gamma).is_err(), "{what}");
+    }
+    let own = alpha.apply(DesignationId(Identity(80)), &forged(None, Wish::Delete), &Who::Provision);
+    assert!(own.is_err(), "an operator is no peer");
+}
+
+#[test]
+fn a_refusal_there_is_the_end_of_it_and_nothing_is_left_here() {
+    let (mut alpha, mut beta) = normal();
+    alpha.say(Designation::DeletePairs { group: g1(), which: Which::All }).unwrap();
+    let before = noted(&beta);
+    beta.say(suspend(Which::All, SvolHosts::Keep)).unwrap();
+    assert_eq!(deliver(&mut beta, &mut alpha, "alpha"), 0, "not offered again");
+    assert_eq!(noted(&beta), before);
+    assert!(beta.say(suspend(one("nothing"), SvolHosts::Keep)).is_err(), "what is not here is refused here");
+    assert!(beta.say(suspend(reader(), SvolHosts::Keep)).is_err(), "nobody reads it here");
+}
+
+#[test]
+fn in_the_middle_of_a_cascade_a_name_says_which_pair_is_meant() {
+    let (mut alpha, mut beta, mut gamma) = three();
+    deliver(&mut alpha, &mut beta, "beta");
+    beta.say(pair("p1c", "copy1", "gamma:copy1")).unwrap();
+    deliver(&mut beta, &mut gamma, "gamma");
+    deliver(&mut beta, &mut alpha, "alpha");
+    let asked =
+        |array: &Array, name: &str| array.tables.pair_named(&name.parse().unwrap()).unwrap().control.asked;
+    beta.say(suspend(one("p1"), SvolHosts::Keep)).unwrap();
+    deliver(&mut beta, &mut alpha, "alpha");
+    assert!(asked(&alpha, "p1").is_some() && asked(&beta, "p1c").is_none());
+    beta.say(Designation::DeletePairs { group: g1(), which: Which::All }).unwrap();
+    assert_eq!(asked(&beta, "p1c"), Some(Asked::Delete), "its own verbs mean what it hands on");
+    // At the end of the cascade the array in the middle is the primary.
+    gamma.say(Designation::DeleteGroup { group: g1() }).unwrap();
+    assert_eq!(deliver(&mut gamma, &mut beta, "beta"), 0);
+    assert!(beta.tables.readers.iter().any(|reader| reader.is_leaving));
+}
+
+#[test]
+fn a_group_that_its_primary_never_made_known_can_be_left() {
+    for is_there in [false, true] {
+        let (mut alpha, mut beta) = both();
+        if is_there {
+            alpha.say(group()).unwrap();
+        }
+        beta.say(follow()).unwrap();
+        beta.say(journal("jnl", None)).unwrap();
+        assert!(beta.say(suspend(Which::All, SvolHosts::Keep)).is_err(), "there is nothing yet");
+        beta.say(Designation::DeleteGroup { group: g1() }).unwrap();
+        settle(&mut alpha, &mut beta);
+        assert!(beta.tables.groups.is_empty(), "{is_there}");
+        let jnl = beta.tables.volume_named(&"jnl".parse().unwrap()).unwrap();
+        assert_eq!(jnl.usage, VolumeUsage::Host, "{is_there}");
+        assert!(alpha.tables.readers.is_empty(), "{is_there}");
+    }
+    // The primary's answer is on its way while the group is left.
+    let (mut alpha, mut beta) = both();
+    alpha.say(group()).unwrap();
+    beta.say(follow()).unwrap();
+    deliver(&mut beta, &mut alpha, "alpha");
+    beta.say(Designation::DeleteGroup { group: g1() }).unwrap();
+    settle(&mut alpha, &mut beta);
+    assert!(beta.tables.groups.is_empty() && alpha.tables.readers.is_empty());
+}
+
+#[test]
+fn a_stop_that_came_of_a_suspension_goes_when_the_primary_has_heard_of_it() {
+    let stop = Designation::StopRestore {
+        group: g1(),
+        wish: StopWish::At(RestoreStop::Number(UpdateNumber(7))),
+        for_suspension: true,
+    };
+    let own = |array: &Array| array.tables.group_named(&g1()).unwrap().restore_stop.is_some();
+    // All pairs suspended there; refused there; resynchronised here instead.
+    for case in 0..3 {
+        let (mut alpha, mut beta) = normal();
+        for array in [&mut alpha, &mut beta] {
+            let pairs: Vec<PairNumber> = array.tables.pairs.iter().map(|pair| pair.number).collect();
+            for pair in pairs {
+                array.tables.pairs.edit(&pair).unwrap().control.is_image = true;
+            }
+        }
+        beta.say(stop.clone()).unwrap();
+        beta.say(suspend(Which::All, SvolHosts::Keep)).unwrap();
+        assert!(own(&beta));
+        match case {
+            0 => {
+                deliver(&mut beta, &mut alpha, "alpha");
+                assert!(own(&beta), "asked for, not done yet");
+                stopped(&mut alpha);
+                deliver(&mut alpha, &mut beta, "beta");
+            }
+            1 => {
+                alpha.say(Designation::DeletePairs { group: g1(), which: Which::All }).unwrap();
+                deliver(&mut beta, &mut alpha, "alpha");
+            }
+            _ => drop(beta.say(resync(Which::All, ImageWish::Keep)).unwrap()),
+        }
+        assert!(!own(&beta), "case {case}");
+    }
+    // One that an operator said stays.
+    let (mut alpha, mut beta) = normal();
+    for pair in beta.tables.pairs.iter().map(|pair| pair.number).collect::<Vec<_>>() {
+        beta.tables.pairs.edit(&pair).unwrap().control.is_image = true;
+    }
+    let Designation::StopRestore { group, wish, .. } = stop else { unreachable!() };
+    beta.say(Designation::StopRestore { group, wish, for_suspension: false }).unwrap();
+    stopped(&mut alpha);
+    deliver(&mut alpha, &mut beta, "beta");
+    assert!(own(&beta));
+}
