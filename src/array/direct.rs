@@ -16,7 +16,7 @@ use crate::copy::answer::{AnswerError, Head, Outcome};
 use crate::copy::change::Payload;
 use crate::copy::source::{Ask, SourceError, Wanted};
 use crate::copy::tables::{Entry, Table};
-use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotMut, SlotPool};
+use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotMut, SlotPool, bytes_of};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use holdfast_journal::format::head::Superblock;
 use holdfast_journal::format::record::decode_batch;
@@ -100,7 +100,7 @@ fn front(pages: &[Slot]) -> Result<Vec<u8>, AnswerError> {
     let first = pages.first().ok_or(AnswerError::NotAnAnswer)?;
     let count = usize::try_from(Head::announced_pages(first.as_slice())?).unwrap_or(usize::MAX);
     let front = pages.get(..count).ok_or(AnswerError::Field("pages of records"))?;
-    Ok(front.iter().flat_map(|page| page.iter().copied()).collect())
+    Ok(bytes_of(front))
 }
 
 /// Reads what a table names; the answer that a journal read would have brought, and how many bytes came.

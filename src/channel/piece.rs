@@ -3,7 +3,7 @@
 //! Invariant: a piece never changes once it is in a list (a [`Slot`] is frozen, [`Bytes`] are shared), so that it may
 //! be queued for a socket, journaled and cached at the same time without a copy.
 
-use crate::disk::slot::{SLOT_BYTES, Slot, SlotMut};
+use crate::disk::slot::{SLOT_BYTES, Slot, SlotMut, bytes_of};
 use bytes::Bytes;
 use std::io::IoSliceMut;
 
@@ -342,7 +342,7 @@ impl Received {
         match self {
             Self::Bytes(bytes) => bytes,
             Self::Slots { slots, bytes } => {
-                let mut all: Vec<u8> = slots.iter().flat_map(|slot| slot.iter().copied()).collect();
+                let mut all: Vec<u8> = bytes_of(&slots);
                 all.truncate(bytes);
                 all
             }

@@ -1,6 +1,6 @@
 //! What one SCSI command changes: the shape in which every write travels through the array.
 
-use crate::disk::slot::{SLOT_BYTES, Slot};
+use crate::disk::slot::{SLOT_BYTES, Slot, bytes_of};
 use crate::disk::{DiskAdapter, Prepared};
 use holdfast_journal as journal;
 use std::sync::Arc;
@@ -132,8 +132,10 @@ impl Payload {
     /// The bytes themselves.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
-        let pages = self.slots.iter().flat_map(|slot| slot.iter().copied());
-        pages.skip(self.skip.into()).take(self.bytes as usize).collect()
+        let mut bytes = bytes_of(&self.slots);
+        bytes.truncate(usize::from(self.skip) + self.bytes as usize);
+        bytes.drain(..usize::from(self.skip).min(bytes.len()));
+        bytes
     }
 
     /// Checksum over the bytes themselves, without what surrounds them in their pages: CRC-64/NVME, both halves folded.

@@ -11,7 +11,7 @@
 //!   place, so that a seed stays one run.
 
 use super::answer::{HEAD_BYTES, Head};
-use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotMut, SlotPool};
+use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotMut, SlotPool, bytes_of};
 use std::num::NonZeroU8;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -62,7 +62,7 @@ pub(crate) struct Packed {
 
 /// Compresses what lies behind `head`; none where that does not make it shorter.
 pub(crate) async fn pack(bench: &Workbench, level: NonZeroU8, head: &[u8], pages: &[Slot]) -> Option<Packed> {
-    let plain: Vec<u8> = pages.iter().flat_map(|page| page.iter().copied()).collect();
+    let plain = bytes_of(pages);
     if plain.is_empty() {
         return None;
     }
@@ -112,8 +112,8 @@ pub(crate) async fn unpack(
     let is_sound = is_asked_for
         && front_bytes.saturating_add(plain_bytes) <= room_bytes
         && front_bytes.checked_add(packed_bytes) == Some(received_bytes);
-    let data: Vec<u8> =
-        pages.iter().skip(front).flat_map(|page| page.iter().copied()).take(packed_bytes).collect();
+    let mut data = bytes_of(pages.get(front..).unwrap_or_default());
+    data.truncate(packed_bytes);
     pages.truncate(front);
     if !is_sound {
         return plain(pages);
@@ -124,7 +124,7 @@ pub(crate) async fn unpack(
         (count == plain_bytes).then_some(plain)
     };
     let Some(unpacked) = bench.run(work).await.flatten() else { return plain(pages) };
-    let bytes: Vec<u8> = pages.iter().flat_map(|page| page.iter().copied()).collect();
+    let bytes = bytes_of(&pages);
     // No memory of the cache is held while more of it is waited for.
     drop(pages);
     let mut slots = pool.take(Class::Inbound, front + plain_pages).await;

@@ -15,7 +15,7 @@ use super::received::acceptable;
 use super::restore::pages_of;
 use super::source::{PieceAsk, Source};
 use crate::disk::VolumeId;
-use crate::disk::slot::{SLOT_BYTES, Slot};
+use crate::disk::slot::{SLOT_BYTES, Slot, bytes_of};
 use crate::volume::pair::PairState;
 use holdfast_journal::{Draft, Kind, Update, UpdateNumber, format};
 use std::time::Duration;
@@ -190,7 +190,7 @@ fn brought(pages: Vec<Slot>, source_group: u32) -> Result<Brought, FetchError> {
     let announced =
         usize::try_from(Head::announced_pages(first.as_slice())?.min(MAX_RECORD_PAGES)).unwrap_or(0);
     let front = pages.get(..announced).ok_or(AnswerError::Field("pages of records"))?;
-    let bytes: Vec<u8> = front.iter().flat_map(|page| page.iter().copied()).collect();
+    let bytes = bytes_of(front);
     let (head, records) = Head::decode(&bytes)?;
     if head.group != source_group {
         return Err(FetchError::Record(format!("it is of group {}, not {source_group}", head.group)));

@@ -4,7 +4,7 @@ use super::answer::{AnswerError, Head, MAX_RECORD_PAGES, Outcome, reason};
 use super::change::Payload;
 use super::fetch::FetchError;
 use super::restore::pages_of;
-use crate::disk::slot::{SLOT_BYTES, Slot};
+use crate::disk::slot::{SLOT_BYTES, Slot, bytes_of};
 use holdfast_journal::{Content, CopyForm, Draft, Kind, Update, format};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(super) fn decode(
     let announced =
         usize::try_from(Head::announced_pages(first.as_slice())?.min(MAX_RECORD_PAGES)).unwrap_or(0);
     let front = pages.get(..announced).ok_or(AnswerError::Field("pages of records"))?;
-    let bytes: Vec<u8> = front.iter().flat_map(|page| page.iter().copied()).collect(); // Records are small; data stays.
+    let bytes = bytes_of(front); // Records are small; data stays.
     let (head, mut records) = Head::decode(&bytes)?;
     if head.group != source_group {
         return Err(FetchError::Record(format!("it is of group {}, not {source_group}", head.group)));

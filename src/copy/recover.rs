@@ -9,7 +9,7 @@ use super::error::CopyError;
 use super::group::{Group, Role};
 use super::restore::pages_of;
 use super::settle::pages_from;
-use crate::disk::slot::{Class, SLOT_BYTES, SlotPool};
+use crate::disk::slot::{Class, SLOT_BYTES, SlotPool, bytes_of};
 use crate::disk::{RawVolume, VolumeError, VolumeId};
 use holdfast_journal as journal;
 use holdfast_journal::format::FormatParams;
@@ -86,7 +86,7 @@ pub(crate) async fn recover(
 async fn read_bytes(volume: &RawVolume, offset_bytes: u64, length_bytes: u64) -> Result<Vec<u8>, CopyError> {
     let pages = usize::try_from(length_bytes / SLOT_BYTES as u64).unwrap_or(usize::MAX);
     if let Ok(slots) = volume.read(offset_bytes, pages, Class::JournalRead).await {
-        return Ok(slots.iter().flat_map(|slot| slot.iter().copied()).collect());
+        return Ok(bytes_of(&slots));
     }
     let mut bytes = Vec::with_capacity(pages * SLOT_BYTES);
     for page in 0..pages {

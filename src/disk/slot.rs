@@ -228,6 +228,16 @@ impl SlotMut {
     }
 }
 
+/// The bytes of these pages in one piece, copied a page at a time.
+#[must_use]
+pub fn bytes_of(pages: &[Slot]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(pages.len() * SLOT_BYTES);
+    for page in pages {
+        bytes.extend_from_slice(page.as_slice());
+    }
+    bytes
+}
+
 impl Deref for SlotMut {
     type Target = [u8; SLOT_BYTES];
     fn deref(&self) -> &[u8; SLOT_BYTES] {

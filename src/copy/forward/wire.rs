@@ -14,7 +14,7 @@
 
 use crate::channel::piece::{Piece, Pieces};
 use crate::copy::change::{Change, Content, Part, pages_touched, within_page};
-use crate::disk::slot::{SLOT_BYTES, Slot};
+use crate::disk::slot::{SLOT_BYTES, Slot, bytes_of};
 use holdfast_journal::{MAX_EXTENTS, MAX_PATTERN_BYTES};
 
 /// The list for a change with this checksum.
@@ -128,7 +128,7 @@ impl Head {
         let count = (HEAD_BYTES + parts * PART_BYTES).div_ceil(SLOT_BYTES);
         let head = pages.get(..count).ok_or("it is cut short")?;
         let created_ns = u64::from(word(12)) << 32 | u64::from(word(16));
-        let bytes = head.iter().flat_map(|slot| slot.iter().copied()).collect();
+        let bytes = bytes_of(head);
         Ok(Self { bytes, parts, pages: count, checksum: word(4), created_ns })
     }
 

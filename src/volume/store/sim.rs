@@ -126,8 +126,13 @@ impl StorageBackend for SimStorage {
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.state();
         state.spend()?;
-        state.durable = state.current.clone();
-        state.unsynced.clear();
+        let State { durable, unsynced, .. } = &mut *state;
+        for change in unsynced.drain(..) {
+            match change {
+                Change::Length(length) => durable.resize(length, 0),
+                Change::Write(offset, bytes) => put(durable, offset, &bytes),
+            }
+        }
         state.syncs += 1;
         Ok(())
     }
