@@ -23,6 +23,10 @@
     reason = "a test"
 )]
 
+/// As the program has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[path = "../support/mod.rs"]
 mod support;
 
