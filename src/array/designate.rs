@@ -4,7 +4,7 @@
 use super::Array;
 use crate::copy::group::Group;
 use crate::shell::view::{MessageView, Options};
-use crate::volume::designation::{Designation, DesignationId, NewVolume, Outcome, Refusal};
+use crate::volume::designation::{Ask, Designation, DesignationId, NewVolume, Outcome, Refusal, Wish};
 use crate::volume::effect::Effect;
 use crate::volume::record::Who;
 use crate::volume::store::Order;
@@ -27,12 +27,19 @@ impl Array {
             self.check_room(orders)?;
             self.check_sessions(orders)?;
         }
+        let repeated = rehearsed.as_ref().is_ok_and(|effect| effect.is_repetition);
+        let unheard = if rehearsed.is_ok() && !repeated { self.unheard(orders, who)? } else { Vec::new() };
         if options.dry_run {
             return rehearsed;
         }
-        let repeated = rehearsed.as_ref().is_ok_and(|effect| effect.is_repetition);
+        if let [stop] = unheard.as_slice()
+            && let Ok(effect) = self.suspend_unheard(stop, orders, who)
+        {
+            return Ok(effect);
+        }
         if repeated || !orders.iter().any(|(_, what)| matches!(what, Designation::StopRestore { .. })) {
             let effect = self.store.designate_all(orders, who)?;
+            self.take_up_stops(orders.iter().map(|(_, what)| what));
             self.wake();
             return Ok(effect);
         }
@@ -47,7 +54,7 @@ impl Array {
         let mut taken: Vec<(Arc<Group>, Option<RestoreStop>)> = Vec::new();
         let mut take = || {
             for (_, what) in &mut orders {
-                let Designation::StopRestore { group: name, wish } = what else { continue };
+                let Designation::StopRestore { group: name, wish, .. } = what else { continue };
                 let number = self.store.read(|tables| tables.group_named(name).map(|row| row.number));
                 let group = number.and_then(|number| self.runtime().groups.get(&number.0).cloned());
                 let Some(group) = group else {
@@ -74,6 +81,61 @@ impl Array {
         recorded
     }
 
+    /// What an operator says about pairs whose primary cannot be reached now (promise J15). A suspension of all of a group's
+    /// pairs here counts at once, by a stop of restore that comes back; the rest has to wait until it can be said.
+    fn unheard(&self, orders: &[Order], who: &Who) -> Result<Vec<Order>, Refusal> {
+        let tables = self.store.tables();
+        let mut stops = Vec::new();
+        for (id, what) in orders {
+            let Some((link, ask)) = tables.ask_of_primary(what, who) else { continue };
+            let status = self.runtime().links.get(link.as_str()).cloned();
+            let Some(error) = status.filter(|status| !status.connected).and_then(|status| status.error)
+            else {
+                continue;
+            };
+            let Wish::Suspend { .. } = ask.wish else {
+                let text = format!("the primary behind link {link} cannot be reached: {error}");
+                return Err(Refusal::Unreachable(text));
+            };
+            let is_stopped = tables.group_named(&ask.group).is_some_and(|row| row.restore_stop.is_some());
+            if ask.pair.is_none() && !is_stopped {
+                let (group, wish) = (ask.group, StopWish::Now);
+                stops.push((id.caused(STOP), Designation::StopRestore { group, wish, for_suspension: true }));
+            }
+        }
+        Ok(stops)
+    }
+
+    /// Lets restore stop and has the suspension told later, in one transaction.
+    fn suspend_unheard(&self, stop: &Order, orders: &[Order], who: &Who) -> Result<Effect, Refusal> {
+        let all: Vec<Order> = std::iter::once(stop.clone()).chain(orders.iter().cloned()).collect();
+        let mut effect = self.designate_stops(&all, who)?;
+        effect.outcomes.remove(0);
+        Ok(effect)
+    }
+
+    /// A stop that came of a suspension may have gone with what was designated: the groups do what is recorded.
+    pub(crate) fn take_up_stops<'a>(&self, what: impl Iterator<Item = &'a Designation>) {
+        for what in what {
+            let number = self.store.read(|tables| match what {
+                Designation::ResyncPairs { group, .. } | Designation::AskPrimary(Ask { group, .. }) => {
+                    tables.group_named(group).map(|row| row.number)
+                }
+                Designation::RemoteSuspend { pair, .. } => tables.pair_named(pair).map(|pair| pair.group),
+                _ => None,
+            });
+            let Some(number) = number else { continue };
+            let _one_at_a_time = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
+            let recorded = self.store.read(|tables| tables.groups.get(&number).map(|row| row.restore_stop));
+            let group = self.runtime().groups.get(&number.0).cloned();
+            if let (Some(None), Some(group)) = (recorded, group)
+                && group.has_stop()
+            {
+                group.set_restore_stop(None);
+            }
+        }
+    }
+
     /// Applies what another array has said, within what the tables let it say.
     pub(crate) fn designate_by_peer(
         &self,
@@ -91,6 +153,7 @@ impl Array {
         if let (Ok(_), Designation::RemoteSuspend { pair, .. }) = (&outcome, &orders[0].1) {
             self.note_what_came_from_elsewhere(pair)?;
         }
+        self.take_up_stops(std::iter::once(&orders[0].1));
         outcome
     }
 
@@ -163,6 +226,8 @@ fn thick_volume(what: &Designation) -> Option<&NewVolume> {
     }
 }
 
+/// The identity of a stop that came of a suspension, among those that the suspension causes.
+const STOP: u8 = 64;
 /// An extent has 1 MiB.
 const EXTENT_SHIFT: u32 = 20;
 /// Sessions that a refusal names; more are counted.

@@ -199,6 +199,7 @@ impl Array {
             tables.delivered(forward.sequence, &Err(refusal.clone()));
             Ok(())
         });
+        self.take_up_stops(std::iter::once(&forward.designation));
         self.changed().notify_waiters();
         recorded
     }

@@ -117,6 +117,10 @@ impl Console for Array {
     fn on_their_way(&self, orders: &[DesignationId]) -> Vec<MessageView> {
         self.messages(orders)
     }
+
+    fn answered(&self, id: DesignationId) -> Option<String> {
+        self.store.read(|tables| tables.results.get(&id).and_then(|result| result.what.clone()))
+    }
 }
 
 impl Array {

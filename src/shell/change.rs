@@ -167,6 +167,11 @@ fn one(here: &Here<'_>, how: &How, what: Designation) -> Change {
     Change { orders: vec![(id, what)], dry_run: how.dry_run, yes: how.yes, destroys, left: Vec::new() }
 }
 
+/// What was done before.
+fn nothing(how: &How) -> Change {
+    Change { orders: Vec::new(), dry_run: how.dry_run, yes: how.yes, destroys: Vec::new(), left: Vec::new() }
+}
+
 fn one_at(here: &Here<'_>, how: &How, at: Option<&LinkName>, what: Designation) -> Change {
     match at {
         None => one(here, how, what),

@@ -408,7 +408,8 @@ impl Answer {
     }
 
     fn refused(&self, refusal: &Refusal) -> Response {
-        self.fail(Exit::Failed, &refusal.to_string())
+        let exit = if matches!(refusal, Refusal::Unreachable(_)) { Exit::Unreachable } else { Exit::Failed };
+        self.fail(exit, &refusal.to_string())
     }
 
     /// What came of a change: a line for each row, or one document.
@@ -428,6 +429,12 @@ impl Answer {
         };
         if let Some(trouble) = &trouble {
             note(&mut stderr, trouble);
+        }
+        if effect.changes.iter().any(Changed::is_stop_of_suspension) {
+            note(
+                &mut stderr,
+                "restore stops here at once; the primary cannot be reached, and is told when it can",
+            );
         }
         for message in &on_their_way {
             let MessageView { link, what, refusal, is_offered_again } = message;

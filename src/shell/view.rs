@@ -73,6 +73,11 @@ pub trait Console: Send + Sync {
     fn on_their_way(&self, _orders: &[DesignationId]) -> Vec<MessageView> {
         Vec::new()
     }
+
+    /// What was done under this identity, in the words of the audit log, as long as that is known.
+    fn answered(&self, _id: DesignationId) -> Option<String> {
+        None
+    }
 }
 
 /// How designations are applied.

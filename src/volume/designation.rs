@@ -4,6 +4,7 @@
 //! checks one against the tables and applies it, all or nothing; what another array must do is put in the same
 //! transaction on the list of designations on their way. A repeated identity gets the recorded answer.
 
+pub use super::ask::{Ask, Wish};
 use super::group::{GroupSettings, JournalOptions};
 use super::kind::{CacheMode, CopyMode, InitiatorRule, RaidLevel, Schedule, SvolSpec};
 use super::name::{
@@ -201,6 +202,9 @@ pub enum Designation {
         group: GroupName,
         /// What is wanted.
         wish: StopWish,
+        /// Only until the primary has heard that its pairs are suspended, which cannot be told now.
+        #[serde(default)]
+        for_suspension: bool,
     },
     /// Lets an auxiliary read a group from another array than its source. Said at the auxiliary, or at the source with
     /// `reader`.
@@ -339,6 +343,8 @@ pub enum Designation {
         /// Link to the array.
         link: LinkName,
     },
+    /// From an auxiliary, whose operator wants it: do this to my pairs of your group.
+    AskPrimary(Ask),
     /// From a primary: this pair is stopped; what you have been handed of it stays.
     RemoteSuspend {
         /// The pair.
@@ -472,6 +478,7 @@ impl Designation {
                 self,
                 Self::JoinGroup { .. }
                     | Self::JoinJournal { .. }
+                    | Self::AskPrimary(_)
                     | Self::RemoteSource { .. }
                     | Self::AttachReader { .. }
                     | Self::DetachReader { .. }

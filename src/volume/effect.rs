@@ -125,6 +125,16 @@ fn word(value: Option<&Value>) -> Value {
     }
 }
 
+impl Changed {
+    /// Whether restore of a group stops because its suspension cannot be told to the primary now.
+    #[must_use]
+    pub fn is_stop_of_suspension(&self) -> bool {
+        let is_new =
+            |field: &Field| field.field == "is_stop_of_suspension" && field.after == Value::Bool(true);
+        self.kind == "group" && self.fields.iter().any(is_new)
+    }
+}
+
 impl fmt::Display for Changed {
     /// `volume data1: state normal -> main`, without the verb.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -61,6 +61,9 @@ pub struct GroupRecord {
     /// At an auxiliary: where restore stops.
     #[serde(default)]
     pub restore_stop: Option<RestoreStop>,
+    /// That came of a suspension which its primary had not heard of yet, and goes when it has.
+    #[serde(default)]
+    pub is_stop_of_suspension: bool,
     /// At an auxiliary: the array from which it reads instead of its source, when it may.
     #[serde(default)]
     pub other_source: Option<OtherSource>,

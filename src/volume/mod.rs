@@ -3,6 +3,7 @@
 //! A leaf: it knows nothing of devices, connections or the journal's bytes. Mission rows A2 to A6 and J15.
 
 mod apply;
+pub mod ask;
 pub mod designation;
 pub mod effect;
 pub mod group;

@@ -65,6 +65,9 @@ pub enum Refusal {
         /// How many.
         limit: usize,
     },
+    /// The array that has to be asked cannot be reached.
+    #[error("{0}")]
+    Unreachable(String),
     /// The control store cannot be written; nothing can be changed until the array is started again.
     #[error("the control store failed: {0}")]
     Store(String),

@@ -60,7 +60,7 @@ impl Designation {
     fn fmt_following(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SetSchedule { link, group, .. } => write!(f, "schedule {group} from {link}"),
-            Self::StopRestore { group, wish } => write!(f, "group restore {group} {wish}"),
+            Self::StopRestore { group, wish, .. } => write!(f, "group restore {group} {wish}"),
             Self::SetSource { group, reader, from, by_load } => {
                 let from = from.as_ref().map_or("primary", |from| from.as_str());
                 write!(f, "group set {group} --source {from}")?;
@@ -191,6 +191,7 @@ impl fmt::Display for Designation {
             Self::DeletePairs { group, which } => write!(f, "pair delete, group {group}: {which}"),
             Self::DeleteGroup { group } => write!(f, "group delete {group}"),
             Self::DeleteReader { group, link } => write!(f, "group delete {group} --reader {link}"),
+            Self::AskPrimary(ask) => write!(f, "{ask}"),
             Self::RemoteSuspend { pair, .. } => write!(f, "pair {pair} suspended by its primary"),
             Self::RemoteResync { .. }
             | Self::RemoteSvolWrite { .. }

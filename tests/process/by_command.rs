@@ -69,6 +69,55 @@ pub(crate) fn wait_until_equal(alpha: &Array, beta: &Array, group: &str, pair: &
     say(beta, &format!("pair wait {pair} --update-number {newest} --timeout 60s"));
 }
 
+/// A pair that was suspended becomes normal.
+async fn until_normal(array: &Array, pair: &str) {
+    let is_normal =
+        || (say(array, &format!("pair show {pair}"))["state"].as_str() == Some("normal")).then_some(());
+    array.wait_until("the pair is normal", std::time::Duration::from_secs(60), is_normal).await;
+}
+
+/// The verbs behind figure 10 are said at the auxiliary too, and answered by the primary.
+async fn the_rest_of_figure_10_at_the_auxiliary(alpha: &Array, beta: &Array) {
+    let of_beta = |line: &str| say(beta, line);
+    assert_eq!(of_beta("group suspend g2")["on_their_way"].as_array().map(Vec::len), Some(0));
+    for array in [alpha, beta] {
+        say(array, "pair wait p2 --state suspended --timeout 60s");
+    }
+    of_beta("pair resync p2");
+    until_normal(beta, "p2").await;
+    let asked = |record: &serde_json::Value| {
+        record["who"] == "array 2"
+            && record["what"].as_str().is_some_and(|what| what.contains("asked for there by"))
+    };
+    let audit = say(alpha, "audit list --last 1000");
+    assert_eq!(audit.as_array().expect("a list").iter().filter(|record| asked(record)).count(), 2, "{audit}");
+}
+
+/// Without the primary a suspension counts here at once, and what only the primary can do is refused.
+async fn without_the_primary(alpha: &mut Array, beta: &Array) {
+    let audit = say(beta, "audit list --last 1000");
+    let by_alpha = audit.as_array().expect("a list").iter().filter(|record| record["who"] == "array 1");
+    assert!(by_alpha.count() >= 3, "{audit}");
+    alpha.kill();
+    let is_down = || say(beta, "link show alpha")["reason"].is_string().then_some(());
+    beta.wait_until("beta knows", std::time::Duration::from_secs(30), is_down).await;
+    let why = refused(beta, "group resume g2");
+    assert!(why.contains("cannot be reached"), "{why}");
+    say(beta, "group suspend g2");
+    assert!(say(beta, "group show g2")["follows"]["restore_until"].is_string());
+    alpha.start().await;
+    for array in [&*alpha, beta] {
+        say(array, "pair wait p2 --state suspended --timeout 60s");
+    }
+    say(beta, "group resume g2");
+    until_normal(beta, "p2").await;
+    assert!(say(beta, "group show g2")["follows"]["restore_until"].is_null(), "it goes on by itself");
+    say(beta, "group delete g2 --yes");
+    let is_left = || say(beta, "group list").as_array().is_some_and(|all| all.len() == 1).then_some(());
+    beta.wait_until("beta has left the group", std::time::Duration::from_secs(60), is_left).await;
+    assert_eq!(say(alpha, "group show g2")["readers"].as_array().map(Vec::len), Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_operator_makes_everything_by_command_from_either_side() {
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -119,6 +168,8 @@ async fn a_new_operator_makes_everything_by_command_from_either_side() {
     wait_until_equal(&alpha, &beta, "g2", "p2");
     assert!(images(&alpha, &writer).await == images(&beta, &writer).await);
 
+    the_rest_of_figure_10_at_the_auxiliary(&alpha, &beta).await;
+
     // What the other side refuses is told to whoever said it.
     let why = refused(&beta, "volume create data1 --parity-group pg0 --size 8MiB --at alpha");
     assert!(why.contains("alpha refuses") && why.contains("data1"), "{why}");
@@ -147,9 +198,7 @@ async fn a_new_operator_makes_everything_by_command_from_either_side() {
     wait_until_equal(&alpha, &beta, "g1", "p1");
     wait_until_equal(&alpha, &beta, "g2", "p2");
     assert!(images(&alpha, &writer).await == images(&beta, &writer).await);
-    let audit = say(&beta, "audit list --last 1000");
-    let by_alpha = audit.as_array().expect("a list").iter().filter(|record| record["who"] == "array 1");
-    assert!(by_alpha.count() >= 3, "{audit}");
+    without_the_primary(&mut alpha, &beta).await;
     alpha.stop().await;
     beta.stop().await;
 }

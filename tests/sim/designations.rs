@@ -1,7 +1,8 @@
 //! Figure 10 by command while arrays die: a copy is made at two arrays that have nothing, each step said at one of them
 //! with an identity of its own, and said again until it is answered. Whoever dies in the middle of a step, and whenever,
 //! finds the old state or the new one at its next start: at the end both arrays have exactly what they have when nobody
-//! dies, and the pairs are normal.
+//! dies, and the pairs are normal. Then the copies are suspended, resumed and taken away by the auxiliary's operator, in
+//! the same way, and each step ends at both arrays as it was designated.
 
 use crate::cluster::{Cluster, Death, EIGHT};
 use crate::support::random::{Random, number_from_environment};
@@ -53,50 +54,112 @@ async fn say(cluster: &Cluster, index: usize, line: &str) -> Response {
     shell.run(&Request { argv, ..Request::default() }, &who).await
 }
 
+/// Has a command carried out while arrays die, as often as it takes; how many died.
+async fn say_in_danger(
+    cluster: &Cluster,
+    random: &mut Random,
+    deaths_percent: u64,
+    (at, line): (usize, &str),
+) -> u32 {
+    let mut deaths = 0;
+    loop {
+        for index in [0, 1] {
+            if !cluster.runs(index) {
+                cluster.start(index).await;
+            }
+        }
+        if !random.percent(deaths_percent) {
+            let answer = say(cluster, at, line).await;
+            if answer.exit == 4 {
+                // The other array died: it says so, and has done nothing.
+                cluster.sleep_ms(500).await;
+                continue;
+            }
+            assert_eq!(answer.exit, 0, "{line}: {}{}", answer.stdout, answer.stderr);
+            return deaths;
+        }
+        let after_ms = random.below(60);
+        tokio::select! {
+            biased;
+            _ = say(cluster, at, line) => {}
+            () = cluster.sleep_ms(after_ms) => {}
+        }
+        let death = if random.percent(50) { Death::Kill } else { Death::PowerLoss };
+        cluster.die(random.index(2), death).await;
+        deaths += 1;
+    }
+}
+
+/// Waits until both arrays run and show these pairs in these states, and no others.
+async fn wait(cluster: &Cluster, states: &[&str]) {
+    for index in [0, 1] {
+        if !cluster.runs(index) {
+            cluster.start(index).await;
+        }
+        let shown = || -> Vec<String> {
+            let pairs = cluster.snapshot(index).map(|snapshot| snapshot.pairs).unwrap_or_default();
+            pairs.iter().map(|pair| format!("{} {}", pair.name, pair.state)).collect()
+        };
+        for _ in 0..600 {
+            if shown() == states {
+                break;
+            }
+            cluster.sleep_ms(100).await;
+        }
+        assert_eq!(shown(), states, "array {index}{}", cluster.state());
+    }
+}
+
+/// What the auxiliary's operator says then, and what it leads to at both arrays.
+const AT_THE_AUXILIARY: [(&str, &[&str]); 7] = [
+    ("group suspend g1", &["p1 suspended", "p2 suspended"]),
+    ("group resume g1", &["p1 normal", "p2 normal"]),
+    ("pair suspend p1", &["p1 suspended", "p2 normal"]),
+    ("pair resync p1", &["p1 normal", "p2 normal"]),
+    ("pair delete p2 --yes", &["p1 normal"]),
+    ("group suspend g1 --svol-write", &["p1 suspended"]),
+    ("group delete g1 --yes", &[]),
+];
+
+/// The auxiliary's operator suspends, resumes and takes away; how many died.
+async fn take_away(cluster: &Cluster, random: &mut Random, deaths_percent: u64) -> u32 {
+    let mut deaths = 0;
+    for (step, (line, states)) in AT_THE_AUXILIARY.iter().enumerate() {
+        let line = format!("{line} --id asked-{step}");
+        deaths += say_in_danger(cluster, random, deaths_percent, (1, &line)).await;
+        wait(cluster, states).await;
+    }
+    let is_left = || {
+        let groups = |index| cluster.snapshot(index).map(|snapshot| snapshot.groups).unwrap_or_default();
+        groups(1).is_empty() && groups(0).iter().all(|group| group.readers.is_empty())
+    };
+    for _ in 0..600 {
+        if is_left() {
+            break;
+        }
+        cluster.sleep_ms(100).await;
+    }
+    assert!(is_left(), "{}", cluster.state());
+    let audit = say(cluster, 0, "audit list --last 1000").await.stdout;
+    for asked in ["group suspend g1", "group resync g1", "pair delete, group g1", "group delete g1"] {
+        let is_it = |line: &str| line.contains(asked) && line.contains("by sim from local");
+        assert!(audit.lines().any(is_it), "{asked}: {audit}");
+    }
+    deaths
+}
+
 /// Runs the script; what both arrays export at the end, and how often one died.
-async fn make(seed: u64, deaths_percent: u64, secret: &Path) -> ([String; 2], u32) {
+async fn make(seed: u64, deaths_percent: u64, is_taken_away: bool, secret: &Path) -> ([String; 2], u32) {
     let mut random = Random::new(seed);
     let cluster = Cluster::bare(seed, EIGHT);
     let mut deaths = 0;
     for (step, (at, line)) in script(secret).iter().enumerate() {
         let line = format!("{line} --id step-{step}");
-        loop {
-            for index in [0, 1] {
-                if !cluster.runs(index) {
-                    cluster.start(index).await;
-                }
-            }
-            if !random.percent(deaths_percent) {
-                let answer = say(&cluster, *at, &line).await;
-                assert_eq!(answer.exit, 0, "seed {seed}: {line}: {}{}", answer.stdout, answer.stderr);
-                break;
-            }
-            let after_ms = random.below(60);
-            tokio::select! {
-                biased;
-                _ = say(&cluster, *at, &line) => {}
-                () = cluster.sleep_ms(after_ms) => {}
-            }
-            let death = if random.percent(50) { Death::Kill } else { Death::PowerLoss };
-            cluster.die(random.index(2), death).await;
-            deaths += 1;
-        }
+        deaths += say_in_danger(&cluster, &mut random, deaths_percent, (*at, &line)).await;
     }
-    for index in [0, 1] {
-        if !cluster.runs(index) {
-            cluster.start(index).await;
-        }
-        let is_normal = || {
-            let pairs = cluster.snapshot(index).map(|snapshot| snapshot.pairs).unwrap_or_default();
-            pairs.len() == 2 && pairs.iter().all(|pair| pair.state == "normal")
-        };
-        for _ in 0..600 {
-            if is_normal() {
-                break;
-            }
-            cluster.sleep_ms(100).await;
-        }
-        assert!(is_normal(), "seed {seed}: array {index}{}", cluster.state());
+    wait(&cluster, &["p1 normal", "p2 normal"]).await;
+    if is_taken_away {
+        deaths += take_away(&cluster, &mut random, deaths_percent).await;
     }
     // What is told and not waited for has arrived by now.
     cluster.sleep_ms(5_000).await;
@@ -112,19 +175,23 @@ async fn make(seed: u64, deaths_percent: u64, secret: &Path) -> ([String; 2], u3
 fn designations_that_are_interrupted_are_done_or_not_and_never_half() {
     let secret = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(secret.path(), "a secret of simulations").unwrap();
-    let run = |seed, percent| {
+    let run = |seed, percent, is_taken_away| {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(make(seed, percent, secret.path()))
+        runtime.block_on(make(seed, percent, is_taken_away, secret.path()))
     };
-    let (expected, none) = run(1, 0);
+    let (expected, none) = run(1, 0, false);
     assert_eq!(none, 0);
     assert!(expected[0].contains("[[provision.pair]]") && !expected[0].contains("brief"));
+    let (expected_after, none) = run(1, 0, true);
+    assert_eq!(none, 0);
+    assert!(!expected_after[0].contains("[[provision.pair]]"));
     let seeds = number_from_environment("HOLDFAST_SIM_SEEDS", 400) / 4;
     let mut all = 0;
     for seed in 1..=seeds.max(5) {
-        let (exports, deaths) = run(seed, 40);
-        assert_eq!(exports, expected, "seed {seed}");
+        let is_taken_away = seed % 4 == 1;
+        let (exports, deaths) = run(seed, 40, is_taken_away);
+        assert_eq!(&exports, if is_taken_away { &expected_after } else { &expected }, "seed {seed}");
         all += deaths;
     }
     eprintln!("{seeds} seeds, {all} deaths");

@@ -1,6 +1,6 @@
 //! The verbs that stop copies, let them go on and take them away.
 
-use super::{Change, Here, How, PairChange, one};
+use super::{Change, Here, How, PairChange, nothing, one};
 use crate::volume::designation::{Designation, ImageWish, SvolHosts, Which};
 use crate::volume::name::{GroupName, LinkName, PairName};
 use clap::Args;
@@ -131,6 +131,15 @@ impl SuspendWords {
 }
 
 impl PairChange {
+    /// Whether this is the deletion, said once more, of a pair that has gone by it.
+    fn was_done(&self, here: &Here<'_>, words: &PairWords) -> bool {
+        let done = words.how.id.and_then(|id| here.console.answered(id));
+        let is_it = |what: String| {
+            what.starts_with("pair delete") && what.ends_with(&Which::Pair(words.name.clone()).to_string())
+        };
+        matches!(self, Self::Delete(_)) && done.is_some_and(is_it)
+    }
+
     pub(super) fn change_pair(&self, here: &Here<'_>) -> Result<Change, String> {
         let words = match self {
             Self::Suspend(words) => &words.pair,
@@ -140,6 +149,9 @@ impl PairChange {
         };
         let pairs = here.console.snapshot().pairs;
         let pair = pairs.iter().find(|pair| pair.name == words.name.as_str());
+        if pair.is_none() && self.was_done(here, words) {
+            return Ok(nothing(&words.how));
+        }
         let pair = pair.ok_or_else(|| format!("there is no pair {}", words.name))?;
         let group: GroupName = pair.group.parse().map_err(|error| format!("{error}"))?;
         let which = Which::Pair(words.name.clone());

@@ -159,7 +159,7 @@ impl GroupChange {
             Self::DropImage { name, how } => one(here, how, Designation::DropImage { group: name.clone() }),
             Self::Restore { name, until, go_on: _, how } => {
                 let wish = until.unwrap_or(StopWish::GoOn);
-                one(here, how, Designation::StopRestore { group: name.clone(), wish })
+                one(here, how, Designation::StopRestore { group: name.clone(), wish, for_suspension: false })
             }
             Self::Reverse(words) => words.reverse(here),
             Self::Delete { name, reader: None, how } => {

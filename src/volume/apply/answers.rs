@@ -1,6 +1,6 @@
 //! What the answers of other arrays to designations tell.
 
-use super::{pairs, reverse, sources, written};
+use super::{asked, pairs, reverse, sources, written};
 use crate::volume::designation::{Designation, Outcome};
 use crate::volume::name::GroupNumber;
 use crate::volume::record::ForwardRecord;
@@ -23,6 +23,7 @@ pub(super) fn accepted(tables: &mut Tables, forward: &ForwardRecord, outcome: Ou
             }
         }
         (Designation::RemoteResync { pairs, .. }, Outcome::Done) => pairs::resync_accepted(tables, pairs),
+        (Designation::AskPrimary(ask), Outcome::Done) => asked::ask_accepted(tables, ask),
         (Designation::RemoteSuspend { pair, .. }, Outcome::Done) => pairs::suspension_accepted(tables, pair),
         (Designation::RemoteReverse(told), Outcome::Created { number }) => {
             reverse::accepted(tables, told, GroupNumber(number));

@@ -109,7 +109,7 @@ pub(super) fn asked(
         return leave(tables, id, &ask.group, who);
     }
     let number = cascade::serving_group(tables, &ask.group)?.number;
-    if !tables.readers.get(&(number, array)).is_some_and(|reader| !reader.is_attached) {
+    if tables.readers.get(&(number, array)).is_none_or(|reader| reader.is_attached) {
         return Err(Refusal::conflict(format!("array {array} does not copy group {}", ask.group)));
     }
     let which = match &ask.pair {

@@ -100,6 +100,7 @@ pub(super) fn stop_restore(
     tables: &mut Tables,
     group: &GroupName,
     wish: StopWish,
+    for_suspension: bool,
 ) -> Result<Outcome, Refusal> {
     let Some((number, _)) = copied_group(tables, group)? else {
         return Err(Refusal::conflict(format!("group {group} is not copied here: nothing is restored")));
@@ -129,7 +130,7 @@ pub(super) fn stop_restore(
         }
     };
     if let Some(row) = tables.groups.edit(&number) {
-        row.restore_stop = stop;
+        (row.restore_stop, row.is_stop_of_suspension) = (stop, stop.is_some() && for_suspension);
     }
     Ok(Outcome::Done)
 }
@@ -297,6 +298,7 @@ pub(super) fn new_group(
         other_source: None,
         reversal: None,
         restore_stop: None,
+        is_stop_of_suspension: false,
     });
     Ok(Outcome::Created { number })
 }

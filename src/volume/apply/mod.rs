@@ -5,6 +5,7 @@
 //! on a copy of the tables.
 
 mod answers;
+mod asked;
 mod cascade;
 mod copy;
 mod journals;
@@ -87,6 +88,9 @@ impl Tables {
     }
 
     fn dispatch(&mut self, id: DesignationId, what: &Designation, who: &Who) -> Result<Outcome, Refusal> {
+        if let Some((link, ask)) = self.ask_of_primary(what, who) {
+            return asked::ask_primary(self, id, &link, ask);
+        }
         match what {
             Designation::CreateParityGroup(new) => local::create_parity_group(self, new),
             Designation::CreateVolume(new) => local::create_volume(self, new),
@@ -126,7 +130,9 @@ impl Tables {
             Designation::SetSchedule { link, group, schedule } => {
                 local::set_schedule(self, link, group, *schedule)
             }
-            Designation::StopRestore { group, wish } => copy::stop_restore(self, group, *wish),
+            Designation::StopRestore { group, wish, for_suspension } => {
+                copy::stop_restore(self, group, *wish, *for_suspension)
+            }
             Designation::CreateGroup { name, settings } => copy::create_group(self, name, *settings),
             Designation::CreatePair { name, group, pvol, svol, copy } => {
                 copy::create_pair(self, id, &copy::NewPair { name, group, pvol, svol, copy: *copy })
@@ -138,6 +144,19 @@ impl Tables {
             Designation::DeletePairs { group, which } => pairs::delete(self, group, which),
             Designation::DeleteGroup { group } => pairs::delete_group(self, group),
             Designation::DeleteReader { group, link } => cascade::delete_reader(self, id, group, link),
+            _ => self.dispatch_told(id, what, who),
+        }
+    }
+
+    /// What comes from other arrays, and what turns copies round.
+    fn dispatch_told(
+        &mut self,
+        id: DesignationId,
+        what: &Designation,
+        who: &Who,
+    ) -> Result<Outcome, Refusal> {
+        match what {
+            Designation::AskPrimary(ask) => asked::asked(self, id, ask, who),
             Designation::RemoteSuspend { pair, reason, others_go_on } => {
                 pairs::remote_suspend(self, pair, reason, *others_go_on, who)
             }
@@ -153,6 +172,7 @@ impl Tables {
             Designation::RemoteGroup(remote) => copy::remote_group(self, remote, who),
             Designation::RemotePair(remote) => copy::remote_pair(self, remote, who),
             Designation::RemoteStart { group } => copy::remote_start(self, id, group, who),
+            _ => Err(Refusal::conflict("nothing here knows what that is")),
         }
     }
 
@@ -223,7 +243,10 @@ impl Tables {
             Err(_) if self.forwards.get(&sequence).is_some_and(|forward| forward.is_once) => {
                 let ended = self.forwards.get(&sequence).map(|forward| forward.designation.clone());
                 self.forwards.remove(&sequence);
-                ended.iter().for_each(|what| reverse::refused(self, what));
+                ended.iter().for_each(|what| {
+                    reverse::refused(self, what);
+                    asked::refused(self, what);
+                });
             }
             Err(refusal) => {
                 let text = Some(refusal.to_string());

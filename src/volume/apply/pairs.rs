@@ -5,6 +5,7 @@
 //! (`array/pairs.rs`), and each of them is recorded by one of the functions at the end of this file. A designation on
 //! its way to the other array is put on the list in the same transaction.
 
+use super::asked;
 use super::cascade::{delete_below, group_with_pvols, pass_down};
 use super::copy::{copied_group, followed_group, peer, primary_group, set_volume_state};
 use crate::volume::designation::{
@@ -170,6 +171,11 @@ pub(super) fn remote_suspend(
         Some(PairState::Abnormal) | None => {}
         Some(_) => drop(tables.pair_event(number, PairEvent::Suspend, Some(reason))?),
     }
+    if let Some(group) = tables.pairs.get(&number).map(|pair| pair.group)
+        && tables.followed_pairs(group).all(|pair| pair.state.is_stopped())
+    {
+        asked::lift_stop_of_suspension(tables, group);
+    }
     Ok(Outcome::Done)
 }
 
@@ -318,7 +324,7 @@ pub(super) fn followed_pair(tables: &Tables, name: &PairName, who: &Who) -> Resu
     }
 }
 
-fn remove_group(tables: &mut Tables, number: GroupNumber) {
+pub(super) fn remove_group(tables: &mut Tables, number: GroupNumber) {
     let journals: Vec<JournalVolume> =
         tables.groups.get(&number).map(|group| group.journals.clone()).unwrap_or_default();
     journals.iter().for_each(|journal| super::journals::make_ordinary(tables, journal.volume));

@@ -254,4 +254,4 @@ const UNKNOWN_SETTINGS: GroupSettings = GroupSettings {
     fence_wait: FENCE_WAIT_DEFAULT,
 };
 /// Designations on their way that operators may add to; more are refused.
-const FORWARDS_MAX: usize = 4_096;
+pub(super) const FORWARDS_MAX: usize = 4_096;

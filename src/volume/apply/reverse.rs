@@ -1,7 +1,7 @@
 //! Designations that turn a group round (promise O2; decision 17), and what the arrays at work record of it.
 
 use super::copy::{followed_group, peer, primary_group, set_volume_state};
-use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
+use crate::volume::designation::{Ask, Designation, DesignationId, Outcome, Refusal};
 use crate::volume::group::{
     Generation, GroupRecord, GroupRole, GroupState, JournalVolume, RemoteJournal, ResumeRecord,
 };
@@ -121,6 +121,7 @@ pub(super) fn check_not_reversing(tables: &Tables, what: &Designation) -> Result
         | Designation::IntroduceGroup { group, .. }
         | Designation::AttachReader { group }
         | Designation::JoinGroup { group }
+        | Designation::AskPrimary(Ask { group, .. })
         | Designation::JoinJournal { group, .. } => group,
         _ => return Ok(()),
     };

@@ -1,5 +1,6 @@
 //! Designations as a primary and an auxiliary give and get them.
 
+mod asked;
 mod cascade;
 mod figure_10;
 mod reverse;

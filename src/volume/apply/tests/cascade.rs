@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn link(name: &str, other: u32) -> Designation {
+pub(super) fn link(name: &str, other: u32) -> Designation {
     Designation::CreateLink(NewLink {
         name: name.parse().unwrap(),
         array: ArrayNumber(other),
@@ -14,7 +14,7 @@ fn link(name: &str, other: u32) -> Designation {
 }
 
 /// Alpha is copied by beta, and gamma has links to both.
-fn three() -> (Array, Array, Array) {
+pub(super) fn three() -> (Array, Array, Array) {
     let (mut alpha, mut beta) = both();
     let mut gamma = Array::new(3, "gamma").with(&["copy1", "copy2", "jnl"], "beta", 2);
     gamma.say(link("alpha", 1)).unwrap();
