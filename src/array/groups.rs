@@ -5,6 +5,7 @@ use super::cascade::generation;
 use crate::copy::PairMark;
 use crate::copy::differences::DifferenceMap;
 use crate::copy::group::{Group, Leaving, PairRuntime, Parts, Role, Sequencer, Settings, SvolRuntime};
+use crate::copy::promise::Promises;
 use crate::copy::rule::PairFacts;
 use crate::copy::suspend::PairResync;
 use crate::disk::VolumeId;
@@ -550,7 +551,11 @@ fn sequencer(
     let released = journal.first_retained().previous();
     let readers = ReaderSet::decode(&extra.readers, rule, released, journal.durable())?;
     let consistent_from = UpdateNumber::new(extra.consistent_from);
-    let sequencer = Sequencer::new(journal, generation, pairs, svols, readers, consistent_from);
+    let mut sequencer = Sequencer::new(journal, generation, pairs, svols, readers, consistent_from);
+    if record.role != GroupRole::Primary {
+        sequencer.promises = Promises::found(extra.promise);
+        sequencer.wholeness.through = extra.promise.through;
+    }
     Ok(Sequencer { gone, ..sequencer })
 }
 

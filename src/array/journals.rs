@@ -6,10 +6,10 @@ use super::cascade::{generation, stored_generation};
 use super::groups::own_volume;
 use super::view::{pointer_view, volume_name};
 use crate::clock::Entropy;
-use crate::copy::CheckpointExtra;
 use crate::copy::group::{Group, Role};
 use crate::copy::recover::{self, JournalError};
 use crate::copy::volumes::{NameError, Named, ResumePoint, SegmentStore, Spare};
+use crate::copy::{CheckpointExtra, CopyError};
 use crate::disk::VolumeId;
 use crate::shell::view::JournalView;
 use crate::volume::designation::Refusal;
@@ -421,10 +421,15 @@ struct UnreadableVolume {
 /// Whether the operator has put another volume in the place of the very one that cannot be read. One that is only to be
 /// taken away is still waited for.
 fn may_be_given_up(journals: &[JournalVolume], error: &anyhow::Error) -> bool {
-    let Some(unreadable) = error.downcast_ref::<UnreadableVolume>() else { return false };
+    let unreadable = match (error.downcast_ref::<UnreadableVolume>(), error.downcast_ref::<CopyError>()) {
+        (Some(unreadable), _) => unreadable.volume,
+        // Its head could be read; what a replay needs could not.
+        (None, Some(CopyError::Journal { volume, .. })) => VolumeNumber(*volume),
+        (None, _) => return false,
+    };
     let is_replaced = journals
         .iter()
-        .any(|journal| journal.volume == unreadable.volume && journal.is_leaving && journal.is_replaced);
+        .any(|journal| journal.volume == unreadable && journal.is_leaving && journal.is_replaced);
     is_replaced && journals.iter().any(|journal| !journal.is_leaving && journal.failure.is_none())
 }
 
@@ -506,6 +511,11 @@ mod tests {
         assert!(may_be_given_up(&of_replaced, &unreadable(1)));
         assert!(!may_be_given_up(&of_replaced, &unreadable(2)), "another one cannot be read");
         assert!(!may_be_given_up(&of_replaced, &anyhow::anyhow!("no memory")), "something else");
+        let unread = |volume| anyhow::Error::from(CopyError::Journal { volume, reason: "bad".to_owned() });
+        assert!(may_be_given_up(&of_replaced, &unread(1)), "its head could be read");
+        assert!(!may_be_given_up(&of_replaced, &unread(2)));
+        let other = CopyError::Damaged("the volume of a pair".to_owned());
+        assert!(!may_be_given_up(&of_replaced, &anyhow::Error::from(other)), "no journal volume is to blame");
         assert!(!may_be_given_up(&of_removed, &unreadable(1)), "it was to go in peace");
         assert!(!may_be_given_up(&[replaced], &unreadable(1)), "there is no other one");
     }

@@ -1,9 +1,10 @@
 //! Difference maps of groups at work, in the control store.
 
+use super::groups::record_volume;
 use crate::copy::PairMark;
 use crate::copy::differences::ChangedPart;
 use crate::copy::suspend::MarkStore;
-use crate::volume::name::{PairNumber, UpdateNumber as StoredNumber};
+use crate::volume::name::{GroupNumber, PairNumber, UpdateNumber as StoredNumber};
 use crate::volume::pair::PairRecord;
 use crate::volume::store::{PairMarks, Store};
 use crate::volume::table::Tables;
@@ -15,6 +16,13 @@ pub(crate) struct Marks(pub(crate) Arc<Store>);
 impl MarkStore for Marks {
     fn put(&self, changed: Vec<(u32, Vec<ChangedPart>)>) -> Result<(), String> {
         self.0.put_marks(&pair_marks(changed)).map_err(|refusal| refusal.to_string())
+    }
+
+    fn has_pair_of(&self, group: u32, pvol: u32) -> bool {
+        self.0.read(|tables| {
+            let mut pairs = tables.pairs_of_group(GroupNumber(group));
+            pairs.any(|pair| !tables.is_served(pair) && record_volume(pair) == pvol)
+        })
     }
 
     fn note_copy_ends(&self, ends: &[PairMark]) -> Result<(), String> {

@@ -2,15 +2,18 @@
 //!
 //! | byte | field |
 //! |---|---|
-//! | 0 | version u16 = 1 |
+//! | 0 | version u16 = 2 |
 //! | 2 | pairs u16, 4 reserved u32 |
 //! | 8 | consistent-from number u64 |
-//! | 16 | for each pair whose copy is under way 20 bytes: pair u32, copy completion address u64 (where the P-VOL is itself a copy: which copy of the pair this is), copy end u64 |
+//! | 16 | updates up to this number u64 may be visible in the S-VOLs (`promise.rs`); all ones: all that the journal holds |
+//! | 24 | up to this number u64 restore goes without a stop (`whole.rs`) |
+//! | 32 | for each pair whose copy is under way 20 bytes: pair u32, copy completion address u64 (where the P-VOL is itself a copy: which copy of the pair this is), copy end u64 |
 //! | … | the readers as `holdfast_journal::reader::ReaderSet` encodes them, to the end |
 //!
 //! Little-endian. Everything here may be older than the journal: recovery raises it by what the records say.
 
 use super::group::Sequencer;
+use super::promise::Promise;
 use crate::volume::pair::{PairRecord, PairState};
 use holdfast_journal::UpdateNumber;
 
@@ -18,6 +21,7 @@ use holdfast_journal::UpdateNumber;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CheckpointExtra {
     pub(crate) consistent_from: u64,
+    pub(crate) promise: Promise,
     pub(crate) pairs: Vec<PairMark>,
     pub(crate) readers: Vec<u8>,
 }
@@ -69,7 +73,8 @@ impl CheckpointExtra {
         pairs.sort_by_key(|mark| mark.copy_end == 0);
         let mut surplus = pairs.split_off(pairs.len().min(MARKED_PAIRS_MAX));
         surplus.retain(|mark| mark.copy_end != 0);
-        (Self { consistent_from: seq.consistent_from.get(), pairs, readers: seq.readers.encode() }, surplus)
+        let (consistent_from, promise) = (seq.consistent_from.get(), seq.promised());
+        (Self { consistent_from, promise, pairs, readers: seq.readers.encode() }, surplus)
     }
 
     /// What is known of a pair, here or else by what the control store was told.
@@ -78,11 +83,13 @@ impl CheckpointExtra {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(16 + 20 * self.pairs.len() + self.readers.len());
-        out.extend_from_slice(&1u16.to_le_bytes());
+        let mut out = Vec::with_capacity(32 + 20 * self.pairs.len() + self.readers.len());
+        out.extend_from_slice(&2u16.to_le_bytes());
         out.extend_from_slice(&u16::try_from(self.pairs.len()).unwrap_or(u16::MAX).to_le_bytes());
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(&self.consistent_from.to_le_bytes());
+        out.extend_from_slice(&self.promise.visible.get().to_le_bytes());
+        out.extend_from_slice(&self.promise.through.get().to_le_bytes());
         for pair in &self.pairs {
             out.extend_from_slice(&pair.pair.to_le_bytes());
             out.extend_from_slice(&pair.copy_completion_bytes.to_le_bytes());
@@ -98,12 +105,15 @@ impl CheckpointExtra {
             return Some(Self::default());
         }
         let mut input = Input(bytes);
-        if input.u16()? != 1 {
+        if input.u16()? != 2 {
             return None;
         }
         let pairs = input.u16()?;
         input.u32()?;
-        let mut extra = Self { consistent_from: input.u64()?, ..Self::default() };
+        let consistent_from = input.u64()?;
+        let [visible, through] = [input.u64()?, input.u64()?].map(UpdateNumber::new);
+        let promise = Promise { visible, through };
+        let mut extra = Self { consistent_from, promise, ..Self::default() };
         for _ in 0..pairs {
             extra.pairs.push(PairMark {
                 pair: input.u32()?,
@@ -144,6 +154,7 @@ mod tests {
     fn what_is_encoded_is_decoded() {
         let extra = CheckpointExtra {
             consistent_from: 4,
+            promise: Promise { visible: UpdateNumber::new(9), through: UpdateNumber::new(8) },
             pairs: vec![PairMark { pair: 1, copy_completion_bytes: 9, copy_end: 3 }, PairMark::default()],
             readers: vec![1, 2, 3],
         };

@@ -14,6 +14,15 @@ pub enum CopyError {
     /// The journal holds something that this array did not write.
     #[error("{0}")]
     Damaged(String),
+    /// A journal volume cannot be read, or holds something else than this array wrote there: what a start needs of it
+    /// nobody else has.
+    #[error("journal volume {volume}: {reason}")]
+    Journal {
+        /// Its number here.
+        volume: u32,
+        /// How it showed.
+        reason: String,
+    },
 }
 
 /// Why reading ended.

@@ -161,12 +161,12 @@ pub(crate) struct Sequencer {
     pub(crate) refused_since: Option<MonotonicNs>,
     /// A volume that is leaving the group: its writes wait.
     pub(crate) frozen: BTreeSet<u32>,
-    /// The journal is being replayed: what it holds for S-VOLs that are none any more is passed over.
-    pub(crate) replaying: bool,
     /// P-VOLs whose pair was taken away at this auxiliary: what still comes of them is passed over.
     pub(crate) gone: BTreeSet<u32>,
     /// Whether the P-VOLs are an image of one moment.
     pub(crate) wholeness: super::whole::Wholeness,
+    /// How far updates may become visible (at an auxiliary).
+    pub(crate) promises: super::promise::Promises,
     /// Readers that get updates from another array too (promise T5): what they report may have come from there.
     pub(crate) elsewhere: BTreeSet<ArrayNumber>,
     /// The generations that are known, oldest first; and whether the control store has them.
@@ -266,9 +266,9 @@ impl Sequencer {
             gathered_bytes: 0,
             refused_since: None,
             frozen: BTreeSet::new(),
-            replaying: false,
             gone: BTreeSet::new(),
             wholeness: super::whole::Wholeness::default(),
+            promises: super::promise::Promises::found(super::promise::Promise::default()),
             gates: BTreeMap::new(),
             elsewhere: BTreeSet::new(),
             other_allowed: false,

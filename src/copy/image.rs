@@ -206,6 +206,10 @@ mod tests {
     struct NoMarks;
 
     impl MarkStore for NoMarks {
+        fn has_pair_of(&self, _group: u32, _pvol: u32) -> bool {
+            true
+        }
+
         fn note_copy_ends(&self, _ends: &[crate::copy::checkpoint::PairMark]) -> Result<(), String> {
             Ok(())
         }

@@ -161,6 +161,10 @@ mod tests {
     }
 
     impl MarkStore for Kept {
+        fn has_pair_of(&self, _group: u32, _pvol: u32) -> bool {
+            true
+        }
+
         fn note_copy_ends(&self, _ends: &[crate::copy::checkpoint::PairMark]) -> Result<(), String> {
             Ok(())
         }

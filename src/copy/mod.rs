@@ -25,6 +25,7 @@ mod load;
 pub mod marked;
 mod overflow;
 mod pace;
+pub(crate) mod promise;
 mod pull;
 pub(crate) mod rates;
 mod readers;

@@ -7,6 +7,7 @@ use super::change::{Change, Content, Part, Payload, apply};
 use super::checkpoint::CheckpointExtra;
 use super::error::CopyError;
 use super::group::{Group, Role};
+use super::promise::Promise;
 use super::restore::pages_of;
 use super::settle::pages_from;
 use crate::disk::slot::{Class, SLOT_BYTES, SlotPool, bytes_of};
@@ -104,24 +105,53 @@ async fn read_bytes(volume: &RawVolume, offset_bytes: u64, length_bytes: u64) ->
 
 impl Group {
     /// Makes the volumes what the journal says: at a primary by applying every update behind the settled one again, at
-    /// an auxiliary by restoring what is due: all that was ever visible is, by the same clocks. Afterwards the journal's first checkpoint is durable and the group may work.
+    /// an auxiliary by restoring what may ever have been visible, and what is due. Afterwards the journal's first checkpoint is durable and the group may work.
+    ///
+    /// # Errors
+    /// [`CopyError::Journal`] if a journal volume is to blame.
     pub(crate) async fn replay(&self, delay: Duration) -> Result<(), CopyError> {
+        self.replay_all(delay).await.map_err(|error| self.blamed(error))
+    }
+
+    /// Says of an error which journal volume is to blame, if one is.
+    fn blamed(&self, error: CopyError) -> CopyError {
+        match self.lock().volumes.unread.clone() {
+            Some((volume, reason)) => CopyError::Journal { volume, reason },
+            None => error,
+        }
+    }
+
+    async fn replay_all(&self, delay: Duration) -> Result<(), CopyError> {
         if self.role == Role::Source {
             self.replay_source().await?;
             self.recall_times().await?;
         } else {
             self.remark_stored().await?;
-            self.lock().replaying = true;
-            let restored = self.restore_available(delay).await;
-            self.lock().replaying = false;
-            restored?;
+            self.replay_copy(delay).await?;
         }
-        let Err(error) = self.checkpoint().await else { return Ok(()) };
-        // It can be read and not be written: another volume takes over, and its head is the checkpoint.
+        match self.checkpoint().await {
+            // Its head is the checkpoint.
+            Err(_) if self.take_over_at_start().await => Ok(()),
+            checkpointed => checkpointed,
+        }
+    }
+
+    /// What may have been visible lies on the units in part: all of it becomes visible, and what is due besides.
+    async fn replay_copy(&self, delay: Duration) -> Result<(), CopyError> {
+        let is_everything = self.lock().promised().visible == Promise::EVERYTHING;
+        let delay = if is_everything { Duration::ZERO } else { delay };
+        match self.restore_available(delay).await {
+            Err(_) if self.take_over_at_start().await => self.restore_available(delay).await.map(|_| ()),
+            restored => restored.map(|_| ()),
+        }
+    }
+
+    /// Whether the journal, which can be read and not be written, goes on in another volume.
+    async fn take_over_at_start(&self) -> bool {
         let trouble = self.lock().journal_error.take();
         match trouble {
-            Some(trouble) if self.take_over(&trouble).await => Ok(()),
-            _ => Err(error),
+            Some(trouble) => self.take_over(&trouble).await,
+            None => false,
         }
     }
 

@@ -77,8 +77,8 @@ impl Group {
         pace::restore_pause(self.disk.load_permille(), filled)
     }
 
-    /// Applies what is durable here, old enough and not restored yet; how many updates that were. The age is by the
-    /// source's clock in the record and this array's own: a step of either shifts the window, nothing else.
+    /// Applies what is durable here, old enough or promised (`promise.rs`), and not restored yet; how many updates that
+    /// were.
     pub(crate) async fn restore_available(&self, delay: Duration) -> Result<u64, CopyError> {
         let _one_at_a_time = self.restoring.lock().await;
         let mut told = Told { group: self, applied: 0 };
@@ -88,25 +88,23 @@ impl Group {
                 (seq.restored.next(), seq.failed.is_some())
             };
             // Where a failed journal is left, the copy stays as it is.
-            if failed || next > self.durable_here() {
+            if failed {
+                return Ok(told.applied);
+            }
+            let reach = self.reach(delay).await?;
+            if next > reach || next > self.durable_here() {
                 return Ok(told.applied);
             }
             let loaded = self.load(next, BATCH_UPDATES, BATCH_BYTES, Class::Restore).await?;
             if loaded.is_empty() {
-                return Err(CopyError::Damaged(format!(
-                    "update {next} is missing in the journal of group {}",
-                    self.name
-                )));
+                return Err(self.is_missing(next));
             }
             if delay.is_zero() {
                 self.read_edges(&loaded).await;
             }
             for (update, payload) in loaded {
-                let due_ns =
-                    update.time_ns.saturating_add(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX));
-                let is_early = !delay.is_zero() && due_ns > self.clock.wall().0;
-                if is_early && update.number > self.lock().wholeness.through {
-                    return Ok(told.applied);
+                if update.number > reach {
+                    break; // Perhaps a stretch was entered whose end lies behind it.
                 }
                 if !self.may_pass(&update).await? {
                     return Ok(told.applied);
@@ -157,11 +155,13 @@ impl Group {
             let (target, is_gone) = {
                 let seq = self.lock();
                 let svol = seq.svols.get(&extent.volume.0).map(|svol| svol.volume);
-                let is_gone = seq.gone.contains(&extent.volume.0) || (seq.replaying && svol.is_none());
+                let is_gone = seq.gone.contains(&extent.volume.0);
                 (svol.filter(|_| !is_gone), is_gone)
             };
-            if target.is_none() && !is_gone && self.copies_to_us(update) {
-                // Passing it over would leave a hole in an S-VOL that turns normal.
+            let is_lacking = target.is_none() && !is_gone && self.copies_to_us(update);
+            if is_lacking && self.marks.has_pair_of(self.number, extent.volume.0) {
+                // Passing it over would leave a hole in an S-VOL that turns normal. What the store does not know has
+                // been taken away: it knows a pair before its copy has a record.
                 let what = format!("the S-VOL of update {} is not open", update.number);
                 return Err(CopyError::Damaged(what));
             }

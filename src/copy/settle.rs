@@ -154,6 +154,7 @@ impl Group {
         self.try_durable(newest).await?;
         // What the checkpoint lets go may have left marks, or ended copies: they are durable first.
         self.write_marks()?;
+        let promise = extra.0.promise;
         let extra = self.encoded(extra)?;
         let (volume, checkpoint) = {
             let mut seq = self.lock();
@@ -182,6 +183,7 @@ impl Group {
                 return Ok(()); // Another volume has taken over, and knows nothing of this checkpoint.
             }
             seq.journal.handle_checkpointed();
+            seq.promise_is_durable(promise);
         }
         self.drop_drained().await?;
         self.room.notify_waiters();

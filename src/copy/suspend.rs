@@ -39,6 +39,9 @@ pub(crate) trait MarkStore: Send + Sync {
 
     /// Notes where copies ended of which a checkpoint cannot say it.
     fn note_copy_ends(&self, ends: &[PairMark]) -> Result<(), String>;
+
+    /// Whether a pair is catalogued by which this group restores what records of that P-VOL say.
+    fn has_pair_of(&self, group: u32, pvol: u32) -> bool;
 }
 
 /// A record of an initial copy or of a copy of differences.

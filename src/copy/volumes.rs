@@ -91,6 +91,8 @@ pub(crate) struct Volumes {
     degraded: BTreeSet<u32>,
     /// A volume has left the chain since the owner looked.
     pub(super) has_left: bool,
+    /// What a read of it found last that failed.
+    pub(super) unread: Option<(u32, String)>,
 }
 
 /// Where a group goes on whose journal is gone.
@@ -191,6 +193,7 @@ impl Group {
             };
             (params, seq.settled, CheckpointExtra::of(&seq))
         };
+        let promise = extra.0.promise;
         let extra = self.encoded(extra)?;
         let begun = self.begin_volume(&raw, params, settled, &extra).await;
         let journal = match begun {
@@ -215,6 +218,7 @@ impl Group {
         }
         let mut seq = self.lock();
         seq.go_on_in(spare.volume, params.first, journal);
+        seq.promise_is_durable(promise);
         drop(seq);
         tracing::info!(group = %self.name, volume = spare.volume, first = %params.first, why, "journal goes on");
         Ok(())
@@ -292,6 +296,7 @@ impl Group {
                 FormatParams { generation: seq.generation, ..self.params(spare, &raw, first, incarnation) };
             (params, seq.settled, CheckpointExtra::of(&seq), kept)
         };
+        let promise = extra.0.promise;
         let extra = self.encoded(extra).map_err(|error| Unfit::All(error.to_string()))?;
         let mut journal = self.begin_volume(&raw, params, settled, &extra).await.map_err(unfit)?;
         let mut waiting = kept.iter().peekable();
@@ -325,6 +330,7 @@ impl Group {
             "a journal volume failed; another one has taken over"
         );
         seq.go_on_in(spare.volume, params.first, journal);
+        seq.promise_is_durable(promise);
         Ok(())
     }
 
@@ -365,6 +371,7 @@ impl Group {
         if seq.journal.locate(number).as_ref() != Some(held) {
             return true;
         }
+        seq.volumes.unread = Some((held.volume.0, error.to_string()));
         if held.volume == seq.journal.volume() {
             if seq.volume_for_failure().is_some() && !seq.leaving.blocks() {
                 seq.journal_error.get_or_insert_with(|| Trouble::of(held.volume, error));

@@ -12,6 +12,7 @@
 use super::change::Payload;
 use super::error::CopyError;
 use super::group::{Group, PairRuntime, Refusal, Sequencer};
+use super::promise::Promise;
 use crate::disk::VolumeId;
 use crate::disk::slot::Class;
 use crate::volume::pair::PairState;
@@ -26,7 +27,7 @@ pub(crate) struct Wholeness {
     pub(crate) is_broken: bool,
     /// The newest record of the kind *whole* in the journal, as far as it is known.
     pub(crate) newest_whole: Option<UpdateNumber>,
-    /// At an auxiliary: up to here it goes without a stop.
+    /// At an auxiliary: up to here it goes without a stop (`promise.rs` makes it durable).
     pub(crate) through: UpdateNumber,
     /// The journal has been searched for one behind a restart.
     is_searched: bool,
@@ -201,16 +202,21 @@ impl Group {
         loop {
             let stops = self.lock().stops();
             let may_enter = self.is_before_stops(whole, stops).await?;
-            let mut seq = self.lock();
-            if seq.stops() != stops {
-                continue; // Another one was said meanwhile.
-            }
-            if may_enter {
-                seq.wholeness.through = seq.wholeness.through.max(whole);
-            } else {
-                seq.has_stopped = true;
-            }
-            return Ok(may_enter);
+            let promised = {
+                let mut seq = self.lock();
+                if seq.stops() != stops {
+                    continue; // Another one was said meanwhile.
+                }
+                if !may_enter {
+                    seq.has_stopped = true;
+                    return Ok(false);
+                }
+                let visible = seq.promised().visible.max(whole);
+                seq.promise(Promise { visible, through: whole })?
+            };
+            // A restart in its midst goes through to its end.
+            self.keep_promise(promised).await?;
+            return Ok(true);
         }
     }
 }

@@ -39,7 +39,9 @@ impl IoError {
                 VolumeError::Range { .. } => Sense::LBA_OUT_OF_RANGE,
                 _ => Sense::UNIT_FAILURE,
             },
-            Self::Copy(CopyError::Damaged(_)) | Self::Refused(_) => Sense::INTERNAL_FAILURE,
+            Self::Copy(CopyError::Damaged(_) | CopyError::Journal { .. }) | Self::Refused(_) => {
+                Sense::INTERNAL_FAILURE
+            }
             Self::SessionEnded => Sense::NEXUS_TIMEOUT,
             Self::Differs(offset_bytes) => Sense::miscompare(*offset_bytes),
             Self::Contended => Sense::INSUFFICIENT_RESOURCES,

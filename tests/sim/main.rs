@@ -32,6 +32,7 @@ mod support;
 
 mod cluster;
 mod day;
+mod delay;
 mod designations;
 mod journal_gone;
 mod journal_lost;

@@ -3,6 +3,7 @@
 mod cache;
 mod claims;
 mod figures;
+mod promise;
 mod reading;
 pub(super) mod rig;
 mod sources;

@@ -6,6 +6,7 @@ use crate::copy::change::{Change, Part, apply, pages_touched};
 use crate::copy::group::{
     Group, PairRuntime, Parts, Refusal, Role, Sequenced, Sequencer, Settings, SvolRuntime,
 };
+use crate::copy::promise::Promises;
 use crate::copy::recover;
 use crate::copy::rule::PairFacts;
 use crate::copy::serve::{Carrier, Form, Request};
@@ -126,6 +127,33 @@ impl Rig {
         let payload = change.payload();
         let prepared = self.source.disk.prepare(VolumeId(DATA), offset, length, Class::Host).await.unwrap();
         self.source.try_sequence(&change, &payload, payload.checksum(), &mut vec![prepared])
+    }
+
+    /// What a start makes of the copy's journal as it lies on the units in this moment, before anything is replayed.
+    pub(crate) async fn reopened(&self) -> Arc<Group> {
+        let raw = self.copy.raw(VolumeNumber(JOURNAL)).unwrap();
+        let (journal, extra) = recover::recover(&raw, None).await.unwrap();
+        let journal = Chain::new(VolumeNumber(JOURNAL), journal);
+        let parts = (self.copy.disk.clone(), self.copy.pool.clone());
+        let reopened = around(&self.clock, (2, Role::Copy), parts, Choice::default(), journal);
+        {
+            let mut seq = reopened.lock();
+            seq.promises = Promises::found(extra.promise);
+            seq.wholeness.through = extra.promise.through;
+        }
+        reopened
+    }
+
+    /// Every page of the copy's journal volume that is full of `byte` is lost.
+    pub(crate) async fn damage(&self, byte: u8) {
+        let raw = self.copy.raw(VolumeNumber(JOURNAL)).unwrap();
+        for offset in (0..raw.size_bytes()).step_by(SLOT_BYTES) {
+            let read = raw.read(offset, 1, Class::JournalRead).await.unwrap();
+            if read[0].iter().all(|found| *found == byte) {
+                let zeros = crate::copy::settle::pages_from(&self.copy.pool, &[0; SLOT_BYTES]).await;
+                raw.write(vec![(offset, zeros)]).await.unwrap();
+            }
+        }
     }
 
     /// The bytes of both volumes, source and copy.
@@ -283,6 +311,19 @@ async fn group(
     };
     let journal = recover::format(&raw, &pool, params, &[]).await.unwrap();
     let journal = Chain::new(VolumeNumber(JOURNAL), journal);
+    let group = around(clock, (number, role), (disk.clone(), pool), choice, journal);
+    disk.set_gate(VolumeId(DATA), Some(group.gate())).unwrap();
+    group
+}
+
+/// A group around its journal, nothing replayed.
+fn around(
+    clock: &Arc<SimClock>,
+    (number, role): (u32, Role),
+    (disk, pool): (DiskAdapter, SlotPool),
+    choice: Choice,
+    journal: Chain,
+) -> Arc<Group> {
     let mut readers = ReaderSet::new(ReleaseRule::Read, UpdateNumber::NONE);
     let (mut pairs, mut svols) = (BTreeMap::new(), BTreeMap::new());
     if role == Role::Source {
@@ -317,7 +358,7 @@ async fn group(
         name: "g1".to_owned(),
         array: ArrayNumber(number),
         role,
-        disk: disk.clone(),
+        disk,
         pool,
         clock: clock.clone(),
         tamper: None,
@@ -333,15 +374,17 @@ async fn group(
             throttle: Duration::ZERO,
         },
     };
-    let group = Group::new(parts, sequencer);
-    disk.set_gate(VolumeId(DATA), Some(group.gate())).unwrap();
-    group
+    Group::new(parts, sequencer)
 }
 
 /// Nothing is suspended here, so nothing is marked.
 struct NoMarks;
 
 impl crate::copy::suspend::MarkStore for NoMarks {
+    fn has_pair_of(&self, _group: u32, pvol: u32) -> bool {
+        pvol == DATA
+    }
+
     fn note_copy_ends(&self, _ends: &[crate::copy::checkpoint::PairMark]) -> Result<(), String> {
         Ok(())
     }

@@ -1,0 +1,156 @@
+//! What was visible is visible again behind a restart, whatever the delay says by then (`promise.rs`).
+
+use super::reading::{IMMEDIATE, follow};
+use super::rig::{Choice, Lane, Rig, Way, life};
+use crate::copy::error::CopyError;
+use crate::copy::group::Group;
+use crate::copy::promise::Promise;
+use holdfast_journal::UpdateNumber;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn restored(group: &Group) -> u64 {
+    group.lock().restored.get()
+}
+
+/// `writes` more, each durable at the copy a moment later.
+async fn write(rig: &Rig, writes: u64) {
+    for page in 0..writes {
+        rig.write(page, 1, 7).await;
+        if page % 50 == 0 {
+            rig.sleep_ms(3).await;
+        }
+    }
+    rig.until("stored", Rig::is_read).await;
+}
+
+/// What a start finds restored that is told to delay restore so long.
+async fn replayed(rig: &Rig, delay: Duration) -> u64 {
+    let reopened = rig.reopened().await;
+    reopened.replay(delay).await.unwrap();
+    restored(&reopened)
+}
+
+async fn rig() -> Rig {
+    let mut rig = Rig::new(Choice::default()).await;
+    let way = Arc::new(Way::new(&rig, &[Lane::default()]));
+    follow(&mut rig, &way, IMMEDIATE);
+    rig
+}
+
+/// Once a start behind a delay that had just been made longer left what was visible before to time, and the units with
+/// pages of it.
+#[test]
+fn what_was_visible_before_the_delay_was_made_longer_is_visible_behind_a_restart() {
+    life(async {
+        let rig = rig().await;
+        write(&rig, 5).await;
+        assert_eq!(rig.copy.restore_available(Duration::ZERO).await.unwrap(), 5);
+        assert!(rig.copy.lock().settled < UpdateNumber::new(5), "a restart has something to redo");
+        assert_eq!(replayed(&rig, HOUR).await, 5);
+        // From a short delay to a long one.
+        assert_eq!(rig.copy.restore_available(SECOND).await.unwrap(), 0);
+        write(&rig, 5).await;
+        rig.sleep_ms(2_000).await;
+        assert_eq!(rig.copy.restore_available(SECOND).await.unwrap(), 5);
+        assert_eq!(replayed(&rig, HOUR).await, 10);
+        // And by a clock that has gone back.
+        rig.clock.step_wall(-3_600_000_000_000);
+        assert_eq!(replayed(&rig, SECOND).await, 10);
+    });
+}
+
+/// The other side: what is not due stays held, as soon as a checkpoint says that it is not visible.
+#[test]
+fn what_was_not_visible_waits_for_its_time_also_behind_a_restart() {
+    life(async {
+        let rig = rig().await;
+        write(&rig, 5).await;
+        rig.copy.restore_available(Duration::ZERO).await.unwrap();
+        assert_eq!(rig.copy.lock().promised().visible, Promise::EVERYTHING);
+        assert_eq!(rig.copy.restore_available(HOUR).await.unwrap(), 0);
+        assert_eq!(rig.copy.lock().promised().visible, UpdateNumber::new(5));
+        write(&rig, 5).await;
+        assert_eq!(rig.copy.restore_available(HOUR).await.unwrap(), 0);
+        assert_eq!(replayed(&rig, HOUR).await, 5);
+        assert_eq!(replayed(&rig, Duration::ZERO).await, 10);
+    });
+}
+
+/// Nothing is visible that a restart would not know of: the checkpoint comes first.
+#[test]
+fn nothing_becomes_visible_before_a_durable_checkpoint_says_that_it_may() {
+    life(async {
+        let rig = rig().await;
+        rig.copy.restore_available(HOUR).await.unwrap();
+        write(&rig, 5).await;
+        rig.sleep_ms(2_000).await;
+        {
+            let _nothing_is_checkpointed = rig.copy.checkpointing.lock().await;
+            tokio::select! {
+                biased;
+                found = rig.copy.restore_available(SECOND) => panic!("{found:?}"),
+                () = rig.sleep_ms(500) => {}
+            }
+            tokio::select! {
+                biased;
+                found = rig.copy.restore_available(Duration::ZERO) => panic!("{found:?}"),
+                () = rig.sleep_ms(500) => {}
+            }
+            assert_eq!(restored(&rig.copy), 0);
+        }
+        assert_eq!(rig.copy.restore_available(SECOND).await.unwrap(), 5);
+    });
+}
+
+/// A restart in the midst of a stretch once left the S-VOLs there until the rest of it fell due.
+#[test]
+fn a_restart_in_the_midst_of_a_broken_stretch_goes_through_to_its_end() {
+    life(async {
+        let rig = rig().await;
+        rig.copy.restore_available(HOUR).await.unwrap();
+        write(&rig, 1).await;
+        rig.source.break_image().await.unwrap(); // 2
+        rig.sleep_ms(2_000).await;
+        write(&rig, 600).await;
+        rig.source.make_whole().await.unwrap(); // 603
+        write(&rig, 1).await;
+        {
+            // The array ends somewhere in between: of the stretch only the first two are due.
+            let restoring = rig.copy.restore_available(SECOND);
+            tokio::pin!(restoring);
+            std::future::poll_fn(|context| {
+                assert!(restoring.as_mut().poll(context).is_pending(), "it restores in steps");
+                if restored(&rig.copy) > 250 { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+        }
+        let visible = restored(&rig.copy);
+        assert!((250..603).contains(&visible), "{visible}");
+        rig.copy.settle().await.unwrap();
+        assert_eq!(replayed(&rig, SECOND).await, 603, "the last one is not due");
+    });
+}
+
+/// A start whose replay failed once named no volume: the operator's answer to that, another one in its place, had no effect.
+#[test]
+fn a_replay_that_cannot_read_what_it_needs_says_in_which_volume() {
+    life(async {
+        let mut rig = Rig::new(Choice { cache_bytes: 0, ..Choice::default() }).await;
+        let way = Arc::new(Way::new(&rig, &[Lane::default()]));
+        follow(&mut rig, &way, IMMEDIATE);
+        for byte in 1..=5 {
+            rig.write(u64::from(byte), 1, byte).await;
+            rig.sleep_ms(20).await;
+        }
+        rig.until("stored", Rig::is_read).await;
+        rig.damage(2).await;
+        let reopened = rig.reopened().await;
+        let error = reopened.replay(Duration::ZERO).await.unwrap_err();
+        assert!(matches!(error, CopyError::Journal { volume: 2, .. }), "{error}");
+    });
+}
