@@ -25,6 +25,7 @@
 //! | earlier | none | yes | the journal has failed |
 //! | earlier | none | no | it is lost for readers: what they lack of it is in no journal any more |
 
+use crate::bookmark::Bookmark;
 use crate::format::{FormatError, Superblock};
 use crate::journal::{Checkpoint, Journal, Located, Usage};
 use crate::number::{Generation, Incarnation, UpdateNumber, VolumeNumber};
@@ -429,6 +430,12 @@ impl Chain {
         for segment in self.earlier.iter_mut().chain([&mut self.last]) {
             segment.journal.release(up_to);
         }
+    }
+
+    /// See [`Journal::bookmarks`].
+    pub fn bookmarks(&self) -> impl Iterator<Item = Bookmark> {
+        let segments = self.earlier.iter().chain([&self.last]);
+        segments.flat_map(|segment| segment.journal.bookmarks())
     }
 
     /// See [`Journal::released`].

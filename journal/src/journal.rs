@@ -1,5 +1,6 @@
 //! The journal of one group: see [`Journal`].
 
+use crate::bookmark::Bookmark;
 use crate::format::{
     BLOCK_BYTES, CheckpointRecord, FormatError, FormatParams, HEAD_BLOCKS, Layout, Superblock, decode_batch,
     head,
@@ -329,6 +330,13 @@ impl Journal {
             self.index.pop_front();
         }
         self.sequencer.trim_recent(self.released);
+        let first_retained = self.first_retained();
+        self.sequencer.bookmarks.forget_before(first_retained);
+    }
+
+    /// The bookmarks that it holds, durable or not, in number order.
+    pub fn bookmarks(&self) -> impl Iterator<Item = Bookmark> {
+        self.sequencer.bookmarks.iter()
     }
 
     /// Everything up to here has been released.

@@ -14,6 +14,7 @@
 #![no_std]
 extern crate alloc;
 
+mod bookmark;
 pub mod chain;
 pub mod format;
 mod journal;
@@ -26,6 +27,7 @@ mod ring;
 mod sequencer;
 mod update;
 
+pub use bookmark::{Bookmark, BookmarkName, MAX_BOOKMARKS};
 pub use journal::{Checkpoint, Journal, LOOK_AHEAD_BYTES, Located, Usage};
 pub use number::{ArrayNumber, Generation, GroupNumber, Incarnation, UpdateNumber, VolumeNumber};
 pub use sequencer::{AppendError, Commit, Full, MAX_PENDING_BATCHES, MAX_RECENT_UPDATES, Placement};

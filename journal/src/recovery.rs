@@ -469,6 +469,7 @@ impl Recovery {
                 batch.data_end = record.data_offset.saturating_add(blocks.saturating_mul(BLOCK_BYTES));
             }
             self.sequencer.generation = update.generation;
+            update.bookmark().into_iter().for_each(|bookmark| self.sequencer.bookmarks.push(bookmark));
             self.sequencer.recent.push_back(Recent {
                 stored: Stored { update: update.into_owned(), place },
                 data_offset: record.data_offset,

@@ -8,6 +8,7 @@
 //! In two rings a place is given to write data when it is appended. Where records and data are interleaved a batch is a
 //! *frame* of ring A, records first: how long they are is known, and places are given, when the batch is handed out.
 
+use crate::bookmark::Bookmarks;
 use crate::format::record::{
     BatchStamp, Entry, MAX_BATCH_DATA_BYTES, MAX_BATCH_INFO_BYTES, MAX_RECORD_BYTES, Record, record_length,
 };
@@ -181,6 +182,8 @@ pub(crate) struct Sequencer {
     pub(crate) in_flight: Option<Batch>,
     /// Contiguous numbers up to the newest; holds at least all that is not durable.
     pub(crate) recent: VecDeque<Recent>,
+    /// Of all updates that are held.
+    pub(crate) bookmarks: Bookmarks,
     batch_info_limit: u64,
     max_update_data_blocks: u64,
 }
@@ -203,6 +206,7 @@ impl Sequencer {
             pending: VecDeque::new(),
             in_flight: None,
             recent: VecDeque::new(),
+            bookmarks: Bookmarks::default(),
             batch_info_limit: batch_info_limit / BLOCK_BYTES * BLOCK_BYTES,
             max_update_data_blocks: superblock.max_update_data_blocks(),
         }
@@ -232,6 +236,7 @@ impl Sequencer {
         (self.info.head, self.data.head) = (end, data_end);
         self.next = number.next();
         self.generation = draft.update.generation;
+        draft.update.bookmark().into_iter().for_each(|bookmark| self.bookmarks.push(bookmark));
         let data_offset = plan.data_offset.map(|offset| self.data.physical(offset));
         let has_data = size.data_blocks > 0;
         let place = data_offset.filter(|_| has_data).map(|volume_offset_bytes| DataPlace {
@@ -482,6 +487,7 @@ impl Sequencer {
         self.next = batch.first;
         self.durable = batch.first.previous();
         self.previous_hash = batch.previous_hash;
+        self.bookmarks.forget_from(batch.first);
         while self.recent.back().is_some_and(|recent| recent.stored.update.number >= batch.first) {
             self.recent.pop_back();
         }

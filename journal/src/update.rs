@@ -4,8 +4,10 @@
 //! past the end of the address space, and `data_bytes` is exactly what its extents need. Both the encoder and the
 //! decoders call it, so neither a record nor a peer's answer can hold anything else.
 
+use crate::bookmark::{Bookmark, BookmarkName, NAME_ENTRIES};
 use crate::format::BLOCK_BYTES;
 use crate::number::{ArrayNumber, Generation, UpdateNumber, VolumeNumber};
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -104,8 +106,8 @@ pub enum Kind {
     /// A number that holds nothing: fills a gap so that numbers stay contiguous. With ranges (of zeros, which are not
     /// applied) it is a hole: it stands for a change of these ranges that its reader gets in another way.
     Void,
-    /// A named point; reserved, carries nothing in format version 1.
-    Bookmark,
+    /// A named point.
+    Bookmark(BookmarkName),
     /// From here on, and until the next [`Kind::Whole`], the P-VOLs are no image of one moment: an array upstream copies
     /// differences into them.
     Broken,
@@ -119,7 +121,7 @@ impl Kind {
     pub fn is_empty(self) -> bool {
         match self {
             Self::HostWrite | Self::InitialCopy(_) => false,
-            Self::Heartbeat | Self::Void | Self::Bookmark | Self::Broken | Self::Whole => true,
+            Self::Heartbeat | Self::Void | Self::Bookmark(_) | Self::Broken | Self::Whole => true,
         }
     }
 }
@@ -167,7 +169,7 @@ impl Update {
             kind if kind.is_empty() && !self.extents.is_empty() => {
                 return Err(UpdateError::ExtentsNotAllowed);
             }
-            Kind::Heartbeat | Kind::Void | Kind::Bookmark | Kind::Broken | Kind::Whole => 0,
+            Kind::Heartbeat | Kind::Void | Kind::Bookmark(_) | Kind::Broken | Kind::Whole => 0,
         };
         if self.data_bytes > MAX_UPDATE_DATA_BYTES || u64::from(self.data_bytes) != expected_bytes {
             return Err(UpdateError::DataLength);
@@ -178,13 +180,32 @@ impl Update {
         Ok(())
     }
 
+    /// Entries for extents that its record has: of a bookmark those that carry the name.
+    pub fn entry_count(&self) -> usize {
+        if self.bookmark().is_some() { NAME_ENTRIES } else { self.extents.len() }
+    }
+
+    /// What its record carries in their place.
+    pub(crate) fn entries(&self) -> Cow<'_, [Extent]> {
+        match self.bookmark() {
+            Some(bookmark) => Cow::Owned(bookmark.name.to_entries()),
+            None => Cow::Borrowed(&self.extents),
+        }
+    }
+
+    /// The bookmark that it is.
+    pub fn bookmark(&self) -> Option<Bookmark> {
+        let Kind::Bookmark(name) = self.kind else { return None };
+        Some(Bookmark { number: self.number, time_ns: self.time_ns, name })
+    }
+
     /// The number up to which a volume must have been restored for this update's bytes to be consistent, if it is
     /// received initial-copy data.
     pub fn as_of(&self) -> Option<UpdateNumber> {
         match self.kind {
             Kind::InitialCopy(InitialCopy { form: CopyForm::Received { as_of }, .. }) => Some(as_of),
             Kind::InitialCopy(_) | Kind::HostWrite => None,
-            Kind::Heartbeat | Kind::Void | Kind::Bookmark | Kind::Broken | Kind::Whole => None,
+            Kind::Heartbeat | Kind::Void | Kind::Bookmark(_) | Kind::Broken | Kind::Whole => None,
         }
     }
 }
@@ -262,7 +283,7 @@ impl Draft {
     /// What it needs.
     pub fn size(&self) -> DraftSize {
         DraftSize {
-            extent_count: self.update.extents.len(),
+            extent_count: self.update.entry_count(),
             data_blocks: data_blocks(self.update.data_bytes, self.skip_bytes),
         }
     }

@@ -6,6 +6,7 @@ use crate::copy::group::Group;
 use crate::shell::view::{MessageView, Options};
 use crate::volume::designation::{Ask, Designation, DesignationId, NewVolume, Outcome, Refusal, Wish};
 use crate::volume::effect::Effect;
+use crate::volume::name::GroupName;
 use crate::volume::record::Who;
 use crate::volume::store::Order;
 use crate::volume::timing::{RestoreStop, StopWish};
@@ -37,7 +38,12 @@ impl Array {
         {
             return Ok(effect);
         }
-        if repeated || !orders.iter().any(|(_, what)| matches!(what, Designation::StopRestore { .. })) {
+        let is = |wanted: fn(&Designation) -> bool| orders.iter().any(|(_, what)| wanted(what));
+        if !repeated && is(|what| matches!(what, Designation::SetBookmark { .. })) {
+            rehearsed?;
+            return self.designate_bookmarks(orders, who);
+        }
+        if repeated || !is(|what| matches!(what, Designation::StopRestore { .. })) {
             let effect = self.store.designate_all(orders, who)?;
             self.take_up_stops(orders.iter().map(|(_, what)| what));
             self.wake();
@@ -45,6 +51,14 @@ impl Array {
         }
         rehearsed?;
         self.designate_stops(orders, who)
+    }
+
+    pub(super) fn group_at_work(&self, name: &GroupName) -> Result<Arc<Group>, Refusal> {
+        let number = self.store.read(|tables| tables.group_named(name).map(|row| row.number));
+        let group = number.and_then(|number| self.runtime().groups.get(&number.0).cloned());
+        group.ok_or_else(|| {
+            Refusal::Conflict(format!("group {name} is not open here: say it again when it is"))
+        })
     }
 
     /// Where restore stops is first taken up by the groups, then recorded: nothing behind it becomes visible in between.
@@ -55,13 +69,7 @@ impl Array {
         let mut take = || {
             for (_, what) in &mut orders {
                 let Designation::StopRestore { group: name, wish, .. } = what else { continue };
-                let number = self.store.read(|tables| tables.group_named(name).map(|row| row.number));
-                let group = number.and_then(|number| self.runtime().groups.get(&number.0).cloned());
-                let Some(group) = group else {
-                    return Err(Refusal::Conflict(format!(
-                        "group {name} is not open here: say it again when it is"
-                    )));
-                };
+                let group = self.group_at_work(name)?;
                 let stop = group.take_stop(*wish).map_err(Refusal::Conflict)?;
                 *wish = stop.map_or(StopWish::GoOn, StopWish::At);
                 taken.push((group, stop));

@@ -99,7 +99,10 @@ impl Console for Array {
     }
 
     fn settled(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.reconciled())
+        Box::pin(async {
+            self.reconciled().await;
+            self.bookmarks_are_durable().await;
+        })
     }
 
     fn events(&self, after: u64, last: usize) -> Vec<EventView> {
@@ -355,6 +358,7 @@ impl Array {
                 .map(|reader| reader_view(tables, record, reader))
                 .collect(),
             follows: self.follow_view(tables, record, status.as_ref()),
+            bookmarks: self.bookmark_views(record),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Sizes and times as operators write them: a whole number and a unit, "64MiB", "250ms".
 
-use crate::volume::name::UpdateNumber;
+use crate::volume::name::{BadName, UpdateNumber};
 use crate::volume::timing::{RestoreStop, StopWish};
 use std::fmt;
 use std::time::Duration;
@@ -61,7 +61,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads where restore stops: "now", an update number, or a time with its offset as in RFC 3339.
+/// Reads where restore stops: "now", an update number, a bookmark, or a time with its offset as in RFC 3339.
 ///
 /// # Errors
 /// What is allowed.
@@ -72,9 +72,12 @@ pub fn parse_stop(text: &str) -> Result<StopWish, String> {
     if let Ok(number) = text.parse::<u64>() {
         return Ok(StopWish::At(RestoreStop::Number(UpdateNumber(number))));
     }
+    if let Some(name) = text.strip_prefix("bookmark:") {
+        return name.parse().map(StopWish::Bookmark).map_err(|bad: BadName| bad.to_string());
+    }
     let unix_ns = text.parse::<Datetime>().ok().and_then(unix_ns);
     unix_ns.map(|unix_ns| StopWish::At(RestoreStop::Time { unix_ns })).ok_or_else(|| {
-        format!("{text:?} is not \"now\", an update number, or a time like 2026-11-21T20:00:00Z or …T21:00:00+01:00")
+        format!("{text:?} is not \"now\", an update number, bookmark:NAME, or a time like 2026-11-21T20:00:00Z or …T21:00:00+01:00")
     })
 }
 
@@ -119,6 +122,8 @@ mod tests {
             other => Err(other),
         };
         assert_eq!(parse_stop("now"), Ok(StopWish::Now));
+        assert_eq!(parse_stop("bookmark:night.1"), Ok(StopWish::Bookmark("night.1".parse().unwrap())));
+        assert!(parse_stop("bookmark:").is_err() && parse_stop("bookmark:a b").is_err());
         assert_eq!(parse_stop("17"), Ok(StopWish::At(RestoreStop::Number(UpdateNumber(17)))));
         assert_eq!(time("1970-01-01T00:00:00Z"), Ok(0));
         assert_eq!(time("2000-02-29T00:00:00.25Z"), Ok(951_782_400_250_000_000));

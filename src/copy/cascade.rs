@@ -349,7 +349,7 @@ fn changes_only_here(update: &Update) -> bool {
     match update.kind {
         Kind::InitialCopy(copy) => matches!(copy.form, CopyForm::Received { .. }),
         Kind::Void => !update.extents.is_empty(),
-        Kind::HostWrite | Kind::Heartbeat | Kind::Bookmark | Kind::Broken | Kind::Whole => false,
+        Kind::HostWrite | Kind::Heartbeat | Kind::Bookmark(_) | Kind::Broken | Kind::Whole => false,
     }
 }
 

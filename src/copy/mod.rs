@@ -4,6 +4,7 @@
 
 pub mod answer;
 mod arrivals;
+mod bookmark;
 pub mod cascade;
 pub mod change;
 mod checkpoint;

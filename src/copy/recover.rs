@@ -210,7 +210,7 @@ impl Group {
             // Step 1270 was skipped: there is nothing to repeat.
             Kind::HostWrite if self.is_of_virtual(update) => Ok(()),
             Kind::HostWrite => self.replay_write(update, payload).await,
-            Kind::Heartbeat | Kind::Void | Kind::Bookmark | Kind::Broken | Kind::Whole => Ok(()),
+            Kind::Heartbeat | Kind::Void | Kind::Bookmark(_) | Kind::Broken | Kind::Whole => Ok(()),
         }
     }
 

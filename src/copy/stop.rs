@@ -79,6 +79,23 @@ impl Group {
                 return Err(format!("{}; they do not go back", restored()));
             }
             StopWish::At(stop @ RestoreStop::Number(_)) => stop,
+            StopWish::Bookmark(name) => {
+                let found = seq.journal.bookmarks().filter(|bookmark| bookmark.name == name.0).last();
+                match found.map(|bookmark| bookmark.number) {
+                    Some(number) if number >= visible => RestoreStop::Number(StoredNumber(number.get())),
+                    Some(number) => {
+                        return Err(format!(
+                            "{} and bookmark {name} is update {number}; they do not go back",
+                            restored()
+                        ));
+                    }
+                    None => {
+                        return Err(format!(
+                            "the journal here holds no bookmark {name}: it has not come yet, or is freed"
+                        ));
+                    }
+                }
+            }
             StopWish::At(stop @ RestoreStop::Time { unix_ns }) => {
                 // Nothing restored since the start: what was before is at most as late as this array's clock.
                 let newest_ns = seq.restored_time_ns.unwrap_or_else(|| self.clock.wall().0);

@@ -177,7 +177,7 @@ impl Group {
     fn add_to_table(&self, request: &Request, update: &Update, draft: &mut Draft) -> Added {
         let lies_as_sent = match update.kind {
             Kind::HostWrite => !self.withheld(request.reader, update),
-            Kind::Heartbeat | Kind::Void | Kind::Bookmark | Kind::Broken | Kind::Whole => true,
+            Kind::Heartbeat | Kind::Void | Kind::Bookmark(_) | Kind::Broken | Kind::Whole => true,
             Kind::InitialCopy(_) => false,
         };
         let held = self.lock().journal.locate(update.number);
@@ -202,7 +202,7 @@ impl Group {
         if !lies_as_sent || is_full || is_long {
             return Added::No;
         }
-        let record_bytes = draft.record_bytes + RECORD_BYTES + RECORD_EXTENT_BYTES * update.extents.len();
+        let record_bytes = draft.record_bytes + RECORD_BYTES + RECORD_EXTENT_BYTES * update.entry_count();
         let data_pages = draft.data_pages + update.extents.iter().map(pages_of).sum::<usize>();
         let with = Draft { record_bytes, data_pages, ..Draft::default() };
         let record_pages = (HEAD_BYTES + record_bytes).div_ceil(SLOT_BYTES);

@@ -12,7 +12,7 @@ use crate::volume::store::Order;
 use serde::Serialize;
 
 pub use super::view_event::EventView;
-pub use super::view_group::{FollowView, GenerationView, GroupView, LagView, ReaderView};
+pub use super::view_group::{BookmarkView, FollowView, GenerationView, GroupView, LagView, ReaderView};
 pub use super::view_link::{BackTestView, LinkTestView, LinkView, PortalTestView};
 
 /// What a console offers. Implemented by the array, and by a fixed picture in tests.

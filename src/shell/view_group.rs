@@ -41,6 +41,21 @@ pub struct GroupView {
     pub readers: Vec<ReaderView>,
     /// From whom it is read and how, where this array keeps the copy.
     pub follows: Option<FollowView>,
+    /// Bookmarks that the journal here holds, oldest first.
+    pub bookmarks: Vec<BookmarkView>,
+}
+
+/// A bookmark.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct BookmarkView {
+    /// Its name.
+    pub name: String,
+    /// Its place in the order of updates.
+    pub update_number: u64,
+    /// When it was set, by the primary's clock, in milliseconds since 1970.
+    pub time_unix_ms: u64,
+    /// Whether the volumes here have passed it.
+    pub is_restored: bool,
 }
 
 /// A generation of a group.

@@ -8,7 +8,8 @@ pub use super::ask::{Ask, Wish};
 use super::group::{GroupSettings, JournalOptions};
 use super::kind::{CacheMode, CopyMode, InitiatorRule, RaidLevel, Schedule, SvolSpec};
 use super::name::{
-    ArrayNumber, GroupName, IscsiName, LinkName, Lun, PairName, ParityGroupName, UpdateNumber, VolumeName,
+    ArrayNumber, BookmarkName, GroupName, IscsiName, LinkName, Lun, PairName, ParityGroupName, UpdateNumber,
+    VolumeName,
 };
 pub use super::outcome::{Outcome, Refusal};
 use super::record::{ChapRecord, Identity, UnitRecord};
@@ -205,6 +206,15 @@ pub enum Designation {
         /// Only until the primary has heard that its pairs are suspended, which cannot be told now.
         #[serde(default)]
         for_suspension: bool,
+    },
+    /// At the primary: gives the point that the group has reached a name.
+    SetBookmark {
+        /// Its name.
+        group: GroupName,
+        /// The bookmark's.
+        name: BookmarkName,
+        /// Where it is; the array fills that in.
+        number: Option<UpdateNumber>,
     },
     /// Lets an auxiliary read a group from another array than its source. Said at the auxiliary, or at the source with
     /// `reader`.

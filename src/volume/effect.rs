@@ -5,6 +5,7 @@
 //! changed.
 
 use super::designation::Outcome;
+use super::name::{BookmarkName, GroupName};
 use super::table::{Row, Table, Tables};
 use serde::Serialize;
 use serde_json::Value;
@@ -32,6 +33,19 @@ pub struct Changed {
     pub name: String,
     /// What is different, where that can be said in a word.
     pub fields: Vec<Field>,
+}
+
+impl Changed {
+    /// A bookmark is in the journal only, not in the tables.
+    pub(crate) fn bookmark(group: &GroupName, name: BookmarkName, number: u64) -> Self {
+        let (field, before, after) = ("update_number".to_owned(), Value::Null, Value::from(number));
+        Self {
+            action: Action::Create,
+            kind: "bookmark",
+            name: format!("{name} of group {group}"),
+            fields: vec![Field { field, before, after }],
+        }
+    }
 }
 
 /// What became of a row.

@@ -129,6 +129,44 @@ object_name! {
     PairName
 }
 
+/// Name of a bookmark: a point in the order of a group's updates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct BookmarkName(pub holdfast_journal::BookmarkName);
+
+impl fmt::Display for BookmarkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for BookmarkName {
+    type Err = BadName;
+
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        let name = holdfast_journal::BookmarkName::new(text).map(Self);
+        name.ok_or_else(|| {
+            BadName(format!(
+                "{text:?} is not a bookmark's name: 1 to 40 letters, digits, '-', '_' and '.', first a letter or digit"
+            ))
+        })
+    }
+}
+
+impl TryFrom<String> for BookmarkName {
+    type Error = BadName;
+
+    fn try_from(text: String) -> Result<Self, BadName> {
+        text.parse()
+    }
+}
+
+impl From<BookmarkName> for String {
+    fn from(name: BookmarkName) -> Self {
+        name.0.as_str().to_owned()
+    }
+}
+
 /// A name that is not well formed, and what would be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

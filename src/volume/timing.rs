@@ -1,7 +1,7 @@
 //! When an array reads the groups that it copies, how much at a time, and when it restores (J5, J11, J12; claims 3 to 8
 //! and 10 of the specification). The choice stands at the array that keeps the copy.
 
-use super::name::UpdateNumber;
+use super::name::{BookmarkName, UpdateNumber};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
@@ -164,6 +164,8 @@ pub enum StopWish {
     Now,
     /// There.
     At(RestoreStop),
+    /// At the newest bookmark of this name that the journal here holds. The array puts the number in its place.
+    Bookmark(BookmarkName),
 }
 
 impl fmt::Display for StopWish {
@@ -172,6 +174,7 @@ impl fmt::Display for StopWish {
             Self::GoOn => f.write_str("--go-on"),
             Self::Now => f.write_str("--until now"),
             Self::At(stop) => write!(f, "--until {stop}"),
+            Self::Bookmark(name) => write!(f, "--until bookmark:{name}"),
         }
     }
 }

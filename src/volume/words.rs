@@ -61,6 +61,10 @@ impl Designation {
         match self {
             Self::SetSchedule { link, group, .. } => write!(f, "schedule {group} from {link}"),
             Self::StopRestore { group, wish, .. } => write!(f, "group restore {group} {wish}"),
+            Self::SetBookmark { group, name, number } => {
+                write!(f, "group bookmark {group} {name}")?;
+                number.iter().try_for_each(|number| write!(f, ": update {number}"))
+            }
             Self::SetSource { group, reader, from, by_load } => {
                 let from = from.as_ref().map_or("primary", |from| from.as_str());
                 write!(f, "group set {group} --source {from}")?;
@@ -168,7 +172,8 @@ impl fmt::Display for Designation {
             | Self::DetachReader { .. }
             | Self::ReadsElsewhere { .. }
             | Self::SetSchedule { .. }
-            | Self::StopRestore { .. } => self.fmt_following(f),
+            | Self::StopRestore { .. }
+            | Self::SetBookmark { .. } => self.fmt_following(f),
             Self::JoinGroup { group } => write!(f, "group {group} asked for by an auxiliary"),
             Self::AddJournal { .. }
             | Self::RemoteJournal { .. }

@@ -112,6 +112,61 @@ fn restore_stops_at_the_number_that_was_said_also_through_deaths_and_goes_on() {
     }
 }
 
+/// A bookmark is one moment of all volumes at every copy, whoever dies on the way.
+#[test]
+fn restore_stops_at_a_bookmark_and_the_s_vols_are_what_the_p_vols_were_when_it_was_set() {
+    for seed in 1..=4 {
+        in_virtual_time(async {
+            let mut story = Story::begin(seed, SMALL).await;
+            story.write(60).await;
+            story.say(BETA, "group restore g1 --until now").await;
+            story.say(ALPHA, "group bookmark g1 passed").await;
+            story.write(50).await;
+            story.say(ALPHA, "group bookmark g1 night").await;
+            let top = story.cluster.array(ALPHA).expect("it runs");
+            let mut then = Vec::new();
+            for volume in 1..=story.copies().await.len() {
+                then.push(top.read_volume(&format!("data{volume}")).await.expect("it can be read"));
+            }
+            drop(top);
+            let night = bookmark(&story.cluster, ALPHA, "night").expect("it was set");
+            story.write(60).await;
+            let refused = story.cluster.command(BETA, "group bookmark g1 here").await;
+            assert!(refused.expect_err("it is a copy").contains("at its primary"));
+            // What is durable at beta is so at alpha: its death loses nothing that was written.
+            story.wait("beta has read all", |cluster| read_up_to(cluster) == cluster.newest()).await;
+            story.cluster.die(ALPHA, Death::PowerLoss).await;
+            story.cluster.start(ALPHA).await;
+            story.wait("alpha knows it", |cluster| bookmark(cluster, ALPHA, "night") == Some(night)).await;
+            story.wait("it has come", |cluster| bookmark(cluster, BETA, "night") == Some(night)).await;
+            story.cluster.die(BETA, Death::PowerLoss).await;
+            story.cluster.start(BETA).await;
+            story.wait("beta knows it", |cluster| bookmark(cluster, BETA, "night") == Some(night)).await;
+            let refused = story.cluster.command(BETA, "group restore g1 --until bookmark:morning").await;
+            assert!(refused.expect_err("nobody set it").contains("holds no bookmark morning"));
+            story.say(BETA, "group restore g1 --until bookmark:night").await;
+            let is_there = |cluster: &Cluster| follows(cluster).map(|follows| follows.1) == Some(night);
+            story.wait("beta has stopped there", is_there).await;
+            assert!(story.copies().await == then, "another moment");
+            let refused = story.cluster.command(BETA, "group restore g1 --until bookmark:passed").await;
+            assert!(refused.expect_err("it is behind").contains("already"));
+            story.say(BETA, "group restore g1 --go-on").await;
+            story.write(40).await;
+            story.equal().await;
+        });
+    }
+}
+
+fn read_up_to(cluster: &Cluster) -> Option<u64> {
+    Some(cluster.snapshot(BETA)?.groups.first()?.follows.as_ref()?.durable_update_number)
+}
+
+fn bookmark(cluster: &Cluster, index: usize, name: &str) -> Option<u64> {
+    let groups = cluster.snapshot(index)?.groups;
+    let found = groups.first()?.bookmarks.iter().find(|bookmark| bookmark.name == name)?;
+    Some(found.update_number)
+}
+
 #[test]
 fn a_journal_that_gets_full_behind_a_stop_ends_in_difference_maps_and_the_s_vols_stay_until_it_goes_on() {
     for seed in 1..=2 {

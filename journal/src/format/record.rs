@@ -23,7 +23,8 @@
 //!  96  4  bytes of write data
 //! 100  4  P-VOL of the initial copy
 //! 104  8  as of: the number S of received initial-copy data
-//! 112 24n extents: volume 4, content 2 (0 data, 1 zero, 2 pattern), pattern bytes 2, start 8, length 8
+//! 112 24n extents: volume 4, content 2 (0 data, 1 zero, 2 pattern), pattern bytes 2, start 8, length 8;
+//!        a bookmark has two with content zero, whose volumes, starts and lengths are the 40 bytes of its name
 //!      4  initial copy: the reading array whose pair is copied, else 0
 //!      4  CRC32C of all bytes before
 //! ```
@@ -34,6 +35,7 @@
 
 use super::bytes::{Reader, Writer, unseal};
 use super::{BLOCK_BYTES, FormatError};
+use crate::bookmark::BookmarkName;
 use crate::number::{ArrayNumber, Generation, Incarnation, UpdateNumber, VolumeNumber};
 use crate::ring::{Ring, round_up};
 use crate::update::{
@@ -122,12 +124,12 @@ pub(crate) struct Record<'a> {
 impl Record<'_> {
     /// Appends the bytes to `bytes`, and gives the hash that the next record carries.
     pub(crate) fn encode(&self, bytes: &mut Vec<u8>) -> Result<u32, FormatError> {
-        let extents: &[Extent] = match &self.entry {
+        let extents = match &self.entry {
             Entry::Update(update) => {
                 update.check()?;
-                &update.extents
+                update.entries()
             }
-            Entry::Marker { .. } => &[],
+            Entry::Marker { .. } => Cow::default(),
         };
         let length = record_length(extents.len());
         let body = Body::of(&self.entry);
@@ -142,7 +144,7 @@ impl Record<'_> {
         out.u64(self.stamp.incarnation).u64(self.stamp.info_offset).u64(body.time_ns);
         out.u64(self.stamp.flushed.get()).u32(self.previous_hash).u32(body.data_checksum);
         out.u64(self.data_offset).u32(body.data_bytes).u32(body.pair_volume.0).u64(body.as_of.get());
-        put_extents(&mut out, extents)?;
+        put_extents(&mut out, &extents)?;
         out.u32(body.reader.0);
         Ok(out.seal())
     }
@@ -344,7 +346,7 @@ impl Body {
             Kind::InitialCopy(copy) => (2, Some(copy)),
             Kind::Heartbeat => (3, None),
             Kind::Void => (4, None),
-            Kind::Bookmark => (5, None),
+            Kind::Bookmark(_) => (5, None),
             Kind::Broken => (6, None),
             Kind::Whole => (7, None),
         };
@@ -393,7 +395,7 @@ impl Body {
             }),
             3 => Kind::Heartbeat,
             4 => Kind::Void,
-            5 => Kind::Bookmark,
+            5 => Kind::Bookmark(BookmarkName::from_entries(&extents).ok_or(FormatError::Reserved)?),
             6 => Kind::Broken,
             7 => Kind::Whole,
             _ => return Err(FormatError::Reserved),
@@ -405,12 +407,13 @@ impl Body {
         if self.flags & !known_flags != 0 || unused_set {
             return Err(FormatError::Reserved);
         }
+        let carries_name = matches!(kind, Kind::Bookmark(_));
         let update = Update {
             number,
             generation,
             kind,
             time_ns: self.time_ns,
-            extents,
+            extents: if carries_name { Vec::new() } else { extents },
             data_bytes: self.data_bytes,
             data_checksum: self.data_checksum,
         };
@@ -516,7 +519,7 @@ pub(crate) mod tests {
                 let kind = match kind {
                     0 => Kind::Heartbeat,
                     1 => Kind::Void,
-                    2 => Kind::Bookmark,
+                    2 => Kind::Bookmark(BookmarkName::new("night.7").unwrap()),
                     6 => Kind::Broken,
                     7 => Kind::Whole,
                     3 => Kind::InitialCopy(InitialCopy {

@@ -46,11 +46,12 @@ pub fn encode_wire(update: &Update) -> Result<Vec<u8>, FormatError> {
 /// Appends the bytes of `update` to those of others. On an error nothing is appended.
 pub fn encode_wire_to(update: &Update, bytes: &mut Vec<u8>) -> Result<(), FormatError> {
     update.check()?;
-    let length = wire_length(update.extents.len());
+    let extents = update.entries();
+    let length = wire_length(extents.len());
     let body = Body::of_update(update);
     let (length_field, count_field) = (
         u32::try_from(length).map_err(|_| FormatError::Length)?,
-        u16::try_from(update.extents.len()).map_err(|_| FormatError::Length)?,
+        u16::try_from(extents.len()).map_err(|_| FormatError::Length)?,
     );
     let mut out = Writer::new(bytes, length);
     out.put(&WIRE_MAGIC).u32(length_field);
@@ -59,7 +60,7 @@ pub fn encode_wire_to(update: &Update, bytes: &mut Vec<u8>) -> Result<(), Format
     out.u32(body.data_bytes).u64(update.number.get());
     put_generation(&mut out, update.generation);
     out.u64(body.time_ns).u64(body.as_of.get()).u32(body.pair_volume.0).u32(body.data_checksum);
-    put_extents(&mut out, &update.extents)?;
+    put_extents(&mut out, &extents)?;
     out.u32(body.reader.0);
     out.seal();
     Ok(())

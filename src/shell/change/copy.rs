@@ -10,7 +10,7 @@ use crate::shell::schedule::ScheduleWords;
 use crate::volume::designation::{Designation, SettingsChange};
 use crate::volume::group::{GroupSettings, JournalOptions};
 use crate::volume::kind::{FENCE_WAIT_DEFAULT, Fence, JournalLayout, JournalRatio, NoRoom, ReleaseBy};
-use crate::volume::name::{GroupName, LinkName, PairName, VolumeName};
+use crate::volume::name::{BookmarkName, GroupName, LinkName, PairName, VolumeName};
 use crate::volume::timing::StopWish;
 use clap::{Args, Subcommand};
 use std::time::Duration;
@@ -74,12 +74,22 @@ pub enum GroupChange {
     Restore {
         /// Its name.
         name: GroupName,
-        /// "now", an update number, or a time like 2026-11-21T20:00:00Z: nothing behind it is restored.
+        /// "now", an update number, bookmark:NAME, or a time like 2026-11-21T20:00:00Z: nothing behind it is restored.
         #[arg(long, value_name = "WHEN", value_parser = parse_stop, required_unless_present = "go_on")]
         until: Option<StopWish>,
         /// Restore everything again.
         #[arg(long, conflicts_with = "until")]
         go_on: bool,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
+    /// At its primary: give the point that it has reached a name, which travels to every copy.
+    Bookmark {
+        /// Its name.
+        name: GroupName,
+        /// The bookmark's.
+        bookmark: BookmarkName,
         #[command(flatten)]
         /// How.
         how: How,
@@ -160,6 +170,10 @@ impl GroupChange {
             Self::Restore { name, until, go_on: _, how } => {
                 let wish = until.unwrap_or(StopWish::GoOn);
                 one(here, how, Designation::StopRestore { group: name.clone(), wish, for_suspension: false })
+            }
+            Self::Bookmark { name, bookmark, how } => {
+                let (group, name) = (name.clone(), *bookmark);
+                one(here, how, Designation::SetBookmark { group, name, number: None })
             }
             Self::Reverse(words) => words.reverse(here),
             Self::Delete { name, reader: None, how } => {

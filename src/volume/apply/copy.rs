@@ -107,7 +107,7 @@ pub(super) fn stop_restore(
     };
     let stop = match wish {
         StopWish::GoOn => None,
-        StopWish::Now | StopWish::At(_) => {
+        StopWish::Now | StopWish::At(_) | StopWish::Bookmark(_) => {
             for pair in tables.followed_pairs(number) {
                 if pair.control.svol_write {
                     let text =
@@ -125,12 +125,23 @@ pub(super) fn stop_restore(
             }
             match wish {
                 StopWish::At(stop) => Some(stop),
-                StopWish::GoOn | StopWish::Now => return Ok(Outcome::Done), // Looked at only.
+                // Looked at only.
+                StopWish::GoOn | StopWish::Now | StopWish::Bookmark(_) => return Ok(Outcome::Done),
             }
         }
     };
     if let Some(row) = tables.groups.edit(&number) {
         (row.restore_stop, row.is_stop_of_suspension) = (stop, stop.is_some() && for_suspension);
+    }
+    Ok(Outcome::Done)
+}
+
+/// The array has appended it by then, or looks only at whether it may (`copy/bookmark.rs`).
+pub(super) fn set_bookmark(tables: &Tables, group: &GroupName) -> Result<Outcome, Refusal> {
+    if copied_group(tables, group)?.is_some() {
+        return Err(Refusal::conflict(format!(
+            "group {group} is copied here: bookmarks are set at its primary, and come from there"
+        )));
     }
     Ok(Outcome::Done)
 }

@@ -133,6 +133,7 @@ impl Tables {
             Designation::StopRestore { group, wish, for_suspension } => {
                 copy::stop_restore(self, group, *wish, *for_suspension)
             }
+            Designation::SetBookmark { group, .. } => copy::set_bookmark(self, group),
             Designation::CreateGroup { name, settings } => copy::create_group(self, name, *settings),
             Designation::CreatePair { name, group, pvol, svol, copy } => {
                 copy::create_pair(self, id, &copy::NewPair { name, group, pvol, svol, copy: *copy })

@@ -111,6 +111,7 @@ pub(super) fn check_not_reversing(tables: &Tables, what: &Designation) -> Result
         | Designation::SetGroup { group, .. }
         | Designation::SetSource { group, .. }
         | Designation::StopRestore { group, .. }
+        | Designation::SetBookmark { group, .. }
         | Designation::AddJournal { group, .. }
         | Designation::RemoveJournal { group, .. }
         | Designation::ReplaceJournal { group, .. }
