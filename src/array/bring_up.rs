@@ -300,6 +300,7 @@ impl Array {
                 continue;
             };
             let is_written = self.is_written(tables, record.number);
+            let is_written = is_written || self.goes_on_wrongly(record);
             let access = if is_written { Access::ReadWrite } else { access(tables, record) };
             for unit in units {
                 unit.set_access(access);

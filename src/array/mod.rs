@@ -26,6 +26,7 @@ mod link_meter;
 mod link_test;
 mod links;
 mod marks;
+mod onward;
 mod pairs;
 mod peer_link;
 mod peer_service;
@@ -43,7 +44,7 @@ mod written;
 
 use crate::channel::listener::{Logins, Portal, PortalOptions};
 use crate::channel::target::Sessions;
-use crate::clock::MonotonicNs;
+use crate::clock::{BoxFuture, MonotonicNs};
 use crate::config::{Config, missing_designations};
 use crate::copy::forward::Forwarder;
 use crate::copy::group::Group;
@@ -134,8 +135,8 @@ pub(crate) struct Runtime {
     pub(crate) overflows: BTreeMap<(u32, u32), pairs::Overflow>,
     /// S-VOLs that hosts may write, by pair, with what they wrote.
     pub(crate) written: BTreeMap<u32, Arc<SvolMarks>>,
-    /// Groups whose P-VOLs hosts write no more, because they are turned round.
-    pub(crate) shut: BTreeSet<u32>,
+    /// Groups whose P-VOLs hosts write no more, because they are turned round; since when.
+    pub(crate) shut: BTreeMap<u32, MonotonicNs>,
     /// What is known about other sources of groups, by group.
     pub(crate) sourcing: BTreeMap<u32, sources::Sourcing>,
     /// What the configuration declares of groups that are copied here, and what has to wait for their source.
@@ -231,21 +232,28 @@ impl Array {
 
     /// The owner task: one thing after the other, for as long as the array runs.
     async fn own(self: Arc<Self>) {
+        // Whatever wakes it meanwhile: what could not be opened is tried again in time.
+        let mut again: Option<BoxFuture<'static, ()>> = None;
         loop {
             let trouble = {
                 let runtime = self.runtime();
                 !runtime.group_trouble.is_empty() || !runtime.volume_trouble.is_empty()
             };
-            let look_again = trouble || self.awaits_readers();
+            if trouble || self.awaits_readers() {
+                again.get_or_insert_with(|| self.env.clock.sleep(TRY_AGAIN));
+            } else {
+                again = None;
+            }
             tokio::select! {
                 biased;
-                () = self.wake.notified() => {}
                 // What could not be opened is tried again: its cause may have gone.
-                () = self.env.clock.sleep(TRY_AGAIN), if look_again => {
+                () = due(&mut again) => {
+                    again = None;
                     let mut runtime = self.runtime();
                     runtime.group_trouble.clear();
                     runtime.volume_trouble.clear();
                 }
+                () = self.wake.notified() => {}
             }
             let asked = self.asked.load(Ordering::SeqCst);
             self.reconcile().await;
@@ -337,6 +345,14 @@ impl Array {
     pub async fn kill(&self) {
         self.runtime().portals.clear();
         self.tasks.end().await;
+    }
+}
+
+/// Resolves when that time has come; never, if there is none.
+async fn due(time: &mut Option<BoxFuture<'static, ()>>) {
+    match time {
+        Some(time) => time.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -347,6 +347,11 @@ async fn designated(array: &Arc<Array>, id: [u8; 16], bytes: &[u8], who: &Who) -
         array.wake();
         return answer;
     }
+    if let Designation::RemoteOnward(told) = &designation {
+        let answer = array.go_onward(id, told, who).await;
+        array.wake();
+        return answer;
+    }
     array.prepare_for(id, &designation, who).await?;
     let answer = array.designate_by_peer(id, designation, who);
     array.wake();

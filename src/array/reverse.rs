@@ -17,13 +17,14 @@ use super::Array;
 use super::groups::own_volume;
 use crate::copy::differences::DifferenceMap;
 use crate::copy::group::Group;
+use crate::copy::tamper::ReversalDefect;
 use crate::disk::VolumeId;
 use crate::io::volume::VolumeRole;
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
 use crate::volume::group::{GroupEvent, GroupRecord, GroupRole, GroupState};
 use crate::volume::name::{GroupNumber, PairName, PairNumber, UpdateNumber as StoredNumber};
 use crate::volume::pair::{PairRecord, PairState};
-use crate::volume::record::Who;
+use crate::volume::record::{VolumeRecord, VolumeState, Who};
 use crate::volume::resync::RUNS_MAX;
 use crate::volume::reversal::{Manner, RemoteReversal, Reversal, ReversalStep};
 use crate::volume::store::PairMarks;
@@ -75,6 +76,9 @@ impl Array {
 
     /// No write of a host becomes visible, or gets a number, from here on; those that wait for room hear of it.
     fn shut_p_vols(&self, tables: &Tables, record: &GroupRecord) {
+        if self.has_defect(ReversalDefect::HostsWriteOn) {
+            return;
+        }
         let mut runtime = self.runtime();
         for pair in tables.pairs_of_group(record.number) {
             let volume = own_volume(tables, pair).and_then(|volume| runtime.volumes.get(&volume));
@@ -82,9 +86,10 @@ impl Array {
                 volume.set_role(VolumeRole::Copy);
             }
         }
-        if runtime.shut.insert(record.number.0)
-            && let Some(group) = runtime.groups.get(&record.number.0)
-        {
+        let now = self.env.clock.now();
+        let is_new = !runtime.shut.contains_key(&record.number.0);
+        runtime.shut.entry(record.number.0).or_insert(now);
+        if is_new && let Some(group) = runtime.groups.get(&record.number.0) {
             group.room.notify_waiters();
         }
     }
@@ -92,7 +97,7 @@ impl Array {
     /// The reversal was given up.
     fn let_hosts_in_again(&self, tables: &Tables, record: &GroupRecord) {
         let mut runtime = self.runtime();
-        if !runtime.shut.remove(&record.number.0) || record.role != GroupRole::Primary {
+        if runtime.shut.remove(&record.number.0).is_none() || record.role != GroupRole::Primary {
             return;
         }
         let Some(group) = runtime.groups.get(&record.number.0).cloned() else { return };
@@ -124,18 +129,22 @@ impl Array {
         {
             return Ok(()); // The owner is woken when it is there.
         }
+        if !self.others_are_ready(record, reversal, &group, last).await {
+            return Ok(());
+        }
         group.settle().await?;
         match reversal.manner {
-            Manner::Planned => self.hand_over(record, last),
+            Manner::Planned => self.hand_over(record, &group, last),
             Manner::Differences => self.tell_marks(tables, record, &group),
         }
     }
 
-    fn hand_over(&self, record: &GroupRecord, last: UpdateNumber) -> anyhow::Result<()> {
+    fn hand_over(&self, record: &GroupRecord, group: &Group, last: UpdateNumber) -> anyhow::Result<()> {
+        let runs = self.runs_of_others(&self.store.tables(), record, group);
         let last = StoredNumber(last.get());
         let what = format!("group {}: handed over behind update {last}", record.name);
         self.store.change(&Who::Array, what, |tables| {
-            tables.handed_over(record.number, last, self.new_identity());
+            tables.handed_over(record.number, last, &runs, self.new_identity());
             Ok(())
         })?;
         self.wake();
@@ -144,8 +153,10 @@ impl Array {
 
     /// Where hosts wrote here while the pairs were suspended, the S-VOLs differ: the other array is told before it promises.
     fn tell_marks(&self, tables: &Tables, record: &GroupRecord, group: &Group) -> anyhow::Result<()> {
+        let to = record.reversal.as_ref().map(|reversal| reversal.array);
         let marks: Vec<(PairNumber, Vec<(u64, u64)>)> = tables
             .pairs_of_group(record.number)
+            .filter(|pair| Some(pair.auxiliary.array) == to)
             .map(|pair| (pair.number, group.marked_runs(pair.number.0, RUNS_MAX)))
             .collect();
         let what = format!("group {}: its differences are told", record.name);
@@ -165,7 +176,7 @@ impl Array {
     ) -> anyhow::Result<()> {
         match self.open_group_of(record.number) {
             Some(group) if tables.is_all_told(record.number, reversal) => {
-                self.hand_over(record, group.next_number().previous())
+                self.hand_over(record, &group, group.next_number().previous())
             }
             _ => Ok(()),
         }
@@ -214,6 +225,9 @@ impl Array {
                 }
             });
         }
+        let ReversalStep::TakingOver(told) = &reversal.step else { return Ok(()) };
+        let numbers = self.reserve_numbers(told)?;
+        marks.extend(self.marks_of_others(tables, told, &numbers, has_failed)?);
         let what = format!("group {}: reversed, this array is its primary", record.name);
         self.store.change_with_marks(&Who::Array, what, &marks, |tables| {
             if let Some(reason) = &failure
@@ -221,7 +235,10 @@ impl Array {
             {
                 tables.group_event(record.number, GroupEvent::Fail, Some(reason.clone()))?;
             }
-            tables.taken_over(record.number);
+            tables.taken_over(record.number, &numbers, &mut || self.new_identity());
+            if self.has_defect(ReversalDefect::GenerationKept) {
+                tables.groups.edit(&record.number).and_then(|row| row.generations.pop());
+            }
             Ok(())
         })?;
         self.has_turned(record);
@@ -229,7 +246,7 @@ impl Array {
     }
 
     /// Ends a group in the role that it had.
-    async fn end_group(&self, tables: &Tables, record: &GroupRecord) -> anyhow::Result<()> {
+    pub(super) async fn end_group(&self, tables: &Tables, record: &GroupRecord) -> anyhow::Result<()> {
         let volumes = tables.pairs_of_group(record.number).filter_map(|pair| own_volume(tables, pair));
         let volumes: Vec<VolumeId> = volumes.map(VolumeId).collect();
         if let Some(group) = self.open_group_of(record.number) {
@@ -260,7 +277,7 @@ impl Array {
         }
     }
 
-    fn has_turned(&self, record: &GroupRecord) {
+    pub(super) fn has_turned(&self, record: &GroupRecord) {
         let mut runtime = self.runtime();
         let number = record.number.0;
         runtime.journal_begins.remove(&number);
@@ -284,6 +301,9 @@ impl Array {
         told: &RemoteReversal,
         who: &Who,
     ) -> Result<Outcome, Refusal> {
+        if let Some(tamper) = &self.env.tamper {
+            self.env.clock.sleep(tamper.before_promising()).await;
+        }
         let _one_at_a_time = self.images.lock().await;
         let what = Designation::RemoteReverse(told.clone());
         // A promise that is kept already is not looked at again: the group is not what it was.
@@ -303,7 +323,8 @@ impl Array {
     /// Before this array promises to take over: its S-VOLs are what the P-VOLs are, on the units.
     async fn prepare_reversal(&self, told: &RemoteReversal) -> Result<(), Refusal> {
         let tables = self.store.tables();
-        if tables.has_taken_over(told) || told.manner == Manner::Differences {
+        let is_early = self.has_defect(ReversalDefect::PromisedEarly);
+        if tables.has_taken_over(told) || told.manner == Manner::Differences || is_early {
             return Ok(());
         }
         let number = tables.group_named(&told.group).map(|row| row.number);
@@ -329,6 +350,9 @@ impl Array {
         name: &PairName,
         runs: &[(u64, u64)],
     ) -> Result<(), Refusal> {
+        if self.has_defect(ReversalDefect::MarksForgotten) {
+            return Ok(());
+        }
         let number = self.store.read(|tables| tables.pair_named(name).map(|pair| pair.number));
         let marks = number.and_then(|number| self.runtime().written.get(&number.0).cloned());
         let Some(marks) = marks else {
@@ -337,7 +361,17 @@ impl Array {
         marks.mark_runs(runs).await.map_err(Refusal::Conflict)
     }
 
-    fn open_group_of(&self, number: GroupNumber) -> Option<Arc<Group>> {
+    /// A defect that is planted for the test of the tests.
+    pub(super) fn has_defect(&self, defect: ReversalDefect) -> bool {
+        self.env.tamper.as_ref().is_some_and(|tamper| tamper.reversal() == Some(defect))
+    }
+
+    /// Whether hosts write a P-VOL although it is turned round, which only a planted defect lets them.
+    pub(super) fn goes_on_wrongly(&self, record: &VolumeRecord) -> bool {
+        record.state == VolumeState::Main && self.has_defect(ReversalDefect::HostsWriteOn)
+    }
+
+    pub(super) fn open_group_of(&self, number: GroupNumber) -> Option<Arc<Group>> {
         self.runtime().groups.get(&number.0).cloned()
     }
 }
@@ -348,7 +382,7 @@ fn why_not(tables: &Tables, group: &Group, record: &GroupRecord, reversal: &Reve
         Manner::Planned => PairState::Normal,
         Manner::Differences => PairState::Suspended,
     };
-    let mut pairs = tables.pairs_of_group(record.number);
+    let mut pairs = tables.pairs_with(record.number, reversal.array);
     let other = pairs.find(|pair| pair.state != wanted);
     let state = other.map(|pair| format!("pair {} is {}", pair.name, pair.state));
     state.or_else(|| group.failure())

@@ -249,6 +249,9 @@ impl Group {
     /// The journal has failed. Writes wait until the control store says so, what is in the cache goes to the units, the
     /// store gives the journal up, and only then writes go on unjournaled. A crash before the store gives it up
     /// replays the journal; a crash after that never does.
+    ///
+    /// Whoever ends the group meanwhile may be the very owner who would record it: he is not waited for, and sees to the
+    /// volumes himself.
     async fn leave_journal(&self, reason: String) {
         tracing::error!(group = %self.name, %reason, "journal failed; the group turns abnormal");
         {
@@ -260,28 +263,38 @@ impl Group {
         self.changed.notify_waiters();
         // What is being restored comes to its end; nothing is after it.
         drop(self.restoring.lock().await);
-        self.wait_for_leaving(Leaving::Destaging).await;
+        if !self.comes_to(Leaving::Destaging).await {
+            return;
+        }
         // From here on the cache may destage pages whose records never became durable: the volumes themselves are the
         // only truth left.
         self.gate.advance(u64::MAX);
         let volumes = self.data_volumes(&self.lock());
         while let Err(error) = self.disk.destage(&volumes).await {
             tracing::error!(group = %self.name, %error, "cannot destage after the loss of the journal; trying again");
+            if self.closing.has_begun() {
+                return;
+            }
             self.clock.sleep(Duration::from_secs(1)).await;
         }
         self.lock().leaving = Leaving::Destaged;
         self.changed.notify_waiters();
     }
 
-    async fn wait_for_leaving(&self, step: Leaving) {
+    /// Waits for a step of that; `false`: the group ends before it.
+    async fn comes_to(&self, step: Leaving) -> bool {
         loop {
             let room = self.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
             if self.lock().leaving == step {
-                return;
+                return true;
             }
-            room.await;
+            tokio::select! {
+                biased;
+                () = self.closing.begins() => return false,
+                () = &mut room => {}
+            }
         }
     }
 

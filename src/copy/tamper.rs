@@ -28,8 +28,32 @@ pub trait Tamper: Debug + Send + Sync {
         Duration::ZERO
     }
 
+    /// How long an array holds a message up that asks it for a promise to take over, before it looks at it.
+    fn before_promising(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// What an array does wrong when a group is turned round.
+    fn reversal(&self) -> Option<ReversalDefect> {
+        None
+    }
+
     /// What an auxiliary reports in place of its true position.
     fn position(&self, position: Report) -> Report {
         position
     }
+}
+
+/// A defect of a reversal.
+#[doc(hidden)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReversalDefect {
+    /// The old primary goes on taking writes of its hosts.
+    HostsWriteOn,
+    /// The new primary promises before it has restored everything.
+    PromisedEarly,
+    /// Where the old primary's hosts wrote while the pairs were suspended is forgotten at the new one.
+    MarksForgotten,
+    /// The new primary goes on in the generation of the old one.
+    GenerationKept,
 }

@@ -11,6 +11,7 @@ use super::name::{
     ArrayNumber, BookmarkName, GroupName, IscsiName, LinkName, Lun, PairName, ParityGroupName, UpdateNumber,
     VolumeName,
 };
+use super::onward::RemoteOnward;
 pub use super::outcome::{Outcome, Refusal};
 use super::record::{ChapRecord, Identity, UnitRecord};
 pub use super::remote::{RemoteGroup, RemotePair};
@@ -21,6 +22,7 @@ use super::timing::StopWish;
 pub use super::transfer::{LinkSettings, NewLink};
 pub use super::which::Which;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// The identity of a designation: made where it is first given, kept on all its ways.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -319,6 +321,9 @@ pub enum Designation {
         group: GroupName,
         /// Link to the array that becomes its primary.
         to: LinkName,
+        /// How long other readers are waited for before their pairs go to difference maps.
+        #[serde(default)]
+        wait: Duration,
     },
     /// Gives a reversal up, as long as the other array is not told to take over.
     CancelReversal {
@@ -327,6 +332,8 @@ pub enum Designation {
     },
     /// From a primary, which takes no writes any more: be the primary.
     RemoteReverse(RemoteReversal),
+    /// From the new primary of a group that you copy: read it from here on.
+    RemoteOnward(RemoteOnward),
     /// From a primary that will say so: your S-VOL differs here.
     ReverseMarks {
         /// The pair.
@@ -505,6 +512,7 @@ impl Designation {
                     | Self::RemoteSvolWrite { .. }
                     | Self::JoinMarks { .. }
                     | Self::RemoteReverse(_)
+                    | Self::RemoteOnward(_)
                     | Self::ReverseMarks { .. }
                     | Self::RemoteDeletePair { .. }
                     | Self::RemoteDeleteGroup { .. }

@@ -70,6 +70,10 @@ pub struct GroupRecord {
     /// P-VOLs and S-VOLs are changing places.
     #[serde(default)]
     pub reversal: Option<Reversal>,
+    /// At an auxiliary: the counter of the generation with which its primary became that, if this array was told to follow
+    /// it. Whoever is older is not followed any more.
+    #[serde(default)]
+    pub followed_counter: u64,
 }
 
 /// Another array from which an auxiliary reads a group (promise T5).

@@ -2,13 +2,14 @@
 //!
 //! A leaf: it knows nothing of devices, connections or the journal's bytes. Mission rows A2 to A6 and J15.
 
-mod apply;
+pub(crate) mod apply;
 pub mod ask;
 pub mod designation;
 pub mod effect;
 pub mod group;
 pub mod kind;
 pub mod name;
+pub mod onward;
 mod outcome;
 pub mod pair;
 pub mod pointer;

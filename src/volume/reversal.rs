@@ -12,8 +12,10 @@
 
 use super::group::{Generation, JournalOptions};
 use super::name::{ArrayNumber, GroupName, GroupNumber, LinkName, PairName, UpdateNumber, VolumeName};
+use super::onward::Onward;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::time::Duration;
 
 /// A reversal, as a group's row says it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -24,6 +26,9 @@ pub struct Reversal {
     pub array: ArrayNumber,
     /// What is copied afterwards.
     pub manner: Manner,
+    /// How long other readers are waited for before their pairs go to difference maps.
+    #[serde(default)]
+    pub wait: Duration,
     /// How far it has come.
     pub step: ReversalStep,
 }
@@ -69,8 +74,11 @@ pub struct RemoteReversal {
     pub generations: Vec<Generation>,
     /// The sender's journal volumes of the group.
     pub journals: Vec<(VolumeName, JournalOptions)>,
-    /// All its pairs.
+    /// All its pairs with the receiver.
     pub pairs: Vec<PairName>,
+    /// Its other readers.
+    #[serde(default)]
+    pub others: Vec<Onward>,
 }
 
 impl fmt::Display for ReversalStep {

@@ -46,7 +46,7 @@ impl Designation {
             Self::DropImage { group } => Some(format!(
                 "the kept image of the S-VOLs of group {group}: until its resync has ended a takeover finds nothing consistent"
             )),
-            Self::ReverseGroup { group, to } => Some(format!(
+            Self::ReverseGroup { group, to, .. } => Some(format!(
                 "what hosts may do with the P-VOLs of group {group}: they are shut out here and write at {to}; of pairs that \
                  are suspended, everything that they wrote here since"
             )),
@@ -133,10 +133,15 @@ impl Designation {
                     runs.len()
                 )
             }
-            Self::ReverseGroup { group, to } => write!(f, "group reverse {group} --to {to}"),
+            Self::ReverseGroup { group, to, wait } => {
+                write!(f, "group reverse {group} --to {to} --wait {}ms", wait.as_millis())
+            }
             Self::CancelReversal { group } => write!(f, "group reverse {group} --cancel"),
             Self::RemoteReverse(told) => {
                 write!(f, "group {} taken over behind update {}, said by its primary", told.group, told.last)
+            }
+            Self::RemoteOnward(told) => {
+                write!(f, "group {} is read from its new primary behind update {}", told.group, told.last)
             }
             Self::ReverseMarks { pair, runs } => {
                 write!(f, "pair {pair}: its P-VOL was written in {} places, told by its primary", runs.len())
@@ -204,6 +209,7 @@ impl fmt::Display for Designation {
             | Self::ReverseGroup { .. }
             | Self::CancelReversal { .. }
             | Self::RemoteReverse(_)
+            | Self::RemoteOnward(_)
             | Self::ReverseMarks { .. } => self.fmt_differences(f),
             Self::RemoteDeletePair { pair } => write!(f, "pair {pair} deleted by its primary"),
             Self::RemoteDeleteGroup { group } => write!(f, "group {group} deleted by its primary"),

@@ -243,6 +243,11 @@ impl Cluster {
         cluster
     }
 
+    /// How many arrays there are.
+    pub(crate) fn count(&self) -> usize {
+        self.members.len()
+    }
+
     /// Notes something in the trace.
     pub(crate) fn note(&self, what: impl Into<String>) {
         let at = self.clock.now().0 / 1_000_000;
@@ -317,6 +322,11 @@ impl Cluster {
     /// From its next start on the array does this in place of the right thing.
     pub(crate) fn plant(&self, index: usize, tamper: Arc<dyn Tamper>) {
         *self.members[index].tamper.borrow_mut() = Some(tamper);
+    }
+
+    /// The control store of an array fails behind so many more writes and syncs, until the array is started again.
+    pub(crate) fn fail_store_after(&self, index: usize, writes: u64) {
+        self.members[index].storage.borrow().fail_after(writes);
     }
 
     /// A disk of an array: `u0` and so on, `j0` for that of the journal.

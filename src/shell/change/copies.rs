@@ -1,9 +1,11 @@
 //! The verbs that stop copies, let them go on and take them away.
 
 use super::{Change, Here, How, PairChange, nothing, one};
+use crate::config::parse_duration;
 use crate::volume::designation::{Designation, ImageWish, SvolHosts, Which};
 use crate::volume::name::{GroupName, LinkName, PairName};
 use clap::Args;
+use std::time::Duration;
 
 /// Pairs of a group: all of them, or those of one reader.
 #[derive(Clone, Debug, Args)]
@@ -58,6 +60,9 @@ pub struct ReverseWords {
     /// Link to the array that becomes its primary.
     #[arg(long, value_name = "LINK", required_unless_present = "cancel")]
     to: Option<LinkName>,
+    /// How long other readers are waited for, while hosts are shut out, before their pairs go to difference maps.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    wait: Duration,
     /// Give it up and let hosts write here again, as long as the other array is not told to take over.
     #[arg(long, conflicts_with = "to")]
     cancel: bool,
@@ -70,7 +75,7 @@ impl ReverseWords {
     pub(super) fn reverse(&self, here: &Here<'_>) -> Change {
         let group = self.name.clone();
         let what = match self.to.clone() {
-            Some(to) => Designation::ReverseGroup { group, to },
+            Some(to) => Designation::ReverseGroup { group, to, wait: self.wait },
             None => Designation::CancelReversal { group },
         };
         one(here, &self.how, what)

@@ -1,6 +1,6 @@
 //! What the answers of other arrays to designations tell.
 
-use super::{asked, pairs, reverse, sources, written};
+use super::{asked, onward, pairs, reverse, sources, written};
 use crate::volume::designation::{Designation, Outcome};
 use crate::volume::name::GroupNumber;
 use crate::volume::record::ForwardRecord;
@@ -27,6 +27,9 @@ pub(super) fn accepted(tables: &mut Tables, forward: &ForwardRecord, outcome: Ou
         (Designation::RemoteSuspend { pair, .. }, Outcome::Done) => pairs::suspension_accepted(tables, pair),
         (Designation::RemoteReverse(told), Outcome::Created { number }) => {
             reverse::accepted(tables, told, GroupNumber(number));
+        }
+        (Designation::RemoteOnward(told), Outcome::Created { number }) => {
+            onward::accepted(tables, told, array, GroupNumber(number));
         }
         (Designation::JoinMarks { pair, .. }, Outcome::Done) => written::marks_joined(tables, pair),
         (Designation::RemoteDeletePair { pair }, Outcome::Done) => pairs::deletion_accepted(tables, pair),

@@ -308,6 +308,7 @@ pub(super) fn new_group(
         reading_stopped: None,
         other_source: None,
         reversal: None,
+        followed_counter: 0,
         restore_stop: None,
         is_stop_of_suspension: false,
     });

@@ -10,6 +10,7 @@ mod cascade;
 mod copy;
 mod journals;
 mod local;
+pub(crate) mod onward;
 mod pairs;
 mod remote;
 mod reverse;
@@ -164,9 +165,10 @@ impl Tables {
             Designation::RemoteResync { pairs, from } => pairs::remote_resync(self, pairs, *from, who),
             Designation::RemoteSvolWrite { pairs } => written::remote_svol_write(self, pairs, who),
             Designation::JoinMarks { pair, runs } => written::join_marks(self, pair, runs, who),
-            Designation::ReverseGroup { group, to } => reverse::reverse(self, group, to),
+            Designation::ReverseGroup { group, to, wait } => reverse::reverse(self, group, to, *wait),
             Designation::CancelReversal { group } => reverse::cancel(self, group),
             Designation::RemoteReverse(told) => reverse::remote_reverse(self, told, who),
+            Designation::RemoteOnward(told) => onward::remote_onward(self, told, who),
             Designation::ReverseMarks { pair, runs } => reverse::reverse_marks(self, pair, runs, who),
             Designation::RemoteDeletePair { pair } => pairs::remote_delete_pair(self, pair, who),
             Designation::RemoteDeleteGroup { group } => pairs::remote_delete_group(self, id, group, who),

@@ -1,19 +1,29 @@
 //! Designations that turn a group round (promise O2; decision 17), and what the arrays at work record of it.
 
 use super::copy::{followed_group, peer, primary_group, set_volume_state};
+use super::onward;
 use crate::volume::designation::{Ask, Designation, DesignationId, Outcome, Refusal};
 use crate::volume::group::{
     Generation, GroupRecord, GroupRole, GroupState, JournalVolume, RemoteJournal, ResumeRecord,
 };
-use crate::volume::name::{GroupName, GroupNumber, LinkName, PairName, PairNumber, UpdateNumber};
+use crate::volume::name::{
+    ArrayNumber, GroupName, GroupNumber, LinkName, PairName, PairNumber, UpdateNumber,
+};
 use crate::volume::pair::{Asked, PairControl, PairRecord, PairState, SuspendCause};
 use crate::volume::record::{Identity, ReaderRecord, VolumeState, Who};
 use crate::volume::resync::{RESYNC_PAIRS_MAX, RUNS_OF_A_MESSAGE};
 use crate::volume::reversal::{Manner, RemoteReversal, Reversal, ReversalStep};
 use crate::volume::table::Tables;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// At the primary: hosts are shut out from here on, durably.
-pub(super) fn reverse(tables: &mut Tables, group: &GroupName, to: &LinkName) -> Result<Outcome, Refusal> {
+pub(super) fn reverse(
+    tables: &mut Tables,
+    group: &GroupName,
+    to: &LinkName,
+    wait: Duration,
+) -> Result<Outcome, Refusal> {
     let row = primary_group(tables, group)?;
     let number = row.number;
     let conflict = |text: String| Err(Refusal::Conflict(text));
@@ -31,26 +41,21 @@ pub(super) fn reverse(tables: &mut Tables, group: &GroupName, to: &LinkName) -> 
     if tables.readers_of_group(number).all(|reader| reader.array != array) {
         return Err(Refusal::missing("reader", format!("{to} of group {group}")));
     }
-    if let Some(other) = tables.all_readers_of_group(number).find(|reader| reader.array != array) {
-        // Their journals would have to go on at the other array, number by number.
-        return conflict(format!(
-            "group {group} is also read over {}: take that reader away first",
-            other.link
-        ));
-    }
+    onward::check_others(tables, number, array)?;
     if let Some(forward) = tables.forwards_to(to).next() {
         return conflict(format!("this is still on its way to {to}: {}", forward.designation));
     }
-    let manner = manner_of(tables, number)?;
+    let manner = manner_of(tables, number, array)?;
     if let Some(row) = tables.groups.edit(&number) {
-        row.reversal = Some(Reversal { link: to.clone(), array, manner, step: ReversalStep::Draining });
+        row.reversal = Some(Reversal { link: to.clone(), array, manner, wait, step: ReversalStep::Draining });
     }
     Ok(Outcome::Done)
 }
 
 /// What has to be copied afterwards, if the pairs of a group can be reversed at all.
-fn manner_of(tables: &Tables, group: GroupNumber) -> Result<Manner, Refusal> {
-    let pairs: Vec<&PairRecord> = tables.pairs_of_group(group).collect();
+fn manner_of(tables: &Tables, group: GroupNumber, to: ArrayNumber) -> Result<Manner, Refusal> {
+    let pairs: Vec<&PairRecord> =
+        tables.pairs_of_group(group).filter(|pair| pair.auxiliary.array == to).collect();
     if pairs.is_empty() || pairs.len() > RESYNC_PAIRS_MAX {
         return Err(Refusal::conflict(format!("a group of 1 to {RESYNC_PAIRS_MAX} pairs can be reversed")));
     }
@@ -200,9 +205,10 @@ pub(super) fn remote_reverse(
     if let Some(pair) = pairs.iter().find(|pair| !is_ready(pair) || pair.control.asked.is_some()) {
         return conflict(&format!("cannot be taken over: pair {} is {} here", pair.name, pair.state));
     }
+    onward::check_taken_on(tables, number, &told.others, array)?;
     if let Some(row) = tables.groups.edit(&number) {
         let step = ReversalStep::TakingOver(told.clone());
-        row.reversal = Some(Reversal { link, array, manner: told.manner, step });
+        row.reversal = Some(Reversal { link, array, manner: told.manner, wait: Duration::ZERO, step });
     }
     Ok(Outcome::Created { number: number.0 })
 }
@@ -311,7 +317,15 @@ impl Tables {
     }
 
     /// At the primary: everything up to `last` is at the other array, which is told to take over.
-    pub(crate) fn handed_over(&mut self, group: GroupNumber, last: UpdateNumber, identity: Identity) {
+    ///
+    /// `runs` says where the S-VOLs of its other readers may differ whose pairs are stopped.
+    pub(crate) fn handed_over(
+        &mut self,
+        group: GroupNumber,
+        last: UpdateNumber,
+        runs: &BTreeMap<PairNumber, Vec<(u64, u64)>>,
+        identity: Identity,
+    ) {
         let Some(row) = self.groups.get(&group).cloned() else { return };
         let Some(reversal) = row.reversal else { return };
         let journal = |journal: &JournalVolume| {
@@ -325,7 +339,8 @@ impl Tables {
             last,
             generations: row.generations,
             journals: row.journals.iter().filter_map(journal).collect(),
-            pairs: self.pairs_of_group(group).map(|pair| pair.name.clone()).collect(),
+            pairs: self.pairs_with(group, reversal.array).map(|pair| pair.name.clone()).collect(),
+            others: self.others_going_on(group, reversal.array, runs, reversal.manner == Manner::Differences),
         };
         // Once: a refusal is its end, because the other array has promised nothing then.
         self.forward_once(&reversal.link, DesignationId(identity), Designation::RemoteReverse(told));
@@ -336,20 +351,25 @@ impl Tables {
 
     /// At the primary, which is one no more: it copies the group from the other array from here on.
     pub(crate) fn left(&mut self, group: GroupNumber) {
-        let Some(Reversal { link, array, manner, step: ReversalStep::Leaving(last, remote) }) =
+        let Some(Reversal { link, array, manner, step: ReversalStep::Leaving(last, remote), .. }) =
             self.groups.get(&group).and_then(|row| row.reversal.clone())
         else {
             return;
         };
+        self.let_others_go(group, array);
         if let Some(row) = self.groups.edit(&group) {
-            row.role = GroupRole::Auxiliary { link, source: array, remote: Some(remote) };
+            row.followed_counter =
+                row.generations.last().map_or(0, |newest| newest.counter.saturating_add(1));
+            row.role = GroupRole::Auxiliary { link: link.clone(), source: array, remote: Some(remote) };
             (row.reversal, row.resume) = (None, None);
             (row.reading_stopped, row.restore_stop) = (None, None);
             row.segments.clear();
             row.remote_journals.clear();
         }
         self.readers.remove(&(group, array));
+        self.call_back_what_a_primary_says(group, &link);
         for number in self.numbers_of(group) {
+            self.forget_failure(number, manner);
             let control = match manner {
                 Manner::Planned => PairControl { is_image: true, ..PairControl::default() },
                 // What it was when it was left is of one number, and kept until the copy has ended.
@@ -362,8 +382,15 @@ impl Tables {
     }
 
     /// At the auxiliary, which is the primary from here on: the next generation is its own.
-    pub(crate) fn taken_over(&mut self, group: GroupNumber) {
-        let Some(Reversal { link, array, manner, step: ReversalStep::TakingOver(told) }) =
+    ///
+    /// The pairs of the other readers get `numbers`, in their order.
+    pub(crate) fn taken_over(
+        &mut self,
+        group: GroupNumber,
+        numbers: &[PairNumber],
+        identity: &mut dyn FnMut() -> Identity,
+    ) {
+        let Some(Reversal { link, array, manner, step: ReversalStep::TakingOver(told), .. }) =
             self.groups.get(&group).and_then(|row| row.reversal.clone())
         else {
             return;
@@ -426,13 +453,57 @@ impl Tables {
                 pair.reason = Some("the journal had failed when the group was turned round".to_owned());
             }
         }
+        let mut numbers = numbers;
+        for other in &told.others {
+            let (its, left) = numbers.split_at(other.pairs.len().min(numbers.len()));
+            self.take_on(group, other, array, its, identity());
+            numbers = left;
+        }
+    }
+
+    /// The pairs of a group that have their other volume at an array.
+    pub(crate) fn pairs_with(
+        &self,
+        group: GroupNumber,
+        array: ArrayNumber,
+    ) -> impl Iterator<Item = &PairRecord> {
+        let is_there = move |pair: &&PairRecord| pair.primary.array == array || pair.auxiliary.array == array;
+        self.pairs_of_group(group).filter(is_there)
+    }
+
+    /// Numbers for pairs that will be made; what is not used is never given again.
+    ///
+    /// # Errors
+    /// There are no more.
+    pub(crate) fn reserve_pair_numbers(&mut self, count: usize) -> Result<Vec<PairNumber>, Refusal> {
+        (0..count).map(|_| super::local::number(self).map(PairNumber)).collect()
+    }
+
+    /// What failed here on the way was its journal, and what counts was on the units of both before: the pair is what it is
+    /// at the new primary, unless its volume itself failed.
+    fn forget_failure(&mut self, number: PairNumber, manner: Manner) {
+        let own = self.meta().number;
+        let Some(pair) = self.pairs.get(&number) else { return };
+        let side = if pair.primary.array == own { &pair.primary } else { &pair.auxiliary };
+        let volume = side.volume.and_then(|volume| self.volumes.get(&volume));
+        if volume.is_some_and(|volume| volume.state == VolumeState::Abnormal) {
+            return;
+        }
+        if let Some(pair) = self.pairs.edit(&number).filter(|pair| pair.state == PairState::Abnormal) {
+            (pair.state, pair.reason) = match manner {
+                Manner::Planned => (PairState::Normal, None),
+                Manner::Differences => (PairState::Suspended, Some("its group was turned round".to_owned())),
+            };
+        }
     }
 
     /// What this array had to tell its source as its copy means nothing to an array that copies from here, which would
     /// refuse it for ever.
-    fn stop_asking_as_a_copy(&mut self, group: &GroupName, source: &LinkName) {
+    pub(super) fn stop_asking_as_a_copy(&mut self, group: &GroupName, source: &LinkName) {
         let is_meant = |what: &Designation| match what {
             Designation::JoinJournal { group: of, .. }
+            | Designation::AskPrimary(Ask { group: of, .. })
+            | Designation::ReadsElsewhere { group: of, .. }
             | Designation::LeaveJournal { group: of, .. }
             | Designation::JournalLost { group: of } => of == group,
             _ => false,
@@ -467,4 +538,4 @@ const LAST_MAX: u64 = 1 << 62;
 /// Counters of generations end before this one; journals have 32 bits for them.
 const COUNTER_MAX: u64 = u32::MAX as u64;
 /// Generations that a peer may tell, more are refused; and that are kept: the first, and the newest ones.
-const GENERATIONS_MAX: usize = 1_000;
+pub(super) const GENERATIONS_MAX: usize = 1_000;

@@ -3,6 +3,7 @@
 mod asked;
 mod cascade;
 mod figure_10;
+mod onward;
 mod reverse;
 mod written;
 

@@ -5,13 +5,19 @@ use super::*;
 use crate::volume::group::{Generation, GroupRecord};
 use crate::volume::name::{GroupNumber, PairNumber, VolumeName};
 use crate::volume::reversal::{Manner, RemoteReversal, ReversalStep};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 fn g1(array: &Array) -> GroupRecord {
     array.tables.group_named(&"g1".parse().unwrap()).unwrap().clone()
 }
 
 fn reverse(to: &str) -> Designation {
-    Designation::ReverseGroup { group: "g1".parse().unwrap(), to: to.parse().unwrap() }
+    Designation::ReverseGroup {
+        group: "g1".parse().unwrap(),
+        to: to.parse().unwrap(),
+        wait: Duration::from_secs(10),
+    }
 }
 
 fn cancel() -> Designation {
@@ -38,7 +44,7 @@ fn told(array: &Array) -> RemoteReversal {
 fn handed_over(alpha: &mut Array) -> RemoteReversal {
     alpha.say(reverse("beta")).unwrap();
     let number = g1(alpha).number;
-    alpha.tables.handed_over(number, UpdateNumber(40), Identity(77));
+    alpha.tables.handed_over(number, UpdateNumber(40), &BTreeMap::new(), Identity(77));
     told(alpha)
 }
 
@@ -60,7 +66,7 @@ fn a_group_is_turned_round_step_by_step_and_at_no_step_both_let_hosts_write() {
     assert_eq!((step(&alpha).as_deref(), step(&beta).as_deref()), (Some("leaving"), Some("taking-over")));
     assert_eq!(one_at_most(&alpha, &beta), (HostAccess::None, HostAccess::None));
     let here = g1(&beta).number;
-    beta.tables.taken_over(here);
+    beta.tables.taken_over(here, &[], &mut || Identity(900));
     assert_eq!(one_at_most(&alpha, &beta), (HostAccess::None, HostAccess::ReadWrite));
     // The answer was lost, and the identity is forgotten: the rows say what came of it.
     let source = Who::Peer { array: alpha.tables.meta().number, from: "x".into() };
@@ -90,9 +96,9 @@ fn a_group_is_turned_round_step_by_step_and_at_no_step_both_let_hosts_write() {
     }
     // And back.
     beta.say(reverse("alpha")).unwrap();
-    beta.tables.handed_over(here, UpdateNumber(60), Identity(78));
+    beta.tables.handed_over(here, UpdateNumber(60), &BTreeMap::new(), Identity(78));
     assert_eq!(deliver(&mut beta, &mut alpha, "alpha"), 0);
-    alpha.tables.taken_over(there);
+    alpha.tables.taken_over(there, &[], &mut || Identity(900));
     beta.tables.left(here);
     let counters: Vec<u64> = g1(&alpha).generations.iter().map(|generation| generation.counter).collect();
     assert_eq!(counters, [1, 2, 3]);
@@ -145,7 +151,7 @@ fn what_cannot_be_turned_round_is_refused_with_its_reason() {
     let mut other = alpha.tables.readers_of_group(group).next().unwrap().clone();
     other.array = ArrayNumber(3);
     alpha.tables.readers.put(other);
-    refused(&mut alpha, "also read over");
+    refused(&mut alpha, "it keeps journals and has no pairs");
     let (mut alpha, _) = normal();
     alpha
         .say(Designation::SetGroup {
@@ -254,7 +260,7 @@ fn a_group_that_was_turned_round_a_thousand_times_can_be_turned_round_again() {
     handed_over(&mut alpha);
     assert_eq!(deliver(&mut alpha, &mut beta, "beta"), 0);
     let here = g1(&beta).number;
-    beta.tables.taken_over(here);
+    beta.tables.taken_over(here, &[], &mut || Identity(900));
     let kept = g1(&beta).generations;
     assert_eq!((kept.len(), kept[0].counter, kept.last().unwrap().counter), (1_000, 1, 1_001));
 }
@@ -276,7 +282,7 @@ fn a_new_primary_tells_the_old_one_nothing_more_as_its_source() {
         beta.tables.forward(&to, DesignationId(Identity(id)), what);
     }
     let here = g1(&beta).number;
-    beta.tables.taken_over(here);
+    beta.tables.taken_over(here, &[], &mut || Identity(900));
     let left: Vec<u128> = beta.tables.forwards_to(&to).map(|forward| forward.id.0.0).collect();
     assert_eq!(left, [702], "of another group");
 }
@@ -289,7 +295,7 @@ fn a_new_primary_without_a_journal_has_pairs_that_failed() {
     assert_eq!(deliver(&mut alpha, &mut beta, "beta"), 0);
     let here = g1(&beta).number;
     beta.tables.groups.edit(&here).unwrap().state = GroupState::Abnormal;
-    beta.tables.taken_over(here);
+    beta.tables.taken_over(here, &[], &mut || Identity(900));
     for name in ["p1", "p2"] {
         let pair = beta.tables.pairs.get(&number(&beta, name)).unwrap();
         assert_eq!((pair.state, pair.primary.array), (PairState::Abnormal, ArrayNumber(2)));
@@ -341,7 +347,7 @@ fn a_new_primary_waits_for_its_journal_before_hosts_use_it() {
     handed_over(&mut alpha);
     assert_eq!(deliver(&mut alpha, &mut beta, "beta"), 0);
     let here = g1(&beta).number;
-    beta.tables.taken_over(here);
+    beta.tables.taken_over(here, &[], &mut || Identity(900));
     assert!(g1(&beta).segments.is_empty());
     assert!(!beta.tables.needs_no_journal(&g1(&beta)));
     for name in ["p1", "p2"] {

@@ -1,0 +1,236 @@
+//! The other readers of a group that gets another primary, at work (promises T1, K4; decision 17): waited for and stopped
+//! by the old primary, taken up by the new one, and how each of them moves. See [`crate::volume::onward`] for what that
+//! guarantees.
+
+use super::Array;
+use super::pairs::by_reader;
+use crate::copy::differences::DifferenceMap;
+use crate::copy::group::Group;
+use crate::volume::apply::onward::check_onward;
+use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
+use crate::volume::group::GroupRecord;
+use crate::volume::name::{PairNumber, UpdateNumber as StoredNumber};
+use crate::volume::onward::{ONWARD_RUNS_MAX, OnwardPair, RemoteOnward};
+use crate::volume::pair::{PairRecord, PairState, SuspendCause};
+use crate::volume::record::Who;
+use crate::volume::resync::RUNS_MAX;
+use crate::volume::reversal::{Manner, RemoteReversal, Reversal};
+use crate::volume::store::PairMarks;
+use crate::volume::table::Tables;
+use holdfast_journal::UpdateNumber;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Array {
+    /// At the old primary, behind its last number: whether each other reader has everything, or is stopped with marks.
+    /// One that does not keep up within the time that the operator gave is stopped here.
+    pub(super) async fn others_are_ready(
+        &self,
+        record: &GroupRecord,
+        reversal: &Reversal,
+        group: &Arc<Group>,
+        last: UpdateNumber,
+    ) -> bool {
+        let is_other = |pair: &PairRecord| {
+            pair.auxiliary.array != reversal.array
+                && !matches!(pair.state, PairState::Suspended | PairState::Abnormal)
+        };
+        let going = self.pairs_where(group, is_other);
+        let since = self.runtime().shut.get(&record.number.0).copied();
+        let waited = since.map_or(Duration::ZERO, |since| self.env.clock.now().since(since));
+        for (reader, pairs) in by_reader(&going) {
+            let of_reader = |pair: &&PairRecord| pair.auxiliary.array.0 == reader.0;
+            let are_normal = going.iter().filter(of_reader).all(|pair| pair.state == PairState::Normal);
+            if are_normal && group.await_reader(Some((reader, last))) {
+                continue;
+            }
+            if are_normal && waited < reversal.wait {
+                return false; // The owner is woken when it is there, and looks now and then.
+            }
+            let reason = "it did not keep up when its group was turned round";
+            self.suspend_pairs(group, reader, &pairs, SuspendCause::Overflow, reason).await;
+            return false;
+        }
+        group.await_reader(None);
+        true
+    }
+
+    /// Where the S-VOLs of other readers may differ, as far as a message can say it.
+    pub(super) fn runs_of_others(
+        &self,
+        tables: &Tables,
+        record: &GroupRecord,
+        group: &Group,
+    ) -> BTreeMap<PairNumber, Vec<(u64, u64)>> {
+        let to = record.reversal.as_ref().map(|reversal| reversal.array);
+        let others: Vec<&PairRecord> =
+            tables.pairs_of_group(record.number).filter(|pair| Some(pair.auxiliary.array) != to).collect();
+        let each = ONWARD_RUNS_MAX / others.len().max(1);
+        let runs = |pair: &&PairRecord| {
+            let runs = group.marked_runs(pair.number.0, RUNS_MAX);
+            (pair.number, thinned(runs, each.max(1)))
+        };
+        others.iter().map(runs).collect()
+    }
+
+    /// Numbers for the pairs that the new primary will have with other readers.
+    pub(super) fn reserve_numbers(&self, told: &RemoteReversal) -> Result<Vec<PairNumber>, Refusal> {
+        let count = told.others.iter().map(|other| other.pairs.len()).sum();
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let mut reserved = Ok(Vec::new());
+        self.store.checkpoint(|tables| reserved = tables.reserve_pair_numbers(count))?;
+        reserved
+    }
+
+    /// At the new primary: what the S-VOLs of other readers lack. Where the S-VOLs here were written by hosts, that too.
+    pub(super) fn marks_of_others(
+        &self,
+        tables: &Tables,
+        told: &RemoteReversal,
+        numbers: &[PairNumber],
+        has_failed: bool,
+    ) -> anyhow::Result<Vec<PairMarks>> {
+        let pairs = told.others.iter().flat_map(|other| &other.pairs);
+        let mut marks = Vec::new();
+        for (pair, number) in pairs.zip(numbers) {
+            let group = tables.group_named(&told.group).map(|row| row.number);
+            let is_of_it = |ours: &&PairRecord| ours.primary.volume == Some(pair.pvol);
+            let ours = group.and_then(|group| tables.followed_pairs(group).find(is_of_it));
+            let Some(ours) = ours else { continue };
+            if let Some(map) = self.map_of_other(ours, pair, told.manner, has_failed)? {
+                let mut map = map;
+                marks.push(PairMarks { pair: *number, replace: true, parts: map.take_changed() });
+            }
+        }
+        Ok(marks)
+    }
+
+    fn map_of_other(
+        &self,
+        ours: &PairRecord,
+        other: &OnwardPair,
+        manner: Manner,
+        has_failed: bool,
+    ) -> anyhow::Result<Option<DifferenceMap>> {
+        let mut map = DifferenceMap::new(ours.size_bytes);
+        if has_failed {
+            map.mark(0, ours.size_bytes); // Nobody notes what its hosts will write.
+            return Ok(Some(map));
+        }
+        let Some(stopped) = &other.stopped else { return Ok(None) };
+        if manner == Manner::Differences {
+            let known = self.svol_map(ours)?.runs(RUNS_MAX);
+            known.iter().for_each(|(start, length)| map.mark(*start, *length));
+        }
+        stopped.runs.iter().for_each(|(start, length)| map.mark(*start, *length));
+        Ok(Some(map))
+    }
+
+    /// At a reader: the group is read from its new primary from here on. Everything that came from the old one is restored
+    /// and on the units before a row changes, whatever waits for a delay of its restore.
+    ///
+    /// # Errors
+    /// Why it cannot go on there now. The new primary offers it again.
+    pub(super) async fn go_onward(
+        &self,
+        id: DesignationId,
+        told: &RemoteOnward,
+        who: &Who,
+    ) -> Result<Outcome, Refusal> {
+        let _one_at_a_time = self.images.lock().await;
+        let what = Designation::RemoteOnward(told.clone());
+        let tables = self.store.tables();
+        if tables.was_answered(id) {
+            return self.designate_by_peer(id, what, who);
+        }
+        let number = check_onward(&tables, told, who)?;
+        let Some(record) = tables.groups.get(&number) else {
+            return Err(Refusal::Missing { what: "group".to_owned(), name: told.group.to_string() });
+        };
+        let restored = self.restore_all(record, told).await?;
+        let failed = |error: anyhow::Error| Refusal::Conflict(error.to_string());
+        self.end_group(&tables, record).await.map_err(failed)?;
+        let outcome = self.store.change(who, what.to_string(), |tables| {
+            if restored.is_some() {
+                tables.stop_images(number, restored);
+            }
+            tables.apply(id, &what, who)
+        });
+        self.has_turned(record);
+        outcome
+    }
+
+    /// What the S-VOLs are of when everything that is here is in them; none if nothing was ever read here since the group
+    /// began anew.
+    async fn restore_all(
+        &self,
+        record: &GroupRecord,
+        told: &RemoteOnward,
+    ) -> Result<Option<StoredNumber>, Refusal> {
+        let conflict = |text: String| Err(Refusal::Conflict(format!("group {} {text}", record.name)));
+        let goes_on = told.pairs.iter().any(|pair| pair.stopped.is_none());
+        let Some(group) = self.open_group_of(record.number) else {
+            // A journal that was never formatted holds nothing.
+            let is_empty = record.segments.is_empty() && record.resume.is_none();
+            return if is_empty && !goes_on { Ok(None) } else { conflict("is not open here yet".to_owned()) };
+        };
+        let failed = |error: crate::copy::CopyError| Refusal::Conflict(error.to_string());
+        group.restore_available(Duration::ZERO).await.map_err(failed)?;
+        let Some(restored) = group.whole_number() else {
+            return conflict("has half of an update here".to_owned());
+        };
+        let (last, has) = (told.last.0, restored.get());
+        if has > last {
+            return conflict(format!(
+                "has update {has} here, and its new primary only {last}: it is a branch"
+            ));
+        }
+        if goes_on && has != last {
+            return conflict(format!("has update {has} here and not {last}: what lies between is not known"));
+        }
+        group.settle().await.map_err(failed)?;
+        Ok(Some(StoredNumber(has)))
+    }
+}
+
+/// At most so many ranges that contain all of these: those that are closest become one.
+fn thinned(mut runs: Vec<(u64, u64)>, most: usize) -> Vec<(u64, u64)> {
+    let mut gap = 1_u64 << 20;
+    while runs.len() > most {
+        let mut merged: Vec<(u64, u64)> = Vec::with_capacity(runs.len());
+        for (start, length) in runs {
+            match merged.last_mut() {
+                Some((from, so_far)) if start.saturating_sub(*from + *so_far) <= gap => {
+                    *so_far = (start + length).saturating_sub(*from).max(*so_far);
+                }
+                _ => merged.push((start, length)),
+            }
+        }
+        runs = merged;
+        gap = gap.saturating_mul(2);
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_become_fewer_and_cover_what_they_covered() {
+        let runs: Vec<(u64, u64)> = (0..1_000).map(|at| (at * at * 3_000_000, 4096)).collect();
+        for most in [1, 7, 100, 999, 1_000] {
+            let fewer = thinned(runs.clone(), most);
+            assert!(fewer.len() <= most && !fewer.is_empty());
+            for (start, length) in &runs {
+                let is_in = |(from, long): &(u64, u64)| from <= start && start + length <= from + long;
+                assert!(fewer.iter().any(is_in), "{start} is lost");
+            }
+        }
+        assert_eq!(thinned(runs.clone(), 1_000), runs, "as they are while they fit");
+        assert_eq!(thinned(Vec::new(), 1), []);
+    }
+}

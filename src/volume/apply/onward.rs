@@ -1,0 +1,453 @@
+//! The other readers of a group go on from its new primary ([`crate::volume::onward`]; decision 17): what the old primary
+//! says of them, how the new one takes them up, and how each of them takes note.
+
+use super::copy::{READERS_MAX, peer};
+use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
+use crate::volume::group::{Generation, GroupRole, GroupState, RemoteJournal};
+use crate::volume::kind::CopyMode;
+use crate::volume::name::{ArrayNumber, GroupName, GroupNumber, LinkName, PairNumber, UpdateNumber};
+use crate::volume::onward::{
+    ONWARD_PAIRS_MAX, ONWARD_RUNS_MAX, Onward, OnwardPair, RemoteOnward, RemoteOnwardPair, Stopped,
+};
+use crate::volume::pair::{Asked, PairControl, PairRecord, PairSide, PairState};
+use crate::volume::record::{Identity, ReaderRecord, Who};
+use crate::volume::table::Tables;
+use std::collections::BTreeMap;
+
+/// Whether the other readers of a group can go on from the array `to`, as far as its primary sees it.
+pub(super) fn check_others(tables: &Tables, group: GroupNumber, to: ArrayNumber) -> Result<(), Refusal> {
+    let goes_along: Vec<_> = tables
+        .pairs_of_group(group)
+        .filter(|pair| pair.auxiliary.array == to)
+        .map(|pair| pair.primary.volume)
+        .collect();
+    let mut count = 0;
+    for reader in tables.all_readers_of_group(group).filter(|reader| reader.array != to) {
+        let conflict = |text: &str| Err(Refusal::Conflict(format!("reader {}: {text}", reader.link)));
+        if reader.is_attached || reader.reads_from.is_some() {
+            return conflict(
+                "it reads the group from two arrays: `group set --source` lets it read from one first",
+            );
+        }
+        if reader.is_leaving || reader.journal_lost {
+            return conflict("it is being taken away, or has lost its journal");
+        }
+        let mut pairs =
+            tables.pairs_of_group(group).filter(|pair| pair.auxiliary.array == reader.array).peekable();
+        if pairs.peek().is_none() {
+            return conflict("it keeps journals and has no pairs: take it away first");
+        }
+        for pair in pairs {
+            count += 1;
+            if !goes_along.contains(&pair.primary.volume) {
+                return conflict(&format!(
+                    "the P-VOL of pair {} is not copied to the new primary",
+                    pair.name
+                ));
+            }
+            if pair.control.svol_write
+                || matches!(pair.state, PairState::NotYetCopied | PairState::BeingCopied)
+            {
+                let text = format!(
+                    "pair {} is {}, or hosts write its S-VOL: wait, or resynchronise it",
+                    pair.name, pair.state
+                );
+                return conflict(&text);
+            }
+            if !matches!(
+                pair.control.asked,
+                None | Some(Asked::Resync | Asked::ResyncSent | Asked::ResyncAccepted)
+            ) {
+                return conflict(&format!("pair {} has something else to do", pair.name));
+            }
+        }
+    }
+    super::local::within(count, ONWARD_PAIRS_MAX, "pairs of other readers of a group that is turned round")
+}
+
+/// At the new primary, before it promises: whether it can take these readers up.
+pub(super) fn check_taken_on(
+    tables: &Tables,
+    group: GroupNumber,
+    others: &[Onward],
+    source: ArrayNumber,
+) -> Result<(), Refusal> {
+    let conflict = |text: String| Err(Refusal::Conflict(text));
+    let count = others.iter().map(|other| other.pairs.len()).sum();
+    super::local::within(count, ONWARD_PAIRS_MAX, "pairs of other readers")?;
+    super::local::within(others.len(), READERS_MAX.saturating_sub(1), "readers of a group")?;
+    let own = tables.meta().number;
+    for (index, other) in others.iter().enumerate() {
+        let array = other.array;
+        let is_twice = others.iter().skip(index.saturating_add(1)).any(|later| later.array == array);
+        if array == own || array == source || is_twice {
+            return conflict(format!("array {array} is named twice among the readers of the group"));
+        }
+        if tables.link_to(array).is_none() {
+            return conflict(format!("array {array} reads the group too, and there is no link to it here"));
+        }
+        for pair in &other.pairs {
+            if tables.pair_named(&pair.name).is_some() {
+                return Err(Refusal::exists("pair", &pair.name));
+            }
+            let Some(ours) = pair_with(tables, group, source, pair) else {
+                return conflict(format!("the P-VOL of pair {} is not copied here", pair.name));
+            };
+            let is_inside = |(start, length): &(u64, u64)| {
+                start.checked_add(*length).is_some_and(|end| end <= ours.size_bytes)
+            };
+            let runs = pair.stopped.as_ref().map_or(&[][..], |stopped| &stopped.runs);
+            if pair.svol.array != array || runs.len() > ONWARD_RUNS_MAX || !runs.iter().all(is_inside) {
+                return conflict(format!("what is said of pair {} cannot be", pair.name));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The pair by which this array has the volume that a pair of another reader is of, on whichever side the old primary is.
+fn pair_with<'t>(
+    tables: &'t Tables,
+    group: GroupNumber,
+    source: ArrayNumber,
+    other: &OnwardPair,
+) -> Option<&'t PairRecord> {
+    let is_there = |side: &PairSide| side.array == source && side.volume == Some(other.pvol);
+    tables.pairs_of_group(group).find(|pair| is_there(&pair.primary) || is_there(&pair.auxiliary))
+}
+
+/// At a reader: whether it can go on from the array that says so. What the S-VOLs are, the array at work looks at
+/// (`array/onward.rs`).
+pub(crate) fn check_onward(tables: &Tables, told: &RemoteOnward, who: &Who) -> Result<GroupNumber, Refusal> {
+    let (array, _) = peer(tables, who)?;
+    let row = tables.group_named(&told.group).ok_or_else(|| Refusal::missing("group", &told.group))?;
+    let conflict = |text: &str| Err(Refusal::Conflict(format!("group {} {text}", told.group)));
+    let Some(newest) = told.generations.last() else { return conflict("has no generation") };
+    if told.generations.len() > super::reverse::GENERATIONS_MAX || newest.array != array {
+        return conflict("has a generation that is not that of its new primary, or too many");
+    }
+    if newest.first.0 != told.last.0.saturating_add(1) {
+        return conflict("has a generation that does not begin behind the last number");
+    }
+    let GroupRole::Auxiliary { .. } = &row.role else { return conflict("is no copy here") };
+    if row.followed_counter >= newest.counter {
+        return conflict("follows a newer primary here");
+    }
+    // Whoever is believed knows the whole history that this array knows.
+    let known = row.generations.last();
+    if !known.is_none_or(|known| told.generations.contains(known)) {
+        return conflict("has another history here: it is a branch");
+    }
+    if row.state != GroupState::Normal
+        || !row.is_started
+        || row.reversal.is_some()
+        || row.other_source.is_some()
+    {
+        return conflict("is not at work here, or read from two arrays");
+    }
+    if tables.all_readers_of_group(row.number).next().is_some() {
+        return conflict("is handed on from here: take those readers away first");
+    }
+    let pairs: Vec<&PairRecord> = tables.pairs_of_group(row.number).collect();
+    let same = |pair: &&PairRecord| told.pairs.iter().any(|one| one.name == pair.name);
+    if pairs.len() != told.pairs.len() || !pairs.iter().all(same) {
+        return conflict("has other pairs here");
+    }
+    if let Some(pair) =
+        pairs.iter().find(|pair| pair.control.svol_write || pair.control.svol_open || pair.is_leaving())
+    {
+        return conflict(&format!(
+            "cannot be moved: hosts write the S-VOL of pair {}, or it goes",
+            pair.name
+        ));
+    }
+    let goes_on =
+        |pair: &&&PairRecord| told.pairs.iter().any(|one| one.name == pair.name && one.stopped.is_none());
+    if let Some(pair) = pairs.iter().filter(goes_on).find(|pair| pair.state != PairState::Normal) {
+        return conflict(&format!("cannot go on: pair {} is {} here", pair.name, pair.state));
+    }
+    if row.restore_stop.is_some() {
+        return conflict("is held by a stop of its restore here: `group restore --go-on` lets it go on");
+    }
+    Ok(row.number)
+}
+
+/// At a reader: it reads from the new primary from here on. Everything that it had is in its S-VOLs, on the units, and the
+/// group is not open.
+pub(super) fn remote_onward(tables: &mut Tables, told: &RemoteOnward, who: &Who) -> Result<Outcome, Refusal> {
+    let (array, link) = peer(tables, who)?;
+    let number = check_onward(tables, told, who)?;
+    let Some(row) = tables.groups.edit(&number) else { return Err(Refusal::missing("group", &told.group)) };
+    let role = GroupRole::Auxiliary { link: link.clone(), source: array, remote: Some(told.number) };
+    let old = std::mem::replace(&mut row.role, role);
+    row.generations.clone_from(&told.generations);
+    row.followed_counter = told.generations.last().map_or(0, |newest| newest.counter);
+    row.segments.clear();
+    (row.resume, row.reading_stopped) = (None, None);
+    if let GroupRole::Auxiliary { link: old, .. } = old {
+        tables.stop_asking_as_a_copy(&told.group, &old);
+    }
+    for one in &told.pairs {
+        let Some(number) = tables.pair_named(&one.name).map(|pair| pair.number) else { continue };
+        let Some(pair) = tables.pairs.edit(&number) else { continue };
+        pair.primary = PairSide { array, volume: Some(one.pvol), name: Some(one.pvol_name.clone()) };
+        pair.link.clone_from(&link);
+        (pair.copy_completion_bytes, pair.copy_end) = (0, UpdateNumber(0));
+        match &one.stopped {
+            None => pair.control = PairControl { is_image: true, ..PairControl::default() },
+            Some(reason) => {
+                let known = std::mem::take(&mut pair.control);
+                pair.control = PairControl {
+                    is_image: known.is_image,
+                    image: known.image,
+                    left_behind: known.left_behind,
+                    stopped_at: known.stopped_at,
+                    had_from_elsewhere: known.had_from_elsewhere,
+                    ..PairControl::default()
+                };
+                // A failure here is not hidden by what the other array says.
+                if pair.state != PairState::Abnormal {
+                    let reason = reason.chars().take(REASON_MAX_CHARS).collect();
+                    (pair.state, pair.reason) = (PairState::Suspended, Some(reason));
+                }
+            }
+        }
+    }
+    Ok(Outcome::Created { number: number.0 })
+}
+
+/// At the new primary: the reader knows.
+pub(super) fn accepted(tables: &mut Tables, told: &RemoteOnward, array: ArrayNumber, remote: GroupNumber) {
+    let Some(group) = tables.group_named(&told.group).map(|row| row.number) else { return };
+    if let Some(reader) = tables.readers.edit(&(group, array)) {
+        reader.remote_group = Some(remote);
+    }
+    for one in told.pairs.iter().filter(|one| one.stopped.is_some()) {
+        let number = tables.pair_named(&one.name).map(|pair| pair.number);
+        if let Some(pair) = number.and_then(|number| tables.pairs.edit(&number)) {
+            pair.control.told |= pair.state == PairState::Suspended;
+        }
+    }
+}
+
+impl Tables {
+    /// At the old primary: its readers but `to`, as the new primary has to know them. `runs` says where the S-VOLs of the
+    /// pairs that are stopped may differ; `all_stop`: none of them is what the new primary has.
+    pub(crate) fn others_going_on(
+        &self,
+        group: GroupNumber,
+        to: ArrayNumber,
+        runs: &BTreeMap<PairNumber, Vec<(u64, u64)>>,
+        all_stop: bool,
+    ) -> Vec<Onward> {
+        let remote_journals =
+            self.groups.get(&group).map(|row| row.remote_journals.clone()).unwrap_or_default();
+        let one = |reader: &ReaderRecord| Onward {
+            array: reader.array,
+            remote: reader.remote_group,
+            journals: remote_journals
+                .iter()
+                .filter(|journal| journal.link == reader.link)
+                .map(|journal| (journal.volume.clone(), journal.options))
+                .collect(),
+            pairs: self
+                .pairs_of_group(group)
+                .filter(|pair| pair.auxiliary.array == reader.array)
+                .filter_map(|pair| {
+                    Some(OnwardPair {
+                        name: pair.name.clone(),
+                        pvol: pair.primary.volume?,
+                        svol: pair.auxiliary.clone(),
+                        stopped: stopped(pair, runs.get(&pair.number), all_stop),
+                    })
+                })
+                .collect(),
+        };
+        self.all_readers_of_group(group).filter(|reader| reader.array != to).map(one).collect()
+    }
+
+    /// What this array had to tell the one behind a link as the primary of a group means nothing when that is the primary.
+    pub(super) fn call_back_what_a_primary_says(&mut self, group: GroupNumber, link: &LinkName) {
+        let name = self.groups.get(&group).map(|row| row.name.clone());
+        let pairs: Vec<PairRecord> = self.pairs_of_group(group).cloned().collect();
+        self.call_back(link, name.as_ref(), &pairs);
+    }
+
+    fn call_back(&mut self, link: &LinkName, name: Option<&GroupName>, pairs: &[PairRecord]) {
+        let is_meant =
+            |what: &Designation| concerns(what, name) || pairs.iter().any(|pair| is_about(what, pair));
+        let meant = self.forwards_to(link).filter(|forward| is_meant(&forward.designation));
+        let meant: Vec<u64> = meant.map(|forward| forward.sequence).collect();
+        for sequence in meant {
+            self.forwards.remove(&sequence);
+        }
+    }
+
+    /// At the old primary, which is one no more: its other readers are the new primary's.
+    pub(super) fn let_others_go(&mut self, group: GroupNumber, to: ArrayNumber) {
+        let own = self.meta().number;
+        let is_other = |pair: &&PairRecord| pair.primary.array == own && pair.auxiliary.array != to;
+        let pairs: Vec<PairRecord> = self.pairs_of_group(group).filter(is_other).cloned().collect();
+        let readers: Vec<ReaderRecord> =
+            self.all_readers_of_group(group).filter(|reader| reader.array != to).cloned().collect();
+        let name = self.groups.get(&group).map(|row| row.name.clone());
+        for reader in &readers {
+            self.call_back(&reader.link, name.as_ref(), &pairs);
+            self.readers.remove(&(group, reader.array));
+        }
+        for pair in pairs {
+            self.pairs.remove(&pair.number);
+        }
+    }
+
+    /// At the new primary, in the transaction that makes it that: a reader of the old one is its own from here on, and is
+    /// told so. Its new pairs get `numbers`, in their order; what they differ in is put into the store under these by the
+    /// caller, in the same transaction.
+    ///
+    /// The newest generation of the group's row is that of this array; `source` is the old primary, to which the numbers of
+    /// P-VOLs belong.
+    pub(crate) fn take_on(
+        &mut self,
+        group: GroupNumber,
+        reader: &Onward,
+        source: ArrayNumber,
+        numbers: &[PairNumber],
+        identity: Identity,
+    ) {
+        let Some(link) = self.link_to(reader.array).map(|link| link.name.clone()) else { return };
+        let Some(row) = self.groups.edit(&group) else { return };
+        let Some(since) = row.generations.last().copied() else { return };
+        let journals = reader.journals.iter().map(|(volume, options)| RemoteJournal {
+            link: link.clone(),
+            volume: volume.clone(),
+            options: *options,
+        });
+        row.remote_journals.extend(journals);
+        let (name, generations, has_failed) =
+            (row.name.clone(), row.generations.clone(), row.state != GroupState::Normal);
+        self.readers.put(ReaderRecord {
+            group,
+            array: reader.array,
+            link: link.clone(),
+            remote_group: reader.remote,
+            reported: None,
+            durable: UpdateNumber(0),
+            restored: UpdateNumber(0),
+            settled: UpdateNumber(0),
+            is_leaving: false,
+            is_attached: false,
+            reads_from: None,
+            journal_lost: false,
+        });
+        let mut told = Vec::new();
+        for (pair, number) in reader.pairs.iter().zip(numbers) {
+            let Some(ours) = pair_with(self, group, source, pair) else { continue };
+            let own = self.meta().number;
+            let side = if ours.primary.array == own { &ours.primary } else { &ours.auxiliary };
+            let (side, size_bytes) = (side.clone(), ours.size_bytes);
+            let record = taken_on(pair, *number, (group, &link), (side, size_bytes), since, has_failed);
+            if let PairSide { volume: Some(pvol), name: Some(pvol_name), .. } = record.primary.clone() {
+                let stopped = (record.state != PairState::Normal).then(|| {
+                    record.reason.clone().unwrap_or_else(|| "stopped by the old primary".to_owned())
+                });
+                told.push(RemoteOnwardPair { name: pair.name.clone(), pvol, pvol_name, stopped });
+            }
+            self.pairs.put(record);
+        }
+        let last = UpdateNumber(since.first.0.saturating_sub(1));
+        let told = RemoteOnward { group: name, number: group, last, generations, pairs: told };
+        self.forward(&link, DesignationId(identity), Designation::RemoteOnward(told));
+    }
+}
+
+fn taken_on(
+    pair: &OnwardPair,
+    number: PairNumber,
+    (group, link): (GroupNumber, &LinkName),
+    (primary, size_bytes): (PairSide, u64),
+    since: Generation,
+    has_failed: bool,
+) -> PairRecord {
+    let born = PairControl { born: since.first, ..PairControl::default() };
+    let (state, reason, control) = match &pair.stopped {
+        _ if has_failed => (PairState::Abnormal, Some(FAILED.to_owned()), born),
+        None => (PairState::Normal, None, born),
+        Some(stopped) => {
+            let state = if stopped.cause.is_some() { PairState::Suspended } else { PairState::Abnormal };
+            let control = PairControl {
+                cause: stopped.cause,
+                asked: stopped.goes_on.then_some(Asked::Resync),
+                told: stopped.told && stopped.cause.is_some(),
+                withheld_from: stopped.withheld_from,
+                ..born
+            };
+            (state, Some(stopped.reason.chars().take(REASON_MAX_CHARS).collect()), control)
+        }
+    };
+    PairRecord {
+        number,
+        name: pair.name.clone(),
+        state,
+        reason,
+        primary,
+        auxiliary: pair.svol.clone(),
+        group,
+        link: link.clone(),
+        copy: CopyMode::Async,
+        size_bytes,
+        copy_completion_bytes: 0,
+        copy_end: UpdateNumber(0),
+        control,
+    }
+}
+
+/// What the old primary says of a pair of another reader.
+fn stopped(pair: &PairRecord, runs: Option<&Vec<(u64, u64)>>, all_stop: bool) -> Option<Stopped> {
+    if pair.state == PairState::Normal && !all_stop {
+        return None;
+    }
+    let asked = matches!(pair.control.asked, Some(Asked::Resync | Asked::ResyncSent | Asked::ResyncAccepted));
+    let is_abnormal = pair.state == PairState::Abnormal;
+    Some(Stopped {
+        cause: (!is_abnormal)
+            .then(|| pair.control.cause.unwrap_or(crate::volume::pair::SuspendCause::Operator)),
+        reason: pair.reason.clone().unwrap_or_else(|| "its group was turned round".to_owned()),
+        goes_on: asked || pair.state == PairState::Normal,
+        told: pair.control.told,
+        withheld_from: pair.control.withheld_from,
+        runs: runs.cloned().unwrap_or_else(|| vec![(0, pair.size_bytes)]),
+    })
+}
+
+/// Whether a message to a reader is about the group.
+fn concerns(what: &Designation, name: Option<&GroupName>) -> bool {
+    match what {
+        Designation::RemoteGroup(remote) => Some(&remote.name) == name,
+        Designation::RemoteOnward(told) => Some(&told.group) == name,
+        Designation::RemoteJournal { group, .. }
+        | Designation::RemoteStart { group }
+        | Designation::RemoteSettings { group, .. }
+        | Designation::RemoteSource { group, .. }
+        | Designation::RemoteDeleteGroup { group } => Some(group) == name,
+        _ => false,
+    }
+}
+
+/// Whether a message to a reader is about this pair.
+fn is_about(what: &Designation, pair: &PairRecord) -> bool {
+    match what {
+        Designation::RemotePair(remote) => remote.name == pair.name,
+        Designation::RemoteSuspend { pair: about, .. } | Designation::RemoteDeletePair { pair: about } => {
+            *about == pair.name
+        }
+        Designation::RemoteResync { pairs, .. } | Designation::RemoteSvolWrite { pairs } => {
+            pairs.iter().any(|one| one.pair == pair.name)
+        }
+        _ => false,
+    }
+}
+
+/// A reason that another array gives is cut to this.
+const REASON_MAX_CHARS: usize = 500;
+/// Why nobody knows what the S-VOLs lack.
+const FAILED: &str = "the journal had failed when the group was turned round";
