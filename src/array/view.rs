@@ -79,6 +79,10 @@ impl Console for Array {
             }
         })
     }
+    fn prepare<'a>(&'a self, orders: &'a mut [Order], who: &'a Who) -> BoxFuture<'a, Result<(), Refusal>> {
+        Box::pin(self.set_bookmarks(orders, who))
+    }
+
     fn designate(&self, orders: &[Order], who: &Who, options: Options) -> Result<Effect, Refusal> {
         self.designate_orders(orders, who, options)
     }
@@ -99,10 +103,7 @@ impl Console for Array {
     }
 
     fn settled(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {
-            self.reconciled().await;
-            self.bookmarks_are_durable().await;
-        })
+        Box::pin(self.reconciled())
     }
 
     fn events(&self, after: u64, last: usize) -> Vec<EventView> {

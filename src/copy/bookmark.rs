@@ -2,7 +2,7 @@
 //!
 //! # What it guarantees
 //! Everything that was acknowledged before the command began is before the bookmark, over all volumes of the group, and
-//! everything that is written after its answer is behind it; the answer comes when it is durable. It travels with the
+//! everything that is written after its answer is behind it; the answer comes when it is durable (`array/bookmarks.rs`). It travels with the
 //! updates: a copy whose restore stops there (`stop.rs`) is the image of exactly that moment. A journal lists those that
 //! it holds; when the updates around one are freed, its name is gone with them.
 
@@ -47,14 +47,6 @@ impl Group {
         };
         self.work_arrived();
         Ok(number)
-    }
-
-    /// Waits until those that were set before are durable, or the journal has failed, which everybody is shown.
-    pub(crate) async fn bookmarks_are_durable(&self) {
-        let newest = self.lock().journal.bookmarks().last();
-        if let Some(newest) = newest.filter(|_| self.role == Role::Source) {
-            let _ = self.try_durable(newest.number).await;
-        }
     }
 
     /// Those that the journal here holds, in the order of updates, and up to which number the volumes are.

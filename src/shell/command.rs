@@ -231,7 +231,7 @@ impl Shell {
     }
 
     /// Applies a change, waits until the array has taken it up and other arrays have answered, and says what came of it.
-    async fn change(&self, to: &Answer, change: Change, who: &Who) -> Response {
+    async fn change(&self, to: &Answer, mut change: Change, who: &Who) -> Response {
         let options = Options { dry_run: change.dry_run };
         if !change.destroys.is_empty() && !change.yes && !change.dry_run {
             // What would be refused anyway needs no confirmation.
@@ -240,6 +240,11 @@ impl Shell {
             }
             let why = format!("destroys {}; say --yes if that is meant", change.destroys.join(", "));
             return Response { destroys: change.destroys, ..to.fail(Exit::Failed, &why) };
+        }
+        if !change.dry_run
+            && let Err(refusal) = self.console.prepare(&mut change.orders, who).await
+        {
+            return to.refused(&refusal);
         }
         let effect = match self.console.designate(&change.orders, who, options) {
             Ok(effect) => effect,

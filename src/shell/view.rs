@@ -25,6 +25,15 @@ pub trait Console: Send + Sync {
     /// A change after the call is never missed.
     fn changed(&self) -> BoxFuture<'_, ()>;
 
+    /// What designations need before they are applied and has to be waited for. Before each [`Console::designate`] that
+    /// is no dry run.
+    ///
+    /// # Errors
+    /// Why they cannot be applied.
+    fn prepare<'a>(&'a self, _orders: &'a mut [Order], _who: &'a Who) -> BoxFuture<'a, Result<(), Refusal>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Applies designations in one transaction, all or none, with a record of who gave them in the audit log.
     ///
     /// # Errors

@@ -61,10 +61,8 @@ impl Designation {
         match self {
             Self::SetSchedule { link, group, .. } => write!(f, "schedule {group} from {link}"),
             Self::StopRestore { group, wish, .. } => write!(f, "group restore {group} {wish}"),
-            Self::SetBookmark { group, name, number } => {
-                write!(f, "group bookmark {group} {name}")?;
-                number.iter().try_for_each(|number| write!(f, ": update {number}"))
-            }
+            // Without the number: who says it again gets the first answer, and does not know it.
+            Self::SetBookmark { group, name, number: _ } => write!(f, "group bookmark {group} {name}"),
             Self::SetSource { group, reader, from, by_load } => {
                 let from = from.as_ref().map_or("primary", |from| from.as_str());
                 write!(f, "group set {group} --source {from}")?;

@@ -130,6 +130,14 @@ fn restore_stops_at_a_bookmark_and_the_s_vols_are_what_the_p_vols_were_when_it_w
             }
             drop(top);
             let night = bookmark(&story.cluster, ALPHA, "night").expect("it was set");
+            // It is durable when it is answered, and said again it is the same one.
+            story.say(ALPHA, "group bookmark g1 noted --id 77").await;
+            story.cluster.die(ALPHA, Death::PowerLoss).await;
+            story.cluster.start(ALPHA).await;
+            story.wait("alpha knows both", |cluster| bookmark(cluster, ALPHA, "night") == Some(night)).await;
+            let noted = bookmark(&story.cluster, ALPHA, "noted").expect("it is durable");
+            story.say(ALPHA, "group bookmark g1 noted --id 77").await;
+            assert_eq!(bookmark(&story.cluster, ALPHA, "noted"), Some(noted));
             story.write(60).await;
             let refused = story.cluster.command(BETA, "group bookmark g1 here").await;
             assert!(refused.expect_err("it is a copy").contains("at its primary"));
