@@ -27,6 +27,7 @@ impl Array {
     pub(crate) async fn reconcile(self: &Arc<Self>) {
         self.designate_deferred();
         self.reverse_groups().await;
+        self.take_over_groups().await;
         let tables = self.store.tables();
         self.close_deleted_groups(&tables).await;
         self.close_replaced_groups(&tables).await;

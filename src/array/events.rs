@@ -142,6 +142,9 @@ impl Array {
             let trouble = runtime.group_trouble.get(&record.number.0).cloned();
             let state = if trouble.is_some() { "abnormal".to_owned() } else { record.state.to_string() };
             states.insert(("group", name.clone()), (state, trouble.or_else(|| record.reason.clone())));
+            if let Some(takeover) = &record.takeover {
+                states.insert(("takeover", name.clone()), (takeover.to_string(), takeover.told()));
+            }
             let Some(group) = runtime.groups.get(&record.number.0) else { continue };
             let (state, reason) = match group.failure() {
                 Some(reason) => ("failed", Some(reason)),

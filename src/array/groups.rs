@@ -456,7 +456,7 @@ fn followed_volume(tables: &Tables, pair: &PairRecord) -> Option<u32> {
 /// What a volume of the group is for hosts' writes.
 fn volume_role(record: &GroupRecord, group: &Arc<Group>) -> VolumeRole {
     match record.role {
-        GroupRole::Primary if record.reversal.is_none() => VolumeRole::Source(group.clone()),
+        GroupRole::Primary if !record.is_shut() => VolumeRole::Source(group.clone()),
         GroupRole::Primary => VolumeRole::Copy, // Hosts write it no more: it is turned round.
         GroupRole::Auxiliary { .. } => VolumeRole::Copy,
     }

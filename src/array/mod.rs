@@ -35,6 +35,8 @@ mod probe;
 mod reverse;
 mod sources;
 mod take_down;
+mod takeover;
+mod takeover_view;
 mod targets;
 mod tasks;
 mod throttle;
@@ -137,6 +139,8 @@ pub(crate) struct Runtime {
     pub(crate) written: BTreeMap<u32, Arc<SvolMarks>>,
     /// Groups whose P-VOLs hosts write no more, because they are turned round; since when.
     pub(crate) shut: BTreeMap<u32, MonotonicNs>,
+    /// Groups that are being taken over, whose primary is spoken to.
+    pub(crate) reaching: BTreeSet<u32>,
     /// What is known about other sources of groups, by group.
     pub(crate) sourcing: BTreeMap<u32, sources::Sourcing>,
     /// What the configuration declares of groups that are copied here, and what has to wait for their source.

@@ -19,6 +19,7 @@ use crate::volume::pair::{Asked, PairEvent, PairRecord, PairState, SuspendCause}
 use crate::volume::record::{Identity, Who};
 use crate::volume::store::PairMarks;
 use crate::volume::table::Tables;
+use crate::volume::takeover::Takeover;
 use holdfast_journal::{ArrayNumber as JournalArray, UpdateNumber};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -65,7 +66,13 @@ impl Array {
         let tables = self.store.tables();
         let record = tables.groups.get(&GroupNumber(group.number));
         // While it is turned round nothing else happens to its pairs.
-        if group.failure().is_some() || record.is_none_or(|record| record.reversal.is_some()) {
+        let Some(record) = record.filter(|record| group.failure().is_none() && record.reversal.is_none())
+        else {
+            return;
+        };
+        if record.is_shut() {
+            // Another array has taken over: here readers can only be taken away.
+            self.delete_asked(group).await;
             return;
         }
         self.strand_readers(&tables, group);
@@ -111,7 +118,10 @@ impl Array {
     /// Whether something has to be looked at again after a while although nothing changes.
     pub(crate) fn awaits_readers(&self) -> bool {
         self.store.read(|tables| {
-            let is_reversed = |group: &GroupRecord| group.reversal.is_some();
+            let is_reversed = |group: &GroupRecord| {
+                let is_settled = |one: &Takeover| matches!(one, Takeover::Taken(_));
+                group.reversal.is_some() || group.takeover.as_ref().is_some_and(|one| !is_settled(one))
+            };
             tables.groups.iter().any(is_reversed)
                 || tables.pairs.iter().any(|pair| {
                     pair.control.cause == Some(SuspendCause::Overflow) || pair.control.asked.is_some()

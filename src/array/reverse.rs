@@ -39,6 +39,7 @@ impl Array {
         let tables = self.store.tables();
         for record in tables.groups.iter() {
             let taken = match &record.reversal {
+                None if record.is_shut() => Ok(()), // Another array has taken over.
                 None => {
                     self.let_hosts_in_again(&tables, record);
                     Ok(())
@@ -75,7 +76,7 @@ impl Array {
     }
 
     /// No write of a host becomes visible, or gets a number, from here on; those that wait for room hear of it.
-    fn shut_p_vols(&self, tables: &Tables, record: &GroupRecord) {
+    pub(super) fn shut_p_vols(&self, tables: &Tables, record: &GroupRecord) {
         if self.has_defect(ReversalDefect::HostsWriteOn) {
             return;
         }
@@ -269,7 +270,7 @@ impl Array {
         Ok(())
     }
 
-    fn take_gates_away(&self, volumes: &[VolumeId]) {
+    pub(super) fn take_gates_away(&self, volumes: &[VolumeId]) {
         for volume in volumes {
             if let Err(error) = self.disk.set_gate(*volume, None) {
                 tracing::warn!(volume = volume.0, %error, "the gate of a volume cannot be taken away");

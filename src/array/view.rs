@@ -326,6 +326,8 @@ impl Array {
             },
             is_started: record.is_started,
             reversal: record.reversal.as_ref().map(|reversal| reversal.step.to_string()),
+            takeover: record.takeover.as_ref().map(super::takeover_view::takeover_view),
+            loss: self.loss_view(tables, record, status.as_ref()),
             pairs_state: summary(pairs.iter().map(|pair| pair.state)),
             pairs: pairs.iter().map(|pair| pair.name.to_string()).collect(),
             journals: record

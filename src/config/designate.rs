@@ -52,7 +52,8 @@ fn is_turned_round(provision: &Provision, tables: &Tables, what: &Designation) -
     let declared = provision.groups.iter().find(|spec| spec.name == *group);
     let is_declared_primary = declared.is_some_and(|spec| spec.source.is_none());
     let is_primary = row.role == GroupRole::Primary;
-    row.reversal.is_some() || (declared.is_some() && is_declared_primary != is_primary)
+    let is_turning = row.reversal.is_some() || row.takeover.is_some();
+    is_turning || (declared.is_some() && is_declared_primary != is_primary)
 }
 
 fn parity_group(spec: &ParityGroupSpec, identity: &mut impl FnMut() -> Identity) -> Designation {

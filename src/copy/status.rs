@@ -45,6 +45,8 @@ pub struct Status {
     pub pointers: PointerInformation,
     /// The newest number given at the source, as it said last.
     pub source_newest: Option<u64>,
+    /// What it said then that it still has for this array, and when that was by its own clock.
+    pub source_unread: Option<(u64, u64)>,
     /// How reading goes, at an auxiliary.
     pub(crate) reading: Reading,
 }
@@ -145,6 +147,7 @@ impl Group {
             pointers: seq.journal.pointer_information(seq.restored.next(), seq.restored.next()),
             reading: seq.reading.clone(),
             source_newest: seq.source.as_ref().map(|head| head.newest_given),
+            source_unread: seq.source.as_ref().map(|head| (head.unread_bytes, head.wall_ns)),
         }
     }
 }

@@ -9,6 +9,7 @@ mod copies;
 mod copy;
 mod link;
 mod local;
+mod takeover;
 mod words;
 
 pub use copies::{
@@ -17,6 +18,7 @@ pub use copies::{
 pub use copy::{GroupChange, JournalChange, PairChange};
 pub use link::{LinkChange, TimingWords, TransferWords};
 pub use local::{ChapWords, LunChange, ParityGroupChange, TargetChange, VolumeChange};
+pub use takeover::{FailbackWords, TakeoverWords};
 pub use words::UnitWord;
 
 use super::parse::{
@@ -41,6 +43,8 @@ pub(super) struct Change {
     pub(super) yes: bool,
     /// What is lost by it, in words; empty when nothing is.
     pub(super) destroys: Vec<String>,
+    /// What happens with it besides, in sentences.
+    pub(super) says: Vec<String>,
     /// What it does not touch although it was named.
     pub(super) left: Vec<String>,
 }
@@ -157,19 +161,33 @@ fn apply(here: &Here<'_>, file: &Path, dry_run: bool) -> Result<Change, String> 
         return Err(format!("{} is for array {number}, this is array {own}", file.display()));
     }
     let (orders, left) = here.console.compared(&wanted);
-    Ok(Change { orders, dry_run, yes: false, destroys: Vec::new(), left })
+    Ok(Change { orders, dry_run, yes: false, destroys: Vec::new(), says: Vec::new(), left })
 }
 
 /// One designation, here or at the array behind a link.
 fn one(here: &Here<'_>, how: &How, what: Designation) -> Change {
     let id = how.id.unwrap_or_else(|| DesignationId(here.console.identity()));
     let destroys = what.destroys().into_iter().collect();
-    Change { orders: vec![(id, what)], dry_run: how.dry_run, yes: how.yes, destroys, left: Vec::new() }
+    Change {
+        orders: vec![(id, what)],
+        dry_run: how.dry_run,
+        yes: how.yes,
+        destroys,
+        says: Vec::new(),
+        left: Vec::new(),
+    }
 }
 
 /// What was done before.
 fn nothing(how: &How) -> Change {
-    Change { orders: Vec::new(), dry_run: how.dry_run, yes: how.yes, destroys: Vec::new(), left: Vec::new() }
+    Change {
+        orders: Vec::new(),
+        dry_run: how.dry_run,
+        yes: how.yes,
+        destroys: Vec::new(),
+        says: Vec::new(),
+        left: Vec::new(),
+    }
 }
 
 fn one_at(here: &Here<'_>, how: &How, at: Option<&LinkName>, what: Designation) -> Change {

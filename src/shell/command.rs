@@ -1,6 +1,7 @@
 //! Runs one command of the shell against a console.
 
 mod more;
+mod takeover;
 
 use super::change::{Change, Here};
 use super::parse::{
@@ -255,11 +256,14 @@ impl Shell {
             tokio::select! {
                 biased;
                 () = self.taken_up(&ids, &change) => {}
-                () = self.clock.sleep(TAKEN_UP_WITHIN) => {}
+                () = self.clock.sleep(takeover::limit(&change)) => {}
             }
         }
         let on_their_way = self.console.on_their_way(&ids);
-        let trouble = if change.dry_run { None } else { trouble(&self.console.snapshot(), &effect) };
+        let trouble = match change.dry_run {
+            true => None,
+            false => trouble(&self.console.snapshot(), &effect).or_else(|| self.not_taken_over(&change)),
+        };
         to.changed(&change, &effect, on_their_way, trouble)
     }
 
@@ -267,6 +271,7 @@ impl Shell {
     /// to has answered.
     async fn taken_up(&self, ids: &[DesignationId], change: &Change) {
         self.console.settled().await;
+        self.taken_over(change).await;
         // A pair that is said at its auxiliary comes back from the primary.
         let awaited: Vec<String> = change.orders.iter().filter_map(|(_, what)| what.awaited_pair()).collect();
         loop {
@@ -462,6 +467,7 @@ impl Answer {
                 numbers: effect.outcomes.iter().map(|outcome| outcome.number()).collect(),
                 changes: &effect.changes,
                 destroys: &change.destroys,
+                says: &change.says,
                 on_their_way: &on_their_way,
                 left: &change.left,
                 trouble,
@@ -490,6 +496,7 @@ impl Answer {
             };
             say(format!("{verb} {changed}"));
         }
+        change.says.iter().for_each(|what| say(what.clone()));
         if change.dry_run {
             change.destroys.iter().for_each(|what| say(format!("would destroy {what}")));
         }
@@ -554,6 +561,7 @@ struct ChangeDocument<'a> {
     numbers: Vec<Option<u32>>,
     changes: &'a [Changed],
     destroys: &'a [String],
+    says: &'a [String],
     on_their_way: &'a [MessageView],
     left: &'a [String],
     trouble: Option<String>,

@@ -1,5 +1,6 @@
 //! A group as it is shown, with those who read it and the array from which it is copied.
 
+use super::view_takeover::{LossView, TakeoverView};
 use serde::Serialize;
 
 /// A group.
@@ -19,6 +20,10 @@ pub struct GroupView {
     pub is_started: bool,
     /// The step to which a reversal has come, if one is on its way.
     pub reversal: Option<String>,
+    /// How far a takeover has come, or what one has made of this array.
+    pub takeover: Option<TakeoverView>,
+    /// Where this array keeps the copy: what a takeover would lose.
+    pub loss: Option<LossView>,
     /// States of its pairs in one word: a state of pairs, `none` or `mixed`.
     pub pairs_state: String,
     /// Names of its pairs.

@@ -18,6 +18,7 @@ pub use super::remote::{RemoteGroup, RemotePair};
 pub use super::resync::{ImageWish, ResyncedPair, SvolHosts};
 use super::reversal::RemoteReversal;
 pub use super::settings::SettingsChange;
+use super::takeover::{Branch, RemoteFailback, RemoteTakeover};
 use super::timing::StopWish;
 pub use super::transfer::{LinkSettings, NewLink};
 pub use super::which::Which;
@@ -341,6 +342,29 @@ pub enum Designation {
         /// Where, as first byte and length.
         runs: Vec<(u64, u64)>,
     },
+    /// Lets this array be the primary of a group: of one that it copies, or of one whose hosts were shut out here.
+    TakeOverGroup {
+        /// The group.
+        group: GroupName,
+    },
+    /// Lets the array from which a group was taken over copy it from here: what only that one has is lost.
+    FailBackGroup {
+        /// The group.
+        group: GroupName,
+        /// Link to that array.
+        to: LinkName,
+    },
+    /// From an array that has taken over, or is about to: take no writes any more.
+    RemoteTakeover(RemoteTakeover),
+    /// From an array that was overtaken: so much is only there.
+    RemoteBranch {
+        /// The group.
+        group: GroupName,
+        /// What is only there.
+        branch: Branch,
+    },
+    /// From an array that took over, whose data stays: copy from me.
+    RemoteFailback(RemoteFailback),
     /// Takes pairs away, at their primary. Both volumes stay as they are and are ordinary volumes then.
     DeletePairs {
         /// Their group.
@@ -514,6 +538,9 @@ impl Designation {
                     | Self::RemoteReverse(_)
                     | Self::RemoteOnward(_)
                     | Self::ReverseMarks { .. }
+                    | Self::RemoteTakeover(_)
+                    | Self::RemoteBranch { .. }
+                    | Self::RemoteFailback(_)
                     | Self::RemoteDeletePair { .. }
                     | Self::RemoteDeleteGroup { .. }
             )

@@ -10,6 +10,7 @@ use super::name::{ArrayNumber, GroupName, GroupNumber, LinkName, UpdateNumber, V
 use super::pair::PairState;
 use super::record::Identity;
 use super::reversal::Reversal;
+use super::takeover::Takeover;
 use super::timing::RestoreStop;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -74,6 +75,9 @@ pub struct GroupRecord {
     /// it. Whoever is older is not followed any more.
     #[serde(default)]
     pub followed_counter: u64,
+    /// How far a takeover has come here, or what it has made of this array.
+    #[serde(default)]
+    pub takeover: Option<Takeover>,
 }
 
 /// Another array from which an auxiliary reads a group (promise T5).
@@ -200,6 +204,12 @@ pub struct ResumeRecord {
 }
 
 impl GroupRecord {
+    /// Whether hosts are shut out of its P-VOLs: it is turned round, or another array has taken over.
+    #[must_use]
+    pub fn is_shut(&self) -> bool {
+        self.reversal.is_some() || self.takeover.as_ref().is_some_and(Takeover::shuts_hosts_out)
+    }
+
     /// Whether the volume is a journal volume of the group here.
     #[must_use]
     pub fn has_journal_volume(&self, volume: VolumeNumber) -> bool {

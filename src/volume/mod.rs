@@ -21,6 +21,7 @@ pub mod secret;
 mod settings;
 pub mod store;
 pub mod table;
+pub mod takeover;
 pub mod timing;
 pub mod transfer;
 mod which;

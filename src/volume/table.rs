@@ -327,7 +327,7 @@ impl Tables {
     /// Whether a P-VOL is about to become an S-VOL: hosts write it no more.
     fn is_reversed(&self, number: VolumeNumber) -> bool {
         let mut groups = self.pairs_of_volume(number).filter_map(|pair| self.groups.get(&pair.group));
-        groups.any(|group| group.reversal.is_some())
+        groups.any(GroupRecord::is_shut)
     }
 
     /// Whether a volume is mapped to hosts.

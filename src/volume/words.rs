@@ -50,6 +50,12 @@ impl Designation {
                 "what hosts may do with the P-VOLs of group {group}: they are shut out here and write at {to}; of pairs that \
                  are suspended, everything that they wrote here since"
             )),
+            Self::TakeOverGroup { group } => Some(format!(
+                "whatever the primary of group {group} has and this array has not, and its hosts' access there"
+            )),
+            Self::FailBackGroup { group, to } => {
+                Some(format!("what only {to} has of group {group}, once it copies from here"))
+            }
             _ => None,
         }
     }
@@ -149,6 +155,32 @@ impl Designation {
     }
 }
 
+impl Designation {
+    /// Who is the primary, and who loses what.
+    fn fmt_takeover(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TakeOverGroup { group } => write!(f, "group takeover {group}"),
+            Self::FailBackGroup { group, to } => write!(f, "group failback {group} --to {to}"),
+            Self::RemoteTakeover(told) if told.is_complete => {
+                write!(f, "group {} taken over by another array, said by it", told.group)
+            }
+            Self::RemoteTakeover(told) => {
+                write!(f, "group {} to be taken over by another array, said by it", told.group)
+            }
+            Self::RemoteBranch { group, branch } => write!(
+                f,
+                "group {group}: {} updates are only at the array that says so, in up to {} bytes",
+                branch.updates(),
+                branch.bytes
+            ),
+            Self::RemoteFailback(told) => {
+                write!(f, "group {} to be copied from the array that took over, said by it", told.group)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl fmt::Display for Designation {
     /// What the audit log says; never a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -209,6 +241,11 @@ impl fmt::Display for Designation {
             | Self::RemoteReverse(_)
             | Self::RemoteOnward(_)
             | Self::ReverseMarks { .. } => self.fmt_differences(f),
+            Self::TakeOverGroup { .. }
+            | Self::FailBackGroup { .. }
+            | Self::RemoteTakeover(_)
+            | Self::RemoteBranch { .. }
+            | Self::RemoteFailback(_) => self.fmt_takeover(f),
             Self::RemoteDeletePair { pair } => write!(f, "pair {pair} deleted by its primary"),
             Self::RemoteDeleteGroup { group } => write!(f, "group {group} deleted by its primary"),
             Self::RemoteGroup(remote) => write!(f, "group {} designated by its primary", remote.name),

@@ -48,6 +48,12 @@ pub fn of(now: &Snapshot) -> Health {
     for group in now.groups.iter().filter(|group| group.state == "abnormal" || group.state == "suspended") {
         note("group", &group.name, &group.state, group.reason.as_ref(), DEGRADED);
     }
+    for (group, takeover) in now.groups.iter().filter_map(|group| Some((group, group.takeover.as_ref()?))) {
+        if takeover.state != "taken" || takeover.branch_updates != Some(0) {
+            let other = takeover.link.as_deref().map(|link| format!("with {link}"));
+            note("takeover of group", &group.name, &takeover.state, other.as_ref(), DEGRADED);
+        }
+    }
     for pair in now.pairs.iter().filter(|pair| pair.state == "abnormal" || pair.state == "suspended") {
         note("pair", &pair.name, &pair.state, pair.reason.as_ref(), DEGRADED);
     }

@@ -22,5 +22,6 @@ mod rounds;
 mod ssh;
 mod stopped_auxiliary;
 mod suspended;
+mod takeover;
 mod upstream;
 mod visibility;

@@ -140,11 +140,11 @@ struct Sum {
     alone: u64,
 }
 
-struct Story {
-    cluster: Cluster,
+pub(crate) struct Story {
+    pub(crate) cluster: Cluster,
     random: Random,
     fence: Fence,
-    writer: Writer,
+    pub(crate) writer: Writer,
     ports: Vec<SimPort>,
     queue_depth: usize,
     /// Copies below this number may hold what a crash of gamma has undone.
@@ -153,7 +153,7 @@ struct Story {
 }
 
 impl Story {
-    fn new(seed: u64, shape: Shape, fence: Fence, primary: Primary) -> Self {
+    pub(crate) fn new(seed: u64, shape: Shape, fence: Fence, primary: Primary) -> Self {
         let cluster = Cluster::with(seed, shape, |index, shape, random| {
             config_text(index, shape, (fence, primary), random)
         });
@@ -268,7 +268,7 @@ impl Story {
     }
 
     /// All pairs of gamma are normal.
-    async fn in_step(&self) {
+    pub(crate) async fn in_step(&self) {
         let since = self.cluster.clock_ms();
         while !self.cluster.is_normal(GAMMA) {
             self.cluster.sleep_ms(50).await;
@@ -450,7 +450,7 @@ fn run_seeds(primary: Primary, count: u64) {
 }
 
 /// Hosts write in peace.
-async fn write(story: &mut Story, commands: u64) {
+pub(crate) async fn write(story: &mut Story, commands: u64) {
     let never = AtomicBool::new(false);
     let until = Until { commands, stop: &never };
     let running = story.writer.run(&story.ports, &*story.cluster.clock, 8, until);

@@ -1,6 +1,7 @@
 //! Changes of copies: groups, journal volumes, pairs (figure 10), said at either array.
 
 use super::copies::{PairResyncWords, PairSuspendWords, PairWords, ResyncWords, ReverseWords, SuspendWords};
+use super::takeover::{FailbackWords, TakeoverWords};
 use super::words::{PvolWord, SvolWord, copy_mode, release, svol_access};
 use super::{Change, Here, How, one, one_at};
 use crate::config::{
@@ -96,6 +97,10 @@ pub enum GroupChange {
     },
     /// At its primary: let the array behind a link be the primary, and this one copy from it. Hosts are shut out here first.
     Reverse(ReverseWords),
+    /// At an array that copies it: be its primary, because that one is gone. Or at a primary whose hosts were shut out.
+    Takeover(TakeoverWords),
+    /// At the array that took over: let the former primary copy from here; said once more when it has, it is the primary again.
+    Failback(FailbackWords),
     /// Take it away, with its pairs: all volumes stay as they are and are ordinary volumes then.
     Delete {
         /// Its name.
@@ -176,6 +181,8 @@ impl GroupChange {
                 one(here, how, Designation::SetBookmark { group, name, number: None })
             }
             Self::Reverse(words) => words.reverse(here),
+            Self::Takeover(words) => words.take_over(here)?,
+            Self::Failback(words) => words.fail_back(here),
             Self::Delete { name, reader: None, how } => {
                 one(here, how, Designation::DeleteGroup { group: name.clone() })
             }

@@ -309,6 +309,7 @@ pub(super) fn new_group(
         other_source: None,
         reversal: None,
         followed_counter: 0,
+        takeover: None,
         restore_stop: None,
         is_stop_of_suspension: false,
     });

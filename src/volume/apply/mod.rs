@@ -15,6 +15,8 @@ mod pairs;
 mod remote;
 mod reverse;
 mod sources;
+mod taken;
+mod takeover;
 mod written;
 
 use super::designation::{Designation, DesignationId, Outcome, Refusal};
@@ -33,6 +35,7 @@ impl Tables {
         }
         self.check_speaker(what, who)?;
         reverse::check_not_reversing(self, what)?;
+        takeover::check(self, what)?;
         let outcome = self.dispatch(id, what, who)?;
         let sequence = self.next_sequence();
         self.results.put(ResultRecord {
@@ -170,6 +173,11 @@ impl Tables {
             Designation::RemoteReverse(told) => reverse::remote_reverse(self, told, who),
             Designation::RemoteOnward(told) => onward::remote_onward(self, told, who),
             Designation::ReverseMarks { pair, runs } => reverse::reverse_marks(self, pair, runs, who),
+            Designation::TakeOverGroup { .. }
+            | Designation::FailBackGroup { .. }
+            | Designation::RemoteTakeover(_)
+            | Designation::RemoteBranch { .. }
+            | Designation::RemoteFailback(_) => takeover::dispatch(self, id, what, who),
             Designation::RemoteDeletePair { pair } => pairs::remote_delete_pair(self, pair, who),
             Designation::RemoteDeleteGroup { group } => pairs::remote_delete_group(self, id, group, who),
             Designation::RemoteGroup(remote) => copy::remote_group(self, remote, who),
@@ -246,10 +254,11 @@ impl Tables {
             Err(_) if self.forwards.get(&sequence).is_some_and(|forward| forward.is_once) => {
                 let ended = self.forwards.get(&sequence).map(|forward| forward.designation.clone());
                 self.forwards.remove(&sequence);
-                ended.iter().for_each(|what| {
+                if let Some(what) = &ended {
                     reverse::refused(self, what);
                     asked::refused(self, what);
-                });
+                    takeover::refused(self, what);
+                }
             }
             Err(refusal) => {
                 let text = Some(refusal.to_string());

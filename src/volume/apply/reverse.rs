@@ -107,7 +107,19 @@ pub(super) fn cancel(tables: &mut Tables, group: &GroupName) -> Result<Outcome, 
 
 /// Nothing else is designated for a group while it is turned round: it would be said to the wrong array.
 pub(super) fn check_not_reversing(tables: &Tables, what: &Designation) -> Result<(), Refusal> {
-    let group = match what {
+    let Some(group) = group_meant(what) else { return Ok(()) };
+    let reversal = tables.group_named(group).and_then(|row| row.reversal.as_ref());
+    reversal.map_or(Ok(()), |reversal| {
+        Err(Refusal::conflict(format!(
+            "group {group} is being reversed with {}: {}",
+            reversal.link, reversal.step
+        )))
+    })
+}
+
+/// The group of which this says something that an array in another role would have to be told.
+pub(super) fn group_meant(what: &Designation) -> Option<&GroupName> {
+    Some(match what {
         Designation::SuspendPairs { group, .. }
         | Designation::ResyncPairs { group, .. }
         | Designation::DeletePairs { group, .. }
@@ -129,14 +141,7 @@ pub(super) fn check_not_reversing(tables: &Tables, what: &Designation) -> Result
         | Designation::JoinGroup { group }
         | Designation::AskPrimary(Ask { group, .. })
         | Designation::JoinJournal { group, .. } => group,
-        _ => return Ok(()),
-    };
-    let reversal = tables.group_named(group).and_then(|row| row.reversal.as_ref());
-    reversal.map_or(Ok(()), |reversal| {
-        Err(Refusal::conflict(format!(
-            "group {group} is being reversed with {}: {}",
-            reversal.link, reversal.step
-        )))
+        _ => return None,
     })
 }
 
@@ -534,7 +539,7 @@ impl Tables {
 }
 
 /// The largest last number that is believed: behind it there are more than anybody will ever give.
-const LAST_MAX: u64 = 1 << 62;
+pub(super) const LAST_MAX: u64 = 1 << 62;
 /// Counters of generations end before this one; journals have 32 bits for them.
 const COUNTER_MAX: u64 = u32::MAX as u64;
 /// Generations that a peer may tell, more are refused; and that are kept: the first, and the newest ones.

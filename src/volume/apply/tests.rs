@@ -5,6 +5,7 @@ mod cascade;
 mod figure_10;
 mod onward;
 mod reverse;
+mod takeover;
 mod written;
 
 use super::*;

@@ -1,0 +1,409 @@
+//! Takeover and the way back, at work (promises O3, O4, O6; decision 19).
+//!
+//! # What it guarantees
+//! * The new primary's volumes are one image of all pairs, on its units, before the transaction that makes it the primary.
+//! * Nothing waits for an array that does not answer: [`REACH_LIMIT`] and [`COLLECT_LIMIT`] are all the time it gets.
+//! * An array that was overtaken lets no host write from the moment that it knows, and has everything marked that the new
+//!   primary may lack before it says how much that is.
+//!
+//! # The steps
+//! Those of [`Takeover`], taken by the owner task before it opens any group; each is one transaction, and everything before
+//! it may be repeated. Only the old primary is spoken to by a task of its own, because it may not answer.
+
+use super::Array;
+use super::groups::own_volume;
+use super::peer_session::PeerSession;
+use crate::copy::answer::Head;
+use crate::copy::differences::DifferenceMap;
+use crate::copy::group::Group;
+use crate::copy::source::SourceError;
+use crate::disk::VolumeId;
+use crate::volume::designation::{Designation, Outcome, Refusal};
+use crate::volume::group::{CommonPoint, Generation, GroupRecord, GroupRole, GroupState, common_point};
+use crate::volume::name::{GroupNumber, PairNumber, UpdateNumber as StoredNumber};
+use crate::volume::pair::PairRecord;
+use crate::volume::record::Who;
+use crate::volume::resync::{RUNS_MAX, TakeoverPoint};
+use crate::volume::store::PairMarks;
+use crate::volume::table::Tables;
+use crate::volume::takeover::{Branch, Overtaken, RemoteTakeover, Taken, Takeover, Yielding};
+use holdfast_journal::ArrayNumber as JournalArray;
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Array {
+    /// Takes the next step of every takeover.
+    pub(crate) async fn take_over_groups(self: &Arc<Self>) {
+        let tables = self.store.tables();
+        for record in tables.groups.iter() {
+            let Some(takeover) = &record.takeover else { continue };
+            if takeover.shuts_hosts_out() {
+                self.shut_p_vols(&tables, record);
+            }
+            let taken = match takeover {
+                Takeover::Reaching => {
+                    self.reach_primary(record);
+                    Ok(())
+                }
+                Takeover::Restoring => self.restore_and_turn(&tables, record).await,
+                Takeover::Taken(taken) if taken.has_rival && !taken.is_branch_told => {
+                    self.tell_rival(&tables, record, taken)
+                }
+                Takeover::Taken(_) => Ok(()),
+                Takeover::Overtaken(other) if other.is_complete && other.branch.is_none() => {
+                    self.count_branch(&tables, record, other).await
+                }
+                Takeover::Overtaken(_) => Ok(()),
+                Takeover::Retaking(other) => self.retake(&tables, record, other).await,
+                Takeover::Yielding(yielding) => self.yield_group(&tables, record, yielding).await,
+            };
+            if let Err(error) = taken {
+                tracing::error!(group = %record.name, %takeover, %error, "a takeover does not go on; trying again");
+            }
+        }
+    }
+
+    /// Speaks to the primary, once at a time.
+    fn reach_primary(self: &Arc<Self>, record: &GroupRecord) {
+        let number = record.number;
+        if !self.runtime().reaching.insert(number.0) {
+            return;
+        }
+        let (array, record) = (Arc::downgrade(self), record.clone());
+        self.spawn(async move {
+            let Some(array) = array.upgrade() else { return };
+            let name = &record.name;
+            let (what, goes_on) = match array.stop_primary(&record).await {
+                Ok(Reached::Collected) => (
+                    format!("group {name}: its primary takes no writes any more, and all it had is here"),
+                    true,
+                ),
+                Ok(Reached::Short { wanted, here }) => (
+                    format!("group {name}: its primary is at update {wanted}, only {here} came in time"),
+                    true,
+                ),
+                Ok(Reached::Refused(refusal)) => {
+                    (format!("group {name}: takeover given up, its primary refuses: {refusal}"), false)
+                }
+                Err(error) => (format!("group {name}: its primary is not reached: {error}"), true),
+            };
+            tracing::info!("{what}");
+            let recorded = array.store.change(&Who::Array, what, |tables| {
+                match goes_on {
+                    true => tables.primary_reached(number),
+                    false => tables.takeover_given_up(number),
+                }
+                Ok(())
+            });
+            if let Err(error) = recorded {
+                tracing::error!(group = %name, %error, "a takeover cannot be recorded");
+            }
+            array.runtime().reaching.remove(&number.0);
+            array.wake();
+        });
+    }
+
+    /// Asks the primary to take no writes any more, and waits until everything that it had is here.
+    async fn stop_primary(&self, record: &GroupRecord) -> Result<Reached, SourceError> {
+        let GroupRole::Auxiliary { link, remote: Some(remote), .. } = &record.role else {
+            return Err(SourceError("it is not known".into()));
+        };
+        let link = self.store.read(|tables| tables.links.get(link).cloned());
+        let link = link.ok_or_else(|| SourceError("there is no link to it".into()))?;
+        let connector = self.connector(&link.name);
+        let own = (self.config.array.number.0, self.config.array.name.to_string());
+        let told = RemoteTakeover {
+            group: record.name.clone(),
+            generations: record.generations.clone(),
+            is_complete: false,
+        };
+        let designation = serde_json::to_vec(&Designation::RemoteTakeover(told))
+            .map_err(|error| SourceError(error.to_string()))?;
+        let id = self.new_identity().0.to_be_bytes();
+        let speaking = async {
+            let session = PeerSession::open(&connector, (own.0, &own.1), &link, &self.pool, 0).await?;
+            let answer = session.designate(id, &designation).await?;
+            let answer: Result<Outcome, Refusal> = serde_json::from_slice(&answer)
+                .map_err(|error| SourceError(format!("its answer: {error}")))?;
+            match answer {
+                Ok(_) => {}
+                // It cannot keep what it says: it is as if it had not answered.
+                Err(Refusal::Store(error)) => return Err(SourceError(error)),
+                Err(refusal) => return Ok(Err(refusal)),
+            }
+            let head = session.journal_information(remote.0).await?;
+            let head = Head::decode(&head).map_err(|error| SourceError(error.to_string()))?.0;
+            Ok(Ok(head.newest_given))
+        };
+        let wanted = tokio::select! {
+            biased;
+            answer = speaking => answer?,
+            () = self.env.clock.sleep(REACH_LIMIT) => {
+                return Err(SourceError("it does not answer in time".into()));
+            }
+        };
+        let wanted = match wanted {
+            Ok(wanted) => wanted,
+            Err(refusal) => return Ok(Reached::Refused(refusal)),
+        };
+        let here = || self.open_group_of(record.number).map_or(0, |group| group.status().durable);
+        let begun = self.env.clock.now();
+        while here() < wanted {
+            if self.env.clock.now().since(begun) > COLLECT_LIMIT {
+                return Ok(Reached::Short { wanted, here: here() });
+            }
+            self.env.clock.sleep(COLLECT_LOOK).await;
+        }
+        Ok(Reached::Collected)
+    }
+
+    /// Everything that is here and may be restored is, and that is one image; then this array is the primary.
+    async fn restore_and_turn(&self, tables: &Tables, record: &GroupRecord) -> anyhow::Result<()> {
+        let number = record.number;
+        let pairs: Vec<&PairRecord> = tables.pairs_of_group(number).collect();
+        // What hosts have made of the S-VOLs counts, if they were let into all of them.
+        let are_written = !pairs.is_empty() && pairs.iter().all(|pair| pair.control.svol_open);
+        if let Some(group) = self.open_group_of(number) {
+            group.restore_available(Duration::ZERO).await?;
+        } else if record.state == GroupState::Normal && !record.segments.is_empty() {
+            let trouble = self.runtime().group_trouble.get(&number.0).cloned();
+            if trouble.is_none() {
+                return Ok(()); // It is opened in a moment: what its journal has belongs to it.
+            }
+        }
+        if !are_written && matches!(self.takeover_point_of(tables, number), Ok(TakeoverPoint::Image(_))) {
+            self.go_back(record.name.as_str()).await.map_err(anyhow::Error::msg)?;
+        }
+        let _no_images = self.images.lock().await;
+        let tables = self.store.tables();
+        let Some(record) = tables.groups.get(&number) else { return Ok(()) };
+        // Nothing is restored any more from here on.
+        let open = self.open_group_of(number);
+        self.runtime().groups.remove(&number.0);
+        let mut restored = None;
+        if let Some(group) = &open {
+            group.close().await;
+            restored = group.whole_number();
+        }
+        let point = match are_written {
+            true => images_of(&tables, number),
+            false => tables.takeover_point(number, restored.map(|number| StoredNumber(number.get()))),
+        };
+        let last = match point {
+            Ok(TakeoverPoint::Volumes(last)) => last,
+            Ok(TakeoverPoint::Image(last)) if are_written => last,
+            // It came to this meanwhile: the group is opened again, and this is done once more.
+            Ok(TakeoverPoint::Image(_)) => return Ok(()),
+            Err(reason) => return self.give_takeover_up(record, &reason),
+        };
+        self.shut_hosts_out(&tables, number);
+        let volumes = tables.pairs_of_group(number).filter_map(|pair| own_volume(&tables, pair));
+        let volumes: Vec<VolumeId> = volumes.map(VolumeId).collect();
+        self.take_gates_away(&volumes);
+        self.disk.destage(&volumes).await?;
+        // It went back to an image, or nobody would note what hosts write.
+        let failure = open.and_then(|group| group.failure());
+        let is_all_different = failure.is_some() || record.state != GroupState::Normal;
+        let mut marks = Vec::new();
+        for pair in tables.pairs_of_group(number) {
+            marks.push(match (is_all_different, are_written) {
+                (true, _) => Self::all_of_it_differs(pair),
+                (false, false) => PairMarks::gone(pair.number),
+                (false, true) => {
+                    let mut all = DifferenceMap::new(pair.size_bytes);
+                    let known = self.svol_map(pair)?.runs(RUNS_MAX);
+                    known.iter().for_each(|(start, length)| all.mark(*start, *length));
+                    PairMarks { pair: pair.number, replace: true, parts: all.take_changed() }
+                }
+            });
+        }
+        let what =
+            format!("group {}: taken over as of update {last}, this array is its primary", record.name);
+        self.store.change_with_marks(&Who::Array, what, &marks, |tables| {
+            if let Some(reason) = &failure
+                && record.state == GroupState::Normal
+            {
+                tables.group_event(number, crate::volume::group::GroupEvent::Fail, Some(reason.clone()))?;
+            }
+            tables.takeover_done(number, last, &mut || self.new_identity())
+        })?;
+        self.has_turned(record);
+        Ok(())
+    }
+
+    fn give_takeover_up(&self, record: &GroupRecord, reason: &str) -> anyhow::Result<()> {
+        let what = format!("group {}: takeover given up: {reason}", record.name);
+        self.store.change(&Who::Array, what, |tables| {
+            tables.takeover_given_up(record.number);
+            Ok(())
+        })?;
+        self.wake();
+        Ok(())
+    }
+
+    /// Everything that the new primary may lack of what was written here is marked, durably, and it is told how much that is.
+    async fn count_branch(
+        &self,
+        tables: &Tables,
+        record: &GroupRecord,
+        other: &Overtaken,
+    ) -> anyhow::Result<()> {
+        let first = first_of_branch(record, &other.generations);
+        let pairs: Vec<&PairRecord> = tables.pairs_over(record.number, &other.link).collect();
+        let identity = &mut || self.new_identity();
+        let what = |branch: &Branch| {
+            let updates = branch.updates();
+            format!("group {}: overtaken by {}, {updates} updates are only here", record.name, other.link)
+        };
+        let Some(group) = self.open_group_of(record.number) else {
+            if record.state == GroupState::Abnormal {
+                // Its journal had failed: all of it counts as different already.
+                let bytes = pairs.iter().map(|pair| pair.size_bytes).sum();
+                let last = record.next_update_number.max(StoredNumber(first.0));
+                let branch = Branch { first, last, bytes };
+                self.store.change(&Who::Array, what(&branch), |tables| {
+                    tables.branch_counted(record.number, &[], branch, identity)
+                })?;
+            }
+            return Ok(()); // It is opened soon.
+        };
+        if group.failure().is_some() {
+            return Ok(()); // That is recorded first.
+        }
+        let reader = JournalArray(other.array.0);
+        let going = pairs.iter().filter(|pair| !pair.state.is_stopped()).map(|pair| pair.number);
+        let going: Vec<PairNumber> = going.filter(|pair| group.knows_pair(pair.0)).collect();
+        let numbers: Vec<u32> = going.iter().map(|pair| pair.0).collect();
+        let marking = group.begin_marking(reader, &numbers);
+        group.mark_unsettled(&marking).await?;
+        let _one_at_a_time = group.checkpointing.lock().await;
+        let all: Vec<u32> = pairs.iter().map(|pair| pair.number.0).collect();
+        let taken = group.take_marks(&all);
+        let last = StoredNumber(group.next_number().get() - 1);
+        let branch = Branch { first, last, bytes: marked_bytes(&group, &all) };
+        let marks = super::marks::pair_marks(taken.clone());
+        let recorded = self.store.change_with_marks(&Who::Array, what(&branch), &marks, |tables| {
+            tables.branch_counted(record.number, &going, branch, identity)
+        });
+        match recorded {
+            Ok(()) => {
+                group.suspended(&marking);
+                self.wake();
+                Ok(())
+            }
+            Err(error) => {
+                group.marks_not_written(&taken);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Both arrays took over: the other one hears how much there is here.
+    fn tell_rival(&self, tables: &Tables, record: &GroupRecord, taken: &Taken) -> anyhow::Result<()> {
+        let Some(group) = self.open_group_of(record.number) else { return Ok(()) };
+        let pairs: Vec<u32> =
+            tables.pairs_over(record.number, &taken.link).map(|pair| pair.number.0).collect();
+        let branch = Branch {
+            first: StoredNumber(taken.last.0.saturating_add(1)),
+            last: StoredNumber(group.next_number().get() - 1),
+            bytes: marked_bytes(&group, &pairs),
+        };
+        let what = format!("group {}: {} took over as well: split brain", record.name, taken.link);
+        self.store.change(&Who::Array, what, |tables| {
+            tables.rival_told(record.number, branch, &mut || self.new_identity());
+            Ok(())
+        })?;
+        self.wake();
+        Ok(())
+    }
+
+    /// A primary that was shut goes on, in a generation of its own.
+    async fn retake(&self, tables: &Tables, record: &GroupRecord, other: &Overtaken) -> anyhow::Result<()> {
+        if other.branch.is_none() {
+            return self.count_branch(tables, record, other).await;
+        }
+        let Some(group) = self.open_group_of(record.number) else {
+            return self.give_retake_an_end(record, record.next_update_number);
+        };
+        let last = StoredNumber(group.next_number().get() - 1);
+        drop(group);
+        self.end_group(tables, record).await?;
+        self.give_retake_an_end(record, last)
+    }
+
+    fn give_retake_an_end(&self, record: &GroupRecord, last: StoredNumber) -> anyhow::Result<()> {
+        let what = format!("group {}: taken over again behind update {last}", record.name);
+        self.store.change(&Who::Array, what, |tables| {
+            tables.retaken(record.number, last, &mut || self.new_identity());
+            Ok(())
+        })?;
+        self.has_turned(record);
+        Ok(())
+    }
+
+    /// This array was named as the loser: it copies from the other one.
+    async fn yield_group(
+        &self,
+        tables: &Tables,
+        record: &GroupRecord,
+        yielding: &Yielding,
+    ) -> anyhow::Result<()> {
+        if yielding.to.branch.is_none() {
+            return self.count_branch(tables, record, &yielding.to).await;
+        }
+        let _no_images = self.images.lock().await;
+        self.end_group(tables, record).await?;
+        let (mut written, mut marks) = (Vec::new(), Vec::new());
+        for pair in tables.pairs_of_group(record.number) {
+            written.push((pair.number, self.svol_map(pair)?.runs(RUNS_MAX)));
+            marks.push(PairMarks::gone(pair.number));
+        }
+        let what = format!("group {}: a copy of {} from here on", record.name, yielding.to.link);
+        self.store.change_with_marks(&Who::Array, what, &marks, |tables| {
+            tables.yielded(record.number, &written, &mut || self.new_identity());
+            Ok(())
+        })?;
+        self.has_turned(record);
+        Ok(())
+    }
+}
+
+/// What came of speaking to the primary.
+enum Reached {
+    /// It is shut, and everything that it had is here.
+    Collected,
+    /// It is shut, and not everything came in time.
+    Short { wanted: u64, here: u64 },
+    /// It is at work, and says no.
+    Refused(Refusal),
+}
+
+/// The number that the S-VOLs of a group were images of when hosts were let into them.
+fn images_of(tables: &Tables, group: GroupNumber) -> Result<TakeoverPoint, String> {
+    let kept: Vec<Option<StoredNumber>> =
+        tables.pairs_of_group(group).map(|pair| pair.control.image).collect();
+    match kept.first().copied().flatten() {
+        Some(first) if kept.iter().all(|one| *one == Some(first)) => Ok(TakeoverPoint::Image(first)),
+        _ => Err("hosts were let into its S-VOLs at different moments".to_owned()),
+    }
+}
+
+/// The first number that only this array has.
+fn first_of_branch(record: &GroupRecord, theirs: &[Generation]) -> StoredNumber {
+    match common_point(&record.generations, theirs) {
+        CommonPoint::OtherGoesOn(first) | CommonPoint::Diverged(first) => first,
+        CommonPoint::None | CommonPoint::Same | CommonPoint::OursGoesOn(_) => record.next_update_number,
+    }
+}
+
+fn marked_bytes(group: &Group, pairs: &[u32]) -> u64 {
+    let status = group.status();
+    status.pairs.iter().filter(|one| pairs.contains(&one.pair)).map(|one| one.differing_bytes).sum()
+}
+
+/// How long the old primary has for its answer.
+const REACH_LIMIT: Duration = Duration::from_secs(3);
+/// How long is waited for what it still has.
+const COLLECT_LIMIT: Duration = Duration::from_secs(20);
+/// How often is looked whether that is here.
+const COLLECT_LOOK: Duration = Duration::from_millis(20);

@@ -1,0 +1,94 @@
+//! What is shown of takeovers, and of what one would lose (promise O6).
+
+use super::Array;
+use crate::copy::status::Status;
+use crate::shell::view::{LossView, TakeoverView};
+use crate::volume::group::{GroupRecord, GroupRole, GroupState};
+use crate::volume::name::UpdateNumber as StoredNumber;
+use crate::volume::pair::PairRecord;
+use crate::volume::resync::TakeoverPoint;
+use crate::volume::table::Tables;
+use crate::volume::takeover::{Branch, Overtaken, Takeover, Yielding};
+
+impl Array {
+    /// What a takeover of the group would lose now, where it is a copy.
+    pub(super) fn loss_view(
+        &self,
+        tables: &Tables,
+        record: &GroupRecord,
+        status: Option<&Status>,
+    ) -> Option<LossView> {
+        let GroupRole::Auxiliary { link, .. } = &record.role else { return None };
+        let pairs: Vec<&PairRecord> = tables.pairs_of_group(record.number).collect();
+        let keeps_svol_writes = !pairs.is_empty() && pairs.iter().all(|pair| pair.control.svol_open);
+        // An update that is being restored at this moment is whole in the next.
+        let restored = status.map(|status| StoredNumber(status.restored));
+        let found = tables.takeover_point(record.number, restored);
+        let point = found.as_ref().ok().copied();
+        let received = status.map_or(0, |status| status.durable);
+        let goes_back = matches!(point, Some(TakeoverPoint::Image(_))) && !keeps_svol_writes;
+        let held_back = match point {
+            Some(point) if goes_back || record.restore_stop.is_some() => {
+                received.saturating_sub(point.number().0)
+            }
+            _ => 0,
+        };
+        let is_all_copied = goes_back || record.state != GroupState::Normal;
+        let heard = status.and_then(|status| status.source_newest);
+        let (unread_bytes, wall_ns) = status.and_then(|status| status.source_unread).unzip();
+        let unread_updates = heard.map_or(0, |heard| heard.saturating_sub(received));
+        let copy_back_bytes = match is_all_copied {
+            true => pairs.iter().map(|pair| pair.size_bytes).sum(),
+            false => pairs.iter().filter_map(|pair| self.written_bytes(pair.number)).sum(),
+        };
+        let is_primary_reached = self.runtime().links.get(link.as_str()).is_some_and(|link| link.connected);
+        Some(LossView {
+            update_number: point.map(|point| point.number().0),
+            is_image: goes_back,
+            reason: found.err(),
+            received_update_number: received,
+            held_back_updates: held_back,
+            heard_update_number: heard,
+            unread_updates,
+            unread_bytes: unread_bytes.filter(|_| unread_updates > 0).unwrap_or(0),
+            heard_unix_ms: wall_ns.map(|ns| ns / 1_000_000),
+            is_primary_reached,
+            copy_back_bytes,
+            keeps_svol_writes,
+        })
+    }
+}
+
+/// What is shown of a takeover.
+pub(super) fn takeover_view(takeover: &Takeover) -> TakeoverView {
+    let view = TakeoverView { state: takeover.to_string(), ..TakeoverView::default() };
+    let with = |other: &Overtaken| {
+        let link = Some(other.link.to_string());
+        with_branch(TakeoverView { link, array: Some(other.array.0), ..view.clone() }, other.branch)
+    };
+    match takeover {
+        Takeover::Reaching | Takeover::Restoring => view,
+        Takeover::Taken(taken) => {
+            let view = TakeoverView {
+                link: Some(taken.link.to_string()),
+                array: Some(taken.array.0),
+                update_number: Some(taken.last.0),
+                is_asked_back: taken.is_told,
+                ..view
+            };
+            with_branch(view, taken.branch)
+        }
+        Takeover::Overtaken(other)
+        | Takeover::Retaking(other)
+        | Takeover::Yielding(Yielding { to: other, .. }) => with(other),
+    }
+}
+
+fn with_branch(view: TakeoverView, branch: Option<Branch>) -> TakeoverView {
+    TakeoverView {
+        branch_first_update_number: branch.map(|branch| branch.first.0),
+        branch_updates: branch.map(|branch| branch.updates()),
+        branch_bytes: branch.map(|branch| branch.bytes),
+        ..view
+    }
+}

@@ -1,0 +1,174 @@
+//! The words of a takeover and of the way back; what they lose is said before it is (promise O6).
+
+use super::{Change, Here, How, one};
+use crate::shell::view::{GroupView, LossView, TakeoverView};
+use crate::volume::designation::Designation;
+use crate::volume::name::{GroupName, LinkName};
+use crate::volume::takeover::OTHERS_WAIT;
+use crate::volume::timing::universal_time;
+use clap::Args;
+
+/// A group that is taken over.
+#[derive(Clone, Debug, Args)]
+pub struct TakeoverWords {
+    /// The group.
+    name: GroupName,
+    #[command(flatten)]
+    /// How.
+    how: How,
+}
+
+/// A group whose former primary copies it, and then becomes its primary again.
+#[derive(Clone, Debug, Args)]
+pub struct FailbackWords {
+    /// The group.
+    name: GroupName,
+    /// Link to the former primary.
+    #[arg(long, value_name = "LINK")]
+    to: LinkName,
+    #[command(flatten)]
+    /// How.
+    how: How,
+}
+
+impl TakeoverWords {
+    pub(super) fn take_over(&self, here: &Here<'_>) -> Result<Change, String> {
+        let what = Designation::TakeOverGroup { group: self.name.clone() };
+        let groups = here.console.snapshot().groups;
+        let group = groups.iter().find(|group| group.name == self.name.as_str());
+        let group = group.ok_or_else(|| format!("there is no group {}", self.name))?;
+        let (destroys, says) = plan(group)?;
+        Ok(Change { destroys, says, ..one(here, &self.how, what) })
+    }
+}
+
+impl FailbackWords {
+    pub(super) fn fail_back(&self, here: &Here<'_>) -> Change {
+        let what = Designation::FailBackGroup { group: self.name.clone(), to: self.to.clone() };
+        let groups = here.console.snapshot().groups;
+        let group = groups.iter().find(|group| group.name == self.name.as_str());
+        let change = one(here, &self.how, what);
+        match group.and_then(|group| group.takeover.as_ref().map(|takeover| (group, takeover))) {
+            Some((group, takeover)) => {
+                let (destroys, says) = way_back(group, takeover, self.to.as_str());
+                Change { destroys, says, ..change }
+            }
+            // Nothing is to be copied any more: the roles change.
+            None => {
+                let reverse = Designation::ReverseGroup {
+                    group: self.name.clone(),
+                    to: self.to.clone(),
+                    wait: OTHERS_WAIT,
+                };
+                let says = vec![format!("{} is the primary of group {} again", self.to, self.name)];
+                Change { destroys: reverse.destroys().into_iter().collect(), says, ..change }
+            }
+        }
+    }
+}
+
+/// What a takeover loses, and what it finds; or why there is nothing to take over.
+fn plan(group: &GroupView) -> Result<(Vec<String>, Vec<String>), String> {
+    match (&group.loss, &group.follows) {
+        (Some(_), _) if group.takeover.is_some() => {
+            Ok((Vec::new(), vec!["it is on its way already".to_owned()]))
+        }
+        (Some(loss), Some(follows)) => {
+            let Some(number) = loss.update_number else {
+                let why = loss.reason.clone().unwrap_or_default();
+                return Err(format!("there is no one moment that all its S-VOLs are of: {why}"));
+            };
+            Ok(of_copy(group, loss, &follows.link, number))
+        }
+        _ => Ok(match (&group.takeover, &group.reversal) {
+            (Some(TakeoverView { state, link: Some(link), .. }), _)
+                if matches!(state.as_str(), "fenced" | "overtaken") =>
+            {
+                let lost = format!(
+                    "nothing here; but {link} may be written by hosts: then both are primaries of group {}, until \
+                     `group failback` at one of them names the other",
+                    group.name
+                );
+                (vec![lost], vec!["this array goes on as the primary, in a new generation".to_owned()])
+            }
+            (None, Some(step)) => {
+                let lost = format!(
+                    "the reversal of group {} ({step}): should the other array have taken over, both are primaries",
+                    group.name
+                );
+                (vec![lost], vec!["this array goes on as the primary, in a new generation".to_owned()])
+            }
+            _ => (Vec::new(), vec!["this array is the primary, or becomes it".to_owned()]),
+        }),
+    }
+}
+
+fn of_copy(group: &GroupView, loss: &LossView, link: &str, number: u64) -> (Vec<String>, Vec<String>) {
+    let (mut lost, mut says) = (Vec::new(), Vec::new());
+    let received = loss.received_update_number;
+    says.push(match (loss.is_image, loss.held_back_updates) {
+        (true, _) => format!("the S-VOLs go back to their kept image, as of update {number}"),
+        (false, 0) => format!(
+            "the S-VOLs are the image of update {number}; everything that is here is restored first, up to update {}",
+            received.max(number)
+        ),
+        (false, _) => format!("the S-VOLs stay the image of update {number}, where restore was stopped"),
+    });
+    if loss.keeps_svol_writes {
+        says.push("what hosts have written into the S-VOLs stays".to_owned());
+    }
+    if loss.held_back_updates > 0 {
+        lost.push(format!(
+            "{} updates that are here, {} to {received}",
+            loss.held_back_updates,
+            number.saturating_add(1)
+        ));
+    }
+    if loss.unread_updates > 0 {
+        lost.push(format!(
+            "{} updates ({} bytes) that {link} has said it has and this array has not, unless it answers",
+            loss.unread_updates, loss.unread_bytes
+        ));
+    }
+    let heard = loss.heard_unix_ms.map_or_else(
+        || "since this array was started".to_owned(),
+        |ms| format!("since {} by its own clock, when it was heard of last", universal_time(ms)),
+    );
+    lost.push(format!(
+        "whatever {link} was written {heard}, unless it answers: then it is shut, and read first"
+    ));
+    if loss.is_primary_reached {
+        says.push(format!(
+            "the link to {link} is up: `group reverse {} --to` this array, said there, loses nothing",
+            group.name
+        ));
+    }
+    says.push(match loss.copy_back_bytes {
+        0 => format!("afterwards only differences have to be copied to {link}, when an operator says so"),
+        bytes => format!("afterwards {bytes} bytes and what hosts change have to be copied to {link}"),
+    });
+    (lost, says)
+}
+
+/// What is lost at the array that becomes a copy, and what is copied to it.
+fn way_back(group: &GroupView, takeover: &TakeoverView, to: &str) -> (Vec<String>, Vec<String>) {
+    let own: u64 = group.readers.iter().map(|reader| reader.in_difference_maps.bytes).sum();
+    let (updates, bytes) = (takeover.branch_updates.unwrap_or(0), takeover.branch_bytes.unwrap_or(0));
+    let first = takeover.branch_first_update_number.unwrap_or(0);
+    let says = vec![
+        format!("{to} becomes a copy: up to {own} bytes changed here and {bytes} there are copied"),
+        format!("then `group failback {} --to {to}` once more makes it the primary again", group.name),
+    ];
+    let lost = match (updates, takeover.branch_updates) {
+        (_, None) => vec![format!("what only {to} has: it has not said yet how much that is")],
+        (0, _) => Vec::new(),
+        _ => {
+            let more =
+                if takeover.state == "split-brain" { ", and what its hosts have written since" } else { "" };
+            vec![format!(
+                "{updates} updates that only {to} has, from {first} on, in up to {bytes} bytes{more}"
+            )]
+        }
+    };
+    (lost, says)
+}

@@ -1,0 +1,53 @@
+//! What a takeover has made of a group, and what one would lose.
+
+use serde::Serialize;
+
+/// A takeover on its way, or what it has made of this array.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TakeoverView {
+    /// `reaching`, `restoring`, `taken`, `split-brain` (both took over), `fenced`, `overtaken`, `retaking` or `yielding`.
+    pub state: String,
+    /// Link to the other array, where that is known.
+    pub link: Option<String>,
+    /// The other array.
+    pub array: Option<u32>,
+    /// As of which number this array took over.
+    pub update_number: Option<u64>,
+    /// The first number that only the array has that was overtaken.
+    pub branch_first_update_number: Option<u64>,
+    /// How many updates that are; none: it has not been said yet.
+    pub branch_updates: Option<u64>,
+    /// How much of its volumes they touch, at most.
+    pub branch_bytes: Option<u64>,
+    /// The array that was overtaken is told to copy from here.
+    pub is_asked_back: bool,
+}
+
+/// What a takeover here would lose, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LossView {
+    /// All S-VOLs as of this number are what it finds now; none: there is no one moment.
+    pub update_number: Option<u64>,
+    /// They have to go back to their kept image for that.
+    pub is_image: bool,
+    /// Why there is no one moment.
+    pub reason: Option<String>,
+    /// Held here up to this number; what is not restored yet is restored first, unless something holds it back.
+    pub received_update_number: u64,
+    /// Updates that are here and would be lost: behind the stop of restore, or of a resync that has not ended.
+    pub held_back_updates: u64,
+    /// The newest number that the primary has said it gave.
+    pub heard_update_number: Option<u64>,
+    /// Updates up to that one that are not here.
+    pub unread_updates: u64,
+    /// Their write data, as the primary said last.
+    pub unread_bytes: u64,
+    /// When it said so, by its own clock.
+    pub heard_unix_ms: Option<u64>,
+    /// The link to it is up.
+    pub is_primary_reached: bool,
+    /// What would have to be copied back afterwards at once; more is what hosts write then.
+    pub copy_back_bytes: u64,
+    /// What hosts have written into the S-VOLs stays.
+    pub keeps_svol_writes: bool,
+}

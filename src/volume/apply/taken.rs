@@ -1,0 +1,253 @@
+//! What the arrays at work record of a takeover, each in a transaction of its own (decision 19).
+
+use crate::volume::designation::{Designation, DesignationId, Refusal};
+use crate::volume::group::{CommonPoint, Generation, GroupEvent, GroupRole, GroupState, common_point};
+use crate::volume::name::{GroupNumber, LinkName, PairNumber, UpdateNumber};
+use crate::volume::pair::{PairEvent, PairRecord, PairState, SuspendCause};
+use crate::volume::record::Identity;
+use crate::volume::reversal::{Manner, RemoteReversal, Reversal, ReversalStep};
+use crate::volume::table::Tables;
+use crate::volume::takeover::{Branch, RemoteTakeover, Taken, Takeover, Yielding};
+use std::time::Duration;
+
+impl Tables {
+    /// The pairs of a group with the array behind a link that has, or had, their S-VOLs.
+    pub(crate) fn pairs_over<'t>(
+        &'t self,
+        group: GroupNumber,
+        link: &'t LinkName,
+    ) -> impl Iterator<Item = &'t PairRecord> {
+        self.pairs_of_group(group).filter(move |pair| pair.link == *link)
+    }
+
+    /// A reversal that another array, or an operator, has put an end to.
+    pub(super) fn drop_reversal(&mut self, group: GroupNumber) {
+        let Some(row) = self.groups.edit(&group) else { return };
+        let (name, Some(reversal)) = (row.name.clone(), row.reversal.take()) else { return };
+        self.call_back_marks(group, &reversal.link);
+        let is_meant =
+            |what: &Designation| matches!(what, Designation::RemoteReverse(told) if told.group == name);
+        let meant = self.forwards_to(&reversal.link).filter(|forward| is_meant(&forward.designation));
+        let meant: Vec<u64> = meant.map(|forward| forward.sequence).collect();
+        for sequence in meant {
+            self.forwards.remove(&sequence);
+        }
+    }
+
+    /// The primary is shut and everything that it had is here, or it does not answer.
+    pub(crate) fn primary_reached(&mut self, group: GroupNumber) {
+        if let Some(row) = self.groups.edit(&group)
+            && row.takeover == Some(Takeover::Reaching)
+        {
+            row.takeover = Some(Takeover::Restoring);
+        }
+    }
+
+    /// The takeover of a group cannot be done.
+    pub(crate) fn takeover_given_up(&mut self, group: GroupNumber) {
+        if let Some(row) = self.groups.edit(&group)
+            && matches!(row.takeover, Some(Takeover::Reaching | Takeover::Restoring))
+        {
+            row.takeover = None;
+        }
+    }
+
+    /// This array is the primary of a group from here on, from the image as of `last`: the next generation is its own. Where
+    /// the S-VOLs differ from what the old primary has is not known to it yet.
+    pub(crate) fn takeover_done(
+        &mut self,
+        group: GroupNumber,
+        last: UpdateNumber,
+        identity: &mut dyn FnMut() -> Identity,
+    ) -> Result<(), Refusal> {
+        let Some(row) = self.groups.get(&group).cloned() else { return Ok(()) };
+        let GroupRole::Auxiliary { link, source, remote: Some(remote) } = row.role else { return Ok(()) };
+        if row.state == GroupState::Suspended {
+            // It went back to an image; its journal begins anew.
+            self.group_event(group, GroupEvent::Resume, None)?;
+        }
+        // Of what came later nothing is kept.
+        let mut generations = row.generations;
+        let kept = generations.iter().skip(1).take_while(|one| one.first <= last).count() + 1;
+        let newest = generations.iter().map(|one| one.counter).max().unwrap_or(0);
+        generations.truncate(kept);
+        let told = RemoteReversal {
+            group: row.name.clone(),
+            number: remote,
+            manner: Manner::Planned,
+            last,
+            generations,
+            journals: Vec::new(),
+            pairs: Vec::new(),
+            others: Vec::new(),
+        };
+        if let Some(row) = self.groups.edit(&group) {
+            let step = ReversalStep::TakingOver(told);
+            row.reversal = Some(Reversal {
+                link: link.clone(),
+                array: source,
+                manner: Manner::Planned,
+                step,
+                wait: Duration::ZERO,
+            });
+        }
+        self.taken_over(group, &[], identity);
+        let pairs: Vec<PairNumber> = self.pairs_of_group(group).map(|pair| pair.number).collect();
+        for number in pairs {
+            let Some(pair) = self.pairs.edit(&number) else { continue };
+            if pair.state != PairState::Abnormal {
+                pair.state = PairState::Suspended;
+                pair.reason = Some(format!("taken over from {link} as of update {last}"));
+            }
+            (pair.control.cause, pair.control.told) = (Some(SuspendCause::Operator), true);
+        }
+        if let Some(other) = row.other_source {
+            let what = Designation::DetachReader { group: row.name.clone() };
+            self.forward(&other.link, DesignationId(identity()), what);
+        }
+        let taken = Taken {
+            link,
+            array: source,
+            last,
+            branch: None,
+            has_rival: false,
+            is_branch_told: false,
+            is_told: false,
+        };
+        if let Some(row) = self.groups.edit(&group) {
+            row.other_source = None;
+            if let Some(own) = row.generations.last_mut() {
+                own.counter = own.counter.max(newest.saturating_add(1));
+            }
+            row.takeover = Some(Takeover::Taken(taken.clone()));
+        }
+        self.tell_takeover(group, &taken.link, identity);
+        Ok(())
+    }
+
+    fn tell_takeover(&mut self, group: GroupNumber, link: &LinkName, identity: &mut dyn FnMut() -> Identity) {
+        let Some(row) = self.groups.get(&group) else { return };
+        let told = RemoteTakeover {
+            group: row.name.clone(),
+            generations: row.generations.clone(),
+            is_complete: true,
+        };
+        self.forward(link, DesignationId(identity()), Designation::RemoteTakeover(told));
+    }
+
+    /// At an array that was overtaken, or is a rival: what only it has is marked and counted. These pairs are suspended by it.
+    pub(crate) fn branch_counted(
+        &mut self,
+        group: GroupNumber,
+        pairs: &[PairNumber],
+        branch: Branch,
+        identity: &mut dyn FnMut() -> Identity,
+    ) -> Result<(), Refusal> {
+        for number in pairs {
+            self.pair_event(*number, PairEvent::Suspend, Some("another array has taken over".to_owned()))?;
+        }
+        for number in pairs {
+            if let Some(pair) = self.pairs.edit(number) {
+                (pair.control.cause, pair.control.told) = (Some(SuspendCause::Operator), true);
+                pair.control.asked = None;
+            }
+        }
+        let Some(row) = self.groups.edit(&group) else { return Ok(()) };
+        let link = match &mut row.takeover {
+            Some(
+                Takeover::Overtaken(other)
+                | Takeover::Retaking(other)
+                | Takeover::Yielding(Yielding { to: other, .. }),
+            ) => {
+                other.branch = Some(branch);
+                other.link.clone()
+            }
+            _ => return Ok(()),
+        };
+        let what = Designation::RemoteBranch { group: row.name.clone(), branch };
+        self.forward(&link, DesignationId(identity()), what);
+        Ok(())
+    }
+
+    /// At an array that took over as well as another one: what that one would lose if this one stays is its business; this one
+    /// tells how much it has itself.
+    pub(crate) fn rival_told(
+        &mut self,
+        group: GroupNumber,
+        branch: Branch,
+        identity: &mut dyn FnMut() -> Identity,
+    ) {
+        let Some(row) = self.groups.edit(&group) else { return };
+        let Some(Takeover::Taken(taken)) = &mut row.takeover else { return };
+        taken.is_branch_told = true;
+        let (link, what) =
+            (taken.link.clone(), Designation::RemoteBranch { group: row.name.clone(), branch });
+        self.forward(&link, DesignationId(identity()), what);
+    }
+
+    /// This array goes on as the primary, behind `last`, in a generation that is newer than that of who overtook it.
+    pub(crate) fn retaken(
+        &mut self,
+        group: GroupNumber,
+        last: UpdateNumber,
+        identity: &mut dyn FnMut() -> Identity,
+    ) {
+        let own = self.meta().number;
+        let Some(row) = self.groups.edit(&group) else { return };
+        let Some(Takeover::Retaking(other)) = row.takeover.clone() else { return };
+        let counters = row.generations.iter().chain(&other.generations).map(|one| one.counter);
+        let counter = counters.max().unwrap_or(0).saturating_add(1);
+        row.generations.push(Generation { counter, array: own, first: UpdateNumber(last.0 + 1) });
+        row.stopped_cleanly = true; // No number of it has been given.
+        row.takeover = Some(Takeover::Taken(Taken {
+            link: other.link.clone(),
+            array: other.array,
+            last,
+            branch: None,
+            has_rival: other.is_complete,
+            is_branch_told: false,
+            is_told: false,
+        }));
+        self.tell_takeover(group, &other.link, identity);
+    }
+
+    /// This array copies the group from the one that was named to stay. Where it was written itself is told there.
+    pub(crate) fn yielded(
+        &mut self,
+        group: GroupNumber,
+        written: &[(PairNumber, Vec<(u64, u64)>)],
+        identity: &mut dyn FnMut() -> Identity,
+    ) {
+        let Some(row) = self.groups.edit(&group) else { return };
+        let Some(Takeover::Yielding(Yielding { to, remote })) = row.takeover.take() else { return };
+        // The image that it keeps of itself is of its own branch; in the numbers of the other array it has all before that.
+        let begins = common_point(&row.generations, &to.generations);
+        let common = match begins {
+            CommonPoint::OtherGoesOn(first) | CommonPoint::Diverged(first) => first.0.saturating_sub(1),
+            CommonPoint::None | CommonPoint::Same | CommonPoint::OursGoesOn(_) => 0,
+        };
+        let step = ReversalStep::Leaving(UpdateNumber(common), remote);
+        let (link, array) = (to.link.clone(), to.array);
+        row.reversal = Some(Reversal {
+            link: link.clone(),
+            array,
+            manner: Manner::Differences,
+            step,
+            wait: Duration::ZERO,
+        });
+        let counter = to.generations.last().map_or(0, |newest| newest.counter);
+        row.generations = to.generations;
+        let (name, journals) = (row.name.clone(), row.journals.clone());
+        self.left(group);
+        if let Some(row) = self.groups.edit(&group) {
+            row.followed_counter = counter;
+        }
+        self.svols_closed(written, identity);
+        for journal in journals {
+            let Some(volume) = self.volumes.get(&journal.volume) else { continue };
+            let (group, volume, options) = (name.clone(), volume.name.clone(), journal.options);
+            let what = Designation::JoinJournal { group, volume, options };
+            self.forward(&link, DesignationId(identity()), what);
+        }
+    }
+}

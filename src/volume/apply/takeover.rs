@@ -1,0 +1,374 @@
+//! Designations of a takeover and of the way back (promises O3, O4, O6; decision 19), and what the arrays at work record of
+//! them.
+
+use super::copy::{peer, primary_group};
+use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal, Which};
+use crate::volume::group::{CommonPoint, Generation, GroupRecord, GroupRole, GroupState, common_point};
+use crate::volume::kind::CopyMode;
+use crate::volume::name::{ArrayNumber, GroupName, GroupNumber, LinkName, PairNumber, UpdateNumber};
+use crate::volume::pair::{Asked, PairRecord};
+use crate::volume::record::Who;
+use crate::volume::resync::RESYNC_PAIRS_MAX;
+use crate::volume::reversal::{Reversal, ReversalStep};
+use crate::volume::table::Tables;
+use crate::volume::takeover::{
+    Branch, OTHERS_WAIT, Overtaken, RemoteFailback, RemoteTakeover, Taken, Takeover, Yielding,
+};
+
+/// What is said by operators and other arrays of a takeover.
+pub(super) fn dispatch(
+    tables: &mut Tables,
+    id: DesignationId,
+    what: &Designation,
+    who: &Who,
+) -> Result<Outcome, Refusal> {
+    match what {
+        Designation::TakeOverGroup { group } => take_over(tables, group),
+        Designation::FailBackGroup { group, to } => fail_back(tables, id, group, to),
+        Designation::RemoteTakeover(told) => remote_takeover(tables, id, told, who),
+        Designation::RemoteBranch { group, branch } => remote_branch(tables, group, *branch, who),
+        Designation::RemoteFailback(told) => remote_failback(tables, told, who),
+        _ => Err(Refusal::conflict("this is no takeover")),
+    }
+}
+
+/// By the operator of the array that shall take over. What it finds there is looked at by the array at work.
+fn take_over(tables: &mut Tables, group: &GroupName) -> Result<Outcome, Refusal> {
+    let row = tables.group_named(group).ok_or_else(|| Refusal::missing("group", group))?;
+    let number = row.number;
+    let next = match &row.role {
+        GroupRole::Primary => retake(row)?,
+        GroupRole::Auxiliary { .. } => begin(tables, row)?,
+    };
+    let Some(next) = next else { return Ok(Outcome::Done) };
+    if let Takeover::Retaking(_) = next {
+        tables.drop_reversal(number);
+    }
+    if let Some(row) = tables.groups.edit(&number) {
+        row.takeover = Some(next);
+    }
+    Ok(Outcome::Done)
+}
+
+/// At a primary that is shut: it goes on. Nothing if it is open.
+fn retake(row: &GroupRecord) -> Result<Option<Takeover>, Refusal> {
+    match (&row.takeover, &row.reversal) {
+        (Some(Takeover::Overtaken(other)), _) => Ok(Some(Takeover::Retaking(other.clone()))),
+        (Some(Takeover::Yielding(_)), _) => {
+            let text = format!("group {} becomes a copy here: take it over when it is one", row.name);
+            Err(Refusal::conflict(text))
+        }
+        (Some(_), _) | (None, None) => Ok(None),
+        (None, Some(Reversal { step: ReversalStep::Leaving(..), link, .. })) => {
+            let text = format!("{link} has taken over group {}: this array becomes its copy", row.name);
+            Err(Refusal::conflict(text))
+        }
+        // The other array may have taken over, or may yet: two lists of generations will tell.
+        (None, Some(reversal)) => Ok(Some(Takeover::Retaking(Overtaken {
+            link: reversal.link.clone(),
+            array: reversal.array,
+            generations: row.generations.clone(),
+            is_complete: false,
+            branch: None,
+        }))),
+    }
+}
+
+/// At an auxiliary: everything that could keep it from it is looked at first.
+fn begin(tables: &Tables, row: &GroupRecord) -> Result<Option<Takeover>, Refusal> {
+    if row.takeover.is_some() || row.reversal.is_some() {
+        return Ok(None); // On its way already, by command or by promise.
+    }
+    let conflict = |text: &str| Err(Refusal::conflict(format!("group {} {text}", row.name)));
+    let GroupRole::Auxiliary { source, remote: Some(_), .. } = &row.role else {
+        return conflict("was never made known by its primary");
+    };
+    if !row.is_started || row.journals.is_empty() {
+        return conflict("is not started here, or has no journal volume here");
+    }
+    if tables.all_readers_of_group(row.number).next().is_some() {
+        return conflict("is read by other arrays here: the middle of a cascade cannot take over");
+    }
+    let pairs: Vec<&PairRecord> = tables.pairs_of_group(row.number).collect();
+    if pairs.is_empty() || pairs.len() > RESYNC_PAIRS_MAX {
+        return conflict(&format!("has not 1 to {RESYNC_PAIRS_MAX} pairs here"));
+    }
+    for pair in pairs {
+        if pair.primary.array != *source || pair.copy != CopyMode::Async || pair.control.asked.is_some() {
+            let text = format!("cannot be taken over: pair {} is forwarded, or being taken away", pair.name);
+            return conflict(&text);
+        }
+    }
+    Ok(Some(Takeover::Reaching))
+}
+
+/// By the operator of the primary whose data stays: the array behind the link copies it from here on, and what only that one
+/// has is lost. Where nothing is to be lost any more, it becomes the primary again.
+fn fail_back(
+    tables: &mut Tables,
+    id: DesignationId,
+    group: &GroupName,
+    to: &LinkName,
+) -> Result<Outcome, Refusal> {
+    let row = primary_group(tables, group)?;
+    let number = row.number;
+    let conflict = |text: String| Err(Refusal::Conflict(text));
+    let taken = match &row.takeover {
+        None => return super::reverse::reverse(tables, group, to, OTHERS_WAIT),
+        Some(Takeover::Taken(taken)) if taken.link == *to => taken,
+        Some(Takeover::Taken(taken)) => {
+            return conflict(format!("group {group} was taken over from {}, not from {to}", taken.link));
+        }
+        Some(_) => {
+            let text = format!(
+                "{to} has taken over group {group}: say it there to keep what is there, or take over here first"
+            );
+            return conflict(text);
+        }
+    };
+    if taken.is_told {
+        return Ok(Outcome::Done);
+    }
+    if taken.branch.is_none() {
+        return conflict(format!("{to} has not said yet what it would lose: it has not been reached since"));
+    }
+    if row.state != GroupState::Normal {
+        return conflict(format!("group {group} is {}: let its journal go on first", row.state));
+    }
+    let told = RemoteFailback {
+        group: group.clone(),
+        number,
+        generations: row.generations.clone(),
+        pairs: tables.pairs_over(number, to).map(|pair| pair.name.clone()).collect(),
+    };
+    tables.forward_once(to, id.caused(0), Designation::RemoteFailback(told));
+    if let Some(Takeover::Taken(taken)) = tables.groups.edit(&number).and_then(|row| row.takeover.as_mut()) {
+        taken.is_told = true;
+    }
+    Ok(Outcome::Done)
+}
+
+/// From an array that has taken over, or is about to: hosts are shut out here from now on.
+fn remote_takeover(
+    tables: &mut Tables,
+    id: DesignationId,
+    told: &RemoteTakeover,
+    who: &Who,
+) -> Result<Outcome, Refusal> {
+    let (array, link) = peer(tables, who)?;
+    let row = tables.group_named(&told.group).ok_or_else(|| Refusal::missing("group", &told.group))?;
+    let (number, first) = (row.number, branch_begins(row, &told.generations)?);
+    let conflict = |text: String| Err(Refusal::Conflict(format!("group {} {text}", told.group)));
+    if let GroupRole::Auxiliary { source, .. } = row.role {
+        if source == array && told.is_complete {
+            // It copies from there already: it has nothing of its own.
+            let branch = Branch { first: UpdateNumber(1), last: UpdateNumber(0), bytes: 0 };
+            let what = Designation::RemoteBranch { group: told.group.clone(), branch };
+            tables.forward(&link, id.caused(0), what);
+        }
+        return Ok(Outcome::Done);
+    }
+    if told.is_complete && first.is_none() {
+        return conflict("goes on here in the newer generation".to_owned());
+    }
+    if tables.pairs_over(number, &link).next().is_none() {
+        return conflict(format!("has no pairs with array {array} here"));
+    }
+    let overtaken = Overtaken {
+        link,
+        array,
+        generations: told.generations.clone(),
+        is_complete: told.is_complete,
+        branch: None,
+    };
+    let next = match &row.takeover {
+        Some(Takeover::Taken(taken)) if taken.array == array => {
+            if !told.is_complete {
+                return conflict("was taken over by this array".to_owned());
+            }
+            Takeover::Taken(Taken { has_rival: true, ..taken.clone() })
+        }
+        Some(Takeover::Overtaken(other)) if other.array != array && other.is_complete => {
+            return conflict(format!("was taken over by array {} already", other.array));
+        }
+        Some(Takeover::Overtaken(other)) if other.array == array && other.is_complete => {
+            // It may have been started since, in a newer generation.
+            let generations = if told.is_complete { &told.generations } else { &other.generations };
+            Takeover::Overtaken(Overtaken { generations: generations.clone(), ..other.clone() })
+        }
+        Some(Takeover::Retaking(_)) => Takeover::Retaking(overtaken),
+        Some(Takeover::Yielding(_)) => return Ok(Outcome::Done),
+        None if is_leaving_to(row, array) => return Ok(Outcome::Done), // It becomes its copy anyway.
+        None | Some(_) => Takeover::Overtaken(overtaken),
+    };
+    tables.drop_reversal(number);
+    if let Some(row) = tables.groups.edit(&number) {
+        row.takeover = Some(next);
+    }
+    Ok(Outcome::Done)
+}
+
+fn is_leaving_to(row: &GroupRecord, array: ArrayNumber) -> bool {
+    row.reversal
+        .as_ref()
+        .is_some_and(|reversal| reversal.array == array && matches!(reversal.step, ReversalStep::Leaving(..)))
+}
+
+/// The first number here that the array with these generations does not have; none if it has gone nowhere else.
+fn branch_begins(row: &GroupRecord, theirs: &[Generation]) -> Result<Option<UpdateNumber>, Refusal> {
+    let is_possible = |one: &Generation| {
+        (1..u64::from(u32::MAX)).contains(&one.counter) && one.first.0 <= super::reverse::LAST_MAX
+    };
+    if theirs.len() > super::reverse::GENERATIONS_MAX || !theirs.iter().all(is_possible) {
+        return Err(Refusal::conflict(format!("group {} has generations that nobody opens", row.name)));
+    }
+    match common_point(&row.generations, theirs) {
+        CommonPoint::None => {
+            Err(Refusal::conflict(format!("group {} is another one here: no generation is common", row.name)))
+        }
+        CommonPoint::Same | CommonPoint::OursGoesOn(_) => Ok(None),
+        CommonPoint::OtherGoesOn(first) | CommonPoint::Diverged(first) => Ok(Some(first)),
+    }
+}
+
+/// From an array that was overtaken: so much is only there.
+fn remote_branch(
+    tables: &mut Tables,
+    group: &GroupName,
+    branch: Branch,
+    who: &Who,
+) -> Result<Outcome, Refusal> {
+    let (array, _) = peer(tables, who)?;
+    let number = tables.group_named(group).ok_or_else(|| Refusal::missing("group", group))?.number;
+    if let Some(Takeover::Taken(taken)) = tables.groups.edit(&number).and_then(|row| row.takeover.as_mut())
+        && taken.array == array
+    {
+        taken.branch = Some(branch);
+    }
+    Ok(Outcome::Done)
+}
+
+/// The operator of the other array has named this one as the loser: it will copy from there. A promise, so everything that could keep
+/// it from it is looked at first.
+fn remote_failback(tables: &mut Tables, told: &RemoteFailback, who: &Who) -> Result<Outcome, Refusal> {
+    let (array, link) = peer(tables, who)?;
+    let row = tables.group_named(&told.group).ok_or_else(|| Refusal::missing("group", &told.group))?;
+    let number = row.number;
+    let created = Outcome::Created { number: number.0 };
+    let conflict = |text: &str| Err(Refusal::Conflict(format!("group {} {text}", told.group)));
+    if let GroupRole::Auxiliary { source, .. } = row.role {
+        return if source == array { Ok(created) } else { conflict("is a copy of another array there") };
+    }
+    let branch = match &row.takeover {
+        Some(Takeover::Yielding(yielding)) if yielding.to.array == array => return Ok(created),
+        Some(Takeover::Overtaken(other)) if other.array == array => other.branch,
+        _ => None,
+    };
+    if branch_begins(row, &told.generations)?.is_none() {
+        return conflict("goes on there in the newer generation");
+    }
+    if row.state != GroupState::Normal || row.journals.is_empty() {
+        return conflict("is not at work there: let its journal go on first");
+    }
+    if is_leaving_to(row, array) {
+        return conflict("is being reversed there");
+    }
+    if let Some(other) = tables.all_readers_of_group(number).find(|reader| reader.array != array) {
+        return conflict(&format!(
+            "is also read over {} there: take that reader away there first (group delete {} --reader {})",
+            other.link, told.group, other.link
+        ));
+    }
+    let pairs: Vec<&PairRecord> = tables.pairs_of_group(number).collect();
+    if pairs.len() != told.pairs.len() || !pairs.iter().all(|pair| told.pairs.contains(&pair.name)) {
+        return conflict("has other pairs there");
+    }
+    for pair in pairs {
+        let volume = pair.primary.volume.and_then(|volume| tables.volumes.get(&volume));
+        let is_forwarded = volume.is_some_and(|row| tables.forwarded_here(row.number).is_some());
+        if volume.is_none_or(|row| row.parity_group.is_none())
+            || is_forwarded
+            || tables.is_forwarded(number)
+            || pair.is_leaving()
+        {
+            let text = format!("cannot be copied there: pair {} has no P-VOL of its own, or goes", pair.name);
+            return conflict(&text);
+        }
+    }
+    let generations = told.generations.clone();
+    let to = Overtaken { link, array, generations, is_complete: true, branch };
+    tables.drop_reversal(number);
+    if let Some(row) = tables.groups.edit(&number) {
+        row.takeover = Some(Takeover::Yielding(Yielding { to, remote: told.number }));
+    }
+    Ok(created)
+}
+
+/// The loser will copy from here: its pairs are copied as soon as it has told what it has changed.
+pub(super) fn accepted(tables: &mut Tables, told: &RemoteFailback, remote: GroupNumber) {
+    let Some(row) = tables.groups.edit(&told.number) else { return };
+    let Some(Takeover::Taken(taken)) = &row.takeover else { return };
+    if !taken.is_told {
+        return;
+    }
+    let (link, array) = (taken.link.clone(), taken.array);
+    row.takeover = None;
+    if let Some(reader) = tables.readers.edit(&(told.number, array)) {
+        reader.remote_group = Some(remote);
+    }
+    let pairs: Vec<PairNumber> = tables.pairs_over(told.number, &link).map(|pair| pair.number).collect();
+    for number in pairs {
+        if let Some(pair) = tables.pairs.edit(&number) {
+            pair.control.asked = Some(Asked::Resync);
+        }
+    }
+}
+
+/// The array that was named as the loser cannot be it.
+pub(super) fn refused(tables: &mut Tables, what: &Designation) {
+    if let Designation::RemoteFailback(told) = what
+        && let Some(Takeover::Taken(taken)) =
+            tables.groups.edit(&told.number).and_then(|row| row.takeover.as_mut())
+    {
+        taken.is_told = false;
+    }
+}
+
+/// What would be said to the wrong array, or would copy over what nobody has given up, is not designated.
+pub(super) fn check(tables: &Tables, what: &Designation) -> Result<(), Refusal> {
+    let Some(group) = super::reverse::group_meant(what) else { return Ok(()) };
+    let Some(row) = tables.group_named(group) else { return Ok(()) };
+    let is_of = |link: &LinkName, which: &Which| match which {
+        Which::All => true,
+        Which::Reader(reader) => reader == link,
+        Which::Pair(pair) => tables.pair_named(pair).is_some_and(|pair| pair.link == *link),
+    };
+    let (link, is_refused) = match &row.takeover {
+        None => return Ok(()),
+        Some(Takeover::Taken(taken)) => {
+            let is_refused = match what {
+                Designation::ResyncPairs { which, .. } => is_of(&taken.link, which),
+                Designation::ReverseGroup { .. } => true,
+                _ => false,
+            };
+            (taken.link.to_string(), is_refused)
+        }
+        Some(Takeover::Overtaken(other) | Takeover::Retaking(other)) => {
+            let is_allowed = match what {
+                Designation::DeleteReader { link, .. } => *link != other.link,
+                Designation::DeletePairs { which, .. } => !is_of(&other.link, which),
+                _ => false,
+            };
+            (other.link.to_string(), !is_allowed)
+        }
+        Some(Takeover::Yielding(yielding)) => (yielding.to.link.to_string(), true),
+        Some(Takeover::Reaching | Takeover::Restoring) => ("its primary".to_owned(), true),
+    };
+    if !is_refused {
+        return Ok(());
+    }
+    let state = row.takeover.as_ref().map_or_else(String::new, ToString::to_string);
+    Err(Refusal::conflict(format!(
+        "group {group} is {state} (takeover, with {link}): `group takeover` or `group failback` decide first"
+    )))
+}
