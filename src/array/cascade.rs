@@ -53,6 +53,7 @@ impl Array {
         let attached: BTreeSet<JournalArray> = attached.map(|reader| JournalArray(reader.array.0)).collect();
         let elsewhere = all().filter(|reader| reader.is_attached || reader.reads_from.is_some());
         group.set_elsewhere(&elsewhere.map(|reader| JournalArray(reader.array.0)).collect());
+        group.set_untold(untold(tables, record));
         if let Err(error) = group.take_up_readers(&readers, &attached).await {
             tracing::error!(group = %record.name, %error, "a new reader cannot be taken up");
         }
@@ -229,9 +230,16 @@ pub(crate) fn is_image_above(tables: &Tables, pair: &PairRecord) -> bool {
     above.is_some_and(|above| above.state == PairState::Normal)
 }
 
+/// Readers that have not been told yet that this array is their primary.
+fn untold(tables: &Tables, record: &GroupRecord) -> BTreeSet<JournalArray> {
+    let untold = tables.all_readers_of_group(record.number).filter(|reader| reader.is_untold);
+    untold.map(|reader| JournalArray(reader.array.0)).collect()
+}
+
 /// Readers that the store names and the checkpoint does not know: they begin with the next number, which the
 /// checkpoint behind the replay makes durable before any reader is answered.
 pub(super) fn add_readers(tables: &Tables, record: &GroupRecord, sequencer: &mut Sequencer) {
+    sequencer.apart.untold = untold(tables, record);
     for reader in tables.all_readers_of_group(record.number) {
         sequencer.take_up(JournalArray(reader.array.0), reader.is_attached);
     }

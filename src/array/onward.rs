@@ -9,7 +9,7 @@ use crate::copy::group::Group;
 use crate::volume::apply::onward::check_onward;
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
 use crate::volume::group::GroupRecord;
-use crate::volume::name::{PairNumber, UpdateNumber as StoredNumber};
+use crate::volume::name::{GroupNumber, PairNumber, UpdateNumber as StoredNumber};
 use crate::volume::onward::{ONWARD_RUNS_MAX, OnwardPair, RemoteOnward};
 use crate::volume::pair::{PairRecord, PairState, SuspendCause};
 use crate::volume::record::Who;
@@ -54,6 +54,42 @@ impl Array {
         }
         group.await_reader(None);
         true
+    }
+
+    /// At the middle of a cascade, behind the last number: each array that reads from here has everything, or is stopped with
+    /// marks. They are not waited for for long: hosts are shut out.
+    pub(super) async fn readers_below_are_ready(
+        &self,
+        group: &Arc<Group>,
+        last: UpdateNumber,
+    ) -> Result<(), Refusal> {
+        let number = GroupNumber(group.number);
+        let mut waited = Duration::ZERO;
+        loop {
+            let is_going =
+                |tables: &Tables, pair: &PairRecord| tables.is_served(pair) && !pair.state.is_stopped();
+            let going: Vec<PairRecord> = self.store.read(|tables| {
+                tables.pairs_of_group(number).filter(|pair| is_going(tables, pair)).cloned().collect()
+            });
+            let mut lacking = by_reader(&going);
+            lacking.retain(|reader, _| !group.await_reader(Some((*reader, last))));
+            if lacking.is_empty() {
+                group.await_reader(None);
+                return Ok(());
+            }
+            if waited > BELOW_STOPPED_BY {
+                let text = format!("arrays that read group {} from here cannot be stopped", group.name);
+                return Err(Refusal::Conflict(text));
+            }
+            if waited >= BELOW_WAIT {
+                for (reader, pairs) in lacking {
+                    let reason = "it did not keep up when its group was turned round";
+                    self.suspend_pairs(group, reader, &pairs, SuspendCause::Overflow, reason).await;
+                }
+            }
+            self.env.clock.sleep(BELOW_PAUSE).await;
+            waited += BELOW_PAUSE;
+        }
     }
 
     /// Where the S-VOLs of other readers may differ, as far as a message can say it.
@@ -140,6 +176,9 @@ impl Array {
         told: &RemoteOnward,
         who: &Who,
     ) -> Result<Outcome, Refusal> {
+        if let Some(tamper) = &self.env.tamper {
+            self.env.clock.sleep(tamper.before_promising()).await;
+        }
         let _one_at_a_time = self.images.lock().await;
         let what = Designation::RemoteOnward(told.clone());
         let tables = self.store.tables();
@@ -174,7 +213,9 @@ impl Array {
         let goes_on = told.pairs.iter().any(|pair| pair.stopped.is_none());
         let Some(group) = self.open_group_of(record.number) else {
             // A journal that was never formatted holds nothing.
-            let is_empty = record.segments.is_empty() && record.resume.is_none();
+            let is_handed_on =
+                self.store.read(|tables| tables.all_readers_of_group(record.number).next().is_some());
+            let is_empty = record.segments.is_empty() && record.resume.is_none() && !is_handed_on;
             return if is_empty && !goes_on { Ok(None) } else { conflict("is not open here yet".to_owned()) };
         };
         let failed = |error: crate::copy::CopyError| Refusal::Conflict(error.to_string());
@@ -191,10 +232,18 @@ impl Array {
         if goes_on && has != last {
             return conflict(format!("has update {has} here and not {last}: what lies between is not known"));
         }
+        self.readers_below_are_ready(&group, restored).await?;
         group.settle().await.map_err(failed)?;
         Ok(Some(StoredNumber(has)))
     }
 }
+
+/// How long arrays that read from a new primary already are waited for before their pairs go to difference maps.
+const BELOW_WAIT: Duration = Duration::from_secs(2);
+/// When that has to be done; the promise is refused if it is not.
+const BELOW_STOPPED_BY: Duration = Duration::from_secs(4);
+/// How often it is looked at.
+const BELOW_PAUSE: Duration = Duration::from_millis(20);
 
 /// At most so many ranges that contain all of these: those that are closest become one.
 fn thinned(mut runs: Vec<(u64, u64)>, most: usize) -> Vec<(u64, u64)> {

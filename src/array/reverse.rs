@@ -212,7 +212,11 @@ impl Array {
         let failure = group.and_then(|group| group.failure());
         let has_failed = failure.is_some() || record.state != GroupState::Normal;
         let mut marks = Vec::new();
-        for pair in tables.pairs_of_group(record.number) {
+        if has_failed {
+            let below = tables.served_pairs(record.number);
+            marks.extend(below.map(Self::all_of_it_differs));
+        }
+        for pair in tables.pairs_with(record.number, reversal.array) {
             marks.push(match reversal.manner {
                 // Nobody notes what its hosts will write.
                 _ if has_failed => Self::all_of_it_differs(pair),
@@ -342,6 +346,7 @@ impl Array {
             let text = format!("group {}: {restored} is restored here, not update {}", told.group, told.last);
             return Err(Refusal::Conflict(text));
         }
+        self.readers_below_are_ready(&group, UpdateNumber::new(told.last.0)).await?;
         group.settle().await.map_err(failed)
     }
 

@@ -64,6 +64,7 @@ enum Turn {
 impl Group {
     /// Answers one COPY READ: a piece, the end of the copy, or nothing for the time being.
     pub async fn serve_copy(&self, ask: CopyAsk) -> Result<Answer, ServeError> {
+        self.check_told(ask.reader)?;
         if let Some(answer) = self.not_normal(ask.reader) {
             return Ok(answer);
         }

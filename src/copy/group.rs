@@ -167,8 +167,8 @@ pub(crate) struct Sequencer {
     pub(crate) wholeness: super::whole::Wholeness,
     /// How far updates may become visible (at an auxiliary).
     pub(crate) promises: super::promise::Promises,
-    /// Readers that get updates from another array too (promise T5): what they report may have come from there.
-    pub(crate) elsewhere: BTreeSet<ArrayNumber>,
+    /// Readers that are not like the others.
+    pub(crate) apart: super::readers::Apart,
     /// The generations that are known, oldest first; and whether the control store has them.
     pub(crate) generations: Vec<Generation>,
     pub(crate) generations_noted: bool,
@@ -270,7 +270,7 @@ impl Sequencer {
             wholeness: super::whole::Wholeness::default(),
             promises: super::promise::Promises::found(super::promise::Promise::default()),
             gates: BTreeMap::new(),
-            elsewhere: BTreeSet::new(),
+            apart: super::readers::Apart::default(),
             other_allowed: false,
             generations: vec![generation],
             generations_noted: true,

@@ -10,10 +10,19 @@ use super::error::CopyError;
 use super::fetch::FetchError;
 use super::group::{Group, Sequencer};
 use super::source::Source;
-use holdfast_journal::reader::{Reader, Report};
+use holdfast_journal::reader::{Reader, ReaderError, Report};
 use holdfast_journal::{ArrayNumber, Generation, UpdateNumber};
 use std::collections::BTreeSet;
 use std::time::Duration;
+
+/// Readers that are not like the others.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Apart {
+    /// They get updates from another array too (promise T5): what they report may have come from there.
+    pub(crate) elsewhere: BTreeSet<ArrayNumber>,
+    /// They do not know yet that this array is their primary: they are handed nothing.
+    pub(crate) untold: BTreeSet<ArrayNumber>,
+}
 
 impl Group {
     /// Takes up new readers. Each is in a durable checkpoint before it is told where it begins: so a restart does not
@@ -55,7 +64,8 @@ impl Group {
 
     /// Whether the array is one of the group's readers.
     pub(crate) fn is_read_by(&self, reader: ArrayNumber) -> bool {
-        self.lock().announced.contains(&reader)
+        let seq = self.lock();
+        seq.announced.contains(&reader) && !seq.apart.untold.contains(&reader)
     }
 
     /// JOURNAL INFORMATION for `reader`. Its `first` is where the reader begins if it has no journal, whatever was handed
@@ -73,14 +83,24 @@ impl Group {
     /// Which readers get updates from two arrays.
     pub(crate) fn set_elsewhere(&self, readers: &BTreeSet<ArrayNumber>) {
         let mut seq = self.lock();
-        if seq.elsewhere == *readers {
+        if seq.apart.elsewhere == *readers {
             return;
         }
         let durable = seq.journal.durable();
         // One that reads from here alone again may still report what came from elsewhere.
-        let gone: Vec<ArrayNumber> = seq.elsewhere.difference(readers).copied().collect();
+        let gone: Vec<ArrayNumber> = seq.apart.elsewhere.difference(readers).copied().collect();
         gone.into_iter().for_each(|reader| seq.readers.may_have(reader, durable));
-        seq.elsewhere.clone_from(readers);
+        seq.apart.elsewhere.clone_from(readers);
+    }
+
+    /// Which readers do not know yet that this array is their primary: they are handed nothing.
+    pub(crate) fn set_untold(&self, readers: BTreeSet<ArrayNumber>) {
+        self.lock().apart.untold = readers;
+    }
+
+    /// Refuses a reader that would not know what it is handed.
+    pub(super) fn check_told(&self, reader: ArrayNumber) -> Result<(), ReaderError> {
+        if self.lock().apart.untold.contains(&reader) { Err(ReaderError::Unknown) } else { Ok(()) }
     }
 
     /// Whether updates may be taken from another array than the source. When this has returned `false` was obeyed: no later
@@ -92,7 +112,7 @@ impl Group {
     /// Takes note of what a reader may have from elsewhere; whether it gets updates from two arrays.
     pub(super) fn believe_elsewhere(&self, reader: ArrayNumber) -> bool {
         let mut seq = self.lock();
-        let is_elsewhere = seq.elsewhere.contains(&reader);
+        let is_elsewhere = seq.apart.elsewhere.contains(&reader);
         if is_elsewhere {
             let durable = seq.journal.durable();
             seq.readers.may_have(reader, durable);

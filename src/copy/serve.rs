@@ -84,6 +84,7 @@ impl Group {
     /// Takes note of where a reader is; frees what that allows (J6). Which of the two carriers counts is a choice of the
     /// group: a report that came by itself frees nothing where the next journal read is to free.
     pub fn report(&self, reader: ArrayNumber, report: Report, carrier: Carrier) -> Result<(), ReaderError> {
+        self.check_told(reader)?;
         let is_elsewhere = self.believe_elsewhere(reader);
         if carrier == Carrier::Report && self.settings.release_by == ReleaseBy::NextCommand && !is_elsewhere {
             return self.lock().readers.reader(reader).map(|_| ()).ok_or(ReaderError::Unknown);
@@ -114,6 +115,7 @@ impl Group {
 
     /// Answers one journal read. Reads of one reader are answered one after the other, each behind the last one's end.
     pub async fn answer(&self, request: Request) -> Result<Answer, ServeError> {
+        self.check_told(request.reader)?;
         if let (Some(start), true) = (request.start, request.retry) {
             return self.answer_again(&request, start).await;
         }

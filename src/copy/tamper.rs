@@ -28,7 +28,8 @@ pub trait Tamper: Debug + Send + Sync {
         Duration::ZERO
     }
 
-    /// How long an array holds a message up that asks it for a promise to take over, before it looks at it.
+    /// How long an array holds a message up that asks it for a promise to take over, or says who is its primary, before it
+    /// looks at it.
     fn before_promising(&self) -> Duration {
         Duration::ZERO
     }

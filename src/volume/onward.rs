@@ -10,6 +10,8 @@
 //!   Whatever it may lack is marked at the new primary before the new primary gives its first number.
 //! * **The newest generation wins.** A reader believes who tells it a longer history than the one that it followed
 //!   last; a message of an earlier primary that was held up is refused, however late it comes.
+//! * **Who has not been told is handed nothing.** A reader knows volumes by the numbers that its old primary gave them; it may be
+//!   one that read from the new primary all along, in a cascade.
 //! * **Nobody waits for a reader that is away.** Its pairs are suspended with marks, and go on by themselves, by their
 //!   differences, when it is back and has been told.
 
@@ -61,7 +63,7 @@ pub struct Stopped {
     pub runs: Vec<(u64, u64)>,
 }
 
-/// What the new primary tells such a reader.
+/// What the new primary tells such a reader; and what a reader that hands the group on tells those below it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RemoteOnward {
     /// The group.
@@ -70,7 +72,7 @@ pub struct RemoteOnward {
     pub number: GroupNumber,
     /// The last number before the sender's own.
     pub last: UpdateNumber,
-    /// The generations, oldest first; the last one is the sender's.
+    /// The generations, oldest first; the last one is the new primary's.
     pub generations: Vec<Generation>,
     /// All pairs of the reader.
     pub pairs: Vec<RemoteOnwardPair>,
@@ -85,6 +87,9 @@ pub struct RemoteOnwardPair {
     pub pvol: VolumeNumber,
     /// And by its name there.
     pub pvol_name: VolumeName,
+    /// By which number the group's records name the volume, where that is not the P-VOL's (promise T4).
+    #[serde(default)]
+    pub origin: Option<VolumeNumber>,
     /// Why it is not copied at the moment; none: it goes on with the number behind the last one.
     pub stopped: Option<String>,
 }

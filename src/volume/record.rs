@@ -276,6 +276,10 @@ pub struct ReaderRecord {
     /// It has said that its journal is lost: what it had not settled has to be copied again.
     #[serde(default)]
     pub journal_lost: bool,
+    /// It has not been told yet that this array is the primary: what it maps the group's volumes by is not true here, so it is
+    /// handed nothing.
+    #[serde(default)]
+    pub is_untold: bool,
 }
 
 /// The schedule of one group that this array copies, instead of that of the link.

@@ -419,6 +419,7 @@ pub(super) fn introduce_reader(
         is_attached: false,
         reads_from: None,
         journal_lost: false,
+        is_untold: false,
     });
     tables.forward(link, id.caused(0), Designation::RemoteGroup(remote));
     if is_started {

@@ -171,7 +171,7 @@ impl Tables {
             Designation::ReverseGroup { group, to, wait } => reverse::reverse(self, group, to, *wait),
             Designation::CancelReversal { group } => reverse::cancel(self, group),
             Designation::RemoteReverse(told) => reverse::remote_reverse(self, told, who),
-            Designation::RemoteOnward(told) => onward::remote_onward(self, told, who),
+            Designation::RemoteOnward(told) => onward::remote_onward(self, id, told, who),
             Designation::ReverseMarks { pair, runs } => reverse::reverse_marks(self, pair, runs, who),
             Designation::TakeOverGroup { .. }
             | Designation::FailBackGroup { .. }

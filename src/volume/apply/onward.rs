@@ -5,12 +5,15 @@ use super::copy::{READERS_MAX, peer};
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
 use crate::volume::group::{Generation, GroupRole, GroupState, RemoteJournal};
 use crate::volume::kind::CopyMode;
-use crate::volume::name::{ArrayNumber, GroupName, GroupNumber, LinkName, PairNumber, UpdateNumber};
+use crate::volume::name::{
+    ArrayNumber, GroupName, GroupNumber, LinkName, PairNumber, UpdateNumber, VolumeNumber,
+};
 use crate::volume::onward::{
     ONWARD_PAIRS_MAX, ONWARD_RUNS_MAX, Onward, OnwardPair, RemoteOnward, RemoteOnwardPair, Stopped,
 };
-use crate::volume::pair::{Asked, PairControl, PairRecord, PairSide, PairState};
+use crate::volume::pair::{Asked, PairControl, PairRecord, PairSide, PairState, SuspendCause};
 use crate::volume::record::{Identity, ReaderRecord, Who};
+use crate::volume::reversal::Manner;
 use crate::volume::table::Tables;
 use std::collections::BTreeMap;
 
@@ -65,6 +68,34 @@ pub(super) fn check_others(tables: &Tables, group: GroupNumber, to: ArrayNumber)
     super::local::within(count, ONWARD_PAIRS_MAX, "pairs of other readers of a group that is turned round")
 }
 
+/// At an array that shall become the primary: whether those that read the group from it already can go on doing so.
+pub(super) fn check_below(tables: &Tables, group: GroupNumber, manner: Manner) -> Result<(), Refusal> {
+    let conflict = |text: String| Err(Refusal::Conflict(text));
+    let mut readers = tables.all_readers_of_group(group).peekable();
+    if manner == Manner::Differences && readers.peek().is_some() {
+        return conflict(
+            "other arrays read the group from here: nobody knows what they lack of hosts' writes".to_owned(),
+        );
+    }
+    if let Some(reader) =
+        readers.find(|reader| reader.is_attached || reader.is_leaving || reader.journal_lost)
+    {
+        let text = format!(
+            "{} reads the group here beside its source, is leaving it, or lacks its journal",
+            reader.link
+        );
+        return conflict(text);
+    }
+    let is_ready = |pair: &&PairRecord| {
+        matches!(pair.state, PairState::Normal | PairState::Suspended | PairState::Abnormal)
+            && !pair.is_leaving()
+    };
+    let unready = tables.served_pairs(group).find(|pair| !is_ready(pair) || pair.control.svol_write);
+    unready.map_or(Ok(()), |pair| {
+        conflict(format!("pair {} is {} here, or hosts write its S-VOL", pair.name, pair.state))
+    })
+}
+
 /// At the new primary, before it promises: whether it can take these readers up.
 pub(super) fn check_taken_on(
     tables: &Tables,
@@ -76,6 +107,8 @@ pub(super) fn check_taken_on(
     let count = others.iter().map(|other| other.pairs.len()).sum();
     super::local::within(count, ONWARD_PAIRS_MAX, "pairs of other readers")?;
     super::local::within(others.len(), READERS_MAX.saturating_sub(1), "readers of a group")?;
+    let journals = others.iter().map(|other| other.journals.len()).sum();
+    super::local::within(journals, super::journals::REMOTE_JOURNALS_MAX, "journal volumes of other readers")?;
     let own = tables.meta().number;
     for (index, other) in others.iter().enumerate() {
         let array = other.array;
@@ -123,7 +156,8 @@ pub(crate) fn check_onward(tables: &Tables, told: &RemoteOnward, who: &Who) -> R
     let row = tables.group_named(&told.group).ok_or_else(|| Refusal::missing("group", &told.group))?;
     let conflict = |text: &str| Err(Refusal::Conflict(format!("group {} {text}", told.group)));
     let Some(newest) = told.generations.last() else { return conflict("has no generation") };
-    if told.generations.len() > super::reverse::GENERATIONS_MAX || newest.array != array {
+    let is_source = matches!(&row.role, GroupRole::Auxiliary { source, .. } if *source == array);
+    if told.generations.len() > super::reverse::GENERATIONS_MAX || !(newest.array == array || is_source) {
         return conflict("has a generation that is not that of its new primary, or too many");
     }
     if newest.first.0 != told.last.0.saturating_add(1) {
@@ -145,10 +179,8 @@ pub(crate) fn check_onward(tables: &Tables, told: &RemoteOnward, who: &Who) -> R
     {
         return conflict("is not at work here, or read from two arrays");
     }
-    if tables.all_readers_of_group(row.number).next().is_some() {
-        return conflict("is handed on from here: take those readers away first");
-    }
-    let pairs: Vec<&PairRecord> = tables.pairs_of_group(row.number).collect();
+    check_below(tables, row.number, Manner::Planned)?;
+    let pairs: Vec<&PairRecord> = tables.followed_pairs(row.number).collect();
     let same = |pair: &&PairRecord| told.pairs.iter().any(|one| one.name == pair.name);
     if pairs.len() != told.pairs.len() || !pairs.iter().all(same) {
         return conflict("has other pairs here");
@@ -174,7 +206,12 @@ pub(crate) fn check_onward(tables: &Tables, told: &RemoteOnward, who: &Who) -> R
 
 /// At a reader: it reads from the new primary from here on. Everything that it had is in its S-VOLs, on the units, and the
 /// group is not open.
-pub(super) fn remote_onward(tables: &mut Tables, told: &RemoteOnward, who: &Who) -> Result<Outcome, Refusal> {
+pub(super) fn remote_onward(
+    tables: &mut Tables,
+    id: DesignationId,
+    told: &RemoteOnward,
+    who: &Who,
+) -> Result<Outcome, Refusal> {
     let (array, link) = peer(tables, who)?;
     let number = check_onward(tables, told, who)?;
     let Some(row) = tables.groups.edit(&number) else { return Err(Refusal::missing("group", &told.group)) };
@@ -194,7 +231,11 @@ pub(super) fn remote_onward(tables: &mut Tables, told: &RemoteOnward, who: &Who)
         pair.link.clone_from(&link);
         (pair.copy_completion_bytes, pair.copy_end) = (0, UpdateNumber(0));
         match &one.stopped {
-            None => pair.control = PairControl { is_image: true, ..PairControl::default() },
+            None => {
+                let copies = pair.control.copies;
+                pair.control =
+                    PairControl { is_image: true, origin: one.origin, copies, ..PairControl::default() };
+            }
             Some(reason) => {
                 let known = std::mem::take(&mut pair.control);
                 pair.control = PairControl {
@@ -203,6 +244,8 @@ pub(super) fn remote_onward(tables: &mut Tables, told: &RemoteOnward, who: &Who)
                     left_behind: known.left_behind,
                     stopped_at: known.stopped_at,
                     had_from_elsewhere: known.had_from_elsewhere,
+                    origin: one.origin,
+                    copies: known.copies,
                     ..PairControl::default()
                 };
                 // A failure here is not hidden by what the other array says.
@@ -213,6 +256,11 @@ pub(super) fn remote_onward(tables: &mut Tables, told: &RemoteOnward, who: &Who)
             }
         }
     }
+    let mut index = 0_u8;
+    tables.keep_readers_below(number, &mut || {
+        index = index.saturating_add(1);
+        id.caused(index).0
+    });
     Ok(Outcome::Created { number: number.0 })
 }
 
@@ -220,7 +268,7 @@ pub(super) fn remote_onward(tables: &mut Tables, told: &RemoteOnward, who: &Who)
 pub(super) fn accepted(tables: &mut Tables, told: &RemoteOnward, array: ArrayNumber, remote: GroupNumber) {
     let Some(group) = tables.group_named(&told.group).map(|row| row.number) else { return };
     if let Some(reader) = tables.readers.edit(&(group, array)) {
-        reader.remote_group = Some(remote);
+        (reader.remote_group, reader.is_untold) = (Some(remote), false);
     }
     for one in told.pairs.iter().filter(|one| one.stopped.is_some()) {
         let number = tables.pair_named(&one.name).map(|pair| pair.number);
@@ -300,6 +348,78 @@ impl Tables {
         }
     }
 
+    /// At a middle of a cascade, in the transaction that makes it the primary or gives it another source: those that read the
+    /// group from it go on doing so. Records name other volumes from here on, and they are told.
+    pub(super) fn keep_readers_below(&mut self, group: GroupNumber, identity: &mut dyn FnMut() -> Identity) {
+        let Some(row) = self.groups.get(&group) else { return };
+        let Some(since) = row.generations.last().copied() else { return };
+        let (name, generations, has_failed) =
+            (row.name.clone(), row.generations.clone(), row.state != GroupState::Normal);
+        let readers: Vec<ReaderRecord> = self.all_readers_of_group(group).cloned().collect();
+        for reader in readers {
+            let its = |pair: &&PairRecord| pair.auxiliary.array == reader.array;
+            let pairs: Vec<PairNumber> =
+                self.served_pairs(group).filter(its).map(|pair| pair.number).collect();
+            let mut told = Vec::new();
+            for number in pairs {
+                let (origin, is_image) = self.named_by(group, number);
+                let Some(pair) = self.pairs.edit(&number) else { continue };
+                if !is_image && pair.state == PairState::Normal {
+                    // Differences follow here: it goes on by itself behind them.
+                    pair.state = PairState::Suspended;
+                    pair.reason = Some("its P-VOL is a copy that is copied again".to_owned());
+                    pair.control.cause = Some(SuspendCause::Above);
+                }
+                if has_failed {
+                    (pair.state, pair.reason) = (PairState::Abnormal, Some(FAILED.to_owned()));
+                }
+                let is_above = pair.control.cause == Some(SuspendCause::Above) && origin.is_none();
+                let goes_on = pair.control.asked.is_some() || is_above;
+                let known = std::mem::take(&mut pair.control);
+                pair.control = PairControl {
+                    born: since.first,
+                    cause: known.cause,
+                    asked: (goes_on && pair.state == PairState::Suspended).then_some(Asked::Resync),
+                    told: known.told,
+                    withheld_from: known.withheld_from,
+                    origin,
+                    copies: origin.map_or(0, |_| known.copies),
+                    ..PairControl::default()
+                };
+                (pair.copy_completion_bytes, pair.copy_end) = (0, UpdateNumber(0));
+                if let PairSide { volume: Some(pvol), name: Some(pvol_name), .. } = pair.primary.clone() {
+                    let reason = || pair.reason.clone().unwrap_or_else(|| "stopped".to_owned());
+                    let stopped = (pair.state != PairState::Normal).then(reason);
+                    told.push(RemoteOnwardPair { name: pair.name.clone(), pvol, pvol_name, origin, stopped });
+                }
+            }
+            let last = UpdateNumber(since.first.0.saturating_sub(1));
+            let told = RemoteOnward {
+                group: name.clone(),
+                number: group,
+                last,
+                generations: generations.clone(),
+                pairs: told,
+            };
+            self.forward(&reader.link, DesignationId(identity()), Designation::RemoteOnward(told));
+            if let Some(row) = self.readers.edit(&(group, reader.array)) {
+                row.is_untold = true;
+            }
+        }
+    }
+
+    /// By which number records name the P-VOL of a pair that is served here, if that is another array's; and whether it is an
+    /// image.
+    fn named_by(&self, group: GroupNumber, pair: PairNumber) -> (Option<VolumeNumber>, bool) {
+        let is_copy = self.groups.get(&group).is_some_and(|row| row.role != GroupRole::Primary);
+        let pvol = self.pairs.get(&pair).and_then(|pair| pair.primary.volume);
+        let above = pvol.and_then(|pvol| self.pair_above(group, pvol)).filter(|_| is_copy);
+        (
+            above.and_then(PairRecord::record_volume),
+            above.is_none_or(|above| above.state == PairState::Normal),
+        )
+    }
+
     /// At the new primary, in the transaction that makes it that: a reader of the old one is its own from here on, and is
     /// told so. Its new pairs get `numbers`, in their order; what they differ in is put into the store under these by the
     /// caller, in the same transaction.
@@ -338,6 +458,7 @@ impl Tables {
             is_attached: false,
             reads_from: None,
             journal_lost: false,
+            is_untold: true,
         });
         let mut told = Vec::new();
         for (pair, number) in reader.pairs.iter().zip(numbers) {
@@ -350,7 +471,8 @@ impl Tables {
                 let stopped = (record.state != PairState::Normal).then(|| {
                     record.reason.clone().unwrap_or_else(|| "stopped by the old primary".to_owned())
                 });
-                told.push(RemoteOnwardPair { name: pair.name.clone(), pvol, pvol_name, stopped });
+                let name = pair.name.clone();
+                told.push(RemoteOnwardPair { name, pvol, pvol_name, origin: None, stopped });
             }
             self.pairs.put(record);
         }
@@ -409,8 +531,7 @@ fn stopped(pair: &PairRecord, runs: Option<&Vec<(u64, u64)>>, all_stop: bool) ->
     let asked = matches!(pair.control.asked, Some(Asked::Resync | Asked::ResyncSent | Asked::ResyncAccepted));
     let is_abnormal = pair.state == PairState::Abnormal;
     Some(Stopped {
-        cause: (!is_abnormal)
-            .then(|| pair.control.cause.unwrap_or(crate::volume::pair::SuspendCause::Operator)),
+        cause: (!is_abnormal).then(|| pair.control.cause.unwrap_or(SuspendCause::Operator)),
         reason: pair.reason.clone().unwrap_or_else(|| "its group was turned round".to_owned()),
         goes_on: asked || pair.state == PairState::Normal,
         told: pair.control.told,

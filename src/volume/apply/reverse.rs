@@ -195,10 +195,11 @@ pub(super) fn remote_reverse(
     if row.state != GroupState::Normal || !row.is_started || row.journals.is_empty() {
         return conflict("is not at work here");
     }
-    if row.other_source.is_some() || tables.all_readers_of_group(number).next().is_some() {
-        return conflict("is read by other arrays here, or from another one than its primary");
+    if row.other_source.is_some() {
+        return conflict("is read from another array than its primary here");
     }
-    let pairs: Vec<&PairRecord> = tables.pairs_of_group(number).collect();
+    onward::check_below(tables, number, told.manner)?;
+    let pairs: Vec<&PairRecord> = tables.pairs_with(number, array).collect();
     let is_told = |pair: &&PairRecord| told.pairs.contains(&pair.name) && pair.primary.array == array;
     if pairs.len() != told.pairs.len() || !pairs.iter().all(is_told) {
         return conflict("has other pairs here");
@@ -422,8 +423,9 @@ impl Tables {
                 volume: volume.clone(),
                 options: *options,
             });
-            row.remote_journals = journals.collect();
+            row.remote_journals.extend(journals);
         }
+        self.keep_readers_below(group, identity);
         let none = UpdateNumber(0);
         self.readers.put(ReaderRecord {
             group,
@@ -438,8 +440,10 @@ impl Tables {
             is_attached: false,
             reads_from: None,
             journal_lost: false,
+            is_untold: false,
         });
-        for number in self.numbers_of(group) {
+        let turned: Vec<PairNumber> = self.pairs_with(group, array).map(|pair| pair.number).collect();
+        for number in turned {
             let born = PairControl { born: generation.first, ..PairControl::default() };
             let control = match manner {
                 Manner::Planned => born,

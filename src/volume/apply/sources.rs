@@ -172,6 +172,7 @@ fn attach_reader(tables: &mut Tables, name: &GroupName, who: &Who) -> Result<Out
                 is_attached: true,
                 reads_from: None,
                 journal_lost: false,
+                is_untold: false,
             });
         }
     }

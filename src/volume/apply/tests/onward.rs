@@ -107,8 +107,11 @@ fn another_reader_goes_on_from_the_new_primary_and_its_pairs_stay_what_they_were
         ]
     );
     assert_eq!(beta.tables.readers_of_group(g1(&beta)).count(), 2);
+    let is_untold = |beta: &Array| beta.tables.readers.get(&(g1(beta), ArrayNumber(3))).unwrap().is_untold;
+    assert!(is_untold(&beta), "it is handed nothing yet");
 
     assert_eq!(deliver(&mut beta, &mut gamma, "gamma"), 0);
+    assert!(!is_untold(&beta));
     let at_gamma = gamma.tables.group_named(&"g1".parse().unwrap()).unwrap();
     assert!(
         matches!(at_gamma.role, GroupRole::Auxiliary { source: ArrayNumber(2), remote: Some(remote), .. } if remote == g1(&beta))
