@@ -11,8 +11,8 @@ use crate::clock::BoxFuture;
 use crate::copy::change::{Change, Content, Part};
 use crate::copy::differences::{ChangedPart, DifferenceMap};
 use crate::copy::forward::{
-    Announced, Announcement, Because, Downstream, ForwardError, ForwardPair, Forwarder, Ledger, Outgoing,
-    Parts, Phase, wire,
+    Announced, Announcement, Because, Downstream, ForwardError, ForwardPair, Forwarder, Lack, Ledger,
+    Outgoing, Parts, Phase, wire,
 };
 use crate::io::volume::VolumeRole;
 use crate::volume::designation::{Designation, Refusal};
@@ -38,15 +38,16 @@ impl Array {
         for record in wanted.filter(|group| tables.is_forwarded(group.number)) {
             let forwarder = self.forwarder(&tables, record);
             // A volume that is still to come would be missing in what auxiliaries take for an image.
-            let is_incomplete = || {
-                let mut pairs = tables.pairs_of_group(record.number).filter(|pair| !pair.is_leaving());
-                pairs.any(|pair| !self.is_forwarding(pair) && !is_refused(&tables, pair))
+            let lacking = || {
+                let pairs = tables.pairs_of_group(record.number).filter(|pair| !pair.is_leaving());
+                let lacking = pairs.filter(|pair| !self.is_forwarding(pair));
+                lacking.map(|pair| (pair.number.0, lack(&tables, pair))).collect()
             };
-            forwarder.set_incomplete(is_incomplete());
+            forwarder.set_lacking(&lacking());
             for pair in tables.pairs_of_group(record.number).filter(|pair| !pair.is_leaving()) {
                 self.take_up_pair(&forwarder, pair).await;
             }
-            forwarder.set_incomplete(is_incomplete());
+            forwarder.set_lacking(&lacking());
             self.answer_operator(&tables, record, &forwarder);
         }
     }
@@ -202,12 +203,13 @@ impl Array {
     }
 }
 
-/// Whether the other array does not want the pair as things are: others do not wait for it.
-fn is_refused(tables: &Tables, pair: &PairRecord) -> bool {
-    tables.forwards.iter().any(|forward| {
+/// Why a pair is not forwarded yet.
+fn lack(tables: &Tables, pair: &PairRecord) -> Lack {
+    let is_refused = tables.forwards.iter().any(|forward| {
         forward.refusal.is_some()
             && matches!(&forward.designation, Designation::RemotePair(remote) if remote.name == pair.name)
-    })
+    });
+    if is_refused { Lack::Refused } else { Lack::Coming }
 }
 
 /// How forwarding stood when this array was started.

@@ -142,7 +142,14 @@ impl SlotPool {
     }
 
     fn kept_free(&self, class: Class) -> usize {
-        (self.0.limit * class.kept_free()).div_ceil(32)
+        let share = |class: Class| (self.0.limit * class.kept_free()).div_ceil(32);
+        // What comes from a peer as one command finds room when everybody behind it has taken all.
+        let of_inbound = share(Class::JournalRead) - share(Class::Inbound);
+        let is_small = of_inbound < LONGEST_INBOUND && self.0.limit >= 3 * LONGEST_INBOUND;
+        match class {
+            Class::JournalRead | Class::Host if is_small => share(class) + LONGEST_INBOUND - of_inbound,
+            class => share(class),
+        }
     }
 
     fn claim(&self, class: Class, count: usize) -> bool {
@@ -192,6 +199,10 @@ impl fmt::Debug for SlotPool {
         write!(f, "SlotPool({} of {})", self.in_use(), self.limit())
     }
 }
+
+/// Slots of the longest forwarded write: 4 MiB that begin and end within a page, and a list of 256 parts. An array with the
+/// least memory has more than three times as much; only in pools of tests shares alone count.
+const LONGEST_INBOUND: usize = 1024 + 1 + 2;
 
 /// Slots given back beyond those that are missing, in one pass over the cache.
 const RECLAIM_AHEAD: usize = 32;
@@ -314,6 +325,21 @@ mod tests {
         drop(host);
         drop(inbound);
         assert_eq!(pool.in_use(), 0);
+    }
+
+    /// Two arrays with less than 72 MiB that forward to each other once waited for each other: the longest write of a host of
+    /// one found no room at the other, whose hosts' writes waited for the first.
+    #[test]
+    fn whatever_hosts_and_readers_have_taken_the_longest_forwarded_write_finds_room() {
+        for mebibytes in [16, 17, 24, 36, 64, 72, 73, 256] {
+            let pool = SlotPool::new(mebibytes << 20);
+            let hosts = pool.try_take(Class::Host, pool.largest_request(Class::Host)).unwrap();
+            assert!(hosts.len() > 2 * LONGEST_INBOUND, "{mebibytes} MiB: hosts can write as well");
+            let left = pool.largest_request(Class::JournalRead) - hosts.len();
+            let readers = pool.try_take(Class::JournalRead, left).unwrap();
+            assert!(pool.try_take(Class::Inbound, LONGEST_INBOUND).is_some(), "{mebibytes} MiB");
+            drop((hosts, readers));
+        }
     }
 
     #[test]

@@ -13,10 +13,10 @@ const WRITE_BYTES: usize = 4 << 20;
 /// Of one host, all at once: more than the memory of an array.
 const WRITES: usize = 24;
 
-fn config_text(index: usize) -> String {
+fn config_text(index: usize, memory_mib: u32) -> String {
     let (own, other) = (NAMES[index], NAMES[1 - index]);
     let mut text = format!(
-        "[array]\nnumber = {}\nname = \"{own}\"\ndata_dir = \"/{own}\"\n[cache]\nmemory = \"72MiB\"\n\
+        "[array]\nnumber = {}\nname = \"{own}\"\ndata_dir = \"/{own}\"\n[cache]\nmemory = \"{memory_mib}MiB\"\n\
          [[portal]]\nlisten = \"0.0.0.0:3260\"\nserves = [\"hosts\", \"arrays\"]\n\
          [[provision.parity_group]]\nname = \"pg0\"\nlevel = \"raid0\"\nstripe_unit = \"64KiB\"\n\
          units = [ {{ path = \"/{own}/u0\", size = \"64MiB\" }} ]\n\
@@ -70,9 +70,14 @@ async fn load(cluster: &Cluster, index: usize) {
 /// The hosts of both fill the memory of both, and each write waits for room at the other array.
 #[test]
 fn two_arrays_that_forward_to_each_other_do_not_wait_for_each_others_hosts() {
+    [72, 24].into_iter().for_each(hosts_of_both);
+}
+
+fn hosts_of_both(memory_mib: u32) {
     let shape = Shape { volumes: 1, volume_kib: 8192, ..crate::EIGHT };
     in_virtual_time(async {
-        let cluster = Cluster::of(3, shape, 2, &[("alpha", "beta")], |index, _, _| config_text(index));
+        let cluster =
+            Cluster::of(3, shape, 2, &[("alpha", "beta")], |index, _, _| config_text(index, memory_mib));
         cluster.start(0).await;
         cluster.start(1).await;
         while (0..2).any(|index| own_pair(&cluster, index).0 != "normal") {

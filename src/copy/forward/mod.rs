@@ -191,6 +191,15 @@ pub struct Forwarder {
     window: Notify,
 }
 
+/// Why a pair is not forwarded yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Lack {
+    /// It is on its way.
+    Coming,
+    /// The primary does not want it as things are.
+    Refused,
+}
+
 struct State {
     phase: Phase,
     /// Nothing is sent: going on alone is being recorded.
@@ -202,8 +211,9 @@ struct State {
     pairs: BTreeMap<u32, ForwardPair>,
     /// How often a pair came or went: a connection is about the pairs that it named.
     pair_changes: u64,
-    /// The group has a pair that is not forwarded yet: without it the volumes there are no image.
-    is_incomplete: bool,
+    /// Pairs of the group that are not forwarded yet, and since when the primary refuses them: without them the volumes there
+    /// are no image.
+    lacking: BTreeMap<u32, Option<MonotonicNs>>,
     /// The group is no more.
     is_retired: bool,
     /// Marks are on their way to the control store.
@@ -235,7 +245,7 @@ impl Forwarder {
                 down_since: Some(now),
                 pairs: BTreeMap::new(),
                 pair_changes: 0,
-                is_incomplete: false,
+                lacking: BTreeMap::new(),
                 is_retired: false,
                 is_writing: false,
                 next_sequence: 1,
@@ -320,10 +330,21 @@ impl Forwarder {
         self.changed.notify_waiters();
     }
 
-    /// Whether the group has a pair that is on its way to be forwarded. Until it is, no copy ends.
-    pub(crate) fn set_incomplete(&self, is_incomplete: bool) {
-        let was = std::mem::replace(&mut self.lock().is_incomplete, is_incomplete);
-        if was != is_incomplete {
+    /// The pairs of the group that are not forwarded yet. Until they are, no copy ends; one that the primary refuses holds
+    /// it up for [`REFUSED_WAIT`]: at the start it may not have what the pair needs yet, and later only its operator can help.
+    pub(crate) fn set_lacking(&self, lacking: &BTreeMap<u32, Lack>) {
+        let now = self.parts.clock.now();
+        let has_changed = {
+            let mut state = self.lock();
+            let since = |pair: &u32| state.lacking.get(pair).copied().flatten().unwrap_or(now);
+            let all = lacking.iter().map(|(pair, lack)| match lack {
+                Lack::Coming => (*pair, None),
+                Lack::Refused => (*pair, Some(since(pair))),
+            });
+            let all = all.collect();
+            std::mem::replace(&mut state.lacking, all) != state.lacking
+        };
+        if has_changed {
             self.changed.notify_waiters();
         }
     }
@@ -333,10 +354,18 @@ impl Forwarder {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if !self.lock().is_incomplete {
-                return;
+            let Some(ends) = self.lock().lacks(self.parts.clock.now()) else { return };
+            let refused = async {
+                match ends {
+                    Some(left) => self.parts.clock.sleep(left).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = refused => {}
             }
-            changed.await;
         }
     }
 
@@ -465,6 +494,17 @@ impl Forwarder {
 }
 
 impl State {
+    /// How long pairs that are not forwarded yet hold up the end of a copy: not at all, until they are, or at most so long.
+    fn lacks(&self, now: MonotonicNs) -> Option<Option<Duration>> {
+        let mut longest = None;
+        for refused_since in self.lacking.values() {
+            let Some(since) = refused_since else { return Some(None) };
+            let left = REFUSED_WAIT.saturating_sub(now.since(*since));
+            longest = longest.max(Some(left).filter(|left| !left.is_zero()));
+        }
+        longest.map(Some)
+    }
+
     fn drop_channel(&mut self, now: MonotonicNs) {
         if self.channel.take().is_some() {
             self.down_since = Some(now);
@@ -484,6 +524,8 @@ fn everything() -> Vec<Range<u64>> {
 
 /// Writes of hosts under way; more wait. Fewer than a session takes.
 const UNDER_WAY_MAX: usize = 512;
+/// How long a pair that the primary refuses holds up the end of its group's copy.
+const REFUSED_WAIT: Duration = Duration::from_secs(60);
 /// How far the numbers of writes under way may lie apart; a write that would go further waits for the oldest. The primary
 /// remembers as many that it has applied.
 pub(crate) const WINDOW: usize = 1024;

@@ -6,8 +6,8 @@ use crate::clock::{BoxFuture, Clock, SeededEntropy, SimClock, WallNs};
 use crate::copy::change::{Change, Content, Part, pages_touched};
 use crate::copy::differences::{ChangedPart, DifferenceMap};
 use crate::copy::forward::{
-    Announced, Announcement, Because, Downstream, ForwardError, ForwardPair, Forwarder, Ledger, Outgoing,
-    Parts, Phase, WINDOW, wire,
+    Announced, Announcement, Because, Downstream, ForwardError, ForwardPair, Forwarder, Lack, Ledger,
+    Outgoing, Parts, Phase, WINDOW, wire,
 };
 use crate::copy::group::{Refusal, Sequenced};
 use crate::copy::inflow::{Connection, Inflow};

@@ -326,7 +326,7 @@ fn no_copy_ends_before_all_pairs_of_the_group_take_part() {
         let upstream = Upstream::new(Fence::Never).await;
         upstream.forwarder.go_alone(Because::Unreachable, "for a test").unwrap();
         upstream.write(3, 8).await.unwrap();
-        upstream.forwarder.set_incomplete(true);
+        upstream.forwarder.set_lacking(&[(2, Lack::Coming)].into());
         let (_line, _serving) = upstream.connect().await;
         upstream.pass(5000).await;
         assert_eq!(upstream.primary.page(3), 8, "it is copied all the same");
@@ -334,11 +334,47 @@ fn no_copy_ends_before_all_pairs_of_the_group_take_part() {
             (upstream.forwarder.phase(), upstream.primary.last_said().what),
             (Phase::Copying, Announced::Copying)
         );
-        upstream.forwarder.set_incomplete(false);
+        upstream.forwarder.set_lacking(&BTreeMap::new());
         upstream.pass(10).await;
         assert_eq!(
             (upstream.forwarder.phase(), upstream.primary.last_said().what),
             (Phase::InStep, Announced::InStep)
         );
+    });
+}
+
+/// A primary that has not made its volumes yet refuses their pairs: the copy of the others once ended without them.
+#[test]
+fn a_pair_that_the_primary_refuses_for_a_while_holds_up_the_end_of_the_copy_and_not_for_ever() {
+    life(async {
+        let upstream = Upstream::new(Fence::Never).await;
+        let is_ended = |upstream: &Upstream| {
+            (upstream.forwarder.phase(), upstream.primary.last_said().what)
+                == (Phase::InStep, Announced::InStep)
+        };
+        // It is accepted in time.
+        upstream.forwarder.go_alone(Because::Unreachable, "for a test").unwrap();
+        upstream.write(3, 8).await.unwrap();
+        upstream.forwarder.set_lacking(&[(2, Lack::Refused)].into());
+        let (_line, _serving) = upstream.connect().await;
+        upstream.pass(5_000).await;
+        assert!(!is_ended(&upstream));
+        upstream.forwarder.set_lacking(&[(2, Lack::Coming)].into());
+        upstream.pass(120_000).await;
+        assert!(!is_ended(&upstream), "it is accepted, and only has to be taken up");
+        upstream.forwarder.set_lacking(&BTreeMap::new());
+        upstream.pass(10).await;
+        assert!(is_ended(&upstream));
+        // It never is: the others do not wait for its operator.
+        upstream.forwarder.go_alone(Because::Unreachable, "for a test").unwrap();
+        upstream.write(4, 9).await.unwrap();
+        upstream.forwarder.set_lacking(&[(2, Lack::Refused)].into());
+        let (_line, _serving) = upstream.connect().await;
+        upstream.pass(30_000).await;
+        upstream.forwarder.set_lacking(&[(2, Lack::Refused)].into());
+        upstream.pass(25_000).await;
+        assert!(!is_ended(&upstream));
+        upstream.pass(10_000).await;
+        assert!(is_ended(&upstream));
     });
 }
