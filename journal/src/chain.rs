@@ -29,7 +29,7 @@ use crate::bookmark::Bookmark;
 use crate::format::{FormatError, Superblock};
 use crate::journal::{Checkpoint, Journal, Located, Usage};
 use crate::number::{Generation, Incarnation, UpdateNumber, VolumeNumber};
-use crate::pointer::PointerInformation;
+use crate::pointer::{Place, PointerInformation};
 use crate::sequencer::{AppendError, Commit, Placement};
 use crate::update::{Draft, Stored};
 use alloc::collections::VecDeque;
@@ -495,10 +495,13 @@ impl Chain {
         }
     }
 
-    /// See [`Journal::pointer_information`]; of the volume that is written. What lies before it counts as its oldest.
-    pub fn pointer_information(&self, read: UpdateNumber, retry: UpdateNumber) -> PointerInformation {
-        let from = |number: UpdateNumber| number.max(self.last.journal.first_retained());
-        self.last.journal.pointer_information(from(read), from(retry))
+    /// See [`Journal::pointer_information`]; of each volume, oldest first. In one that has nothing from a number on the
+    /// address is the newest, in one behind it the oldest.
+    pub fn pointer_information(&self, place: Place) -> Vec<(VolumeNumber, PointerInformation)> {
+        let all = self.earlier.iter().chain([&self.last]);
+        all.zip(self.ends().into_iter().map(Some).chain([None]))
+            .map(|(segment, end)| (segment.volume, segment.journal.pointers_below(place, end)))
+            .collect()
     }
 }
 

@@ -6,7 +6,7 @@ use crate::format::{
     head,
 };
 use crate::number::{Generation, UpdateNumber};
-use crate::pointer::PointerInformation;
+use crate::pointer::{Place, PointerInformation};
 use crate::sequencer::{AppendError, Batch, Commit, Full, Placement, Sequencer};
 use crate::update::{Draft, DraftSize, Stored};
 use alloc::collections::VecDeque;
@@ -416,14 +416,34 @@ impl Journal {
         self.checkpoint = record;
     }
 
-    /// The pointer information for a reader: `read` is the next number to send, `retry` the one to send again first.
-    pub fn pointer_information(&self, read: UpdateNumber, retry: UpdateNumber) -> PointerInformation {
+    /// The pointer information for a reader that is at `place`.
+    pub fn pointer_information(&self, place: Place) -> PointerInformation {
+        self.pointers_below(place, None)
+    }
+
+    /// The same, when from `end` on another volume has what is asked for.
+    pub(crate) fn pointers_below(&self, place: Place, end: Option<UpdateNumber>) -> PointerInformation {
         let Sequencer { info, data, .. } = &self.sequencer;
-        let (info_oldest, data_oldest) = self.oldest_offsets();
+        let is_held_here = |number: &UpdateNumber| end.is_none_or(|end| *number < end);
+        // The first group commit that has the number or a later one.
+        let held = |number: UpdateNumber| {
+            let position = self.index.partition_point(|batch| batch.last < number);
+            let waiting = || self.sequencer.oldest_waiting().filter(|batch| batch.last >= number);
+            self.index.get(position).copied().or_else(waiting)
+        };
+        let offsets = |number: UpdateNumber| {
+            let held = Some(number).filter(is_held_here).and_then(held);
+            held.map_or((info.head, data.head), |batch| (batch.info_start, batch.data_start))
+        };
+        let (info_oldest, data_oldest) = offsets(place.oldest);
         let newest = info.physical(info.head);
         let is_one = self.superblock.layout == Layout::Interleaved;
-        let address =
-            |number| self.find_batch(number).map_or(newest, |batch| info.physical(batch.info_start));
+        // What is not durable is not read yet.
+        let durable = self.sequencer.durable;
+        let address = |number: UpdateNumber| match number <= durable {
+            true => info.physical(offsets(number).0),
+            false => newest,
+        };
         PointerInformation {
             update_information_head: info.area_offset_bytes,
             write_data_head: data.area_offset_bytes,
@@ -431,8 +451,8 @@ impl Journal {
             update_information_oldest: info.physical(info_oldest),
             write_data_newest: if is_one { newest } else { data.physical(data.head) },
             write_data_oldest: if is_one { info.physical(info_oldest) } else { data.physical(data_oldest) },
-            read_start: address(read),
-            retry_start: address(retry),
+            read_start: address(place.read),
+            retry_start: address(place.retry),
         }
     }
 

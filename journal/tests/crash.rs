@@ -7,6 +7,7 @@ mod common;
 use common::{Bench, LAYOUTS, Random, make_update, number, recover, unmap};
 use holdfast_journal::Full;
 use holdfast_journal::format::Layout;
+use holdfast_journal::pointer::Place;
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -173,9 +174,9 @@ fn a_torn_group_commit_is_kept_whole_or_not_at_all_whatever_sectors_survive() {
         assert!(bench.start_commit());
         bench.disk.flush();
         let sectors = if count > 9 { 16 } else { 8 };
+        let place = Place { oldest: number(9), retry: number(9), read: number(9) };
         let at =
-            common::index(bench.journal.pointer_information(number(9), number(9)).update_information_newest)
-                - sectors * 512;
+            common::index(bench.journal.pointer_information(place).update_information_newest) - sectors * 512;
         for subset in 0_u32..1 << sectors {
             if sectors == 16 && subset % 37 != 0 && subset != 0xFFFF {
                 continue;

@@ -6,6 +6,7 @@ mod common;
 use common::{Bench, Disk, LAYOUTS, Random, index, number, recover, unmap};
 use holdfast_journal::format::record::MAX_RECORD_BYTES;
 use holdfast_journal::format::{BLOCK_BYTES, FormatParams, Layout};
+use holdfast_journal::pointer::{Place, PointerInformation};
 use holdfast_journal::recovery::{HEAD_BYTES, Recovery, RecoveryError};
 use holdfast_journal::{
     AppendError, ArrayNumber, Content, Full, Generation, GroupNumber, Incarnation, Journal, UpdateNumber,
@@ -278,6 +279,48 @@ fn appends_out_of_order_impossible_or_too_large_change_nothing() {
     assert!(bench.journal.poll_commit().is_none() && bench.journal.poll_checkpoint().is_none());
 }
 
+fn place(oldest: u64, retry: u64, read: u64) -> Place {
+    Place { oldest: number(oldest), retry: number(retry), read: number(read) }
+}
+
+/// Figures 26 and 27: the heads and the newest addresses are those of the volume, the same for all; what is oldest, what
+/// is read next and what is read again is each reader's own.
+#[test]
+fn figure_27_two_readers_of_one_journal_volume_have_pointers_of_their_own() {
+    let mut bench = Bench::new(4 + 16 + 60, 2);
+    let with_data = (0..).find(|seed| common::make_update(1, *seed).1.len() == 4096).unwrap();
+    for _ in 0..3 {
+        bench.append(with_data).unwrap();
+        bench.start_commit();
+        bench.flush();
+    }
+    let blocks = bench.journal.recent(number(1)).unwrap().place.unwrap().blocks;
+    let head = 4 * BLOCK_BYTES;
+    let data = head + bench.journal.superblock().info_bytes;
+    // As in figure 26: one holds all three, has been sent two and is to send the second again; the other one is further on.
+    let one = bench.journal.pointer_information(place(1, 2, 3));
+    let other = bench.journal.pointer_information(place(2, 3, 4));
+    for pointers in [one, other] {
+        assert_eq!((pointers.update_information_head, pointers.write_data_head), (head, data));
+        assert_eq!(pointers.update_information_newest, head + 3 * BLOCK_BYTES);
+        assert_eq!(pointers.write_data_newest, data + 3 * blocks * BLOCK_BYTES);
+    }
+    let own = |at: PointerInformation| {
+        let PointerInformation {
+            update_information_oldest, write_data_oldest, read_start, retry_start, ..
+        } = at;
+        [update_information_oldest, write_data_oldest, retry_start, read_start]
+    };
+    assert_eq!(own(one), [head, data, head + BLOCK_BYTES, head + 2 * BLOCK_BYTES]);
+    let second_data = data + blocks * BLOCK_BYTES;
+    assert_eq!(own(other), [head + BLOCK_BYTES, second_data, head + 2 * BLOCK_BYTES, head + 3 * BLOCK_BYTES]);
+    // What all have is freed; the one that is behind does not see that, and the other one has nothing left here.
+    bench.release(1);
+    assert_eq!(bench.journal.pointer_information(place(2, 2, 3)).update_information_oldest, own(other)[0]);
+    let nothing = bench.journal.pointer_information(place(4, 4, 4));
+    assert_eq!(own(nothing)[..2], [nothing.update_information_newest, nothing.write_data_newest]);
+}
+
 #[test]
 fn pointer_information_shows_the_eight_addresses() {
     let mut bench = Bench::new(4 + 16 + 40, 2);
@@ -289,7 +332,7 @@ fn pointer_information_shows_the_eight_addresses() {
     }
     bench.release(1);
     let blocks = bench.journal.recent(number(2)).unwrap().place.unwrap().blocks;
-    let info = bench.journal.pointer_information(number(3), number(2));
+    let info = bench.journal.pointer_information(place(2, 2, 3));
     let head = 4 * BLOCK_BYTES;
     let data = head + bench.journal.superblock().info_bytes;
     assert_eq!(info.update_information_head, head);
@@ -302,10 +345,7 @@ fn pointer_information_shows_the_eight_addresses() {
     assert_eq!(info.write_data_newest, data + 3 * blocks * BLOCK_BYTES);
     assert_eq!(info.read_start, head + 2 * BLOCK_BYTES);
     assert_eq!(info.retry_start, head + BLOCK_BYTES);
-    assert_eq!(
-        bench.journal.pointer_information(number(4), number(4)).read_start,
-        info.update_information_newest
-    );
+    assert_eq!(bench.journal.pointer_information(place(4, 4, 4)).read_start, info.update_information_newest);
 }
 
 /// The modification example of figure 3: the eight addresses are then of one area.
@@ -321,16 +361,16 @@ fn interleaved_write_data_lies_behind_its_records_and_one_area_holds_both() {
         bench.flush();
     }
     let head = 4 * BLOCK_BYTES;
-    let place = |value| bench.journal.recent(number(value)).unwrap().place.unwrap().volume_offset_bytes;
+    let data_of = |value| bench.journal.recent(number(value)).unwrap().place.unwrap().volume_offset_bytes;
     let blocks = bench.journal.recent(number(1)).unwrap().place.unwrap().blocks * BLOCK_BYTES;
-    assert_eq!((place(1), place(2)), (head + BLOCK_BYTES, head + BLOCK_BYTES + blocks));
+    assert_eq!((data_of(1), data_of(2)), (head + BLOCK_BYTES, head + BLOCK_BYTES + blocks));
     let second = head + BLOCK_BYTES + 2 * blocks;
     assert_eq!(bench.journal.locate(number(3)).unwrap().info_offset, second);
     let usage = bench.journal.usage();
     assert_eq!((usage.info_capacity, usage.data_capacity), (40 * BLOCK_BYTES, 0));
     assert_eq!(usage.info_used, 2 * (BLOCK_BYTES + 2 * blocks));
     assert_eq!(bench.journal.areas_after(number(2)), (BLOCK_BYTES + 2 * blocks, 0));
-    let info = bench.journal.pointer_information(number(3), number(3));
+    let info = bench.journal.pointer_information(place(1, 3, 3));
     assert_eq!((info.update_information_head, info.write_data_head), (head, head));
     assert_eq!((info.write_data_oldest, info.write_data_newest), (head, head + usage.info_used));
     assert_eq!(info.read_start, second);

@@ -351,12 +351,13 @@ impl Array {
     pub(super) fn journal_views(&self, tables: &Tables, record: &GroupRecord) -> Vec<JournalView> {
         let Some(status) = self.status_of(record) else { return Vec::new() };
         let written = status.segments.last().map(|segment| segment.volume.0);
-        let mut pointers = vec![pointer_view(tables.meta().number.0, status.pointers)];
-        pointers.extend(status.readers.iter().map(|reader| pointer_view(reader.array, reader.pointers)));
         let view = |journal: &JournalVolume| {
             let number = journal.volume.0;
-            let segment = status.segments.iter().rfind(|segment| segment.volume.0 == number);
+            let mut segments = status.segments.iter().zip(&status.pointers).rev();
+            let segment = segments.find(|(segment, _)| segment.volume.0 == number);
             let segment = segment.filter(|_| !record.segments.is_empty());
+            let pointers = segment.map(|(_, pointers)| pointers);
+            let segment = segment.map(|(segment, _)| segment);
             let is_written = segment.is_some() && written == Some(number);
             let used_as = match (segment, journal.options.reserve) {
                 (Some(_), _) if is_written => "written",
@@ -388,7 +389,11 @@ impl Array {
                 cache_bytes: status.cache_bytes.0,
                 cache_used_bytes: status.cache_bytes.1,
                 unit_reads: status.unit_reads,
-                pointers: if is_written { pointers.clone() } else { Vec::new() },
+                pointers: pointers
+                    .into_iter()
+                    .flatten()
+                    .map(|(array, at)| pointer_view(*array, *at))
+                    .collect(),
             })
         };
         record.journals.iter().filter_map(view).collect()

@@ -466,7 +466,7 @@ impl Array {
             copy_completion_bytes: copied,
             size_bytes: pair.size_bytes,
             progress_percent: percent(copied, pair.size_bytes),
-            time_left_ms: None,
+            time_left_ms: status.as_ref().and_then(found).and_then(|pair| pair.time_left).map(ms),
             difference_bytes,
             restored_update_number: restored.filter(|_| own_volume(tables, pair).is_some()),
             svol_write: pair.control.svol_write,

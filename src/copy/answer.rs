@@ -33,7 +33,7 @@ use crate::disk::slot::SLOT_BYTES;
 use thiserror::Error;
 
 /// Bytes of the head.
-pub const HEAD_BYTES: usize = 128;
+pub const HEAD_BYTES: usize = 160;
 /// The most updates one answer may carry: a reader refuses more.
 pub const MAX_UPDATES: u32 = 4096;
 /// The most pages of head and records: 4096 updates of ordinary size, 1 MiB.
@@ -81,6 +81,19 @@ impl Outcome {
     }
 }
 
+/// How far a reader's pointers are apart at its source, in bytes: what claim 8 of the specification reads by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PointerDistances {
+    /// Update information from the oldest on that is held because of this reader, to the newest.
+    pub held_information: u64,
+    /// Write data likewise.
+    pub held_data: u64,
+    /// Update information from the read start to the newest.
+    pub unread_information: u64,
+    /// Update information from the retry start to the read start: what it was sent and has not reported as durable.
+    pub again_information: u64,
+}
+
 /// The head of an answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Head {
@@ -108,6 +121,8 @@ pub struct Head {
     pub wall_ns: u64,
     /// Write data that this reader has not been handed yet.
     pub unread_bytes: u64,
+    /// This reader's pointers there (figure 8), as distances over all journal volumes.
+    pub pointers: PointerDistances,
     /// Room that the first update needs; zero but for [`Outcome::MoreRoom`].
     pub room_bytes: u32,
     /// How busy the answering array is.
@@ -118,7 +133,7 @@ pub struct Head {
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum AnswerError {
     /// Too short, wrong magic or version.
-    #[error("the answer is no journal read answer of version 1")]
+    #[error("the answer is no journal read answer of version 2")]
     NotAnAnswer,
     /// Damaged on the way or by the peer.
     #[error("the checksum over head and records is wrong")]
@@ -134,7 +149,7 @@ impl Head {
     pub fn encode(&self, records: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity((HEAD_BYTES + records.len()).next_multiple_of(SLOT_BYTES));
         out.extend_from_slice(MAGIC);
-        out.extend_from_slice(&1u16.to_be_bytes());
+        out.extend_from_slice(&VERSION.to_be_bytes());
         out.extend_from_slice(&[self.outcome.code(), 0]);
         let pages = (HEAD_BYTES + records.len()).div_ceil(SLOT_BYTES);
         for word in [self.group, self.updates, u32::try_from(pages).unwrap_or(u32::MAX), self.generation] {
@@ -158,6 +173,12 @@ impl Head {
         out.extend_from_slice(&u32::try_from(records.len()).unwrap_or(u32::MAX).to_be_bytes());
         out.extend_from_slice(&self.room_bytes.to_be_bytes());
         out.extend_from_slice(&self.load_permille.to_be_bytes());
+        out.resize(POINTERS_AT, 0);
+        let PointerDistances { held_information, held_data, unread_information, again_information } =
+            self.pointers;
+        for word in [held_information, held_data, unread_information, again_information] {
+            out.extend_from_slice(&word.to_be_bytes());
+        }
         out.resize(HEAD_BYTES - 4, 0);
         let crc = checksum(&out, records);
         out.extend_from_slice(&crc.to_be_bytes());
@@ -168,7 +189,9 @@ impl Head {
 
     /// How many pages the head announces for itself and the records: what has to be looked at before `decode`.
     pub fn announced_pages(first_page: &[u8]) -> Result<u32, AnswerError> {
-        if first_page.get(..4) != Some(MAGIC.as_slice()) || first_page.get(4..6) != Some(&[0, 1]) {
+        if first_page.get(..4) != Some(MAGIC.as_slice())
+            || first_page.get(4..6) != Some(&VERSION.to_be_bytes())
+        {
             return Err(AnswerError::NotAnAnswer);
         }
         let pages = word32(first_page, 16)?;
@@ -242,6 +265,12 @@ impl Head {
             data_bytes: (word64(bytes, 72)?, word64(bytes, 80)?),
             wall_ns: word64(bytes, 88)?,
             unread_bytes: word64(bytes, 96)?,
+            pointers: PointerDistances {
+                held_information: word64(bytes, POINTERS_AT)?,
+                held_data: word64(bytes, POINTERS_AT + 8)?,
+                unread_information: word64(bytes, POINTERS_AT + 16)?,
+                again_information: word64(bytes, POINTERS_AT + 24)?,
+            },
             room_bytes: word32(bytes, 108)?,
             load_permille: word32(bytes, 112)?,
         };
@@ -257,6 +286,9 @@ pub fn reason(bytes: &[u8]) -> String {
 }
 
 const MAGIC: &[u8; 4] = b"HFJA";
+const VERSION: u16 = 2;
+/// Where the distances begin.
+const POINTERS_AT: usize = 124;
 
 fn checksum(head: &[u8], records: &[u8]) -> u32 {
     let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
@@ -293,6 +325,12 @@ mod tests {
             data_bytes: (1, 2),
             wall_ns: 99,
             unread_bytes: 12,
+            pointers: PointerDistances {
+                held_information: 15,
+                held_data: 16,
+                unread_information: 17,
+                again_information: 18,
+            },
             room_bytes: 13,
             load_permille: 14,
         }

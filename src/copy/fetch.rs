@@ -445,6 +445,9 @@ impl<'a> Follower<'a> {
             readings.source_journal_permille = full(head.information_bytes, head.data_bytes);
             readings.unread_updates = head.newest_durable.saturating_sub(head.first.saturating_sub(1));
             readings.unread_bytes = head.unread_bytes;
+            let held = head.pointers;
+            readings.held_permille = permille(held.held_information, head.information_bytes.1)
+                .max(permille(held.held_data, head.data_bytes.1));
         }
         drop(seq);
         readings.load_permille = self.group.disk.load_permille();

@@ -47,7 +47,7 @@ pub(crate) mod tables;
 #[doc(hidden)]
 pub mod tamper;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod times;
 pub(crate) mod volumes;
 mod whole;

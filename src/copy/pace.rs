@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | received | 3 | wants the interval in which [`ANSWER_UPDATES`] arrive at the present rate, halved for each answer in a row that left something unread: what arrives is no measure of what is made while reading itself is the brake |
 //! | source-journal | 7 | wants [`LONGEST`] while the source's journal is at most 1/8 full, [`SHORTEST`] from 1/2 on |
-//! | source-pointers | 8 | wants [`LONGEST`] when nothing is unread there, [`SHORTEST`] from [`ANSWER_BYTES`] or [`ANSWER_UPDATES`] on |
+//! | source-pointers | 8 | wants [`LONGEST`] when nothing is unread there, [`SHORTEST`] from [`ANSWER_BYTES`] or [`ANSWER_UPDATES`] on, or when half of the journal there is held because of this array: a read says what it has |
 //! | link | 4 | doubles the interval up to [`STEPS`] times, from half of the link's capacity in use on |
 //! | journal | 5 | the same, from a journal here that is half full on |
 //! | load | 6 | the same, from half load on |
@@ -40,6 +40,8 @@ pub(crate) struct Readings {
     pub(crate) unread_updates: u64,
     /// Write data between them.
     pub(crate) unread_bytes: u64,
+    /// Of the journal at the source, between the oldest and the newest that is held because of this array.
+    pub(crate) held_permille: u32,
 }
 
 /// Keeps the rate of arrival and gives intervals and sizes.
@@ -98,6 +100,7 @@ impl Pacer {
             let updates = share(readings.unread_updates, ANSWER_UPDATES);
             let bytes = share(readings.unread_bytes, ANSWER_BYTES);
             want(LONGEST / (1 << steps(updates.max(bytes), 0, 1000)));
+            want(LONGEST / (1 << steps(readings.held_permille, 125, 500)));
         }
         let urgent = counts(ReadInput::SourceJournal) && readings.source_journal_permille >= 750;
         let brakes = [
@@ -221,6 +224,7 @@ mod tests {
         source_journal_permille: 300,
         unread_updates: 20,
         unread_bytes: 200 << 10,
+        held_permille: 150,
     };
 
     #[test]
@@ -287,6 +291,8 @@ mod tests {
     fn claim_8_the_farther_apart_the_pointers_at_the_source_the_shorter_the_interval() {
         let (before, after) = turned(ReadInput::SourcePointers, |readings| readings.unread_updates = 50);
         assert!(after < before);
+        let (before, after) = turned(ReadInput::SourcePointers, |readings| readings.held_permille = 400);
+        assert!(after < before, "the oldest pointers count too");
         let (before, after) = turned(ReadInput::SourcePointers, |readings| readings.unread_bytes = 900 << 10);
         assert!(after < before);
     }
@@ -301,6 +307,7 @@ mod tests {
             source_journal_permille: 0,
             unread_updates: 0,
             unread_bytes: 0,
+            held_permille: 0,
         };
         let base = pacer(&all).interval(&quiet);
         assert_eq!(base, LONGEST);
@@ -342,6 +349,7 @@ mod tests {
                 source_journal_permille: b,
                 unread_updates: u64::from(a) << 32,
                 unread_bytes: u64::MAX - u64::from(b),
+                held_permille: a,
             };
             let interval = receiving(&ReadInput::ALL, u64::from(a)).interval(&readings);
             assert!((SHORTEST..=LONGEST).contains(&interval), "{readings:?}");

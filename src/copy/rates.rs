@@ -4,6 +4,8 @@
 //! Rates are those of the last ten seconds or so, the newer the weightier. A time is given only where the rates lead there
 //! at all: a reader that gains on the hosts never fills the journal, one that does not never catches up.
 //!
+//! And how fast pairs are copied: the time until their copies end (promise J3).
+//!
 //! Pure: time and positions are arguments, taken once a second.
 
 use crate::clock::MonotonicNs;
@@ -40,6 +42,44 @@ pub(crate) struct Rates {
     /// Bytes in a second.
     filling: [f64; 2],
     readers: BTreeMap<ArrayNumber, Known>,
+    /// Of pairs that are being copied.
+    pub(crate) copies: CopyRates,
+}
+
+/// Rates of copies, by pair.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CopyRates {
+    sampled_at: Option<MonotonicNs>,
+    pairs: BTreeMap<u32, CopyRate>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct CopyRate {
+    left_bytes: u64,
+    /// Bytes in a second; none before there is a second.
+    rate: Option<f64>,
+}
+
+impl CopyRates {
+    /// Takes in how many bytes of each pair are left to be copied. A pair that is not named is forgotten.
+    pub(crate) fn sample(&mut self, now: MonotonicNs, pairs: impl Iterator<Item = (u32, u64)>) {
+        let before = self.sampled_at.replace(now);
+        let passed_s = before.map_or(0.0, |then| now.since(then).as_secs_f64());
+        let weight = passed_s / (passed_s + SMOOTHED_OVER.as_secs_f64());
+        let old = std::mem::take(&mut self.pairs);
+        for (pair, left_bytes) in pairs {
+            let rate = old.get(&pair).filter(|_| passed_s > 0.0).map(|known| {
+                let moved = as_float(known.left_bytes.saturating_sub(left_bytes)) / passed_s;
+                known.rate.map_or(moved, |rate| rate + (moved - rate) * weight)
+            });
+            self.pairs.insert(pair, CopyRate { left_bytes, rate });
+        }
+    }
+
+    /// Until nothing is left of a pair of which so much is left now; none while it does not move.
+    pub(crate) fn time_left(&self, pair: u32, left_bytes: u64) -> Option<Duration> {
+        time((left_bytes, self.pairs.get(&pair)?.rate?))
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -173,6 +213,31 @@ mod tests {
         let unknown = Position { held: [0, 5], behind: [0, 5] };
         let fresh = Rates::default().outlook(READER, unknown, [1 << 20, 1 << 20]);
         assert_eq!(fresh, Outlook::default());
+    }
+
+    #[test]
+    fn a_copy_takes_as_long_as_what_is_left_at_the_rate_of_the_last_seconds() {
+        let mut copies = CopyRates::default();
+        let at = |second: u64| MonotonicNs(second * 1_000_000_000);
+        copies.sample(at(0), [(1, 100_000_000), (2, 5_000_000)].into_iter());
+        assert_eq!(copies.time_left(1, 100_000_000), None, "nothing is known yet");
+        for second in 1..=30 {
+            copies.sample(at(second), [(1, 100_000_000 - second * 1_000_000), (2, 5_000_000)].into_iter());
+        }
+        assert!(near(copies.time_left(1, 70_000_000), 70.0));
+        assert_eq!(copies.time_left(2, 5_000_000), None, "it does not move");
+        // Ten seconds later it goes at a tenth of that: the last seconds count.
+        for second in 31..=60 {
+            let left = 70_000_000 - (second - 30) * 100_000;
+            copies.sample(at(second), [(1, left)].into_iter());
+        }
+        let left = copies.time_left(1, 67_000_000).unwrap().as_secs_f64();
+        assert!((350.0..=670.0).contains(&left), "{left}");
+        assert_eq!(copies.time_left(2, 5_000_000), None, "it is copied no more");
+        // What hosts change meanwhile may make it more.
+        copies.sample(at(61), [(1, 80_000_000)].into_iter());
+        assert!(copies.time_left(1, 80_000_000).is_some());
+        assert_eq!(copies.time_left(1, 0), Some(Duration::ZERO));
     }
 
     #[test]

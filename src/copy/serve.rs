@@ -445,6 +445,7 @@ impl Group {
             data_bytes: (usage.data_used, usage.data_capacity),
             wall_ns: self.clock.wall().0,
             unread_bytes: seq.unread_bytes(reader),
+            pointers: seq.distances(reader),
             room_bytes: 0,
             load_permille: self.disk.load_permille(),
         }

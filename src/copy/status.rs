@@ -3,12 +3,14 @@
 //! Lag in seconds is by the primary's monotonic clock alone: the age of the oldest update that the reader has not
 //! restored, never shown smaller than it is (`times.rs`).
 
+use super::answer::PointerDistances;
 use super::fetch::Reading;
 use super::group::{Group, PairRuntime, Sequencer};
 use super::rates::Position;
 use crate::clock::MonotonicNs;
+use crate::volume::pair::PairState;
 use holdfast_journal::chain::SegmentInfo;
-use holdfast_journal::pointer::PointerInformation;
+use holdfast_journal::pointer::{Place, PointerInformation};
 use holdfast_journal::reader::{Reader, Report};
 use holdfast_journal::{ArrayNumber, UpdateNumber, Usage};
 use std::sync::atomic::Ordering;
@@ -41,8 +43,8 @@ pub struct Status {
     pub readers: Vec<ReaderStatus>,
     /// Pairs at the primary.
     pub pairs: Vec<PairStatus>,
-    /// Pointers of this array's own restore.
-    pub pointers: PointerInformation,
+    /// For each of `segments`: the pointers of this array's own restore, then those of each reader.
+    pub pointers: Vec<Vec<(u32, PointerInformation)>>,
     /// The newest number given at the source, as it said last.
     pub source_newest: Option<u64>,
     /// What it said then that it still has for this array, and when that was by its own clock.
@@ -60,6 +62,8 @@ pub struct PairStatus {
     pub copied_bytes: u64,
     /// Bytes that its difference map marks.
     pub differing_bytes: u64,
+    /// Until its copy ends, at the rate of the last seconds; none unless it is being copied and moves on.
+    pub time_left: Option<Duration>,
 }
 
 /// A reader at one moment.
@@ -85,8 +89,6 @@ pub struct ReaderStatus {
     pub time_to_full: Option<Duration>,
     /// Until it has caught up, at the present rates.
     pub time_to_catch_up: Option<Duration>,
-    /// Its pointers here.
-    pub pointers: PointerInformation,
 }
 
 /// How far behind.
@@ -109,6 +111,10 @@ impl Group {
         let holding = seq.readers.iter().filter(|(_, reader)| reader.holds);
         let readers: Vec<_> = holding.map(|(array, reader)| (array, position(&seq, reader))).collect();
         seq.rates.sample(now, [information, data], readers.into_iter());
+        let unit = self.settings.copy_unit_bytes;
+        let copied = seq.pairs.values().flatten().filter(|pair| pair.facts.state == PairState::BeingCopied);
+        let left: Vec<_> = copied.map(|pair| (pair.pair, left_bytes(&seq, pair, unit))).collect();
+        seq.rates.copies.sample(now, left.into_iter());
     }
 
     /// The group now.
@@ -135,19 +141,91 @@ impl Group {
                 .values()
                 .flatten()
                 .map(|pair| {
-                    let differing_bytes = pair.differing_bytes();
-                    // A copy of differences has everything that is not marked.
-                    let copied_bytes = match pair.resync.differences {
-                        Some(_) => pair.capacity_bytes - differing_bytes,
-                        None => pair.facts.copy_completion_bytes,
-                    };
-                    PairStatus { pair: pair.pair, copied_bytes, differing_bytes }
+                    let copied_bytes = copied_bytes(pair);
+                    let is_copied = pair.facts.state == PairState::BeingCopied;
+                    let left = left_bytes(&seq, pair, self.settings.copy_unit_bytes);
+                    let left = seq.rates.copies.time_left(pair.pair, left);
+                    PairStatus {
+                        pair: pair.pair,
+                        copied_bytes,
+                        differing_bytes: pair.differing_bytes(),
+                        time_left: left.filter(|_| is_copied),
+                    }
                 })
                 .collect(),
-            pointers: seq.journal.pointer_information(seq.restored.next(), seq.restored.next()),
+            pointers: pointers(&seq, self.array),
             reading: seq.reading.clone(),
             source_newest: seq.source.as_ref().map(|head| head.newest_given),
             source_unread: seq.source.as_ref().map(|head| (head.unread_bytes, head.wall_ns)),
+        }
+    }
+}
+
+/// What of a pair need not be copied any more.
+fn copied_bytes(pair: &PairRuntime) -> u64 {
+    match pair.resync.differences {
+        // A copy of differences has everything that is not marked.
+        Some(_) => pair.capacity_bytes - pair.differing_bytes(),
+        None => pair.facts.copy_completion_bytes.min(pair.capacity_bytes),
+    }
+}
+
+/// What of a pair its reader lacks: also what has a record and was not read yet, which is counted in whole units.
+fn left_bytes(seq: &Sequencer, pair: &PairRuntime, unit_bytes: u64) -> u64 {
+    let copied = copied_bytes(pair);
+    let left = pair.capacity_bytes.saturating_sub(copied);
+    if pair.resync.differences.is_some() {
+        return left;
+    }
+    let had = seq.readers.reader(pair.reader).map_or(UpdateNumber::NONE, |known| known.report.acknowledged);
+    let under_way = pair.copy_records.iter().filter(|record| record.number > had).count() as u64;
+    left + under_way.saturating_mul(unit_bytes).min(copied)
+}
+
+/// For each journal volume, oldest first, the pointers of this array and of its readers.
+fn pointers(seq: &Sequencer, own: ArrayNumber) -> Vec<Vec<(u32, PointerInformation)>> {
+    let settled = seq.settled.next();
+    let restored = seq.restored.next();
+    let mut places = vec![(own, Place { oldest: settled, retry: restored, read: restored })];
+    places.extend(seq.readers.iter().map(|(array, _)| (array, seq.place_of(array))));
+    let mut volumes = vec![Vec::new(); seq.journal.segments().len()];
+    for (array, place) in places {
+        let pointers = seq.journal.pointer_information(place);
+        for (volume, (_, at)) in volumes.iter_mut().zip(pointers) {
+            volume.push((array.0, at));
+        }
+    }
+    volumes
+}
+
+impl Status {
+    /// The pointers of this array's own restore in the volume that is written.
+    #[cfg(test)]
+    pub(crate) fn own_pointers(&self) -> PointerInformation {
+        self.pointers.last().unwrap()[0].1
+    }
+}
+
+impl Sequencer {
+    /// Where a reader is in the journal.
+    pub(super) fn place_of(&self, array: ArrayNumber) -> Place {
+        let known = self.readers.reader(array);
+        let (retry, read) = known.map_or((self.next, self.next), |known| (known.retry_start(), known.next));
+        // What is not held for it is in difference maps.
+        let held = known.filter(|known| known.holds).and_then(|_| self.readers.released_by(array));
+        Place { oldest: held.map_or(self.next, UpdateNumber::next), retry, read }
+    }
+
+    /// How far the pointers of a reader are apart.
+    pub(super) fn distances(&self, array: ArrayNumber) -> PointerDistances {
+        let place = self.place_of(array);
+        let to_newest = |number: UpdateNumber| self.journal.areas_after(number.previous());
+        let ((held_information, held_data), (unread, _)) = (to_newest(place.oldest), to_newest(place.read));
+        PointerDistances {
+            held_information,
+            held_data,
+            unread_information: unread,
+            again_information: to_newest(place.retry).0.saturating_sub(unread),
         }
     }
 }
@@ -187,7 +265,6 @@ fn reader_status(
             let pairs = seq.pairs.values().flatten().filter(|pair| pair.reader == reader_number);
             pairs.map(PairRuntime::differing_bytes).sum()
         },
-        pointers: seq.journal.pointer_information(reader.next, reader.retry_start()),
     }
 }
 

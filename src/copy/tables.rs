@@ -270,6 +270,7 @@ mod tests {
             data_bytes: (0, 0),
             wall_ns: 0,
             unread_bytes: 0,
+            pointers: Default::default(),
             room_bytes: 0,
             load_permille: 0,
         };

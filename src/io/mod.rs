@@ -5,6 +5,8 @@
 
 mod elsewhere;
 mod error;
+#[cfg(test)]
+mod figures;
 mod forward;
 pub mod host;
 pub mod lun;

@@ -217,6 +217,7 @@ listed!(PairView, |p| {
     "NUMBER" => p.number, "NAME" => p.name, "GROUP" => p.group, "STATE" => state(&p.state, p.reason.as_ref()),
     "P-VOL" => format!("{}:{}", p.primary_array, p.pvol), "S-VOL" => format!("{}:{}", p.auxiliary_array, p.svol),
     "COPIED" => format!("{:.1} %", p.progress_percent),
+    "LEFT" => p.time_left_ms.map_or("-".into(), |ms| format!("{} s", ms.div_ceil(1_000))),
     "RESTORED" => p.restored_update_number.map_or("-".into(), |n| n.to_string()),
 });
 listed!(EventView, |e| {

@@ -415,6 +415,8 @@ fn pairs(build: &mut Build, now: &Snapshot) {
     build.gauge("holdfast_pair_size_bytes", "Size of a pair's P-VOL.", bytes);
     let bytes = now.pairs.iter().map(|pair| (labels(pair), float(pair.copy_completion_bytes)));
     build.gauge("holdfast_pair_copied_bytes", "How far the initial copy of a pair is.", bytes);
+    let time = now.pairs.iter().filter_map(|pair| Some((labels(pair), seconds(pair.time_left_ms?))));
+    build.gauge("holdfast_pair_copy_time_left_seconds", "Until the copy of a pair has ended.", time);
     let bytes = now.pairs.iter().map(|pair| (labels(pair), float(pair.difference_bytes)));
     build.gauge("holdfast_pair_difference_bytes", "Recorded differences of a pair.", bytes);
 }

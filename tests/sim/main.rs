@@ -31,6 +31,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 mod support;
 
 mod cluster;
+mod copying;
 mod day;
 mod delay;
 mod designations;

@@ -4,16 +4,20 @@
 use super::reading::{IMMEDIATE, follow, restore};
 use super::rig::{Choice, DATA, Lane, MIB, READER, Rig, Way, life};
 use crate::clock::Clock;
-use crate::copy::change::{Change, Part};
+use crate::copy::change::{Change, Part, apply};
 use crate::copy::fetch::Reading;
-use crate::copy::group::{Refusal, Sequenced};
-use crate::disk::VolumeId;
+use crate::copy::group::{PairRuntime, Refusal, Sequenced};
+use crate::copy::serve::Carrier;
+use crate::copy::status::Status;
+use crate::disk::cache::{ParityGroupId, VolumeSpec};
 use crate::disk::slot::{Class, SLOT_BYTES};
+use crate::disk::{VolumeId, VolumeKind};
 use crate::volume::name::UpdateNumber as StoredNumber;
 use crate::volume::pair::PairState;
 use crate::volume::timing::{RestoreStop, StopWish};
 use holdfast_journal::pointer::PointerInformation;
-use holdfast_journal::{Content, Extent, Kind, UpdateNumber, VolumeNumber};
+use holdfast_journal::reader::Report;
+use holdfast_journal::{ArrayNumber, Content, Extent, Kind, UpdateNumber, VolumeNumber};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +25,13 @@ const PAGE: u64 = SLOT_BYTES as u64;
 
 /// The source's pointers for its reader.
 fn pointers(rig: &Rig) -> PointerInformation {
-    rig.source.status().readers[0].pointers
+    pointers_of(&rig.source.status(), READER)
+}
+
+/// An array's pointers in the volume that is written.
+fn pointers_of(status: &Status, array: ArrayNumber) -> PointerInformation {
+    let of_written = status.pointers.last().unwrap();
+    of_written.iter().find(|(reader, _)| *reader == array.0).unwrap().1
 }
 
 fn next(rig: &Rig) -> UpdateNumber {
@@ -162,12 +172,12 @@ fn figure_20_steps_1805_to_1850_what_is_stored_has_a_place_of_its_own_and_what_h
         let choice = Choice { source_journal_mib: 16, copy_journal_mib: 2, ..Choice::default() };
         let mut rig = Rig::new(choice).await;
         let way = Arc::new(Way::new(&rig, &[Lane::default()]));
-        let before = rig.copy.status().pointers;
+        let before = rig.copy.status().own_pointers();
         rig.write(0, 4, 7).await;
         follow(&mut rig, &way, IMMEDIATE);
         rig.until("stored", |rig| rig.copy.durable_here() == UpdateNumber::FIRST).await;
         // Steps 1840 and 1850: the source's number, places and pointers of this journal.
-        let after = rig.copy.status().pointers;
+        let after = rig.copy.status().own_pointers();
         assert_eq!(after.write_data_newest - before.write_data_newest, 4 * PAGE);
         assert!(after.update_information_newest > before.update_information_newest);
         assert_ne!(
@@ -181,14 +191,68 @@ fn figure_20_steps_1805_to_1850_what_is_stored_has_a_place_of_its_own_and_what_h
         }
         rig.until("full", |rig| rig.copy.reading() == Reading::NoRoom).await;
         rig.sleep_ms(200).await;
-        let (full, stored) = (rig.copy.status().pointers, rig.copy.durable_here());
+        let (full, stored) = (rig.copy.status().own_pointers(), rig.copy.durable_here());
         assert!(stored < UpdateNumber::new(201));
         rig.sleep_ms(500).await;
-        assert_eq!((rig.copy.status().pointers, rig.copy.durable_here()), (full, stored));
+        assert_eq!((rig.copy.status().own_pointers(), rig.copy.durable_here()), (full, stored));
         rig.settle();
         restore(&mut rig);
         rig.until("all of it", |rig| rig.is_read() && rig.is_restored()).await;
         assert_eq!(rig.copied(799).await, 8);
+    });
+}
+
+/// Each reads on its own schedule, so the addresses in their pointer information are not the same.
+#[test]
+fn figure_27_two_readers_of_one_journal_have_pointers_of_their_own() {
+    const OTHER_READER: ArrayNumber = ArrayNumber(3);
+    life(async {
+        let mut rig = Rig::new(Choice::default()).await;
+        assert!(rig.source.lock().add_reader(OTHER_READER));
+        let begin = pointers_of(&rig.source.status(), OTHER_READER);
+        assert_eq!(pointers(&rig), begin);
+        for page in 0..4 {
+            let number = rig.write(page, 1, 7).await;
+            rig.source.durable(number).await;
+        }
+        let way = Arc::new(Way::new(&rig, &[Lane::default()]));
+        follow(&mut rig, &way, IMMEDIATE);
+        rig.until("the first one has read", |rig| rig.acknowledged() == UpdateNumber::new(4)).await;
+        let (one, other) = (pointers(&rig), pointers_of(&rig.source.status(), OTHER_READER));
+        let of_volume = |at: PointerInformation| {
+            (
+                at.update_information_head,
+                at.write_data_head,
+                at.update_information_newest,
+                at.write_data_newest,
+            )
+        };
+        assert_eq!(of_volume(one), of_volume(other), "of the journal volume");
+        // The first one has all, the other one nothing: all four are still held for it.
+        assert_eq!(one.update_information_oldest, one.update_information_newest);
+        assert_eq!(
+            (one.read_start, one.retry_start),
+            (one.update_information_newest, one.update_information_newest)
+        );
+        assert_eq!(other.update_information_oldest, begin.update_information_oldest);
+        assert_eq!(other.write_data_newest - other.write_data_oldest, 4 * PAGE);
+        assert_eq!((other.read_start, other.retry_start), (begin.read_start, begin.retry_start));
+        // It goes on by its own schedule, and only its own pointers move.
+        let distances = rig.source.lock().distances(OTHER_READER);
+        assert_eq!((distances.held_data, distances.again_information), (4 * PAGE, 0));
+        assert_eq!(distances.held_information, distances.unread_information, "it has read nothing");
+        let two = UpdateNumber::new(2);
+        rig.source.lock().readers.handle_sent(OTHER_READER, two, UpdateNumber::NONE).unwrap();
+        let first = Report { acknowledged: UpdateNumber::FIRST, ..Report::default() };
+        rig.source.report(OTHER_READER, first, Carrier::Report).unwrap();
+        let moved = pointers_of(&rig.source.status(), OTHER_READER);
+        assert_eq!(pointers(&rig), one);
+        assert_eq!(moved.write_data_newest - moved.write_data_oldest, 3 * PAGE);
+        assert!(moved.retry_start > other.retry_start && moved.read_start > moved.retry_start);
+        assert_eq!(moved.update_information_oldest, moved.retry_start);
+        let distances = rig.source.lock().distances(OTHER_READER);
+        assert_eq!(distances.again_information, moved.read_start - moved.retry_start);
+        assert_eq!(distances.held_data, 3 * PAGE);
     });
 }
 
@@ -208,9 +272,9 @@ fn figure_22_steps_2030_to_2060_the_oldest_first_and_the_area_is_released_behind
         assert_eq!(rig.copy.restore_available(Duration::ZERO).await.unwrap(), 5);
         assert_eq!((rig.copied(3).await, restored(&rig)), (5, UpdateNumber::new(5)));
         // Step 2060, once the units have it.
-        let held = rig.copy.status().pointers;
+        let held = rig.copy.status().own_pointers();
         rig.copy.settle().await.unwrap();
-        let freed = rig.copy.status().pointers;
+        let freed = rig.copy.status().own_pointers();
         assert_eq!(freed.write_data_oldest - held.write_data_oldest, 5 * PAGE);
         assert_eq!(freed.update_information_oldest, freed.update_information_newest);
         // Erratum to 2015: a failure elsewhere does not strand what is stored here.
@@ -355,6 +419,48 @@ fn figure_15_update_information_has_the_time_of_creation_if_the_command_brings_i
             let found = rig.source.load_information(UpdateNumber::new(number), Class::Restore).await.unwrap();
             let shift = found[0].time_ns.abs_diff(recorded);
             assert!(shift < 1_000_000_000, "{created_ns:?}: {shift}");
+        }
+    });
+}
+
+/// Modification of figure 11: several volumes at the same time. Their records take turns in the journal; one after the
+/// other, all of the first volume would come before any of the second.
+#[test]
+fn figure_11_several_volumes_are_copied_at_the_same_time() {
+    const SECOND: u32 = 5;
+    life(async {
+        let mut rig = Rig::new(Choice { pair: PairState::BeingCopied, ..Choice::default() }).await;
+        let spec = VolumeSpec {
+            id: VolumeId(SECOND),
+            parity_group: ParityGroupId(1),
+            size_bytes: 16 * MIB,
+            kind: VolumeKind::Thin,
+        };
+        rig.source.disk.create_volume(spec).await.unwrap();
+        let first = rig.source.lock().pairs[&DATA][0].clone();
+        rig.source.add_pair(SECOND, PairRuntime { pair: 2, ..first });
+        for volume in [DATA, SECOND] {
+            for mebibyte in 0..16 {
+                let slots = rig.source.pool.take(Class::Host, 1).await;
+                let slots = slots.into_iter().map(|slot| slot.freeze()).collect();
+                let change = Change::new(volume, vec![Part::data(mebibyte * MIB, PAGE, slots)]);
+                let (id, at) = (VolumeId(volume), mebibyte * MIB);
+                let prepared = rig.source.disk.prepare(id, at, PAGE, Class::Host).await.unwrap();
+                apply(&rig.source.disk, &change, &mut vec![prepared], 0);
+            }
+        }
+        rig.tasks.spawn(rig.source.clone().copy_pair(DATA, 1));
+        rig.tasks.spawn(rig.source.clone().copy_pair(SECOND, 2));
+        rig.until("both are copied", |rig| next(rig) == UpdateNumber::new(33)).await;
+        let mut volumes = Vec::new();
+        while volumes.len() < 32 {
+            let from = UpdateNumber::new(volumes.len() as u64 + 1);
+            let records = rig.source.load_information(from, Class::Restore).await.unwrap();
+            volumes.extend(records.iter().map(|record| record.extents[0].volume.0));
+        }
+        for half in [&volumes[..16], &volumes[16..]] {
+            let of_first = half.iter().filter(|volume| **volume == DATA).count();
+            assert!((4..=12).contains(&of_first), "{volumes:?}");
         }
     });
 }

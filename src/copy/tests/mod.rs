@@ -5,7 +5,7 @@ mod claims;
 mod figures;
 mod promise;
 mod reading;
-pub(super) mod rig;
+pub(crate) mod rig;
 mod sources;
 mod svols;
 mod volumes;

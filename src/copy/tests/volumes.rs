@@ -3,10 +3,12 @@
 use super::rig::{Choice, DATA, MIB, READER, Rig, life};
 use crate::copy::commit::Trouble;
 use crate::copy::error::CopyError;
+use crate::copy::serve::Carrier;
 use crate::copy::volumes::Spare;
 use crate::disk::cache::{ParityGroupId, VolumeSpec};
 use crate::disk::{VolumeId, VolumeKind};
 use holdfast_journal::format::{Layout, head::DEFAULT_RATIO};
+use holdfast_journal::reader::Report;
 use holdfast_journal::{UpdateNumber, VolumeNumber};
 
 /// The rig's first journal volume and the one that follows it.
@@ -160,5 +162,37 @@ fn a_volume_that_was_given_back_and_comes_again_is_used() {
         rig.source.set_volumes(vec![spare(EARLIER)], [NEXT].into());
         rig.source.change_volume().await.unwrap();
         assert_eq!(rig.source.lock().journal.volume(), VolumeNumber(EARLIER));
+    });
+}
+
+/// A5: a set of the eight addresses for each reader and each journal volume.
+#[test]
+fn each_journal_volume_has_pointers_of_each_reader() {
+    life(async {
+        let rig = in_its_next_volume().await;
+        let status = rig.source.status();
+        let volumes: Vec<u32> = status.segments.iter().map(|segment| segment.volume.0).collect();
+        assert_eq!((volumes, status.pointers.len()), (vec![EARLIER, NEXT], 2));
+        let of = |at: usize, array: u32| {
+            let found = rig.source.status().pointers[at].iter().find(|(reader, _)| *reader == array).copied();
+            found.unwrap().1
+        };
+        // The reader has read nothing: it begins in the earlier volume, and in the next one with the oldest.
+        let (earlier, next) = (of(0, READER.0), of(1, READER.0));
+        assert!(earlier.read_start < earlier.update_information_newest);
+        assert_eq!(earlier.read_start, earlier.update_information_oldest);
+        assert_eq!((next.read_start, next.retry_start), (next.update_information_oldest, next.read_start));
+        assert!(next.read_start < next.update_information_newest);
+        // It has the earlier volume's: there all is newest, in the next one nothing has changed.
+        let last = UpdateNumber::new(WRITES);
+        rig.source.lock().readers.handle_sent(READER, last, UpdateNumber::NONE).unwrap();
+        let report = Report { acknowledged: last, ..Report::default() };
+        rig.source.report(READER, report, Carrier::Report).unwrap();
+        let read = of(0, READER.0);
+        assert_eq!(read.update_information_newest, earlier.update_information_newest);
+        assert_eq!([read.read_start, read.retry_start], [read.update_information_newest; 2]);
+        assert_eq!(read.update_information_oldest, read.update_information_newest);
+        assert_eq!(read.write_data_oldest, read.write_data_newest);
+        assert_eq!(of(1, READER.0), next);
     });
 }
