@@ -44,6 +44,7 @@ impl Array {
         }
         self.reconcile_groups(&tables).await;
         self.drop_stray_images().await;
+        self.grow_volumes().await;
         self.reconcile_forwarding().await;
         self.open_written_svols().await;
         let tables = self.store.tables();

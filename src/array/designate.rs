@@ -6,9 +6,10 @@ use crate::copy::group::Group;
 use crate::shell::view::{MessageView, Options};
 use crate::volume::designation::{Ask, Designation, DesignationId, NewVolume, Outcome, Refusal, Wish};
 use crate::volume::effect::Effect;
-use crate::volume::name::GroupName;
+use crate::volume::name::{GroupName, ParityGroupNumber};
 use crate::volume::record::Who;
 use crate::volume::store::Order;
+use crate::volume::table::Tables;
 use crate::volume::timing::{RestoreStop, StopWish};
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
@@ -176,7 +177,9 @@ impl Array {
             };
             let thick = orders.iter().filter_map(|(_, what)| thick_volume(what));
             let here = thick.filter(|new| new.parity_group.as_ref() == Some(&group.name));
-            let wanted: u64 = here.map(|new| new.size_bytes.next_multiple_of(1 << EXTENT_SHIFT)).sum();
+            let new: u64 = here.map(|new| new.size_bytes.next_multiple_of(1 << EXTENT_SHIFT)).sum();
+            let more: u64 = orders.iter().map(|(_, what)| more_room(&tables, group.number, what)).sum();
+            let wanted = new + more;
             if wanted > free_bytes {
                 return Err(Refusal::Conflict(format!(
                     "{wanted} bytes do not fit into parity group {}, which has {free_bytes} left; or make it thin",
@@ -225,6 +228,21 @@ impl Array {
             .chain(refused)
             .collect()
     }
+}
+
+/// What a thick volume of the parity group takes more when it grows.
+fn more_room(tables: &Tables, group: ParityGroupNumber, what: &Designation) -> u64 {
+    let (volume, size_bytes) = match what {
+        Designation::ResizeVolume { volume, size_bytes } => (tables.volume_named(volume), *size_bytes),
+        Designation::RemoteGrow { pair, size_bytes } => {
+            let svol = tables.pair_named(pair).and_then(|pair| pair.auxiliary.volume);
+            (svol.and_then(|svol| tables.volumes.get(&svol)), *size_bytes)
+        }
+        _ => return 0,
+    };
+    let grows = volume.filter(|row| row.parity_group == Some(group) && !row.is_thin);
+    let extents = |bytes: u64| bytes.next_multiple_of(1 << EXTENT_SHIFT);
+    grows.map_or(0, |row| extents(size_bytes).saturating_sub(extents(row.size_bytes)))
 }
 
 fn thick_volume(what: &Designation) -> Option<&NewVolume> {

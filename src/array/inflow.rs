@@ -184,7 +184,7 @@ impl Array {
         let target = Target {
             number: volume.number,
             block_bytes: volume.block_bytes,
-            capacity_bytes: volume.capacity_bytes,
+            capacity_bytes: volume.capacity_bytes(),
         };
         let (change, checksum) = wire::decode(target, pages, bytes)?;
         if change.payload().checksum() != checksum {

@@ -18,6 +18,7 @@ mod direct;
 pub mod env;
 mod events;
 mod groups;
+mod grow;
 mod images;
 mod inflow;
 mod journal_unit;
@@ -243,7 +244,7 @@ impl Array {
                 let runtime = self.runtime();
                 !runtime.group_trouble.is_empty() || !runtime.volume_trouble.is_empty()
             };
-            if trouble || self.awaits_readers() {
+            if trouble || self.awaits_readers() || self.is_growing() {
                 again.get_or_insert_with(|| self.env.clock.sleep(TRY_AGAIN));
             } else {
                 again = None;

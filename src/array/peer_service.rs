@@ -155,7 +155,7 @@ impl PeerService {
         let open = array.runtime().volumes.get(&volume).cloned().filter(|_| is_theirs);
         let Some(open) = open else { return refuse(Sense::invalid_field_in_cdb(GROUP_BYTE)) };
         let ends = offset.checked_add(bytes.into());
-        if bytes > MAX_TRANSFER_BYTES || ends.is_none_or(|end| end > open.capacity_bytes) {
+        if bytes > MAX_TRANSFER_BYTES || ends.is_none_or(|end| end > open.capacity_bytes()) {
             return refuse(Sense::LBA_OUT_OF_RANGE);
         }
         let answer = move |result: Result<Pieces, IoError>| match result {

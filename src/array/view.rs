@@ -242,6 +242,8 @@ impl Array {
             },
             parity_group: parity_group.map(|group| group.name.to_string()),
             size_bytes: record.size_bytes,
+            grows_to_bytes: record.growth.as_ref().map(|growth| growth.to_bytes),
+            growth_waits_for: record.growth.as_ref().and_then(|growth| growth.reason.clone()),
             allocated_bytes: used.map_or(0, |used| used.allocated_bytes),
             block_size_bytes: record.block_size_bytes,
             is_thin: record.is_thin,

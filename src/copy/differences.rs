@@ -76,6 +76,17 @@ impl DifferenceMap {
         self.region_bytes
     }
 
+    /// The volume is larger now; what is new is not marked. False, and nothing changes, if a mark would stand for more
+    /// bytes than before: what the control store has would mean something else.
+    #[must_use]
+    pub fn grow(&mut self, capacity_bytes: u64) -> bool {
+        let is_same = Self::new(capacity_bytes).region_bytes == self.region_bytes;
+        if is_same {
+            self.capacity_bytes = self.capacity_bytes.max(capacity_bytes);
+        }
+        is_same
+    }
+
     /// Whether nothing is marked.
     #[must_use]
     pub fn is_empty(&self) -> bool {

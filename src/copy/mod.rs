@@ -17,6 +17,7 @@ mod error;
 pub mod fetch;
 pub mod forward;
 pub mod group;
+mod grow;
 pub mod image;
 pub(crate) mod inflow;
 mod initial;

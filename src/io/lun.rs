@@ -60,6 +60,13 @@ impl LunUnit {
         self.unit().set_atomic(atomic);
     }
 
+    /// The volume has this size now; hosts are told if it is another one.
+    pub fn resize(&self, bytes: u64) {
+        let mut unit = self.unit();
+        let block = u64::from(unit.geometry().block_size.bytes());
+        unit.resize(bytes / block);
+    }
+
     /// What hosts may do from now on.
     pub fn set_access(&self, access: Access) {
         let mut unit = self.unit();

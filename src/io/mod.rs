@@ -12,6 +12,7 @@ pub mod host;
 pub mod lun;
 pub mod manner;
 pub(crate) mod pieces;
+mod size;
 mod third_party;
 mod verify;
 pub mod volume;

@@ -248,7 +248,7 @@ impl Found {
     fn place(&self, start: Lba, length: u64) -> Result<u64, Sense> {
         let offset = start.0.checked_mul(self.block_bytes()).ok_or(Sense::COPY_ABORTED)?;
         let end = offset.checked_add(length).ok_or(Sense::COPY_ABORTED)?;
-        if end <= self.unit.volume.capacity_bytes { Ok(offset) } else { Err(Sense::COPY_ABORTED) }
+        if end <= self.unit.volume.capacity_bytes() { Ok(offset) } else { Err(Sense::COPY_ABORTED) }
     }
 }
 

@@ -27,8 +27,7 @@ pub struct Volume {
     pub number: u32,
     /// Logical block size.
     pub block_bytes: u32,
-    /// Capacity.
-    pub capacity_bytes: u64,
+    pub(super) capacity_bytes: AtomicU64,
     /// Every write is durable before its status.
     pub write_through: bool,
     pub(super) disk: DiskAdapter,
@@ -81,7 +80,7 @@ impl Volume {
         Self {
             number,
             block_bytes,
-            capacity_bytes,
+            capacity_bytes: AtomicU64::new(capacity_bytes),
             write_through,
             is_virtual: disk.is_virtual(VolumeId(number)),
             elsewhere: None,
@@ -223,17 +222,17 @@ impl Volume {
             range: BlockRange { start: Lba(from / block), blocks: (to - from) / block },
             is_mapped,
         };
-        let mut at = start.0 * block;
+        let (mut at, capacity) = (start.0 * block, self.capacity_bytes());
         if !is_thin {
-            return Ok(vec![status(at, self.capacity_bytes, true)]);
+            return Ok(vec![status(at, capacity, true)]);
         }
         let mut found: Vec<LbaStatus> = Vec::new();
         for _ in 0..MAPPED_WALK_MAX {
-            if at >= self.capacity_bytes {
+            if at >= capacity {
                 break;
             }
             let run = self.disk.mapped(VolumeId(self.number), at)?;
-            let run = run.unwrap_or(self.capacity_bytes..self.capacity_bytes);
+            let run = run.unwrap_or(capacity..capacity);
             if run.start > at {
                 found.push(status(at, run.start, false));
             }

@@ -263,6 +263,10 @@ pub struct VolumeView {
     pub parity_group: Option<String>,
     /// Capacity.
     pub size_bytes: u64,
+    /// The size to which it is growing.
+    pub grows_to_bytes: Option<u64>,
+    /// What its growth waits for.
+    pub growth_waits_for: Option<String>,
     /// Of it, on units.
     pub allocated_bytes: u64,
     /// Logical block size.

@@ -71,6 +71,34 @@ pub enum Designation {
         /// Its new name.
         name: VolumeName,
     },
+    /// Makes a volume larger, with all its copies (decision 18).
+    ResizeVolume {
+        /// Its name.
+        volume: VolumeName,
+        /// Its size afterwards.
+        size_bytes: u64,
+    },
+    /// From a primary: your S-VOL of this pair needs so much room; say when it has it.
+    RemoteGrow {
+        /// The pair.
+        pair: PairName,
+        /// How much.
+        size_bytes: u64,
+    },
+    /// From an auxiliary: my S-VOL of this pair has so much room, and so has what follows it.
+    JoinRoom {
+        /// The pair.
+        pair: PairName,
+        /// How much.
+        size_bytes: u64,
+    },
+    /// From a primary: my P-VOL of this pair has that size now.
+    RemoteGrown {
+        /// The pair.
+        pair: PairName,
+        /// Its size.
+        size_bytes: u64,
+    },
     /// Deletes a volume that nothing uses, with all that is on it.
     DeleteVolume {
         /// Its name.
@@ -520,6 +548,9 @@ impl Designation {
                 Self::JoinGroup { .. }
                     | Self::JoinJournal { .. }
                     | Self::AskPrimary(_)
+                    | Self::RemoteGrow { .. }
+                    | Self::JoinRoom { .. }
+                    | Self::RemoteGrown { .. }
                     | Self::RemoteSource { .. }
                     | Self::AttachReader { .. }
                     | Self::DetachReader { .. }

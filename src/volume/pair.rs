@@ -57,6 +57,8 @@ pub struct PairRecord {
 pub struct PairControl {
     /// What was asked and is not done yet.
     pub asked: Option<Asked>,
+    /// The S-VOL has durable room for so many bytes, if it has grown before the P-VOL.
+    pub room_bytes: u64,
     /// Why it is suspended.
     pub cause: Option<SuspendCause>,
     /// At the primary: the auxiliary knows that the pair is suspended, so that updates may be kept from it.

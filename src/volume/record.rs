@@ -128,12 +128,26 @@ pub struct VolumeRecord {
     pub is_carved: bool,
     /// Capacity.
     pub size_bytes: u64,
+    /// It grows, and how far that has come (decision 18).
+    #[serde(default)]
+    pub growth: Option<Growth>,
     /// Logical block size.
     pub block_size_bytes: u32,
     /// Whether extents are taken only when they are written.
     pub is_thin: bool,
     /// When a write is answered.
     pub cache: CacheMode,
+}
+
+/// The growth of a volume, step by step; each is durable before the next one begins.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Growth {
+    /// Its size afterwards.
+    pub to_bytes: u64,
+    /// Its parity group has the room, and so have all copies below it.
+    pub has_room: bool,
+    /// Why it does not go on.
+    pub reason: Option<String>,
 }
 
 /// State of a volume.

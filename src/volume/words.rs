@@ -62,6 +62,22 @@ impl Designation {
 }
 
 impl Designation {
+    /// What is said between arrays while a volume grows.
+    fn fmt_growth(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RemoteGrow { pair, size_bytes } => {
+                write!(f, "pair {pair}: room for {size_bytes} bytes is wanted by its primary")
+            }
+            Self::JoinRoom { pair, size_bytes } => {
+                write!(f, "pair {pair}: its S-VOL has room for {size_bytes} bytes, told by its auxiliary")
+            }
+            Self::RemoteGrown { pair, size_bytes } => {
+                write!(f, "pair {pair}: its P-VOL has {size_bytes} bytes, told by its primary")
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What is said about where an auxiliary reads from and when, and how far it restores.
     fn fmt_following(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -191,6 +207,8 @@ impl fmt::Display for Designation {
             Self::MapLun { target, lun, volume } => write!(f, "lun map {target} {lun} {volume}"),
             Self::UnmapLun { target, lun } => write!(f, "lun unmap {target} {lun}"),
             Self::RenameVolume { volume, name } => write!(f, "volume rename {volume} {name}"),
+            Self::ResizeVolume { volume, size_bytes } => write!(f, "volume resize {volume} {size_bytes}B"),
+            Self::RemoteGrow { .. } | Self::JoinRoom { .. } | Self::RemoteGrown { .. } => self.fmt_growth(f),
             Self::DeleteVolume { volume } => write!(f, "volume delete {volume}"),
             Self::DeleteTarget { target } => write!(f, "target delete {target}"),
             Self::DeleteLink { link } => write!(f, "link delete {link}"),

@@ -10,6 +10,7 @@ mod cascade;
 mod configuration;
 mod foreign_clients;
 mod foreign_target;
+mod growth;
 mod journal_volumes;
 mod kill_anything;
 mod kill_auxiliary;

@@ -36,6 +36,7 @@ mod day;
 mod delay;
 mod designations;
 mod drain;
+mod growth;
 mod journal_gone;
 mod journal_lost;
 mod lies;

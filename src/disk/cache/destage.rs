@@ -56,7 +56,7 @@ impl DiskAdapter {
             return Ok(());
         }
         let volume = self.0.volume(volume)?;
-        let rest = volume.spec.size_bytes.saturating_sub(offset_bytes);
+        let rest = volume.size_bytes().saturating_sub(offset_bytes);
         let length = if length_bytes == u64::MAX { rest } else { length_bytes };
         let span = volume.span(offset_bytes, length)?;
         let pages = span.first_page()..span.end_page();

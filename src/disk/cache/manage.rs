@@ -6,7 +6,7 @@ use super::{DiskAdapter, Inner, ParityGroupId, VolumeSpec};
 use crate::disk::VolumeError;
 use crate::disk::raid::group::ParityGroup;
 use crate::disk::slot::SLOT_BYTES;
-use crate::disk::space::map::{MapRefusal, VOLUME_BYTES_MAX, VolumeId};
+use crate::disk::space::map::{MapRefusal, VOLUME_BYTES_MAX, VolumeId, VolumeKind};
 use crate::disk::space::{MapStart, Space};
 use std::sync::{Arc, PoisonError};
 
@@ -118,6 +118,44 @@ impl DiskAdapter {
         committed
     }
 
+    /// Makes volumes of one parity group at least so large, durably and all of them or none. What is new reads as zeros. A
+    /// thick volume takes its extents now. Nobody has to wait for it, and saying it again is harmless.
+    ///
+    /// # Errors
+    /// A volume that does not exist, is a journal volume or in another parity group than the first; an impossible size;
+    /// no room for a thick volume: then nothing has changed. What the group itself reports: then nothing is larger in
+    /// this run, and may be after the next start.
+    pub async fn grow_volumes(&self, ids: &[VolumeId], size_bytes: u64) -> Result<(), VolumeError> {
+        if size_bytes > VOLUME_BYTES_MAX || !size_bytes.is_multiple_of(SLOT_BYTES as u64) {
+            return Err(VolumeError::Size { size_bytes });
+        }
+        let (adapter, ids) = (self.clone(), ids.to_vec());
+        shielded(async move { adapter.grow(&ids, size_bytes).await }).await
+    }
+
+    async fn grow(&self, ids: &[VolumeId], size_bytes: u64) -> Result<(), VolumeError> {
+        let _one_at_a_time = self.0.manage.lock().await;
+        let volumes = ids.iter().map(|id| self.0.volume(*id)).collect::<Result<Vec<_>, _>>()?;
+        let Some(space) = volumes.first().map(|volume| volume.space.clone()) else { return Ok(()) };
+        if let Some(other) = volumes
+            .iter()
+            .find(|volume| volume.spec.kind == VolumeKind::Journal || !Arc::ptr_eq(&volume.space, &space))
+        {
+            return Err(VolumeError::Kind { volume: other.id() });
+        }
+        let grow = || space.map_mut().grow(ids, size_bytes);
+        let mut grown = grow();
+        if grown == Err(MapRefusal::NoSpace) && space.map().is_unsettled() {
+            // Extents that were given up are free once that is durable.
+            space.commit().await?;
+            grown = grow();
+        }
+        grown.map_err(|refusal| space.refusal(volumes[0].id(), refusal))?;
+        space.commit().await?;
+        volumes.iter().for_each(|volume| volume.set_size(size_bytes));
+        Ok(())
+    }
+
     pub(super) fn space(&self, id: ParityGroupId) -> Result<Arc<Space>, VolumeError> {
         let groups = self.0.groups.read().unwrap_or_else(PoisonError::into_inner);
         groups.get(&id).cloned().ok_or(VolumeError::UnknownGroup { number: id.0 })
@@ -127,7 +165,10 @@ impl DiskAdapter {
     #[must_use]
     pub fn volumes(&self) -> Vec<VolumeSpec> {
         let volumes = self.0.volumes.read().unwrap_or_else(PoisonError::into_inner);
-        let mut specs: Vec<_> = volumes.values().map(|volume| volume.spec).collect();
+        let mut specs: Vec<_> = volumes
+            .values()
+            .map(|volume| VolumeSpec { size_bytes: volume.size_bytes(), ..volume.spec })
+            .collect();
         specs.sort_by_key(|spec| spec.id);
         specs
     }

@@ -47,7 +47,7 @@ impl RawVolume {
     /// Its size.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        self.volume.spec.size_bytes
+        self.volume.size_bytes()
     }
 
     /// Whether a unit of its parity group is out, so that the next loss may be that of the volume.

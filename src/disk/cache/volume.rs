@@ -32,7 +32,9 @@ pub struct VolumeSpec {
 /// A volume with everything that belongs to it alone.
 #[derive(Debug)]
 pub(super) struct Volume {
+    /// What it is; its size is that at the start, [`Volume::size_bytes`] the one now.
     pub(super) spec: VolumeSpec,
+    size_bytes: AtomicU64,
     pub(super) space: Arc<Space>,
     gate: Mutex<Option<Arc<Gate>>>,
     /// Somebody set another gate, or the volume is gone.
@@ -55,6 +57,7 @@ impl Volume {
     pub(super) fn new(spec: VolumeSpec, space: Arc<Space>) -> Self {
         Self {
             spec,
+            size_bytes: AtomicU64::new(spec.size_bytes),
             space,
             gate: Mutex::new(None),
             gate_changed: Notify::new(),
@@ -83,13 +86,23 @@ impl Volume {
     /// The range if it lies in the volume.
     pub(super) fn range(&self, offset_bytes: u64, length: u64) -> Result<Span, VolumeError> {
         match offset_bytes.checked_add(length) {
-            Some(end) if end <= self.spec.size_bytes => Ok(Span { offset_bytes, length }),
+            Some(end) if end <= self.size_bytes() => Ok(Span { offset_bytes, length }),
             _ => Err(VolumeError::Range { volume: self.id(), offset_bytes, length_bytes: length }),
         }
     }
 
     pub(super) fn pages(&self) -> u64 {
-        self.spec.size_bytes / SLOT_BYTES as u64
+        self.size_bytes() / SLOT_BYTES as u64
+    }
+
+    /// Its size now.
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.size_bytes.load(Ordering::Acquire)
+    }
+
+    /// It is larger from now on: the map of its parity group says so durably.
+    pub(super) fn set_size(&self, size_bytes: u64) {
+        self.size_bytes.fetch_max(size_bytes, Ordering::AcqRel);
     }
 
     pub(super) fn gate(&self) -> Option<Arc<Gate>> {

@@ -197,6 +197,47 @@ impl Map {
         Ok(())
     }
 
+    /// Makes volumes at least so large; thick ones get their extents, all of them or none.
+    pub(crate) fn grow(&mut self, volumes: &[VolumeId], size_bytes: u64) -> Result<(), MapRefusal> {
+        let mut wanted = 0;
+        for volume in volumes {
+            let map = self.volumes.get(volume).ok_or(MapRefusal::Unknown)?;
+            if map.kind == VolumeKind::Journal {
+                return Err(MapRefusal::Kind);
+            }
+            if map.kind == VolumeKind::Thick {
+                wanted += extents_of(size_bytes).saturating_sub(map.extent_count());
+            }
+        }
+        while self.free.count() < wanted && self.reap(REAP_EXTENTS) {}
+        if self.free.count() < wanted {
+            return Err(MapRefusal::NoSpace);
+        }
+        for volume in volumes {
+            let Some(map) = self.volumes.get_mut(volume).filter(|map| map.size_bytes < size_bytes) else {
+                continue;
+            };
+            let (mut next, kind) = (map.extent_count(), map.kind);
+            map.size_bytes = size_bytes;
+            self.records_bound += 1;
+            self.changes.described.insert(*volume);
+            while kind == VolumeKind::Thick && next < extents_of(size_bytes) {
+                let left = extents_of(size_bytes) - next;
+                let (first, count) = self.free.take_run(left).expect("free extents were counted");
+                for i in 0..count {
+                    self.owners[index(first + i)] = 1;
+                    self.put(
+                        *volume,
+                        next + i,
+                        Some(Extent { physical: first + i, written: PageBits::default() }),
+                    );
+                }
+                next += count;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a volume of this number can be added.
     pub(super) fn check_new(&self, volume: VolumeId) -> Result<(), MapRefusal> {
         if self.volumes.contains_key(&volume) {

@@ -81,6 +81,18 @@ pub enum VolumeChange {
         /// How.
         how: How,
     },
+    /// Make a volume larger while hosts use it, and its copies with it: they get the room first. What is new reads as zeros.
+    /// Its present size calls back a growth that waits.
+    Resize {
+        /// Its name.
+        name: VolumeName,
+        /// Its size afterwards: a multiple of 4KiB.
+        #[arg(value_parser = ByteSize::parse)]
+        size: ByteSize,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
     /// Give a volume another name; pairs and journals keep theirs.
     Rename {
         /// Its name.
@@ -106,6 +118,10 @@ impl VolumeChange {
         let (name, parity_group, size, thin, cache, block_size, at, how) = match self {
             Self::Create { name, parity_group, is_virtual: _, size, thin, cache, block_size, at, how } => {
                 (name, parity_group, size, thin, cache, block_size, at, how)
+            }
+            Self::Resize { name, size, how } => {
+                let what = Designation::ResizeVolume { volume: name.clone(), size_bytes: size.0 };
+                return Ok(one(here, how, what));
             }
             Self::Rename { name, new, how } => {
                 let what = Designation::RenameVolume { volume: name.clone(), name: new.clone() };

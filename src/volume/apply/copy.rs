@@ -56,6 +56,7 @@ pub(super) fn create_pair(
     let origin = cascade::origin_of(tables, serving, &pvol, auxiliary)?;
     check_pvol(tables, &pvol, group, auxiliary)?;
     check_svol_is_free(tables, new.svol, auxiliary)?;
+    check_size_stays(&pvol)?;
     introduce_reader(tables, id, group, &link)?;
     let pair = PairNumber(number(tables)?);
     let own = tables.meta().number;
@@ -231,6 +232,7 @@ pub(super) fn remote_pair(tables: &mut Tables, remote: &RemotePair, who: &Who) -
     if tables.forwarded_here(svol.number).is_some() {
         return Err(Refusal::conflict(format!("writes are forwarded to volume {} already", svol.name)));
     }
+    check_size_stays(&svol)?;
     if (svol.size_bytes, svol.block_size_bytes) != (remote.size_bytes, remote.block_size_bytes) {
         return Err(Refusal::conflict(format!(
             "volume {} has {} bytes in blocks of {}, the P-VOL {} in blocks of {}",
@@ -427,6 +429,17 @@ pub(super) fn introduce_reader(
         tables.forward(link, id.caused(2), Designation::RemoteStart { group: name });
     }
     Ok(())
+}
+
+/// A pair is made of volumes whose sizes are known.
+fn check_size_stays(volume: &VolumeRecord) -> Result<(), Refusal> {
+    match &volume.growth {
+        None => Ok(()),
+        Some(growth) => Err(Refusal::conflict(format!(
+            "volume {} is growing to {} bytes: say it again then",
+            volume.name, growth.to_bytes
+        ))),
+    }
 }
 
 fn check_pvol(

@@ -94,6 +94,7 @@ pub(super) fn create_volume(tables: &mut Tables, new: &NewVolume) -> Result<Outc
         parity_group,
         is_carved: false,
         size_bytes: new.size_bytes,
+        growth: None,
         block_size_bytes: new.block_size_bytes,
         is_thin: new.is_thin,
         cache: new.cache,
@@ -349,7 +350,7 @@ const INITIATORS_MAX: usize = 1_024;
 const CHAP_USER_MAX_BYTES: usize = 255;
 const VOLUME_BYTES_MIN: u64 = 1 << 20;
 /// The largest volume that is tested.
-const VOLUME_BYTES_MAX: u64 = 256 << 40;
+pub(super) const VOLUME_BYTES_MAX: u64 = 256 << 40;
 const STRIPE_UNIT_BYTES_MIN: u64 = 4 << 10;
 const STRIPE_UNIT_BYTES_MAX: u64 = 16 << 20;
 /// Superblock, logs and maps take up to a quarter of a smaller unit.

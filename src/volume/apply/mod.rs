@@ -8,6 +8,7 @@ mod answers;
 mod asked;
 mod cascade;
 mod copy;
+mod grow;
 mod journals;
 mod local;
 pub(crate) mod onward;
@@ -102,6 +103,7 @@ impl Tables {
             Designation::MapLun { target, lun, volume } => local::map_lun(self, target, *lun, volume),
             Designation::UnmapLun { target, lun } => local::unmap_lun(self, target, *lun),
             Designation::RenameVolume { volume, name } => local::rename_volume(self, volume, name),
+            Designation::ResizeVolume { volume, size_bytes } => grow::resize(self, id, volume, *size_bytes),
             Designation::DeleteVolume { volume } => local::delete_volume(self, volume),
             Designation::DeleteTarget { target } => local::delete_target(self, target),
             Designation::DeleteLink { link } => local::delete_link(self, link),
@@ -161,6 +163,13 @@ impl Tables {
         who: &Who,
     ) -> Result<Outcome, Refusal> {
         match what {
+            Designation::RemoteGrow { pair, size_bytes } => {
+                grow::remote_grow(self, id, pair, *size_bytes, who)
+            }
+            Designation::JoinRoom { pair, size_bytes } => grow::join_room(self, pair, *size_bytes, who),
+            Designation::RemoteGrown { pair, size_bytes } => {
+                grow::remote_grown(self, id, pair, *size_bytes, who)
+            }
             Designation::AskPrimary(ask) => asked::asked(self, id, ask, who),
             Designation::RemoteSuspend { pair, reason, others_go_on } => {
                 pairs::remote_suspend(self, pair, reason, *others_go_on, who)

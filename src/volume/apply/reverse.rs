@@ -45,6 +45,9 @@ pub(super) fn reverse(
     if let Some(forward) = tables.forwards_to(to).next() {
         return conflict(format!("this is still on its way to {to}: {}", forward.designation));
     }
+    if let Some(growing) = tables.growing_in(number) {
+        return conflict(format!("{growing}: say it again then"));
+    }
     let manner = manner_of(tables, number, array)?;
     if let Some(row) = tables.groups.edit(&number) {
         row.reversal = Some(Reversal { link: to.clone(), array, manner, wait, step: ReversalStep::Draining });

@@ -3,6 +3,7 @@
 mod asked;
 mod cascade;
 mod figure_10;
+mod grow;
 mod onward;
 mod reverse;
 mod takeover;
@@ -14,7 +15,7 @@ use crate::volume::group::{GroupEvent, GroupRole, GroupSettings, GroupState, Jou
 use crate::volume::kind::{CacheMode, CopyMode, InitiatorRule, RaidLevel, Release, Schedule, SvolAccess};
 use crate::volume::name::{ArrayNumber, Lun, UpdateNumber};
 use crate::volume::pair::{PairEvent, PairState};
-use crate::volume::record::{Identity, MetaRecord, UnitRecord, VolumeState, VolumeUsage};
+use crate::volume::record::{Identity, MetaRecord, UnitRecord, VolumeRecord, VolumeState, VolumeUsage};
 use crate::volume::secret::Secret;
 use crate::volume::table::HostAccess;
 use figure_10::{follow, follow_pair, settle};
