@@ -166,9 +166,12 @@ impl Array {
         if let Some(group) = self.open_group_of(number) {
             group.restore_available(Duration::ZERO).await?;
         } else if record.state == GroupState::Normal && !record.segments.is_empty() {
-            let trouble = self.runtime().group_trouble.get(&number.0).cloned();
-            if trouble.is_none() {
+            let Some(trouble) = self.runtime().group_trouble.get(&number.0).cloned() else {
                 return Ok(()); // It is opened in a moment: what its journal has belongs to it.
+            };
+            // Without its journal the volumes may lack what they had; an image lacks nothing.
+            if !matches!(self.takeover_point_of(tables, number), Ok(TakeoverPoint::Image(_))) {
+                return self.give_takeover_up(record, &trouble);
             }
         }
         if !are_written && matches!(self.takeover_point_of(tables, number), Ok(TakeoverPoint::Image(_))) {
@@ -323,7 +326,10 @@ impl Array {
             return self.count_branch(tables, record, other).await;
         }
         let Some(group) = self.open_group_of(record.number) else {
-            return self.give_retake_an_end(record, record.next_update_number);
+            return match record.state {
+                GroupState::Abnormal => self.give_retake_an_end(record, record.next_update_number),
+                _ => Ok(()), // It is opened soon, and knows its last number then.
+            };
         };
         let last = StoredNumber(group.next_number().get() - 1);
         drop(group);
@@ -350,6 +356,10 @@ impl Array {
     ) -> anyhow::Result<()> {
         if yielding.to.branch.is_none() {
             return self.count_branch(tables, record, &yielding.to).await;
+        }
+        // Behind a start its journal has what the units lack, also of what the other array has already and nobody copies.
+        if self.open_group_of(record.number).is_none() && record.state != GroupState::Abnormal {
+            return Ok(()); // It is opened soon.
         }
         let _no_images = self.images.lock().await;
         self.end_group(tables, record).await?;
