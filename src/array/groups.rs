@@ -75,8 +75,14 @@ impl Array {
         first: Option<UpdateNumber>,
     ) {
         let _no_going_back = self.images.lock().await;
-        if self.store.read(|now| now.groups.get(&record.number).is_none_or(|now| now.state != record.state)) {
-            return; // Its S-VOLs went back to their image meanwhile.
+        // Its S-VOLs went back to their image meanwhile, or it was given another source: what was its journal is none any more.
+        let is_as_it_was = |now: &GroupRecord| {
+            (now.state, &now.role, &now.segments, &now.resume)
+                == (record.state, &record.role, &record.segments, &record.resume)
+        };
+        if !self.store.read(|now| now.groups.get(&record.number).is_some_and(is_as_it_was)) {
+            self.wake();
+            return;
         }
         match self.try_open_group(tables, record, first).await {
             Ok(group) => {

@@ -56,6 +56,13 @@ impl Array {
         true
     }
 
+    /// Whether the pair's reader does not know yet that this array is the primary: it would take what is said to it for
+    /// the former one's, and stop again when it is told.
+    pub(super) fn is_untold(&self, pair: &PairRecord) -> bool {
+        let reader = (pair.group, pair.auxiliary.array);
+        self.store.read(|tables| tables.readers.get(&reader).is_some_and(|row| row.is_untold))
+    }
+
     /// At the middle of a cascade, behind the last number: each array that reads from here has everything, or is stopped with
     /// marks. They are not waited for for long: hosts are shut out.
     pub(super) async fn readers_below_are_ready(

@@ -279,7 +279,8 @@ impl Array {
     async fn send_resyncs(&self, group: &Arc<Group>) {
         let asked = self.pairs_where(group, |pair| {
             let is_stopped = matches!(pair.state, PairState::Suspended | PairState::Abnormal);
-            pair.control.asked == Some(Asked::Resync) && is_stopped && pair.auxiliary.volume.is_some()
+            let is_wanted = pair.control.asked == Some(Asked::Resync) && pair.auxiliary.volume.is_some();
+            is_wanted && is_stopped && !self.is_untold(pair)
         });
         if asked.is_empty() {
             return;

@@ -10,6 +10,7 @@ use crate::volume::record::{
     DoomedRecord, LinkRecord, LunRecord, ParityGroupRecord, ScheduleRecord, TargetRecord, VolumeRecord,
     VolumeState, VolumeUsage,
 };
+use crate::volume::reversal::ReversalStep;
 use crate::volume::table::Tables;
 use crate::volume::transfer::{CONNECTIONS_MAX, LinkOptions, WINDOWS_MAX};
 
@@ -230,7 +231,11 @@ pub(super) fn delete_link(tables: &mut Tables, link: &LinkName) -> Result<Outcom
         let is_reader = tables.readers.get(&(group.number, array)).is_some();
         let is_source = is_source || group.other_source.as_ref().is_some_and(|other| other.link == *link);
         let has_journal = group.remote_journals.iter().any(|journal| journal.link == *link);
-        if is_source || is_reader || has_journal {
+        let will_be_read = match group.reversal.as_ref().map(|reversal| &reversal.step) {
+            Some(ReversalStep::TakingOver(told)) => told.others.iter().any(|other| other.array == array),
+            _ => false,
+        };
+        if is_source || is_reader || has_journal || will_be_read {
             users.push(format!("group {}", group.name));
         }
     }

@@ -12,7 +12,7 @@ use crate::volume::onward::{
     ONWARD_PAIRS_MAX, ONWARD_RUNS_MAX, Onward, OnwardPair, RemoteOnward, RemoteOnwardPair, Stopped,
 };
 use crate::volume::pair::{Asked, PairControl, PairRecord, PairSide, PairState, SuspendCause};
-use crate::volume::record::{Identity, ReaderRecord, Who};
+use crate::volume::record::{Identity, ReaderRecord, ScheduleRecord, Who};
 use crate::volume::reversal::Manner;
 use crate::volume::table::Tables;
 use std::collections::BTreeMap;
@@ -164,12 +164,17 @@ pub(crate) fn check_onward(tables: &Tables, told: &RemoteOnward, who: &Who) -> R
         return conflict("has a generation that does not begin behind the last number");
     }
     let GroupRole::Auxiliary { .. } = &row.role else { return conflict("is no copy here") };
+    if newest.counter >= super::reverse::COUNTER_MAX || told.last.0 > super::reverse::LAST_MAX {
+        return conflict("has numbers that nobody gives");
+    }
     if row.followed_counter >= newest.counter {
         return conflict("follows a newer primary here");
     }
     // Whoever is believed knows the whole history that this array knows.
-    let known = row.generations.last();
-    if !known.is_none_or(|known| told.generations.contains(known)) {
+    let oldest = told.generations.first().map_or(0, |oldest| oldest.counter);
+    let known = row.generations.iter().filter(|known| known.counter >= oldest);
+    let ends_in_it = row.generations.last().is_none_or(|known| told.generations.contains(known));
+    if !ends_in_it || !known.into_iter().all(|known| told.generations.contains(known)) {
         return conflict("has another history here: it is a branch");
     }
     if row.state != GroupState::Normal
@@ -223,6 +228,13 @@ pub(super) fn remote_onward(
     (row.resume, row.reading_stopped) = (None, None);
     if let GroupRole::Auxiliary { link: old, .. } = old {
         tables.stop_asking_as_a_copy(&told.group, &old);
+        // What its operator chose for it, a delay of its restore above all, goes with it.
+        let schedule = tables.schedules.get(&(old, told.group.clone())).cloned();
+        if let Some(schedule) =
+            schedule.filter(|_| tables.schedules.get(&(link.clone(), told.group.clone())).is_none())
+        {
+            tables.schedules.put(ScheduleRecord { link: link.clone(), ..schedule });
+        }
     }
     for one in &told.pairs {
         let Some(number) = tables.pair_named(&one.name).map(|pair| pair.number) else { continue };

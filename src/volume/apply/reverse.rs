@@ -548,6 +548,6 @@ impl Tables {
 /// The largest last number that is believed: behind it there are more than anybody will ever give.
 pub(super) const LAST_MAX: u64 = 1 << 62;
 /// Counters of generations end before this one; journals have 32 bits for them.
-const COUNTER_MAX: u64 = u32::MAX as u64;
+pub(super) const COUNTER_MAX: u64 = u32::MAX as u64;
 /// Generations that a peer may tell, more are refused; and that are kept: the first, and the newest ones.
 pub(super) const GENERATIONS_MAX: usize = 1_000;

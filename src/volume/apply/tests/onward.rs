@@ -3,7 +3,7 @@
 use super::written::number;
 use super::*;
 use crate::volume::apply::onward::check_onward;
-use crate::volume::name::GroupNumber;
+use crate::volume::name::{GroupName, GroupNumber, LinkName};
 use crate::volume::onward::RemoteOnward;
 use crate::volume::pair::SuspendCause;
 use std::collections::BTreeMap;
@@ -138,6 +138,31 @@ fn another_reader_goes_on_from_the_new_primary_and_its_pairs_stay_what_they_were
 }
 
 #[test]
+fn a_reader_keeps_the_schedule_that_its_operator_chose_for_the_group() {
+    let (mut alpha, mut beta, mut gamma) = three(true);
+    let hour = Schedule { restore_delay: Duration::from_secs(3600), ..Schedule::default() };
+    let (link, group): (LinkName, GroupName) = ("alpha".parse().unwrap(), "g1".parse().unwrap());
+    gamma.say(Designation::SetSchedule { link, group: group.clone(), schedule: hour }).unwrap();
+    turn(&mut alpha, &mut beta).unwrap();
+    assert_eq!(deliver(&mut beta, &mut gamma, "gamma"), 0);
+    let kept = gamma.tables.schedules.get(&("beta".parse().unwrap(), group)).map(|row| row.schedule);
+    assert_eq!(kept, Some(hour));
+}
+
+#[test]
+fn the_link_to_a_reader_that_is_being_taken_over_stays() {
+    let (mut alpha, mut beta, _) = three(true);
+    let wait = Duration::from_secs(1);
+    let what = Designation::ReverseGroup { group: "g1".parse().unwrap(), to: "beta".parse().unwrap(), wait };
+    alpha.say(what).unwrap();
+    let there = g1(&alpha);
+    alpha.tables.handed_over(there, UpdateNumber(40), &BTreeMap::new(), Identity(77));
+    deliver(&mut alpha, &mut beta, "beta");
+    let refusal = beta.say(Designation::DeleteLink { link: "gamma".parse().unwrap() }).unwrap_err();
+    assert!(refusal.to_string().contains("group g1"), "{refusal}");
+}
+
+#[test]
 fn a_new_primary_that_cannot_reach_another_reader_does_not_promise() {
     let (mut alpha, mut beta, _) = three(false);
     assert_eq!(turn(&mut alpha, &mut beta), None);
@@ -160,6 +185,10 @@ fn a_reader_believes_only_a_longer_history_that_contains_its_own() {
     refused(&gamma, &RemoteOnward { last: UpdateNumber(7), ..told.clone() }, "does not begin behind");
     refused(&gamma, &RemoteOnward { generations: Vec::new(), ..told.clone() }, "no generation");
     refused(&gamma, &RemoteOnward { pairs: Vec::new(), ..told.clone() }, "other pairs");
+    // A counter behind which there is none would shut out every later primary.
+    let mut endless = told.clone();
+    endless.generations[1].counter = u64::MAX;
+    refused(&gamma, &endless, "numbers that nobody gives");
     let mut of_alpha = told.clone();
     of_alpha.generations[1].array = ArrayNumber(1);
     refused(&gamma, &of_alpha, "not that of its new primary");
