@@ -6,7 +6,8 @@ use crate::copy::group::Group;
 use crate::shell::view::{MessageView, Options};
 use crate::volume::designation::{Ask, Designation, DesignationId, NewVolume, Outcome, Refusal, Wish};
 use crate::volume::effect::Effect;
-use crate::volume::name::{GroupName, ParityGroupNumber};
+use crate::volume::group::GroupRecord;
+use crate::volume::name::{GroupName, GroupNumber, LinkName, ParityGroupNumber};
 use crate::volume::record::Who;
 use crate::volume::store::Order;
 use crate::volume::table::Tables;
@@ -66,21 +67,21 @@ impl Array {
     fn designate_stops(&self, orders: &[Order], who: &Who) -> Result<Effect, Refusal> {
         let _one_at_a_time = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
         let mut orders = orders.to_vec();
-        let mut taken: Vec<(Arc<Group>, Option<RestoreStop>)> = Vec::new();
+        let mut taken: Vec<Arc<Group>> = Vec::new();
         let mut take = || {
             for (_, what) in &mut orders {
                 let Designation::StopRestore { group: name, wish, .. } = what else { continue };
                 let group = self.group_at_work(name)?;
                 let stop = group.take_stop(*wish).map_err(Refusal::Conflict)?;
                 *wish = stop.map_or(StopWish::GoOn, StopWish::At);
-                taken.push((group, stop));
+                taken.push(group);
             }
             Ok(())
         };
         let recorded = take().and_then(|()| self.store.designate_all(&orders, who));
-        for (group, stop) in taken {
+        for group in taken {
             match &recorded {
-                Ok(_) => group.set_restore_stop(stop),
+                Ok(_) => group.set_restore_stops(self.recorded_stops(group.number).unwrap_or_default()),
                 // It may be durable or not: what is recorded, and what was taken up, both count until the next start.
                 Err(Refusal::Store(_)) => {}
                 Err(_) => group.stop_not_recorded(),
@@ -106,10 +107,13 @@ impl Array {
                 let text = format!("the primary behind link {link} cannot be reached: {error}");
                 return Err(Refusal::Unreachable(text));
             };
-            let is_stopped = tables.group_named(&ask.group).is_some_and(|row| row.restore_stop.is_some());
-            if ask.pair.is_none() && !is_stopped {
+            if ask.pair.is_none() {
                 let (group, wish) = (ask.group, StopWish::Now);
-                stops.push((id.caused(STOP), Designation::StopRestore { group, wish, for_suspension: true }));
+                // What the suspension itself is on its way as, is its first.
+                stops.push((
+                    id.caused(0).caused(STOP),
+                    Designation::StopRestore { group, wish, for_suspension: true },
+                ));
             }
         }
         Ok(stops)
@@ -123,26 +127,84 @@ impl Array {
         Ok(effect)
     }
 
-    /// A stop that came of a suspension may have gone with what was designated: the groups do what is recorded.
+    /// A link has failed: suspensions that were said while it seemed to be up count from now on, if they can.
+    pub(super) fn suspend_behind(&self, link: &LinkName) {
+        let tables = self.store.tables();
+        for forward in tables.forwards_to(link) {
+            let Designation::AskPrimary(Ask { group, pair: None, wish: Wish::Suspend { .. }, .. }) =
+                &forward.designation
+            else {
+                continue;
+            };
+            let (group, wish) = (group.clone(), StopWish::Now);
+            let stop = Designation::StopRestore { group: group.clone(), wish, for_suspension: true };
+            let stop = [(forward.id.caused(STOP), stop)];
+            // Done before, or not possible: an operator may have let restore go on since.
+            if !self.store.rehearse(&stop, &Who::Array).is_ok_and(|effect| !effect.is_repetition) {
+                continue;
+            }
+            match self.designate_stops(&stop, &Who::Array) {
+                Ok(_) => {
+                    tracing::info!(%group, %link, "suspended: restore stops until the primary hears of it")
+                }
+                Err(refusal) => tracing::info!(%group, %refusal, "restore does not stop for a suspension"),
+            }
+        }
+    }
+
+    /// A stop that came of a suspension may have gone with what was designated and is durable now: the groups do what is
+    /// recorded.
     pub(crate) fn take_up_stops<'a>(&self, what: impl Iterator<Item = &'a Designation>) {
         for what in what {
             let number = self.store.read(|tables| match what {
                 Designation::ResyncPairs { group, .. } | Designation::AskPrimary(Ask { group, .. }) => {
                     tables.group_named(group).map(|row| row.number)
                 }
-                Designation::RemoteSuspend { pair, .. } => tables.pair_named(pair).map(|pair| pair.group),
+                Designation::SuspensionEnded { group } => tables.group_named(group).map(|row| row.number),
+                Designation::RemoteSuspend { pair, .. } | Designation::RemoteDeletePair { pair } => {
+                    tables.pair_named(pair).map(|pair| pair.group)
+                }
                 _ => None,
             });
-            let Some(number) = number else { continue };
-            let _one_at_a_time = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
-            let recorded = self.store.read(|tables| tables.groups.get(&number).map(|row| row.restore_stop));
-            let group = self.runtime().groups.get(&number.0).cloned();
-            if let (Some(None), Some(group)) = (recorded, group)
-                && group.has_stop()
-            {
-                group.set_restore_stop(None);
+            if let Some(number) = number {
+                self.take_up_recorded_stops(number);
             }
         }
+    }
+
+    fn take_up_recorded_stops(&self, number: GroupNumber) {
+        let _one_at_a_time = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
+        let recorded = self.recorded_stops(number.0);
+        let group = self.runtime().groups.get(&number.0).cloned();
+        if let (Some(stops), Some(group)) = (recorded, group) {
+            group.take_up_recorded(stops);
+        }
+    }
+
+    /// A copy goes on from another primary, which knows of no suspension that was said here: its stop goes first.
+    pub(super) fn lift_answered_suspension(&self, group: &GroupRecord) -> Result<(), Refusal> {
+        if group.suspension_stop.is_some() {
+            self.store.checkpoint(|tables| tables.lift_answered_suspension(group.number))?;
+            self.take_up_recorded_stops(group.number);
+        }
+        Ok(())
+    }
+
+    /// At a primary: readers that asked for a suspension are told when nothing is left to do of it.
+    pub(super) fn tell_ended_suspensions(&self) {
+        if self.store.read(|tables| tables.ended_suspensions().is_empty()) {
+            return;
+        }
+        let recorded =
+            self.store.checkpoint(|tables| tables.tell_ended_suspensions(&mut || self.new_identity()));
+        match recorded {
+            Ok(()) => self.wake(),
+            Err(error) => tracing::error!(%error, "the end of a suspension cannot be recorded"),
+        }
+    }
+
+    fn recorded_stops(&self, group: u32) -> Option<[Option<RestoreStop>; 2]> {
+        self.store.read(|tables| tables.groups.get(&GroupNumber(group)).map(GroupRecord::restore_stops))
     }
 
     /// Applies what another array has said, within what the tables let it say.
@@ -159,10 +221,14 @@ impl Array {
         self.check_room(&orders)?;
         let outcome = self.store.designate(id, &orders[0].1, who);
         self.guard_other_sources();
-        if let (Ok(_), Designation::RemoteSuspend { pair, .. }) = (&outcome, &orders[0].1) {
-            self.note_what_came_from_elsewhere(pair)?;
+        let noted = match (&outcome, &orders[0].1) {
+            (Ok(_), Designation::RemoteSuspend { pair, .. }) => self.note_what_came_from_elsewhere(pair),
+            _ => Ok(()),
+        };
+        if outcome.is_ok() {
+            self.take_up_stops(std::iter::once(&orders[0].1));
         }
-        self.take_up_stops(std::iter::once(&orders[0].1));
+        noted?;
         outcome
     }
 
@@ -223,7 +289,8 @@ impl Array {
                 link: forward.link.to_string(),
                 what: forward.designation.to_string(),
                 refusal: forward.refusal.clone(),
-                is_offered_again: !forward.is_once,
+                // What came to its end by a refusal is on its way no more.
+                is_offered_again: true,
             })
             .chain(refused)
             .collect()

@@ -64,6 +64,7 @@ impl Array {
         for group in groups {
             self.record_group(&group).await;
         }
+        self.tell_ended_suspensions();
         self.delete_idle();
     }
 
@@ -167,7 +168,7 @@ impl Array {
         let group = Group::new(parts, sequencer);
         let schedule = schedule(tables, record);
         group.set_schedule(schedule);
-        group.set_restore_stop(record.restore_stop);
+        group.set_restore_stops(record.restore_stops());
         let delay = schedule.restore_delay;
         let attached = self.attach(tables, record, &group);
         if record.state == GroupState::Normal {

@@ -12,7 +12,7 @@ use crate::copy::fetch::{Reading, Whose};
 use crate::copy::group::Group;
 use crate::copy::source::SourceError;
 use crate::shell::view::MessageView;
-use crate::volume::designation::{Outcome, Refusal};
+use crate::volume::designation::{Designation, Outcome, Refusal};
 use crate::volume::group::{GroupRecord, GroupRole, GroupState};
 use crate::volume::name::{GroupNumber, LinkName};
 use crate::volume::record::{ForwardRecord, LinkRecord, Who};
@@ -85,6 +85,7 @@ impl Array {
             };
             tracing::info!(link = %name, %error, "link down");
             self.note_link(&name, false, Some(error.to_string()));
+            self.suspend_behind(&name);
             self.env.clock.sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
@@ -159,8 +160,10 @@ impl Array {
             let answer = session.designate(id, &designation).await?;
             let answer: Result<Outcome, Refusal> = serde_json::from_slice(&answer)
                 .map_err(|error| SourceError(format!("the answer to a designation: {error}")))?;
+            let is_open = answer.as_ref().is_err_and(|refusal| forward.is_open_after(refusal));
             if let Err(refusal) = &answer
-                && forward.is_open_after(refusal)
+                && is_open
+                && matches!(forward.designation, Designation::RemoteReverse(_))
             {
                 return Err(SourceError(format!("no answer whether it takes over: {refusal}")));
             }
@@ -169,7 +172,7 @@ impl Array {
                 refused = true;
             }
             let recorded = match &answer {
-                Err(refusal) if forward.is_once => self.record_refusal(forward, refusal),
+                Err(refusal) if forward.is_once && !is_open => self.record_refusal(forward, refusal),
                 _ => self.store.checkpoint(|tables| tables.delivered(forward.sequence, &answer)),
             };
             recorded.map_err(|error| SourceError(error.to_string()))?;
@@ -199,7 +202,9 @@ impl Array {
             tables.delivered(forward.sequence, &Err(refusal.clone()));
             Ok(())
         });
-        self.take_up_stops(std::iter::once(&forward.designation));
+        if recorded.is_ok() {
+            self.take_up_stops(std::iter::once(&forward.designation));
+        }
         self.changed().notify_waiters();
         recorded
     }

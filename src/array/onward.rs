@@ -196,6 +196,7 @@ impl Array {
         let Some(record) = tables.groups.get(&number) else {
             return Err(Refusal::Missing { what: "group".to_owned(), name: told.group.to_string() });
         };
+        self.lift_answered_suspension(record)?;
         let restored = self.restore_all(record, told).await?;
         let failed = |error: anyhow::Error| Refusal::Conflict(error.to_string());
         self.end_group(&tables, record).await.map_err(failed)?;

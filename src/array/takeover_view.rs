@@ -28,7 +28,7 @@ impl Array {
         let received = status.map_or(0, |status| status.durable);
         let goes_back = matches!(point, Some(TakeoverPoint::Image(_))) && !keeps_svol_writes;
         let held_back = match point {
-            Some(point) if goes_back || record.restore_stop.is_some() => {
+            Some(point) if goes_back || record.restore_stops() != [None; 2] => {
                 received.saturating_sub(point.number().0)
             }
             _ => 0,

@@ -411,7 +411,7 @@ impl Array {
                 .and_then(|status| status.source_newest.map(|newest| newest.saturating_sub(status.restored))),
             read_state: read_state(connected, status).to_owned(),
             restore_state: self.restore_state(record, status).to_owned(),
-            restore_until: record.restore_stop.map(|stop| stop.to_string()),
+            restore_until: record.restore_stops().into_iter().flatten().last().map(|stop| stop.to_string()),
             reason: read_reason(record, status),
         })
     }

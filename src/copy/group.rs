@@ -128,7 +128,7 @@ pub(crate) struct Sequencer {
     /// Durable in the volumes.
     pub(crate) settled: UpdateNumber,
     /// Where an operator wants restore to stop (at an auxiliary; `stop.rs`).
-    pub(crate) restore_stop: Option<RestoreStop>,
+    pub(crate) restore_stops: [Option<RestoreStop>; 2],
     /// A further one, which counts as well until the control store has it, or certainly has not.
     pub(crate) unrecorded_stop: Option<RestoreStop>,
     /// What came next was behind it.
@@ -248,7 +248,7 @@ impl Sequencer {
             reading: super::fetch::Reading::default(),
             restored: settled,
             restored_in_part: None,
-            restore_stop: None,
+            restore_stops: [None; 2],
             unrecorded_stop: None,
             has_stopped: false,
             restored_time_ns: None,

@@ -29,18 +29,21 @@ impl RestoreStop {
 }
 
 impl Group {
-    /// What the control store says: at the start of the group, and when a change of it is durable.
-    pub(crate) fn set_restore_stop(&self, stop: Option<RestoreStop>) {
-        {
-            let mut seq = self.lock();
-            (seq.restore_stop, seq.unrecorded_stop) = (stop, None);
-        }
+    /// What the control store says: at the start of the group, and when what was taken up is durable.
+    pub(crate) fn set_restore_stops(&self, stops: [Option<RestoreStop>; 2]) {
+        self.lock().unrecorded_stop = None;
+        self.take_up_recorded(stops);
+    }
+
+    /// What the control store says about stops that it has. One that it may have, or may not, goes on to count.
+    pub(crate) fn take_up_recorded(&self, stops: [Option<RestoreStop>; 2]) {
+        self.lock().restore_stops = stops;
         self.changed.notify_waiters();
     }
 
     /// Whether a stop counts now.
     pub(crate) fn has_stop(&self) -> bool {
-        self.lock().stops() != [None; 2]
+        self.lock().stops() != [None; 3]
     }
 
     /// Whether everything that is durable here is restored.
@@ -52,7 +55,7 @@ impl Group {
     /// Whether it has been reached.
     pub(crate) fn is_stopped(&self) -> bool {
         let seq = self.lock();
-        seq.restore_stop.is_some_and(|stop| match stop {
+        seq.restore_stops.into_iter().flatten().any(|stop| match stop {
             RestoreStop::Number(number) => seq.restored.get() >= number.0,
             RestoreStop::Time { .. } => false,
         } || seq.has_stopped)
@@ -60,7 +63,7 @@ impl Group {
 
     /// Takes a stop up, in memory and beside the one that there is: nothing behind either becomes visible from here on.
     /// Nothing is let go before the control store has it, because a replay stops where that says. The caller records what
-    /// comes of it, and says so by [`Group::set_restore_stop`] or [`Group::stop_not_recorded`].
+    /// comes of it, and says so by [`Group::set_restore_stops`] or [`Group::stop_not_recorded`].
     ///
     /// # Errors
     /// It lies before what is restored.
@@ -119,7 +122,7 @@ impl Group {
     pub(super) async fn is_before_stops(
         &self,
         whole: UpdateNumber,
-        stops: [Option<RestoreStop>; 2],
+        stops: [Option<RestoreStop>; 3],
     ) -> Result<bool, CopyError> {
         for stop in stops {
             if !self.is_before_stop(whole, stop).await? {
@@ -146,9 +149,10 @@ impl Group {
 }
 
 impl Sequencer {
-    /// Those that count now: the one that is recorded, and one that may be.
-    pub(super) fn stops(&self) -> [Option<RestoreStop>; 2] {
-        [self.restore_stop, self.unrecorded_stop]
+    /// Those that count now: the two that are recorded, and one that may be.
+    pub(super) fn stops(&self) -> [Option<RestoreStop>; 3] {
+        let [said, suspended] = self.restore_stops;
+        [said, suspended, self.unrecorded_stop]
     }
 
     /// Figure 22, step 2010: whether this update may be restored. If so, it counts as visible from here on.

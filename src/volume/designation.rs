@@ -424,6 +424,12 @@ pub enum Designation {
         #[serde(default)]
         others_go_on: bool,
     },
+    /// From a primary: nothing is left to do of the suspension of all its pairs that an auxiliary asked for. They are
+    /// stopped, or will not be.
+    SuspensionEnded {
+        /// The group.
+        group: GroupName,
+    },
     /// From a primary: the differences of these pairs follow, so their S-VOLs are no image until they are restored.
     RemoteResync {
         /// The pairs.
@@ -563,6 +569,7 @@ impl Designation {
                     | Self::RemotePair(_)
                     | Self::RemoteStart { .. }
                     | Self::RemoteSuspend { .. }
+                    | Self::SuspensionEnded { .. }
                     | Self::RemoteResync { .. }
                     | Self::RemoteSvolWrite { .. }
                     | Self::JoinMarks { .. }

@@ -143,8 +143,7 @@ impl Changed {
     /// Whether restore of a group stops because its suspension cannot be told to the primary now.
     #[must_use]
     pub fn is_stop_of_suspension(&self) -> bool {
-        let is_new =
-            |field: &Field| field.field == "is_stop_of_suspension" && field.after == Value::Bool(true);
+        let is_new = |field: &Field| field.field == "suspension_stop" && field.after != Value::Null;
         self.kind == "group" && self.fields.iter().any(is_new)
     }
 }

@@ -62,9 +62,10 @@ pub struct GroupRecord {
     /// At an auxiliary: where restore stops.
     #[serde(default)]
     pub restore_stop: Option<RestoreStop>,
-    /// That came of a suspension which its primary had not heard of yet, and goes when it has.
+    /// At an auxiliary: where restore stops because of a suspension that its primary had not heard of yet; it goes when
+    /// that is over. The one that an operator said counts beside it.
     #[serde(default)]
-    pub is_stop_of_suspension: bool,
+    pub suspension_stop: Option<RestoreStop>,
     /// At an auxiliary: the array from which it reads instead of its source, when it may.
     #[serde(default)]
     pub other_source: Option<OtherSource>,
@@ -214,6 +215,12 @@ impl GroupRecord {
     #[must_use]
     pub fn has_journal_volume(&self, volume: VolumeNumber) -> bool {
         self.journals.iter().any(|journal| journal.volume == volume)
+    }
+
+    /// Where restore stops: what an operator said, and what a suspension brought, which never lies behind that.
+    #[must_use]
+    pub fn restore_stops(&self) -> [Option<RestoreStop>; 2] {
+        [self.restore_stop, self.suspension_stop]
     }
 }
 

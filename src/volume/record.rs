@@ -294,6 +294,9 @@ pub struct ReaderRecord {
     /// handed nothing.
     #[serde(default)]
     pub is_untold: bool,
+    /// It has asked for a suspension of all its pairs, and is told when that is over.
+    #[serde(default)]
+    pub awaits_suspension: bool,
 }
 
 /// The schedule of one group that this array copies, instead of that of the link.
@@ -326,11 +329,12 @@ pub struct ForwardRecord {
 }
 
 impl ForwardRecord {
-    /// Whether a refusal leaves open what has become of it: a promise to take over may be durable at an array whose control
-    /// store failed, and its next start finds it (decision 17). It is asked for again.
+    /// Whether a refusal leaves open what has become of it: a promise to take over (decision 17), or what was asked of a
+    /// primary, may be durable at an array whose control store failed, and its next start finds it. It is asked again.
     #[must_use]
     pub fn is_open_after(&self, refusal: &Refusal) -> bool {
-        matches!((&self.designation, refusal), (Designation::RemoteReverse(_), Refusal::Store(_)))
+        let is_told = matches!(self.designation, Designation::RemoteReverse(_) | Designation::AskPrimary(_));
+        is_told && matches!(refusal, Refusal::Store(_))
     }
 }
 

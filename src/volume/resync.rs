@@ -102,7 +102,7 @@ impl Tables {
         let groups =
             pairs.filter_map(|name| self.pair_named(name)).filter_map(|pair| self.groups.get(&pair.group));
         for group in groups {
-            if let Some(stop) = group.restore_stop {
+            if let Some(stop) = group.restore_stops().into_iter().flatten().last() {
                 return Err(Refusal::Conflict(format!(
                     "restore is stopped there at {stop}: `group restore {} --go-on` at that array lets it go on",
                     group.name

@@ -140,6 +140,9 @@ impl Designation {
     /// What is said about differences that travel, in either direction.
     fn fmt_differences(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::SuspensionEnded { group } => {
+                write!(f, "suspension of group {group} that was asked for is over")
+            }
             Self::RemoteResync { pairs, .. } => {
                 write!(f, "resynchronised by their primary: pairs {}", names(pairs))
             }
@@ -251,7 +254,8 @@ impl fmt::Display for Designation {
             Self::DeleteReader { group, link } => write!(f, "group delete {group} --reader {link}"),
             Self::AskPrimary(ask) => write!(f, "{ask}"),
             Self::RemoteSuspend { pair, .. } => write!(f, "pair {pair} suspended by its primary"),
-            Self::RemoteResync { .. }
+            Self::SuspensionEnded { .. }
+            | Self::RemoteResync { .. }
             | Self::RemoteSvolWrite { .. }
             | Self::JoinMarks { .. }
             | Self::ReverseGroup { .. }

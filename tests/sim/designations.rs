@@ -4,7 +4,7 @@
 //! dies, and the pairs are normal. Then the copies are suspended, resumed and taken away by the auxiliary's operator, in
 //! the same way, and each step ends at both arrays as it was designated.
 
-use crate::cluster::{Cluster, Death, EIGHT};
+use crate::cluster::{Cluster, Death, EIGHT, Way};
 use crate::support::random::{Random, number_from_environment};
 use holdfast::shell::command::{Request, Response, Shell};
 use holdfast::volume::record::Who;
@@ -196,4 +196,88 @@ fn designations_that_are_interrupted_are_done_or_not_and_never_half() {
     }
     eprintln!("{seeds} seeds, {all} deaths");
     assert!(all > 20, "only {all} deaths");
+}
+
+/// Where restore stops at the auxiliary, as it is shown.
+fn stop(cluster: &Cluster) -> Option<String> {
+    cluster.snapshot(1).and_then(|snapshot| snapshot.groups.first()?.follows.as_ref()?.restore_until.clone())
+}
+
+async fn until(cluster: &Cluster, what: &str, is_so: impl Fn() -> bool) {
+    for _ in 0..600 {
+        if is_so() {
+            return;
+        }
+        cluster.sleep_ms(100).await;
+    }
+    panic!("{what}: {}", cluster.state());
+}
+
+/// The auxiliary's operator says it as soon as the primary can be reached.
+async fn heard(cluster: &Cluster, line: &str) {
+    for _ in 0..600 {
+        let answer = say(cluster, 1, line).await;
+        match answer.exit {
+            0 => return,
+            4 => cluster.sleep_ms(10).await,
+            _ => panic!("{line}: {}{}", answer.stdout, answer.stderr),
+        }
+    }
+    panic!("{line}: {}", cluster.state());
+}
+
+/// The auxiliary's operator suspends while the primary does not hear; how that ends, thrice.
+async fn suspend_unheard(secret: &Path) {
+    let cluster = Cluster::bare(5, EIGHT);
+    for (at, line) in script(secret) {
+        say_in_danger(&cluster, &mut Random::new(5), 0, (at, &line)).await;
+    }
+    let suspended: &[&str] = &["p1 suspended", "p2 suspended"];
+    let normal: &[&str] = &["p1 normal", "p2 normal"];
+    wait(&cluster, normal).await;
+    // The link seems to be up still: it counts when that is found to be wrong.
+    cluster.set_way("alpha", "beta", Way::Silent);
+    assert_eq!(say(&cluster, 1, "group suspend g1").await.exit, 0);
+    until(&cluster, "stopped", || stop(&cluster).is_some()).await;
+    cluster.heal();
+    wait(&cluster, suspended).await;
+    until(&cluster, "over", || stop(&cluster).is_none()).await;
+    heard(&cluster, "group resume g1").await;
+    wait(&cluster, normal).await;
+    // The control store of the primary fails when it is to note it: nobody knows whether it has.
+    for writes in [0, 2, 4] {
+        cluster.set_way("alpha", "beta", Way::Cut);
+        cluster.sleep_ms(5_000).await;
+        let answer = say(&cluster, 1, "group suspend g1").await;
+        assert!(answer.exit == 0 && stop(&cluster).is_some(), "{}{}", answer.stdout, answer.stderr);
+        cluster.fail_store_after(0, writes);
+        cluster.heal();
+        cluster.sleep_ms(10_000).await;
+        assert!(stop(&cluster).is_some(), "{writes}: it is on its way still");
+        cluster.die(0, Death::Kill).await;
+        wait(&cluster, suspended).await;
+        until(&cluster, "over", || stop(&cluster).is_none()).await;
+        heard(&cluster, "group resume g1").await;
+        wait(&cluster, normal).await;
+    }
+    // It is left while the suspension is on its way: the stop does not hold the pairs back.
+    cluster.set_way("alpha", "beta", Way::Cut);
+    cluster.sleep_ms(5_000).await;
+    assert_eq!(say(&cluster, 1, "group suspend g1").await.exit, 0);
+    assert!(stop(&cluster).is_some());
+    cluster.heal();
+    heard(&cluster, "group delete g1 --yes").await;
+    wait(&cluster, &[]).await;
+    for index in [0, 1] {
+        cluster.die(index, Death::Kill).await;
+    }
+}
+
+#[test]
+fn a_stop_of_a_suspension_begins_with_what_is_not_heard_and_ends_with_it() {
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), "a secret of simulations").unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(suspend_unheard(secret.path()));
 }

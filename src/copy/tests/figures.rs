@@ -327,7 +327,7 @@ fn figure_22_step_2010_nothing_behind_a_stop_is_restored_and_no_stop_lies_before
         let rig_copy = rig.copy.clone();
         let stop = |wish| {
             let taken = rig_copy.take_stop(wish)?;
-            rig_copy.set_restore_stop(taken);
+            rig_copy.set_restore_stops([taken, None]);
             Ok::<_, String>(taken)
         };
         stop(until(3)).unwrap();
@@ -346,6 +346,10 @@ fn figure_22_step_2010_nothing_behind_a_stop_is_restored_and_no_stop_lies_before
         // Both stops count while only one is recorded: nothing is let go that a replay would not restore again.
         rig.copy.take_stop(time(dated(&rig, 4).await)).unwrap();
         assert_eq!(rig.copy.restore_available(Duration::ZERO).await.unwrap(), 0);
+        // One that the store may have stays, whatever becomes of those that it has.
+        rig.copy.take_up_recorded([None; 2]);
+        assert!(rig.copy.has_stop(), "it may be durable");
+        rig.copy.take_up_recorded([Some(RestoreStop::Number(StoredNumber(3))), None]);
         rig.copy.stop_not_recorded();
         rig.copy.take_stop(StopWish::GoOn).unwrap();
         assert_eq!(rig.copy.restore_available(Duration::ZERO).await.unwrap(), 0, "it is not recorded");
@@ -382,7 +386,7 @@ fn figure_22_step_2010_a_stop_leaves_an_image() {
             RestoreStop::Time { unix_ns: dated(&rig, 3).await },
         ];
         for stop in stops {
-            rig.copy.set_restore_stop(Some(stop));
+            rig.copy.set_restore_stops([Some(stop), None]);
             rig.copy.restore_available(Duration::ZERO).await.unwrap();
             assert_eq!((rig.copied(3).await, restored(&rig)), (1, UpdateNumber::FIRST), "{stop}");
             assert!(rig.copy.is_stopped());
@@ -392,7 +396,7 @@ fn figure_22_step_2010_a_stop_leaves_an_image() {
         rig.write(3, 1, 8).await;
         rig.source.make_whole().await.unwrap(); // 9
         rig.until("stored", Rig::is_read).await;
-        rig.copy.set_restore_stop(Some(RestoreStop::Number(StoredNumber(6))));
+        rig.copy.set_restore_stops([Some(RestoreStop::Number(StoredNumber(6))), None]);
         rig.copy.restore_available(Duration::ZERO).await.unwrap();
         assert_eq!((rig.copied(3).await, restored(&rig)), (6, UpdateNumber::new(6)));
     });

@@ -11,18 +11,24 @@
 //! | `pair suspend`, `resync`, `delete` | that pair |
 //! | `group delete` | this array leaves the group, with its pairs and its journal |
 //!
+//! While the primary cannot be reached a suspension of all pairs stops restore here at once. That stop goes when the
+//! primary refuses, or says that the suspension is over ([`Designation::SuspensionEnded`]): it does so when no pair of the
+//! array that asked is to be stopped any more, whatever became of each. So a stop never outlives what it came of, and
+//! nothing else takes it away before but the operator, and pairs that are all stopped or taken away.
+//!
 //! In the middle of a cascade a group's own verbs mean the pairs whose P-VOLs are there, as long as there are any; a pair
 //! is meant by its name, wherever its P-VOL is.
 
 use super::cascade;
-use super::copy::{copied_group, peer};
+use super::copy::{copied_group, followed_group, peer};
 use super::pairs;
 use super::remote::FORWARDS_MAX;
 use crate::volume::ask::{Ask, AskedBy, Wish};
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal, Which};
 use crate::volume::group::GroupRole;
-use crate::volume::name::{GroupName, GroupNumber, LinkName, PairName};
-use crate::volume::record::Who;
+use crate::volume::name::{ArrayNumber, GroupName, GroupNumber, LinkName, PairName};
+use crate::volume::pair::{Asked, PairRecord, PairState};
+use crate::volume::record::{Identity, ReaderRecord, Who};
 use crate::volume::table::Tables;
 
 impl Tables {
@@ -73,7 +79,7 @@ pub(super) fn ask_primary(
     } else if tables.followed_pairs(number).next().is_none() {
         return Err(Refusal::conflict(format!("group {} has no pairs here", ask.group)));
     }
-    if matches!(ask.wish, Wish::Resync { .. }) {
+    if matches!(ask.wish, Wish::Resync { .. }) && ask.pair.is_none() {
         lift_stop_of_suspension(tables, number);
     }
     tables.forward_once(link, id.caused(0), Designation::AskPrimary(ask));
@@ -117,7 +123,15 @@ pub(super) fn asked(
         Some(name) => Which::Pair(own_pair(tables, number, name, who)?),
     };
     match ask.wish {
-        Wish::Suspend { svol } => pairs::suspend(tables, &ask.group, &which, svol),
+        Wish::Suspend { svol } => {
+            let outcome = pairs::suspend(tables, &ask.group, &which, svol)?;
+            if ask.pair.is_none()
+                && let Some(reader) = tables.readers.edit(&(number, array))
+            {
+                reader.awaits_suspension = true;
+            }
+            Ok(outcome)
+        }
         Wish::Resync { image } => pairs::resync(tables, &ask.group, &which, image),
         Wish::Delete => pairs::delete(tables, &ask.group, &which),
         Wish::Leave => Ok(Outcome::Done),
@@ -142,7 +156,16 @@ fn leave(tables: &mut Tables, id: DesignationId, group: &GroupName, who: &Who) -
     let reader = known.and_then(|number| tables.readers.get(&(number, array)));
     match reader {
         Some(reader) if !reader.is_attached => cascade::delete_reader(tables, id, group, &link),
-        Some(_) | None => Ok(Outcome::Done),
+        Some(_) => Ok(Outcome::Done),
+        None => {
+            // Its last pair has gone, and it has not been told that the group has gone with that.
+            super::local::within(tables.forwards.len(), FORWARDS_MAX, "designations on their way")?;
+            let what = Designation::RemoteDeleteGroup { group: group.clone() };
+            if !tables.forwards_to(&link).any(|forward| forward.designation == what) {
+                tables.forward(&link, id.caused(0), what);
+            }
+            Ok(Outcome::Done)
+        }
     }
 }
 
@@ -157,19 +180,111 @@ pub(super) fn ask_accepted(tables: &mut Tables, ask: &Ask) {
     }
 }
 
-/// A stop that came of a suspension goes with it: nothing behind the suspension comes any more, or the pairs go on.
-pub(super) fn lift_stop_of_suspension(tables: &mut Tables, group: GroupNumber) {
-    if let Some(row) = tables.groups.edit(&group)
-        && row.is_stop_of_suspension
+/// At the auxiliary: the primary has done what is to be done of a suspension.
+pub(super) fn suspension_ended(
+    tables: &mut Tables,
+    group: &GroupName,
+    who: &Who,
+) -> Result<Outcome, Refusal> {
+    peer(tables, who)?;
+    // Of a group that comes from elsewhere by now it means nothing.
+    if let Ok(number) = followed_group(tables, group, who)
+        && !tables.is_suspension_on_its_way(group)
     {
-        (row.restore_stop, row.is_stop_of_suspension) = (None, false);
+        lift_stop_of_suspension(tables, number);
+    }
+    Ok(Outcome::Done)
+}
+
+/// At the auxiliary: nothing comes any more behind the stop of a suspension when all pairs are stopped, or go.
+pub(super) fn lift_if_nothing_comes(tables: &mut Tables, group: GroupNumber) {
+    let Some(name) = tables.groups.get(&group).map(|row| row.name.clone()) else { return };
+    if tables.followed_pairs(group).all(|pair| pair.state.is_stopped() || pair.is_leaving())
+        && !tables.is_suspension_on_its_way(&name)
+    {
+        lift_stop_of_suspension(tables, group);
+    }
+}
+
+/// What is asked about a group and is on its way to the array behind a link.
+pub(super) fn asked_there(tables: &Tables, link: &LinkName, group: &GroupName) -> Vec<(DesignationId, Ask)> {
+    let asks = tables.forwards_to(link).filter_map(|forward| match &forward.designation {
+        Designation::AskPrimary(ask) if ask.group == *group => Some((forward.id, ask.clone())),
+        _ => None,
+    });
+    asks.collect()
+}
+
+/// A stop that came of a suspension goes with it.
+pub(super) fn lift_stop_of_suspension(tables: &mut Tables, group: GroupNumber) {
+    if let Some(row) = tables.groups.edit(&group) {
+        row.suspension_stop = None;
     }
 }
 
 /// At the auxiliary: the primary refuses, so that nothing is left of what was asked.
 pub(super) fn refused(tables: &mut Tables, what: &Designation) {
-    let Designation::AskPrimary(Ask { group, wish: Wish::Suspend { .. }, .. }) = what else { return };
+    let Designation::AskPrimary(Ask { group, pair: None, wish: Wish::Suspend { .. }, .. }) = what else {
+        return;
+    };
+    if tables.is_suspension_on_its_way(group) {
+        return; // It was said again.
+    }
     if let Some(number) = tables.group_named(group).map(|row| row.number) {
         lift_stop_of_suspension(tables, number);
+    }
+}
+
+impl Tables {
+    /// At an auxiliary: whether a suspension of all pairs of a group has not been answered by its primary yet.
+    pub(super) fn is_suspension_on_its_way(&self, group: &GroupName) -> bool {
+        self.forwards.iter().any(|forward| match &forward.designation {
+            Designation::AskPrimary(ask) => {
+                ask.group == *group && ask.pair.is_none() && matches!(ask.wish, Wish::Suspend { .. })
+            }
+            _ => false,
+        })
+    }
+
+    /// At an auxiliary: takes away the stop of a suspension that nobody will say the end of any more.
+    pub(crate) fn lift_answered_suspension(&mut self, group: GroupNumber) {
+        let name = self.groups.get(&group).map(|row| row.name.clone());
+        if name.is_some_and(|name| !self.is_suspension_on_its_way(&name)) {
+            lift_stop_of_suspension(self, group);
+        }
+    }
+
+    /// At a primary: the readers that wait for the end of a suspension of which nothing is left to do.
+    pub(crate) fn ended_suspensions(&self) -> Vec<(GroupNumber, ArrayNumber)> {
+        let is_to_stop = |pair: &PairRecord| {
+            matches!(pair.control.asked, Some(Asked::Suspend(_))) && pair.state != PairState::Abnormal
+        };
+        let has_ended = |reader: &&ReaderRecord| {
+            let mut its = self.served_pairs(reader.group).filter(|pair| pair.auxiliary.array == reader.array);
+            reader.awaits_suspension && !its.any(is_to_stop)
+        };
+        self.readers.iter().filter(has_ended).map(|reader| (reader.group, reader.array)).collect()
+    }
+
+    /// They are told, once each, behind what they are told of their pairs.
+    pub(crate) fn tell_ended_suspensions(&mut self, identity: &mut dyn FnMut() -> Identity) {
+        for key in self.ended_suspensions() {
+            let Some(name) = self.groups.get(&key.0).map(|row| row.name.clone()) else { continue };
+            let Some(reader) = self.readers.edit(&key) else { continue };
+            reader.awaits_suspension = false;
+            let link = reader.link.clone();
+            let what = Designation::SuspensionEnded { group: name };
+            self.forget_forwards(&link, |told| *told == what);
+            self.forward(&link, DesignationId(identity()), what);
+        }
+    }
+
+    /// Takes back what is on its way to the array behind a link.
+    pub(super) fn forget_forwards(&mut self, link: &LinkName, is_meant: impl Fn(&Designation) -> bool) {
+        let meant = self.forwards_to(link).filter(|forward| is_meant(&forward.designation));
+        let meant: Vec<u64> = meant.map(|forward| forward.sequence).collect();
+        for sequence in meant {
+            self.forwards.remove(&sequence);
+        }
     }
 }

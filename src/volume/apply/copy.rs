@@ -132,7 +132,11 @@ pub(super) fn stop_restore(
         }
     };
     if let Some(row) = tables.groups.edit(&number) {
-        (row.restore_stop, row.is_stop_of_suspension) = (stop, stop.is_some() && for_suspension);
+        match (stop, for_suspension) {
+            (None, _) => (row.restore_stop, row.suspension_stop) = (None, None),
+            (Some(_), true) => row.suspension_stop = stop,
+            (Some(_), false) => row.restore_stop = stop,
+        }
     }
     Ok(Outcome::Done)
 }
@@ -313,7 +317,7 @@ pub(super) fn new_group(
         followed_counter: 0,
         takeover: None,
         restore_stop: None,
-        is_stop_of_suspension: false,
+        suspension_stop: None,
     });
     Ok(Outcome::Created { number })
 }
@@ -422,6 +426,7 @@ pub(super) fn introduce_reader(
         reads_from: None,
         journal_lost: false,
         is_untold: false,
+        awaits_suspension: false,
     });
     tables.forward(link, id.caused(0), Designation::RemoteGroup(remote));
     if is_started {

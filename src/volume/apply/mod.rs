@@ -174,6 +174,7 @@ impl Tables {
             Designation::RemoteSuspend { pair, reason, others_go_on } => {
                 pairs::remote_suspend(self, pair, reason, *others_go_on, who)
             }
+            Designation::SuspensionEnded { group } => asked::suspension_ended(self, group, who),
             Designation::RemoteResync { pairs, from } => pairs::remote_resync(self, pairs, *from, who),
             Designation::RemoteSvolWrite { pairs } => written::remote_svol_write(self, pairs, who),
             Designation::JoinMarks { pair, runs } => written::join_marks(self, pair, runs, who),
@@ -259,8 +260,11 @@ impl Tables {
                 answers::accepted(self, &forward, *outcome);
             }
             Err(refusal)
-                if self.forwards.get(&sequence).is_some_and(|forward| forward.is_open_after(refusal)) => {}
-            Err(_) if self.forwards.get(&sequence).is_some_and(|forward| forward.is_once) => {
+                if self
+                    .forwards
+                    .get(&sequence)
+                    .is_some_and(|forward| forward.is_once && !forward.is_open_after(refusal)) =>
+            {
                 let ended = self.forwards.get(&sequence).map(|forward| forward.designation.clone());
                 self.forwards.remove(&sequence);
                 if let Some(what) = &ended {

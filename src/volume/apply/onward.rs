@@ -1,6 +1,7 @@
 //! The other readers of a group go on from its new primary ([`crate::volume::onward`]; decision 17): what the old primary
 //! says of them, how the new one takes them up, and how each of them takes note.
 
+use super::asked;
 use super::copy::{READERS_MAX, peer};
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
 use crate::volume::group::{Generation, GroupRole, GroupState, RemoteJournal};
@@ -203,6 +204,9 @@ pub(crate) fn check_onward(tables: &Tables, told: &RemoteOnward, who: &Who) -> R
     if let Some(pair) = pairs.iter().filter(goes_on).find(|pair| pair.state != PairState::Normal) {
         return conflict(&format!("cannot go on: pair {} is {} here", pair.name, pair.state));
     }
+    if row.suspension_stop.is_some() && tables.is_suspension_on_its_way(&told.group) {
+        return conflict("is held by a suspension said here, which its old primary has not answered yet");
+    }
     if row.restore_stop.is_some() {
         return conflict("is held by a stop of its restore here: `group restore --go-on` lets it go on");
     }
@@ -225,8 +229,9 @@ pub(super) fn remote_onward(
     row.generations.clone_from(&told.generations);
     row.followed_counter = told.generations.last().map_or(0, |newest| newest.counter);
     row.segments.clear();
-    (row.resume, row.reading_stopped) = (None, None);
+    (row.resume, row.reading_stopped, row.suspension_stop) = (None, None, None);
     if let GroupRole::Auxiliary { link: old, .. } = old {
+        let asked = asked::asked_there(tables, &old, &told.group);
         tables.stop_asking_as_a_copy(&told.group, &old);
         // What its operator chose for it, a delay of its restore above all, goes with it.
         let schedule = tables.schedules.get(&(old, told.group.clone())).cloned();
@@ -234,6 +239,10 @@ pub(super) fn remote_onward(
             schedule.filter(|_| tables.schedules.get(&(link.clone(), told.group.clone())).is_none())
         {
             tables.schedules.put(ScheduleRecord { link: link.clone(), ..schedule });
+        }
+        // What its operator wants done to the copies is the new primary's to do.
+        for (id, ask) in asked {
+            tables.forward_once(&link, id, Designation::AskPrimary(ask));
         }
     }
     for one in &told.pairs {
@@ -471,6 +480,7 @@ impl Tables {
             reads_from: None,
             journal_lost: false,
             is_untold: true,
+            awaits_suspension: false,
         });
         let mut told = Vec::new();
         for (pair, number) in reader.pairs.iter().zip(numbers) {
@@ -561,6 +571,7 @@ fn concerns(what: &Designation, name: Option<&GroupName>) -> bool {
         | Designation::RemoteStart { group }
         | Designation::RemoteSettings { group, .. }
         | Designation::RemoteSource { group, .. }
+        | Designation::SuspensionEnded { group }
         | Designation::RemoteDeleteGroup { group } => Some(group) == name,
         _ => false,
     }

@@ -11,7 +11,7 @@ use super::copy::{copied_group, followed_group, peer, primary_group, set_volume_
 use crate::volume::designation::{
     Designation, DesignationId, ImageWish, Outcome, Refusal, ResyncedPair, SvolHosts, Which,
 };
-use crate::volume::group::JournalVolume;
+use crate::volume::group::{GroupRole, JournalVolume};
 use crate::volume::name::{GroupName, GroupNumber, LinkName, PairName, PairNumber, UpdateNumber};
 use crate::volume::pair::{Asked, PairEvent, PairRecord, PairState, SuspendCause};
 use crate::volume::record::{ForwardRecord, Identity, VolumeState, Who};
@@ -42,6 +42,8 @@ pub(super) fn suspend(
         }
         match pair.state {
             PairState::Unused | PairState::Abnormal => {}
+            // That is what it is; the other array has been told, or will be.
+            PairState::Suspended if pair.control.cause == Some(cause) && pair.control.asked.is_none() => {}
             PairState::Suspended => {
                 (pair.control.cause, pair.control.asked) = (Some(cause), Some(Asked::Suspend(cause)));
             }
@@ -88,6 +90,11 @@ fn call_back_resyncs(tables: &mut Tables, pairs: &[PairNumber]) {
         .filter(|pair| pair.control.asked == Some(Asked::ResyncSent))
         .map(|pair| pair.name.clone())
         .collect();
+    take_back_resyncs(tables, &names);
+}
+
+/// No resync of these pairs is on its way any more; where one was sent it is asked for still.
+fn take_back_resyncs(tables: &mut Tables, names: &[PairName]) {
     let is_meant = |forward: &&ForwardRecord| match &forward.designation {
         Designation::RemoteResync { pairs, .. } => pairs.iter().any(|one| names.contains(&one.pair)),
         _ => false,
@@ -171,10 +178,8 @@ pub(super) fn remote_suspend(
         Some(PairState::Abnormal) | None => {}
         Some(_) => drop(tables.pair_event(number, PairEvent::Suspend, Some(reason))?),
     }
-    if let Some(group) = tables.pairs.get(&number).map(|pair| pair.group)
-        && tables.followed_pairs(group).all(|pair| pair.state.is_stopped())
-    {
-        asked::lift_stop_of_suspension(tables, group);
+    if let Some(group) = tables.pairs.get(&number).map(|pair| pair.group) {
+        asked::lift_if_nothing_comes(tables, group);
     }
     Ok(Outcome::Done)
 }
@@ -236,6 +241,9 @@ pub(super) fn remote_delete_pair(
     {
         delete_below(tables, group, volume);
     }
+    if let Some(group) = tables.pairs.get(&number).map(|pair| pair.group) {
+        asked::lift_if_nothing_comes(tables, group);
+    }
     Ok(Outcome::Done)
 }
 
@@ -249,6 +257,10 @@ pub(super) fn remote_delete_group(
         return Ok(Outcome::Done);
     }
     let number = followed_group(tables, group, who)?;
+    let row = tables.groups.get(&number);
+    if row.is_some_and(|row| matches!(row.role, GroupRole::Auxiliary { remote: None, .. })) {
+        return Ok(Outcome::Done); // It was asked for anew since; an earlier one of this name is meant.
+    }
     if tables.pairs_of_group(number).next().is_some() {
         return Err(Refusal::conflict(format!("pairs of group {group} are still being taken away here")));
     }
@@ -345,8 +357,12 @@ impl Tables {
         for number in pairs {
             self.pair_event(*number, PairEvent::Suspend, Some(reason.to_owned()))?;
         }
+        // What was said before must not come behind this, nor stand in the list once for each time that it is said.
+        let names: Vec<PairName> =
+            pairs.iter().filter_map(|number| self.pairs.get(number)).map(|pair| pair.name.clone()).collect();
+        take_back_resyncs(self, &names);
         for number in pairs {
-            let others_go_on = self.others_go_on(*number);
+            let others_go_on = self.others_go_on(*number) | self.take_back_suspension(*number);
             let Some(pair) = self.pairs.edit(number) else { continue };
             let control = &mut pair.control;
             if matches!(control.asked, Some(Asked::Suspend(_))) {
@@ -365,7 +381,24 @@ impl Tables {
             let link = pair.link.clone();
             self.forward(&link, DesignationId(identity()), told);
         }
+        self.tell_ended_suspensions(identity);
         Ok(())
+    }
+
+    /// Takes back a suspension of this pair that is on its way; whether others went on then.
+    fn take_back_suspension(&mut self, pair: PairNumber) -> bool {
+        let Some((name, link)) = self.pairs.get(&pair).map(|pair| (pair.name.clone(), pair.link.clone()))
+        else {
+            return false;
+        };
+        let went_on = |what: &Designation| match what {
+            Designation::RemoteSuspend { pair, others_go_on, .. } if *pair == name => Some(*others_go_on),
+            _ => None,
+        };
+        let others_went_on =
+            self.forwards_to(&link).any(|forward| went_on(&forward.designation) == Some(true));
+        self.forget_forwards(&link, |what| went_on(what).is_some());
+        others_went_on
     }
 
     /// Whether updates are still handed to the reader of this pair for other ones.

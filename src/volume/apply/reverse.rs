@@ -214,6 +214,10 @@ pub(super) fn remote_reverse(
     if let Some(pair) = pairs.iter().find(|pair| !is_ready(pair) || pair.control.asked.is_some()) {
         return conflict(&format!("cannot be taken over: pair {} is {} here", pair.name, pair.state));
     }
+    // Nobody would be left who does it.
+    if !super::asked::asked_there(tables, &link, &told.group).is_empty() {
+        return conflict("has something on its way to its primary that was said here");
+    }
     onward::check_taken_on(tables, number, &told.others, array)?;
     if let Some(row) = tables.groups.edit(&number) {
         let step = ReversalStep::TakingOver(told.clone());
@@ -371,7 +375,7 @@ impl Tables {
                 row.generations.last().map_or(0, |newest| newest.counter.saturating_add(1));
             row.role = GroupRole::Auxiliary { link: link.clone(), source: array, remote: Some(remote) };
             (row.reversal, row.resume) = (None, None);
-            (row.reading_stopped, row.restore_stop) = (None, None);
+            (row.reading_stopped, row.restore_stop, row.suspension_stop) = (None, None, None);
             row.segments.clear();
             row.remote_journals.clear();
         }
@@ -418,7 +422,7 @@ impl Tables {
             row.resume = Some(ResumeRecord { first: generation.first, ..ResumeRecord::default() });
             row.segments.clear();
             row.reversal = None;
-            (row.reading_stopped, row.restore_stop) = (None, None);
+            (row.reading_stopped, row.restore_stop, row.suspension_stop) = (None, None, None);
             // No number of the new generation has been given, so none can be lost.
             row.stopped_cleanly = true;
             let journals = told.journals.iter().map(|(volume, options)| RemoteJournal {
@@ -444,6 +448,7 @@ impl Tables {
             reads_from: None,
             journal_lost: false,
             is_untold: false,
+            awaits_suspension: false,
         });
         let turned: Vec<PairNumber> = self.pairs_with(group, array).map(|pair| pair.number).collect();
         for number in turned {

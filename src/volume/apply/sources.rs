@@ -173,6 +173,7 @@ fn attach_reader(tables: &mut Tables, name: &GroupName, who: &Who) -> Result<Out
                 reads_from: None,
                 journal_lost: false,
                 is_untold: false,
+                awaits_suspension: false,
             });
         }
     }

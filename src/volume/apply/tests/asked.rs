@@ -193,6 +193,182 @@ fn a_group_that_its_primary_never_made_known_can_be_left() {
     assert!(beta.tables.groups.is_empty() && alpha.tables.readers.is_empty());
 }
 
+/// The stop that a suspension brings, at this number.
+fn stop_of_suspension(number: u64) -> Designation {
+    let wish = StopWish::At(RestoreStop::Number(UpdateNumber(number)));
+    Designation::StopRestore { group: g1(), wish, for_suspension: true }
+}
+
+/// Both arrays with pairs whose S-VOLs are images, and beta's suspension on its way with its stop.
+fn suspended_unheard() -> (Array, Array) {
+    let (alpha, mut beta) = normal();
+    for pair in beta.tables.pairs.iter().map(|pair| pair.number).collect::<Vec<_>>() {
+        beta.tables.pairs.edit(&pair).unwrap().control.is_image = true;
+    }
+    beta.say(stop_of_suspension(7)).unwrap();
+    beta.say(suspend(Which::All, SvolHosts::Keep)).unwrap();
+    (alpha, beta)
+}
+
+fn stops(array: &Array) -> [Option<RestoreStop>; 2] {
+    array.tables.group_named(&g1()).unwrap().restore_stops()
+}
+
+#[test]
+fn what_a_primary_with_a_failed_store_may_have_noted_is_asked_again() {
+    let (mut alpha, mut beta) = suspended_unheard();
+    let asked = beta.tables.forwards.iter().next().unwrap().sequence;
+    beta.tables.delivered(asked, &Err(Refusal::Store("its disk failed".to_owned())));
+    let waiting = beta.tables.forwards.iter().next().expect("it may be durable there");
+    assert!(waiting.refusal.as_ref().is_some_and(|why| why.contains("its disk failed")));
+    assert_ne!(stops(&beta), [None; 2]);
+    assert_eq!(deliver(&mut beta, &mut alpha, "alpha"), 0);
+    assert!(noted(&alpha).iter().all(|(_, asked, _, _)| asked.is_some()));
+}
+
+/// What the owner task does, then everything on its way between both.
+fn told(alpha: &mut Array, beta: &mut Array) {
+    let mut ids = 7_000;
+    alpha.tables.tell_ended_suspensions(&mut || {
+        ids += 1;
+        Identity(ids)
+    });
+    deliver(alpha, beta, "beta");
+}
+
+fn set_state(array: &mut Array, name: &str, state: PairState) {
+    let number = array.tables.pair_named(&name.parse().unwrap()).unwrap().number;
+    array.tables.pairs.edit(&number).unwrap().state = state;
+}
+
+#[test]
+fn a_stop_goes_when_the_primary_suspends_less_than_was_asked() {
+    // What happens at the primary: its pairs cannot be stopped; its operator has them go on; they go; one is new.
+    for case in 0..4 {
+        let (mut alpha, mut beta) = suspended_unheard();
+        if case == 0 {
+            set_state(&mut alpha, "p1", PairState::Abnormal);
+            set_state(&mut alpha, "p2", PairState::Abnormal);
+        }
+        deliver(&mut beta, &mut alpha, "alpha");
+        match case {
+            0 => {}
+            1 => {
+                told(&mut alpha, &mut beta);
+                assert_ne!(stops(&beta), [None; 2], "they are to be stopped still");
+                alpha.say(resync(Which::All, ImageWish::Keep)).unwrap();
+            }
+            2 => drop(alpha.say(Designation::DeletePairs { group: g1(), which: Which::All }).unwrap()),
+            _ => {
+                stopped(&mut alpha);
+                // Another one goes on at the auxiliary: pair states alone would say that the stop is needed.
+                set_state(&mut beta, "p2", PairState::Normal);
+            }
+        }
+        told(&mut alpha, &mut beta);
+        assert_eq!(stops(&beta), [None; 2], "case {case}");
+        assert!(alpha.tables.readers.iter().all(|reader| !reader.awaits_suspension));
+    }
+}
+
+#[test]
+fn a_stop_goes_with_the_pairs_that_are_taken_away() {
+    let (mut alpha, mut beta) = suspended_unheard();
+    deliver(&mut beta, &mut alpha, "alpha");
+    assert_ne!(stops(&beta), [None; 2]);
+    let primary = Who::Peer { array: ArrayNumber(1), from: "test".into() };
+    for (id, pair) in [(31, "p1"), (32, "p2")] {
+        let gone = Designation::RemoteDeletePair { pair: pair.parse().unwrap() };
+        beta.apply(DesignationId(Identity(id)), &gone, &primary).unwrap();
+    }
+    assert_eq!(stops(&beta), [None; 2], "else none of them could be taken out of restore");
+}
+
+#[test]
+fn a_stop_outlives_what_does_not_answer_its_suspension() {
+    let (mut alpha, mut beta) = suspended_unheard();
+    // An overflow stops all pairs before the primary has heard; a resync of one pair; one pair's ask is refused.
+    stopped(&mut alpha);
+    deliver(&mut alpha, &mut beta, "beta");
+    assert_ne!(stops(&beta), [None; 2], "suspended, but not as it was asked");
+    beta.say(resync(one("p1"), ImageWish::Keep)).unwrap();
+    assert_ne!(stops(&beta), [None; 2]);
+    beta.say(suspend(one("p2"), SvolHosts::Keep)).unwrap();
+    let of_pair = beta.tables.forwards.iter().last().unwrap().sequence;
+    beta.tables.delivered(of_pair, &Err(Refusal::conflict("no")));
+    assert_ne!(stops(&beta), [None; 2], "it was not about all pairs");
+    let all = beta.tables.forwards.iter().next().unwrap().sequence;
+    beta.tables.delivered(all, &Err(Refusal::conflict("no")));
+    assert_eq!(stops(&beta), [None; 2]);
+}
+
+#[test]
+fn a_group_that_its_primary_forgot_with_its_last_pair_can_be_left() {
+    let (mut alpha, mut beta) = normal();
+    let pairs: Vec<PairNumber> = beta.tables.pairs.iter().map(|pair| pair.number).collect();
+    for (id, pair) in (50..).zip(pairs) {
+        beta.tables.pair_is_gone(pair, Identity(id));
+    }
+    let keys: Vec<_> = alpha.tables.readers.iter().map(|reader| (reader.group, reader.array)).collect();
+    for key in keys {
+        alpha.tables.readers.remove(&key);
+    }
+    beta.say(Designation::DeleteGroup { group: g1() }).unwrap();
+    assert_eq!(deliver(&mut beta, &mut alpha, "alpha"), 0);
+    assert_eq!(deliver(&mut alpha, &mut beta, "beta"), 0);
+    assert!(beta.tables.group_named(&g1()).is_none());
+}
+
+#[test]
+fn a_linked_array_that_asks_again_and_again_leaves_nothing_behind_in_the_store() {
+    let (mut alpha, mut beta) = normal();
+    for _ in 0..5 {
+        beta.say(suspend(Which::All, SvolHosts::Keep)).unwrap();
+        deliver(&mut beta, &mut alpha, "alpha");
+        let again = alpha.tables.pairs.iter().any(|pair| pair.control.asked.is_some());
+        if again {
+            stopped(&mut alpha);
+        }
+        let mut id = 600;
+        alpha.tables.tell_ended_suspensions(&mut || {
+            id += 1;
+            Identity(id)
+        });
+    }
+    // One for each pair, and one for the end of the suspension.
+    assert_eq!(alpha.tables.forwards.iter().count(), 3);
+    // What it leaves without being in it is told once, too.
+    let reader = Who::Peer { array: ArrayNumber(2), from: "test".into() };
+    for id in 0..5 {
+        let leave = Designation::AskPrimary(Ask {
+            group: "other".parse().unwrap(),
+            pair: None,
+            wish: Wish::Leave,
+            by: AskedBy::from(String::new()),
+        });
+        alpha.apply(DesignationId(Identity(800 + id)), &leave, &reader).unwrap();
+    }
+    assert_eq!(alpha.tables.forwards.iter().count(), 4);
+    // Also when its primary does suspend them again, for another reason.
+    stopped(&mut alpha);
+    assert_eq!(alpha.tables.forwards.iter().count(), 4);
+}
+
+#[test]
+fn the_stop_of_a_suspension_counts_beside_that_of_an_operator() {
+    let (_, mut beta) = suspended_unheard();
+    let at = |number| Some(RestoreStop::Number(UpdateNumber(number)));
+    let wish = StopWish::At(RestoreStop::Number(UpdateNumber(9)));
+    beta.say(Designation::StopRestore { group: g1(), wish, for_suspension: false }).unwrap();
+    assert_eq!(stops(&beta), [at(9), at(7)], "neither takes the place of the other");
+    beta.say(resync(Which::All, ImageWish::Keep)).unwrap();
+    assert_eq!(stops(&beta), [at(9), None]);
+    beta.say(stop_of_suspension(8)).unwrap();
+    let wish = StopWish::GoOn;
+    beta.say(Designation::StopRestore { group: g1(), wish, for_suspension: false }).unwrap();
+    assert_eq!(stops(&beta), [None; 2]);
+}
+
 #[test]
 fn a_stop_that_came_of_a_suspension_goes_when_the_primary_has_heard_of_it() {
     let stop = Designation::StopRestore {
@@ -200,7 +376,7 @@ fn a_stop_that_came_of_a_suspension_goes_when_the_primary_has_heard_of_it() {
         wish: StopWish::At(RestoreStop::Number(UpdateNumber(7))),
         for_suspension: true,
     };
-    let own = |array: &Array| array.tables.group_named(&g1()).unwrap().restore_stop.is_some();
+    let own = |array: &Array| array.tables.group_named(&g1()).unwrap().restore_stops() != [None; 2];
     // All pairs suspended there; refused there; resynchronised here instead.
     for case in 0..3 {
         let (mut alpha, mut beta) = normal();

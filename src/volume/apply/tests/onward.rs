@@ -205,3 +205,30 @@ fn a_reader_believes_only_a_longer_history_that_contains_its_own() {
     // The same message once more, with an identity that nobody remembers: it is older than what is known.
     refused(&gamma, &told, "newer primary");
 }
+
+#[test]
+fn what_a_reader_had_asked_its_old_primary_is_asked_of_the_new_one() {
+    use crate::volume::designation::{SvolHosts, Which};
+    use crate::volume::timing::RestoreStop;
+    let (mut alpha, mut beta, mut gamma) = three(true);
+    let group = || "g1".parse().unwrap();
+    turn(&mut alpha, &mut beta).unwrap();
+    let one = Which::Pair("p2-gamma".parse().unwrap());
+    gamma.say(Designation::DeletePairs { group: group(), which: one }).unwrap();
+    let all = Which::All;
+    gamma.say(Designation::SuspendPairs { group: group(), which: all, svol: SvolHosts::Keep }).unwrap();
+    let here = g1(&gamma);
+    let stop = Some(RestoreStop::Number(UpdateNumber(7)));
+    gamma.tables.groups.edit(&here).unwrap().suspension_stop = stop;
+    assert_ne!(deliver(&mut beta, &mut gamma, "gamma"), 0, "nothing may be restored behind the stop");
+    assert_eq!(gamma.tables.groups.get(&here).unwrap().suspension_stop, stop);
+    // The old primary answers the suspension: it has nothing to say to gamma any more.
+    let suspension = gamma.tables.forwards.iter().last().unwrap().sequence;
+    gamma.tables.delivered(suspension, &Err(Refusal::conflict("you read nothing here")));
+    deliver(&mut beta, &mut gamma, "gamma");
+    assert_eq!(gamma.tables.groups.get(&here).unwrap().suspension_stop, None);
+    assert_eq!(gamma.tables.forwards_to(&"alpha".parse().unwrap()).count(), 0);
+    assert_eq!(deliver(&mut gamma, &mut beta, "beta"), 0);
+    let gone = beta.tables.pair_named(&"p2-gamma".parse().unwrap()).unwrap();
+    assert!(gone.is_leaving(), "it was asked for before the group was turned round");
+}

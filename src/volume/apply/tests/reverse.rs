@@ -355,3 +355,14 @@ fn a_new_primary_waits_for_its_journal_before_hosts_use_it() {
     }
     assert!(beta.tables.needs_no_journal(&g1(&beta)), "everything counts as different");
 }
+
+#[test]
+fn nothing_that_was_said_at_an_auxiliary_is_lost_when_it_becomes_the_primary() {
+    let (mut alpha, mut beta) = normal();
+    let which = crate::volume::designation::Which::Pair("p1".parse().unwrap());
+    beta.say(Designation::DeletePairs { group: "g1".parse().unwrap(), which }).unwrap();
+    handed_over(&mut alpha);
+    deliver(&mut alpha, &mut beta, "beta");
+    assert_eq!((step(&alpha), step(&beta)), (None, None), "refused, and hosts are let back in");
+    assert_eq!(beta.tables.forwards.len(), 1);
+}
