@@ -5,7 +5,6 @@ use super::cascade::generation;
 use crate::copy::PairMark;
 use crate::copy::differences::DifferenceMap;
 use crate::copy::group::{Group, Leaving, PairRuntime, Parts, Role, Sequencer, Settings, SvolRuntime};
-use crate::copy::promise::Promises;
 use crate::copy::rule::PairFacts;
 use crate::copy::suspend::PairResync;
 use crate::disk::VolumeId;
@@ -560,8 +559,7 @@ fn sequencer(
     let consistent_from = UpdateNumber::new(extra.consistent_from);
     let mut sequencer = Sequencer::new(journal, generation, pairs, svols, readers, consistent_from);
     if record.role != GroupRole::Primary {
-        sequencer.promises = Promises::found(extra.promise);
-        sequencer.wholeness.through = extra.promise.through;
+        sequencer.found_promised(extra.promise);
     }
     Ok(Sequencer { gone, ..sequencer })
 }

@@ -309,8 +309,12 @@ impl Array {
         let first = resume.first;
         let what = format!("group {}: journal is lost; it is read again from update {first} on", group.name);
         let whole = group.whole_number().map(|number| StoredNumber(number.get()));
+        let identity = Identity(self.env.entropy.identity());
         let recorded = self.store.change(&Who::Array, what, |tables| {
             tables.stop_images(number, whole);
+            if whole.is_none() {
+                tables.tell_of_loss(number, identity);
+            }
             if let Some(row) = tables.groups.edit(&number) {
                 row.segments.clear();
                 row.resume = Some(resume);

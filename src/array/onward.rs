@@ -229,7 +229,7 @@ impl Array {
         let failed = |error: crate::copy::CopyError| Refusal::Conflict(error.to_string());
         group.restore_available(Duration::ZERO).await.map_err(failed)?;
         let Some(restored) = group.whole_number() else {
-            return conflict("has half of an update here".to_owned());
+            return conflict("has S-VOLs here that are no image of one moment".to_owned());
         };
         let (last, has) = (told.last.0, restored.get());
         if has > last {

@@ -342,7 +342,7 @@ impl Array {
         let restored = group.whole_number();
         if restored != Some(UpdateNumber::new(told.last.0)) {
             let restored =
-                restored.map_or_else(|| "half of an update".to_owned(), |number| number.to_string());
+                restored.map_or_else(|| "no image of one moment".to_owned(), |number| number.to_string());
             let text = format!("group {}: {restored} is restored here, not update {}", told.group, told.last);
             return Err(Refusal::Conflict(text));
         }

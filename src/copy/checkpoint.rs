@@ -77,6 +77,15 @@ impl CheckpointExtra {
         (Self { consistent_from, promise, pairs, readers: seq.readers.encode() }, surplus)
     }
 
+    /// What a journal has to know that begins behind what is restored: nothing beyond that is in the S-VOLs. Of a stretch that
+    /// was promised and not begun they know nothing, of the one that they are inside all the more.
+    pub(crate) fn of_resumed(seq: &Sequencer) -> Self {
+        let through = seq.inside_until().unwrap_or(UpdateNumber::NONE);
+        let mut resumed = Self::of(seq).0;
+        resumed.promise = Promise { visible: resumed.promise.visible.max(through), through };
+        resumed
+    }
+
     /// What is known of a pair, here or else by what the control store was told.
     pub(crate) fn mark_of(&self, told: PairMark) -> PairMark {
         self.pairs.iter().find(|mark| mark.pair == told.pair).copied().unwrap_or(told)

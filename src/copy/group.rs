@@ -448,7 +448,6 @@ impl Group {
             Err(other) => return Err(Refusal::Invalid(other.to_string())),
         }
         seq.refused_since = None;
-        seq.wholeness.note(update);
         seq.times.note(number, self.clock.now());
         seq.kept.push(update.clone(), payload.clone());
         seq.next = number.next();

@@ -52,8 +52,8 @@ impl Group {
     /// restored since.
     ///
     /// # Errors
-    /// The volumes cannot be destaged, the last restore failed in the middle of an update, or the map cannot hold the
-    /// image: nothing is kept. Try again later.
+    /// The volumes cannot be destaged, the S-VOLs are the image of no number now, or the map cannot hold the image:
+    /// nothing is kept. Try again later.
     pub async fn keep_image(
         &self,
         volumes: &[VolumeId],
@@ -70,13 +70,7 @@ impl Group {
             // Before the destage of the volumes is held back: a restore under way may need it to get room.
             let _nothing_is_restored = self.restoring.lock().await;
             let ready = self.disk.prepare_snapshots(&pairs(volumes)).await?;
-            let (number, in_part) = {
-                let seq = self.lock();
-                (seq.restored, seq.restored_in_part)
-            };
-            if let Some(update) = in_part {
-                return Err(CopyError::Damaged(format!("update {update} is restored in part: no image now")));
-            }
+            let number = self.image_number()?;
             let number = at_most.map_or(number, |at_most| at_most.min(number));
             (ready.cut(number.get()), number)
         };
@@ -84,10 +78,25 @@ impl Group {
         Ok(number)
     }
 
-    /// The update that was restored last, unless the next one is restored in part: then the S-VOLs are of no number.
+    /// The update that was restored last, if the S-VOLs are an image as of it: the next one is not restored in part, and
+    /// they are not inside a stretch in which the P-VOLs were none (`whole.rs`).
     pub(crate) fn whole_number(&self) -> Option<UpdateNumber> {
+        self.image_number().ok()
+    }
+
+    /// The same, or why there is none.
+    pub(super) fn image_number(&self) -> Result<UpdateNumber, CopyError> {
         let seq = self.lock();
-        seq.restored_in_part.is_none().then_some(seq.restored)
+        match (seq.restored_in_part, seq.inside_until()) {
+            (Some(update), _) => {
+                Err(CopyError::Damaged(format!("update {update} is restored in part: no image now")))
+            }
+            (None, Some(until)) => Err(CopyError::Damaged(format!(
+                "restored is update {}: the S-VOLs are no image of one moment until {until}",
+                seq.restored
+            ))),
+            (None, None) => Ok(seq.restored),
+        }
     }
 
     /// Gives the image up, or what there is of it.

@@ -69,9 +69,9 @@ impl Group {
     /// # Errors
     /// It cannot be made durable.
     pub(super) async fn reach(&self, delay: Duration) -> Result<UpdateNumber, CopyError> {
-        let (next, allowed) = {
+        let (next, allowed, inside_until) = {
             let seq = self.lock();
-            (seq.restored.next(), seq.allowed())
+            (seq.restored.next(), seq.allowed(), seq.inside_until())
         };
         if delay.is_zero() {
             if allowed != Promise::EVERYTHING {
@@ -82,7 +82,10 @@ impl Group {
         if allowed != Promise::EVERYTHING && next <= allowed {
             return Ok(allowed);
         }
-        let due = self.due(next, delay).await?;
+        let due = match inside_until {
+            Some(until) => until,
+            None => self.due(next, delay).await?,
+        };
         if due < next && allowed != Promise::EVERYTHING {
             return Ok(due);
         }

@@ -164,6 +164,7 @@ impl Sequencer {
             return false;
         }
         self.restored_in_part = Some(update.number);
+        self.note_begun(update);
         self.restored_time_ns = self.restored_time_ns.max(Some(update.time_ns));
         true
     }

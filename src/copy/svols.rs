@@ -11,6 +11,9 @@ impl Group {
     /// the restore stays. `record` notes it when what they were at that moment is on the units. It is told where what
     /// is held here and is passed over from now on would have changed each of them: their source need not know that.
     ///
+    /// # Errors
+    /// The S-VOLs are the image of no number now; or `record`'s, and that they cannot come to the units.
+    ///
     /// Nothing is restored meanwhile: a crash before `record` leaves S-VOLs that the journal here brings to the moment at
     /// which they are taken out the next time, and one behind it such as are of the moment of this one.
     pub(crate) async fn take_out_svols<E: From<CopyError>>(
@@ -19,9 +22,16 @@ impl Group {
         record: impl FnOnce(PassedOver) -> Result<(), E>,
     ) -> Result<(), E> {
         let _nothing_is_restored = self.restoring.lock().await;
-        if let Some(update) = self.lock().restored_in_part {
-            return Err(CopyError::Damaged(format!("update {update} is restored in part")).into());
-        }
+        self.image_number().map_err(E::from)?;
+        self.take_out(pairs, record).await
+    }
+
+    /// With nothing being restored.
+    async fn take_out<E: From<CopyError>>(
+        &self,
+        pairs: &[u32],
+        record: impl FnOnce(PassedOver) -> Result<(), E>,
+    ) -> Result<(), E> {
         self.settle().await.map_err(E::from)?;
         record(self.passed_over(pairs).await?)?;
         let mut seq = self.lock();
@@ -67,7 +77,12 @@ impl Group {
                 self.name
             )));
         }
-        self.take_out_svols(&[pair], |_| Ok(())).await
+        let _nothing_is_restored = self.restoring.lock().await;
+        if let Some(update) = self.lock().restored_in_part {
+            return Err(CopyError::Damaged(format!("update {update} is restored in part")));
+        }
+        // Nobody takes it for an image any more: it may go from inside a stretch in which it is none.
+        self.take_out(&[pair], |_| Ok(())).await
     }
 }
 

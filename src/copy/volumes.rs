@@ -420,7 +420,7 @@ impl Group {
         ResumePoint {
             first: seq.restored.next(),
             // Copies whose end does not fit are made anew.
-            extra: CheckpointExtra::of(&seq).0.encode(),
+            extra: CheckpointExtra::of_resumed(&seq).encode(),
             generation: of_restored.copied().filter(|_| seq.stored_any),
             handed: seq.next.previous(),
         }

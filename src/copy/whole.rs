@@ -4,7 +4,8 @@
 //! the middle of it would find some volumes newer than others. The primary writes a record of the kind *broken* before the
 //! first of these writes, and one of the kind *whole* behind the last. An auxiliary whose S-VOLs are an image stops its
 //! restore before *broken* until it holds *whole* durably; then it goes through to it without a stop. So what a takeover
-//! finds is the image before, or the one after. Both travel in the journal, so a restart and a cascade know them as well.
+//! finds is the image before, or the one after. As long as it is in between ([`Sequencer::inside_until`]) nobody takes
+//! the S-VOLs for an image, also not behind a restart. Both travel in the journal, so a restart and a cascade know them as well.
 //!
 //! An auxiliary with less journal than the stretch has data falls behind and overflows like any other (O1): its pairs go
 //! to difference maps, and their copy ends only when the P-VOLs are an image again.
@@ -12,7 +13,7 @@
 use super::change::Payload;
 use super::error::CopyError;
 use super::group::{Group, PairRuntime, Refusal, Sequencer};
-use super::promise::Promise;
+use super::promise::{Promise, Promises};
 use crate::disk::VolumeId;
 use crate::disk::slot::Class;
 use crate::volume::pair::PairState;
@@ -25,12 +26,13 @@ use std::sync::Arc;
 pub(crate) struct Wholeness {
     /// At the primary: the P-VOLs are no image now.
     pub(crate) is_broken: bool,
-    /// The newest record of the kind *whole* in the journal, as far as it is known.
-    pub(crate) newest_whole: Option<UpdateNumber>,
     /// At an auxiliary: up to here it goes without a stop (`promise.rs` makes it durable).
     pub(crate) through: UpdateNumber,
-    /// The journal has been searched for one behind a restart.
-    is_searched: bool,
+    /// `through` of the stretch that restore began last: until it has come there the S-VOLs are no image. A stretch that is
+    /// promised and not begun leaves them what they are.
+    begun_through: UpdateNumber,
+    /// Behind this record *broken* there is no *whole* up to the second number: what a search has found.
+    pub(super) searched: Option<(UpdateNumber, UpdateNumber)>,
 }
 
 /// The copy of a virtual P-VOL: the upstream array sends all of it, as writes.
@@ -148,49 +150,27 @@ impl Group {
         if update.kind != Kind::Broken || !self.lock().holds_image() {
             return Ok(true);
         }
-        let durable = self.durable_here();
-        if self.has_stop() {
-            // The stop may lie between two stretches: this one's own end is what counts.
-            let own = self.first_whole_behind(update.number, durable).await?;
-            return self.go_through(own).await;
-        }
-        let known = self.lock().wholeness;
-        let is_behind = |whole: Option<UpdateNumber>| {
-            whole.is_some_and(|whole| whole > update.number && whole <= durable)
-        };
-        if known.is_searched || is_behind(known.newest_whole) {
-            return self.go_through(known.newest_whole.filter(|_| is_behind(known.newest_whole))).await;
-        }
-        let mut next = update.number;
-        let mut found = known.newest_whole;
-        while next <= durable {
-            let updates = self.load_information(next, Class::Restore).await?;
-            let Some(last) = updates.last() else { break };
-            let whole = updates.iter().rfind(|update| update.kind == Kind::Whole);
-            found = whole.map(|update| update.number).or(found);
-            next = last.number.next();
-        }
-        {
-            let mut seq = self.lock();
-            seq.wholeness.is_searched = true;
-            seq.wholeness.newest_whole = seq.wholeness.newest_whole.max(found);
-        }
-        self.go_through(found.filter(|_| is_behind(found))).await
+        // A later stretch may be one that a delay or a stop holds back: this one's own end is what counts.
+        let own = self.first_whole_behind(update.number, self.durable_here()).await?;
+        self.go_through(own).await
     }
 
+    /// Each record is looked at once, however often a stretch whose end has not come is asked for.
     async fn first_whole_behind(
         &self,
-        number: UpdateNumber,
+        broken: UpdateNumber,
         durable: UpdateNumber,
     ) -> Result<Option<UpdateNumber>, CopyError> {
-        let mut next = number.next();
+        let searched = self.lock().wholeness.searched.filter(|(known, _)| *known == broken);
+        let mut next = searched.map_or(broken, |(_, searched)| searched).next();
         while next <= durable {
             let updates = self.load_information(next, Class::Restore).await?;
-            let Some(last) = updates.last() else { break };
+            let Some(last) = updates.iter().rfind(|update| update.number <= durable) else { break };
             let whole = updates.iter().find(|update| update.kind == Kind::Whole && update.number <= durable);
             if let Some(whole) = whole {
                 return Ok(Some(whole.number));
             }
+            self.lock().wholeness.searched = Some((broken, last.number));
             next = last.number.next();
         }
         Ok(None)
@@ -221,16 +201,29 @@ impl Group {
     }
 }
 
-impl Wholeness {
-    /// An update was appended.
-    pub(super) fn note(&mut self, update: &Update) {
-        if update.kind == Kind::Whole {
-            self.newest_whole = Some(update.number);
+impl Sequencer {
+    /// What a restart finds promised. Where what may be visible ends before the end of the stretch, that was not begun.
+    pub(crate) fn found_promised(&mut self, promise: Promise) {
+        self.promises = Promises::found(promise);
+        self.wholeness.through = promise.through;
+        if promise.visible >= promise.through {
+            self.wholeness.begun_through = promise.through;
         }
     }
-}
 
-impl Sequencer {
+    /// An update becomes visible from here on.
+    pub(super) fn note_begun(&mut self, update: &Update) {
+        if update.kind == Kind::Broken && update.number <= self.wholeness.through {
+            self.wholeness.begun_through = self.wholeness.through;
+        }
+    }
+
+    /// The end of the stretch that the S-VOLs are in: they are no image, and nothing may leave them there.
+    pub(super) fn inside_until(&self) -> Option<UpdateNumber> {
+        let until = self.wholeness.begun_through;
+        (self.restored < until).then_some(until)
+    }
+
     /// Whether an S-VOL here is an image that a takeover could use.
     fn holds_image(&self) -> bool {
         self.svols.values().any(|svol| match svol.state {

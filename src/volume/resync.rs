@@ -134,7 +134,7 @@ impl Tables {
     }
 
     /// The group's journal here ends, and everything in it has been restored: what is stopped stays as of `restored`.
-    /// Without it the S-VOLs have half of an update and are no image.
+    /// Without it the S-VOLs have half of an update, or are in a stretch in which the P-VOLs were no image, and are none.
     pub(crate) fn stop_images(&mut self, group: GroupNumber, restored: Option<UpdateNumber>) {
         let is_copied = |row: &super::group::GroupRecord| matches!(row.role, GroupRole::Auxiliary { .. });
         if !self.groups.get(&group).is_some_and(is_copied) {
@@ -247,7 +247,7 @@ fn one_moment(
     }
 }
 
-const NO_NUMBER: &str = "the group is not open here, or an update is restored in part";
+const NO_NUMBER: &str = "the group is not open here, or its S-VOLs are no image of one moment now";
 /// Ranges in which an S-VOL was written, of one message and of one pair; the last one stands for all that follow.
 pub(crate) const RUNS_OF_A_MESSAGE: usize = 8_192;
 pub(crate) const RUNS_MAX: usize = 8 * RUNS_OF_A_MESSAGE;

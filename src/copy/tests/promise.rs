@@ -1,10 +1,13 @@
 //! What was visible is visible again behind a restart, whatever the delay says by then (`promise.rs`).
 
 use super::reading::{IMMEDIATE, follow};
-use super::rig::{Choice, Lane, Rig, Way, life};
+use super::rig::{Choice, DATA, Lane, Rig, Way, life};
+use crate::copy::checkpoint::CheckpointExtra;
 use crate::copy::error::CopyError;
 use crate::copy::group::Group;
+use crate::copy::image::Kept;
 use crate::copy::promise::Promise;
+use crate::disk::VolumeId;
 use holdfast_journal::UpdateNumber;
 use std::sync::Arc;
 use std::task::Poll;
@@ -133,6 +136,129 @@ fn a_restart_in_the_midst_of_a_broken_stretch_goes_through_to_its_end() {
         assert!((250..603).contains(&visible), "{visible}");
         rig.copy.settle().await.unwrap();
         assert_eq!(replayed(&rig, SECOND).await, 603, "the last one is not due");
+    });
+}
+
+/// An update, and a stretch that is no image from number 2 to 603.
+async fn broken_stretch(rig: &Rig) {
+    write(rig, 1).await;
+    rig.source.break_image().await.unwrap();
+    write(rig, 600).await;
+    rig.source.make_whole().await.unwrap();
+    rig.until("stored", Rig::is_read).await;
+}
+
+/// Restores until it is in the midst of that stretch, where something cuts it off.
+async fn cut_off_inside(rig: &Rig, delay: Duration) {
+    let restoring = rig.copy.restore_available(delay);
+    tokio::pin!(restoring);
+    std::future::poll_fn(|context| {
+        assert!(restoring.as_mut().poll(context).is_pending(), "it restores in steps");
+        if restored(&rig.copy) > 250 { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    assert!((250..603).contains(&restored(&rig.copy)));
+    assert_eq!(rig.copy.lock().restored_in_part, None, "between two updates");
+}
+
+/// Between two updates of a stretch the S-VOLs were once taken for the image of the first of them: by a takeover, by
+/// the image that a resync keeps, by hosts to whom they were opened, and by what is recorded when the journal is lost.
+#[test]
+fn inside_a_broken_stretch_the_s_vols_are_no_image_and_nobody_takes_them_for_one() {
+    life(async {
+        let rig = rig().await;
+        rig.copy.restore_available(Duration::ZERO).await.unwrap();
+        broken_stretch(&rig).await;
+        {
+            // Promised and not begun: they are what they were before it.
+            let _nothing_is_checkpointed = rig.copy.checkpointing.lock().await;
+            tokio::select! {
+                biased;
+                found = rig.copy.restore_available(Duration::ZERO) => panic!("{found:?}"),
+                () = rig.sleep_ms(500) => {}
+            }
+            assert_eq!(rig.copy.lock().wholeness.through, UpdateNumber::new(603));
+            assert_eq!(rig.copy.whole_number(), Some(UpdateNumber::FIRST));
+            let resumed = CheckpointExtra::decode(&rig.copy.resume_point().extra).unwrap();
+            assert_eq!(resumed.promise.through, UpdateNumber::NONE);
+        }
+        cut_off_inside(&rig, Duration::ZERO).await;
+        assert_eq!(rig.copy.whole_number(), None);
+        let volumes = [VolumeId(DATA)];
+        rig.copy.keep_image(&volumes, None).await.expect_err("an image of nothing");
+        assert_eq!(rig.copy.kept_image(&volumes).unwrap(), Kept::None);
+        let taken: Result<(), CopyError> =
+            rig.copy.take_out_svols(&[1], |_| panic!("hosts would write a mixture")).await;
+        taken.expect_err("no image");
+        // The journal is lost here, and the next one begins inside it.
+        let resumed = CheckpointExtra::decode(&rig.copy.resume_point().extra).unwrap();
+        let next = rig.reopened().await;
+        next.lock().found_promised(resumed.promise);
+        next.lock().restored = UpdateNumber::new(restored(&rig.copy));
+        assert_eq!(next.whole_number(), None);
+        next.lock().restored = UpdateNumber::new(603);
+        assert_eq!(next.whole_number(), Some(UpdateNumber::new(603)));
+    });
+}
+
+/// The newest record *whole* was once taken for the end of every stretch: restore went through to it, whatever delay and
+/// stop said.
+#[test]
+fn restore_goes_through_to_the_end_of_the_stretch_and_not_to_that_of_a_later_one() {
+    life(async {
+        let rig = rig().await;
+        rig.copy.restore_available(HOUR).await.unwrap();
+        broken_stretch(&rig).await;
+        write(&rig, 1).await;
+        rig.sleep_ms(2_000).await;
+        rig.source.break_image().await.unwrap(); // 605
+        write(&rig, 1).await;
+        rig.source.make_whole().await.unwrap(); // 607
+        rig.until("stored", Rig::is_read).await;
+        rig.copy.restore_available(SECOND).await.unwrap();
+        assert_eq!(restored(&rig.copy), 604, "the rest is not due");
+        assert_eq!(rig.copy.lock().promised().through, UpdateNumber::new(603));
+        rig.sleep_ms(2_000).await;
+        rig.copy.restore_available(SECOND).await.unwrap();
+        assert_eq!(restored(&rig.copy), 607);
+    });
+}
+
+/// A search that has found nothing goes on where it ended, also when more than one end comes at once.
+#[test]
+fn a_stretch_whose_end_has_not_come_is_entered_when_it_has() {
+    life(async {
+        let rig = rig().await;
+        rig.source.break_image().await.unwrap(); // 1
+        for last in [3, 5, 7] {
+            write(&rig, 2).await;
+            rig.copy.restore_available(Duration::ZERO).await.unwrap();
+            let searched = rig.copy.lock().wholeness.searched;
+            assert_eq!(searched, Some((UpdateNumber::FIRST, UpdateNumber::new(last))));
+            assert_eq!(restored(&rig.copy), 0);
+        }
+        rig.source.make_whole().await.unwrap(); // 8
+        rig.source.break_image().await.unwrap(); // 9
+        rig.source.make_whole().await.unwrap(); // 10
+        rig.until("stored", Rig::is_read).await;
+        rig.copy.restore_available(Duration::ZERO).await.unwrap();
+        assert_eq!(restored(&rig.copy), 10);
+    });
+}
+
+/// A delay that came while restore was inside a stretch once left the S-VOLs there, and so did a restart.
+#[test]
+fn a_delay_that_comes_in_the_midst_of_a_broken_stretch_counts_behind_its_end() {
+    life(async {
+        let rig = rig().await;
+        rig.copy.restore_available(Duration::ZERO).await.unwrap();
+        broken_stretch(&rig).await;
+        write(&rig, 1).await;
+        cut_off_inside(&rig, Duration::ZERO).await;
+        rig.copy.settle().await.unwrap();
+        rig.copy.restore_available(HOUR).await.unwrap();
+        assert_eq!(restored(&rig.copy), 603, "the last one is not due");
+        assert_eq!(replayed(&rig, HOUR).await, 603);
     });
 }
 

@@ -6,7 +6,6 @@ use crate::copy::change::{Change, Part, apply, pages_touched};
 use crate::copy::group::{
     Group, PairRuntime, Parts, Refusal, Role, Sequenced, Sequencer, Settings, SvolRuntime,
 };
-use crate::copy::promise::Promises;
 use crate::copy::recover;
 use crate::copy::rule::PairFacts;
 use crate::copy::serve::{Carrier, Form, Request};
@@ -136,11 +135,7 @@ impl Rig {
         let journal = Chain::new(VolumeNumber(JOURNAL), journal);
         let parts = (self.copy.disk.clone(), self.copy.pool.clone());
         let reopened = around(&self.clock, (2, Role::Copy), parts, Choice::default(), journal);
-        {
-            let mut seq = reopened.lock();
-            seq.promises = Promises::found(extra.promise);
-            seq.wholeness.through = extra.promise.through;
-        }
+        reopened.lock().found_promised(extra.promise);
         reopened
     }
 
