@@ -9,7 +9,7 @@
 //!
 //! # What it costs
 //! Without a delay everything that is held is promised, once; nothing is written after that. With one, a checkpoint
-//! for what has fallen due, up to [`PROMISED_MAX`] updates at a time. When the delay is made longer the promise shrinks to
+//! for what has fallen due, up to [`PROMISED_MAX`] updates at a time, and with less at most one each [`DUE_CHECK`]. When the delay is made longer the promise shrinks to
 //! what is visible, with the next checkpoint: a crash before that restores what was held then.
 //!
 //! A stretch in which the P-VOLs are no image (`whole.rs`) is promised to its end before it is entered: neither a delay
@@ -17,6 +17,8 @@
 
 use super::error::CopyError;
 use super::group::{Group, Sequencer};
+use super::restore::DUE_CHECK;
+use crate::clock::MonotonicNs;
 use crate::disk::slot::Class;
 use holdfast_journal::{Update, UpdateNumber};
 use std::time::Duration;
@@ -53,12 +55,14 @@ pub(crate) struct Promises {
     visible: UpdateNumber,
     /// By the newest durable one.
     durable: Promise,
+    /// When the newest promise was made of all that had fallen due by then.
+    fallen_due_at: Option<MonotonicNs>,
 }
 
 impl Promises {
     /// As a restart finds them.
     pub(crate) fn found(durable: Promise) -> Self {
-        Self { visible: durable.visible, durable }
+        Self { visible: durable.visible, durable, fallen_due_at: None }
     }
 }
 
@@ -86,11 +90,27 @@ impl Group {
             Some(until) => until,
             None => self.due(next, delay).await?,
         };
-        if due < next && allowed != Promise::EVERYTHING {
-            return Ok(due);
+        let now = self.clock.now();
+        let (visible, is_durable, is_early) = {
+            let seq = self.lock();
+            let promises = &seq.promises;
+            let is_early = promises.fallen_due_at.is_some_and(|at| now.since(at) < DUE_CHECK);
+            (seq.visible_now(), promises.durable.visible == promises.visible, is_early)
+        };
+        let is_full = due.get().saturating_sub(next.previous().get()) >= PROMISED_MAX;
+        // One that shrinks is written again until it is durable.
+        if allowed != Promise::EVERYTHING && is_durable {
+            if due < next {
+                return Ok(due);
+            }
+            if is_early && !is_full && inside_until.is_none() {
+                return Ok(next.previous()); // What falls due one by one shares a checkpoint.
+            }
         }
-        let visible = self.lock().visible_now();
         self.promise(due.max(visible)).await?;
+        if due >= next && !is_full {
+            self.lock().promises.fallen_due_at = Some(now);
+        }
         Ok(due)
     }
 

@@ -110,7 +110,13 @@ impl Group {
     /// # Errors
     /// [`CopyError::Journal`] if a journal volume is to blame.
     pub(crate) async fn replay(&self, delay: Duration) -> Result<(), CopyError> {
-        self.replay_all(delay).await.map_err(|error| self.blamed(error))
+        self.replay_all(delay).await.map_err(|error| self.blamed(error))?;
+        // Whatever was lost before, a checkpoint that fails is not to blame on it.
+        match self.checkpoint().await {
+            // Its head is the checkpoint.
+            Err(_) if self.take_over_at_start().await => Ok(()),
+            checkpointed => checkpointed,
+        }
     }
 
     /// Says of an error which journal volume is to blame, if one is.
@@ -129,11 +135,7 @@ impl Group {
             self.remark_stored().await?;
             self.replay_copy(delay).await?;
         }
-        match self.checkpoint().await {
-            // Its head is the checkpoint.
-            Err(_) if self.take_over_at_start().await => Ok(()),
-            checkpointed => checkpointed,
-        }
+        Ok(())
     }
 
     /// What may have been visible lies on the units in part: all of it becomes visible, and what is due besides.

@@ -20,16 +20,6 @@ impl Group {
     /// Restores for ever; ends with its array, or when an update cannot be applied at all.
     pub(crate) async fn restore_loop(self: Arc<Self>) {
         let _running = self.running();
-        let ends = self.clone();
-        tokio::select! {
-            biased;
-            // Nothing of a restore is under way on a unit: what it makes visible lies in the cache.
-            () = ends.closing.begins() => {}
-            () = self.restore_for_ever() => {}
-        }
-    }
-
-    async fn restore_for_ever(&self) {
         let mut schedules = self.schedule.subscribe();
         loop {
             let schedule = *schedules.borrow_and_update();
@@ -37,21 +27,24 @@ impl Group {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            match self.restore_available(delay).await {
+            match self.restore_due(delay).await {
+                _ if self.closing.has_begun() => return,
                 // With a delay something may fall due although nothing changes.
                 Ok(0) if delay.is_zero() => {
                     tokio::select! {
                         biased;
+                        () = self.closing.begins() => return,
                         () = changed => {}
                         _ = schedules.changed() => continue,
                     }
                 }
-                Ok(0) => self.clock.sleep(DUE_CHECK).await,
+                // Each look that finds something costs a checkpoint.
+                Ok(_) if !delay.is_zero() => self.sleep_or_end(DUE_CHECK).await,
                 Ok(_) => {}
                 Err(error) => {
                     // Only a local fault stops restore (errata to 2015); reading goes on while there is room.
                     tracing::error!(group = %self.name, %error, "cannot restore; trying again");
-                    self.clock.sleep(RETRY).await;
+                    self.sleep_or_end(RETRY).await;
                 }
             }
             let pause = match timing {
@@ -62,7 +55,7 @@ impl Group {
             // Another schedule counts at once.
             tokio::select! {
                 biased;
-                () = self.clock.sleep(pause) => {}
+                () = self.sleep_or_end(pause) => {}
                 _ = schedules.changed() => {}
             }
         }
@@ -77,16 +70,45 @@ impl Group {
         pace::restore_pause(self.disk.load_permille(), filled)
     }
 
+    async fn sleep_or_end(&self, pause: Duration) {
+        tokio::select! {
+            biased;
+            () = self.closing.begins() => {}
+            () = self.clock.sleep(pause) => {}
+        }
+    }
+
     /// Applies what is durable here, old enough or promised (`promise.rs`), and not restored yet; how many updates that
-    /// were.
+    /// were. For others than the group's own restore, which looks afterwards what its own delay says: more may be promised
+    /// now than that allows.
+    ///
+    /// # Errors
+    /// An update cannot be applied or promised, or the group ends.
     pub(crate) async fn restore_available(&self, delay: Duration) -> Result<u64, CopyError> {
-        let _one_at_a_time = self.restoring.lock().await;
+        let restored = self.restore_due(delay).await;
+        if delay < self.schedule.borrow().restore_delay {
+            self.schedule.send_modify(|_| {}); // Its pause may be long.
+        }
+        restored
+    }
+
+    /// It ends between two steps when the group does, and never in the midst of a checkpoint: that lands before the next
+    /// journal begins.
+    async fn restore_due(&self, delay: Duration) -> Result<u64, CopyError> {
+        let _one_at_a_time = tokio::select! {
+            biased;
+            turn = self.restoring.lock() => turn,
+            () = self.closing.begins() => return Err(self.ends()),
+        };
         let mut told = Told { group: self, applied: 0 };
         loop {
             let (next, failed) = {
                 let seq = self.lock();
                 (seq.restored.next(), seq.failed.is_some())
             };
+            if self.closing.has_begun() {
+                return Err(self.ends());
+            }
             // Where a failed journal is left, the copy stays as it is.
             if failed {
                 return Ok(told.applied);
@@ -95,12 +117,20 @@ impl Group {
             if next > reach || next > self.durable_here() {
                 return Ok(told.applied);
             }
-            let loaded = self.load(next, BATCH_UPDATES, BATCH_BYTES, Class::Restore).await?;
+            let loading = async {
+                let loaded = self.load(next, BATCH_UPDATES, BATCH_BYTES, Class::Restore).await?;
+                if delay.is_zero() {
+                    self.read_edges(&loaded).await;
+                }
+                Ok::<_, CopyError>(loaded)
+            };
+            let loaded = tokio::select! {
+                biased;
+                loaded = loading => loaded?,
+                () = self.closing.begins() => return Err(self.ends()),
+            };
             if loaded.is_empty() {
                 return Err(self.is_missing(next));
-            }
-            if delay.is_zero() {
-                self.read_edges(&loaded).await;
             }
             for (update, payload) in loaded {
                 if update.number > reach {
@@ -116,13 +146,22 @@ impl Group {
                 if !begins {
                     return Ok(told.applied);
                 }
-                self.restore_one(&update, &payload).await?;
+                tokio::select! {
+                    biased;
+                    restored = self.restore_one(&update, &payload) => restored?,
+                    // It may wait for room. Nothing of it is under way on a unit: what it makes visible lies in the cache.
+                    () = self.closing.begins() => return Err(self.ends()),
+                }
                 told.applied += 1;
             }
             told.tell();
             // What is in memory is applied without a wait: others have their turn here.
             tokio::task::yield_now().await;
         }
+    }
+
+    fn ends(&self) -> CopyError {
+        CopyError::Damaged(format!("group {} ends", self.name))
     }
 
     /// Steps 2040 to 2060 for one update that has begun. Whoever looks at the numbers is told by the caller.
@@ -295,7 +334,7 @@ const BATCH_UPDATES: usize = 256;
 /// Write data loaded at a time.
 const BATCH_BYTES: usize = 256 * SLOT_BYTES;
 /// How often a delayed restore looks whether something has fallen due.
-const DUE_CHECK: Duration = Duration::from_millis(100);
+pub(super) const DUE_CHECK: Duration = Duration::from_millis(100);
 /// Pause after a failed attempt.
 const RETRY: Duration = Duration::from_secs(1);
 /// Step of a long zero range.

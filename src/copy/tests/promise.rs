@@ -8,6 +8,8 @@ use crate::copy::group::Group;
 use crate::copy::image::Kept;
 use crate::copy::promise::Promise;
 use crate::disk::VolumeId;
+use crate::volume::kind::Schedule;
+use crate::volume::timing::RestoreTiming;
 use holdfast_journal::UpdateNumber;
 use std::sync::Arc;
 use std::task::Poll;
@@ -259,6 +261,89 @@ fn a_delay_that_comes_in_the_midst_of_a_broken_stretch_counts_behind_its_end() {
         rig.copy.restore_available(HOUR).await.unwrap();
         assert_eq!(restored(&rig.copy), 603, "the last one is not due");
         assert_eq!(replayed(&rig, HOUR).await, 603);
+    });
+}
+
+/// A longer delay whose checkpoint failed was once taken for durable: a restart restored all that was held.
+#[test]
+fn a_delay_that_was_made_longer_is_written_until_a_checkpoint_says_it() {
+    life(async {
+        let rig = rig().await;
+        write(&rig, 5).await;
+        rig.copy.restore_available(Duration::ZERO).await.unwrap();
+        {
+            let _nothing_is_checkpointed = rig.copy.checkpointing.lock().await;
+            tokio::select! {
+                biased;
+                found = rig.copy.restore_available(HOUR) => panic!("{found:?}"),
+                () = rig.sleep_ms(500) => {}
+            }
+        }
+        write(&rig, 5).await;
+        assert_eq!(rig.copy.restore_available(HOUR).await.unwrap(), 0);
+        assert_eq!(replayed(&rig, HOUR).await, 5);
+    });
+}
+
+/// Whoever has everything restored and then does not need it (a reversal that is refused) leaves no promise behind.
+#[test]
+fn what_another_one_has_had_promised_is_taken_back_at_once() {
+    life(async {
+        let mut rig = rig().await;
+        let restore = RestoreTiming::Every(HOUR);
+        rig.copy.set_schedule(Schedule { restore, restore_delay: HOUR, ..Schedule::default() });
+        rig.tasks.spawn(rig.copy.clone().restore_loop());
+        rig.sleep_ms(1_000).await;
+        write(&rig, 5).await;
+        assert_eq!(rig.copy.restore_available(Duration::ZERO).await.unwrap(), 5);
+        assert_eq!(rig.copy.lock().promised().visible, Promise::EVERYTHING);
+        rig.sleep_ms(1_000).await;
+        assert_eq!(rig.copy.lock().promised().visible, UpdateNumber::new(5));
+        write(&rig, 5).await;
+        assert_eq!(replayed(&rig, HOUR).await, 5);
+    });
+}
+
+/// Once each update that fell due cost a checkpoint, and each of those a group commit.
+#[test]
+fn what_falls_due_one_by_one_shares_a_checkpoint() {
+    life(async {
+        let rig = rig().await;
+        rig.copy.restore_available(SECOND).await.unwrap();
+        let mut promises = 0;
+        for _ in 0..200 {
+            rig.write(1, 1, 7).await;
+            rig.sleep_ms(20).await;
+            let before = rig.copy.lock().promised().visible;
+            rig.copy.restore_available(SECOND).await.unwrap();
+            promises += u32::from(rig.copy.lock().promised().visible != before);
+        }
+        // Four seconds, the first of which makes nothing due.
+        assert!((20..=31).contains(&promises), "{promises}");
+        assert!(restored(&rig.copy) > 130, "{}", restored(&rig.copy));
+    });
+}
+
+/// A write of the journal's head that was cut off once went on in the unit, over the head of the next journal.
+#[test]
+fn a_group_does_not_end_in_the_midst_of_a_checkpoint_of_its_restore() {
+    life(async {
+        let mut rig = rig().await;
+        rig.copy.set_schedule(Schedule { restore_delay: HOUR, ..Schedule::default() });
+        let checkpointing = rig.copy.checkpointing.lock().await;
+        rig.tasks.spawn(rig.copy.clone().restore_loop());
+        rig.sleep_ms(500).await;
+        let closing = rig.copy.close();
+        tokio::pin!(closing);
+        tokio::select! {
+            biased;
+            () = &mut closing => panic!("its restore has a checkpoint under way"),
+            () = rig.sleep_ms(500) => {}
+        }
+        drop(checkpointing);
+        closing.await;
+        assert!(rig.copy.checkpointing.try_lock().is_ok());
+        rig.copy.restore_available(Duration::ZERO).await.expect_err("it has ended");
     });
 }
 
