@@ -332,6 +332,11 @@ impl Array {
             loss: self.loss_view(tables, record, status.as_ref()),
             pairs_state: summary(pairs.iter().map(|pair| pair.state)),
             pairs: pairs.iter().map(|pair| pair.name.to_string()).collect(),
+            members: record
+                .members
+                .iter()
+                .filter_map(|number| tables.volumes.get(number).map(|volume| volume.name.to_string()))
+                .collect(),
             journals: record
                 .journals
                 .iter()

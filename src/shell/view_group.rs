@@ -28,6 +28,8 @@ pub struct GroupView {
     pub pairs_state: String,
     /// Names of its pairs.
     pub pairs: Vec<String>,
+    /// Names of the volumes here that were put into it by themselves.
+    pub members: Vec<String>,
     /// Names of its journal volumes here.
     pub journals: Vec<String>,
     /// The next update number to give; none where this array gives no numbers.

@@ -71,6 +71,20 @@ pub enum Designation {
         /// Its new name.
         name: VolumeName,
     },
+    /// Puts a volume of this array into a group, apart from pairing it (figure 10, step 910).
+    AddMember {
+        /// The group.
+        group: GroupName,
+        /// The volume.
+        volume: VolumeName,
+    },
+    /// Takes a volume that is not paired out of a group into which it was put.
+    RemoveMember {
+        /// The group.
+        group: GroupName,
+        /// The volume.
+        volume: VolumeName,
+    },
     /// Makes a volume larger, with all its copies (decision 18).
     ResizeVolume {
         /// Its name.
@@ -587,9 +601,6 @@ impl Designation {
     /// The pair that comes to be here when another array has catalogued it.
     #[must_use]
     pub fn awaited_pair(&self) -> Option<String> {
-        match self {
-            Self::FollowPair { name, .. } => Some(name.to_string()),
-            _ => None,
-        }
+        if let Self::FollowPair { name, .. } = self { Some(name.to_string()) } else { None }
     }
 }

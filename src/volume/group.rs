@@ -36,6 +36,9 @@ pub struct GroupRecord {
     pub is_leaving: bool,
     /// What the operator chose for it.
     pub settings: GroupSettings,
+    /// Volumes of this array that were put into it apart from pairing them.
+    #[serde(default)]
+    pub members: Vec<VolumeNumber>,
     /// Its journal volumes here, in the order in which they were added.
     pub journals: Vec<JournalVolume>,
     /// Its journal volumes at other arrays, as designated here.

@@ -62,9 +62,19 @@ impl Designation {
 }
 
 impl Designation {
+    /// What is said about volumes that are put into groups by themselves.
+    fn fmt_members(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddMember { group, volume } => write!(f, "group add {group} --volume {volume}"),
+            Self::RemoveMember { group, volume } => write!(f, "group remove {group} --volume {volume}"),
+            _ => Ok(()),
+        }
+    }
+
     /// What is said between arrays while a volume grows.
     fn fmt_growth(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::ResizeVolume { volume, size_bytes } => write!(f, "volume resize {volume} {size_bytes}B"),
             Self::RemoteGrow { pair, size_bytes } => {
                 write!(f, "pair {pair}: room for {size_bytes} bytes is wanted by its primary")
             }
@@ -210,8 +220,11 @@ impl fmt::Display for Designation {
             Self::MapLun { target, lun, volume } => write!(f, "lun map {target} {lun} {volume}"),
             Self::UnmapLun { target, lun } => write!(f, "lun unmap {target} {lun}"),
             Self::RenameVolume { volume, name } => write!(f, "volume rename {volume} {name}"),
-            Self::ResizeVolume { volume, size_bytes } => write!(f, "volume resize {volume} {size_bytes}B"),
-            Self::RemoteGrow { .. } | Self::JoinRoom { .. } | Self::RemoteGrown { .. } => self.fmt_growth(f),
+            Self::AddMember { .. } | Self::RemoveMember { .. } => self.fmt_members(f),
+            Self::ResizeVolume { .. }
+            | Self::RemoteGrow { .. }
+            | Self::JoinRoom { .. }
+            | Self::RemoteGrown { .. } => self.fmt_growth(f),
             Self::DeleteVolume { volume } => write!(f, "volume delete {volume}"),
             Self::DeleteTarget { target } => write!(f, "target delete {target}"),
             Self::DeleteLink { link } => write!(f, "link delete {link}"),

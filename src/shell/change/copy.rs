@@ -57,6 +57,28 @@ pub enum GroupChange {
         /// How.
         how: How,
     },
+    /// Put a volume of this array into it, before it is paired there or after that. It is paired in no other group then.
+    Add {
+        /// Group.
+        name: GroupName,
+        /// The volume.
+        #[arg(long)]
+        volume: VolumeName,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
+    /// Take a volume out that was put into it and is not paired.
+    Remove {
+        /// Group.
+        name: GroupName,
+        /// The volume.
+        #[arg(long)]
+        volume: VolumeName,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
     /// Stop its pairs: what changes from here on is marked, and the copies stay as they are.
     Suspend(SuspendWords),
     /// Go on after a suspension: only what was marked is copied.
@@ -168,6 +190,14 @@ impl GroupChange {
                     return Err("nothing is chosen anew: say what".into());
                 }
                 one(here, how, Designation::SetGroup { group: name.clone(), settings })
+            }
+            Self::Add { name, volume, how } => {
+                let (group, volume) = (name.clone(), volume.clone());
+                one(here, how, Designation::AddMember { group, volume })
+            }
+            Self::Remove { name, volume, how } => {
+                let (group, volume) = (name.clone(), volume.clone());
+                one(here, how, Designation::RemoveMember { group, volume })
             }
             Self::Suspend(words) => words.suspend(here),
             Self::Resume(words) | Self::Resync(words) => words.resync(here),

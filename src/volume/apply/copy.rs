@@ -6,6 +6,7 @@
 
 use super::cascade;
 use super::local::{number, within};
+use super::members;
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal, RemoteGroup, RemotePair};
 use crate::volume::group::{Generation, GroupEvent, GroupRecord, GroupRole, GroupSettings, GroupState};
 use crate::volume::kind::{CopyMode, SvolSpec};
@@ -57,6 +58,7 @@ pub(super) fn create_pair(
     check_pvol(tables, &pvol, group, auxiliary)?;
     check_svol_is_free(tables, new.svol, auxiliary)?;
     check_size_stays(&pvol)?;
+    members::check_group(tables, &pvol, group)?;
     introduce_reader(tables, id, group, &link)?;
     let pair = PairNumber(number(tables)?);
     let own = tables.meta().number;
@@ -237,6 +239,7 @@ pub(super) fn remote_pair(tables: &mut Tables, remote: &RemotePair, who: &Who) -
         return Err(Refusal::conflict(format!("writes are forwarded to volume {} already", svol.name)));
     }
     check_size_stays(&svol)?;
+    members::check_group(tables, &svol, group)?;
     if (svol.size_bytes, svol.block_size_bytes) != (remote.size_bytes, remote.block_size_bytes) {
         return Err(Refusal::conflict(format!(
             "volume {} has {} bytes in blocks of {}, the P-VOL {} in blocks of {}",
@@ -303,6 +306,7 @@ pub(super) fn new_group(
         is_started: false,
         is_leaving: false,
         settings,
+        members: Vec::new(),
         journals: Vec::new(),
         remote_journals: Vec::new(),
         next_update_number: FIRST_UPDATE,

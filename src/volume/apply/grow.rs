@@ -34,7 +34,7 @@ pub(super) fn resize(
     check_can_grow(tables, &row)?;
     match &row.growth {
         Some(growth) if growth.to_bytes == size_bytes => return Ok(Outcome::Done),
-        Some(growth) if growth.has_room || size_bytes != row.size_bytes => {
+        Some(growth) if size_bytes != row.size_bytes => {
             let text = format!("volume {name} is growing to {} bytes already", growth.to_bytes);
             return Err(Refusal::conflict(text));
         }

@@ -109,6 +109,12 @@ pub(super) fn catalogue_journal(
         return Err(Refusal::conflict(text));
     }
     let number = row.number;
+    if row.growth.is_some() {
+        return Err(Refusal::conflict(format!("volume {volume} is growing: say it again then")));
+    }
+    if let Some(other) = tables.group_of_member(number) {
+        return Err(Refusal::conflict(format!("volume {volume} was put into group {}", other.name)));
+    }
     if tables.is_mapped(number) {
         return Err(Refusal::conflict(format!("volume {volume} is mapped to hosts")));
     }

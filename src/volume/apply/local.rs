@@ -173,6 +173,7 @@ fn users_of_volume(tables: &Tables, volume: &VolumeRecord) -> Vec<String> {
         users.extend(luns.map(|lun| format!("LUN {} of target {}", lun.lun, target.iqn)));
     }
     users.extend(tables.pairs_of_volume(volume.number).map(|pair| format!("pair {}", pair.name)));
+    users.extend(tables.group_of_member(volume.number).map(|group| format!("group {}", group.name)));
     if let VolumeUsage::Journal(group) = volume.usage {
         let name =
             tables.groups.get(&group).map_or_else(|| group.to_string(), |group| group.name.to_string());

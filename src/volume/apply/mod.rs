@@ -11,6 +11,7 @@ mod copy;
 mod grow;
 mod journals;
 mod local;
+mod members;
 pub(crate) mod onward;
 mod pairs;
 mod remote;
@@ -163,6 +164,8 @@ impl Tables {
         who: &Who,
     ) -> Result<Outcome, Refusal> {
         match what {
+            Designation::AddMember { group, volume } => members::add(self, group, volume),
+            Designation::RemoveMember { group, volume } => members::remove(self, group, volume),
             Designation::RemoteGrow { pair, size_bytes } => {
                 grow::remote_grow(self, id, pair, *size_bytes, who)
             }

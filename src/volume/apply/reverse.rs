@@ -142,6 +142,8 @@ pub(super) fn group_meant(what: &Designation) -> Option<&GroupName> {
         | Designation::IntroduceGroup { group, .. }
         | Designation::AttachReader { group }
         | Designation::JoinGroup { group }
+        | Designation::AddMember { group, .. }
+        | Designation::RemoveMember { group, .. }
         | Designation::AskPrimary(Ask { group, .. })
         | Designation::JoinJournal { group, .. } => group,
         _ => return None,

@@ -4,6 +4,7 @@ mod asked;
 mod cascade;
 mod figure_10;
 mod grow;
+mod members;
 mod onward;
 mod reverse;
 mod takeover;
