@@ -353,7 +353,11 @@ async fn designated(array: &Arc<Array>, id: [u8; 16], bytes: &[u8], who: &Who) -
         return answer;
     }
     array.prepare_for(id, &designation, who).await?;
+    let is_takeover = matches!(designation, Designation::RemoteTakeover(_));
     let answer = array.designate_by_peer(id, designation, who);
+    if is_takeover && answer.is_ok() {
+        array.shut_what_is_taken_over();
+    }
     array.wake();
     answer
 }

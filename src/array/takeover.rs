@@ -32,6 +32,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 impl Array {
+    /// Hosts are shut out of what another array takes over: before that is answered.
+    pub(super) fn shut_what_is_taken_over(&self) {
+        let tables = self.store.tables();
+        let is_shut = |record: &&GroupRecord| record.takeover.as_ref().is_some_and(Takeover::shuts_hosts_out);
+        tables.groups.iter().filter(is_shut).for_each(|record| self.shut_p_vols(&tables, record));
+    }
+
     /// Takes the next step of every takeover.
     pub(crate) async fn take_over_groups(self: &Arc<Self>) {
         let tables = self.store.tables();
@@ -158,6 +165,7 @@ impl Array {
     }
 
     /// Everything that is here and may be restored is, and that is one image; then this array is the primary.
+    #[expect(clippy::too_many_lines, reason = "the steps of a takeover, one after the other under one lock")]
     async fn restore_and_turn(&self, tables: &Tables, record: &GroupRecord) -> anyhow::Result<()> {
         let number = record.number;
         let pairs: Vec<&PairRecord> = tables.pairs_of_group(number).collect();
@@ -204,9 +212,10 @@ impl Array {
         let volumes: Vec<VolumeId> = volumes.map(VolumeId).collect();
         self.take_gates_away(&volumes);
         self.disk.destage(&volumes).await?;
-        // It went back to an image, or nobody would note what hosts write.
-        let failure = open.and_then(|group| group.failure());
-        let is_all_different = failure.is_some() || record.state != GroupState::Normal;
+        let failure = open.as_ref().and_then(|group| group.failure());
+        // Nobody notes what hosts write, or nobody restored what the journal has: the other array may have freed that.
+        let is_held_back = open.is_some_and(|group| group.durable_here().get() > last.0);
+        let is_all_different = failure.is_some() || is_held_back || record.state != GroupState::Normal;
         let mut marks = Vec::new();
         for pair in tables.pairs_of_group(number) {
             marks.push(match (is_all_different, are_written) {

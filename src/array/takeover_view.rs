@@ -33,7 +33,7 @@ impl Array {
             }
             _ => 0,
         };
-        let is_all_copied = goes_back || record.state != GroupState::Normal;
+        let is_all_copied = goes_back || held_back > 0 || record.state != GroupState::Normal;
         let heard = status.and_then(|status| status.source_newest);
         let (unread_bytes, wall_ns) = status.and_then(|status| status.source_unread).unzip();
         let unread_updates = heard.map_or(0, |heard| heard.saturating_sub(received));

@@ -161,6 +161,10 @@ fn way_back(group: &GroupView, takeover: &TakeoverView, to: &str) -> (Vec<String
     ];
     let lost = match (updates, takeover.branch_updates) {
         (_, None) => vec![format!("what only {to} has: it has not said yet how much that is")],
+        // Both are primaries: what was counted when they met says nothing of what hosts have written there since.
+        (0, _) if takeover.state == "split-brain" => {
+            vec![format!("what hosts have written at {to}, which is a primary as well")]
+        }
         (0, _) => Vec::new(),
         _ => {
             let more =

@@ -160,6 +160,9 @@ fn remote_takeover(
     let (number, first) = (row.number, branch_begins(row, &told.generations)?);
     let conflict = |text: String| Err(Refusal::Conflict(format!("group {} {text}", told.group)));
     if let GroupRole::Auxiliary { source, .. } = row.role {
+        if row.takeover.is_some() {
+            return conflict("is being taken over here at this moment".to_owned());
+        }
         if source == array && told.is_complete {
             // It copies from there already: it has nothing of its own.
             let branch = Branch { first: UpdateNumber(1), last: UpdateNumber(0), bytes: 0 };
