@@ -6,14 +6,14 @@
 
 pub use super::ask::{Ask, Wish};
 use super::group::{GroupSettings, JournalOptions};
-use super::kind::{CacheMode, CopyMode, InitiatorRule, RaidLevel, Schedule, SvolSpec};
+use super::kind::{CopyMode, Schedule, SvolSpec};
 use super::name::{
-    ArrayNumber, BookmarkName, GroupName, IscsiName, LinkName, Lun, PairName, ParityGroupName, UpdateNumber,
-    VolumeName,
+    ArrayNumber, BookmarkName, GroupName, IscsiName, LinkName, Lun, PairName, UpdateNumber, VolumeName,
 };
+pub use super::objects::{NewParityGroup, NewTarget, NewVolume};
 use super::onward::RemoteOnward;
 pub use super::outcome::{Outcome, Refusal};
-use super::record::{ChapRecord, Identity, UnitRecord};
+use super::record::Identity;
 pub use super::remote::{RemoteGroup, RemotePair};
 pub use super::resync::{ImageWish, ResyncedPair, SvolHosts};
 use super::reversal::RemoteReversal;
@@ -492,55 +492,6 @@ pub enum Designation {
         /// Group.
         group: GroupName,
     },
-}
-
-/// A parity group to make.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct NewParityGroup {
-    /// Name.
-    pub name: ParityGroupName,
-    /// Identity.
-    pub identity: Identity,
-    /// Level.
-    pub level: RaidLevel,
-    /// Stripe unit.
-    pub stripe_unit_bytes: u64,
-    /// Units.
-    pub units: Vec<UnitRecord>,
-    /// Spares.
-    pub spares: Vec<UnitRecord>,
-}
-
-/// A volume to make.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct NewVolume {
-    /// Name.
-    pub name: VolumeName,
-    /// Identity.
-    pub identity: Identity,
-    /// Parity group; none: it is virtual (promise T3).
-    pub parity_group: Option<ParityGroupName>,
-    /// Capacity.
-    pub size_bytes: u64,
-    /// Logical block size.
-    pub block_size_bytes: u32,
-    /// Whether extents are taken only when they are written.
-    pub is_thin: bool,
-    /// When a write is answered.
-    pub cache: CacheMode,
-}
-
-/// A target to make.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct NewTarget {
-    /// Name.
-    pub iqn: IscsiName,
-    /// What it shows.
-    pub luns: Vec<(Lun, VolumeName)>,
-    /// To whom.
-    pub initiators: Vec<InitiatorRule>,
-    /// What they must prove.
-    pub chap: Option<ChapRecord>,
 }
 
 impl Designation {

@@ -9,6 +9,7 @@ pub mod effect;
 pub mod group;
 pub mod kind;
 pub mod name;
+mod objects;
 pub mod onward;
 mod outcome;
 pub mod pair;
