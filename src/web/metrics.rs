@@ -489,7 +489,12 @@ mod tests {
                 volume: "jnl".into(),
                 ..JournalView::default()
             }],
-            pairs: vec![PairView { name: "p1".into(), state: state(), ..PairView::default() }],
+            pairs: vec![PairView {
+                name: "p1".into(),
+                state: state(),
+                time_left_ms: Some(2500),
+                ..PairView::default()
+            }],
             ..Snapshot::default()
         }
     }
@@ -505,6 +510,7 @@ mod tests {
             "holdfast_reader_time_to_catch_up_seconds{group=\"g1\",reader=\"beta\",array=\"0\"} 1.5",
             "holdfast_pair_state{pair=\"p1\",group=\"\",state=\"normal\"} 1.0",
             "holdfast_pair_state{pair=\"p1\",group=\"\",state=\"suspended\"} 0.0",
+            "holdfast_pair_copy_time_left_seconds{pair=\"p1\",group=\"\"} 2.5",
             "# TYPE holdfast_group_updates counter",
             "holdfast_group_updates_total{group=\"g1\",role=\"primary\"} 11.0",
         ] {
