@@ -402,7 +402,7 @@ fn acknowledgement(report: Report) -> Acknowledgement {
 }
 
 /// Version of what `docs/protocol.md` describes.
-pub(crate) const PROTOCOL_VERSION: u32 = 4;
+pub(crate) const PROTOCOL_VERSION: u32 = 5;
 /// Room for the answer of a control command.
 const CONTROL_BYTES: u32 = 64 << 10;
 /// Limit for a command that does not wait on purpose; then the session is given up.
