@@ -463,6 +463,11 @@ impl Chain {
         self.last.journal.wants_checkpoint()
     }
 
+    /// See [`Journal::repeat_checkpoint`].
+    pub fn repeat_checkpoint(&mut self) {
+        self.last.journal.repeat_checkpoint();
+    }
+
     /// See [`Journal::poll_checkpoint`]. It belongs into [`volume`](Self::volume).
     pub fn poll_checkpoint(&mut self) -> Option<Checkpoint> {
         let checkpoint = self.last.journal.poll_checkpoint();

@@ -94,6 +94,8 @@ pub struct Journal {
     checkpoint_in_flight: Option<CheckpointRecord>,
     /// An append found no room since the last checkpoint.
     refused: bool,
+    /// The next checkpoint is made although the newest one says the same.
+    repeats: bool,
     failed: bool,
 }
 
@@ -159,6 +161,7 @@ impl Journal {
             checkpoint,
             checkpoint_in_flight: None,
             refused: false,
+            repeats: false,
             failed: false,
         }
     }
@@ -386,15 +389,22 @@ impl Journal {
             || (limit_moves && info.limit.saturating_sub(info.head) < LOOK_AHEAD_BYTES / 2)
     }
 
+    /// The next checkpoint is made even if the durable one says the same: then both slots say it, and the loss of either
+    /// changes nothing.
+    pub fn repeat_checkpoint(&mut self) {
+        self.repeats = true;
+    }
+
     /// A checkpoint of the present state, if it differs from the durable one and none is in flight.
     pub fn poll_checkpoint(&mut self) -> Option<Checkpoint> {
         if self.failed || self.checkpoint_in_flight.is_some() {
             return None;
         }
         let record = self.snapshot();
-        if record == self.checkpoint {
+        if record == self.checkpoint && !self.repeats {
             return None;
         }
+        self.repeats = false;
         let record = CheckpointRecord { sequence: record.sequence.saturating_add(1), ..record };
         let block = record.encode().expect("set_extra bounds the only part of variable length");
         // The slot that does not hold the newest durable checkpoint: a torn write leaves that one.

@@ -87,8 +87,9 @@ pub struct Chosen {
     pub superblock: Superblock,
     /// The newest checkpoint of its incarnation.
     pub checkpoint: CheckpointRecord,
-    /// The other slot is unreadable: the newer checkpoint may be lost, torn while it was written or damaged later.
-    pub other_slot_lost: bool,
+    /// The one before it. `None`: the other slot is unreadable, and the newer checkpoint may be lost, torn while it was
+    /// written or damaged later.
+    pub before: Option<CheckpointRecord>,
 }
 
 /// Chooses superblock and checkpoint from the first four blocks. A formatting that was cut off between the blocks
@@ -105,9 +106,9 @@ pub fn choose(head: &[u8]) -> Result<Chosen, RecoveryError> {
         let mut usable: Vec<&CheckpointRecord> =
             slots.iter().flatten().filter(|slot| belongs(slot, superblock)).collect();
         usable.sort_by_key(|slot| slot.sequence);
-        if let Some(newest) = usable.last() {
-            let checkpoint = CheckpointRecord::clone(newest);
-            return Ok(Chosen { superblock: *superblock, checkpoint, other_slot_lost: usable.len() < 2 });
+        if let Some(newest) = usable.pop() {
+            let before = usable.pop().cloned();
+            return Ok(Chosen { superblock: *superblock, checkpoint: newest.clone(), before });
         }
     }
     match copies {
@@ -218,6 +219,7 @@ enum Phase {
 pub struct Recovery {
     superblock: Superblock,
     checkpoint: CheckpointRecord,
+    before: Option<CheckpointRecord>,
     info: Ring,
     phase: Phase,
     area_start: Option<Run>,
@@ -248,10 +250,10 @@ impl Recovery {
     }
 
     fn open_volume(head: &[u8], end: Option<UpdateNumber>) -> Result<Self, RecoveryError> {
-        let Chosen { superblock, checkpoint, other_slot_lost } = choose(head)?;
+        let Chosen { superblock, checkpoint, before } = choose(head)?;
         let capacity_end = checkpoint.info_oldest.saturating_add(superblock.info_bytes);
         // A lost newer checkpoint may have allowed records beyond the limit of this one.
-        let limit = if other_slot_lost { capacity_end } else { checkpoint.info_limit };
+        let limit = if before.is_none() { capacity_end } else { checkpoint.info_limit };
         let mut sequencer = Sequencer::new(&superblock, checkpoint.first_retained, checkpoint.generation);
         sequencer.previous_hash = checkpoint.previous_hash;
         Ok(Self {
@@ -268,6 +270,7 @@ impl Recovery {
             claim: end.map_or(checkpoint.flushed, |end| end.previous().max(checkpoint.flushed)),
             superblock,
             checkpoint,
+            before,
             end,
         })
     }
@@ -340,7 +343,8 @@ impl Recovery {
         self.claim = if self.end.is_some() { self.claim.max(next.previous()) } else { self.claim };
         self.sequencer.claimed = self.claim;
         let journal = Journal::assemble(self.superblock, self.sequencer, self.index, self.checkpoint);
-        Ok(Recovered { journal, claim: self.claim, session: self.highest_session.saturating_add(1) })
+        let session = self.highest_session.saturating_add(1);
+        Ok(Recovered { journal, before: self.before, claim: self.claim, session })
     }
 
     /// Contiguous bytes of ring A from `offset` to its end or to the limit.
@@ -525,6 +529,7 @@ pub struct Verify {
 #[derive(Debug)]
 pub struct Recovered {
     journal: Journal,
+    before: Option<CheckpointRecord>,
     claim: UpdateNumber,
     session: u32,
 }
@@ -564,6 +569,12 @@ impl Recovered {
     /// The highest number that the journal holds.
     pub fn newest(&self) -> UpdateNumber {
         self.journal.durable()
+    }
+
+    /// The caller's own bytes in the checkpoint before the newest, where its slot is not lost. Those of the newest are
+    /// [`Journal::extra`].
+    pub fn extra_before(&self) -> Option<&[u8]> {
+        self.before.as_ref().map(|before| before.extra.as_slice())
     }
 
     /// The journal, in a new session: it wants a checkpoint first. Replay begins behind [`Journal::settled`], or with

@@ -7,10 +7,14 @@
 //! checkpoint says that it may be ([`Group::reach`], [`Group::go_through`]), and a replay goes at least as far as the
 //! checkpoint says: before anybody reads the S-VOLs, and before anything says which number they are of.
 //!
+//! *Durable* means in both slots of the journal's head: whichever is damaged later, the other one says no less. So what only
+//! the newer slot says was never visible, and a restart goes as far as both say, or the one that is left.
+//!
 //! # What it costs
-//! Without a delay everything that is held is promised, once; nothing is written after that. With one, a checkpoint
-//! for what has fallen due, up to [`PROMISED_MAX`] updates at a time, and with less at most one each [`DUE_CHECK`]. When the delay is made longer the promise shrinks to
-//! what is visible, with the next checkpoint: a crash before that restores what was held then.
+//! Without a delay everything that is held is promised, once; nothing is written after that. With one, two checkpoints
+//! for what has fallen due, up to [`PROMISED_MAX`] updates at a time, and with less at most once each [`DUE_CHECK`]. When the
+//! delay is made longer the promise shrinks to what is visible, with the next checkpoint: a crash before that restores what
+//! was held then.
 //!
 //! A stretch in which the P-VOLs are no image (`whole.rs`) is promised to its end before it is entered: neither a delay
 //! nor a stop may leave the S-VOLs inside.
@@ -39,6 +43,11 @@ impl Promise {
     fn covers(self, wanted: Self) -> bool {
         self.visible >= wanted.visible && self.through >= wanted.through
     }
+
+    /// What both say.
+    pub(super) fn in_both(self, other: Self) -> Self {
+        Self { visible: self.visible.min(other.visible), through: self.through.min(other.through) }
+    }
 }
 
 /// Of a journal that was never checkpointed, or is not restored from.
@@ -53,8 +62,9 @@ impl Default for Promise {
 pub(crate) struct Promises {
     /// By every checkpoint from here on.
     visible: UpdateNumber,
-    /// By the newest durable one.
-    durable: Promise,
+    /// By the newest durable one, and by the one before it.
+    newest: Promise,
+    before: Promise,
     /// When the newest promise was made of all that had fallen due by then.
     fallen_due_at: Option<MonotonicNs>,
 }
@@ -62,7 +72,16 @@ pub(crate) struct Promises {
 impl Promises {
     /// As a restart finds them.
     pub(crate) fn found(durable: Promise) -> Self {
-        Self { visible: durable.visible, durable, fallen_due_at: None }
+        Self { visible: durable.visible, newest: durable, before: durable, fallen_due_at: None }
+    }
+
+    /// What is left of it if one slot is lost.
+    fn durable(&self) -> Promise {
+        self.newest.in_both(self.before)
+    }
+
+    fn is_in_both(&self, wanted: Promise) -> bool {
+        self.newest == wanted && self.before == wanted
     }
 }
 
@@ -95,7 +114,7 @@ impl Group {
             let seq = self.lock();
             let promises = &seq.promises;
             let is_early = promises.fallen_due_at.is_some_and(|at| now.since(at) < DUE_CHECK);
-            (seq.visible_now(), promises.durable.visible == promises.visible, is_early)
+            (seq.visible_now(), promises.is_in_both(seq.promised()), is_early)
         };
         let is_full = due.get().saturating_sub(next.previous().get()) >= PROMISED_MAX;
         // One that shrinks is written again until it is durable.
@@ -147,10 +166,17 @@ impl Group {
 
     /// Makes durable what [`Sequencer::promise`] has promised.
     pub(super) async fn keep_promise(&self, wanted: Promise) -> Result<(), CopyError> {
-        if self.lock().promises.durable != wanted {
+        for _ in 0..SLOTS {
+            {
+                let mut seq = self.lock();
+                if seq.promises.is_in_both(wanted) {
+                    return Ok(());
+                }
+                seq.journal.repeat_checkpoint();
+            }
             self.checkpoint().await?;
         }
-        if self.lock().promises.durable.covers(wanted) {
+        if self.lock().promises.durable().covers(wanted) {
             return Ok(());
         }
         Err(CopyError::Damaged(format!("the journal of group {} goes on elsewhere", self.name)))
@@ -169,7 +195,12 @@ impl Sequencer {
 
     /// A checkpoint that says this is durable, and the newest one.
     pub(super) fn promise_is_durable(&mut self, durable: Promise) {
-        self.promises.durable = durable;
+        self.promises.before = std::mem::replace(&mut self.promises.newest, durable);
+    }
+
+    /// So do both slots of the volume that the journal goes on in.
+    pub(super) fn promise_is_in_both(&mut self, durable: Promise) {
+        (self.promises.newest, self.promises.before) = (durable, durable);
     }
 
     /// Promises this from here on; no checkpoint says it yet.
@@ -187,7 +218,7 @@ impl Sequencer {
 
     /// Nothing beyond it may become visible.
     fn allowed(&self) -> UpdateNumber {
-        self.promises.visible.min(self.promises.durable.visible)
+        self.promises.visible.min(self.promises.durable().visible)
     }
 
     /// What may be visible: the update that is restored in part is.
@@ -198,3 +229,5 @@ impl Sequencer {
 
 /// Updates that one checkpoint promises with a delay; a restart may have to restore so many that are not visible yet.
 const PROMISED_MAX: u64 = 4096;
+/// For checkpoints in the head of a journal volume.
+const SLOTS: usize = 2;

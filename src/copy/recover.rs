@@ -77,8 +77,10 @@ pub(crate) async fn recover(
             break;
         }
     }
+    let before = recovered.extra_before().and_then(CheckpointExtra::decode);
     let journal = recovered.into_journal();
-    let extra = CheckpointExtra::decode(journal.extra()).ok_or(JournalError::Extra)?;
+    let mut extra = CheckpointExtra::decode(journal.extra()).ok_or(JournalError::Extra)?;
+    extra.promise = before.map_or(extra.promise, |before| extra.promise.in_both(before.promise));
     Ok((journal, extra))
 }
 

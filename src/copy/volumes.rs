@@ -218,7 +218,7 @@ impl Group {
         }
         let mut seq = self.lock();
         seq.go_on_in(spare.volume, params.first, journal);
-        seq.promise_is_durable(promise);
+        seq.promise_is_in_both(promise);
         drop(seq);
         tracing::info!(group = %self.name, volume = spare.volume, first = %params.first, why, "journal goes on");
         Ok(())
@@ -330,7 +330,7 @@ impl Group {
             "a journal volume failed; another one has taken over"
         );
         seq.go_on_in(spare.volume, params.first, journal);
-        seq.promise_is_durable(promise);
+        seq.promise_is_in_both(promise);
         Ok(())
     }
 

@@ -40,6 +40,13 @@ async fn replayed(rig: &Rig, delay: Duration) -> u64 {
     restored(&reopened)
 }
 
+/// How far a start goes that may wait with everything else, before it writes anything.
+async fn replayed_unwritten(rig: &Rig) -> u64 {
+    let reopened = rig.reopened().await;
+    reopened.restore_available(HOUR).await.unwrap();
+    restored(&reopened)
+}
+
 async fn rig() -> Rig {
     let mut rig = Rig::new(Choice::default()).await;
     let way = Arc::new(Way::new(&rig, &[Lane::default()]));
@@ -66,6 +73,46 @@ fn what_was_visible_before_the_delay_was_made_longer_is_visible_behind_a_restart
         // And by a clock that has gone back.
         rig.clock.step_wall(-3_600_000_000_000);
         assert_eq!(replayed(&rig, SECOND).await, 10);
+    });
+}
+
+/// The newest checkpoint, damaged long after it was durable, once left the one before it, whose promise was smaller: a start
+/// made less visible again than was, and called it an image.
+#[test]
+fn whichever_checkpoint_is_damaged_later_what_was_visible_is_visible_again_and_no_more() {
+    life(async {
+        let rig = rig().await;
+        rig.copy.restore_available(HOUR).await.unwrap();
+        for visible in [5, 11] {
+            write(&rig, 5).await;
+            rig.sleep_ms(2_000).await;
+            assert_eq!(rig.copy.restore_available(SECOND).await.unwrap(), 5);
+            write(&rig, 1).await; // Held.
+            for slot in [0, 1] {
+                let block = rig.lose_checkpoint(slot).await;
+                let replayed = replayed_unwritten(&rig).await;
+                rig.put_checkpoint(slot, block).await;
+                assert_eq!((replayed, restored(&rig.copy)), (visible, visible), "slot {slot}");
+            }
+            rig.sleep_ms(2_000).await;
+            assert_eq!(rig.copy.restore_available(SECOND).await.unwrap(), 1);
+        }
+    });
+}
+
+/// What only one checkpoint says has not been visible: a start that went so far would depend on that one.
+#[test]
+fn a_promise_that_only_one_checkpoint_says_is_not_kept() {
+    life(async {
+        let rig = rig().await;
+        rig.copy.restore_available(HOUR).await.unwrap();
+        write(&rig, 5).await;
+        let (visible, through) = (UpdateNumber::new(5), UpdateNumber::NONE);
+        rig.copy.lock().promise(Promise { visible, through }).unwrap();
+        rig.copy.checkpoint().await.unwrap();
+        assert_eq!(replayed_unwritten(&rig).await, 0);
+        rig.copy.keep_promise(Promise { visible, through }).await.unwrap();
+        assert_eq!(replayed_unwritten(&rig).await, 5);
     });
 }
 

@@ -139,6 +139,23 @@ impl Rig {
         reopened
     }
 
+    /// One of the two checkpoints of the copy's journal is lost; what it was.
+    pub(crate) async fn lose_checkpoint(&self, slot: u64) -> Vec<Slot> {
+        let raw = self.copy.raw(VolumeNumber(JOURNAL)).unwrap();
+        let offset = (holdfast_journal::format::HEAD_BLOCKS - 2 + slot) * SLOT_BYTES as u64;
+        let before = raw.read(offset, 1, Class::JournalRead).await.unwrap();
+        let zeros = crate::copy::settle::pages_from(&self.copy.pool, &[0; SLOT_BYTES]).await;
+        raw.write(vec![(offset, zeros)]).await.unwrap();
+        before
+    }
+
+    /// And is there again.
+    pub(crate) async fn put_checkpoint(&self, slot: u64, block: Vec<Slot>) {
+        let raw = self.copy.raw(VolumeNumber(JOURNAL)).unwrap();
+        let offset = (holdfast_journal::format::HEAD_BLOCKS - 2 + slot) * SLOT_BYTES as u64;
+        raw.write(vec![(offset, block)]).await.unwrap();
+    }
+
     /// Every page of the copy's journal volume that is full of `byte` is lost.
     pub(crate) async fn damage(&self, byte: u8) {
         let raw = self.copy.raw(VolumeNumber(JOURNAL)).unwrap();
