@@ -10,6 +10,7 @@ mod cascade;
 mod copy;
 mod grow;
 mod journals;
+mod let_go;
 mod local;
 mod members;
 pub(crate) mod onward;

@@ -6,9 +6,7 @@ use super::copy::{READERS_MAX, peer};
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
 use crate::volume::group::{Generation, GroupRole, GroupState, RemoteJournal};
 use crate::volume::kind::CopyMode;
-use crate::volume::name::{
-    ArrayNumber, GroupName, GroupNumber, LinkName, PairNumber, UpdateNumber, VolumeNumber,
-};
+use crate::volume::name::{ArrayNumber, GroupNumber, LinkName, PairNumber, UpdateNumber, VolumeNumber};
 use crate::volume::onward::{
     ONWARD_PAIRS_MAX, ONWARD_RUNS_MAX, Onward, OnwardPair, RemoteOnward, RemoteOnwardPair, Stopped,
 };
@@ -335,40 +333,6 @@ impl Tables {
         self.all_readers_of_group(group).filter(|reader| reader.array != to).map(one).collect()
     }
 
-    /// What this array had to tell the one behind a link as the primary of a group means nothing when that is the primary.
-    pub(super) fn call_back_what_a_primary_says(&mut self, group: GroupNumber, link: &LinkName) {
-        let name = self.groups.get(&group).map(|row| row.name.clone());
-        let pairs: Vec<PairRecord> = self.pairs_of_group(group).cloned().collect();
-        self.call_back(link, name.as_ref(), &pairs);
-    }
-
-    fn call_back(&mut self, link: &LinkName, name: Option<&GroupName>, pairs: &[PairRecord]) {
-        let is_meant =
-            |what: &Designation| concerns(what, name) || pairs.iter().any(|pair| is_about(what, pair));
-        let meant = self.forwards_to(link).filter(|forward| is_meant(&forward.designation));
-        let meant: Vec<u64> = meant.map(|forward| forward.sequence).collect();
-        for sequence in meant {
-            self.forwards.remove(&sequence);
-        }
-    }
-
-    /// At the old primary, which is one no more: its other readers are the new primary's.
-    pub(super) fn let_others_go(&mut self, group: GroupNumber, to: ArrayNumber) {
-        let own = self.meta().number;
-        let is_other = |pair: &&PairRecord| pair.primary.array == own && pair.auxiliary.array != to;
-        let pairs: Vec<PairRecord> = self.pairs_of_group(group).filter(is_other).cloned().collect();
-        let readers: Vec<ReaderRecord> =
-            self.all_readers_of_group(group).filter(|reader| reader.array != to).cloned().collect();
-        let name = self.groups.get(&group).map(|row| row.name.clone());
-        for reader in &readers {
-            self.call_back(&reader.link, name.as_ref(), &pairs);
-            self.readers.remove(&(group, reader.array));
-        }
-        for pair in pairs {
-            self.pairs.remove(&pair.number);
-        }
-    }
-
     /// At a middle of a cascade, in the transaction that makes it the primary or gives it another source: those that read the
     /// group from it go on doing so. Records name other volumes from here on, and they are told.
     pub(super) fn keep_readers_below(&mut self, group: GroupNumber, identity: &mut dyn FnMut() -> Identity) {
@@ -560,35 +524,6 @@ fn stopped(pair: &PairRecord, runs: Option<&Vec<(u64, u64)>>, all_stop: bool) ->
         withheld_from: pair.control.withheld_from,
         runs: runs.cloned().unwrap_or_else(|| vec![(0, pair.size_bytes)]),
     })
-}
-
-/// Whether a message to a reader is about the group.
-fn concerns(what: &Designation, name: Option<&GroupName>) -> bool {
-    match what {
-        Designation::RemoteGroup(remote) => Some(&remote.name) == name,
-        Designation::RemoteOnward(told) => Some(&told.group) == name,
-        Designation::RemoteJournal { group, .. }
-        | Designation::RemoteStart { group }
-        | Designation::RemoteSettings { group, .. }
-        | Designation::RemoteSource { group, .. }
-        | Designation::SuspensionEnded { group }
-        | Designation::RemoteDeleteGroup { group } => Some(group) == name,
-        _ => false,
-    }
-}
-
-/// Whether a message to a reader is about this pair.
-fn is_about(what: &Designation, pair: &PairRecord) -> bool {
-    match what {
-        Designation::RemotePair(remote) => remote.name == pair.name,
-        Designation::RemoteSuspend { pair: about, .. } | Designation::RemoteDeletePair { pair: about } => {
-            *about == pair.name
-        }
-        Designation::RemoteResync { pairs, .. } | Designation::RemoteSvolWrite { pairs } => {
-            pairs.iter().any(|one| one.pair == pair.name)
-        }
-        _ => false,
-    }
 }
 
 /// A reason that another array gives is cut to this.
