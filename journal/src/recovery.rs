@@ -475,7 +475,7 @@ impl Recovery {
             self.sequencer.generation = update.generation;
             update.bookmark().into_iter().for_each(|bookmark| self.sequencer.bookmarks.push(bookmark));
             self.sequencer.recent.push_back(Recent {
-                stored: Stored { update: update.into_owned(), place },
+                stored: Stored { update: update.into_owned().into(), place },
                 data_offset: record.data_offset,
                 skip_bytes: record.skip_bytes,
             });

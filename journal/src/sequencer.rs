@@ -510,6 +510,7 @@ mod tests {
     use crate::format::FormatParams;
     use crate::number::{ArrayNumber, GroupNumber, Incarnation, VolumeNumber};
     use crate::update::{Content, Extent, Kind, Update};
+    use alloc::sync::Arc;
     use alloc::vec;
 
     fn sequencer() -> Sequencer {
@@ -576,8 +577,9 @@ mod tests {
         let mut sequencer = sequencer();
         let refused = loop {
             let mut draft = write(sequencer.next, 0, 512);
-            draft.update.extents[0].content = Content::Zero;
-            (draft.update.data_bytes, draft.update.data_checksum, draft.skip_bytes) = (0, 0, 0);
+            let update = Arc::make_mut(&mut draft.update);
+            update.extents[0].content = Content::Zero;
+            (update.data_bytes, update.data_checksum, draft.skip_bytes) = (0, 0, 0);
             if let Err(error) = sequencer.append(draft) {
                 break error;
             }

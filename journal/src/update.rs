@@ -8,6 +8,7 @@ use crate::bookmark::{Bookmark, BookmarkName, NAME_ENTRIES};
 use crate::format::BLOCK_BYTES;
 use crate::number::{ArrayNumber, Generation, UpdateNumber, VolumeNumber};
 use alloc::borrow::Cow;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -262,7 +263,7 @@ impl core::error::Error for UpdateError {}
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {
     /// The update; its number must be the journal's next.
-    pub update: Update,
+    pub update: Arc<Update>,
     /// Offset of the first data byte inside its first 4096-byte block, below 4096.
     pub skip_bytes: u16,
 }
@@ -270,7 +271,8 @@ pub struct Draft {
 impl Draft {
     /// A draft whose data lies as cache pages lay it: the first byte at its volume offset modulo the block size if
     /// the first data belongs to a [`Content::Data`] extent, else at the beginning of a block.
-    pub fn new(update: Update) -> Self {
+    pub fn new(update: impl Into<Arc<Update>>) -> Self {
+        let update = update.into();
         let first = update.extents.iter().find(|extent| extent.content != Content::Zero);
         let skip_bytes = match first {
             Some(extent) if extent.content == Content::Data => extent.start_bytes % BLOCK_BYTES,
@@ -320,8 +322,8 @@ pub struct DataPlace {
 /// An update and the place of its data; `None` if it has none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
-    /// The update.
-    pub update: Update,
+    /// The update; the journal and whoever keeps it in memory share it.
+    pub update: Arc<Update>,
     /// The place of its data.
     pub place: Option<DataPlace>,
 }

@@ -11,6 +11,7 @@ use holdfast_journal::recovery::{HEAD_BYTES, Recovery, RecoveryError};
 use holdfast_journal::{
     AppendError, ArrayNumber, Content, Full, Generation, GroupNumber, Incarnation, Journal, UpdateNumber,
 };
+use std::sync::Arc;
 
 /// Some group commits, a lap and a restart behind them, all claimed by an idle commit.
 fn settled_bench(layout: Layout) -> Bench {
@@ -265,13 +266,14 @@ fn appends_out_of_order_impossible_or_too_large_change_nothing() {
     let expected = AppendError::NotNext { expected: number(1), given: number(2) };
     assert_eq!(bench.journal.append(wrong), Err(expected));
     let mut bad = unmap(number(1));
-    bad.update.extents[0].length_bytes = 0;
+    Arc::make_mut(&mut bad.update).extents[0].length_bytes = 0;
     assert!(matches!(bench.journal.append(bad), Err(AppendError::Invalid(_))));
     let mut large = unmap(number(1));
-    large.update.extents.truncate(1);
-    large.update.extents[0].content = Content::Data;
-    large.update.extents[0].length_bytes = 30 * 4096;
-    large.update.data_bytes = 30 * 4096;
+    let update = Arc::make_mut(&mut large.update);
+    update.extents.truncate(1);
+    update.extents[0].content = Content::Data;
+    update.extents[0].length_bytes = 30 * 4096;
+    update.data_bytes = 30 * 4096;
     assert_eq!(bench.journal.append(large), Err(AppendError::TooLarge));
     assert_eq!(bench.journal.usage(), before);
     bench.journal.handle_failed();

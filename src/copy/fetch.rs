@@ -182,7 +182,7 @@ struct Follower<'a> {
     schedules: watch::Receiver<Schedule>,
     /// When the next read of a periodic schedule is sent.
     due: MonotonicNs,
-    arrivals: Arrivals<(Update, Payload)>,
+    arrivals: Arrivals<(Arc<Update>, Payload)>,
     pacer: Pacer,
     /// Reads under way on each lane.
     lanes: Vec<usize>,
@@ -514,7 +514,7 @@ impl<'a> Follower<'a> {
         let group = self.group;
         let (mut ready, mut next) = (Arrived::new(), group.lock().next);
         while let Some((update, payload)) = self.arrivals.poll_next(next) {
-            ready.insert(next, (Arc::new(update), payload));
+            ready.insert(next, (update, payload));
             next = next.next();
         }
         loop {

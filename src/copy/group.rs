@@ -438,7 +438,7 @@ impl Group {
             return Err(Refusal::NoRoom); // What is not durable yet may not fill the memory.
         }
         let number = update.number;
-        match seq.journal.append(Draft::new((**update).clone())) {
+        match seq.journal.append(Draft::new(update.clone())) {
             Ok(_) => {}
             Err(AppendError::Full(_)) => {
                 seq.refused_since.get_or_insert(self.clock.now());

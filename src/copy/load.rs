@@ -72,7 +72,7 @@ impl Group {
             stored => stored?,
         };
         let wanted = stored.into_iter().map(|stored| stored.update).filter(|update| update.number >= first);
-        Ok(wanted.map(Arc::new).collect())
+        Ok(wanted.collect())
     }
 
     /// The records of the group commit that holds `first`; none if it is no longer held.
@@ -216,7 +216,7 @@ impl Group {
                 if payload.checksum() != update.data_checksum {
                     return Err(self.damaged(update.number, "the checksum of its write data is wrong"));
                 }
-                found.push((Arc::new(update), payload));
+                found.push((update, payload));
             }
         }
         Ok(found)

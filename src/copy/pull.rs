@@ -18,6 +18,7 @@ use crate::disk::VolumeId;
 use crate::disk::slot::{SLOT_BYTES, Slot, bytes_of};
 use crate::volume::pair::PairState;
 use holdfast_journal::{Draft, Kind, Update, UpdateNumber, format};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A copy that is wanted.
@@ -32,7 +33,7 @@ struct Wanted {
 
 /// What an answer brings.
 enum Brought {
-    Piece(Update, Payload),
+    Piece(Arc<Update>, Payload),
     Ended(UpdateNumber),
     Nothing,
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// What stands behind a head.
 #[derive(Default)]
 pub(super) struct Behind {
-    pub(super) updates: Vec<(Update, Payload)>,
+    pub(super) updates: Vec<(Arc<Update>, Payload)>,
     /// Why, with outcome 2.
     pub(super) reason: String,
 }

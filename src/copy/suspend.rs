@@ -163,7 +163,7 @@ impl Group {
         let held_from = seq.journal.first_retained().max(next);
         let mut next = next.max(marking.stranded.unwrap_or_else(|| seq.needs_from(marking.reader, next)));
         while next < held_from && next <= marking.up_to {
-            let kept = seq.kept.get(next).map(|kept| (*kept.update).clone());
+            let kept = seq.kept.get(next).map(|kept| kept.update.clone());
             let known = kept.or_else(|| seq.journal.recent(next).map(|stored| stored.update.clone()));
             let Some(update) = known else { break };
             seq.mark_update(&update, |pair| marking.pairs.contains(&pair.pair), marking.reader);

@@ -302,7 +302,7 @@ impl Group {
         let mut waiting = kept.iter().peekable();
         loop {
             while let Some(next) = waiting.peek() {
-                match journal.append(Draft::new((*next.update).clone())) {
+                match journal.append(Draft::new(next.update.clone())) {
                     Ok(_) => waiting.next(),
                     Err(AppendError::Full(Full::CommitBehind)) => break,
                     Err(error) => return Err(Unfit::Volume(error.to_string())),

@@ -220,7 +220,7 @@ pub fn decode_record(superblock: &super::Superblock, bytes: &[u8]) -> Result<(St
     }
     let place = record.place(&superblock.data_ring());
     match record.entry {
-        Entry::Update(update) => Ok((Stored { update: update.into_owned(), place }, length)),
+        Entry::Update(update) => Ok((Stored { update: update.into_owned().into(), place }, length)),
         Entry::Marker { .. } => Err(FormatError::Magic),
     }
 }
@@ -233,7 +233,7 @@ pub fn decode_batch(superblock: &super::Superblock, bytes: &[u8]) -> Result<Vec<
     for record in run.records {
         let place = record.place(&ring);
         if let Entry::Update(update) = record.entry {
-            updates.push(Stored { update: update.into_owned(), place });
+            updates.push(Stored { update: update.into_owned().into(), place });
         }
     }
     Ok(updates)

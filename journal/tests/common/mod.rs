@@ -9,6 +9,7 @@ use holdfast_journal::{
     Kind, Stored, Update, UpdateNumber, VolumeNumber,
 };
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub const SECTOR: usize = 512;
 pub const LAYOUTS: [Layout; 2] = [Layout::TwoRings, Layout::Interleaved];
@@ -165,7 +166,7 @@ pub struct Bench {
     pub disk: Disk,
     pub journal: Journal,
     /// Write data and update of every number that was appended and not thrown away since.
-    pub oracle: BTreeMap<u64, (Update, Vec<u8>)>,
+    pub oracle: BTreeMap<u64, (Arc<Update>, Vec<u8>)>,
     commit_written: bool,
     checkpoint_written: bool,
     pub released: u64,
