@@ -176,7 +176,7 @@ impl Array {
                 _ => self.store.checkpoint(|tables| tables.delivered(forward.sequence, &answer)),
             };
             recorded.map_err(|error| SourceError(error.to_string()))?;
-            if answer.is_ok() {
+            if answer.is_ok() || matches!(answer, Err(Refusal::Lacks { .. })) {
                 self.wake();
             }
         }

@@ -23,6 +23,7 @@ mod images;
 mod inflow;
 mod journal_unit;
 mod journals;
+mod lacking;
 mod link_meter;
 mod link_test;
 mod links;

@@ -197,12 +197,14 @@ impl Array {
             return Err(Refusal::Missing { what: "group".to_owned(), name: told.group.to_string() });
         };
         self.lift_answered_suspension(record)?;
-        let restored = self.restore_all(record, told).await?;
+        let found = self.restore_all(record, told).await?;
         let failed = |error: anyhow::Error| Refusal::Conflict(error.to_string());
         self.end_group(&tables, record).await.map_err(failed)?;
         let outcome = self.store.change(who, what.to_string(), |tables| {
-            if restored.is_some() {
-                tables.stop_images(number, restored);
+            match found {
+                Found::Nothing => {}
+                Found::Image(restored) => tables.stop_images(number, Some(restored)),
+                Found::NoImage => tables.stop_images(number, None),
             }
             tables.apply(id, &what, who)
         });
@@ -210,26 +212,33 @@ impl Array {
         outcome
     }
 
-    /// What the S-VOLs are of when everything that is here is in them; none if nothing was ever read here since the group
-    /// began anew.
-    async fn restore_all(
-        &self,
-        record: &GroupRecord,
-        told: &RemoteOnward,
-    ) -> Result<Option<StoredNumber>, Refusal> {
+    /// What the S-VOLs are when everything that is here is in them, and whether that is what the new primary takes them to be.
+    async fn restore_all(&self, record: &GroupRecord, told: &RemoteOnward) -> Result<Found, Refusal> {
         let conflict = |text: String| Err(Refusal::Conflict(format!("group {} {text}", record.name)));
+        let lacks = || Err(Refusal::Lacks { group: record.name.to_string() });
         let goes_on = told.pairs.iter().any(|pair| pair.stopped.is_none());
+        let is_handed_on =
+            self.store.read(|tables| tables.all_readers_of_group(record.number).next().is_some());
         let Some(group) = self.open_group_of(record.number) else {
-            // A journal that was never formatted holds nothing.
-            let is_handed_on =
-                self.store.read(|tables| tables.all_readers_of_group(record.number).next().is_some());
+            // A journal that was never formatted, or was given up, holds nothing.
             let is_empty = record.segments.is_empty() && record.resume.is_none() && !is_handed_on;
-            return if is_empty && !goes_on { Ok(None) } else { conflict("is not open here yet".to_owned()) };
+            return match is_empty {
+                true if told.assumed.0 > 0 => lacks(),
+                true if !goes_on => Ok(Found::Nothing),
+                _ => conflict("is not open here yet".to_owned()),
+            };
         };
         let failed = |error: crate::copy::CopyError| Refusal::Conflict(error.to_string());
         group.restore_available(Duration::ZERO).await.map_err(failed)?;
         let Some(restored) = group.whole_number() else {
-            return conflict("has S-VOLs here that are no image of one moment".to_owned());
+            if told.assumed.0 > 0 {
+                return lacks();
+            }
+            if goes_on || is_handed_on {
+                return conflict("has S-VOLs here that are no image of one moment".to_owned());
+            }
+            group.settle().await.map_err(failed)?;
+            return Ok(Found::NoImage);
         };
         let (last, has) = (told.last.0, restored.get());
         if has > last {
@@ -237,13 +246,23 @@ impl Array {
                 "has update {has} here, and its new primary only {last}: it is a branch"
             ));
         }
-        if goes_on && has != last {
-            return conflict(format!("has update {has} here and not {last}: what lies between is not known"));
+        if has < told.assumed.0 || (goes_on && has != last) {
+            return lacks();
         }
         self.readers_below_are_ready(&group, restored).await?;
         group.settle().await.map_err(failed)?;
-        Ok(Some(StoredNumber(has)))
+        Ok(Found::Image(StoredNumber(has)))
     }
+}
+
+/// What the S-VOLs of a reader are.
+enum Found {
+    /// What they were: nothing was ever read here since the group began anew.
+    Nothing,
+    /// As of this number.
+    Image(StoredNumber),
+    /// No image of one moment.
+    NoImage,
 }
 
 /// How long arrays that read from a new primary already are waited for before their pairs go to difference maps.

@@ -76,6 +76,7 @@ impl Array {
             return;
         }
         self.strand_readers(&tables, group);
+        self.mark_lacking(group).await;
         self.suspend_overflowing(&tables, group).await;
         self.follow_above(group).await;
         self.suspend_asked(group).await;

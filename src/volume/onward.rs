@@ -12,6 +12,9 @@
 //!   last; a message of an earlier primary that was held up is refused, however late it comes.
 //! * **Who has not been told is handed nothing.** A reader knows volumes by the numbers that its old primary gave them; it may be
 //!   one that read from the new primary all along, in a cascade.
+//! * **What a reader had acknowledged is not taken for what its S-VOLs have.** Its journal may be lost before it is told. It compares,
+//!   and what it lacks then counts as different: all of its S-VOLs, because nobody holds records of it any more. The number goes
+//!   along as long as the reader has not been told, through any number of primaries.
 //! * **Nobody waits for a reader that is away.** Its pairs are suspended with marks, and go on by themselves, by their
 //!   differences, when it is back and has been told.
 
@@ -29,6 +32,9 @@ pub struct Onward {
     pub remote: Option<GroupNumber>,
     /// Its journal volumes.
     pub journals: Vec<(VolumeName, JournalOptions)>,
+    /// It has acknowledged everything up to this number, of which nothing else says where its S-VOLs may lack it.
+    #[serde(default)]
+    pub assumed: UpdateNumber,
     /// Its pairs.
     pub pairs: Vec<OnwardPair>,
 }
@@ -74,6 +80,11 @@ pub struct RemoteOnward {
     pub last: UpdateNumber,
     /// The generations, oldest first; the last one is the new primary's.
     pub generations: Vec<Generation>,
+    /// The reader is taken to have everything up to this number ([`Onward::assumed`]). It refuses with
+    /// [`Refusal::Lacks`](super::designation::Refusal::Lacks) if its S-VOLs have not, and is offered this again when all of them counts as
+    /// different at the sender.
+    #[serde(default)]
+    pub assumed: UpdateNumber,
     /// All pairs of the reader.
     pub pairs: Vec<RemoteOnwardPair>,
 }

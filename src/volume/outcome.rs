@@ -57,6 +57,12 @@ pub enum Refusal {
     /// It cannot be done as things are.
     #[error("{0}")]
     Conflict(String),
+    /// The S-VOLs of a reader lack what its new primary takes them to have.
+    #[error("the S-VOLs of group {group} lack updates here that were acknowledged: what held them is lost")]
+    Lacks {
+        /// The group's name.
+        group: String,
+    },
     /// A limit is reached.
     #[error("no more than {limit} {what} are possible")]
     Limit {

@@ -294,6 +294,13 @@ pub struct ReaderRecord {
     /// handed nothing.
     #[serde(default)]
     pub is_untold: bool,
+    /// It is taken to have everything up to this number, because it had acknowledged that to the former primary: here is
+    /// neither record nor mark of it. It says so itself when it is told who its primary is; 0 then.
+    #[serde(default)]
+    pub assumed: UpdateNumber,
+    /// It has said that it does not have all of that: everything counts as different.
+    #[serde(default)]
+    pub is_lacking: bool,
     /// It has asked for a suspension of all its pairs, and is told when that is over.
     #[serde(default)]
     pub awaits_suspension: bool,

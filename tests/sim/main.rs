@@ -42,6 +42,7 @@ mod journal_lost;
 mod lies;
 mod mutual;
 mod onward;
+mod onward_lost;
 mod overflow;
 mod planted;
 mod port;

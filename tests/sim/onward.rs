@@ -45,11 +45,15 @@ fn linked(index: usize, mut text: String) -> String {
     text
 }
 
-/// Alpha, which beta and gamma read, and links between all of them.
 fn three(seed: u64) -> Cluster {
+    three_of(seed, SHAPE)
+}
+
+/// Alpha, which beta and gamma read, and links between all of them.
+pub(crate) fn three_of(seed: u64, shape: Shape) -> Cluster {
     let tree = Tree::star(2);
     let ways = [("alpha", "beta"), ("alpha", "gamma"), ("beta", "gamma")];
-    Cluster::of(seed, SHAPE, 3, &ways, |index, shape, random| {
+    Cluster::of(seed, shape, 3, &ways, |index, shape, random| {
         let text = otherwise_numbered(index, tree.config(index, shape, random));
         if index == ALPHA { text } else { linked(index, text) }
     })
@@ -89,7 +93,7 @@ async fn content(cluster: &Cluster, index: usize) -> Vec<Vec<u8>> {
 }
 
 /// They are equal, and nothing that was answered is missing.
-async fn equal(cluster: &Cluster, writer: &Writer, primary: usize) {
+pub(crate) async fn equal(cluster: &Cluster, writer: &Writer, primary: usize) {
     until(cluster, "not settled", || is_settled(cluster, primary)).await;
     let at_primary = content(cluster, primary).await;
     for (index, name) in NAMES.iter().enumerate().take(cluster.count()) {
@@ -100,7 +104,7 @@ async fn equal(cluster: &Cluster, writer: &Writer, primary: usize) {
         .expect_clean("the new primary");
 }
 
-async fn begin(cluster: &Cluster, writer: &mut Writer) {
+pub(crate) async fn begin(cluster: &Cluster, writer: &mut Writer) {
     for index in 0..cluster.count() {
         cluster.start(index).await;
     }
@@ -132,7 +136,7 @@ async fn under_load(cluster: &Cluster, writer: &mut Writer, is_over: impl Fn() -
     assert!(most.get() <= 1, "two primaries");
 }
 
-async fn reverse(cluster: &Cluster, from: usize, to: usize, wait: &str) {
+pub(crate) async fn reverse(cluster: &Cluster, from: usize, to: usize, wait: &str) {
     let line = format!("group reverse g1 --to {} --wait {wait} --yes", NAMES[to]);
     cluster.command(from, &line).await.unwrap_or_else(|error| panic!("{line}: {error}"));
 }

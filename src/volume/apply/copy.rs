@@ -44,7 +44,7 @@ pub(super) fn create_pair(
     id: DesignationId,
     new: &NewPair<'_>,
 ) -> Result<Outcome, Refusal> {
-    if tables.pair_named(new.name).is_some() {
+    if tables.is_pair_name_taken(new.name) {
         return Err(Refusal::exists("pair", new.name));
     }
     within(tables.pairs.len(), PAIRS_MAX, "pairs")?;
@@ -217,7 +217,7 @@ pub(super) fn remote_pair(tables: &mut Tables, remote: &RemotePair, who: &Who) -
     let group = followed_group(tables, &remote.group, who)?;
     let (source, link) = peer(tables, who)?;
     let own = tables.meta().number;
-    if tables.pair_named(&remote.name).is_some() {
+    if tables.is_pair_name_taken(&remote.name) {
         return Err(Refusal::exists("pair", &remote.name));
     }
     within(tables.pairs.len(), PAIRS_MAX, "pairs")?;
@@ -430,8 +430,12 @@ pub(super) fn introduce_reader(
         reads_from: None,
         journal_lost: false,
         is_untold: false,
+        assumed: UpdateNumber(0),
+        is_lacking: false,
         awaits_suspension: false,
     });
+    // That an earlier reader of this name was forgotten means it no more.
+    tables.forget_forwards(link, |what| *what == Designation::RemoteDeleteGroup { group: name.clone() });
     tables.forward(link, id.caused(0), Designation::RemoteGroup(remote));
     if is_started {
         // A reader that joins a running group has been started before it has a journal volume.

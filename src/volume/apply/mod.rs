@@ -10,6 +10,7 @@ mod cascade;
 mod copy;
 mod grow;
 mod journals;
+mod lacking;
 mod let_go;
 mod local;
 mod members;
@@ -278,6 +279,7 @@ impl Tables {
                 }
             }
             Err(refusal) => {
+                lacking::refused(self, sequence, refusal);
                 let text = Some(refusal.to_string());
                 // A row is only changed when it says something new: the same answer again costs no write.
                 if self.forwards.get(&sequence).is_some_and(|forward| forward.refusal != text)

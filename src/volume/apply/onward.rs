@@ -119,7 +119,7 @@ pub(super) fn check_taken_on(
             return conflict(format!("array {array} reads the group too, and there is no link to it here"));
         }
         for pair in &other.pairs {
-            if tables.pair_named(&pair.name).is_some() {
+            if tables.is_pair_name_taken(&pair.name) {
                 return Err(Refusal::exists("pair", &pair.name));
             }
             let Some(ours) = pair_with(tables, group, source, pair) else {
@@ -200,6 +200,9 @@ pub(crate) fn check_onward(tables: &Tables, told: &RemoteOnward, who: &Who) -> R
     let goes_on =
         |pair: &&&PairRecord| told.pairs.iter().any(|one| one.name == pair.name && one.stopped.is_none());
     if let Some(pair) = pairs.iter().filter(goes_on).find(|pair| pair.state != PairState::Normal) {
+        if pair.state == PairState::Abnormal {
+            return Err(Refusal::Lacks { group: told.group.to_string() });
+        }
         return conflict(&format!("cannot go on: pair {} is {} here", pair.name, pair.state));
     }
     if row.suspension_stop.is_some() && tables.is_suspension_on_its_way(&told.group) {
@@ -221,6 +224,8 @@ pub(super) fn remote_onward(
 ) -> Result<Outcome, Refusal> {
     let (array, link) = peer(tables, who)?;
     let number = check_onward(tables, told, who)?;
+    let had = tables.followed_pairs(number).filter_map(|pair| pair.control.stopped_at).max();
+    let had = had.unwrap_or(UpdateNumber(0)).min(told.last);
     let Some(row) = tables.groups.edit(&number) else { return Err(Refusal::missing("group", &told.group)) };
     let role = GroupRole::Auxiliary { link: link.clone(), source: array, remote: Some(told.number) };
     let old = std::mem::replace(&mut row.role, role);
@@ -276,7 +281,7 @@ pub(super) fn remote_onward(
         }
     }
     let mut index = 0_u8;
-    tables.keep_readers_below(number, &mut || {
+    tables.keep_readers_below(number, had, &mut || {
         index = index.saturating_add(1);
         id.caused(index).0
     });
@@ -288,6 +293,7 @@ pub(super) fn accepted(tables: &mut Tables, told: &RemoteOnward, array: ArrayNum
     let Some(group) = tables.group_named(&told.group).map(|row| row.number) else { return };
     if let Some(reader) = tables.readers.edit(&(group, array)) {
         (reader.remote_group, reader.is_untold) = (Some(remote), false);
+        reader.assumed = UpdateNumber(0);
     }
     for one in told.pairs.iter().filter(|one| one.stopped.is_some()) {
         let number = tables.pair_named(&one.name).map(|pair| pair.number);
@@ -299,18 +305,24 @@ pub(super) fn accepted(tables: &mut Tables, told: &RemoteOnward, array: ArrayNum
 
 impl Tables {
     /// At the old primary: its readers but `to`, as the new primary has to know them. `runs` says where the S-VOLs of the
-    /// pairs that are stopped may differ; `all_stop`: none of them is what the new primary has.
+    /// pairs that are stopped may differ; `all_stop`: none of them is what the new primary has. Everything up to `last` is
+    /// acknowledged by each reader that has a pair which is not stopped.
     pub(crate) fn others_going_on(
         &self,
         group: GroupNumber,
-        to: ArrayNumber,
+        (to, last): (ArrayNumber, UpdateNumber),
         runs: &BTreeMap<PairNumber, Vec<(u64, u64)>>,
         all_stop: bool,
     ) -> Vec<Onward> {
         let remote_journals =
             self.groups.get(&group).map(|row| row.remote_journals.clone()).unwrap_or_default();
+        let has_all = |reader: &ReaderRecord| {
+            let mut its = self.pairs_of_group(group).filter(|pair| pair.auxiliary.array == reader.array);
+            its.any(|pair| pair.state == PairState::Normal)
+        };
         let one = |reader: &ReaderRecord| Onward {
             array: reader.array,
+            assumed: if has_all(reader) { last } else { reader.assumed },
             remote: reader.remote_group,
             journals: remote_journals
                 .iter()
@@ -335,7 +347,14 @@ impl Tables {
 
     /// At a middle of a cascade, in the transaction that makes it the primary or gives it another source: those that read the
     /// group from it go on doing so. Records name other volumes from here on, and they are told.
-    pub(super) fn keep_readers_below(&mut self, group: GroupNumber, identity: &mut dyn FnMut() -> Identity) {
+    ///
+    /// They have acknowledged everything up to `had`, as far as they are not stopped.
+    pub(super) fn keep_readers_below(
+        &mut self,
+        group: GroupNumber,
+        had: UpdateNumber,
+        identity: &mut dyn FnMut() -> Identity,
+    ) {
         let Some(row) = self.groups.get(&group) else { return };
         let Some(since) = row.generations.last().copied() else { return };
         let (name, generations, has_failed) =
@@ -345,10 +364,13 @@ impl Tables {
             let its = |pair: &&PairRecord| pair.auxiliary.array == reader.array;
             let pairs: Vec<PairNumber> =
                 self.served_pairs(group).filter(its).map(|pair| pair.number).collect();
-            let mut told = Vec::new();
+            let (mut told, mut assumed) = (Vec::new(), reader.assumed);
             for number in pairs {
                 let (origin, is_image) = self.named_by(group, number);
                 let Some(pair) = self.pairs.edit(&number) else { continue };
+                if pair.state == PairState::Normal {
+                    assumed = assumed.max(had);
+                }
                 if !is_image && pair.state == PairState::Normal {
                     // Differences follow here: it goes on by itself behind them.
                     pair.state = PairState::Suspended;
@@ -384,11 +406,13 @@ impl Tables {
                 number: group,
                 last,
                 generations: generations.clone(),
+                assumed: if has_failed { UpdateNumber(0) } else { assumed },
                 pairs: told,
             };
             self.forward(&reader.link, DesignationId(identity()), Designation::RemoteOnward(told));
             if let Some(row) = self.readers.edit(&(group, reader.array)) {
                 row.is_untold = true;
+                row.assumed = if has_failed { UpdateNumber(0) } else { assumed };
             }
         }
     }
@@ -444,6 +468,8 @@ impl Tables {
             reads_from: None,
             journal_lost: false,
             is_untold: true,
+            assumed: if has_failed { UpdateNumber(0) } else { reader.assumed },
+            is_lacking: false,
             awaits_suspension: false,
         });
         let mut told = Vec::new();
@@ -463,7 +489,8 @@ impl Tables {
             self.pairs.put(record);
         }
         let last = UpdateNumber(since.first.0.saturating_sub(1));
-        let told = RemoteOnward { group: name, number: group, last, generations, pairs: told };
+        let assumed = if has_failed { UpdateNumber(0) } else { reader.assumed };
+        let told = RemoteOnward { group: name, number: group, last, generations, assumed, pairs: told };
         self.forward(&link, DesignationId(identity), Designation::RemoteOnward(told));
     }
 }

@@ -503,7 +503,7 @@ impl Tables {
                 self.forward(&pair.link, DesignationId(identity), told);
             }
             self.forget_leaving_reader(pair.group, pair.auxiliary.array, Identity(identity.0 ^ 1));
-            self.forget_reader_without_work(&pair);
+            self.forget_reader_without_work(&pair, Identity(identity.0 ^ 2));
         }
     }
 
@@ -523,14 +523,21 @@ impl Tables {
         remove_group(self, number);
     }
 
-    fn forget_reader_without_work(&mut self, pair: &PairRecord) {
+    /// It is told: else its group would stay there, without pairs.
+    fn forget_reader_without_work(&mut self, pair: &PairRecord, identity: Identity) {
         let keeps_journals = |link: &LinkName| {
             let group = self.groups.get(&pair.group);
             group.is_some_and(|group| group.remote_journals.iter().any(|journal| journal.link == *link))
         };
         let has_pairs = self.served_pairs(pair.group).any(|other| other.link == pair.link);
-        if !has_pairs && !keeps_journals(&pair.link) {
-            self.readers.remove(&(pair.group, pair.auxiliary.array));
+        let key = (pair.group, pair.auxiliary.array);
+        if has_pairs || keeps_journals(&pair.link) || self.readers.get(&key).is_none() {
+            return;
+        }
+        self.readers.remove(&key);
+        if let Some(name) = self.groups.get(&pair.group).map(|group| group.name.clone()) {
+            let told = Designation::RemoteDeleteGroup { group: name };
+            self.forward(&pair.link, DesignationId(identity), told);
         }
     }
 }

@@ -100,7 +100,7 @@ pub(super) fn follow_pair(
             new.group, new.link
         )));
     }
-    if tables.pair_named(new.name).is_some() {
+    if tables.is_pair_name_taken(new.name) {
         return Err(Refusal::exists("pair", new.name));
     }
     let svol = tables.volume_named(new.svol).ok_or_else(|| Refusal::missing("volume", new.svol))?;

@@ -355,7 +355,12 @@ impl Tables {
             generations: row.generations,
             journals: row.journals.iter().filter_map(journal).collect(),
             pairs: self.pairs_with(group, reversal.array).map(|pair| pair.name.clone()).collect(),
-            others: self.others_going_on(group, reversal.array, runs, reversal.manner == Manner::Differences),
+            others: self.others_going_on(
+                group,
+                (reversal.array, last),
+                runs,
+                reversal.manner == Manner::Differences,
+            ),
         };
         // Once: a refusal is its end, because the other array has promised nothing then.
         self.forward_once(&reversal.link, DesignationId(identity), Designation::RemoteReverse(told));
@@ -418,8 +423,7 @@ impl Tables {
             row.role = GroupRole::Primary;
             row.generations.clone_from(&told.generations);
             row.generations.push(generation);
-            let surplus = row.generations.len().saturating_sub(GENERATIONS_MAX);
-            row.generations.drain(1..=surplus);
+            row.generations.drain(1..=row.generations.len().saturating_sub(GENERATIONS_MAX));
             row.next_update_number = generation.first;
             row.resume = Some(ResumeRecord { first: generation.first, ..ResumeRecord::default() });
             row.segments.clear();
@@ -434,22 +438,23 @@ impl Tables {
             });
             row.remote_journals.extend(journals);
         }
-        self.keep_readers_below(group, identity);
-        let none = UpdateNumber(0);
+        self.keep_readers_below(group, told.last, identity);
         self.readers.put(ReaderRecord {
             group,
             array,
             link: link.clone(),
             remote_group: Some(told.number),
             reported: None,
-            durable: none,
-            restored: none,
-            settled: none,
+            durable: UpdateNumber(0),
+            restored: UpdateNumber(0),
+            settled: UpdateNumber(0),
             is_leaving: false,
             is_attached: false,
             reads_from: None,
             journal_lost: false,
             is_untold: false,
+            assumed: UpdateNumber(0),
+            is_lacking: false,
             awaits_suspension: false,
         });
         let turned: Vec<PairNumber> = self.pairs_with(group, array).map(|pair| pair.number).collect();

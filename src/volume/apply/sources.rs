@@ -173,6 +173,8 @@ fn attach_reader(tables: &mut Tables, name: &GroupName, who: &Who) -> Result<Out
                 reads_from: None,
                 journal_lost: false,
                 is_untold: false,
+                assumed: UpdateNumber(0),
+                is_lacking: false,
                 awaits_suspension: false,
             });
         }

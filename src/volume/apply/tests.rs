@@ -493,3 +493,33 @@ fn a_volume_is_forwarded_to_before_or_after_it_becomes_a_p_vol_and_its_own_hosts
         assert!(again.is_err());
     }
 }
+
+/// Its group once stayed at the auxiliary, without pairs.
+#[test]
+fn a_reader_whose_last_pair_goes_is_told_that_its_group_has_gone_unless_it_reads_again() {
+    for reads_again in [false, true] {
+        let (mut alpha, mut beta) = both();
+        for step in [group(), journal("jnl", None), pair("p1", "data1", "beta:copy1"), start()] {
+            alpha.say(step).unwrap();
+        }
+        assert_eq!(deliver(&mut alpha, &mut beta, "beta"), 0);
+        let p1 = |array: &Array| array.tables.pair_named(&"p1".parse().unwrap()).unwrap().number;
+        let here = p1(&alpha);
+        alpha.tables.pair_is_gone(here, Identity(9));
+        let tells = |alpha: &Array| {
+            let mut told = alpha.tables.forwards.iter();
+            told.any(|forward| matches!(forward.designation, Designation::RemoteDeleteGroup { .. }))
+        };
+        assert!(tells(&alpha));
+        if reads_again {
+            alpha.say(pair("p2", "data2", "beta:copy2")).unwrap();
+            assert!(!tells(&alpha));
+        }
+        deliver(&mut alpha, &mut beta, "beta");
+        let there = p1(&beta);
+        beta.tables.pair_is_gone(there, Identity(10));
+        deliver(&mut alpha, &mut beta, "beta");
+        assert_eq!(beta.tables.groups.len(), usize::from(reads_again));
+        assert_eq!(beta.tables.pairs.len(), usize::from(reads_again));
+    }
+}

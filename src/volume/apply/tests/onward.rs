@@ -162,6 +162,69 @@ fn the_link_to_a_reader_that_is_being_taken_over_stays() {
     assert!(refusal.to_string().contains("group g1"), "{refusal}");
 }
 
+/// A pair of that name would have stood there twice.
+#[test]
+fn a_name_that_a_promise_brings_along_is_given_to_no_other_pair() {
+    let (mut alpha, mut beta, _) = three(true);
+    beta.say(volume("spare")).unwrap();
+    let name = "g2".parse().unwrap();
+    beta.say(Designation::CreateGroup { name, settings: SETTINGS }).unwrap();
+    let new = |name: &str| Designation::CreatePair {
+        name: name.parse().unwrap(),
+        group: "g2".parse().unwrap(),
+        pvol: "spare".parse().unwrap(),
+        svol: "gamma:spare".parse().unwrap(),
+        copy: CopyMode::Async,
+    };
+    let wait = Duration::from_secs(1);
+    let what = Designation::ReverseGroup { group: "g1".parse().unwrap(), to: "beta".parse().unwrap(), wait };
+    alpha.say(what).unwrap();
+    let there = g1(&alpha);
+    alpha.tables.handed_over(there, UpdateNumber(40), &BTreeMap::new(), Identity(77));
+    deliver(&mut alpha, &mut beta, "beta");
+    let refusal = beta.say(new("p1-gamma")).unwrap_err();
+    assert_eq!(refusal, Refusal::exists("pair", "p1-gamma"));
+    beta.say(new("p9")).unwrap();
+}
+
+/// Its S-VOLs were once taken for what it had acknowledged by whoever became the primary next.
+#[test]
+fn a_reader_that_lacks_what_it_had_acknowledged_is_believed_and_asked_until_it_has_answered() {
+    let (mut alpha, mut beta, mut gamma) = three(true);
+    let told = turn(&mut alpha, &mut beta).unwrap();
+    assert_eq!(told.assumed, UpdateNumber(40));
+    let reader = |beta: &Array| beta.tables.readers.get(&(g1(beta), ArrayNumber(3))).unwrap().clone();
+    assert_eq!(reader(&beta).assumed, UpdateNumber(40));
+    // It goes along to the next primary as long as nobody has heard from it.
+    let runs = BTreeMap::new();
+    let next = beta.tables.others_going_on(g1(&beta), (ArrayNumber(1), UpdateNumber(60)), &runs, false);
+    assert_eq!(next.iter().map(|other| other.assumed).collect::<Vec<_>>(), [UpdateNumber(60)]);
+    let pairs: Vec<_> = ["p1-gamma", "p2-gamma"].map(|name| number(&beta, name)).into();
+    let mut stopped = beta.tables.clone();
+    stopped.pairs_suspended(&pairs, SuspendCause::Overflow, "x", &mut || Identity(6)).unwrap();
+    let next = stopped.others_going_on(g1(&beta), (ArrayNumber(1), UpdateNumber(60)), &runs, false);
+    assert_eq!(next[0].assumed, UpdateNumber(40));
+
+    // Its journal was given up.
+    let p1 = number(&gamma, "p1-gamma");
+    gamma.tables.pair_event(p1, PairEvent::Fail, None).unwrap();
+    assert_eq!(deliver(&mut beta, &mut gamma, "gamma"), 1);
+    assert!(reader(&beta).is_lacking);
+    assert_eq!(beta.tables.pairs_taken_for_normal(g1(&beta), ArrayNumber(3)).len(), 2);
+    let mut id = 700;
+    let mut identity = || {
+        id += 1;
+        Identity(id)
+    };
+    beta.tables.pairs_suspended(&pairs, SuspendCause::Overflow, "x", &mut identity).unwrap();
+    let group = g1(&beta);
+    beta.tables.lacks_are_marked(group, ArrayNumber(3), "it lost it");
+    assert_eq!(deliver(&mut beta, &mut gamma, "gamma"), 0);
+    assert_eq!((reader(&beta).is_untold, reader(&beta).is_lacking), (false, false));
+    let states: Vec<_> = pairs_of(&gamma).into_iter().map(|(_, _, state)| state).collect();
+    assert_eq!(states, [PairState::Abnormal, PairState::Suspended]);
+}
+
 #[test]
 fn a_new_primary_that_cannot_reach_another_reader_does_not_promise() {
     let (mut alpha, mut beta, _) = three(false);
