@@ -50,6 +50,7 @@ mod readers;
 mod resync;
 mod reversal;
 mod reversal_failures;
+mod sequences;
 mod stops;
 mod story;
 mod svol_write;
