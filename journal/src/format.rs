@@ -19,6 +19,7 @@
 mod bytes;
 pub mod head;
 pub mod record;
+pub mod relay;
 pub mod wire;
 
 pub use bytes::crc32c;

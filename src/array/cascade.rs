@@ -11,7 +11,7 @@ use crate::volume::designation::{Designation, DesignationId, Refusal};
 use crate::volume::group::{Generation, GroupRecord, GroupRole};
 use crate::volume::name::{ArrayNumber, GroupNumber, PairNumber, UpdateNumber as StoredNumber};
 use crate::volume::pair::{Asked, PairEvent, PairRecord, PairState, SuspendCause};
-use crate::volume::record::Who;
+use crate::volume::record::{ReaderRecord, Who};
 use crate::volume::store::PairMarks;
 use crate::volume::table::Tables;
 use holdfast_journal::{ArrayNumber as JournalArray, UpdateNumber};
@@ -51,7 +51,11 @@ impl Array {
         let readers: Vec<JournalArray> = all().map(|reader| JournalArray(reader.array.0)).collect();
         let attached = all().filter(|reader| reader.is_attached);
         let attached: BTreeSet<JournalArray> = attached.map(|reader| JournalArray(reader.array.0)).collect();
-        let elsewhere = all().filter(|reader| reader.is_attached || reader.reads_from.is_some());
+        let is_elsewhere = |reader: &&ReaderRecord| {
+            let has_relay = super::relay::has_relay_to(tables, record, reader.array);
+            reader.is_attached || reader.reads_from.is_some() || has_relay
+        };
+        let elsewhere = all().filter(is_elsewhere);
         group.set_elsewhere(&elsewhere.map(|reader| JournalArray(reader.array.0)).collect());
         group.set_untold(untold(tables, record));
         if let Err(error) = group.take_up_readers(&readers, &attached).await {

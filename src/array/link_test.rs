@@ -50,6 +50,7 @@ impl Array {
             updates_reread: traffic.updates_reread.load(Ordering::Relaxed),
             read: link.schedule.read.to_string(),
             restore: link.schedule.restore.to_string(),
+            relay: None,
         }
     }
 

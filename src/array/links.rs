@@ -227,7 +227,7 @@ impl Array {
     }
 
     /// Records how reading goes, as it changes; never ends.
-    async fn record_reading(&self, group: &Group) {
+    pub(super) async fn record_reading(&self, group: &Group) {
         loop {
             let changed = group.changed.notified();
             tokio::pin!(changed);

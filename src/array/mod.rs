@@ -34,6 +34,7 @@ mod peer_link;
 mod peer_service;
 pub mod peer_session;
 mod probe;
+mod relay;
 mod reverse;
 mod sources;
 mod take_down;
@@ -125,6 +126,9 @@ pub(crate) struct Runtime {
     pub(crate) traffic: BTreeMap<String, Arc<peer_link::Traffic>>,
     /// Links that have their task.
     pub(crate) kept_links: BTreeSet<LinkName>,
+    /// Relays that have their task, and how they are.
+    pub(crate) kept_relays: BTreeSet<LinkName>,
+    pub(crate) relays: BTreeMap<String, relay::RelayStatus>,
     /// What other arrays refused of that which operators had passed on, newest last.
     pub(crate) refused: VecDeque<(DesignationId, MessageView)>,
     /// Groups whose writes are forwarded from here.
@@ -213,6 +217,7 @@ impl Array {
         array.reconcile().await;
         array.open_portals().await?;
         array.start_links();
+        array.start_relays();
         array.start_events();
         let owner = array.clone();
         array.tasks.spawn(async move { owner.own().await });
@@ -264,6 +269,7 @@ impl Array {
             let asked = self.asked.load(Ordering::SeqCst);
             self.reconcile().await;
             self.start_links();
+            self.start_relays();
             self.reconciled.send_replace(asked);
         }
     }

@@ -1,5 +1,5 @@
 //! Where this array reads a group from (promise T5): from the array that it is a copy of, or from another one that has
-//! the same journal, chosen by hand or by the load of its source.
+//! the same journal, chosen by hand or by the load of its source; or over a relay (promise X2).
 //!
 //! # What it guarantees
 //! * **No gap and no repeat.** Whoever is read is asked for the number behind the newest one held here; the other array
@@ -37,7 +37,9 @@ impl Array {
     /// The link over which a group is read now; none if it is read from nowhere.
     pub(crate) fn reads_over(&self, tables: &Tables, record: &GroupRecord) -> Option<LinkName> {
         let GroupRole::Auxiliary { link: home, .. } = &record.role else { return None };
-        let Some(other) = &record.other_source else { return Some(home.clone()) };
+        let are_images = tables.followed_pairs(record.number).all(|pair| pair.state == PairState::Normal);
+        let over_relay = || self.usable_relay(tables, record, home).filter(|_| are_images);
+        let Some(other) = &record.other_source else { return over_relay().or_else(|| Some(home.clone())) };
         let runtime = self.runtime();
         let sourcing = runtime.sourcing.get(&record.number.0);
         let is_avoided = sourcing
@@ -45,10 +47,10 @@ impl Array {
             .is_some_and(|(until, _)| self.env.clock.now() < *until);
         let is_wanted = !other.by_load || sourcing.is_some_and(|sourcing| sourcing.gate.is_away);
         let is_up = runtime.links.get(other.link.as_str()).is_some_and(|status| status.connected);
-        let are_images = tables.followed_pairs(record.number).all(|pair| pair.state == PairState::Normal);
         let is_agreed = other.remote.is_some() && other.is_told;
         let usable = is_agreed && is_wanted && is_up && are_images && !is_avoided;
-        Some(if usable { other.link.clone() } else { home.clone() })
+        drop(runtime);
+        if usable { Some(other.link.clone()) } else { over_relay().or_else(|| Some(home.clone())) }
     }
 
     /// Whether the group is read over this link now.
@@ -63,10 +65,10 @@ impl Array {
     pub(super) fn guard_other_sources(&self) {
         let tables = self.store.tables();
         for record in tables.groups.iter() {
-            let Some(other) = &record.other_source else { continue };
-            if self.reads_over(&tables, record).as_ref() != Some(&other.link)
-                && let Some(group) = self.runtime().groups.get(&record.number.0).cloned()
-            {
+            if !reads_apart(&tables, record) || self.reads_over(&tables, record) != home_of(record) {
+                continue;
+            }
+            if let Some(group) = self.runtime().groups.get(&record.number.0).cloned() {
                 group.allow_other(false);
             }
         }
@@ -78,7 +80,7 @@ impl Array {
         let tables = self.store.tables();
         let Some(pair) = tables.pair_named(pair) else { return Ok(()) };
         let reads_elsewhere =
-            tables.groups.get(&pair.group).is_some_and(|record| record.other_source.is_some());
+            tables.groups.get(&pair.group).is_some_and(|record| reads_apart(&tables, record));
         let group = self.runtime().groups.get(&pair.group.0).cloned();
         let Some(group) = group.filter(|_| reads_elsewhere && pair.control.had_from_elsewhere.0 == 0) else {
             return Ok(());
@@ -97,8 +99,8 @@ impl Array {
         let tables = self.store.tables();
         let record = tables.groups.get(&GroupNumber(group.number));
         let is_read = record.is_some_and(|record| {
-            let other = record.other_source.as_ref().map(|other| &other.link);
-            other.is_some() && self.reads_over(&tables, record).as_ref() == other
+            let over = self.reads_over(&tables, record);
+            over.is_some() && over != home_of(record)
         });
         if !is_read {
             group.allow_other(false);
@@ -121,7 +123,7 @@ impl Array {
                 biased;
                 () = &mut changed => {}
                 // Time alone may change it.
-                () = self.env.clock.sleep(LOOK), if record.other_source.is_some() => {}
+                () = self.env.clock.sleep(LOOK), if reads_apart(&tables, record) => {}
             }
         }
     }
@@ -196,6 +198,19 @@ impl Array {
             }
         }
     }
+}
+
+/// The link to the array that a group is a copy of.
+fn home_of(record: &GroupRecord) -> Option<LinkName> {
+    match &record.role {
+        GroupRole::Auxiliary { link, .. } => Some(link.clone()),
+        GroupRole::Primary => None,
+    }
+}
+
+/// Whether a group may be read in another way than from its source.
+fn reads_apart(tables: &Tables, record: &GroupRecord) -> bool {
+    record.other_source.is_some() || super::relay::relays_of_copy(tables, record).next().is_some()
 }
 
 /// What reading does, in one word.

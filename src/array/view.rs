@@ -42,7 +42,10 @@ impl Console for Array {
             volumes: tables.volumes.iter().map(|record| self.volume_view(&tables, record, &usage)).collect(),
             targets: tables.targets.iter().map(|record| self.target_view(&tables, record)).collect(),
             sessions: self.sessions.list().into_iter().map(|info| self.session_view(&info)).collect(),
-            links: tables.links.iter().map(|link| self.link_view(link)).collect(),
+            links: {
+                let links = tables.links.iter().map(|link| self.link_view(link));
+                links.chain(tables.relays.iter().map(|relay| self.relay_view(relay))).collect()
+            },
             groups: tables.groups.iter().map(|record| self.group_view(&tables, record)).collect(),
             journals: tables.groups.iter().flat_map(|record| self.journal_views(&tables, record)).collect(),
             pairs: tables.pairs.iter().map(|pair| self.pair_view(&tables, pair)).collect(),

@@ -181,6 +181,16 @@ impl HostLun {
         self.run(&long(0x8a, flags, lba, blocks), || Data::Out(pieces.clone())).await.map(drop)
     }
 
+    /// Whether the logical unit knows FUA: DPOFUA of MODE SENSE (6).
+    ///
+    /// # Errors
+    /// When it does not say.
+    pub async fn has_fua(&self) -> Result<bool, HostError> {
+        // Without block descriptors, all pages; the header alone is looked at.
+        let answer = self.read_small(&[0x1a, 0x08, 0x3f, 0, MODE_BYTES, 0], MODE_BYTES.into()).await?;
+        answer.get(2).map(|device| device & 0x10 != 0).ok_or(HostError::Answer)
+    }
+
     /// SYNCHRONIZE CACHE (16) of everything.
     ///
     /// # Errors
@@ -326,5 +336,7 @@ const UNIT_ATTENTION: u8 = 6;
 const MISCOMPARE: u8 = 0x0e;
 /// Unit attentions that one command may meet; a logical unit with more of them is broken.
 const ATTENTIONS_MAX: u32 = 8;
+/// Room for mode pages.
+const MODE_BYTES: u8 = 255;
 /// Room for inquiry data.
 const SMALL_BYTES: u16 = 1024;

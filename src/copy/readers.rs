@@ -254,7 +254,7 @@ impl Sequencer {
 }
 
 /// The generations behind the head of JOURNAL INFORMATION.
-fn decode_generations(bytes: &[u8]) -> Option<Vec<Generation>> {
+pub(crate) fn decode_generations(bytes: &[u8]) -> Option<Vec<Generation>> {
     let (entries, rest) = bytes.as_chunks::<GENERATION_BYTES>();
     if !rest.is_empty() || entries.len() > GENERATIONS_MAX {
         return None;

@@ -330,7 +330,7 @@ impl Group {
     }
 
     /// The form in which an update leaves for `reader`.
-    async fn for_reader(
+    pub(super) async fn for_reader(
         &self,
         reader: ArrayNumber,
         update: Arc<Update>,

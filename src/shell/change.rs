@@ -16,7 +16,7 @@ pub use copies::{
     PairResyncWords, PairSuspendWords, PairWords, ResyncWords, ReverseWords, SuspendWords, WhichWords,
 };
 pub use copy::{GroupChange, JournalChange, PairChange};
-pub use link::{LinkChange, TimingWords, TransferWords};
+pub use link::{LinkChange, RelayWords, TimingWords, TransferWords};
 pub use local::{ChapWords, LunChange, ParityGroupChange, TargetChange, VolumeChange};
 pub use takeover::{FailbackWords, TakeoverWords};
 pub use words::UnitWord;

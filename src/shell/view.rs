@@ -13,7 +13,7 @@ use serde::Serialize;
 
 pub use super::view_event::EventView;
 pub use super::view_group::{BookmarkView, FollowView, GenerationView, GroupView, LagView, ReaderView};
-pub use super::view_link::{BackTestView, LinkTestView, LinkView, PortalTestView};
+pub use super::view_link::{BackTestView, LinkTestView, LinkView, PortalTestView, RelayView};
 pub use super::view_takeover::{LossView, TakeoverView};
 
 /// What a console offers. Implemented by the array, and by a fixed picture in tests.

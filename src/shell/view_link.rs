@@ -48,6 +48,27 @@ pub struct LinkView {
     pub read: String,
     /// When they are restored.
     pub restore: String,
+    /// What it is as a relay, which leads through LUNs of a third-party target.
+    pub relay: Option<RelayView>,
+}
+
+/// A relay: a link over which the journals of a group go through a third-party target.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct RelayView {
+    /// The group.
+    pub group: String,
+    /// What this array is there: `first`, which writes the journal, or `second`, which reads it.
+    pub side: String,
+    /// The target.
+    pub target: String,
+    /// LUN of the journal, of the control information of the first, and of that of the second array.
+    pub luns: [u16; 3],
+    /// The newest update that is known to be on it; none as long as none is.
+    pub newest_update_number: Option<u64>,
+    /// Bytes of the journal LUN in use, as far as known here.
+    pub used_bytes: u64,
+    /// And all that there are.
+    pub capacity_bytes: u64,
 }
 
 /// What came of trying a link.

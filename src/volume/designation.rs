@@ -14,6 +14,7 @@ pub use super::objects::{NewParityGroup, NewTarget, NewVolume};
 use super::onward::RemoteOnward;
 pub use super::outcome::{Outcome, Refusal};
 use super::record::Identity;
+pub use super::relay::RelayRecord;
 pub use super::remote::{RemoteGroup, RemotePair};
 pub use super::resync::{ImageWish, ResyncedPair, SvolHosts};
 use super::reversal::RemoteReversal;
@@ -130,6 +131,8 @@ pub enum Designation {
     },
     /// Makes a link.
     CreateLink(NewLink),
+    /// Makes a link to a third-party target, over which the journals of a group go (promise X1).
+    CreateRelay(Box<RelayRecord>),
     /// Changes how a link is used.
     SetLink {
         /// Its name.

@@ -79,6 +79,7 @@ pub fn changes(before: &Tables, after: &Tables) -> Vec<Changed> {
     compare(&mut found, "volume", &before.volumes, &after.volumes, |r| r.name.to_string());
     compare(&mut found, "target", &before.targets, &after.targets, |r| r.iqn.to_string());
     compare(&mut found, "link", &before.links, &after.links, |r| r.name.to_string());
+    compare(&mut found, "relay", &before.relays, &after.relays, |r| r.name.to_string());
     compare(&mut found, "group", &before.groups, &after.groups, |r| r.name.to_string());
     compare(&mut found, "pair", &before.pairs, &after.pairs, |r| r.name.to_string());
     compare(&mut found, "reader", &before.readers, &after.readers, |r| {

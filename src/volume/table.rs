@@ -16,6 +16,7 @@ use super::record::{
     DoomedRecord, ForwardRecord, LinkRecord, MetaRecord, ParityGroupRecord, ReaderRecord, ResultRecord,
     ScheduleRecord, TargetRecord, VolumeRecord, VolumeState, VolumeUsage,
 };
+use super::relay::RelayRecord;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -108,6 +109,8 @@ pub struct Tables {
     pub targets: Table<TargetRecord>,
     /// Links.
     pub links: Table<LinkRecord>,
+    /// Links to third-party targets over which journals go.
+    pub relays: Table<RelayRecord>,
     /// Group information.
     pub groups: Table<GroupRecord>,
     /// Pair information.
@@ -372,6 +375,7 @@ row!(ParityGroupRecord, "parity_groups", ParityGroupNumber, |r| r.number, |k| k.
 row!(VolumeRecord, "volumes", VolumeNumber, |r| r.number, |k| k.0.to_be_bytes().to_vec());
 row!(TargetRecord, "targets", IscsiName, |r| r.iqn.clone(), |k| k.as_str().as_bytes().to_vec());
 row!(LinkRecord, "links", LinkName, |r| r.name.clone(), |k| k.as_str().as_bytes().to_vec());
+row!(RelayRecord, "relays", LinkName, |r| r.name.clone(), |k| k.as_str().as_bytes().to_vec());
 row!(GroupRecord, "groups", GroupNumber, |r| r.number, |k| k.0.to_be_bytes().to_vec());
 row!(PairRecord, "pairs", PairNumber, |r| r.number, |k| k.0.to_be_bytes().to_vec());
 row!(

@@ -255,6 +255,11 @@ impl fmt::Display for Designation {
             Self::RemoteSettings { group, .. } => write!(f, "group {group} set by its primary"),
             Self::SetLink { link, .. } => write!(f, "link set {link}"),
             Self::CreateLink(new) => write!(f, "link create {} --array {}", new.name, new.array),
+            Self::CreateRelay(new) => write!(
+                f,
+                "link create {} --array {} --target {} --group {} --as {}",
+                new.name, new.array, new.target, new.group, new.side
+            ),
             Self::CreateGroup { name, .. } => write!(f, "group create {name}"),
             Self::CreatePair { name, group, pvol, svol, .. } => {
                 write!(f, "pair create {name} --group {group} --pvol {pvol} --svol {svol}")

@@ -47,6 +47,7 @@ mod overflow;
 mod planted;
 mod port;
 mod readers;
+mod relay;
 mod resync;
 mod reversal;
 mod reversal_failures;

@@ -7,8 +7,10 @@ use crate::config::{
     parse_read_timing, parse_restore_timing, parse_window,
 };
 use crate::shell::schedule::ScheduleWords;
-use crate::volume::designation::{Designation, LinkSettings, NewLink};
-use crate::volume::name::{ArrayNumber, LinkName};
+use crate::volume::designation::{Designation, LinkSettings, NewLink, RelayRecord};
+use crate::volume::name::{ArrayNumber, GroupName, IscsiName, LinkName};
+use crate::volume::record::Credential;
+use crate::volume::relay::{RelayLuns, RelaySide};
 use crate::volume::timing::{ReadSize, ReadTiming, RestoreTiming};
 use crate::volume::transfer::{CONNECTIONS_MAX, Compression, Fetch, Limit, LinkOptions, Window};
 use clap::{Args, Subcommand};
@@ -18,19 +20,23 @@ use std::time::Duration;
 /// What can be changed about links.
 #[derive(Clone, Debug, Subcommand)]
 pub enum LinkChange {
-    /// Make a link, called like the array behind it; the other array needs one back, with the same secret.
+    /// Make a link, called like the array behind it; the other array needs one back, with the same secret. Or, with
+    /// --target, a relay: a link through LUNs of any iSCSI target, over which the journals of one group go.
     Create {
-        /// Its name: that of the array behind it.
+        /// Its name: that of the array behind it; of a relay any that no link has.
         name: LinkName,
         /// Number of the array behind it.
         #[arg(long, value_parser = array_number)]
         array: ArrayNumber,
-        /// Where that array serves arrays; several are tried in turn.
+        /// Where that array serves arrays, or where the relay's target is; several are tried in turn.
         #[arg(long = "portal", required = true, num_args = 1.., value_name = "HOST:PORT")]
         portals: Vec<PortalAddress>,
-        /// File with the secret that both arrays know; - for standard input.
-        #[arg(long, value_name = "FILE")]
-        secret_file: PathBuf,
+        /// File with the secret that both arrays know, or with the CHAP secret at the relay's target; - for standard input.
+        #[arg(long, value_name = "FILE", required_unless_present = "target")]
+        secret_file: Option<PathBuf>,
+        #[command(flatten)]
+        /// What makes it a relay.
+        relay: Box<RelayWords>,
         #[command(flatten)]
         /// How journals travel over it.
         transfer: Box<TransferWords>,
@@ -66,6 +72,26 @@ pub enum LinkChange {
         /// How.
         how: How,
     },
+}
+
+/// What is said of a relay.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RelayWords {
+    /// The relay's target; nobody else may use its LUNs.
+    #[arg(long, value_name = "IQN", requires_all = ["group", "luns", "side"])]
+    target: Option<IscsiName>,
+    /// The group whose journals go over it.
+    #[arg(long, requires = "target")]
+    group: Option<GroupName>,
+    /// Its LUNs: for the journal, for what the first array says, for what the second array says, as in 1,2,3.
+    #[arg(long, requires = "target", value_name = "LUN,LUN,LUN")]
+    luns: Option<RelayLuns>,
+    /// What this array is there: first, which writes the journal, or second, which reads it.
+    #[arg(long = "as", requires = "target", value_name = "SIDE")]
+    side: Option<RelaySide>,
+    /// Name that this array proves there by CHAP, with the secret in the file.
+    #[arg(long, requires = "target", requires = "secret_file")]
+    user: Option<String>,
 }
 
 /// How journals travel over a link to this array.
@@ -134,12 +160,32 @@ impl TransferWords {
 impl LinkChange {
     pub(super) fn change(&self, here: &Here<'_>) -> Result<Change, String> {
         Ok(match self {
-            Self::Create { name, array, portals, secret_file, transfer, schedule, how } => {
+            Self::Create { name, array, portals, secret_file, relay, transfer, schedule, how } => {
+                let secret = secret_file.as_ref().map(|file| here.secret(file)).transpose()?;
+                if let RelayWords { target: Some(target), group, luns, side, user } = relay.as_ref() {
+                    let missing = || "a relay needs --group, --luns and --as".to_owned();
+                    let chap = match (user, secret) {
+                        (Some(user), Some(secret)) => Some(Credential { user: user.clone(), secret }),
+                        (None, None) => None,
+                        _ => return Err("CHAP at a relay's target needs --user and --secret-file".into()),
+                    };
+                    let new = RelayRecord {
+                        name: name.clone(),
+                        group: group.clone().ok_or_else(missing)?,
+                        array: *array,
+                        side: side.ok_or_else(missing)?,
+                        portals: portals.clone(),
+                        target: target.clone(),
+                        luns: luns.ok_or_else(missing)?,
+                        chap,
+                    };
+                    return Ok(one(here, how, Designation::CreateRelay(Box::new(new))));
+                }
                 let new = NewLink {
                     name: name.clone(),
                     array: *array,
                     portals: portals.clone(),
-                    secret: here.secret(secret_file)?,
+                    secret: secret.ok_or("a link to an array needs --secret-file")?,
                     schedule: schedule.schedule(),
                     options: transfer.settings().options(&LinkOptions::default()),
                 };

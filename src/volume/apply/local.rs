@@ -225,6 +225,9 @@ pub(super) fn delete_target(tables: &mut Tables, target: &IscsiName) -> Result<O
 }
 
 pub(super) fn delete_link(tables: &mut Tables, link: &LinkName) -> Result<Outcome, Refusal> {
+    if tables.relays.remove(link) {
+        return Ok(Outcome::Done); // What still comes over it comes from the source itself.
+    }
     let array = tables.links.get(link).ok_or_else(|| Refusal::missing("link", link))?.array;
     let mut users: Vec<String> = Vec::new();
     for group in tables.groups.iter() {
@@ -257,7 +260,7 @@ pub(super) fn delete_link(tables: &mut Tables, link: &LinkName) -> Result<Outcom
 }
 
 pub(super) fn create_link(tables: &mut Tables, new: &NewLink) -> Result<Outcome, Refusal> {
-    if tables.links.get(&new.name).is_some() {
+    if tables.links.get(&new.name).is_some() || tables.relays.get(&new.name).is_some() {
         return Err(Refusal::exists("link", &new.name));
     }
     within(tables.links.len(), LINKS_MAX, "links")?;
@@ -294,7 +297,7 @@ pub(super) fn set_link(
     Ok(Outcome::Done)
 }
 
-fn check_portals(count: usize) -> Result<(), Refusal> {
+pub(super) fn check_portals(count: usize) -> Result<(), Refusal> {
     if (1..=PORTALS_MAX).contains(&count) {
         return Ok(());
     }

@@ -16,6 +16,7 @@ mod local;
 mod members;
 pub(crate) mod onward;
 mod pairs;
+mod relay;
 mod remote;
 mod reverse;
 mod sources;
@@ -111,6 +112,7 @@ impl Tables {
             Designation::DeleteTarget { target } => local::delete_target(self, target),
             Designation::DeleteLink { link } => local::delete_link(self, link),
             Designation::CreateLink(new) => local::create_link(self, new),
+            Designation::CreateRelay(new) => relay::create(self, new),
             Designation::SetLink { link, settings } => local::set_link(self, link, settings),
             Designation::PassOn { link, what } => remote::pass_on(self, id, link, what),
             Designation::IntroduceGroup { group, link } => remote::introduce_group(self, id, group, link),

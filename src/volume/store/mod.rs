@@ -392,6 +392,7 @@ macro_rules! each_table {
             volumes,
             targets,
             links,
+            relays,
             groups,
             pairs,
             pointers,

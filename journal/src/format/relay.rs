@@ -1,0 +1,585 @@
+//! Every byte on a relay: the LUNs of a third-party target over which one array hands its journal to another (promises
+//! X1 to X4, `004_…`). Format version 1, little-endian, in blocks of 4096 bytes.
+//!
+//! Three LUNs: the *journal LUN* and the *first control LUN* are written by the first array alone, the *second control
+//! LUN* by the second alone. Block 0 of each is its [`Label`].
+//!
+//! ```text
+//! journal LUN   label | batch | batch | … to the end, then again from block 1
+//! control LUN   label | slot 0: 8 blocks | slot 1: 8 blocks, written in turn
+//! ```
+//!
+//! A batch is one block of [`Batch`] and behind it, in whole blocks, the answer to a journal read. It never passes the
+//! end of the LUN: what does not fit begins at block 1, and a reader that finds no successor behind a batch looks there.
+//! A batch is believed only where it continues a chain: incarnation, sequence number, the block it lies in, and the
+//! checksum of the batch before. So neither a batch of the previous lap, nor one of another chain, nor a part of one is
+//! ever taken for the next; and a reader goes on past what the control information names.
+//!
+//! | offset | bytes | [`Label`] |
+//! |---|---|---|
+//! | 0 | 8 | magic `HFRELAYL` |
+//! | 8 | 4 | version, 1 |
+//! | 12 | 4 | which LUN: 1 journal, 2 first control, 3 second control |
+//! | 16 | 12 | [`RelayId`]: first array 4, group there 4, second array 4 |
+//! | 28 | 4064 | zeros |
+//! | 4092 | 4 | CRC-32C |
+//!
+//! | offset | bytes | [`Batch`] |
+//! |---|---|---|
+//! | 0 | 8 | magic `HFRELAYB` |
+//! | 8 | 4 | version |
+//! | 12 | 4 | blocks of the answer behind it, 1 to [`MAX_PAYLOAD_BLOCKS`] |
+//! | 16 | 16 | incarnation of the chain |
+//! | 32 | 12 | [`RelayId`] |
+//! | 44 | 4 | CRC-32C of the answer, all its blocks |
+//! | 48 | 8 | sequence number, from 1 |
+//! | 56 | 8 | block in which this lies |
+//! | 64 | 8 | first update number |
+//! | 72 | 8 | last update number |
+//! | 80 | 16 | generation of the last update: counter 4, array 4, first number 8 |
+//! | 96 | 8 | wall clock of the first array, ns since 1970; shown, never compared |
+//! | 104 | 4 | CRC-32C of the batch before (its last four bytes); 0 in the first one |
+//! | 108 | 3984 | zeros |
+//! | 4092 | 4 | CRC-32C |
+//!
+//! | offset | bytes | [`FirstControl`] |
+//! |---|---|---|
+//! | 0 | 8 | magic `HFRELAY1` |
+//! | 8 | 4 | version |
+//! | 12 | 4 | bytes of what stands behind this block, at most 7 blocks |
+//! | 16 | 16 | incarnation |
+//! | 32 | 12 | [`RelayId`] |
+//! | 44 | 4 | CRC-32C of what stands behind it |
+//! | 48 | 8 | sequence number; the higher of the two slots counts |
+//! | 56 | 8 | blocks of the journal LUN that are in use, label included |
+//! | 64 | 28 | [`Position`] of the oldest batch: block 8, sequence 8, number 8, CRC-32C of the one before 4 |
+//! | 92 | 28 | [`Position`] behind the newest batch |
+//! | 120 | 8 | wall clock |
+//! | 128 | 3964 | zeros |
+//! | 4092 | 4 | CRC-32C; then the answer to JOURNAL INFORMATION |
+//!
+//! | offset | bytes | [`SecondControl`] |
+//! |---|---|---|
+//! | 0 | 8 | magic `HFRELAY2` |
+//! | 8 | 4 | version |
+//! | 12 | 4 | zeros |
+//! | 16 | 16 | incarnation of the chain that was read last |
+//! | 32 | 12 | [`RelayId`] |
+//! | 44 | 4 | zeros |
+//! | 48 | 8 | sequence number |
+//! | 56 | 32 | where the second array is: durable 8, restored 8, settled 8, consistent from 8 |
+//! | 88 | 16 | generation of its newest update: counter 4, array 4, first number 8 |
+//! | 104 | 8 | wall clock |
+//! | 112 | 3980 | zeros |
+//! | 4092 | 4 | CRC-32C |
+
+use super::bytes::{Reader, Writer, unseal};
+use super::{BLOCK_LENGTH, FormatError, VERSION};
+use crate::number::{ArrayNumber, Generation, GroupNumber, Incarnation, UpdateNumber};
+use crate::reader::Report;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+/// Blocks of the largest answer: the largest write and 64 KiB.
+pub const MAX_PAYLOAD_BLOCKS: u32 = 1_040;
+/// Blocks of a slot of control information.
+pub const SLOT_BLOCKS: u64 = 8;
+/// Blocks of a control LUN that are used: the label and two slots.
+pub const CONTROL_BLOCKS: u64 = 1 + 2 * SLOT_BLOCKS;
+/// Bytes that may stand behind the control information of the first array.
+pub const MAX_INFORMATION_BYTES: usize = 7 * BLOCK_LENGTH;
+/// Blocks of the smallest journal LUN: 1 MiB.
+pub const MIN_JOURNAL_BLOCKS: u64 = 256;
+/// The first block behind the label.
+pub const FIRST_BLOCK: u64 = 1;
+/// The most updates of a batch.
+pub const MAX_BATCH_UPDATES: u64 = 4_096;
+
+/// Who hands what to whom over a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayId {
+    /// The array whose journal it is.
+    pub first: ArrayNumber,
+    /// The group's number there.
+    pub group: GroupNumber,
+    /// The array that reads it.
+    pub second: ArrayNumber,
+}
+
+/// Which LUN of a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayLun {
+    /// Batches.
+    Journal,
+    /// Control information of the first array.
+    First,
+    /// Control information of the second array.
+    Second,
+}
+
+/// What a LUN is for. Whoever may write it writes its label before anything else, and only into a block of zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// Which LUN it is.
+    pub lun: RelayLun,
+    /// For whom.
+    pub id: RelayId,
+}
+
+/// The head of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The chain that it belongs to.
+    pub incarnation: Incarnation,
+    /// For whom.
+    pub id: RelayId,
+    /// Place in the chain, from 1.
+    pub sequence: u64,
+    /// Block in which this lies.
+    pub place: u64,
+    /// First update in it.
+    pub first: UpdateNumber,
+    /// Last update in it.
+    pub last: UpdateNumber,
+    /// Generation of the last update.
+    pub generation: Generation,
+    /// When it was made, ns since 1970 by the first array's clock.
+    pub wall_ns: u64,
+    /// Blocks behind it.
+    pub payload_blocks: u32,
+    /// Their checksum.
+    pub payload_crc: u32,
+    /// Checksum of the batch before.
+    pub previous_hash: u32,
+}
+
+/// A place between two batches of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Block in which the next batch is looked for first.
+    pub place: u64,
+    /// Sequence number of the next batch.
+    pub sequence: u64,
+    /// The lowest number that the next batch may begin with.
+    pub number: UpdateNumber,
+    /// Checksum of the batch before.
+    pub previous_hash: u32,
+}
+
+/// Control information of the first array.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirstControl {
+    /// The chain.
+    pub incarnation: Incarnation,
+    /// For whom.
+    pub id: RelayId,
+    /// One more each time.
+    pub sequence: u64,
+    /// Blocks of the journal LUN in use.
+    pub journal_blocks: u64,
+    /// Where the oldest batch is that is held; that behind the newest if none is.
+    pub oldest: Position,
+    /// Behind the newest batch that was complete when this was written; there may be more.
+    pub newest: Position,
+    /// When, ns since 1970.
+    pub wall_ns: u64,
+    /// Bytes that stand behind it, and their checksum.
+    pub information: (u32, u32),
+}
+
+/// Control information of the second array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SecondControl {
+    /// The chain that was read last.
+    pub incarnation: Incarnation,
+    /// For whom.
+    pub id: RelayId,
+    /// One more each time.
+    pub sequence: u64,
+    /// Where the second array is.
+    pub report: Report,
+    /// Generation of its newest update: a report of another history is none.
+    pub generation: Generation,
+    /// When, ns since 1970 by its clock.
+    pub wall_ns: u64,
+}
+
+impl Position {
+    /// The beginning of a chain whose first batch begins with `number` or later.
+    #[must_use]
+    pub fn start(number: UpdateNumber) -> Self {
+        Self { place: FIRST_BLOCK, sequence: 1, number, previous_hash: 0 }
+    }
+
+    /// Blocks in which the next batch may lie, on a journal LUN of so many blocks.
+    #[must_use]
+    pub fn candidates(&self, journal_blocks: u64) -> [Option<u64>; 2] {
+        let here = (self.place < journal_blocks).then_some(self.place);
+        let is_near_end = self.place.saturating_add(u64::from(MAX_PAYLOAD_BLOCKS)) >= journal_blocks;
+        [here, Some(FIRST_BLOCK).filter(|first| is_near_end && *first != self.place)]
+    }
+
+    /// Whether the batch is the next one of this chain.
+    #[must_use]
+    pub fn is_followed_by(&self, batch: &Batch, chain: (Incarnation, RelayId), journal_blocks: u64) -> bool {
+        let end = batch.end();
+        (batch.incarnation, batch.id) == chain
+            && batch.sequence == self.sequence
+            && batch.previous_hash == self.previous_hash
+            && batch.first >= self.number
+            && end <= journal_blocks
+            && self.candidates(journal_blocks).contains(&Some(batch.place))
+    }
+
+    /// The place behind that batch, whose checksum is `hash`.
+    #[must_use]
+    pub fn behind(batch: &Batch, hash: u32) -> Self {
+        Self {
+            place: batch.end(),
+            sequence: batch.sequence.saturating_add(1),
+            number: batch.last.next(),
+            previous_hash: hash,
+        }
+    }
+
+    fn put(&self, out: &mut Writer<'_>) {
+        out.u64(self.place).u64(self.sequence).u64(self.number.get()).u32(self.previous_hash);
+    }
+
+    fn take(input: &mut Reader<'_>) -> Result<Self, FormatError> {
+        let position = Self {
+            place: input.u64()?,
+            sequence: input.u64()?,
+            number: UpdateNumber::new(input.u64()?),
+            previous_hash: input.u32()?,
+        };
+        if position.place < FIRST_BLOCK || position.sequence == 0 {
+            return Err(FormatError::Reserved);
+        }
+        Ok(position)
+    }
+}
+
+impl Label {
+    /// The block.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut block = Vec::new();
+        let mut out = Writer::new(&mut block, BLOCK_LENGTH);
+        out.put(LABEL_MAGIC).u32(VERSION).u32(match self.lun {
+            RelayLun::Journal => 1,
+            RelayLun::First => 2,
+            RelayLun::Second => 3,
+        });
+        put_id(&mut out, self.id);
+        out.pad_to(SEALED_LENGTH);
+        out.seal();
+        block
+    }
+
+    /// Reads the block.
+    ///
+    /// # Errors
+    /// It is no label of this version.
+    pub fn decode(block: &[u8]) -> Result<Self, FormatError> {
+        let (mut input, _) = open(block, LABEL_MAGIC)?;
+        let lun = match input.u32()? {
+            1 => RelayLun::Journal,
+            2 => RelayLun::First,
+            3 => RelayLun::Second,
+            _ => return Err(FormatError::Reserved),
+        };
+        let id = take_id(&mut input)?;
+        input.reserved(SEALED_LENGTH - 28)?;
+        Ok(Self { lun, id })
+    }
+}
+
+impl Batch {
+    /// The block behind it all.
+    fn end(&self) -> u64 {
+        self.place.saturating_add(1).saturating_add(u64::from(self.payload_blocks))
+    }
+
+    /// The block, and its checksum.
+    #[must_use]
+    pub fn encode(&self) -> (Vec<u8>, u32) {
+        let mut block = Vec::new();
+        let mut out = Writer::new(&mut block, BLOCK_LENGTH);
+        out.put(BATCH_MAGIC).u32(VERSION).u32(self.payload_blocks);
+        out.put(&self.incarnation.get().to_le_bytes());
+        put_id(&mut out, self.id);
+        out.u32(self.payload_crc).u64(self.sequence).u64(self.place);
+        out.u64(self.first.get()).u64(self.last.get());
+        put_generation(&mut out, self.generation);
+        out.u64(self.wall_ns).u32(self.previous_hash);
+        out.pad_to(SEALED_LENGTH);
+        let hash = out.seal();
+        (block, hash)
+    }
+
+    /// Reads the block; and its checksum. Whether it is the one that is looked for, [`Position::is_followed_by`] says.
+    ///
+    /// # Errors
+    /// It is no head of a batch that a correct array writes.
+    pub fn decode(block: &[u8]) -> Result<(Self, u32), FormatError> {
+        let (mut input, hash) = open(block, BATCH_MAGIC)?;
+        let payload_blocks = input.u32()?;
+        let incarnation = Incarnation::new(input.u128()?);
+        let id = take_id(&mut input)?;
+        let payload_crc = input.u32()?;
+        let (sequence, place) = (input.u64()?, input.u64()?);
+        let (first, last) = (UpdateNumber::new(input.u64()?), UpdateNumber::new(input.u64()?));
+        let generation = take_generation(&mut input)?;
+        let (wall_ns, previous_hash) = (input.u64()?, input.u32()?);
+        input.reserved(SEALED_LENGTH - 108)?;
+        if payload_blocks == 0 || payload_blocks > MAX_PAYLOAD_BLOCKS {
+            return Err(FormatError::Length);
+        }
+        let is_ordered =
+            first != UpdateNumber::NONE && first <= last && last.since(first) < MAX_BATCH_UPDATES;
+        if !is_ordered || sequence == 0 || place < FIRST_BLOCK {
+            return Err(FormatError::Reserved);
+        }
+        let batch = Self {
+            incarnation,
+            id,
+            sequence,
+            place,
+            first,
+            last,
+            generation,
+            wall_ns,
+            payload_blocks,
+            payload_crc,
+            previous_hash,
+        };
+        Ok((batch, hash))
+    }
+}
+
+impl FirstControl {
+    /// The block in front of the information, whose length and checksum are in `information`.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut block = Vec::new();
+        let mut out = Writer::new(&mut block, BLOCK_LENGTH);
+        out.put(FIRST_MAGIC).u32(VERSION).u32(self.information.0);
+        out.put(&self.incarnation.get().to_le_bytes());
+        put_id(&mut out, self.id);
+        out.u32(self.information.1).u64(self.sequence).u64(self.journal_blocks);
+        self.oldest.put(&mut out);
+        self.newest.put(&mut out);
+        out.u64(self.wall_ns);
+        out.pad_to(SEALED_LENGTH);
+        out.seal();
+        block
+    }
+
+    /// Reads the block; the information is for the caller to read and to compare with its checksum.
+    ///
+    /// # Errors
+    /// It is no control information that a correct array writes.
+    pub fn decode(block: &[u8]) -> Result<Self, FormatError> {
+        let (mut input, _) = open(block, FIRST_MAGIC)?;
+        let length = input.u32()?;
+        let incarnation = Incarnation::new(input.u128()?);
+        let id = take_id(&mut input)?;
+        let crc = input.u32()?;
+        let (sequence, journal_blocks) = (input.u64()?, input.u64()?);
+        let oldest = Position::take(&mut input)?;
+        let newest = Position::take(&mut input)?;
+        let wall_ns = input.u64()?;
+        input.reserved(SEALED_LENGTH - 128)?;
+        if usize::try_from(length).is_ok_and(|length| length > MAX_INFORMATION_BYTES) {
+            return Err(FormatError::Length);
+        }
+        let is_ordered = oldest.sequence <= newest.sequence && oldest.number <= newest.number;
+        // The end of the LUN is a place, too: the next batch is looked for at its beginning.
+        let is_within = oldest.place.max(newest.place) <= journal_blocks;
+        if !is_ordered || !is_within || journal_blocks > MAX_JOURNAL_BLOCKS {
+            return Err(FormatError::Reserved);
+        }
+        let information = (length, crc);
+        Ok(Self { incarnation, id, sequence, journal_blocks, oldest, newest, wall_ns, information })
+    }
+}
+
+impl SecondControl {
+    /// The block.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut block = Vec::new();
+        let mut out = Writer::new(&mut block, BLOCK_LENGTH);
+        out.put(SECOND_MAGIC).u32(VERSION).u32(0);
+        out.put(&self.incarnation.get().to_le_bytes());
+        put_id(&mut out, self.id);
+        out.u32(0).u64(self.sequence);
+        let Report { acknowledged, restored, settled, consistent_from } = self.report;
+        for number in [acknowledged, restored, settled, consistent_from] {
+            out.u64(number.get());
+        }
+        put_generation(&mut out, self.generation);
+        out.u64(self.wall_ns);
+        out.pad_to(SEALED_LENGTH);
+        out.seal();
+        block
+    }
+
+    /// Reads the block.
+    ///
+    /// # Errors
+    /// It is no control information that a correct array writes.
+    pub fn decode(block: &[u8]) -> Result<Self, FormatError> {
+        let (mut input, _) = open(block, SECOND_MAGIC)?;
+        input.reserved(4)?;
+        let incarnation = Incarnation::new(input.u128()?);
+        let id = take_id(&mut input)?;
+        input.reserved(4)?;
+        let sequence = input.u64()?;
+        let report = Report {
+            acknowledged: UpdateNumber::new(input.u64()?),
+            restored: UpdateNumber::new(input.u64()?),
+            settled: UpdateNumber::new(input.u64()?),
+            consistent_from: UpdateNumber::new(input.u64()?),
+        };
+        let generation = take_generation(&mut input)?;
+        let wall_ns = input.u64()?;
+        input.reserved(SEALED_LENGTH - 112)?;
+        Ok(Self { incarnation, id, sequence, report, generation, wall_ns })
+    }
+}
+
+/// The places of the journal LUN, as its only writer has them in use.
+///
+/// Invariant: no place from the oldest batch that durable control information names, to the end of the newest batch, is
+/// given out again. So whoever begins at that oldest batch finds the whole chain.
+#[derive(Clone, Debug)]
+pub struct RelayRing {
+    journal_blocks: u64,
+    held: VecDeque<Held>,
+    newest: Position,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    /// Where it was looked for, with what stood before it.
+    at: Position,
+    place: u64,
+    last: UpdateNumber,
+}
+
+impl RelayRing {
+    /// No batch, and the next one behind `newest`.
+    #[must_use]
+    pub fn new(journal_blocks: u64, newest: Position) -> Self {
+        Self { journal_blocks, held: VecDeque::new(), newest }
+    }
+
+    /// Behind the newest batch.
+    #[must_use]
+    pub fn newest(&self) -> Position {
+        self.newest
+    }
+
+    /// Where the oldest batch is, or where the next one will be.
+    #[must_use]
+    pub fn oldest(&self) -> Position {
+        self.held.front().map_or(self.newest, |held| Position { place: held.place, ..held.at })
+    }
+
+    /// Where a batch of so many blocks, its head among them, may be put; none while there is no room.
+    #[must_use]
+    pub fn place_for(&self, blocks: u64) -> Option<u64> {
+        let from = self.newest.place;
+        let fits_to = |end: u64| from.checked_add(blocks).is_some_and(|behind| behind <= end).then_some(from);
+        let is_at_front = |end: u64| (FIRST_BLOCK + blocks <= end).then_some(FIRST_BLOCK);
+        match self.held.front().map(|held| held.place) {
+            None => fits_to(self.journal_blocks).or(is_at_front(self.journal_blocks)),
+            Some(oldest) if oldest < from => fits_to(self.journal_blocks).or(is_at_front(oldest)),
+            Some(oldest) => fits_to(oldest),
+        }
+    }
+
+    /// The batch, whose checksum is `hash`, is the newest one now.
+    pub fn push(&mut self, batch: &Batch, hash: u32) {
+        self.held.push_back(Held { at: self.newest, place: batch.place, last: batch.last });
+        self.newest = Position::behind(batch, hash);
+    }
+
+    /// Batches with nothing above `number` are held no more; whether there were any. The caller makes control information
+    /// durable that says so before it asks for a place again.
+    pub fn release(&mut self, number: UpdateNumber) -> bool {
+        let before = self.held.len();
+        while self.held.front().is_some_and(|held| held.last <= number) {
+            self.held.pop_front();
+        }
+        self.held.len() < before
+    }
+
+    /// Blocks between the oldest batch and the end of the newest, and all that there are.
+    #[must_use]
+    pub fn usage(&self) -> (u64, u64) {
+        let all = self.journal_blocks.saturating_sub(FIRST_BLOCK);
+        let used = self.held.front().map_or(0, |held| {
+            let forward = self.newest.place.checked_sub(held.place).filter(|used| *used > 0);
+            forward.unwrap_or_else(|| all.saturating_sub(held.place.saturating_sub(self.newest.place)))
+        });
+        (used, all)
+    }
+}
+
+const LABEL_MAGIC: &[u8; 8] = b"HFRELAYL";
+const BATCH_MAGIC: &[u8; 8] = b"HFRELAYB";
+const FIRST_MAGIC: &[u8; 8] = b"HFRELAY1";
+const SECOND_MAGIC: &[u8; 8] = b"HFRELAY2";
+const SEALED_LENGTH: usize = BLOCK_LENGTH - 4;
+/// Blocks of the largest journal LUN that is believed: 2 EiB.
+const MAX_JOURNAL_BLOCKS: u64 = 1 << 49;
+
+fn put_id(out: &mut Writer<'_>, id: RelayId) {
+    out.u32(id.first.0).u32(id.group.0).u32(id.second.0);
+}
+
+fn take_id(input: &mut Reader<'_>) -> Result<RelayId, FormatError> {
+    Ok(RelayId {
+        first: ArrayNumber(input.u32()?),
+        group: GroupNumber(input.u32()?),
+        second: ArrayNumber(input.u32()?),
+    })
+}
+
+fn put_generation(out: &mut Writer<'_>, generation: Generation) {
+    let Generation { counter, array, first } = generation;
+    out.u32(counter).u32(array.0).u64(first.get());
+}
+
+fn take_generation(input: &mut Reader<'_>) -> Result<Generation, FormatError> {
+    Ok(Generation {
+        counter: input.u32()?,
+        array: ArrayNumber(input.u32()?),
+        first: UpdateNumber::new(input.u64()?),
+    })
+}
+
+/// What stands behind magic and version of a sealed block, and its checksum.
+fn open<'a>(block: &'a [u8], magic: &[u8; 8]) -> Result<(Reader<'a>, u32), FormatError> {
+    if block.len() != BLOCK_LENGTH {
+        return Err(FormatError::TooShort);
+    }
+    let mut input = Reader::new(block);
+    if input.take::<8>()? != *magic {
+        return Err(FormatError::Magic);
+    }
+    let (covered, hash) = unseal(block)?;
+    let mut input = Reader::new(covered);
+    input.slice(8)?;
+    match input.u32()? {
+        VERSION => Ok((input, hash)),
+        version => Err(FormatError::Version(version)),
+    }
+}
+
+#[cfg(test)]
+#[path = "relay_tests.rs"]
+mod tests;

@@ -1,0 +1,483 @@
+//! The second array's side of a relay: journals come from there, where this array is goes there (promises X2, X3).
+//!
+//! # What it guarantees
+//! * What comes over the relay is taken in by the code that takes in the answers to journal reads; it has been checked as a
+//!   batch of the chain, and is checked as an answer.
+//! * It is read like another copy of the group (promise T5): only while every pair here is normal, from the number behind
+//!   the newest one here, in the same history. So it may be left for the direct way, and taken again, at any update.
+//! * It is left when the first array has not issued control information for [`FRESH_FOR`] although it is reached directly,
+//!   when the next update is not on it, or when what is on it is damaged.
+//! * The end of the chain is where nothing follows, not where the control information says (errata of `004_…`, claims 1
+//!   and 5).
+
+use super::lun::{Due, Luns, Ours, RelayError, slot_page, trouble};
+use super::writer::BEAT_EVERY;
+use super::{chain_next, latest_first, latest_second};
+use crate::array::Array;
+use crate::clock::{BoxFuture, Clock, MonotonicNs};
+use crate::copy::answer::{Head, Outcome};
+use crate::copy::fetch::Whose;
+use crate::copy::group::Group;
+use crate::copy::readers::decode_generations;
+use crate::copy::source::{Ask, Source, SourceError, Wanted};
+use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotMut};
+use crate::volume::group::GroupRole;
+use crate::volume::name::GroupNumber;
+use crate::volume::relay::RelayRecord;
+use holdfast_journal::format::crc32c;
+use holdfast_journal::format::relay::{
+    Batch, FirstControl, Position, RelayId, RelayLun as Which, SecondControl,
+};
+use holdfast_journal::reader::Report;
+use holdfast_journal::{Generation, Incarnation, UpdateNumber};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+impl Array {
+    /// Watches a relay and reads over it, until something fails.
+    pub(super) async fn read_relay(
+        self: &Arc<Self>,
+        relay: &RelayRecord,
+        number: GroupNumber,
+        luns: &Luns,
+    ) -> RelayError {
+        let remote = self.store.read(|tables| match tables.groups.get(&number).map(|group| &group.role) {
+            Some(GroupRole::Auxiliary { remote, .. }) => *remote,
+            Some(GroupRole::Primary) | None => None,
+        });
+        let Some(remote) = remote else { return trouble("the group is not copied here") };
+        let id = super::id_of(relay, self.config.array.number.0, remote.0);
+        let watch = match Watch::open(self, relay, luns, id).await {
+            Ok(watch) => watch,
+            Err(error) => return error,
+        };
+        self.relay_is_up(&relay.name);
+        tokio::select! {
+            biased;
+            () = luns.session.closed() => trouble("the session was closed"),
+            error = watch.go_on() => error,
+            error = self.follow_relay(relay, number, remote.0, &watch) => error,
+        }
+    }
+
+    async fn follow_relay(
+        self: &Arc<Self>,
+        relay: &RelayRecord,
+        number: GroupNumber,
+        remote: u32,
+        watch: &Watch<'_>,
+    ) -> RelayError {
+        loop {
+            self.source_comes(number.0, &relay.name).await;
+            let changed = self.changed().notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let group = self.runtime().groups.get(&number.0).cloned();
+            let Some(group) = group else {
+                changed.await;
+                continue;
+            };
+            if !self.let_other_in(&group) {
+                continue;
+            }
+            let source = RelaySource::new(watch, group.clone());
+            let error = tokio::select! {
+                biased;
+                error = group.follow(&source, remote, Whose::Other) => error,
+                () = self.record_reading(&group) => continue,
+                () = self.source_moves(number.0, &relay.name) => continue,
+            };
+            self.avoid_relay(&relay.name, &error);
+            if watch.luns.session.is_closed() {
+                return trouble(error.to_string());
+            }
+        }
+    }
+}
+
+/// What the first array said last.
+#[derive(Clone)]
+struct Known {
+    control: FirstControl,
+    information: Vec<u8>,
+    generations: Vec<Generation>,
+}
+
+/// The relay as this array sees it.
+struct Watch<'a> {
+    array: &'a Arc<Array>,
+    relay: &'a RelayRecord,
+    luns: &'a Luns,
+    id: RelayId,
+    known: Mutex<Option<(Known, MonotonicNs)>>,
+    /// Of the control information that this array writes next, and what it wrote last.
+    told: tokio::sync::Mutex<(u64, Option<(Report, Incarnation, Generation)>)>,
+}
+
+impl<'a> Watch<'a> {
+    async fn open(
+        array: &'a Arc<Array>,
+        relay: &'a RelayRecord,
+        luns: &'a Luns,
+        id: RelayId,
+    ) -> Result<Self, RelayError> {
+        luns.journal.check_label(Which::Journal, id, Ours::No).await?;
+        luns.first.check_label(Which::First, id, Ours::No).await?;
+        luns.second.check_label(Which::Second, id, Ours::Yes).await?;
+        let told =
+            latest_second(&luns.second, id).await?.map_or(1, |control| control.sequence.saturating_add(1));
+        let told = tokio::sync::Mutex::new((told, None));
+        let watch = Self { array, relay, luns, id, known: Mutex::default(), told };
+        watch.look().await?;
+        Ok(watch)
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        self.array.env.clock.as_ref()
+    }
+
+    /// Looks at the first array's control information again and again.
+    async fn go_on(&self) -> RelayError {
+        loop {
+            if let Err(error) = self.look().await {
+                return error;
+            }
+            self.clock().sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Looks at it once.
+    async fn look(&self) -> Result<(), RelayError> {
+        let found = latest_first(&self.luns.first, self.id).await?;
+        let now = self.clock().now();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((control, information)) = found {
+            let is_new = known.as_ref().is_none_or(|(known, _)| known.control != control);
+            let generations = Head::decode(&information).ok().and_then(|(_, rest)| decode_generations(rest));
+            if is_new && let Some(generations) = generations {
+                *known = Some((Known { control, information, generations }, now));
+            }
+        }
+        let (newest, usage, is_fresh) = match known.as_ref() {
+            Some((known, since)) => {
+                let control = &known.control;
+                let used = control.newest.place.abs_diff(control.oldest.place);
+                let number = control.newest.number.previous().get();
+                (number, (used, control.journal_blocks), now.since(*since) < FRESH_FOR)
+            }
+            None => (0, (0, 0), false),
+        };
+        drop(known);
+        self.array.note_relay(&self.relay.name, |status| {
+            (status.usage, status.is_fresh) = (usage, is_fresh);
+            status.newest = status.newest.max(newest);
+        });
+        Ok(())
+    }
+
+    fn known(&self) -> Result<Known, RelayError> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.as_ref().map(|(known, _)| known.clone());
+        known.ok_or_else(|| trouble("the first array has issued no control information yet"))
+    }
+
+    /// Issues this array's control information, if it says something new.
+    async fn tell(&self, report: Report, generation: Generation) -> Result<(), RelayError> {
+        let incarnation = self.known()?.control.incarnation;
+        let mut told = self.told.lock().await;
+        let says = (report, incarnation, generation);
+        if told.1 == Some(says) {
+            return Ok(());
+        }
+        let sequence = told.0;
+        // Counted first: a write that failed may have landed, and its slot is not the one to be written again.
+        (told.0, told.1) = (sequence.saturating_add(1), None);
+        let wall_ns = self.clock().wall().0;
+        let control = SecondControl { incarnation, id: self.id, sequence, report, generation, wall_ns };
+        self.luns.second.write(slot_page(sequence), control.encode(), &[]).await?;
+        told.1 = Some(says);
+        Ok(())
+    }
+}
+
+/// Where reading is.
+struct Cursor {
+    incarnation: Incarnation,
+    at: Position,
+    /// The next update that is wanted.
+    wanted: UpdateNumber,
+    /// Since when something is there that cannot be used.
+    stuck_since: Option<MonotonicNs>,
+    /// Pages of the journal LUN that were read ahead, from a page on.
+    ahead: (u64, Vec<u8>),
+    /// The last look brought something.
+    is_busy: bool,
+}
+
+/// A relay in place of the array that is read.
+struct RelaySource<'a> {
+    watch: &'a Watch<'a>,
+    group: Arc<Group>,
+    cursor: tokio::sync::Mutex<Option<Cursor>>,
+    /// When a journal read may carry where this array is.
+    tell: Mutex<Due>,
+}
+
+impl<'a> RelaySource<'a> {
+    fn new(watch: &'a Watch<'a>, group: Arc<Group>) -> Self {
+        let tell = Mutex::new(Due::now(watch.clock(), TELL_EVERY));
+        Self { watch, group, cursor: tokio::sync::Mutex::default(), tell }
+    }
+
+    async fn read(&self, ask: Ask) -> Result<Vec<Slot>, RelayError> {
+        let is_due = self.tell.lock().unwrap_or_else(PoisonError::into_inner).take(self.watch.clock());
+        if is_due {
+            self.watch.tell(ask.position, self.group.newest_generation()).await?;
+        }
+        let mut kept = self.cursor.lock().await;
+        if let Wanted::Again { first, .. } = ask.what {
+            // What was lost on its way; what follows stays where it is.
+            let mut apart = self.seek(first).await?;
+            let found = self.next(&mut apart, ask.room_bytes).await?;
+            return found.ok_or_else(|| trouble("what was read before is no longer on the relay"));
+        }
+        let mut cursor = match (ask.what, kept.take()) {
+            (Wanted::Next, Some(cursor)) => cursor,
+            (Wanted::From(number), _) => self.seek(number).await?,
+            (Wanted::Next | Wanted::Retry | Wanted::Again { .. }, _) => {
+                self.seek(ask.position.acknowledged.next()).await?
+            }
+        };
+        let answer = self.next_within(&mut cursor, &ask).await;
+        *kept = Some(cursor);
+        answer
+    }
+
+    /// The next answer, or after a while one that says that there is none.
+    async fn next_within(&self, cursor: &mut Cursor, ask: &Ask) -> Result<Vec<Slot>, RelayError> {
+        let clock = self.watch.clock();
+        let begun = clock.now();
+        let mut pause = POLL_MIN;
+        loop {
+            let looked = clock.now();
+            if let Some(answer) = self.next(cursor, ask.room_bytes).await? {
+                return Ok(answer);
+            }
+            let wanted = cursor.wanted.get();
+            self.watch
+                .array
+                .note_relay(&self.watch.relay.name, |status| status.read_up = Some((looked, wanted)));
+            let left = ask.wait.saturating_sub(clock.now().since(begun));
+            if left.is_zero() {
+                return self.nothing(Outcome::NoJournal, cursor.wanted, 0).await;
+            }
+            clock.sleep(pause.min(left)).await;
+            pause = (pause * 2).min(POLL_MAX);
+        }
+    }
+
+    /// Looks for the batch that has this update, or behind which it will be.
+    async fn seek(&self, wanted: UpdateNumber) -> Result<Cursor, RelayError> {
+        self.watch.look().await?;
+        let control = self.watch.known()?.control;
+        let chain = (control.incarnation, control.id);
+        let mut at = control.oldest;
+        while let Some((batch, hash)) = self.head(&at, chain).await? {
+            if batch.last >= wanted {
+                break;
+            }
+            at = Position::behind(&batch, hash);
+        }
+        let cursor = Cursor {
+            incarnation: control.incarnation,
+            at,
+            wanted,
+            stuck_since: None,
+            ahead: (0, Vec::new()),
+            is_busy: false,
+        };
+        if at.number > wanted {
+            return Err(gap(at.number, wanted));
+        }
+        Ok(cursor)
+    }
+
+    async fn head(
+        &self,
+        at: &Position,
+        chain: (Incarnation, RelayId),
+    ) -> Result<Option<(Batch, u32)>, RelayError> {
+        let journal = &self.watch.luns.journal;
+        let found = chain_next(journal, at, chain).await?;
+        Ok(found.filter(|(batch, _)| batch.place + u64::from(batch.payload_blocks) < journal.pages))
+    }
+
+    /// The next batch as the answer to a journal read; none if it is not there, or not all of it.
+    async fn next(&self, cursor: &mut Cursor, room_bytes: u32) -> Result<Option<Vec<Slot>>, RelayError> {
+        let known = self.watch.known()?;
+        if known.control.incarnation != cursor.incarnation {
+            *cursor = self.seek(cursor.wanted).await?;
+        }
+        let chain = (cursor.incarnation, self.watch.id);
+        let Some((batch, hash, payload)) = self.whole_batch(cursor, chain).await? else {
+            return self.nothing_follows(cursor, &known).await.map(|()| None);
+        };
+        let there = known.generations.iter().rev().find(|generation| generation.first <= batch.last);
+        if there != Some(&batch.generation) {
+            // Numbered since this array last looked.
+            self.watch.look().await?;
+            return self
+                .stuck(cursor, "a batch is of another history than the control information")
+                .map(|()| None);
+        }
+        if batch.first > cursor.wanted {
+            return Err(gap(batch.first, cursor.wanted));
+        }
+        if payload.len() > usize::try_from(room_bytes).unwrap_or(usize::MAX) {
+            let needed = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+            return self.nothing(Outcome::MoreRoom, cursor.wanted, needed).await.map(Some);
+        }
+        let answer = self.slots(&payload).await;
+        cursor.at = Position::behind(&batch, hash);
+        cursor.wanted = cursor.wanted.max(batch.last.next());
+        (cursor.stuck_since, cursor.is_busy) = (None, true);
+        self.watch.array.note_relay(&self.watch.relay.name, |status| {
+            status.newest = status.newest.max(batch.last.get());
+            status.trouble = None;
+        });
+        Ok(Some(answer))
+    }
+
+    /// The batch behind the cursor with all of its answer.
+    async fn whole_batch(
+        &self,
+        cursor: &mut Cursor,
+        chain: (Incarnation, RelayId),
+    ) -> Result<Option<(Batch, u32, Vec<u8>)>, RelayError> {
+        let journal = &self.watch.luns.journal;
+        for place in cursor.at.candidates(journal.pages).into_iter().flatten() {
+            // What was read ahead may have been written since; only what is whole counts, and it is looked at once more.
+            for is_fresh in [false, true] {
+                let pages = if cursor.is_busy { AHEAD_PAGES } else { 1 };
+                let count = pages.min(journal.pages.saturating_sub(place));
+                if is_fresh {
+                    cursor.ahead = (place, journal.read(place, count).await?);
+                }
+                let Some(block) = ahead(&cursor.ahead, place, 1) else { continue };
+                let Ok((batch, hash)) = Batch::decode(block) else { continue };
+                if batch.place != place || !cursor.at.is_followed_by(&batch, chain, journal.pages) {
+                    continue;
+                }
+                let length = u64::from(batch.payload_blocks);
+                let payload = match ahead(&cursor.ahead, place + 1, length) {
+                    Some(payload) => payload.to_vec(),
+                    None => journal.read(place + 1, length).await?,
+                };
+                if crc32c(&payload) == batch.payload_crc {
+                    return Ok(Some((batch, hash, payload)));
+                }
+                if is_fresh {
+                    // It is being written; or it is damaged.
+                    self.stuck(cursor, "a batch is damaged")?;
+                }
+            }
+        }
+        cursor.is_busy = false;
+        Ok(None)
+    }
+
+    /// Nothing follows. If control information says otherwise, the chain has been written anew from somewhere before.
+    async fn nothing_follows(&self, cursor: &mut Cursor, known: &Known) -> Result<(), RelayError> {
+        if known.control.newest.sequence <= cursor.at.sequence {
+            return Ok(());
+        }
+        self.stuck(cursor, "what control information names is not there")?;
+        let since = cursor.stuck_since;
+        *cursor = self.seek(cursor.wanted).await?;
+        cursor.stuck_since = since;
+        Ok(())
+    }
+
+    /// Something is there and cannot be used: for a while that may be because it is being written.
+    fn stuck(&self, cursor: &mut Cursor, why: &str) -> Result<(), RelayError> {
+        let now = self.watch.clock().now();
+        let since = *cursor.stuck_since.get_or_insert(now);
+        if now.since(since) < STUCK_FOR { Ok(()) } else { Err(trouble(why)) }
+    }
+
+    /// An answer without updates.
+    async fn nothing(
+        &self,
+        outcome: Outcome,
+        next: UpdateNumber,
+        room_bytes: u32,
+    ) -> Result<Vec<Slot>, RelayError> {
+        let known = self.watch.known()?;
+        let (head, _) = Head::decode(&known.information).map_err(|error| trouble(error.to_string()))?;
+        let head = Head { outcome, updates: 0, first: next.get(), room_bytes, ..head };
+        Ok(self.slots(&head.encode(&[])).await)
+    }
+
+    /// Bytes in pages: a copy, because whether they are a batch is known only when they are here.
+    async fn slots(&self, bytes: &[u8]) -> Vec<Slot> {
+        let count = bytes.len().div_ceil(SLOT_BYTES);
+        let mut slots = self.watch.array.pool.take(Class::Inbound, count).await;
+        for (slot, part) in slots.iter_mut().zip(bytes.chunks(SLOT_BYTES)) {
+            let (front, rest) = slot.split_at_mut(part.len());
+            front.copy_from_slice(part);
+            rest.fill(0);
+        }
+        slots.into_iter().map(SlotMut::freeze).collect()
+    }
+}
+
+impl Source for RelaySource<'_> {
+    fn journal_read(&self, _: usize, _: u32, ask: Ask) -> BoxFuture<'_, Result<Vec<Slot>, SourceError>> {
+        Box::pin(async move { self.read(ask).await.map_err(source_error) })
+    }
+
+    fn journal_information(&self, _: u32) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
+        Box::pin(async move {
+            self.watch.look().await.map_err(source_error)?;
+            Ok(self.watch.known().map_err(source_error)?.information)
+        })
+    }
+
+    fn report_position(&self, _: u32, position: Report) -> BoxFuture<'_, Result<(), SourceError>> {
+        Box::pin(async move {
+            let generation = self.group.newest_generation();
+            self.watch.tell(position, generation).await.map_err(source_error)
+        })
+    }
+}
+
+fn source_error(error: RelayError) -> SourceError {
+    SourceError(error.0)
+}
+
+fn gap(there: UpdateNumber, wanted: UpdateNumber) -> RelayError {
+    trouble(format!("the relay goes on with update {there}, {wanted} is wanted"))
+}
+
+/// Pages out of those that were read ahead.
+fn ahead((start, bytes): &(u64, Vec<u8>), page: u64, count: u64) -> Option<&[u8]> {
+    let skip = usize::try_from(page.checked_sub(*start)?).ok()?.checked_mul(SLOT_BYTES)?;
+    let length = usize::try_from(count).ok()?.checked_mul(SLOT_BYTES)?;
+    bytes.get(skip..)?.get(..length)
+}
+
+/// The first array's control information is looked at so often.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// A first array that has not written control information for so long does not reach the relay.
+const FRESH_FOR: Duration = Duration::from_secs(5);
+/// What is there and cannot be used is looked at again for so long.
+const STUCK_FOR: Duration = Duration::from_secs(2);
+/// First and longest pause before the end of the chain is looked at again.
+const POLL_MIN: Duration = Duration::from_millis(2);
+const POLL_MAX: Duration = Duration::from_millis(50);
+/// A journal read carries at most so often where this array is.
+const TELL_EVERY: Duration = Duration::from_millis(20);
+/// Pages that are read at once while batches follow each other.
+const AHEAD_PAGES: u64 = 64;
+
+const _: () = assert!(BEAT_EVERY.as_millis() * 4 < FRESH_FOR.as_millis());

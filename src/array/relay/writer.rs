@@ -1,0 +1,310 @@
+//! The first array's side of a relay: its journal goes there in batches, its control information behind them, and what the
+//! second array reports frees both (promises X1, X2, X3).
+//!
+//! # What it guarantees
+//! * Only what is durable in this array's own journal goes to the relay, and that journal keeps it until the second array
+//!   has it durably. So a relay that is lost, full or not reached costs nothing but time (X6), and a relay is never ahead
+//!   of this array.
+//! * A batch that the second array may lack is not overwritten: neither while the array runs (places are freed by durable
+//!   control information, `RelayRing`) nor behind a restart, which goes on with the chain that it finds.
+//! * A report is believed only if it was made for this chain and in this history.
+
+use super::lun::{Due, Luns, Ours, RelayError, slot_page, trouble};
+use super::{chain_next, latest_first, latest_second};
+use crate::array::Array;
+use crate::copy::group::Group;
+use crate::copy::relay::{RelayBatch, RelayNeed};
+use crate::copy::serve::Carrier;
+use crate::disk::slot::SLOT_BYTES;
+use crate::volume::relay::RelayRecord;
+use holdfast_journal::format::crc32c;
+use holdfast_journal::format::relay::{
+    Batch, FirstControl, MAX_INFORMATION_BYTES, MAX_PAYLOAD_BLOCKS, Position, RelayId, RelayLun, RelayRing,
+};
+use holdfast_journal::{ArrayNumber, Incarnation};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Writes a group's journal to a relay.
+pub(super) struct Writer<'a> {
+    array: &'a Arc<Array>,
+    relay: &'a RelayRecord,
+    group: Arc<Group>,
+    reader: ArrayNumber,
+    id: RelayId,
+    luns: &'a Luns,
+    incarnation: Incarnation,
+    ring: RelayRing,
+    /// Of the control information that is written next.
+    sequence: u64,
+    /// Control information says less than is so.
+    is_stale: bool,
+    /// Of the second array's control information that was taken in last.
+    seen: u64,
+    look: Due,
+    tell: Due,
+    beat: Due,
+}
+
+impl<'a> Writer<'a> {
+    /// Goes on with the chain that the relay holds, or begins one.
+    pub(super) async fn open(
+        array: &'a Arc<Array>,
+        relay: &'a RelayRecord,
+        group: Arc<Group>,
+        luns: &'a Luns,
+    ) -> Result<Self, RelayError> {
+        let id = super::id_of(relay, array.config.array.number.0, group.number);
+        luns.journal.check_label(RelayLun::Journal, id, Ours::Yes).await?;
+        luns.first.check_label(RelayLun::First, id, Ours::Yes).await?;
+        let reader = ArrayNumber(relay.array.0);
+        let clock = array.env.clock.as_ref();
+        let known = latest_first(&luns.first, id).await?;
+        let sequence = known.as_ref().map_or(1, |(known, _)| known.sequence.saturating_add(1));
+        let found = match known {
+            Some((known, _)) if known.journal_blocks == luns.journal.pages => {
+                continued(luns, &known, &group).await?
+            }
+            Some(_) | None => None,
+        };
+        let (incarnation, ring) = if let Some(found) = found {
+            found
+        } else {
+            let need =
+                group.relay_need(reader).ok_or_else(|| trouble("the other array does not read the group"))?;
+            let incarnation = Incarnation::new(array.env.entropy.identity());
+            (incarnation, RelayRing::new(luns.journal.pages, Position::start(need.acknowledged.next())))
+        };
+        let mut writer = Self {
+            array,
+            relay,
+            group,
+            reader,
+            id,
+            luns,
+            incarnation,
+            ring,
+            sequence,
+            is_stale: true,
+            seen: 0,
+            look: Due::now(clock, LOOK_EVERY),
+            tell: Due::now(clock, TELL_EVERY),
+            beat: Due::now(clock, BEAT_EVERY),
+        };
+        // Whoever reads another chain finds this one before anything of the other is overwritten.
+        writer.tell().await?;
+        Ok(writer)
+    }
+
+    /// Works until something fails.
+    pub(super) async fn run(&mut self) -> RelayError {
+        loop {
+            let group = self.group.clone();
+            let changed = group.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            match self.step().await {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(error) => return error,
+            }
+            let clock = self.array.env.clock.clone();
+            let due = if self.is_stale { &self.tell } else { &self.beat };
+            let left = self.look.left(clock.as_ref()).min(due.left(clock.as_ref()));
+            tokio::select! {
+                biased;
+                () = group.closing.begins() => return trouble("the group is closed"),
+                () = self.luns.session.closed() => return trouble("the session was closed"),
+                () = &mut changed => {}
+                () = clock.sleep(left) => {}
+            }
+        }
+    }
+
+    /// Does what is due; whether there may be more to do at once.
+    async fn step(&mut self) -> Result<bool, RelayError> {
+        let clock = self.array.env.clock.clone();
+        if self.look.take(clock.as_ref()) {
+            self.look_at_second().await?;
+        }
+        let need = self.need()?;
+        let is_beat = self.beat.take(clock.as_ref());
+        if is_beat || (self.is_stale && self.tell.take(clock.as_ref())) {
+            self.ring.release(need.acknowledged);
+            self.tell().await?;
+        }
+        self.put_batch().await
+    }
+
+    fn need(&self) -> Result<RelayNeed, RelayError> {
+        let need = self.group.relay_need(self.reader);
+        need.ok_or_else(|| trouble("the other array does not read the group"))
+    }
+
+    /// Puts the next batch on the relay; whether there was one.
+    async fn put_batch(&mut self) -> Result<bool, RelayError> {
+        let need = self.need()?;
+        let first = self.ring.newest().number.max(need.acknowledged.next());
+        let batch = self.group.relay_batch(self.reader, first, self.room_bytes()).await;
+        let Some(batch) = batch.map_err(|error| trouble(error.to_string()))? else { return Ok(false) };
+        let pages = (batch.head.len() / SLOT_BYTES + batch.pages.len()) as u64;
+        let payload_blocks = u32::try_from(pages).unwrap_or(u32::MAX);
+        let Some(place) = self.ring.place_for(pages + 1).filter(|_| payload_blocks <= MAX_PAYLOAD_BLOCKS)
+        else {
+            return self.make_room(pages + 1).await;
+        };
+        let at = self.ring.newest();
+        let head = Batch {
+            incarnation: self.incarnation,
+            id: self.id,
+            sequence: at.sequence,
+            place,
+            first: batch.first,
+            last: batch.last,
+            generation: batch.generation,
+            wall_ns: self.array.env.clock.wall().0,
+            payload_blocks,
+            payload_crc: checksum(&batch),
+            previous_hash: at.previous_hash,
+        };
+        let (mut front, hash) = head.encode();
+        front.extend_from_slice(&batch.head);
+        self.luns.journal.write(place, front, &batch.pages).await?;
+        self.ring.push(&head, hash);
+        self.is_stale = true;
+        self.note(None);
+        Ok(true)
+    }
+
+    /// There is no place for so many pages: whether there is more room now.
+    async fn make_room(&mut self, pages: u64) -> Result<bool, RelayError> {
+        let need = self.need()?;
+        if self.ring.release(need.acknowledged) {
+            self.tell().await?;
+            return Ok(true);
+        }
+        let (used, all) = self.ring.usage();
+        if used == 0 {
+            return Err(trouble(format!(
+                "an update needs {pages} pages, the journal LUN has {all}: it goes to the other array directly"
+            )));
+        }
+        self.note(Some("the journal LUN is full: the other array has not reported what is on it".into()));
+        Ok(false)
+    }
+
+    /// Room for an answer, in which a single update may be larger.
+    fn room_bytes(&self) -> usize {
+        let (_, all) = self.ring.usage();
+        let share = usize::try_from(all / RING_SHARE).unwrap_or(usize::MAX).saturating_mul(SLOT_BYTES);
+        let most = MAX_PAYLOAD_BLOCKS as usize * SLOT_BYTES;
+        (2 * self.group.settings.read_bytes as usize).min(most).min(share)
+    }
+
+    /// Issues control information.
+    async fn tell(&mut self) -> Result<(), RelayError> {
+        let information = self.group.information(self.reader);
+        if information.len() > MAX_INFORMATION_BYTES {
+            return Err(trouble("the group has too long a history for control information"));
+        }
+        let length = u32::try_from(information.len()).unwrap_or(u32::MAX);
+        let control = FirstControl {
+            incarnation: self.incarnation,
+            id: self.id,
+            sequence: self.sequence,
+            journal_blocks: self.luns.journal.pages,
+            oldest: self.ring.oldest(),
+            newest: self.ring.newest(),
+            wall_ns: self.array.env.clock.wall().0,
+            information: (length, crc32c(&information)),
+        };
+        let page = slot_page(self.sequence);
+        // Counted first: a write that failed may have landed, and its slot is not the one to be written again.
+        self.sequence = self.sequence.saturating_add(1);
+        let mut front = control.encode();
+        front.extend_from_slice(&information);
+        front.resize(front.len().next_multiple_of(SLOT_BYTES), 0);
+        self.luns.first.write(page, front, &[]).await?;
+        self.is_stale = false;
+        self.note(None);
+        Ok(())
+    }
+
+    /// Takes in the second array's control information.
+    async fn look_at_second(&mut self) -> Result<(), RelayError> {
+        let Some(control) = latest_second(&self.luns.second, self.id).await? else { return Ok(()) };
+        if control.incarnation != self.incarnation || control.sequence <= self.seen {
+            return Ok(());
+        }
+        self.seen = control.sequence;
+        // Another history: it has not read this chain since.
+        if self.group.generation_at(control.report.acknowledged) != Some(control.generation) {
+            return Ok(());
+        }
+        self.group.heard_over_relay(self.reader);
+        if let Err(error) = self.group.report(self.reader, control.report, Carrier::Read) {
+            tracing::warn!(relay = %self.relay.name, %error, "control information of the second array is not believed");
+        }
+        Ok(())
+    }
+
+    fn note(&self, trouble: Option<String>) {
+        let newest = self.ring.newest().number.previous();
+        self.array.note_relay(&self.relay.name, |status| {
+            (status.newest, status.usage) = (newest.get(), self.ring.usage());
+            status.trouble = trouble;
+        });
+    }
+}
+
+/// The chain that a relay holds, if this array can go on with it; none if one has to begin.
+async fn continued(
+    luns: &Luns,
+    known: &FirstControl,
+    group: &Group,
+) -> Result<Option<(Incarnation, RelayRing)>, RelayError> {
+    let chain = (known.incarnation, known.id);
+    let (mut at, mut found) = (known.oldest, Vec::new());
+    while let Some((batch, hash)) = chain_next(&luns.journal, &at, chain).await? {
+        at = Position::behind(&batch, hash);
+        found.push((batch, hash));
+    }
+    // Of the last one only a part may have been written; the ones before it had been, before the next was sent.
+    if let Some((last, _)) = found.last()
+        && !super::is_whole(&luns.journal, last).await?
+    {
+        found.pop();
+    }
+    let mut ring = RelayRing::new(luns.journal.pages, known.oldest);
+    found.iter().for_each(|(batch, hash)| ring.push(batch, *hash));
+    let (last, here) = (ring.newest().number.previous(), group.durable_here());
+    let Some((newest, _)) = found.last() else {
+        return Ok((last <= here).then_some((known.incarnation, ring)));
+    };
+    let is_ours = group.generation_at(newest.last) == Some(newest.generation);
+    match (is_ours, last <= here) {
+        (true, true) => Ok(Some((known.incarnation, ring))),
+        // This array was a copy of another one since: what lies there was decided against.
+        (false, true) => Ok(None),
+        (_, false) => Err(trouble(format!(
+            "the relay holds updates up to {last}, the journal here ends at {here}: nothing there is overwritten. If those \
+             updates are not needed, delete the relay, clear the first page of its LUNs, and make it again"
+        ))),
+    }
+}
+
+fn checksum(batch: &RelayBatch) -> u32 {
+    let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+    digest.update(&batch.head);
+    batch.pages.iter().for_each(|page| digest.update(page.as_slice()));
+    u32::try_from(digest.finalize()).unwrap_or(0)
+}
+
+/// The second array's control information is looked at so often.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Control information follows new batches within this time: the second array finds them by themselves.
+const TELL_EVERY: Duration = Duration::from_millis(250);
+/// And it is written so often if nothing happens, to show that this array lives.
+pub(super) const BEAT_EVERY: Duration = Duration::from_secs(1);
+/// A batch takes no more than this part of the journal LUN, unless a single update does.
+const RING_SHARE: u64 = 4;

@@ -1,0 +1,123 @@
+//! Links to third-party targets over which the journals of a group go (promises X1 to X4; decision 21).
+
+use super::kind::PortalAddress;
+use super::name::{ArrayNumber, GroupName, IscsiName, LinkName, Lun};
+use super::record::Credential;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// A relay: three LUNs of a target that needs nothing of ours, between this array and another one.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RelayRecord {
+    /// Its name, among those of links.
+    pub name: LinkName,
+    /// The group whose journals go over it. It works while there is such a group in which this array has that part.
+    pub group: GroupName,
+    /// The array at the other end.
+    pub array: ArrayNumber,
+    /// Which of both this array is.
+    pub side: RelaySide,
+    /// Where the target is; several are tried in turn.
+    pub portals: Vec<PortalAddress>,
+    /// The target.
+    pub target: IscsiName,
+    /// Its LUNs.
+    pub luns: RelayLuns,
+    /// What this array proves there.
+    #[serde(default)]
+    pub chap: Option<Credential>,
+}
+
+/// The LUNs of a relay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RelayLuns {
+    /// Journals; written by the first array.
+    pub journal: Lun,
+    /// Control information of the first array; written by it.
+    pub first: Lun,
+    /// Control information of the second array; written by that.
+    pub second: Lun,
+}
+
+impl RelayLuns {
+    /// Whether they are three.
+    #[must_use]
+    pub fn are_different(&self) -> bool {
+        self.journal != self.first && self.journal != self.second && self.first != self.second
+    }
+}
+
+impl fmt::Display for RelayLuns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{},{},{}", self.journal, self.first, self.second)
+    }
+}
+
+impl FromStr for RelayLuns {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let luns: Result<Vec<Lun>, String> = text
+            .split(',')
+            .map(|lun| {
+                let number = lun.trim().parse::<u16>().ok();
+                let number = number.filter(|number| *number <= super::name::LUN_MAX);
+                number.map(Lun).ok_or_else(|| format!("{lun:?} is no LUN"))
+            })
+            .collect();
+        match luns?.as_slice() {
+            [journal, first, second] => Ok(Self { journal: *journal, first: *first, second: *second }),
+            _ => Err("three LUNs: that of the journal, and those with control information of the first and of the \
+                      second array, as in 1,2,3"
+                .into()),
+        }
+    }
+}
+
+/// Which part an array has at a relay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RelaySide {
+    /// The group's primary, which writes its journal.
+    First,
+    /// A copy, which reads it.
+    Second,
+}
+
+impl fmt::Display for RelaySide {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::First => "first",
+            Self::Second => "second",
+        })
+    }
+}
+
+impl FromStr for RelaySide {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "first" => Ok(Self::First),
+            "second" => Ok(Self::Second),
+            _ => Err("first or second".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_luns_are_named_and_shown() {
+        let luns: RelayLuns = "1, 2,300".parse().unwrap();
+        assert_eq!((luns.to_string(), luns.are_different()), ("1,2,300".to_owned(), true));
+        assert!(!"4,2,4".parse::<RelayLuns>().unwrap().are_different());
+        for bad in ["", "1,2", "1,2,3,4", "1,2,x", "1,2,-3", "1,2,65536"] {
+            assert!(bad.parse::<RelayLuns>().is_err(), "{bad}");
+        }
+        assert_eq!("second".parse::<RelaySide>().unwrap().to_string(), "second");
+    }
+}
