@@ -111,8 +111,11 @@ struct Watch<'a> {
     id: RelayId,
     known: Mutex<Option<(Known, MonotonicNs)>>,
     /// Of the control information that this array writes next, and what it wrote last.
-    told: tokio::sync::Mutex<(u64, Option<(Report, Incarnation, Generation)>)>,
+    told: tokio::sync::Mutex<(u64, Option<Said>)>,
 }
+
+/// What control information of this array says.
+type Said = (Report, Incarnation, Generation);
 
 impl<'a> Watch<'a> {
     async fn open(
