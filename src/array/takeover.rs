@@ -80,7 +80,12 @@ impl Array {
         self.spawn(async move {
             let Some(array) = array.upgrade() else { return };
             let name = &record.name;
-            let (what, goes_on) = match array.stop_primary(&record).await {
+            let reached = array.stop_primary(&record).await;
+            let drained = match &reached {
+                Ok(Reached::Collected | Reached::Refused(_)) => None,
+                Ok(Reached::Short { .. }) | Err(_) => array.drain_relays(&record).await,
+            };
+            let (what, goes_on) = match reached {
                 Ok(Reached::Collected) => (
                     format!("group {name}: its primary takes no writes any more, and all it had is here"),
                     true,
@@ -94,6 +99,7 @@ impl Array {
                 }
                 Err(error) => (format!("group {name}: its primary is not reached: {error}"), true),
             };
+            let what = drained.map_or(what.clone(), |drained| format!("{what}; {drained}"));
             tracing::info!("{what}");
             let recorded = array.store.change(&Who::Array, what, |tables| {
                 match goes_on {

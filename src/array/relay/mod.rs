@@ -5,6 +5,7 @@
 //! carrying designations and reports. After any error the session is dropped and opened again after a pause. A relay that
 //! is lost changes no state of a pair.
 
+mod drain;
 mod lun;
 mod reader;
 mod writer;
@@ -22,7 +23,7 @@ use crate::volume::relay::{RelayRecord, RelaySide};
 use crate::volume::table::Tables;
 use holdfast_journal::format::crc32c;
 use holdfast_journal::format::relay::{Batch, FirstControl, Position, RelayId, SecondControl};
-use holdfast_journal::{ArrayNumber, GroupNumber as JournalGroup, Incarnation};
+use holdfast_journal::{ArrayNumber, GroupNumber as JournalGroup, Incarnation, UpdateNumber};
 use lun::{Luns, RelayError, RelayLun, slot_page, trouble};
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,7 +46,9 @@ pub(crate) struct RelayStatus {
     /// At the second array: not to be read before then.
     avoided: Option<MonotonicNs>,
     /// At the second array: when everything on it had been read, and the number behind that.
-    read_up: Option<(MonotonicNs, u64)>,
+    read_up: Option<(MonotonicNs, UpdateNumber)>,
+    /// At the second array: it is read to its end, because the first is taken over.
+    is_drained: bool,
 }
 
 impl Array {
@@ -96,8 +99,9 @@ impl Array {
             tracing::info!(relay = %name, %error, "relay not in use");
             let worked = self.runtime().relays.get(name.as_str()).is_some_and(|status| status.connected);
             self.note_relay(&name, |status| {
-                let avoided = status.avoided;
-                *status = RelayStatus { error: Some(error.to_string()), avoided, ..RelayStatus::default() };
+                let RelayStatus { avoided, is_drained, .. } = *status;
+                let error = Some(error.to_string());
+                *status = RelayStatus { error, avoided, is_drained, ..RelayStatus::default() };
             });
             pause = if worked { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
             self.env.clock.sleep(pause).await;
@@ -189,9 +193,11 @@ impl Array {
     fn note_relay(&self, name: &LinkName, note: impl FnOnce(&mut RelayStatus)) {
         let mut runtime = self.runtime();
         let status = runtime.relays.entry(name.to_string()).or_default();
-        let before = (status.connected, status.is_fresh, status.avoided);
+        let choice =
+            |status: &RelayStatus| (status.connected, status.is_fresh, status.is_drained, status.avoided);
+        let before = choice(status);
         note(status);
-        let is_news = before != (status.connected, status.is_fresh, status.avoided);
+        let is_news = before != choice(status);
         drop(runtime);
         if is_news {
             self.changed().notify_waiters();
@@ -245,7 +251,8 @@ impl Array {
         let usable = relays_of_copy(tables, record).find(|relay| {
             runtime.relays.get(relay.name.as_str()).is_some_and(|status| {
                 let is_avoided = status.avoided.is_some_and(|until| now < until);
-                status.connected && !is_avoided && (status.is_fresh || !is_home_up)
+                let is_of_use = status.is_fresh || status.is_drained || !is_home_up;
+                status.connected && !is_avoided && is_of_use
             })
         });
         usable.map(|relay| relay.name.clone())

@@ -217,6 +217,15 @@ struct Cursor {
     is_busy: bool,
 }
 
+/// What lies behind a cursor.
+enum Look {
+    /// A batch with its checksum and its answer.
+    Batch(Batch, u32, Vec<u8>),
+    /// One of which not everything is what it should be.
+    Unusable,
+    Nothing,
+}
+
 /// A relay in place of the array that is read.
 struct RelaySource<'a> {
     watch: &'a Watch<'a>,
@@ -266,10 +275,10 @@ impl<'a> RelaySource<'a> {
             if let Some(answer) = self.next(cursor, ask.room_bytes).await? {
                 return Ok(answer);
             }
-            let wanted = cursor.wanted.get();
-            self.watch
-                .array
-                .note_relay(&self.watch.relay.name, |status| status.read_up = Some((looked, wanted)));
+            if cursor.stuck_since.is_none() {
+                let read_up = Some((looked, cursor.wanted));
+                self.watch.array.note_relay(&self.watch.relay.name, |status| status.read_up = read_up);
+            }
             let left = ask.wait.saturating_sub(clock.now().since(begun));
             if left.is_zero() {
                 return self.nothing(Outcome::NoJournal, cursor.wanted, 0).await;
@@ -277,6 +286,23 @@ impl<'a> RelaySource<'a> {
             clock.sleep(pause.min(left)).await;
             pause = (pause * 2).min(POLL_MAX);
         }
+    }
+
+    /// What the first array said last; and that it had everything that lies on the relay, which is more if it ended before
+    /// it could say so.
+    async fn information(&self) -> Result<Vec<u8>, RelayError> {
+        self.watch.look().await?;
+        let Known { control, information, .. } = self.watch.known()?;
+        let chain = (control.incarnation, control.id);
+        let mut at = control.newest;
+        while let Some((batch, hash)) = self.head(&at, chain).await? {
+            at = Position::behind(&batch, hash);
+        }
+        let (mut head, generations) =
+            Head::decode(&information).map_err(|error| trouble(error.to_string()))?;
+        head.newest_durable = head.newest_durable.max(at.number.previous().get());
+        head.newest_given = head.newest_given.max(head.newest_durable);
+        Ok(head.encode(generations))
     }
 
     /// Looks for the batch that has this update, or behind which it will be.
@@ -322,8 +348,10 @@ impl<'a> RelaySource<'a> {
             *cursor = self.seek(cursor.wanted).await?;
         }
         let chain = (cursor.incarnation, self.watch.id);
-        let Some((batch, hash, payload)) = self.whole_batch(cursor, chain).await? else {
-            return self.nothing_follows(cursor, &known).await.map(|()| None);
+        let (batch, hash, payload) = match self.whole_batch(cursor, chain).await? {
+            Look::Batch(batch, hash, payload) => (batch, hash, payload),
+            Look::Unusable => return Ok(None),
+            Look::Nothing => return self.nothing_follows(cursor, &known).await.map(|()| None),
         };
         let there = known.generations.iter().rev().find(|generation| generation.first <= batch.last);
         if there != Some(&batch.generation) {
@@ -356,8 +384,9 @@ impl<'a> RelaySource<'a> {
         &self,
         cursor: &mut Cursor,
         chain: (Incarnation, RelayId),
-    ) -> Result<Option<(Batch, u32, Vec<u8>)>, RelayError> {
+    ) -> Result<Look, RelayError> {
         let journal = &self.watch.luns.journal;
+        let mut found = Look::Nothing;
         for place in cursor.at.candidates(journal.pages).into_iter().flatten() {
             // What was read ahead may have been written since; only what is whole counts, and it is looked at once more.
             for is_fresh in [false, true] {
@@ -377,21 +406,23 @@ impl<'a> RelaySource<'a> {
                     None => journal.read(place + 1, length).await?,
                 };
                 if crc32c(&payload) == batch.payload_crc {
-                    return Ok(Some((batch, hash, payload)));
+                    return Ok(Look::Batch(batch, hash, payload));
                 }
                 if is_fresh {
                     // It is being written; or it is damaged.
                     self.stuck(cursor, "a batch is damaged")?;
+                    found = Look::Unusable;
                 }
             }
         }
         cursor.is_busy = false;
-        Ok(None)
+        Ok(found)
     }
 
     /// Nothing follows. If control information says otherwise, the chain has been written anew from somewhere before.
     async fn nothing_follows(&self, cursor: &mut Cursor, known: &Known) -> Result<(), RelayError> {
         if known.control.newest.sequence <= cursor.at.sequence {
+            cursor.stuck_since = None;
             return Ok(());
         }
         self.stuck(cursor, "what control information names is not there")?;
@@ -440,10 +471,7 @@ impl Source for RelaySource<'_> {
     }
 
     fn journal_information(&self, _: u32) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
-        Box::pin(async move {
-            self.watch.look().await.map_err(source_error)?;
-            Ok(self.watch.known().map_err(source_error)?.information)
-        })
+        Box::pin(async move { self.information().await.map_err(source_error) })
     }
 
     fn report_position(&self, _: u32, position: Report) -> BoxFuture<'_, Result<(), SourceError>> {
