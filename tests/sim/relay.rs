@@ -167,7 +167,7 @@ fn a_takeover_reads_the_relay_to_its_end_first() {
             equal(&cluster).await;
             // The second array is away while its first one writes, and dies for good.
             cluster.die(BETA, Death::PowerLoss).await;
-            write(&cluster, &mut writer, &ports, 40).await;
+            write(&cluster, &mut writer, &ports, 12).await;
             let on_relay = |relay: usize| {
                 move |cluster: &Cluster| {
                     let links = cluster.snapshot(ALPHA).unwrap().links;
@@ -179,7 +179,7 @@ fn a_takeover_reads_the_relay_to_its_end_first() {
             if relay == 2 {
                 // The relay that is read first knows less than the other one.
                 cluster.set_way("alpha", "gamma", Way::Cut);
-                write(&cluster, &mut writer, &ports, 20).await;
+                write(&cluster, &mut writer, &ports, 8).await;
             }
             wait(&cluster, "the relay has everything", on_relay(relay)).await;
             let newest = cluster.newest().unwrap();
