@@ -22,6 +22,11 @@ pub(super) fn across_sections(root: &Table<'_>) {
         journals: section.peek("journal"),
     };
     names(&section, "pair", "name");
+    for relay in section.peek("relay") {
+        let Some(name) = relay.raw("name").filter(|name| all.links.contains(name)) else { continue };
+        relay.note("name", format!("name: there is a link {name:?} already"));
+    }
+    names(&section, "relay", "name");
     names(&section, "target", "iqn");
     for volume in section.peek("volume") {
         if volume.raw("parity_group").is_some() {

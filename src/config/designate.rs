@@ -28,6 +28,8 @@ pub fn missing_designations(
     let targets = provision.targets.iter().filter(|t| tables.targets.get(&t.iqn).is_none());
     missing.extend(targets.map(target));
     missing.extend(provision.links.iter().filter(|l| tables.links.get(&l.name).is_none()).map(link));
+    let relays = provision.relays.iter().filter(|relay| tables.relays.get(&relay.name).is_none());
+    missing.extend(relays.map(|relay| Designation::CreateRelay(Box::new(relay.clone()))));
     missing.extend(schedules(provision, tables));
     missing.extend(provision.groups.iter().filter(|g| tables.group_named(&g.name).is_none()).map(group));
     missing.extend(provision.journals.iter().filter(|j| !has_journal(j, tables)).map(journal));

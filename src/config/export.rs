@@ -13,6 +13,7 @@ use crate::volume::group::{GroupRecord, GroupRole};
 use crate::volume::kind::{CacheMode, InitiatorRule, Release, Schedule, SvolAccess, SvolSpec};
 use crate::volume::name::{VolumeName, VolumeNumber};
 use crate::volume::record::{Credential, TargetRecord, UnitRecord};
+use crate::volume::relay::RelayRecord;
 use crate::volume::table::Tables;
 use std::fmt::{Display, Write};
 use std::time::Duration;
@@ -76,6 +77,7 @@ pub fn declared(tables: &Tables) -> Provision {
         volumes: volumes.collect(),
         targets: tables.targets.iter().map(|row| target(tables, row)).collect(),
         links: links.collect(),
+        relays: tables.relays.iter().cloned().collect(),
         groups: groups.collect(),
         journals: own().flat_map(|row| journals(tables, row)).collect(),
         pairs: own().flat_map(|row| pairs(tables, row)).collect(),
@@ -178,6 +180,7 @@ pub fn different(wanted: &Provision, tables: &Tables) -> Vec<String> {
     targets.iter_mut().for_each(|target| target.luns.sort_by_key(|entry| entry.lun));
     compare(&mut found, "target", &targets, &here.targets, |s| s.iqn.to_string());
     compare(&mut found, "link", &wanted.links, &here.links, |s| s.name.to_string());
+    compare(&mut found, "relay", &wanted.relays, &here.relays, |s| s.name.to_string());
     compare(&mut found, "group", &wanted.groups, &here.groups, |s| s.name.to_string());
     compare(&mut found, "pair", &wanted.pairs, &here.pairs, |s| s.name.to_string());
     compare(&mut found, "reader", &wanted.readers, &here.readers, |s| format!("{} of {}", s.group, s.link));
@@ -209,6 +212,7 @@ pub fn to_toml(provision: &Provision, secrets: &str) -> String {
     provision.volumes.iter().for_each(|spec| volume_entry(spec).append_to(&mut text));
     provision.targets.iter().for_each(|spec| target_entry(spec, secrets).append_to(&mut text));
     provision.links.iter().for_each(|spec| link_entry(spec, secrets).append_to(&mut text));
+    provision.relays.iter().for_each(|spec| relay_entry(spec, secrets).append_to(&mut text));
     provision.groups.iter().for_each(|spec| group_entry(spec).append_to(&mut text));
     provision.journals.iter().for_each(|spec| journal_entry(spec).append_to(&mut text));
     provision.pairs.iter().for_each(|spec| pair_entry(spec).append_to(&mut text));
@@ -283,6 +287,17 @@ fn link_entry(link: &LinkSpec, secrets: &str) -> Entry {
     entry.raw("limit_schedule", list(options.windows.iter().map(|window| quoted(&window.to_string()))));
     entry.text("fetch", options.fetch);
     entry.schedule(link.schedule);
+    entry
+}
+
+fn relay_entry(relay: &RelayRecord, secrets: &str) -> Entry {
+    let mut entry = Entry::new("relay");
+    entry.text("name", &relay.name).text("group", &relay.group).raw("array", relay.array);
+    entry.text("as", relay.side).text("target", &relay.target).raw("luns", format!("[{}]", relay.luns));
+    entry.raw("portal", list(relay.portals.iter().map(|portal| quoted(&portal.to_string()))));
+    if let Some(chap) = &relay.chap {
+        entry.text("user", &chap.user).raw("secret", secret_file(secrets, &format!("relay-{}", relay.name)));
+    }
     entry
 }
 

@@ -12,6 +12,7 @@ mod provision;
 mod provision_read;
 mod quantity;
 mod read;
+mod relay;
 mod timing;
 mod transfer;
 mod walk;

@@ -13,6 +13,7 @@ use crate::volume::kind::{
 use crate::volume::name::{
     ArrayNumber, GroupName, IscsiName, LinkName, Lun, PairName, ParityGroupName, VolumeName,
 };
+use crate::volume::relay::RelayRecord;
 use crate::volume::secret::Secret;
 use crate::volume::transfer::LinkOptions;
 use std::path::PathBuf;
@@ -29,6 +30,8 @@ pub struct Provision {
     pub targets: Vec<TargetSpec>,
     /// `[[provision.link]]`.
     pub links: Vec<LinkSpec>,
+    /// `[[provision.relay]]`.
+    pub relays: Vec<RelayRecord>,
     /// `[[provision.group]]`.
     pub groups: Vec<GroupSpec>,
     /// `[[provision.journal]]`.

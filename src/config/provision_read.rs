@@ -7,6 +7,7 @@ use super::provision::{
 };
 use super::quantity::{ByteSize, parse_duration};
 use super::read::{SLOT_BYTES, path, size_within, slots_within};
+use super::relay::{RELAY_KEYS, relay};
 use super::timing::{
     parse_no_room, parse_read_size, parse_read_timing, parse_release_by, parse_restore_timing,
 };
@@ -34,6 +35,7 @@ pub(super) fn provision(root: &Table<'_>) -> Option<Provision> {
     let volumes = entries(&section, "volume", &VOLUME_KEYS, volume);
     let targets = entries(&section, "target", &["iqn", "luns", "initiators", "chap"], target);
     let links = entries(&section, "link", &LINK_KEYS, link);
+    let relays = entries(&section, "relay", &RELAY_KEYS, relay);
     let groups = entries(&section, "group", &GROUP_KEYS, group);
     let journals =
         entries(&section, "journal", &["group", "volume", "at", "reserve", "ratio", "layout"], journal);
@@ -44,6 +46,7 @@ pub(super) fn provision(root: &Table<'_>) -> Option<Provision> {
         volumes: volumes?,
         targets: targets?,
         links: links?,
+        relays: relays?,
         groups: groups?,
         journals: journals?,
         pairs: pairs?,
@@ -69,6 +72,7 @@ pub(super) fn entry_name(key: &'static str) -> &'static str {
         "volume" => "[[provision.volume]]",
         "target" => "[[provision.target]]",
         "link" => "[[provision.link]]",
+        "relay" => "[[provision.relay]]",
         "group" => "[[provision.group]]",
         "journal" => "[[provision.journal]]",
         "pair" => "[[provision.pair]]",
@@ -216,7 +220,7 @@ fn chap_user(table: &Table<'_>) -> Option<ChapUser> {
 }
 
 /// A secret inline, `{ file = "…" }` or `{ env = "…" }`. No message names its text.
-fn secret(value: &Value<'_>, report: &Report<'_>) -> Read<Secret> {
+pub(super) fn secret(value: &Value<'_>, report: &Report<'_>) -> Read<Secret> {
     const FORMS: &str = "a string, { file = \"…\" } or { env = \"…\" } is needed";
     let table = match value.get_ref() {
         DeValue::String(text) => return Secret::new(text),
@@ -384,8 +388,8 @@ fn reader(table: &Table<'_>) -> Option<ReaderSpec> {
     Some(ReaderSpec { link: link?, group: group?, schedule: schedule?, source, by_load })
 }
 
-pub(super) const PROVISION_KEYS: [&str; 8] =
-    ["parity_group", "volume", "target", "link", "group", "journal", "pair", "reader"];
+pub(super) const PROVISION_KEYS: [&str; 9] =
+    ["parity_group", "volume", "target", "link", "relay", "group", "journal", "pair", "reader"];
 const PARITY_GROUP_KEYS: [&str; 5] = ["name", "level", "stripe_unit", "units", "spares"];
 const VOLUME_KEYS: [&str; 7] = ["name", "virtual", "parity_group", "size", "thin", "cache", "block_size"];
 const LINK_KEYS: [&str; 15] = [
@@ -452,4 +456,4 @@ const STRIPE_UNIT_DEFAULT: ByteSize = ByteSize::kibibytes(64);
 const STRIPE_UNIT_MAX: ByteSize = ByteSize::mebibytes(16);
 const READ_UPDATES_DEFAULT: u32 = 1_024;
 const READ_UPDATES_MAX: u32 = 65_536;
-const CHAP_USER_MAX_BYTES: usize = 255;
+pub(super) const CHAP_USER_MAX_BYTES: usize = 255;

@@ -137,11 +137,7 @@ impl Group {
         let head = self.head(&seq, reader, Outcome::NoJournal);
         let head = Head { first: first.map_or(head.first, UpdateNumber::get), ..head };
         let mut bytes = Vec::with_capacity(seq.generations.len() * GENERATION_BYTES);
-        for generation in &seq.generations {
-            bytes.extend_from_slice(&generation.counter.to_be_bytes());
-            bytes.extend_from_slice(&generation.array.0.to_be_bytes());
-            bytes.extend_from_slice(&generation.first.get().to_be_bytes());
-        }
+        encode_generations(&seq.generations, &mut bytes);
         head.encode(&bytes)
     }
 
@@ -250,6 +246,15 @@ impl Sequencer {
             let durable = self.journal.durable();
             self.readers.may_have(reader, durable);
         }
+    }
+}
+
+/// Generations as they stand behind the head of JOURNAL INFORMATION.
+pub(crate) fn encode_generations(generations: &[Generation], bytes: &mut Vec<u8>) {
+    for generation in generations {
+        bytes.extend_from_slice(&generation.counter.to_be_bytes());
+        bytes.extend_from_slice(&generation.array.0.to_be_bytes());
+        bytes.extend_from_slice(&generation.first.get().to_be_bytes());
     }
 }
 

@@ -103,6 +103,17 @@ impl Group {
         seq.generations.iter().rev().find(|generation| generation.first <= number).copied()
     }
 
+    /// What another array says of the history, with what is known here beyond it: an array that could not say so any more
+    /// makes nobody forget. Nothing is added where an update here was already given in what is beyond.
+    pub(crate) fn generations_beyond(&self, theirs: &[Generation]) -> Vec<Generation> {
+        let seq = self.lock();
+        let newest = seq.next.previous();
+        match seq.generations.strip_prefix(theirs) {
+            Some([next, ..]) if next.first > newest => seq.generations.clone(),
+            Some(_) | None => theirs.to_vec(),
+        }
+    }
+
     /// The generation of the newest update here.
     pub(crate) fn newest_generation(&self) -> Generation {
         self.lock().generation

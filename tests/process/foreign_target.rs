@@ -28,6 +28,11 @@ pub(crate) struct ForeignTarget {
 impl ForeignTarget {
     /// Starts it on a control number of its own, which also decides the port.
     pub(crate) async fn start(control: u16) -> Self {
+        Self::with(control, VOLUMES).await
+    }
+
+    /// The same with so many volumes.
+    pub(crate) async fn with(control: u16, volumes: u16) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let portal = format!("127.0.0.1:{}", 30_000 + control);
         let child = Command::new("tgtd")
@@ -45,7 +50,7 @@ impl ForeignTarget {
             clock.sleep(Duration::from_millis(100)).await;
         }
         expect_tool(&mut admin(control, "new", "target", &["--tid", "1", "-T", TARGET]));
-        for lun in 1..=VOLUMES {
+        for lun in 1..=volumes {
             let path = target._directory.path().join(format!("lun{lun}"));
             std::fs::File::create(&path).and_then(|file| file.set_len(VOLUME_BYTES)).expect("a sparse file");
             let (lun, path) = (lun.to_string(), path.display().to_string());
@@ -60,6 +65,11 @@ impl ForeignTarget {
         }
         expect_tool(&mut admin(control, "bind", "target", &["--tid", "1", "-I", "ALL"]));
         target
+    }
+
+    /// "host:port".
+    pub(crate) fn portal(&self) -> &str {
+        &self.portal
     }
 
     /// What foreign initiators call its first volume.

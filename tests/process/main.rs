@@ -18,6 +18,7 @@ mod kill_primary;
 mod link;
 mod metrics;
 mod qemu_image;
+mod relay;
 mod reversal;
 mod rounds;
 mod ssh;

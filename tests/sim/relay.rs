@@ -206,6 +206,40 @@ fn a_takeover_reads_the_relay_to_its_end_first() {
     }
 }
 
+#[test]
+fn a_relay_rests_while_its_roles_are_turned_round_and_works_again() {
+    for seed in 1..=3 {
+        in_virtual_time(async {
+            let (cluster, mut writer, ports) = running(seed).await;
+            create(&cluster, "r1", "gamma").await;
+            wait(&cluster, "it is read over the relay", |cluster| reads_over(cluster) == "r1").await;
+            write(&cluster, &mut writer, &ports, 60).await;
+            equal(&cluster).await;
+            let is_primary = |index: usize| {
+                move |cluster: &Cluster| cluster.snapshot(index).unwrap().groups[0].role == "primary"
+            };
+            say(&cluster, ALPHA, "group reverse g1 --to beta --yes").await;
+            wait(&cluster, "beta is the primary", is_primary(BETA)).await;
+            let there: Vec<SimPort> =
+                (5..=6).map(|number| SimPort::new(&cluster, "host", number, BETA).thinking_ms(4)).collect();
+            write(&cluster, &mut writer, &there, 60).await;
+            let rests = |cluster: &Cluster| {
+                [ALPHA, BETA].into_iter().all(|index| {
+                    let relay = cluster.snapshot(index).unwrap().links[1].clone();
+                    relay.state == "idle" && relay.reason.is_some_and(|reason| reason.contains("at rest"))
+                })
+            };
+            wait(&cluster, "the relay rests", rests).await;
+            say(&cluster, BETA, "group reverse g1 --to alpha --yes").await;
+            wait(&cluster, "alpha is the primary", is_primary(ALPHA)).await;
+            wait(&cluster, "it is read over the relay again", |cluster| reads_over(cluster) == "r1").await;
+            cluster.set_way("alpha", "beta", Way::Cut);
+            write(&cluster, &mut writer, &ports, 200).await;
+            equal(&cluster).await;
+        });
+    }
+}
+
 /// A host at the primary and trouble everywhere.
 struct Run {
     cluster: Cluster,

@@ -18,7 +18,7 @@ use crate::clock::{BoxFuture, Clock, MonotonicNs};
 use crate::copy::answer::{Head, Outcome};
 use crate::copy::fetch::Whose;
 use crate::copy::group::Group;
-use crate::copy::readers::decode_generations;
+use crate::copy::readers::{decode_generations, encode_generations};
 use crate::copy::source::{Ask, Source, SourceError, Wanted};
 use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotMut};
 use crate::volume::group::GroupRole;
@@ -292,17 +292,19 @@ impl<'a> RelaySource<'a> {
     /// it could say so.
     async fn information(&self) -> Result<Vec<u8>, RelayError> {
         self.watch.look().await?;
-        let Known { control, information, .. } = self.watch.known()?;
+        let Known { control, information, generations } = self.watch.known()?;
         let chain = (control.incarnation, control.id);
         let mut at = control.newest;
-        while let Some((batch, hash)) = self.head(&at, chain).await? {
+        for _ in 0..self.watch.luns.journal.pages {
+            let Some((batch, hash)) = self.head(&at, chain).await? else { break };
             at = Position::behind(&batch, hash);
         }
-        let (mut head, generations) =
-            Head::decode(&information).map_err(|error| trouble(error.to_string()))?;
+        let (mut head, _) = Head::decode(&information).map_err(|error| trouble(error.to_string()))?;
         head.newest_durable = head.newest_durable.max(at.number.previous().get());
         head.newest_given = head.newest_given.max(head.newest_durable);
-        Ok(head.encode(generations))
+        let mut bytes = Vec::new();
+        encode_generations(&self.group.generations_beyond(&generations), &mut bytes);
+        Ok(head.encode(&bytes))
     }
 
     /// Looks for the batch that has this update, or behind which it will be.
@@ -311,11 +313,12 @@ impl<'a> RelaySource<'a> {
         let control = self.watch.known()?.control;
         let chain = (control.incarnation, control.id);
         let mut at = control.oldest;
-        while let Some((batch, hash)) = self.head(&at, chain).await? {
-            if batch.last >= wanted {
-                break;
+        // No chain on this LUN has more batches than pages.
+        for _ in 0..self.watch.luns.journal.pages {
+            match self.head(&at, chain).await? {
+                Some((batch, hash)) if batch.last < wanted => at = Position::behind(&batch, hash),
+                Some(_) | None => break,
             }
-            at = Position::behind(&batch, hash);
         }
         let cursor = Cursor {
             incarnation: control.incarnation,
@@ -353,7 +356,8 @@ impl<'a> RelaySource<'a> {
             Look::Unusable => return Ok(None),
             Look::Nothing => return self.nothing_follows(cursor, &known).await.map(|()| None),
         };
-        let there = known.generations.iter().rev().find(|generation| generation.first <= batch.last);
+        let generations = self.group.generations_beyond(&known.generations);
+        let there = generations.iter().rev().find(|generation| generation.first <= batch.last);
         if there != Some(&batch.generation) {
             // Numbered since this array last looked.
             self.watch.look().await?;

@@ -265,7 +265,9 @@ async fn continued(
 ) -> Result<Option<(Incarnation, RelayRing)>, RelayError> {
     let chain = (known.incarnation, known.id);
     let (mut at, mut found) = (known.oldest, Vec::new());
-    while let Some((batch, hash)) = chain_next(&luns.journal, &at, chain).await? {
+    // No chain on this LUN has more batches than pages.
+    for _ in 0..luns.journal.pages {
+        let Some((batch, hash)) = chain_next(&luns.journal, &at, chain).await? else { break };
         at = Position::behind(&batch, hash);
         found.push((batch, hash));
     }

@@ -1,0 +1,106 @@
+//! Journals go to a copy through a target that knows nothing of it: Debian's tgt (promises X1 to X5). The link between the
+//! two arrays is cut, the relay dies and comes back, the primary dies, and the copy takes over with all that was on the relay.
+
+use crate::by_command::{VOLUMES, bare, images, make_storage, say, wait_until_equal, writer};
+use crate::foreign_target::{ForeignTarget, TARGET};
+use crate::rounds::write_some;
+use crate::support::process::Array;
+use crate::support::proxy::{LinkState, Proxy};
+use crate::support::wof::{DurableRule, Observed, check_crash};
+use std::path::Path;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Two arrays, a group with two pairs between them, and the proxies of their link.
+async fn copied(directory: &Path) -> (Array, Array, [Proxy; 2]) {
+    let (mut alpha, mut beta) = (bare("alpha", 1, directory), bare("beta", 2, directory));
+    alpha.start().await;
+    beta.start().await;
+    make_storage(&alpha, ["data1", "data2"]);
+    make_storage(&beta, ["copy1", "copy2"]);
+    let secret = directory.join("secret");
+    std::fs::write(&secret, "between alpha and beta\n").expect("a file");
+    let mut proxies = Vec::new();
+    for (at, to, name, number) in [(&alpha, &beta, "beta", 2), (&beta, &alpha, "alpha", 1)] {
+        let proxy = Proxy::start(to.portal().to_owned()).await.expect("a free port");
+        let (portal, secret) = (proxy.address(), secret.display());
+        say(at, &format!("link create {name} --array {number} --portal {portal} --secret-file {secret}"));
+        proxies.push(proxy);
+    }
+    say(&alpha, "group create g1 --svol-access read");
+    say(&alpha, "journal add g1 --volume jnl1");
+    say(&alpha, "journal add g1 --volume jnl1 --at beta");
+    for volume in 1..=VOLUMES {
+        say(
+            &alpha,
+            &format!("pair create p{volume} --group g1 --pvol data{volume} --svol beta:copy{volume}"),
+        );
+    }
+    say(&alpha, "group start g1");
+    for volume in 1..=VOLUMES {
+        say(&beta, &format!("pair wait p{volume} --state normal --timeout 60s"));
+    }
+    (alpha, beta, <[Proxy; 2]>::try_from(proxies).expect("two links"))
+}
+
+async fn is_read_over(beta: &Array, link: &str) {
+    let is_so = || (say(beta, "group show g1")["follows"]["reads_over"] == *link).then_some(());
+    beta.wait_until(&format!("read over {link}"), LIMIT, is_so).await;
+}
+
+/// Everything that the primary has numbered is on the relay.
+async fn is_on_relay(alpha: &Array) {
+    let is_so = || {
+        let next = say(alpha, "group show g1")["next_update_number"].as_u64()?;
+        let newest = say(alpha, "link show r1")["relay"]["newest_update_number"].as_u64()?;
+        (newest + 1 >= next).then_some(())
+    };
+    alpha.wait_until("everything is on the relay", LIMIT, is_so).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn journals_go_through_a_foreign_target_and_a_takeover_finds_what_is_on_it() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (mut alpha, mut beta, link) = copied(directory.path()).await;
+    let relay = ForeignTarget::with(185, 3).await;
+    let proxy = Proxy::start(relay.portal().to_owned()).await.expect("a free port");
+    for (array, other, side) in [(&alpha, 2, "first"), (&beta, 1, "second")] {
+        let portal = proxy.address();
+        say(
+            array,
+            &format!(
+                "link create r1 --array {other} --portal {portal} --target {TARGET} --group g1 --luns 1,2,3 --as {side}"
+            ),
+        );
+    }
+    is_read_over(&beta, "r1").await;
+    let mut writer = writer();
+    // The link is cut: the copy follows over the relay alone.
+    link.iter().for_each(|proxy| proxy.set(LinkState::Cut));
+    write_some(&mut writer, &alpha.ports(2, VOLUMES), 400).await;
+    wait_until_equal(&alpha, &beta, "g1", "p1");
+    assert!(images(&alpha, &writer).await == images(&beta, &writer).await);
+    // The relay is cut, too, and then the link is back: the copy is read directly, and over the relay again.
+    proxy.set(LinkState::Cut);
+    write_some(&mut writer, &alpha.ports(2, VOLUMES), 100).await;
+    link.iter().for_each(|proxy| proxy.set(LinkState::Up));
+    wait_until_equal(&alpha, &beta, "g1", "p1");
+    is_read_over(&beta, "alpha").await;
+    proxy.set(LinkState::Up);
+    is_read_over(&beta, "r1").await;
+    // The copy is away, the primary goes on and dies for good.
+    beta.kill();
+    write_some(&mut writer, &alpha.ports(2, VOLUMES), 100).await;
+    is_on_relay(&alpha).await;
+    alpha.kill();
+    beta.start().await;
+    say(&beta, "group takeover g1 --yes");
+    let is_primary = || (say(&beta, "group show g1")["role"] == "primary").then_some(());
+    beta.wait_until("beta is the primary", LIMIT, is_primary).await;
+    let found = Observed::from_images(writer.log(), &images(&beta, &writer).await);
+    check_crash(writer.log(), &found, DurableRule::Acknowledged).expect_clean("the new primary");
+    let audit = say(&beta, "audit list --last 100").to_string();
+    assert!(audit.contains("everything that relay r1 holds is here"), "{audit}");
+    beta.stop().await;
+}
