@@ -44,6 +44,15 @@ pub(crate) enum Command {
     },
     /// Check the configuration: silence, or every mistake with file, line and column.
     Check,
+    /// What lies on the LUNs of a relay, as files or block devices: no array is needed, and nothing is written.
+    RelayCheck {
+        /// The LUN of the journal.
+        journal: PathBuf,
+        /// The LUN with control information of the first array.
+        first: PathBuf,
+        /// The LUN with control information of the second array.
+        second: PathBuf,
+    },
     /// The maintenance shell of a running array: one command a line.
     Shell,
     /// Print the completion script of a shell.
@@ -61,6 +70,19 @@ pub(crate) fn check(config: &Path) -> ExitCode {
     let text: String = mistakes.iter().map(|mistake| format!("{mistake}\n")).collect();
     let exit = if mistakes.is_empty() { Exit::Done } else { Exit::Failed };
     print(&Response { exit: exit as u8, stderr: text, ..Response::default() })
+}
+
+/// `holdfast relay-check`.
+pub(crate) fn relay_check(luns: [&Path; 3]) -> ExitCode {
+    let [journal, first, second] = luns;
+    match holdfast::relay_check::check(journal, first, second) {
+        Ok(found) => {
+            let stderr: String = found.damage.iter().map(|line| format!("relay-check: {line}\n")).collect();
+            let exit = if stderr.is_empty() { Exit::Done } else { Exit::Failed };
+            print(&Response { exit: exit as u8, stdout: found.text, stderr, ..Response::default() })
+        }
+        Err(error) => print(&Response::failed(Exit::Failed, "relay-check", &error.to_string())),
+    }
 }
 
 /// `holdfast serve`.

@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Command::Serve => cli::serve(&cli.config),
         Command::Demo { once, dir } => cli::demo(*once, dir.clone()),
         Command::Check => cli::check(&cli.config),
+        Command::RelayCheck { journal, first, second } => cli::relay_check([journal, first, second]),
         Command::Shell => cli::interactive(&cli),
         Command::Completions { shell } => cli::completions(*shell),
         Command::OfShell(_) => cli::one_command(&cli),
