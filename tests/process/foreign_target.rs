@@ -22,7 +22,7 @@ pub(crate) const VOLUME_BYTES: u64 = 16 << 20;
 pub(crate) struct ForeignTarget {
     child: Child,
     portal: String,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl ForeignTarget {
@@ -41,7 +41,7 @@ impl ForeignTarget {
             .stderr(Stdio::null())
             .spawn()
             .expect("tgtd is installed by tests/run");
-        let target = Self { child, portal, _directory: directory };
+        let target = Self { child, portal, directory: directory };
         let clock = SystemClock::new();
         let mut tries = 0;
         while !run_tool(&mut admin(control, "show", "target", &[])).status.success() {
@@ -51,7 +51,7 @@ impl ForeignTarget {
         }
         expect_tool(&mut admin(control, "new", "target", &["--tid", "1", "-T", TARGET]));
         for lun in 1..=volumes {
-            let path = target._directory.path().join(format!("lun{lun}"));
+            let path = target.directory.path().join(format!("lun{lun}"));
             std::fs::File::create(&path).and_then(|file| file.set_len(VOLUME_BYTES)).expect("a sparse file");
             let (lun, path) = (lun.to_string(), path.display().to_string());
             expect_tool(&mut admin(
@@ -70,6 +70,11 @@ impl ForeignTarget {
     /// "host:port".
     pub(crate) fn portal(&self) -> &str {
         &self.portal
+    }
+
+    /// The file of a volume.
+    pub(crate) fn file(&self, lun: u16) -> std::path::PathBuf {
+        self.directory.path().join(format!("lun{lun}"))
     }
 
     /// What foreign initiators call its first volume.

@@ -4,7 +4,7 @@
 use crate::by_command::{VOLUMES, bare, images, make_storage, say, wait_until_equal, writer};
 use crate::foreign_target::{ForeignTarget, TARGET};
 use crate::rounds::write_some;
-use crate::support::process::Array;
+use crate::support::process::{Array, binary, expect_tool};
 use crate::support::proxy::{LinkState, Proxy};
 use crate::support::wof::{DurableRule, Observed, check_crash};
 use std::path::Path;
@@ -93,7 +93,11 @@ async fn journals_go_through_a_foreign_target_and_a_takeover_finds_what_is_on_it
     beta.kill();
     write_some(&mut writer, &alpha.ports(2, VOLUMES), 100).await;
     is_on_relay(&alpha).await;
+    let next = say(&alpha, "group show g1")["next_update_number"].as_u64().expect("a running group");
     alpha.kill();
+    // No array is left; what the relay holds can be said all the same.
+    let said = expect_tool(binary().arg("relay-check").args((1..=3).map(|lun| relay.file(lun))));
+    assert!(said.contains(&format!("the next update is {next} or later")), "{said}");
     beta.start().await;
     say(&beta, "group takeover g1 --yes");
     let is_primary = || (say(&beta, "group show g1")["role"] == "primary").then_some(());
