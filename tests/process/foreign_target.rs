@@ -41,7 +41,7 @@ impl ForeignTarget {
             .stderr(Stdio::null())
             .spawn()
             .expect("tgtd is installed by tests/run");
-        let target = Self { child, portal, directory: directory };
+        let target = Self { child, portal, directory };
         let clock = SystemClock::new();
         let mut tries = 0;
         while !run_tool(&mut admin(control, "show", "target", &[])).status.success() {
