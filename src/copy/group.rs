@@ -28,9 +28,10 @@ pub use super::error::Refusal;
 use super::fetch::Whose;
 use super::kept::{CacheShare, Kept};
 use super::load::Opened;
-use super::rule::{PairFacts, needs_journal};
+use super::rule::needs_journal;
+pub(crate) use super::runtime::{PairRuntime, Role, SvolRuntime};
 pub use super::settings::Settings;
-use super::suspend::{CopyRecord, MarkStore, PairResync};
+use super::suspend::MarkStore;
 use super::tamper::Tamper;
 use super::times::{Times, creation_time};
 use super::volumes::{SegmentStore, Volumes};
@@ -43,7 +44,7 @@ use crate::volume::timing::RestoreStop;
 use holdfast_journal::{
     AppendError, ArrayNumber, Draft, Generation, Kind, Update, UpdateNumber, chain::Chain, reader::ReaderSet,
 };
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
@@ -180,47 +181,6 @@ pub(crate) struct Sequencer {
     pub(crate) other_allowed: bool,
     /// Readers below that may not be handed this update yet, because of this volume (`cascade.rs`).
     pub(crate) gates: BTreeMap<ArrayNumber, (UpdateNumber, u32)>,
-}
-
-/// What a group is on this array.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// Hosts write its volumes here.
-    Source,
-    /// It is read from another array.
-    Copy,
-}
-
-/// A pair as the primary's data path sees it.
-#[derive(Clone, Debug)]
-pub(crate) struct PairRuntime {
-    pub(crate) pair: u32,
-    pub(crate) reader: ArrayNumber,
-    pub(crate) facts: PairFacts,
-    pub(crate) capacity_bytes: u64,
-    /// Number of the record that ended the copy.
-    pub(crate) copy_end: Option<UpdateNumber>,
-    /// The newest records of the copy, oldest first.
-    pub(crate) copy_records: VecDeque<CopyRecord>,
-    /// Suspension and resynchronisation.
-    pub(crate) resync: PairResync,
-}
-
-/// A pair as the auxiliary's restore sees it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SvolRuntime {
-    pub(crate) pair: u32,
-    /// The S-VOL, by its number here.
-    pub(crate) volume: u32,
-    pub(crate) state: PairState,
-    /// Number of the record that ended the initial copy, once it was restored.
-    pub(crate) copy_end: Option<UpdateNumber>,
-    /// Records of a copy below this number belong to an earlier copy.
-    pub(crate) copy_from: UpdateNumber,
-    /// Its source is itself a copy: copied data comes in pieces, without numbers (`pull.rs`).
-    pub(crate) cascaded: bool,
-    /// Which copy of the pair this is.
-    pub(crate) copies: u32,
 }
 
 impl Sequencer {

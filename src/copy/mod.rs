@@ -37,6 +37,7 @@ pub(crate) mod relay;
 mod report;
 pub mod restore;
 pub mod rule;
+mod runtime;
 pub mod serve;
 mod settings;
 mod settle;
