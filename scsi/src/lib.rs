@@ -38,9 +38,10 @@ pub use cdb::sbc::VerifyCheck;
 pub use cdb::spc::ModeSelect;
 pub use cdb::table::{DataDirection, data_direction};
 pub use cdb::vendor::{
-    Acknowledgement, CopyRead, Delivery, DesignationId, ForwardedWrite, GroupNumber, JournalRead, LinkTest,
-    MAX_CDB_BYTES, MAX_COMPRESSION_LEVEL, MAX_DESIGNATION_BYTES, MAX_FORWARDED_BYTES,
-    MAX_FORWARDING_STATE_BYTES, MAX_LINK_TEST_BYTES, UpdateNumber, VendorCdb, VendorCommand,
+    Acknowledgement, CopyRead, Delivery, DesignationId, ForwardedWrite, GroupNumber, JournalRead,
+    JournalWrite, LinkTest, MAX_CDB_BYTES, MAX_COMPRESSION_LEVEL, MAX_DESIGNATION_BYTES, MAX_FORWARDED_BYTES,
+    MAX_FORWARDING_STATE_BYTES, MAX_JOURNAL_WRITE_BYTES, MAX_LINK_TEST_BYTES, Synchronise, UpdateNumber,
+    VendorCdb, VendorCommand,
 };
 pub use extended_copy::{
     CopyList, CopyOutcome, CopySegment, CopyTarget, MAX_COPY_LIST_BYTES, MAX_COPY_SEGMENT_BYTES,

@@ -167,6 +167,7 @@ impl Array {
         let group = Group::new(parts, sequencer);
         let schedule = schedule(tables, record);
         group.set_schedule(schedule);
+        super::synchronous::take_up(tables, record, &group);
         group.set_restore_stops(record.restore_stops());
         let delay = schedule.restore_delay;
         let attached = self.attach(tables, record, &group);
@@ -239,6 +240,7 @@ impl Array {
                 changed.await;
             }
         });
+        self.run_synchronous(group);
         if matches!(record.role, GroupRole::Auxiliary { .. }) {
             self.spawn(group.clone().restore_loop());
         }
@@ -279,6 +281,7 @@ impl Array {
         let tables = self.store.tables();
         let Some(record) = tables.groups.get(&GroupNumber(group.number)) else { return };
         group.set_schedule(schedule(&tables, record));
+        super::synchronous::take_up(&tables, record, group);
         if let Some(reason) = group.failure() {
             self.record_failure(group, record, &reason);
             return;
@@ -380,6 +383,11 @@ impl Array {
                             .map(|_| ())
                     },
                 )
+            }
+            Leaving::Destaged
+                if !super::synchronous::may_go_unjournaled(&self.store.tables(), record, group) =>
+            {
+                return;
             }
             Leaving::Destaged => self.give_up_journal(group),
             Leaving::No | Leaving::TakingOver | Leaving::Destaging | Leaving::Left => return,

@@ -374,7 +374,7 @@ fn groups_behind(tables: &Tables, pairs: &[PairRecord]) -> BTreeSet<GroupNumber>
     let volumes = pairs.iter().filter_map(|pair| pair.auxiliary.volume);
     volumes
         .flat_map(|volume| tables.pairs_of_volume(volume))
-        .filter(|pair| pair.copy == CopyMode::Async)
+        .filter(|pair| pair.copy != CopyMode::Sync)
         .map(|pair| pair.group)
         .collect()
 }

@@ -1,13 +1,17 @@
-//! Difference maps of groups at work, in the control store.
+//! Difference maps of groups at work and states of their pairs, in the control store.
 
+use super::Array;
 use super::groups::record_volume;
 use crate::copy::PairMark;
 use crate::copy::differences::ChangedPart;
 use crate::copy::suspend::MarkStore;
+use crate::volume::designation::Refusal;
 use crate::volume::name::{GroupNumber, PairNumber, UpdateNumber as StoredNumber};
-use crate::volume::pair::PairRecord;
+use crate::volume::pair::{PairEvent, PairRecord, PairState};
+use crate::volume::record::Who;
 use crate::volume::store::{PairMarks, Store};
 use crate::volume::table::Tables;
+use holdfast_journal::UpdateNumber;
 use std::sync::Arc;
 
 /// The control store, as groups keep their difference maps in it.
@@ -16,6 +20,23 @@ pub(crate) struct Marks(pub(crate) Arc<Store>);
 impl MarkStore for Marks {
     fn put(&self, changed: Vec<(u32, Vec<ChangedPart>)>) -> Result<(), String> {
         self.0.put_marks(&pair_marks(changed)).map_err(|refusal| refusal.to_string())
+    }
+
+    fn note_together(&self, group: u32, together: Result<(), &str>) -> Result<(), String> {
+        let number = GroupNumber(group);
+        let what = match together {
+            Ok(()) => "hosts wait for its synchronous copy from here on".to_owned(),
+            Err(why) => format!("hosts are answered without its synchronous copy from here on: {why}"),
+        };
+        let name = self.0.read(|tables| tables.groups.get(&number).map(|row| row.name.to_string()));
+        let what = format!("group {}: {what}", name.unwrap_or_default());
+        let recorded = self.0.change(&Who::Array, what, |tables| {
+            if let Some(row) = tables.groups.edit(&number) {
+                row.is_together = together.is_ok();
+            }
+            Ok(())
+        });
+        recorded.map_err(|refusal| refusal.to_string())
     }
 
     fn has_pair_of(&self, group: u32, pvol: u32) -> bool {
@@ -43,6 +64,31 @@ impl MarkStore for Marks {
             }
         });
         recorded.map_err(|refusal| refusal.to_string())
+    }
+}
+
+impl Array {
+    /// The state of a pair, recorded by what its data say; a pair that is normal has no map any more.
+    pub(crate) fn record_pair_event(
+        &self,
+        pair: PairNumber,
+        event: PairEvent,
+        copy_end: Option<UpdateNumber>,
+        what: &str,
+    ) -> Option<PairState> {
+        let ends = event == PairEvent::CopyRestored;
+        let marks = if ends { vec![PairMarks::gone(pair)] } else { Vec::new() };
+        let changed =
+            self.store.change_with_marks(&Who::Array, format!("pair {pair}: {what}"), &marks, |tables| {
+                let from = tables.pairs.get(&pair).map_or(StoredNumber(0), |pair| pair.control.copy_from);
+                if ends && copy_end.is_none_or(|end| end.get() < from.0) {
+                    return Err(Refusal::Conflict("another copy of it has begun meanwhile".to_owned()));
+                }
+                tables.pair_event(pair, event, None)
+            });
+        changed
+            .inspect_err(|error| tracing::error!(%pair, %error, "the state of a pair cannot be recorded"))
+            .ok()
     }
 }
 

@@ -37,6 +37,7 @@ mod probe;
 mod relay;
 mod reverse;
 mod sources;
+mod synchronous;
 mod take_down;
 mod takeover;
 mod takeover_view;

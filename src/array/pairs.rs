@@ -12,10 +12,9 @@ use crate::copy::fetch::FetchError;
 use crate::copy::group::{Group, Role, Sequencer};
 use crate::disk::VolumeId;
 use crate::io::volume::VolumeRole;
-use crate::volume::designation::Refusal;
 use crate::volume::group::GroupRecord;
 use crate::volume::name::{ArrayNumber, GroupNumber, PairNumber, UpdateNumber as StoredNumber};
-use crate::volume::pair::{Asked, PairEvent, PairRecord, PairState, SuspendCause};
+use crate::volume::pair::{Asked, PairRecord, PairState, SuspendCause};
 use crate::volume::record::{Identity, Who};
 use crate::volume::store::PairMarks;
 use crate::volume::table::Tables;
@@ -157,6 +156,9 @@ impl Array {
             group.stranded_no_more(reader);
             return;
         }
+        if !group.is_apart_from(reader, "the journal is full of what it has not taken") {
+            return; // Its owner is woken when it is.
+        }
         let now = self.env.clock.now();
         {
             let mut runtime = self.runtime();
@@ -217,6 +219,9 @@ impl Array {
         cause: SuspendCause,
         reason: &str,
     ) {
+        if !group.is_apart_from(reader, reason) {
+            return; // Its owner is woken when it is.
+        }
         let numbers: Vec<u32> = pairs.iter().map(|pair| pair.0).collect();
         let marking = group.begin_marking(reader, &numbers);
         if let Err(error) = group.mark_unsettled(&marking).await {
@@ -377,6 +382,10 @@ impl Array {
             let is_served = self.store.read(|tables| tables.is_served(&pair));
             if !is_served && self.store.read(|tables| is_followed_below(tables, &pair)) {
                 continue; // The pairs below go first.
+            }
+            let reader = JournalArray(pair.auxiliary.array.0);
+            if is_served && !group.is_apart_from(reader, "a pair is taken away") {
+                continue; // Its owner is woken when it is.
             }
             if is_served && !knows && !group.is_cut_off(pair.number.0) {
                 let what = format!("pair {}: its auxiliary is told that it goes", pair.name);
@@ -545,29 +554,6 @@ impl Array {
         let mut map = DifferenceMap::new(pair.size_bytes);
         map.mark(0, pair.size_bytes);
         PairMarks { pair: pair.number, replace: true, parts: map.take_changed() }
-    }
-
-    /// The state of a pair, recorded by what its data say; a pair that is normal has no map any more.
-    pub(crate) fn record_pair_event(
-        &self,
-        pair: PairNumber,
-        event: PairEvent,
-        copy_end: Option<UpdateNumber>,
-        what: &str,
-    ) -> Option<PairState> {
-        let ends = event == PairEvent::CopyRestored;
-        let marks = if ends { vec![PairMarks::gone(pair)] } else { Vec::new() };
-        let changed =
-            self.store.change_with_marks(&Who::Array, format!("pair {pair}: {what}"), &marks, |tables| {
-                let from = tables.pairs.get(&pair).map_or(StoredNumber(0), |pair| pair.control.copy_from);
-                if ends && copy_end.is_none_or(|end| end.get() < from.0) {
-                    return Err(Refusal::Conflict("another copy of it has begun meanwhile".to_owned()));
-                }
-                tables.pair_event(pair, event, None)
-            });
-        changed
-            .inspect_err(|error| tracing::error!(%pair, %error, "the state of a pair cannot be recorded"))
-            .ok()
     }
 
     pub(super) fn pairs_where(&self, group: &Group, wanted: impl Fn(&PairRecord) -> bool) -> Vec<PairRecord> {

@@ -17,6 +17,7 @@ use crate::channel::initiator::Connector;
 use crate::clock::{BoxFuture, Clock};
 use crate::copy::compress::{Workbench, unpack};
 use crate::copy::source::{Ask, PieceAsk, Source, SourceError, Wanted};
+use crate::copy::synchronous::{Asked, Told};
 use crate::disk::slot::{SLOT_BYTES, Slot, SlotPool};
 use crate::volume::record::LinkRecord;
 use crate::volume::transfer::{CONNECTIONS_MAX, Compression, Fetch, LinkOptions};
@@ -278,6 +279,10 @@ impl Source for PeerLink {
             self.note_round_trip(took.max(1));
             Ok(())
         })
+    }
+
+    fn synchronise(&self, group: u32, asked: Asked) -> BoxFuture<'_, Result<Told, SourceError>> {
+        Box::pin(async move { self.lane(0)?.synchronise(group, asked).await })
     }
 
     fn link_permille(&self) -> u32 {

@@ -7,6 +7,7 @@ use super::Array;
 use super::inflow::{ForwardingState, InflowError};
 use super::peer_link::Traffic;
 use super::peer_session::{PROTOCOL_VERSION, PeerInformation};
+use super::synchronous::{journal_write, synchronise};
 use crate::channel::piece::{Piece, Pieces, Received, Room};
 use crate::channel::storage::{
     AfterData, Completed, Completion, Execution, Nexus, Receive, Reserved, ScsiCommand, Storage,
@@ -116,6 +117,8 @@ impl PeerService {
                 self.forwarded_read(&array, volume, (offset_bytes, allocation_length))
             }
             VendorCommand::CopyRead(read) => self.copy_read(&array, read),
+            VendorCommand::Synchronise(ask) => synchronise(&array, self.peer, ask),
+            VendorCommand::JournalWrite(write) => journal_write(&array, self.peer, write),
         }
     }
 
@@ -402,7 +405,7 @@ impl Storage for PeerService {
     fn session_ended(&self, _nexus: &Nexus) {}
 }
 
-fn group_of(array: &Array, number: u32) -> Option<Arc<Group>> {
+pub(super) fn group_of(array: &Array, number: u32) -> Option<Arc<Group>> {
     array.runtime().groups.get(&number).cloned()
 }
 
@@ -453,22 +456,22 @@ fn failed(group: &Group, error: &ServeError) -> Completed {
     })
 }
 
-fn check(sense: Sense) -> Completed {
+pub(super) fn check(sense: Sense) -> Completed {
     completed(Response::check(sense), SenseFormat::Fixed)
 }
 
-fn refuse(sense: Sense) -> Execution {
+pub(super) fn refuse(sense: Sense) -> Execution {
     Execution::Now(check(sense))
 }
 
-fn reply(bytes: Vec<u8>, allocation_length: u32) -> Execution {
+pub(super) fn reply(bytes: Vec<u8>, allocation_length: u32) -> Execution {
     Execution::Now(completed(Response::data(bytes, allocation_length), SenseFormat::Fixed))
 }
 
 /// Its operation code.
 const REPORT_LUNS: u8 = 0xa0;
 /// Where the group stands in the CDBs that name one.
-const GROUP_BYTE: u16 = 4;
+pub(super) const GROUP_BYTE: u16 = 4;
 /// Where the designation's identity stands.
 const DESIGNATION_BYTE: u16 = 4;
 /// Where the reader's position begins.

@@ -1,12 +1,14 @@
 //! A session with another array's peer target, as the copy needs it: vendor commands out, answers in cache pages.
 
 use crate::channel::initiator::{Command, Connector, Data, Reply, Session, SessionError, SessionOptions};
-use crate::channel::piece::{Pieces, Received, Room};
+use crate::channel::piece::{Piece, Pieces, Received, Room};
 use crate::copy::answer::reason;
 use crate::copy::change::{pages_touched, within_page};
 use crate::copy::forward::ForwardError;
 use crate::copy::link_key::{Proof, link_key};
+use crate::copy::serve::Answer;
 use crate::copy::source::{Ask, PieceAsk, SourceError, Wanted};
+use crate::copy::synchronous::{Asked, Told};
 use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotMut, SlotPool};
 use crate::shell::view::BackTestView;
 use crate::volume::kind::PortalAddress;
@@ -16,7 +18,8 @@ use holdfast_iscsi::initiator::{DigestWish, Error};
 use holdfast_journal::reader::Report;
 use holdfast_scsi::{
     Acknowledgement, BlockRange, CopyRead, Delivery, DesignationId, Forced, ForwardedWrite, GroupNumber,
-    HostCdb, JournalRead, Lba, LinkTest, Lun, Sense, UpdateNumber as WireNumber, VendorCommand,
+    HostCdb, JournalRead, JournalWrite, Lba, LinkTest, Lun, Sense, Synchronise, UpdateNumber as WireNumber,
+    VendorCommand,
 };
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU8;
@@ -351,6 +354,33 @@ impl PeerSession {
         }
     }
 
+    /// SYNCHRONISE: how the synchronous copy here stands.
+    pub(crate) async fn synchronise(&self, group: u32, asked: Asked) -> Result<Told, SourceError> {
+        let ask = Synchronise {
+            group: GroupNumber(group),
+            channel: asked.channel,
+            in_use: asked.in_use,
+            holds_lease: asked.holds_lease,
+            allocation_length: TOLD_BYTES,
+        };
+        let answer = self.control(VendorCommand::Synchronise(ask)).await?;
+        decode_told(&answer).ok_or_else(|| SourceError("the answer to SYNCHRONISE is cut short".into()))
+    }
+
+    /// JOURNAL WRITE: what is sent is durable there, with everything before it, when this returns.
+    pub(crate) async fn journal_write(
+        &self,
+        group: u32,
+        channel: u64,
+        answer: Answer,
+    ) -> Result<(), SourceError> {
+        let mut list = Pieces::from(answer.head);
+        answer.pages.into_iter().for_each(|page| list.push(Piece::page(page)));
+        let list_length = u32::try_from(list.len()).unwrap_or(u32::MAX);
+        let write = JournalWrite { group: GroupNumber(group), channel, list_length };
+        self.command(VendorCommand::JournalWrite(write), Data::Out(list), LIMIT).await.map(|_| ())
+    }
+
     /// REPORT POSITION.
     pub(crate) async fn report_position(&self, group: u32, report: Report) -> Result<(), SourceError> {
         let position = acknowledgement(report);
@@ -401,8 +431,27 @@ fn acknowledgement(report: Report) -> Acknowledgement {
     }
 }
 
+/// The answer to SYNCHRONISE: channel 8, lease 4 and time between two questions 4, both in microseconds.
+pub(crate) fn encode_told(told: Told) -> Vec<u8> {
+    let microseconds = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+    let mut bytes = told.channel.to_be_bytes().to_vec();
+    bytes.extend_from_slice(&microseconds(told.lease).to_be_bytes());
+    bytes.extend_from_slice(&microseconds(told.every).to_be_bytes());
+    bytes
+}
+
+fn decode_told(bytes: &[u8]) -> Option<Told> {
+    let (channel, rest) = bytes.split_first_chunk::<8>()?;
+    let (lease, rest) = rest.split_first_chunk::<4>()?;
+    let every = rest.first_chunk::<4>()?;
+    let time = |bytes: [u8; 4]| Duration::from_micros(u64::from(u32::from_be_bytes(bytes)));
+    Some(Told { channel: u64::from_be_bytes(*channel), lease: time(*lease), every: time(*every) })
+}
+
+/// Bytes of the answer to SYNCHRONISE.
+const TOLD_BYTES: u32 = 16;
 /// Version of what `docs/protocol.md` describes.
-pub(crate) const PROTOCOL_VERSION: u32 = 5;
+pub(crate) const PROTOCOL_VERSION: u32 = 6;
 /// Room for the answer of a control command.
 const CONTROL_BYTES: u32 = 64 << 10;
 /// Limit for a command that does not wait on purpose; then the session is given up.

@@ -168,3 +168,11 @@ pub(crate) fn settings(config: &Config, portal_group_tag: u16) -> Settings {
     settings.offer.max_recv_segment_bytes = bytes(limits.data_segment);
     settings
 }
+
+/// A rule as it is shown.
+pub(super) fn rule_text(rule: &InitiatorRule) -> String {
+    match rule {
+        InitiatorRule::Any => "*".to_owned(),
+        InitiatorRule::Named(name) => name.to_string(),
+    }
+}

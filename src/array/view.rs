@@ -18,7 +18,7 @@ use crate::shell::view::{
 use crate::volume::designation::{Designation, DesignationId, Refusal};
 use crate::volume::effect::Effect;
 use crate::volume::group::{GroupRecord, GroupRole, summary};
-use crate::volume::kind::{CacheMode, InitiatorRule, Release, SvolAccess};
+use crate::volume::kind::{CacheMode, Release, SvolAccess};
 use crate::volume::pair::{PairRecord, PairState};
 use crate::volume::record::{Identity, ParityGroupRecord, TargetRecord, VolumeRecord, VolumeUsage, Who};
 use crate::volume::resync::TakeoverPoint;
@@ -281,7 +281,7 @@ impl Array {
         TargetView {
             name: record.iqn.to_string(),
             luns: record.luns.iter().map(lun).collect(),
-            initiators: record.initiators.iter().map(initiator).collect(),
+            initiators: record.initiators.iter().map(super::targets::rule_text).collect(),
             authentication: match &record.chap {
                 None => "none".to_owned(),
                 Some(chap) if chap.mutual.is_some() => "mutual-chap".to_owned(),
@@ -371,6 +371,7 @@ impl Array {
                 .map(|reader| reader_view(tables, record, reader))
                 .collect(),
             follows: self.follow_view(tables, record, status.as_ref()),
+            synchronous: self.synchronous_view(tables, record),
             bookmarks: self.bookmark_views(record),
         }
     }
@@ -571,13 +572,6 @@ fn portal_view((listen, serves, group): &(String, Serves, u16)) -> PortalView {
         whom.push("arrays".to_owned());
     }
     PortalView { listen: listen.clone(), serves: whom, group: *group }
-}
-
-fn initiator(rule: &InitiatorRule) -> String {
-    match rule {
-        InitiatorRule::Any => "*".to_owned(),
-        InitiatorRule::Named(name) => name.to_string(),
-    }
 }
 
 pub(super) fn volume_name(tables: &Tables, number: crate::volume::name::VolumeNumber) -> Option<String> {

@@ -172,11 +172,7 @@ fn pairs(section: &Table<'_>, all: &Declared<'_>) {
             pair.note("svol", format!("svol: {svol} follows another volume already"));
         }
         let Some(group) = pair.raw("group").filter(|group| all.groups.contains(group)) else { continue };
-        if pair.raw("copy") == Some("sync") {
-            if all.has_journal(group, None) {
-                let advice = "synchronous pairs are in a group without one";
-                pair.note("group", format!("group: {group:?} has a journal volume here; {advice}"));
-            }
+        if pair.raw("copy") == Some("sync") && !all.has_journal(group, None) {
             continue; // It is forwarded: the other array journals it in a group of its own.
         }
         if !all.has_journal(group, None) {

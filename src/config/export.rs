@@ -164,7 +164,7 @@ fn pairs<'t>(tables: &'t Tables, row: &'t GroupRecord) -> impl Iterator<Item = P
             group: row.name.clone(),
             pvol: volume_name(tables, pair.primary.volume?)?,
             svol: SvolSpec { link: pair.link.clone(), volume: pair.auxiliary.name.clone()? },
-            copy: pair.copy,
+            copy: pair.copy.said(),
         })
     })
 }

@@ -237,9 +237,8 @@ fn every_kind_of_mistake_is_noticed_once() {
         (with("read_interval = \"soon\"\n"), "or \"immediate\""),
         (with(&format!("{group}release = \"later\"\n")), "none of \"read\", \"restored\""),
         (with(&format!("{group}{group}")), "there is a group \"g1\" already"),
-        (with(&format!("{group}{journals}{pair}copy = \"sync\"\n")), "in a group without one"),
         (with(&format!("{group}{journals}{pair}copy = \"both\"\n")), "none of \"async\", \"sync\""),
-        (with(&format!("{group}fence = \"status\"\n")), "none of \"never\", \"data\""),
+        (with(&format!("{group}fence = \"later\"\n")), "none of \"never\", \"data\", \"status\""),
         (with(&format!("{group}{journals}{}", pair.replace("beta:copy1", "copy1"))), "not link:volume"),
         (
             with(&format!("{group}{journals}{}", pair.replace("beta:copy1", "gamma:copy1"))),

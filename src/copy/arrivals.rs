@@ -108,6 +108,10 @@ impl<T> Arrivals<T> {
 
     /// The update `next`, if it has arrived.
     pub(crate) fn poll_next(&mut self, next: UpdateNumber) -> Option<T> {
+        while let Some(stale) = self.early.first_entry().filter(|first| *first.key() < next) {
+            // It came by another way meanwhile.
+            self.early_bytes -= stale.remove().1;
+        }
         let (update, bytes) = self.early.remove(&next)?;
         self.early_bytes -= bytes;
         (self.gap, self.repeats) = (None, 0);

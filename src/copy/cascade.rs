@@ -256,6 +256,7 @@ impl Group {
     pub(super) fn limit_for(&self, reader: ArrayNumber) -> UpdateNumber {
         let mut seq = self.lock();
         let durable = seq.journal.durable().min(seq.recorded_for(reader));
+        let durable = seq.confirmed_for(reader).map_or(durable, |confirmed| confirmed.min(durable));
         match seq.gates.get(&reader).copied() {
             Some((number, volume)) if seq.is_live(reader, volume, number) => durable.min(number.previous()),
             Some(_) => {

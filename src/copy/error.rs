@@ -80,6 +80,8 @@ pub enum Refusal {
     Leaving,
     /// Not now: whoever sent it is to send it again.
     Again,
+    /// The synchronous copy does not confirm, and the group's fence forbids to go on alone.
+    Fenced,
     /// The update is not one (a bug or a hostile peer).
     Invalid(String),
 }

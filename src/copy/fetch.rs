@@ -100,6 +100,12 @@ impl Group {
         }
         let reporting = self.report_positions(source, source_group);
         let copying = self.pull_copies(source, source_group);
+        let leasing = async {
+            match whose {
+                Whose::Source => self.hold_lease(source, source_group).await,
+                Whose::Other => std::future::pending().await,
+            }
+        };
         let mut schedules = self.schedule.subscribe();
         let schedule = *schedules.borrow_and_update();
         let mut follower = Follower {
@@ -117,13 +123,14 @@ impl Group {
             whose,
         };
         let reading = follower.run();
-        tokio::pin!(reporting, reading, copying);
+        tokio::pin!(reporting, reading, copying, leasing);
         let error = tokio::select! {
             biased;
             () = self.closing.begins() => FetchError::Closed,
             error = reading => error,
             error = reporting => error,
             error = copying => error,
+            error = leasing => error,
         };
         self.set_reading(Reading::Retrying(error.to_string()));
         error
@@ -533,7 +540,7 @@ impl<'a> Follower<'a> {
                     }
                     room.await;
                 }
-                Err(Refusal::Leaving | Refusal::Again) => room.await,
+                Err(Refusal::Leaving | Refusal::Again | Refusal::Fenced) => room.await,
                 Err(Refusal::Invalid(reason)) => return Err(FetchError::Store(reason)),
             }
         }

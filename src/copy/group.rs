@@ -94,6 +94,8 @@ pub struct Group {
     /// Where difference maps are kept.
     pub(crate) marks: Arc<dyn MarkStore>,
     pub(crate) closing: Closing,
+    /// What hosts wait for beside the journal here.
+    pub(super) waits: super::synchronous::Waits,
 }
 
 /// What the lock guards.
@@ -181,6 +183,10 @@ pub(crate) struct Sequencer {
     pub(crate) other_allowed: bool,
     /// Readers below that may not be handed this update yet, because of this volume (`cascade.rs`).
     pub(crate) gates: BTreeMap<ArrayNumber, (UpdateNumber, u32)>,
+    /// The reader that hosts wait for (at the primary).
+    pub(crate) synchronous: Option<super::synchronous::Synchronous>,
+    /// How a synchronous copy stands (at the copy).
+    pub(crate) pushed: super::push::Pushed,
 }
 
 impl Sequencer {
@@ -230,6 +236,8 @@ impl Sequencer {
             wholeness: super::whole::Wholeness::default(),
             promises: super::promise::Promises::found(super::promise::Promise::default()),
             gates: BTreeMap::new(),
+            synchronous: None,
+            pushed: super::push::Pushed::default(),
             apart: super::readers::Apart::default(),
             other_allowed: false,
             generations: vec![generation],
@@ -318,6 +326,7 @@ impl Group {
             restoring: tokio::sync::Mutex::default(),
             marks: parts.marks,
             closing: Closing::default(),
+            waits: super::synchronous::Waits::default(),
         })
     }
 
@@ -344,6 +353,9 @@ impl Group {
         let mut seq = self.lock();
         if seq.leaving.blocks() || seq.frozen.contains(&change.volume) {
             return Err(Refusal::Leaving);
+        }
+        if seq.is_fenced() {
+            return Err(Refusal::Fenced);
         }
         let start = change.parts.iter().map(|part| part.offset_bytes).min().unwrap_or(0);
         let facts = seq.pairs.get(&change.volume);

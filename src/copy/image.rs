@@ -215,6 +215,10 @@ mod tests {
     struct NoMarks;
 
     impl MarkStore for NoMarks {
+        fn note_together(&self, _group: u32, _together: Result<(), &str>) -> Result<(), String> {
+            Ok(())
+        }
+
         fn has_pair_of(&self, _group: u32, _pvol: u32) -> bool {
             true
         }

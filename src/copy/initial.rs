@@ -95,7 +95,7 @@ impl Group {
         };
         match self.append(&mut seq, &Arc::new(update), &Payload::default()) {
             Ok(()) => {}
-            Err(Refusal::NoRoom | Refusal::Leaving | Refusal::Again) => return Step::Wait,
+            Err(Refusal::NoRoom | Refusal::Leaving | Refusal::Again | Refusal::Fenced) => return Step::Wait,
             Err(Refusal::Invalid(reason)) => {
                 tracing::error!(group = %self.name, %reason, "initial copy stopped");
                 return Step::Ended;

@@ -161,6 +161,10 @@ mod tests {
     }
 
     impl MarkStore for Kept {
+        fn note_together(&self, _group: u32, _together: Result<(), &str>) -> Result<(), String> {
+            Ok(())
+        }
+
         fn has_pair_of(&self, _group: u32, _pvol: u32) -> bool {
             true
         }

@@ -29,6 +29,7 @@ mod overflow;
 mod pace;
 pub(crate) mod promise;
 mod pull;
+pub(crate) mod push;
 pub(crate) mod rates;
 pub(crate) mod readers;
 mod received;
@@ -46,6 +47,7 @@ pub mod status;
 pub(crate) mod stop;
 pub(crate) mod suspend;
 pub(crate) mod svols;
+pub mod synchronous;
 pub(crate) mod tables;
 #[doc(hidden)]
 pub mod tamper;

@@ -37,6 +37,9 @@ impl Group {
             return None;
         }
         let (reader, released) = seq.readers.slowest(seq.settled)?;
+        if seq.must_keep_up(reader) {
+            return None;
+        }
         // What a virtual P-VOL's reader lacks is marked upstream, when there is no room for it here.
         let mut pairs = seq.pairs.iter();
         if pairs.any(|(volume, pairs)| {

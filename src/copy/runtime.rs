@@ -1,10 +1,27 @@
-//! What a group at work knows of its role and of its pairs.
+//! What a group at work knows of its role and of its pairs, and what it records of them.
 
+use super::checkpoint::PairMark;
+use super::differences::ChangedPart;
 use super::rule::PairFacts;
 use super::suspend::{CopyRecord, PairResync};
 use crate::volume::pair::PairState;
 use holdfast_journal::{ArrayNumber, UpdateNumber};
 use std::collections::VecDeque;
+
+/// Where difference maps and states are kept. Defined here, by its user; the control store does it.
+pub(crate) trait MarkStore: Send + Sync {
+    /// Makes changed parts of maps durable, by pair.
+    fn put(&self, changed: Vec<(u32, Vec<ChangedPart>)>) -> Result<(), String>;
+
+    /// Notes where copies ended of which a checkpoint cannot say it.
+    fn note_copy_ends(&self, ends: &[PairMark]) -> Result<(), String>;
+
+    /// Records whether hosts of a group wait for its synchronous reader; an error is the reason why they do not any more.
+    fn note_together(&self, group: u32, together: Result<(), &str>) -> Result<(), String>;
+
+    /// Whether a pair is catalogued by which this group restores what records of that P-VOL say.
+    fn has_pair_of(&self, group: u32, pvol: u32) -> bool;
+}
 
 /// What a group is on this array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use crate::disk::VolumeId;
 use crate::disk::cache::{Piece, Pieces};
 use crate::disk::slot::{Class, SLOT_BYTES, Slot};
 use crate::volume::kind::ReleaseBy;
-use holdfast_journal::reader::{ReaderError, Report};
+use holdfast_journal::reader::{Reader, ReaderError, Report};
 use holdfast_journal::{
     ArrayNumber, Content, CopyForm, Extent, InitialCopy, Kind, Update, UpdateNumber, format,
 };
@@ -58,6 +58,15 @@ pub enum Carrier {
     Read,
     /// A report of its own.
     Report,
+}
+
+/// Who has an answer made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Asker {
+    /// The reader, by a journal read.
+    Reader,
+    /// This array, to send it to a synchronous reader.
+    Push,
 }
 
 /// An answer: whole pages, ready to be sent by handle.
@@ -119,9 +128,26 @@ impl Group {
         if let (Some(start), true) = (request.start, request.retry) {
             return self.answer_again(&request, start).await;
         }
-        let turn = self.turn_of(request.reader)?;
+        self.answer_in_turn(request, Asker::Reader).await
+    }
+
+    /// The same on behalf of a reader to which the answer is sent by itself.
+    pub(super) async fn answer_pushed(&self, request: Request) -> Result<Answer, ServeError> {
+        self.check_told(request.reader)?;
+        self.answer_in_turn(request, Asker::Push).await
+    }
+
+    async fn answer_in_turn(&self, request: Request, asker: Asker) -> Result<Answer, ServeError> {
+        let is_sent = || asker == Asker::Reader && self.pushes_to(request.reader);
         let deadline = self.clock.sleep(request.wait);
         tokio::pin!(deadline);
+        if is_sent() {
+            self.while_pushed(request.reader, &mut deadline).await;
+            if is_sent() {
+                return Ok(self.while_sent(request.reader));
+            }
+        }
+        let turn = self.turn_of(request.reader)?;
         let _turn = tokio::select! {
             biased;
             guard = turn.lock() => guard,
@@ -146,6 +172,9 @@ impl Group {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
+            if is_sent() {
+                return Ok(self.while_sent(request.reader));
+            }
             let limit = self.limit_for(request.reader);
             let first = self.lock().readers.poll_send(request.reader, limit);
             if let Some(first) = first {
@@ -162,6 +191,12 @@ impl Group {
                 () = &mut deadline => return Ok(self.empty(request.reader, Outcome::NoJournal)), // Step 1560.
             }
         }
+    }
+
+    /// What a journal read brings while updates are sent to the reader: it knows nothing of those by this.
+    fn while_sent(&self, reader: ArrayNumber) -> Answer {
+        let has = self.lock().readers.reader(reader).map(Reader::retry_start);
+        self.empty_from(reader, Outcome::NoJournal, has)
     }
 
     /// Whether updates are held for the reader; that it has asked is noted, because it shows that the reader lives.
@@ -271,13 +306,18 @@ impl Group {
         cursor: Cursor,
     ) -> Result<Answer, ServeError> {
         let (count, budget) = self.answer_limits(request);
+        // What is handed out again was within it once.
+        let limit = match cursor {
+            Cursor::Moves => self.limit_for(request.reader),
+            Cursor::Stays => UpdateNumber::new(u64::MAX),
+        };
         let began = self.lock().readers.reader(request.reader).map(|known| known.began);
         let found = self.load(first, count as usize, budget / 2, Class::JournalRead).await?;
         let (mut records, mut pages, mut sent) = (Vec::new(), Vec::new(), 0);
         let (mut last, mut as_of) = (first, UpdateNumber::NONE);
         let mut is_stopped = false;
         for (update, payload) in found {
-            if self.stops_at(request.reader, &update) {
+            if update.number > limit || self.stops_at(request.reader, &update) {
                 is_stopped = true;
                 break;
             }

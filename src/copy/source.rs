@@ -1,6 +1,7 @@
 //! What an auxiliary asks of the array it reads from. Defined here, by its user; implemented over the sessions of a
 //! link.
 
+use super::synchronous::{Asked, Told};
 use crate::clock::BoxFuture;
 use crate::disk::slot::Slot;
 use holdfast_journal::UpdateNumber;
@@ -39,6 +40,11 @@ pub trait Source: Send + Sync {
 
     /// REPORT POSITION.
     fn report_position(&self, group: u32, position: Report) -> BoxFuture<'_, Result<(), SourceError>>;
+
+    /// SYNCHRONISE: how the synchronous copy here stands, as its source sees it.
+    fn synchronise(&self, _group: u32, _asked: Asked) -> BoxFuture<'_, Result<Told, SourceError>> {
+        Box::pin(std::future::ready(Err(SourceError("this source has no synchronous copies".into()))))
+    }
 
     /// What may pass in a second; none: as much as there is.
     fn limit_bytes_per_s(&self) -> Option<u64> {

@@ -22,27 +22,15 @@
 //! Between 2 and 4 updates are marked *and* held: more than is needed, never less.
 
 use super::change::Change;
-use super::checkpoint::PairMark;
 use super::differences::{ChangedPart, DifferenceMap};
 use super::error::CopyError;
 use super::group::{Group, PairRuntime, Role, Sequencer};
+pub(crate) use super::runtime::MarkStore;
 use crate::disk::slot::Class;
 use crate::volume::pair::PairState;
 use holdfast_journal::{ArrayNumber, CopyForm, Extent, Kind, Update, UpdateNumber};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// Where difference maps are kept. Defined here, by its user; the control store does it.
-pub(crate) trait MarkStore: Send + Sync {
-    /// Makes changed parts of maps durable, by pair.
-    fn put(&self, changed: Vec<(u32, Vec<ChangedPart>)>) -> Result<(), String>;
-
-    /// Notes where copies ended of which a checkpoint cannot say it.
-    fn note_copy_ends(&self, ends: &[PairMark]) -> Result<(), String>;
-
-    /// Whether a pair is catalogued by which this group restores what records of that P-VOL say.
-    fn has_pair_of(&self, group: u32, pvol: u32) -> bool;
-}
 
 /// A record of an initial copy or of a copy of differences.
 #[derive(Clone, Copy, Debug)]

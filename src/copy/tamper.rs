@@ -39,10 +39,29 @@ pub trait Tamper: Debug + Send + Sync {
         None
     }
 
+    /// What an array does wrong with a synchronous copy.
+    fn synchronous(&self) -> Option<SynchronousDefect> {
+        None
+    }
+
     /// What an auxiliary reports in place of its true position.
     fn position(&self, position: Report) -> Report {
         position
     }
+}
+
+/// A defect of a synchronous copy.
+#[doc(hidden)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SynchronousDefect {
+    /// The primary answers hosts before the other array has confirmed.
+    AnsweredEarly,
+    /// The copy confirms what it has stored and what is not durable.
+    ConfirmedEarly,
+    /// The copy confirms what lies behind a gap, and does not store it.
+    GapAccepted,
+    /// The copy goes on showing itself as synchronised when nobody says so any more.
+    LeaseKept,
 }
 
 /// A defect of a reversal.

@@ -132,7 +132,7 @@ impl Group {
             };
             self.append(&mut seq, &Arc::new(update), &Payload::default()).map_err(
                 |refusal| match refusal {
-                    Refusal::NoRoom | Refusal::Leaving | Refusal::Again => {
+                    Refusal::NoRoom | Refusal::Leaving | Refusal::Again | Refusal::Fenced => {
                         CopyError::Damaged(format!("the journal of group {} is full", self.name))
                     }
                     Refusal::Invalid(reason) => CopyError::Damaged(reason),

@@ -20,6 +20,9 @@ pub enum IoError {
     /// The journal refuses the change for good.
     #[error("{0}")]
     Refused(String),
+    /// The synchronous copy does not confirm the write, and the group's fence forbids to go on alone; it may be visible.
+    #[error("{0}")]
+    Fenced(String),
     /// COMPARE AND WRITE or VERIFY: the first byte that differs, counted from the first one compared.
     #[error("byte {0} is not as expected")]
     Differs(u64),
@@ -42,6 +45,7 @@ impl IoError {
             Self::Copy(CopyError::Damaged(_) | CopyError::Journal { .. }) | Self::Refused(_) => {
                 Sense::INTERNAL_FAILURE
             }
+            Self::Fenced(_) => Sense::MANUAL_INTERVENTION,
             Self::SessionEnded => Sense::NEXUS_TIMEOUT,
             Self::Differs(offset_bytes) => Sense::miscompare(*offset_bytes),
             Self::Contended => Sense::INSUFFICIENT_RESOURCES,

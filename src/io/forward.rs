@@ -186,7 +186,7 @@ impl Forwarder {
     /// With the fence `data`: when a write fails that is not forwarded by then. Otherwise never.
     async fn limit(&self) {
         match self.parts.fence {
-            Fence::Data => self.parts.clock.sleep(self.parts.fence_wait).await,
+            Fence::Data | Fence::Status => self.parts.clock.sleep(self.parts.fence_wait).await,
             Fence::Never => std::future::pending().await,
         }
     }

@@ -341,7 +341,7 @@ impl Task {
         }
         // FUA on a read: only what is durable may be returned.
         AfterData::Later(Box::pin(async move {
-            match self.unit.volume.clone().synchronize().await {
+            match self.unit.volume.clone().synchronize_here().await {
                 Ok(()) => self.read_now(range).await,
                 Err(error) => self.error(&error, range.start),
             }
@@ -501,7 +501,8 @@ impl Task {
     }
 
     fn synchronize(self, immediate: bool) -> AfterData {
-        let synchronizing = self.unit.volume.clone().synchronize();
+        let nexus = self.nexus.clone();
+        let synchronizing = self.unit.volume.clone().synchronize(async move { nexus.ending().await });
         if immediate {
             // GOOD at once; the volume is made durable all the same.
             tokio::spawn(synchronizing);
@@ -518,7 +519,7 @@ impl Task {
     fn mode_selected(self, changed: Result<holdfast_scsi::ModeChange, Sense>, moved: u64) -> AfterData {
         match changed {
             Ok(holdfast_scsi::ModeChange::FlushFirst) => AfterData::Later(Box::pin(async move {
-                match self.unit.volume.clone().synchronize().await {
+                match self.unit.volume.clone().synchronize(self.nexus.ending()).await {
                     Ok(()) => Completed::Done(Completion::good(moved)),
                     Err(error) => self.error(&error, Lba(0)),
                 }

@@ -3,6 +3,7 @@
 //! `host` answers the commands of one session at one target, `volume` makes changes visible and durable, `manner` says how
 //! those do that look before they write. `verify` and `third_party` are commands that read in steps.
 
+mod answered;
 mod elsewhere;
 mod error;
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub struct Volume {
     pub write_through: bool,
     pub(super) disk: DiskAdapter,
     /// Nothing of it is here but journals (promise T3): step 1270 is skipped.
-    is_virtual: bool,
+    pub(super) is_virtual: bool,
     /// Where its data is, if it is virtual.
     elsewhere: Option<Arc<dyn Elsewhere>>,
     /// Held shared by what becomes visible or is read, alone by who changes it and by a change that is to be alone.
@@ -139,7 +139,7 @@ impl Volume {
         self.forwarder().is_some_and(|now| Arc::ptr_eq(&now, forwarder))
     }
 
-    fn group(&self) -> Option<Arc<Group>> {
+    pub(super) fn group(&self) -> Option<Arc<Group>> {
         match &*self.role() {
             VolumeRole::Source(group) => Some(group.clone()),
             VolumeRole::Plain
@@ -290,21 +290,12 @@ impl Volume {
         let ticket = Some(ticket);
         Pending { volume, group: None, nexus, change, manner, payload, checksum, durable, ticket }.write()
     }
-
-    /// SYNCHRONIZE CACHE: everything accepted before is durable afterwards.
-    pub async fn synchronize(self: Arc<Self>) -> Result<(), IoError> {
-        match self.group() {
-            Some(group) => group.synchronize(self.number).await?,
-            None => self.disk.destage(&[VolumeId(self.number)]).await?,
-        }
-        Ok(())
-    }
 }
 
 /// A change on its way.
 pub(super) struct Pending {
     pub(super) volume: Arc<Volume>,
-    group: Option<Arc<Group>>,
+    pub(super) group: Option<Arc<Group>>,
     pub(super) nexus: Arc<Nexus>,
     pub(super) change: Change,
     pub(super) manner: Manner,
@@ -324,8 +315,8 @@ impl Pending {
             return Outcome::Later(Box::pin(pending.wait_and_write(None)));
         };
         match pending.attempt(&mut prepared) {
-            Ok(_) if !durable => Outcome::Ready(Ok(())),
-            Ok(sequenced) => Outcome::Later(Box::pin(pending.make_durable(sequenced))),
+            Ok(_) if !durable && !pending.waits() => Outcome::Ready(Ok(())),
+            Ok(sequenced) => Outcome::Later(Box::pin(pending.until_answered(sequenced))),
             Err(Stop::Refused(Refusal::NoRoom | Refusal::Leaving) | Stop::NotCached | Stop::Unmarked) => {
                 Outcome::Later(Box::pin(pending.wait_and_write(Some(prepared))))
             }
@@ -350,6 +341,7 @@ impl From<Stop> for IoError {
         match stop {
             Stop::Refused(Refusal::Invalid(reason)) => Self::Refused(reason),
             Stop::Refused(Refusal::Again) => Self::Contended,
+            Stop::Refused(Refusal::Fenced) => Self::Fenced(FENCED.into()),
             Stop::Refused(refusal) => Self::Refused(format!("{refusal:?}")),
             Stop::NotCached | Stop::Unmarked => Self::Contended,
             Stop::Differs(offset_bytes) => Self::Differs(offset_bytes),
@@ -479,21 +471,7 @@ impl Pending {
                 Err(Stop::Refused(Refusal::NoRoom | Refusal::Leaving)) => {
                     // Without a group the volume has just come into one, which the next attempt meets.
                     let Some(room) = room.as_mut().as_pin_mut() else { continue };
-                    // A virtual volume has no difference map here: its upstream array notes what there is no room for.
-                    if let Some(group) = group.as_ref().filter(|_| self.volume.is_virtual) {
-                        let since = *waits_since.get_or_insert(group.clock.now());
-                        if group.clock.now().since(since) >= group.settings.throttle.max(PATIENCE) {
-                            return Err(IoError::Refused(FULL.into()));
-                        }
-                    }
-                    let clock =
-                        group.as_ref().filter(|_| self.volume.is_virtual).map(|group| group.clock.clone());
-                    let patience = async move {
-                        match clock {
-                            Some(clock) => clock.sleep(PATIENCE).await,
-                            None => std::future::pending().await,
-                        }
-                    };
+                    let patience = self.patience(group.as_ref(), &mut waits_since)?;
                     // Nobody waits for the answer of a session that ends, and its end may not wait for throttling.
                     tokio::select! {
                         biased;
@@ -517,9 +495,7 @@ impl Pending {
                 outcome => break outcome?,
             }
         };
-        if self.durable {
-            self.make_durable(sequenced).await?;
-        }
+        self.until_answered(sequenced).await?;
         Ok(Way::Made)
     }
 
@@ -572,19 +548,6 @@ impl Pending {
         }
         Ok(prepared)
     }
-
-    async fn make_durable(self, sequenced: Sequenced) -> Result<(), IoError> {
-        match (sequenced, &self.group) {
-            (Sequenced::Journaled(number), Some(group)) => group.durable(number).await,
-            _ => {
-                for part in &self.change.parts {
-                    let volume = VolumeId(self.volume.number);
-                    self.volume.disk.destage_range(volume, part.offset_bytes, part.length_bytes).await?;
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 /// How often a range is brought into the cache again for one command, because others evict it or change it meanwhile.
@@ -592,8 +555,8 @@ pub(super) const TRIES_MAX: u32 = 64;
 /// Stretches of at most 1 MiB that one GET LBA STATUS looks at; the answer ends there.
 const MAPPED_WALK_MAX: usize = 4096;
 const NOT_ATOMIC: &str = "only volumes whose writes are journaled or forwarded write atomically";
-/// How long a write to a virtual volume waits for room at least.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
-const FULL: &str = "the journal of the virtual volume is full";
+/// Why a write is refused whose synchronous copy does not keep up.
+pub(super) const FENCED: &str =
+    "the synchronous copy does not confirm, and the group's fence forbids to go on alone";
 const VIRTUAL: &str = "the volume is virtual: its data is at the upstream array";
 const WAITING: &str = "the group of the volume cannot be opened";

@@ -202,6 +202,7 @@ listed!(GroupView, |g| {
         Some(behind) => format!("{}, {behind} behind the top", f.reads_over),
         None => f.reads_over.clone(),
     }),
+    "SYNCHRONOUS" => g.synchronous.as_ref().map_or("-".into(), |s| format!("{} {}", s.link, s.state)),
     "BEHIND" => g.readers.iter().map(|r| format!("{} {}/{}/{:.1} s", r.link, r.behind.updates, bytes(r.behind.bytes), r.behind.seconds)).collect::<Vec<_>>().join(", "),
 });
 listed!(JournalView, |j| {

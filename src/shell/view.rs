@@ -12,7 +12,9 @@ use crate::volume::store::Order;
 use serde::Serialize;
 
 pub use super::view_event::EventView;
-pub use super::view_group::{BookmarkView, FollowView, GenerationView, GroupView, LagView, ReaderView};
+pub use super::view_group::{
+    BookmarkView, FollowView, GenerationView, GroupView, LagView, ReaderView, SynchronousView,
+};
 pub use super::view_link::{BackTestView, LinkTestView, LinkView, PortalTestView, RelayView};
 pub use super::view_takeover::{LossView, TakeoverView};
 

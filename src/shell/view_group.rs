@@ -48,8 +48,31 @@ pub struct GroupView {
     pub readers: Vec<ReaderView>,
     /// From whom it is read and how, where this array keeps the copy.
     pub follows: Option<FollowView>,
+    /// How its synchronous copy stands, at the array that hosts write to and at the copy.
+    pub synchronous: Option<SynchronousView>,
     /// Bookmarks that the journal here holds, oldest first.
     pub bookmarks: Vec<BookmarkView>,
+}
+
+/// How the synchronous copy of a group stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SynchronousView {
+    /// Link to the other array of the two.
+    pub link: String,
+    /// `synchronised`: the copy has every write that any host was answered. Else, at the array that hosts write to: `apart`
+    /// (hosts are answered alone), `joining`, `waiting` (hosts wait, and updates cannot go there now), `refused` (hosts'
+    /// writes fail); at the copy `unknown`.
+    pub state: String,
+    /// Why it came apart.
+    pub reason: Option<String>,
+    /// `never`, `data` or `status`.
+    pub fence: String,
+    /// How long a host's write waits at most before that decides.
+    pub fence_wait_ms: u64,
+    /// Everything up to this number is durable at the copy; where hosts write.
+    pub confirmed_update_number: Option<u64>,
+    /// Commands of hosts that wait for the copy; where hosts write.
+    pub waiting_commands: Option<u64>,
 }
 
 /// A bookmark.

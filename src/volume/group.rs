@@ -82,6 +82,9 @@ pub struct GroupRecord {
     /// How far a takeover has come here, or what it has made of this array.
     #[serde(default)]
     pub takeover: Option<Takeover>,
+    /// Hosts wait for its synchronous reader. Whether they do is recorded before the first of them is answered otherwise.
+    #[serde(default)]
+    pub is_together: bool,
 }
 
 /// Another array from which an auxiliary reads a group (promise T5).

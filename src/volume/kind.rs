@@ -354,20 +354,30 @@ impl fmt::Display for SvolSpec {
 pub enum CopyMode {
     /// By journal read and restore.
     Async,
-    /// Every write is forwarded, and answered when it is durable at both arrays.
+    /// Every write is forwarded, and answered when it is durable at both arrays. Its group has no journal here.
     Sync,
+    /// By journals that are sent; every write is answered when it is durable in both (promise K1).
+    SyncJournal,
+}
+
+impl CopyMode {
+    /// What an operator says for it: the group's journal makes the difference.
+    #[must_use]
+    pub fn said(self) -> Self {
+        if self == Self::SyncJournal { Self::Sync } else { self }
+    }
 }
 
 impl fmt::Display for CopyMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Async => "async",
-            Self::Sync => "sync",
+            Self::Sync | Self::SyncJournal => "sync",
         })
     }
 }
 
-/// What becomes of hosts' writes that cannot be forwarded.
+/// What becomes of hosts' writes that the other array of a synchronous pair does not get in time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fence {
@@ -376,6 +386,8 @@ pub enum Fence {
     Never,
     /// They fail.
     Data,
+    /// They fail unless the other array could be told that it lacks them. Not for writes that are forwarded.
+    Status,
 }
 
 impl fmt::Display for Fence {
@@ -383,6 +395,7 @@ impl fmt::Display for Fence {
         f.pad(match self {
             Self::Never => "never",
             Self::Data => "data",
+            Self::Status => "status",
         })
     }
 }
@@ -391,15 +404,15 @@ impl FromStr for Fence {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        [Self::Never, Self::Data]
+        [Self::Never, Self::Data, Self::Status]
             .into_iter()
             .find(|fence| fence.to_string() == text)
-            .ok_or_else(|| format!("{text:?} is none of \"never\", \"data\""))
+            .ok_or_else(|| format!("{text:?} is none of \"never\", \"data\", \"status\""))
     }
 }
 
-/// How long hosts' writes wait for the array that they are forwarded to, unless the operator says otherwise.
-pub const FENCE_WAIT_DEFAULT: Duration = Duration::from_secs(10);
+/// How long hosts' writes wait for the other array of a synchronous pair, unless the operator says otherwise.
+pub const FENCE_WAIT_DEFAULT: Duration = Duration::from_secs(5);
 
 const HOST_MAX_BYTES: usize = 253;
 

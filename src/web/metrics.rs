@@ -252,6 +252,15 @@ fn groups(build: &mut Build, now: &Snapshot) {
         &["unused", "normal", "suspended", "abnormal"],
         now.groups.iter().map(|group| (labels(group), group.state.as_str())),
     );
+    let level = now.groups.iter().filter_map(|group| {
+        let known = group.synchronous.as_ref()?;
+        Some((labels(group), float(u64::from(known.state == "synchronised"))))
+    });
+    build.gauge(
+        "holdfast_group_synchronised",
+        "Whether the synchronous copy has every write that a host was answered, as this array knows.",
+        level,
+    );
     let given = now.groups.iter().filter_map(|group| {
         group.next_update_number.map(|next| (labels(group), float(next.saturating_sub(1))))
     });
@@ -443,7 +452,8 @@ fn float(value: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::shell::view::{
-        FollowView, GroupView, JournalView, LinkView, PairView, ParityGroupView, UnitView, VolumeView,
+        FollowView, GroupView, JournalView, LinkView, PairView, ParityGroupView, SynchronousView, UnitView,
+        VolumeView,
     };
 
     /// One of everything.
@@ -465,6 +475,7 @@ mod tests {
             next_update_number: Some(12),
             readers: vec![reader],
             follows: Some(FollowView { link: "alpha".into(), ..FollowView::default() }),
+            synchronous: Some(SynchronousView { state: state(), ..SynchronousView::default() }),
             ..GroupView::default()
         };
         Snapshot {

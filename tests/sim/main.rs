@@ -55,6 +55,7 @@ mod sequences;
 mod stops;
 mod story;
 mod svol_write;
+mod synchronous;
 mod takeover;
 mod three;
 mod tree;

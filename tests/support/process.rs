@@ -42,6 +42,8 @@ pub(crate) struct Layout {
     pub(crate) engine: &'static str,
     /// Lines of the links at the auxiliaries: on which schedule they read and restore.
     pub(crate) schedules: [&'static str; 2],
+    /// Hosts wait for the first auxiliary.
+    pub(crate) is_synchronous: bool,
 }
 
 impl Default for Layout {
@@ -54,6 +56,7 @@ impl Default for Layout {
             level: "raid5",
             engine: "plain",
             schedules: ["", "restore_interval = \"200ms\"\n"],
+            is_synchronous: false,
         }
     }
 }
@@ -205,6 +208,7 @@ impl Cluster {
         let _ = writeln!(text, "[[provision.group]]\nname = \"{GROUP}\"\nsvol_access = \"read\"\n");
         let _ = writeln!(text, "[[provision.journal]]\ngroup = \"{GROUP}\"\nvolume = \"jnl\"\n");
         for name in &NAMES[1..] {
+            let copy = if self.layout.is_synchronous && *name == NAMES[1] { "sync" } else { "async" };
             let _ = writeln!(
                 text,
                 "[[provision.journal]]\ngroup = \"{GROUP}\"\nvolume = \"jnl\"\nat = \"{name}\"\n"
@@ -213,7 +217,7 @@ impl Cluster {
                 let _ = writeln!(
                     text,
                     "[[provision.pair]]\nname = \"data{n}-{name}\"\ngroup = \"{GROUP}\"\npvol = \"data{n}\"\n\
-                     svol = \"{name}:data{n}\"\n"
+                     svol = \"{name}:data{n}\"\ncopy = \"{copy}\"\n"
                 );
             }
         }

@@ -144,6 +144,8 @@ pub(crate) enum Vendor {
     CopyRead,
     JournalTables,
     LinkTest,
+    Synchronise,
+    JournalWrite,
 }
 
 /// One command.

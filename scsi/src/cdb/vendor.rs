@@ -1,4 +1,4 @@
-//! The commands between arrays: vendor-specific operation codes C0h to C8h and D0h to D2h of the peer unit.
+//! The commands between arrays: vendor-specific operation codes C0h to C9h and D0h to D3h of the peer unit.
 //!
 //! All numbers are big-endian, and every byte not shown is zero, CONTROL included; anything else ends with INVALID FIELD IN CDB. A
 //! command longer than 16 bytes travels in the extended-CDB AHS of RFC 7143.
@@ -17,12 +17,15 @@
 //!                                     24-31 sequence number, 32-39 oldest sequence number under way
 //! D1h FORWARDING STATE     32 bytes   20-23 parameter list length
 //! D2h FORWARDED READ       32 bytes   4-7 volume, 8-15 first byte, 20-23 allocation length
+//! C9h SYNCHRONISE          32 bytes   1 flags, 4-7 group, 8-15 channel, 20-23 allocation length
+//! D3h JOURNAL WRITE        32 bytes   4-7 group, 8-15 channel, 20-23 parameter list length
 //! C6h COPY READ            64 bytes   4-7 group, 8-11 volume, 12-15 copy, 16-23 copied up to, 24-31 restored,
 //!                                     52-55 allocation length, 56-59 wait limit in milliseconds
 //!
 //! compression  0 none, 1 to 9 the level of zstd that the answer may be compressed with
 //! what      0 so many bytes back, 1 try the way back
 //! flags     bit 0 start number valid, bit 1 repeated, bit 2 position valid; what is not valid is zero
+//!           C9h: bit 0 the channel is in use, bit 1 the lease holds
 //! position  four numbers of eight bytes: durable, restored, settled, consistent from
 //! ```
 
@@ -41,6 +44,10 @@ pub const MAX_DESIGNATION_BYTES: u32 = 1 << 20;
 /// The longest parameter list of FORWARDED WRITE: the largest transfer, with the place of its first byte in a page, and the
 /// pages of its head. A longer one ends with INVALID FIELD IN CDB.
 pub const MAX_FORWARDED_BYTES: u32 = MAX_TRANSFER_BYTES + (4 << 12);
+
+/// The longest parameter list of JOURNAL WRITE: what an answer to JOURNAL READ needs at most. A longer one ends with INVALID
+/// FIELD IN CDB.
+pub const MAX_JOURNAL_WRITE_BYTES: u32 = MAX_TRANSFER_BYTES + (64 << 10);
 
 /// The longest parameter list of FORWARDING STATE. A longer one ends with INVALID FIELD IN CDB.
 pub const MAX_FORWARDING_STATE_BYTES: u32 = 1 << 16;
@@ -142,6 +149,33 @@ pub struct CopyRead {
     pub wait_limit_ms: u32,
 }
 
+/// JOURNAL WRITE: updates that the source of a synchronous copy sends by itself; its parameter list, which is an answer to
+/// JOURNAL READ, is not read here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JournalWrite {
+    /// The group, as the sender numbers it.
+    pub group: GroupNumber,
+    /// What the sender calls the stretch of time for which this array keeps what it was sent.
+    pub channel: u64,
+    /// Length of the parameter list, at most [`MAX_JOURNAL_WRITE_BYTES`].
+    pub list_length: u32,
+}
+
+/// SYNCHRONISE: how a synchronous copy stands, asked of its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Synchronise {
+    /// The group, as the source numbers it.
+    pub group: GroupNumber,
+    /// The channel that the reader knows of; zero: none.
+    pub channel: u64,
+    /// Updates have come over it, and everything before them is there.
+    pub in_use: bool,
+    /// The reader shows itself as synchronised.
+    pub holds_lease: bool,
+    /// Room for the answer.
+    pub allocation_length: u32,
+}
+
 /// What LINK TEST is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkTest {
@@ -205,6 +239,10 @@ pub enum VendorCommand {
         /// How many bytes.
         allocation_length: u32,
     },
+    /// How a synchronous copy stands.
+    Synchronise(Synchronise),
+    /// Updates sent to a synchronous copy.
+    JournalWrite(JournalWrite),
     /// The next piece of a copy.
     CopyRead(CopyRead),
     /// Where the next updates of a group lie in the journal volume; with them they count as delivered.
@@ -281,6 +319,20 @@ impl VendorCommand {
                 offset_bytes: u64_at(cdb, OFFSET),
                 allocation_length: u32_at(cdb, LIST_LENGTH),
             },
+            Vendor::Synchronise => Self::Synchronise(Synchronise {
+                group,
+                channel: u64_at(cdb, CHANNEL),
+                in_use: u8_at(cdb, FLAGS) & CHANNEL_IN_USE != 0,
+                holds_lease: u8_at(cdb, FLAGS) & HOLDS_LEASE != 0,
+                allocation_length: u32_at(cdb, LIST_LENGTH),
+            }),
+            Vendor::JournalWrite => {
+                let list_length = u32_at(cdb, LIST_LENGTH);
+                if list_length > MAX_JOURNAL_WRITE_BYTES {
+                    return Err(invalid(LIST_LENGTH));
+                }
+                Self::JournalWrite(JournalWrite { group, channel: u64_at(cdb, CHANNEL), list_length })
+            }
             Vendor::CopyRead => Self::CopyRead(CopyRead {
                 group,
                 volume: u32_at(cdb, COPY_VOLUME),
@@ -336,6 +388,23 @@ impl VendorCommand {
                 cdb.put(LIST_LENGTH, &allocation_length.to_be_bytes());
                 cdb
             }
+            Self::Synchronise(ask) => {
+                let mut cdb = VendorCdb::new(0xC9, 32);
+                let in_use = if ask.in_use { CHANNEL_IN_USE } else { 0 };
+                let holds_lease = if ask.holds_lease { HOLDS_LEASE } else { 0 };
+                cdb.put(FLAGS, &[in_use | holds_lease]);
+                cdb.put(GROUP, &ask.group.0.to_be_bytes());
+                cdb.put(CHANNEL, &ask.channel.to_be_bytes());
+                cdb.put(LIST_LENGTH, &ask.allocation_length.to_be_bytes());
+                cdb
+            }
+            Self::JournalWrite(write) => {
+                let mut cdb = VendorCdb::new(0xD3, 32);
+                cdb.put(GROUP, &write.group.0.to_be_bytes());
+                cdb.put(CHANNEL, &write.channel.to_be_bytes());
+                cdb.put(LIST_LENGTH, &write.list_length.to_be_bytes());
+                cdb
+            }
             Self::CopyRead(read) => {
                 let mut cdb = VendorCdb::new(0xC6, 64);
                 cdb.put(GROUP, &read.group.0.to_be_bytes());
@@ -372,10 +441,12 @@ impl VendorCommand {
             | Self::LinkTest { allocation_length, .. } => allocation_length,
             Self::JournalRead(read) | Self::JournalTables(read) => read.allocation_length,
             Self::CopyRead(read) => read.allocation_length,
+            Self::Synchronise(ask) => ask.allocation_length,
             Self::Designation { .. }
             | Self::ReportPosition { .. }
             | Self::ForwardedWrite(_)
-            | Self::ForwardingState { .. } => 0,
+            | Self::ForwardingState { .. }
+            | Self::JournalWrite(_) => 0,
         }
     }
 }
@@ -519,6 +590,7 @@ const READ_ALLOCATION: usize = 52;
 const WAIT_LIMIT: usize = 56;
 const INCARNATION: usize = 8;
 const OFFSET: usize = 8;
+const CHANNEL: usize = 8;
 const CONNECTION: usize = 16;
 const LIST_LENGTH: usize = 20;
 const SEQUENCE: usize = 24;
@@ -527,6 +599,8 @@ const COPY_VOLUME: usize = 8;
 const COPY_COUNT: usize = 12;
 const COPIED_TO: usize = 16;
 const COPY_RESTORED: usize = 24;
+const CHANNEL_IN_USE: u8 = 0x01;
+const HOLDS_LEASE: u8 = 0x02;
 const START_VALID: u8 = 0x01;
 const REPEATED: u8 = 0x02;
 const POSITION_VALID: u8 = 0x04;
@@ -581,6 +655,29 @@ mod tests {
         )
     }
 
+    fn synchronous() -> impl Strategy<Value = VendorCommand> {
+        prop_oneof![
+            (any::<[u32; 2]>(), any::<u64>(), any::<[bool; 2]>()).prop_map(
+                |([group, allocation_length], channel, [in_use, holds_lease])| {
+                    let group = GroupNumber(group);
+                    VendorCommand::Synchronise(Synchronise {
+                        group,
+                        channel,
+                        in_use,
+                        holds_lease,
+                        allocation_length,
+                    })
+                }
+            ),
+            (any::<u32>(), any::<u64>(), 0..=MAX_JOURNAL_WRITE_BYTES).prop_map(
+                |(group, channel, list_length)| {
+                    let group = GroupNumber(group);
+                    VendorCommand::JournalWrite(JournalWrite { group, channel, list_length })
+                }
+            ),
+        ]
+    }
+
     fn command() -> impl Strategy<Value = VendorCommand> {
         prop_oneof![
             any::<u32>().prop_map(|allocation_length| VendorCommand::PeerInformation { allocation_length }),
@@ -623,6 +720,7 @@ mod tests {
             (any::<[u32; 2]>(), any::<u64>()).prop_map(|([volume, allocation_length], offset_bytes)| {
                 VendorCommand::ForwardedRead { volume, offset_bytes, allocation_length }
             }),
+            synchronous(),
             (any::<[u32; 5]>(), any::<[u64; 2]>()).prop_map(|(words, numbers)| {
                 VendorCommand::CopyRead(CopyRead {
                     group: GroupNumber(words[0]),
@@ -645,7 +743,7 @@ mod tests {
 
         #[test]
         fn bytes_that_are_understood_are_the_bytes_that_would_be_built(
-            opcode in prop_oneof![0xC0_u8..=0xC8, 0xD0_u8..=0xD2], tail in prop::collection::vec(prop_oneof![4 => Just(0_u8), 1 => any::<u8>()], 63)
+            opcode in prop_oneof![0xC0_u8..=0xC9, 0xD0_u8..=0xD3], tail in prop::collection::vec(prop_oneof![4 => Just(0_u8), 1 => any::<u8>()], 63)
         ) {
             for length in [16, 32, 64] {
                 let cdb: Vec<u8> = core::iter::once(opcode).chain(tail.iter().copied()).take(length).collect();
@@ -690,6 +788,9 @@ mod tests {
         assert_eq!(parse(long.to_cdb().as_bytes()), Err(invalid(DESIGNATION_LENGTH)));
         let mut cdb = VendorCdb::new(0xD0, 64);
         cdb.put(LIST_LENGTH, &(MAX_FORWARDED_BYTES + 1).to_be_bytes());
+        assert_eq!(parse(cdb.as_bytes()), Err(invalid(LIST_LENGTH)));
+        let mut cdb = VendorCdb::new(0xD3, 32);
+        cdb.put(LIST_LENGTH, &(MAX_JOURNAL_WRITE_BYTES + 1).to_be_bytes());
         assert_eq!(parse(cdb.as_bytes()), Err(invalid(LIST_LENGTH)));
         let long = VendorCommand::ForwardingState { list_length: MAX_FORWARDING_STATE_BYTES + 1 };
         assert_eq!(parse(long.to_cdb().as_bytes()), Err(invalid(LIST_LENGTH)));

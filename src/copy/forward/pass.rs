@@ -226,7 +226,7 @@ impl Forwarder {
     fn patience(&self, since: MonotonicNs) -> Duration {
         let now = self.parts.clock.now();
         let mut waited = self.lock().down_since.map_or(Duration::ZERO, |since| now.since(since));
-        if self.parts.fence == Fence::Data {
+        if self.parts.fence != Fence::Never {
             waited = waited.max(now.since(since)); // Its host is told then, whatever it waits for.
         }
         self.parts.fence_wait.saturating_sub(waited)
@@ -236,7 +236,7 @@ impl Forwarder {
     fn fence(&self, reason: &str) -> Result<(), String> {
         match self.parts.fence {
             Fence::Never => self.go_alone(Because::Unreachable, reason),
-            Fence::Data => Err(reason.to_owned()),
+            Fence::Data | Fence::Status => Err(reason.to_owned()),
         }
     }
 }

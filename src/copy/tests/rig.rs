@@ -393,6 +393,10 @@ fn around(
 struct NoMarks;
 
 impl crate::copy::suspend::MarkStore for NoMarks {
+    fn note_together(&self, _group: u32, _together: Result<(), &str>) -> Result<(), String> {
+        Ok(())
+    }
+
     fn has_pair_of(&self, _group: u32, pvol: u32) -> bool {
         pvol == DATA
     }

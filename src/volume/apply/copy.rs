@@ -9,7 +9,7 @@ use super::local::{number, within};
 use super::members;
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal, RemoteGroup, RemotePair};
 use crate::volume::group::{Generation, GroupEvent, GroupRecord, GroupRole, GroupSettings, GroupState};
-use crate::volume::kind::{CopyMode, SvolSpec};
+use crate::volume::kind::{CopyMode, Fence, SvolSpec};
 use crate::volume::name::{
     ArrayNumber, GroupName, GroupNumber, LinkName, PairName, PairNumber, UpdateNumber, VolumeName,
     VolumeNumber,
@@ -53,7 +53,8 @@ pub(super) fn create_pair(
     let link = tables.links.get(&new.svol.link).ok_or_else(|| Refusal::missing("link", &new.svol.link))?;
     let (link, auxiliary) = (link.name.clone(), link.array);
     let pvol = tables.volume_named(new.pvol).ok_or_else(|| Refusal::missing("volume", new.pvol))?.clone();
-    check_copy_mode(tables, group, pvol.number, new.copy, &link)?;
+    let copy = copy_mode(tables, group, new.copy);
+    check_copy_mode(tables, group, pvol.number, copy, &link)?;
     let origin = cascade::origin_of(tables, serving, &pvol, auxiliary)?;
     check_pvol(tables, &pvol, group, auxiliary)?;
     check_svol_is_free(tables, new.svol, auxiliary)?;
@@ -73,7 +74,7 @@ pub(super) fn create_pair(
         auxiliary: PairSide { array: auxiliary, volume: None, name: Some(new.svol.volume.clone()) },
         group,
         link: link.clone(),
-        copy: new.copy,
+        copy,
         size_bytes: pvol.size_bytes,
         copy_completion_bytes: 0,
         copy_end: UpdateNumber(0),
@@ -92,7 +93,7 @@ pub(super) fn create_pair(
         svol: new.svol.volume.clone(),
         size_bytes: pvol.size_bytes,
         block_size_bytes: pvol.block_size_bytes,
-        copy: new.copy,
+        copy,
     });
     tables.forward(&link, id.caused(1), designation);
     Ok(Outcome::Paired { pair, volume: pvol.number })
@@ -229,7 +230,7 @@ pub(super) fn remote_pair(tables: &mut Tables, remote: &RemotePair, who: &Who) -
         let text = format!("volume {} cannot follow another one: it is {}", svol.name, describe(&svol));
         return Err(Refusal::conflict(text));
     }
-    if svol.parity_group.is_none() && remote.copy == CopyMode::Async {
+    if svol.parity_group.is_none() && remote.copy != CopyMode::Sync {
         return Err(Refusal::conflict(format!(
             "volume {} is virtual: there is no place for a copy",
             svol.name
@@ -322,6 +323,7 @@ pub(super) fn new_group(
         takeover: None,
         restore_stop: None,
         suspension_stop: None,
+        is_together: false,
     });
     Ok(Outcome::Created { number })
 }
@@ -485,8 +487,14 @@ fn check_pvol(
     Ok(())
 }
 
-/// All pairs of a group follow in the same way. What is forwarded goes to one array, and has no journal here: the order
-/// over the volumes of a group is that of one receiver.
+/// How a pair follows for which the operator says `sync`: by its journal if the group has one, else its writes are forwarded.
+fn copy_mode(tables: &Tables, group: GroupNumber, said: CopyMode) -> CopyMode {
+    let has_journal = tables.groups.get(&group).is_some_and(|row| !row.journals.is_empty());
+    if said == CopyMode::Sync && has_journal { CopyMode::SyncJournal } else { said }
+}
+
+/// All pairs of a group with one array follow in the same way, and at most one array synchronously. What is forwarded goes to
+/// one array, and has no journal here: the order over the volumes of a group is that of one receiver.
 fn check_copy_mode(
     tables: &Tables,
     group: GroupNumber,
@@ -494,15 +502,25 @@ fn check_copy_mode(
     copy: CopyMode,
     link: &LinkName,
 ) -> Result<(), Refusal> {
-    if let Some(other) = tables.pairs_of_group(group).find(|pair| pair.copy != copy) {
-        let text = format!("pair {} of this group is {}, not {copy}", other.name, other.copy);
+    let is_forwarded = |mode| mode == CopyMode::Sync;
+    let other = tables.pairs_of_group(group).find(|pair| {
+        pair.copy != copy && (pair.link == *link || is_forwarded(pair.copy) || is_forwarded(copy))
+    });
+    if let Some(other) = other {
+        let how =
+            |mode| if is_forwarded(mode) { "sync, without a journal".to_owned() } else { mode.to_string() };
+        let text = format!("pair {} of this group is {}, not {}", other.name, how(other.copy), how(copy));
         return Err(Refusal::conflict(text));
     }
-    if copy == CopyMode::Async {
-        return Ok(());
+    match copy {
+        CopyMode::Async => return Ok(()),
+        CopyMode::SyncJournal => return check_synchronous(tables, group, link),
+        CopyMode::Sync => {}
     }
-    if tables.groups.get(&group).is_some_and(|row| !row.journals.is_empty()) {
-        return Err(Refusal::conflict("this group has a journal volume: synchronous pairs need one without"));
+    if tables.groups.get(&group).is_some_and(|row| row.settings.fence == Fence::Status) {
+        return Err(Refusal::conflict(
+            "forwarded writes have the fence never or data; for status the group needs a journal volume",
+        ));
     }
     if tables.volumes.get(&pvol).is_some_and(|volume| volume.parity_group.is_none()) {
         return Err(Refusal::conflict("a virtual volume has nothing that could be forwarded"));
@@ -515,6 +533,20 @@ fn check_copy_mode(
         return Err(Refusal::conflict(text));
     }
     Ok(())
+}
+
+fn check_synchronous(tables: &Tables, group: GroupNumber, link: &LinkName) -> Result<(), Refusal> {
+    if !tables.groups.get(&group).is_some_and(|row| row.role == GroupRole::Primary) {
+        return Err(Refusal::conflict("hosts write elsewhere: only their array has a synchronous copy"));
+    }
+    let is_other = |pair: &&PairRecord| pair.copy == CopyMode::SyncJournal && pair.link != *link;
+    match tables.pairs_of_group(group).find(is_other) {
+        Some(other) => Err(Refusal::conflict(format!(
+            "the group has its synchronous copy at {}, by pair {}",
+            other.link, other.name
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn check_svol_is_free(tables: &Tables, svol: &SvolSpec, auxiliary: ArrayNumber) -> Result<(), Refusal> {

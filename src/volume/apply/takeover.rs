@@ -94,7 +94,7 @@ fn begin(tables: &Tables, row: &GroupRecord) -> Result<Option<Takeover>, Refusal
         return conflict(&format!("has not 1 to {RESYNC_PAIRS_MAX} pairs here"));
     }
     for pair in pairs {
-        if pair.primary.array != *source || pair.copy != CopyMode::Async || pair.control.asked.is_some() {
+        if pair.primary.array != *source || pair.copy == CopyMode::Sync || pair.control.asked.is_some() {
             let text = format!("cannot be taken over: pair {} is forwarded, or being taken away", pair.name);
             return conflict(&text);
         }

@@ -7,6 +7,7 @@ mod grow;
 mod members;
 mod onward;
 mod reverse;
+mod synchronous;
 mod takeover;
 mod written;
 

@@ -19,12 +19,13 @@ use super::Primary::{
 };
 use super::Vendor::{
     CopyRead, Designation, DesignationResult, ForwardedRead, ForwardedWrite, ForwardingState,
-    JournalInformation, JournalRead, JournalTables, LinkTest, PeerInformation, ReportPosition,
+    JournalInformation, JournalRead, JournalTables, JournalWrite, LinkTest, PeerInformation, ReportPosition,
+    Synchronise,
 };
 use super::{Command, DataDirection, Found, Gate, Row};
 
 #[rustfmt::skip]
-pub(super) const ROWS: [Row; 52] = [
+pub(super) const ROWS: [Row; 54] = [
     row(P(TestUnitReady), Everywhere, Ready,     NoData, &[0x00, 0, 0, 0, 0, 4]),
     row(P(RequestSense),  Everywhere, Open,      In,     &[0x03, 1, 0, 0, F, 4]),
     row(B(Read(Six)),     Volumes,    Ready,     In,     &[0x08, 0x1F, F, F, F, 4]),
@@ -91,12 +92,16 @@ pub(super) const ROWS: [Row; 52] = [
     row(V(JournalTables),      PeerUnits, Open, In, &[0xC8, 7, 0, 0, F, F, F, F, F, F, F, F, F, F, F, F,
         F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F,
         F, F, F, F, F, F, F, F, F, F, F, F, 0, 0, 0, 0]),
+    row(V(Synchronise),        PeerUnits, Open, In, &[0xC9, 3, 0, 0, F, F, F, F, F, F, F, F, F, F, F, F, 0, 0, 0, 0, F, F, F, F,
+        0, 0, 0, 0, 0, 0, 0, 0]),
     row(V(ForwardedWrite),     PeerUnits, Open, Out, &[0xD0, 0, 0, 0, F, F, F, F, F, F, F, F, F, F, F, F,
         F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, 0, 0, 0, 0, 0, 0, 0, 0,
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
     row(V(ForwardingState),    PeerUnits, Open, Out, &[0xD1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, F, F, F, F,
         0, 0, 0, 0, 0, 0, 0, 0]),
     row(V(ForwardedRead),      PeerUnits, Open, In, &[0xD2, 0, 0, 0, F, F, F, F, F, F, F, F, F, F, F, F, 0, 0, 0, 0, F, F, F, F,
+        0, 0, 0, 0, 0, 0, 0, 0]),
+    row(V(JournalWrite),       PeerUnits, Open, Out, &[0xD3, 0, 0, 0, F, F, F, F, F, F, F, F, F, F, F, F, 0, 0, 0, 0, F, F, F, F,
         0, 0, 0, 0, 0, 0, 0, 0]),
 ];
 

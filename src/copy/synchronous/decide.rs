@@ -1,0 +1,419 @@
+//! What a group with a synchronous reader decides, without I/O and without a clock. The states and what they guarantee stand in
+//! the module above.
+
+use crate::clock::MonotonicNs;
+use crate::volume::kind::Fence;
+use holdfast_journal::{ArrayNumber, UpdateNumber};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What the operator chose.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Choice {
+    /// The array that hosts wait for.
+    pub(crate) reader: ArrayNumber,
+    /// What becomes of writes that it does not confirm in time.
+    pub(crate) fence: Fence,
+    /// That time.
+    pub(crate) limit: Duration,
+}
+
+/// Whether hosts wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// They are answered alone.
+    Apart,
+    /// They wait; what was answered before that is still on its way there.
+    Joining,
+    /// They wait, and the control store says so.
+    Together,
+}
+
+/// How the copy stands, for views.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Standing {
+    pub(crate) choice: Choice,
+    pub(crate) phase: Phase,
+    /// Updates go there now, and everything that hosts were answered is there.
+    pub(crate) is_level: bool,
+    /// Hosts' writes are refused.
+    pub(crate) is_fenced: bool,
+    /// Why it is apart, if it was together since the start.
+    pub(crate) reason: Option<String>,
+    /// Everything up to this is durable there.
+    pub(crate) confirmed: UpdateNumber,
+    /// Commands of hosts that wait.
+    pub(crate) waiting: usize,
+}
+
+/// What the other array asks (SYNCHRONISE).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Asked {
+    /// The channel that it knows of; zero: none.
+    pub channel: u64,
+    /// Updates have come over it.
+    pub in_use: bool,
+    /// It shows itself as synchronised.
+    pub holds_lease: bool,
+}
+
+/// What it is answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Told {
+    /// The channel over which updates come; zero: none.
+    pub channel: u64,
+    /// For so long from its question on it is synchronised; zero: it is not.
+    pub lease: Duration,
+    /// How often it is to ask.
+    pub every: Duration,
+}
+
+/// By whom a write is durable when its host is answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Answered {
+    /// By the other array as well.
+    Together,
+    /// Hosts do not wait, or not any more.
+    Alone,
+}
+
+/// What a waiting host's command does next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    /// It is answered.
+    Done(Answered),
+    /// It looks again after this time, or when something has changed.
+    Wait(Duration),
+    /// The group comes apart.
+    Part,
+    /// It fails.
+    Fenced,
+}
+
+/// The state of a group with a synchronous reader. See the module's text.
+#[derive(Debug)]
+pub(crate) struct Synchronous {
+    pub(super) choice: Choice,
+    pub(super) phase: Phase,
+    pub(super) channel: Option<Channel>,
+    /// Durable there, by what came over the open channel; without one: by what it had reported when the last one began.
+    pub(super) confirmed: UpdateNumber,
+    /// Nothing above this was answered to a host: what the other array must have to be called synchronised.
+    pub(super) answered: UpdateNumber,
+    /// Since when hosts' commands wait, in the order of their coming.
+    pub(super) waiting: BTreeMap<u64, MonotonicNs>,
+    pub(super) tickets: u64,
+    /// The last yes; none if the other array has said since that it does not use it, or if there was none.
+    pub(super) granted: Option<MonotonicNs>,
+    /// When it asked last.
+    pub(super) asked: Option<MonotonicNs>,
+    /// When somebody looked at the clock last, and when that had not happened for long: the process was stopped.
+    pub(super) looked: MonotonicNs,
+    pub(super) resumed: MonotonicNs,
+    /// It is to come apart as soon as the lease is over: no further yes.
+    pub(super) parting: Option<String>,
+    pub(super) is_fenced: bool,
+    /// When it came apart because of trouble.
+    pub(super) apart_since: Option<MonotonicNs>,
+    pub(super) reason: Option<String>,
+}
+
+/// A stretch of time for which the other array keeps what it was sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Channel {
+    pub(super) id: u64,
+    /// The other array knows of it.
+    pub(super) is_told: bool,
+}
+
+impl Synchronous {
+    /// At the start of a group. Whatever was in its journal may have been answered, and a yes may have been given until this
+    /// moment.
+    pub(crate) fn new(choice: Choice, is_together: bool, newest: UpdateNumber, now: MonotonicNs) -> Self {
+        Self {
+            choice,
+            phase: if is_together { Phase::Together } else { Phase::Apart },
+            channel: None,
+            confirmed: UpdateNumber::NONE,
+            answered: newest,
+            waiting: BTreeMap::new(),
+            tickets: 0,
+            granted: is_together.then_some(now),
+            asked: None,
+            looked: now,
+            resumed: now,
+            parting: None,
+            is_fenced: false,
+            apart_since: None,
+            reason: None,
+        }
+    }
+
+    pub(super) fn hosts_wait(&self) -> bool {
+        self.phase != Phase::Apart
+    }
+
+    /// Half the limit for the lease, half for it to run out.
+    pub(super) fn lease(&self) -> Duration {
+        self.choice.limit / 2
+    }
+
+    /// When the other array certainly does not show itself as synchronised any more.
+    pub(super) fn lease_left(&self, now: MonotonicNs) -> Duration {
+        self.granted.map_or(Duration::ZERO, |then| self.lease().saturating_sub(now.since(then)))
+    }
+
+    pub(super) fn judge(&mut self, number: UpdateNumber, since: MonotonicNs, now: MonotonicNs) -> Verdict {
+        if !self.hosts_wait() {
+            return Verdict::Done(Answered::Alone);
+        }
+        if number <= self.confirmed {
+            self.answered = self.answered.max(number);
+            return Verdict::Done(Answered::Together);
+        }
+        let limit = self.choice.limit;
+        if self.was_stopped(now) {
+            return Verdict::Wait(self.look_every());
+        }
+        let left = limit.saturating_sub(now.since(since.max(self.resumed)));
+        if !left.is_zero() {
+            return Verdict::Wait(left);
+        }
+        let may_part = match self.choice.fence {
+            Fence::Never => true,
+            Fence::Data => self.phase == Phase::Joining,
+            Fence::Status => self.phase == Phase::Joining || self.granted.is_none(),
+        };
+        if !may_part {
+            self.is_fenced = true;
+            return Verdict::Fenced;
+        }
+        // From here on there is no further yes.
+        self.parting.get_or_insert_with(|| TOO_LATE.to_owned());
+        match self.lease_left(now) {
+            Duration::ZERO => Verdict::Part,
+            left => Verdict::Wait(left),
+        }
+    }
+
+    /// Nobody looked at the clock for longer than anybody would have slept.
+    pub(super) fn was_stopped(&self, now: MonotonicNs) -> bool {
+        now.since(self.looked) > (self.choice.limit / 2).max(4 * LOOK_MIN)
+    }
+
+    /// How often somebody has to look.
+    pub(super) fn look_every(&self) -> Duration {
+        (self.choice.limit / 16).max(LOOK_MIN)
+    }
+
+    /// Looks at the clock; why the group has to come apart now, if it has to.
+    pub(super) fn look(&mut self, now: MonotonicNs) -> Option<String> {
+        if self.was_stopped(now) {
+            self.resumed = now;
+        }
+        self.looked = now;
+        if self.is_fenced && self.choice.fence == Fence::Status && self.granted.is_none() {
+            self.parting.get_or_insert_with(|| TOO_LATE.to_owned());
+        }
+        self.parting.clone().filter(|_| self.lease_left(now).is_zero())
+    }
+
+    /// What the other array is told.
+    pub(super) fn answer(&mut self, asked: Asked, all_normal: bool, now: MonotonicNs) -> Told {
+        self.asked = Some(now);
+        if !asked.holds_lease {
+            // It asks one question after the other: no yes is on its way.
+            self.granted = None;
+        }
+        if let Some(channel) = self.channel.as_mut().filter(|channel| channel.id == asked.channel) {
+            channel.is_told = true;
+        }
+        let oldest = self.waiting.first_key_value().map(|(_, since)| now.since((*since).max(self.resumed)));
+        let is_held_up = oldest.is_some_and(|waited| waited >= self.choice.limit / 2);
+        let is_yes = self.phase == Phase::Together
+            && self.channel.is_some_and(|channel| channel.id == asked.channel)
+            && asked.in_use
+            && self.confirmed >= self.answered
+            && self.parting.is_none()
+            && all_normal
+            && !is_held_up
+            && !self.was_stopped(now);
+        if is_yes {
+            self.granted = Some(now);
+        }
+        Told {
+            channel: self.channel.map_or(0, |channel| channel.id),
+            lease: if is_yes { self.lease() } else { Duration::ZERO },
+            every: (self.lease() / 4).clamp(LOOK_MIN, ASK_MAX),
+        }
+    }
+
+    pub(super) fn confirm(&mut self, channel: u64, number: UpdateNumber) {
+        if self.channel.is_some_and(|open| open.id == channel) {
+            self.confirmed = self.confirmed.max(number);
+            self.is_fenced = false;
+        }
+    }
+
+    /// Whether hosts may begin to wait.
+    pub(super) fn may_join(&self, now: MonotonicNs) -> bool {
+        let rested = self.apart_since.is_none_or(|then| now.since(then) >= self.choice.limit);
+        let is_told = self.channel.is_some_and(|channel| channel.is_told);
+        self.phase == Phase::Apart && self.parting.is_none() && is_told && rested
+    }
+
+    /// Whether updates can go there.
+    pub(super) fn is_told(&self) -> bool {
+        self.channel.is_some_and(|channel| channel.is_told)
+    }
+}
+
+/// Why a group comes apart by itself.
+pub(super) const TOO_LATE: &str = "the other array did not confirm in time";
+/// Somebody looks at the clock no more often than this.
+const LOOK_MIN: Duration = Duration::from_millis(5);
+/// The other array asks at least so often.
+const ASK_MAX: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(4);
+    const CHANNEL: u64 = 7;
+
+    fn at(ms: u64) -> MonotonicNs {
+        MonotonicNs(ms * 1_000_000)
+    }
+
+    fn number(value: u64) -> UpdateNumber {
+        UpdateNumber::new(value)
+    }
+
+    /// Together since the beginning, everything up to 10 answered and confirmed over a channel that is known there; and
+    /// somebody looks at the clock all the time.
+    fn together(fence: Fence) -> Synchronous {
+        let choice = Choice { reader: ArrayNumber(2), fence, limit: LIMIT };
+        let mut state = Synchronous::new(choice, true, number(10), at(0));
+        state.channel = Some(Channel { id: CHANNEL, is_told: true });
+        state.confirm(CHANNEL, number(10));
+        state
+    }
+
+    fn look_until(state: &mut Synchronous, ms: u64) -> Option<String> {
+        (0..=ms).step_by(100).map(|now| state.look(at(now))).last().flatten()
+    }
+
+    const IN_USE: Asked = Asked { channel: CHANNEL, in_use: true, holds_lease: true };
+
+    #[test]
+    fn a_host_is_answered_when_its_write_and_all_before_it_are_confirmed() {
+        let mut state = together(Fence::Never);
+        assert_eq!(state.judge(number(11), at(0), at(0)), Verdict::Wait(LIMIT));
+        state.confirm(CHANNEL + 1, number(20));
+        assert_eq!(state.judge(number(11), at(0), at(0)), Verdict::Wait(LIMIT), "over another channel");
+        state.confirm(CHANNEL, number(12));
+        assert_eq!(state.judge(number(12), at(0), at(0)), Verdict::Done(Answered::Together));
+        assert_eq!(state.judge(number(13), at(0), at(0)), Verdict::Wait(LIMIT));
+    }
+
+    #[test]
+    fn the_fence_decides_at_the_limit_and_never_within_the_lease() {
+        for (fence, holds_lease, expected) in [
+            (Fence::Never, true, Verdict::Wait(Duration::from_millis(500))),
+            (Fence::Never, false, Verdict::Part),
+            (Fence::Data, true, Verdict::Fenced),
+            (Fence::Data, false, Verdict::Fenced),
+            (Fence::Status, true, Verdict::Fenced),
+            (Fence::Status, false, Verdict::Part),
+        ] {
+            let mut state = together(fence);
+            look_until(&mut state, 2_500);
+            assert!(!state.answer(IN_USE, true, at(2_500)).lease.is_zero());
+            if !holds_lease {
+                // It says so itself.
+                state.answer(Asked { in_use: false, holds_lease: false, ..IN_USE }, true, at(2_600));
+            }
+            look_until(&mut state, 4_000);
+            assert_eq!(state.judge(number(11), at(0), at(4_000)), expected, "{fence:?} {holds_lease}");
+            if fence == Fence::Never {
+                let told = state.answer(IN_USE, true, at(4_000));
+                assert!(told.lease.is_zero(), "no yes once it is about to come apart");
+                assert!(look_until(&mut state, 4_500).is_some(), "the lease of 2.5 s is over at 4.5 s");
+            }
+        }
+    }
+
+    #[test]
+    fn while_hosts_begin_to_wait_a_second_that_is_too_slow_fences_nobody() {
+        for fence in [Fence::Data, Fence::Status, Fence::Never] {
+            let mut state = together(fence);
+            (state.phase, state.granted) = (Phase::Joining, None);
+            look_until(&mut state, 4_000);
+            assert_eq!(state.judge(number(11), at(0), at(4_000)), Verdict::Part, "{fence:?}");
+        }
+    }
+
+    #[test]
+    fn a_process_that_was_stopped_gives_everybody_the_limit_anew() {
+        let mut state = together(Fence::Never);
+        look_until(&mut state, 100);
+        let woken = 300_000;
+        assert!(matches!(state.judge(number(11), at(50), at(woken)), Verdict::Wait(_)));
+        assert!(state.answer(IN_USE, true, at(woken)).lease.is_zero(), "who does not look grants nothing");
+        assert_eq!(state.look(at(woken)), None);
+        assert_eq!(state.judge(number(11), at(50), at(woken)), Verdict::Wait(LIMIT));
+    }
+
+    #[test]
+    fn a_yes_is_only_given_over_the_channel_by_which_everything_answered_is_there() {
+        let yes = |change: fn(&mut Synchronous), asked: Asked, all_normal| {
+            let mut state = together(Fence::Never);
+            change(&mut state);
+            let told = state.answer(asked, all_normal, at(0));
+            assert_eq!(told.lease.is_zero(), told.lease != LIMIT / 2);
+            !told.lease.is_zero()
+        };
+        assert!(yes(|_| {}, IN_USE, true));
+        assert!(!yes(|_| {}, IN_USE, false), "a pair is not normal");
+        assert!(!yes(|_| {}, Asked { channel: 8, ..IN_USE }, true));
+        assert!(!yes(|_| {}, Asked { in_use: false, ..IN_USE }, true));
+        assert!(!yes(|state| state.channel = None, IN_USE, true));
+        assert!(!yes(|state| state.phase = Phase::Joining, IN_USE, true));
+        assert!(!yes(|state| state.phase = Phase::Apart, IN_USE, true));
+        assert!(!yes(|state| state.answered = number(11), IN_USE, true), "a new channel has confirmed less");
+        assert!(!yes(|state| state.parting = Some("for a test".into()), IN_USE, true));
+        let held_up = |state: &mut Synchronous| {
+            state.waiting.insert(1, at(0));
+            state.resumed = at(0);
+        };
+        assert!(yes(held_up, IN_USE, true), "nobody has waited for long");
+    }
+
+    #[test]
+    fn no_yes_is_given_while_a_host_waits_for_longer_than_half_the_limit() {
+        let mut state = together(Fence::Never);
+        state.waiting.insert(1, at(0));
+        look_until(&mut state, 2_000);
+        assert!(state.answer(IN_USE, true, at(2_000)).lease.is_zero());
+        assert!(!state.lease_left(at(1_999)).is_zero(), "that of the start");
+    }
+
+    #[test]
+    fn after_a_start_everything_counts_as_answered_and_a_yes_as_just_given() {
+        let choice = Choice { reader: ArrayNumber(2), fence: Fence::Never, limit: LIMIT };
+        let state = Synchronous::new(choice, true, number(10), at(0));
+        assert_eq!((state.answered, state.lease_left(at(0))), (number(10), LIMIT / 2));
+        let apart = Synchronous::new(choice, false, number(10), at(0));
+        assert!(!apart.hosts_wait() && apart.lease_left(at(0)).is_zero());
+    }
+
+    #[test]
+    fn a_group_that_came_apart_rests_before_it_joins_again() {
+        let mut state = together(Fence::Never);
+        (state.phase, state.apart_since) = (Phase::Apart, Some(at(1_000)));
+        assert!(!state.may_join(at(4_900)) && state.may_join(at(5_000)));
+        state.channel = Some(Channel { id: 9, is_told: false });
+        assert!(!state.may_join(at(5_000)), "the other array does not know the channel");
+    }
+}
