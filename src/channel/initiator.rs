@@ -399,6 +399,8 @@ impl Driver {
             if count == 0 {
                 return Poll::Ready(Err(end_of_stream()));
             }
+            let now = self.half.now();
+            self.half.connection.handle_bytes(now);
             return Poll::Ready(self.inbox.parse(&mut self.half));
         }
         self.poll_time(cx)

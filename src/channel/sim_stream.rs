@@ -194,24 +194,31 @@ impl Pipe {
             self.lost_bytes = true; // What the sender's machine still holds fills up; nobody reads it.
             return count;
         }
-        let start = self.departs.max(now);
-        let sending_ns = link.bytes_per_second.map_or(0, |rate| {
-            u64::try_from(count).unwrap_or(u64::MAX).saturating_mul(1_000_000_000) / rate.max(1)
-        });
-        self.departs = MonotonicNs(start.0.saturating_add(sending_ns));
-        let delay_ns = u64::try_from(link.delay.as_nanos()).unwrap_or(u64::MAX);
-        // A shortened delay does not let later bytes overtake earlier ones.
-        let earliest = self.chunks.back().map_or(MonotonicNs(0), |chunk| chunk.arrives);
-        let arrives = MonotonicNs(self.departs.0.saturating_add(delay_ns)).max(earliest);
-        if count > 0 {
-            self.chunks.push_back(Chunk { arrives, bytes, taken: 0 });
-        }
+        self.departs = self.departs.max(now);
+        // What takes its time arrives piece by piece.
+        let piece = if link.bytes_per_second.is_some() { PIECE_BYTES } else { count.max(1) };
+        bytes.chunks(piece).for_each(|piece| self.send(link, piece.to_vec()));
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }
         count
     }
+
+    fn send(&mut self, link: Link, bytes: Vec<u8>) {
+        let sending_ns = link.bytes_per_second.map_or(0, |rate| {
+            u64::try_from(bytes.len()).unwrap_or(u64::MAX).saturating_mul(1_000_000_000) / rate.max(1)
+        });
+        self.departs = MonotonicNs(self.departs.0.saturating_add(sending_ns));
+        let delay_ns = u64::try_from(link.delay.as_nanos()).unwrap_or(u64::MAX);
+        // A shortened delay does not let later bytes overtake earlier ones.
+        let earliest = self.chunks.back().map_or(MonotonicNs(0), |chunk| chunk.arrives);
+        let arrives = MonotonicNs(self.departs.0.saturating_add(delay_ns)).max(earliest);
+        self.chunks.push_back(Chunk { arrives, bytes, taken: 0 });
+    }
 }
+
+/// Over a link with a rate bytes arrive in pieces of this size.
+const PIECE_BYTES: usize = 16 << 10;
 
 impl Transport for SimStream {
     fn poll_read_vectored(

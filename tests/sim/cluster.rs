@@ -94,6 +94,8 @@ pub(crate) enum Way {
     DeafBack,
     /// It works with a long delay and hardly any bandwidth.
     Slow,
+    /// It works, and an answer of ordinary size takes minutes.
+    Narrow,
 }
 
 /// What a takeover at one moment would find: the copies of an array whose primary is gone for ever.
@@ -544,6 +546,10 @@ impl Cluster {
                 let slow = Link { delay: SLOW_DELAY, bytes_per_second: Some(SLOW_BYTES_PER_SECOND), ..up };
                 (slow, slow)
             }
+            Way::Narrow => {
+                let narrow = Link { bytes_per_second: Some(NARROW_BYTES_PER_SECOND), ..up };
+                (narrow, narrow)
+            }
         };
         self.network.set_link(a, b, there);
         self.network.set_link(b, a, back);
@@ -579,6 +585,7 @@ impl Cluster {
 /// Delay of a slow way.
 const SLOW_DELAY: Duration = Duration::from_millis(300);
 /// Bandwidth of a slow way, for each stream.
+const NARROW_BYTES_PER_SECOND: u64 = 20 << 10;
 const SLOW_BYTES_PER_SECOND: u64 = 200_000;
 
 /// Name of an array's target for hosts.

@@ -41,6 +41,7 @@ mod journal_gone;
 mod journal_lost;
 mod lies;
 mod mutual;
+mod narrow;
 mod onward;
 mod onward_lost;
 mod overflow;

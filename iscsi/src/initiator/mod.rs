@@ -110,6 +110,10 @@ struct Numbers {
 struct Times {
     login_deadline: Duration,
     last_heard: Duration,
+    /// When data of a command came last.
+    last_data: Duration,
+    /// When the target was last told that we are there.
+    last_word: Duration,
     ping_deadline: Option<Duration>,
 }
 
@@ -120,6 +124,8 @@ enum Control {
     SendTargets,
     MoreText(Lun, Ttt),
     Ping,
+    /// Asks for nothing.
+    Word,
     Pong(Lun, Ttt),
     Logout,
 }
@@ -132,6 +138,8 @@ impl Connection {
         let time = Times {
             login_deadline: now.saturating_add(settings.login_timeout),
             last_heard: now,
+            last_data: now,
+            last_word: now,
             ping_deadline: None,
         };
         Self {
@@ -188,6 +196,14 @@ impl Connection {
         }
     }
 
+    /// Bytes have come, a PDU or a part of one.
+    pub fn handle_bytes(&mut self, now: Duration) {
+        self.time.last_heard = now;
+        if matches!(self.incoming, receive::Incoming::DataIn(_)) {
+            self.time.last_data = now;
+        }
+    }
+
     /// What happened, oldest first.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
@@ -199,11 +215,9 @@ impl Connection {
         match self.phase {
             Phase::Login(_) => Some(self.time.login_deadline),
             Phase::FullFeature | Phase::LoggingOut => {
-                let ping = self
-                    .time
-                    .ping_deadline
-                    .unwrap_or(self.time.last_heard.saturating_add(self.settings.ping_after));
-                Some(self.tasks.deadline().map_or(ping, |deadline| deadline.min(ping)))
+                let silence = self.pong_deadline().unwrap_or(self.ping_due());
+                let limits = [self.tasks.deadline(), self.word_due()];
+                Some(limits.into_iter().flatten().fold(silence, Duration::min))
             }
             Phase::Closed => None,
         }
@@ -228,18 +242,40 @@ impl Connection {
             Phase::Login(_) => return Ok(()),
             Phase::FullFeature | Phase::LoggingOut => {}
         }
-        if self.tasks.is_overdue(now) {
+        if self.tasks.is_overdue(now, self.time.last_data) {
             return Err(Error::CommandTimedOut);
         }
-        match self.time.ping_deadline {
+        match self.pong_deadline() {
             Some(deadline) if now >= deadline => return Err(Error::PingTimedOut),
-            None if now >= self.time.last_heard.saturating_add(self.settings.ping_after) => {
+            None if now >= self.ping_due() => {
                 self.time.ping_deadline = Some(now.saturating_add(self.settings.ping_timeout));
+                self.time.last_word = now;
                 self.control.push_back(Control::Ping);
             }
             Some(_) | None => {}
         }
+        if self.word_due().is_some_and(|due| now >= due) {
+            self.time.last_word = now;
+            self.control.push_back(Control::Word);
+        }
         Ok(())
+    }
+
+    /// After a silence the target is asked whether it is there.
+    fn ping_due(&self) -> Duration {
+        self.time.last_heard.saturating_add(self.settings.ping_after)
+    }
+
+    /// When the answer to that has to be here. It may wait behind data: as long as anything comes the target is not silent.
+    fn pong_deadline(&self) -> Option<Duration> {
+        let heard = self.time.last_heard.saturating_add(self.settings.ping_timeout);
+        self.time.ping_deadline.map(|deadline| deadline.max(heard))
+    }
+
+    /// While data comes the target hears nothing of us, and what it asks waits behind the data: we say that we are there.
+    fn word_due(&self) -> Option<Duration> {
+        let due = self.time.last_word.saturating_add(self.settings.ping_after);
+        (self.time.last_data > self.time.last_word).then_some(due)
     }
 }
 

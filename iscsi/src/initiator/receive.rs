@@ -96,6 +96,9 @@ impl Connection {
     pub fn handle_header(&mut self, bhs: &Bhs, now: Duration) -> Result<Payload, Error> {
         self.time.last_heard = now;
         let result = self.dispatch(bhs);
+        if matches!(self.incoming, Incoming::DataIn(_)) {
+            self.time.last_data = now;
+        }
         if result.is_err() {
             self.phase = Phase::Closed;
         }

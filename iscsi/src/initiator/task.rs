@@ -23,7 +23,8 @@ pub struct Command {
     pub length: u32,
     /// How it is ordered among others.
     pub attribute: TaskAttribute,
-    /// Limit from the moment it is queued; when it passes, the connection ends.
+    /// Limit from the moment it is queued, and while data comes on the connection from the last of that, so that a slow way is no
+    /// silence; [`PATIENCE`] times as long in all. When it passes, the connection ends.
     pub timeout: Duration,
 }
 
@@ -64,7 +65,14 @@ pub(super) struct Task {
     pub(super) r2t_sn: u32,
     /// R2Ts taken whose data has not all gone out.
     pub(super) open_r2t: u32,
-    deadline: Duration,
+    begun: Duration,
+}
+
+impl Task {
+    fn deadline(&self, last_data: Duration) -> Duration {
+        let most = self.begun.saturating_add(self.command.timeout.saturating_mul(PATIENCE));
+        self.begun.max(last_data).saturating_add(self.command.timeout).min(most)
+    }
 }
 
 /// Data that goes out for one R2T, or unasked.
@@ -111,7 +119,7 @@ impl Tasks {
         let deadline = now.saturating_add(command.timeout);
         self.earliest = Some(self.earliest.map_or(deadline, |earliest| earliest.min(deadline)));
         let task =
-            Task { id, command, is_sent: false, received: 0, data_sn: 0, r2t_sn: 0, open_r2t: 0, deadline };
+            Task { id, command, is_sent: false, received: 0, data_sn: 0, r2t_sn: 0, open_r2t: 0, begun: now };
         if let Some(slot) = self.slots.get_mut(index) {
             *slot = Some(task);
         }
@@ -179,15 +187,17 @@ impl Tasks {
     }
 
     /// Whether a command has had its time; otherwise finds the next moment to ask.
-    pub(super) fn is_overdue(&mut self, now: Duration) -> bool {
+    pub(super) fn is_overdue(&mut self, now: Duration, last_data: Duration) -> bool {
         if self.earliest.is_none_or(|earliest| now < earliest) {
             return false;
         }
-        self.earliest = self.slots.iter().flatten().map(|task| task.deadline).min();
+        self.earliest = self.slots.iter().flatten().map(|task| task.deadline(last_data)).min();
         self.earliest.is_some_and(|earliest| now >= earliest)
     }
 }
 
+/// So many times its limit a command may take while data comes.
+const PATIENCE: u32 = 32;
 const INDEX_BITS: u32 = 10;
 const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
 const GENERATIONS: u32 = (1 << (32 - INDEX_BITS)) - 1;

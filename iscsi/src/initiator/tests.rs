@@ -357,6 +357,58 @@ fn pings_go_both_ways_and_silence_ends_the_connection() {
     assert_eq!(target.connection.handle_timeout(end), Err(Error::PingTimedOut));
 }
 
+/// A command was once given up after its limit however much of its answer had come: over a slow way the same was asked for again,
+/// for ever. And a ping whose answer waited behind data ended the connection.
+#[test]
+fn data_that_comes_slowly_is_no_silence_but_does_not_go_on_for_ever() {
+    let mut target = Target::logged_in(settings(), b"");
+    let id = target.command(Direction::Read, 1 << 20);
+    target.next();
+    target.give(&target.data_in(id, (0, 0, 4096)).build(), &[]).unwrap();
+    let segment = target.data_in(id, (1, 4096, 8192));
+    target.connection.handle_bhs(&segment.build()).unwrap();
+    target.connection.handle_header(&segment.build(), T0).unwrap();
+    let (mut now, mut words) = (T0, 0);
+    let end = loop {
+        // A few bytes of the segment every six seconds.
+        let comes = now + Duration::from_secs(6);
+        while target.connection.poll_timeout().is_some_and(|due| due <= comes) {
+            now = now.max(target.connection.poll_timeout().unwrap());
+            if let Err(error) = target.connection.handle_timeout(now) {
+                assert_eq!(error, Error::CommandTimedOut);
+                break;
+            }
+            while let Some(out) = target.connection.poll_transmit() {
+                let nop = NopOut::parse(&out.bhs).unwrap();
+                assert_eq!((nop.itt, nop.ttt), (Itt::RESERVED, Ttt::RESERVED), "it asks for no answer");
+                words += 1;
+            }
+        }
+        if target.connection.poll_timeout().is_none() {
+            break now;
+        }
+        now = comes;
+        target.connection.handle_bytes(now);
+    };
+    assert_eq!(end, T0 + Duration::from_secs(32 * 30));
+    assert!((80..=97).contains(&words), "{words}: once in ten seconds");
+}
+
+#[test]
+fn an_answer_to_a_ping_may_wait_behind_data() {
+    let mut target = Target::logged_in(settings(), b"");
+    let ping = T0 + Duration::from_secs(10);
+    target.connection.handle_timeout(ping).unwrap();
+    target.next();
+    for second in 1..=40 {
+        target.connection.handle_timeout(ping + Duration::from_secs(second)).unwrap();
+        target.connection.handle_bytes(ping + Duration::from_secs(second));
+    }
+    let end = ping + Duration::from_secs(50);
+    assert_eq!(target.connection.poll_timeout(), Some(end));
+    assert_eq!(target.connection.handle_timeout(end), Err(Error::PingTimedOut));
+}
+
 #[test]
 fn a_command_without_an_answer_ends_the_connection() {
     let mut target = Target::logged_in(Settings { ping_after: Duration::from_secs(600), ..settings() }, b"");

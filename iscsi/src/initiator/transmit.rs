@@ -89,6 +89,7 @@ impl Connection {
             }
             Control::MoreText(lun, ttt) => self.ask_text(lun, ttt, Vec::new()),
             Control::Ping => self.ping([0; 8], PING_ITT, Ttt::RESERVED),
+            Control::Word => self.ping([0; 8], Itt::RESERVED, Ttt::RESERVED),
             Control::Pong(lun, ttt) => self.ping(lun, Itt::RESERVED, ttt),
             Control::Logout => {
                 let logout = LogoutRequest {
