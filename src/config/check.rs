@@ -37,6 +37,7 @@ pub(super) fn across_sections(root: &Table<'_>) {
         refer(&group, "source", "link", &all.links);
     }
     links(root, &section);
+    members(&section, &all);
     journals(&all);
     pairs(&section, &all);
     readers(&section, &all);
@@ -138,6 +139,21 @@ fn links(root: &Table<'_>, section: &Table<'_>) {
             {
                 link.report.note(value.span().start, format!("portal: {address} stands here twice"));
             }
+        }
+    }
+}
+
+fn members(section: &Table<'_>, all: &Declared<'_>) {
+    let mut taken = BTreeSet::new();
+    for entry in section.peek("member") {
+        refer(&entry, "group", "group", &all.groups);
+        refer(&entry, "volume", "volume", &all.volumes);
+        let Some(volume) = entry.raw("volume") else { continue };
+        if all.is_journal(volume) {
+            entry.note("volume", format!("volume: {volume:?} is a journal volume"));
+        }
+        if !taken.insert(volume) {
+            entry.note("volume", format!("volume: {volume:?} is put into a group already"));
         }
     }
 }

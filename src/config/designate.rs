@@ -4,8 +4,8 @@
 //! because each object is looked for by itself.
 
 use super::provision::{
-    Chap, ChapUser, GroupSpec, JournalSpec, LinkSpec, ParityGroupSpec, Provision, TargetSpec, UnitSpec,
-    VolumeSpec,
+    Chap, ChapUser, GroupSpec, JournalSpec, LinkSpec, MemberSpec, ParityGroupSpec, Provision, TargetSpec,
+    UnitSpec, VolumeSpec,
 };
 use crate::volume::designation::{Designation, DesignationId, NewLink, NewParityGroup, NewTarget, NewVolume};
 use crate::volume::group::{GroupRole, GroupSettings};
@@ -32,6 +32,7 @@ pub fn missing_designations(
     missing.extend(relays.map(|relay| Designation::CreateRelay(Box::new(relay.clone()))));
     missing.extend(schedules(provision, tables));
     missing.extend(provision.groups.iter().filter(|g| tables.group_named(&g.name).is_none()).map(group));
+    missing.extend(provision.members.iter().filter(|m| !is_member(m, tables)).map(member));
     missing.extend(provision.journals.iter().filter(|j| !has_journal(j, tables)).map(journal));
     missing.extend(pairs(provision, tables));
     missing.extend(starts(provision, tables));
@@ -139,6 +140,16 @@ fn group(spec: &GroupSpec) -> Designation {
         fence_wait: spec.fence_wait,
     };
     Designation::CreateGroup { name: spec.name.clone(), settings }
+}
+
+fn is_member(spec: &MemberSpec, tables: &Tables) -> bool {
+    let group = tables.group_named(&spec.group);
+    let volume = tables.volume_named(&spec.volume);
+    group.zip(volume).is_some_and(|(group, volume)| group.members.contains(&volume.number))
+}
+
+fn member(spec: &MemberSpec) -> Designation {
+    Designation::AddMember { group: spec.group.clone(), volume: spec.volume.clone() }
 }
 
 fn has_journal(spec: &JournalSpec, tables: &Tables) -> bool {

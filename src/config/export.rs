@@ -5,8 +5,8 @@
 //! here belong to their primary and are in its export; here stands when they are read and restored.
 
 use super::provision::{
-    Chap, ChapUser, GroupSpec, JournalSpec, LinkSpec, LunSpec, PairSpec, ParityGroupSpec, Provision,
-    ReaderSpec, TargetSpec, UnitSpec, VolumeSpec,
+    Chap, ChapUser, GroupSpec, JournalSpec, LinkSpec, LunSpec, MemberSpec, PairSpec, ParityGroupSpec,
+    Provision, ReaderSpec, TargetSpec, UnitSpec, VolumeSpec,
 };
 use super::quantity::ByteSize;
 use crate::volume::group::{GroupRecord, GroupRole};
@@ -79,6 +79,7 @@ pub fn declared(tables: &Tables) -> Provision {
         links: links.collect(),
         relays: tables.relays.iter().cloned().collect(),
         groups: groups.collect(),
+        members: own().flat_map(|row| members(tables, row)).collect(),
         journals: own().flat_map(|row| journals(tables, row)).collect(),
         pairs: own().flat_map(|row| pairs(tables, row)).collect(),
         readers: readers.collect(),
@@ -140,6 +141,11 @@ fn target(tables: &Tables, row: &TargetRecord) -> TargetSpec {
             .as_ref()
             .map(|chap| Chap { initiator: user(&chap.initiator), mutual: chap.mutual.as_ref().map(user) }),
     }
+}
+
+fn members<'t>(tables: &'t Tables, row: &'t GroupRecord) -> impl Iterator<Item = MemberSpec> + 't {
+    let names = row.members.iter().filter_map(|volume| volume_name(tables, *volume));
+    names.map(|volume| MemberSpec { group: row.name.clone(), volume })
 }
 
 fn journals<'t>(tables: &'t Tables, row: &'t GroupRecord) -> impl Iterator<Item = JournalSpec> + 't {
@@ -214,6 +220,11 @@ pub fn to_toml(provision: &Provision, secrets: &str) -> String {
     provision.links.iter().for_each(|spec| link_entry(spec, secrets).append_to(&mut text));
     provision.relays.iter().for_each(|spec| relay_entry(spec, secrets).append_to(&mut text));
     provision.groups.iter().for_each(|spec| group_entry(spec).append_to(&mut text));
+    for member in &provision.members {
+        let mut entry = Entry::new("member");
+        entry.text("group", &member.group).text("volume", &member.volume);
+        entry.append_to(&mut text);
+    }
     provision.journals.iter().for_each(|spec| journal_entry(spec).append_to(&mut text));
     provision.pairs.iter().for_each(|spec| pair_entry(spec).append_to(&mut text));
     for reader in &provision.readers {

@@ -25,8 +25,8 @@ pub use designate::missing_designations;
 pub use export::{declared, different, to_toml};
 pub use mistake::{Mistake, References};
 pub use provision::{
-    Chap, ChapUser, GroupSpec, JournalSpec, LinkSpec, LunSpec, MutualChap, PairSpec, ParityGroupSpec,
-    Provision, ReaderSpec, TargetSpec, UnitSpec, VolumeSpec,
+    Chap, ChapUser, GroupSpec, JournalSpec, LinkSpec, LunSpec, MemberSpec, MutualChap, PairSpec,
+    ParityGroupSpec, Provision, ReaderSpec, TargetSpec, UnitSpec, VolumeSpec,
 };
 pub use quantity::{ByteSize, parse_duration, parse_stop};
 pub use timing::{parse_no_room, parse_read_size, parse_read_timing, parse_release_by, parse_restore_timing};

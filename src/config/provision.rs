@@ -34,6 +34,8 @@ pub struct Provision {
     pub relays: Vec<RelayRecord>,
     /// `[[provision.group]]`.
     pub groups: Vec<GroupSpec>,
+    /// `[[provision.member]]`.
+    pub members: Vec<MemberSpec>,
     /// `[[provision.journal]]`.
     pub journals: Vec<JournalSpec>,
     /// `[[provision.pair]]`.
@@ -171,6 +173,15 @@ pub struct GroupSpec {
     /// It is a copy here, read over this link, which is handed on to other arrays; what is chosen for it is chosen at its
     /// primary. None: this array is the primary.
     pub source: Option<LinkName>,
+}
+
+/// A volume of this array to put into a group apart from pairing it (step 910).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MemberSpec {
+    /// The group, declared here.
+    pub group: GroupName,
+    /// The volume.
+    pub volume: VolumeName,
 }
 
 /// A journal volume of a group.

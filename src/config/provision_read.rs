@@ -2,8 +2,8 @@
 
 use super::mistake::{References, Report};
 use super::provision::{
-    Chap, ChapUser, GroupSpec, JournalSpec, LinkSpec, LunSpec, PairSpec, ParityGroupSpec, Provision,
-    ReaderSpec, TargetSpec, UnitSpec, VolumeSpec,
+    Chap, ChapUser, GroupSpec, JournalSpec, LinkSpec, LunSpec, MemberSpec, PairSpec, ParityGroupSpec,
+    Provision, ReaderSpec, TargetSpec, UnitSpec, VolumeSpec,
 };
 use super::quantity::{ByteSize, parse_duration};
 use super::read::{SLOT_BYTES, path, size_within, slots_within};
@@ -39,6 +39,7 @@ pub(super) fn provision(root: &Table<'_>) -> Option<Provision> {
     let groups = entries(&section, "group", &GROUP_KEYS, group);
     let journals =
         entries(&section, "journal", &["group", "volume", "at", "reserve", "ratio", "layout"], journal);
+    let members = entries(&section, "member", &["group", "volume"], member);
     let pairs = entries(&section, "pair", &["name", "group", "pvol", "svol", "copy"], pair);
     let readers = entries(&section, "reader", &READER_KEYS, reader);
     Some(Provision {
@@ -48,6 +49,7 @@ pub(super) fn provision(root: &Table<'_>) -> Option<Provision> {
         links: links?,
         relays: relays?,
         groups: groups?,
+        members: members?,
         journals: journals?,
         pairs: pairs?,
         readers: readers?,
@@ -74,6 +76,7 @@ pub(super) fn entry_name(key: &'static str) -> &'static str {
         "link" => "[[provision.link]]",
         "relay" => "[[provision.relay]]",
         "group" => "[[provision.group]]",
+        "member" => "[[provision.member]]",
         "journal" => "[[provision.journal]]",
         "pair" => "[[provision.pair]]",
         "reader" => "[[provision.reader]]",
@@ -354,6 +357,11 @@ fn group(table: &Table<'_>) -> Option<GroupSpec> {
     })
 }
 
+fn member(table: &Table<'_>) -> Option<MemberSpec> {
+    let (group, volume) = (table.required("group", parsed), table.required("volume", parsed));
+    Some(MemberSpec { group: group?, volume: volume? })
+}
+
 fn journal(table: &Table<'_>) -> Option<JournalSpec> {
     let group = table.required("group", parsed);
     let volume = table.required("volume", parsed);
@@ -388,8 +396,8 @@ fn reader(table: &Table<'_>) -> Option<ReaderSpec> {
     Some(ReaderSpec { link: link?, group: group?, schedule: schedule?, source, by_load })
 }
 
-pub(super) const PROVISION_KEYS: [&str; 9] =
-    ["parity_group", "volume", "target", "link", "relay", "group", "journal", "pair", "reader"];
+pub(super) const PROVISION_KEYS: [&str; 10] =
+    ["parity_group", "volume", "target", "link", "relay", "group", "member", "journal", "pair", "reader"];
 const PARITY_GROUP_KEYS: [&str; 5] = ["name", "level", "stripe_unit", "units", "spares"];
 const VOLUME_KEYS: [&str; 7] = ["name", "virtual", "parity_group", "size", "thin", "cache", "block_size"];
 const LINK_KEYS: [&str; 15] = [

@@ -167,6 +167,9 @@ fn every_kind_of_mistake_is_noticed_once() {
     let base = pg(3, "raid5");
     let with = |rest: &str| format!("{base}{}{}{LINK}{rest}", volume("data1"), volume("jnl"));
     let group = "[[provision.group]]\nname = \"g1\"\n";
+    let member = |group: &str, volume: &str| {
+        format!("[[provision.member]]\ngroup = \"{group}\"\nvolume = \"{volume}\"\n")
+    };
     let journals = "[[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\n[[provision.journal]]\ngroup = \"g1\"\nvolume = \"j\"\nat = \"beta\"\n";
     let pair = "[[provision.pair]]\nname = \"p1\"\ngroup = \"g1\"\npvol = \"data1\"\nsvol = \"beta:copy1\"\n";
     let target = |rest: &str| with(&format!("[[provision.target]]\niqn = \"iqn.2026-11.io.x\"\n{rest}\n"));
@@ -249,6 +252,10 @@ fn every_kind_of_mistake_is_noticed_once() {
             with(&format!("{group}{journals}{pair}{}", pair.replace("p1", "p2"))),
             "follows another volume already",
         ),
+        (with(&format!("{group}{}", member("g1", "data9"))), "no volume \"data9\""),
+        (with(&format!("{group}{}", member("g2", "data1"))), "no group \"g2\""),
+        (with(&format!("{group}{journals}{}", member("g1", "jnl"))), "is a journal volume"),
+        (with(&format!("{group}{0}{0}", member("g1", "data1"))), "is put into a group already"),
         (with(&format!("{group}{pair}")), "has no journal volume here"),
         (with(&format!("{group}{}", journals.replace("g1", "g2"))), "no group \"g2\""),
         (

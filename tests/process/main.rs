@@ -5,6 +5,7 @@ mod support;
 
 mod bad_input;
 mod bench_smoke;
+mod block_device;
 mod by_command;
 mod cascade;
 mod configuration;
