@@ -238,6 +238,7 @@ mod tests {
             pointers: PointerDistances::default(),
             room_bytes: 0,
             load_permille: 0,
+            heard_ms: 0,
         };
         head.encode(&records)
     }

@@ -19,6 +19,7 @@ use crate::volume::designation::{Designation, DesignationId, Refusal};
 use crate::volume::effect::Effect;
 use crate::volume::group::{GroupRecord, GroupRole, summary};
 use crate::volume::kind::{CacheMode, Release, SvolAccess};
+use crate::volume::name::{VolumeName, VolumeNumber};
 use crate::volume::pair::{PairRecord, PairState};
 use crate::volume::record::{Identity, ParityGroupRecord, TargetRecord, VolumeRecord, VolumeUsage, Who};
 use crate::volume::resync::TakeoverPoint;
@@ -415,8 +416,8 @@ impl Array {
             other_source_by_load: record.other_source.as_ref().is_some_and(|other| other.by_load),
             other_source_reason: self.why_not_other_source(record),
             top_update_number: status.and_then(|status| status.source_newest),
-            behind_top_updates: status
-                .and_then(|status| status.source_newest.map(|newest| newest.saturating_sub(status.restored))),
+            behind_top_ms: status.and_then(|status| status.behind_top).map(ms),
+            behind_top_updates: status.and_then(Status::updates_behind_top),
             read_state: read_state(connected, status).to_owned(),
             restore_state: self.restore_state(record, status).to_owned(),
             restore_until: record.restore_stops().into_iter().flatten().last().map(|stop| stop.to_string()),
@@ -459,9 +460,7 @@ impl Array {
                 .map_or(0, |reader| reader.report.restored.get()),
             false => status.restored,
         });
-        let side = |name: &Option<crate::volume::name::VolumeName>| {
-            name.as_ref().map_or_else(String::new, ToString::to_string)
-        };
+        let side = |name: &Option<VolumeName>| name.as_ref().map_or_else(String::new, ToString::to_string);
         PairView {
             number: pair.number.0,
             name: pair.name.to_string(),
@@ -480,6 +479,7 @@ impl Array {
             difference_bytes,
             restored_update_number: restored.filter(|_| own_volume(tables, pair).is_some()),
             svol_write: pair.control.svol_write,
+            asked: pair.control.asked.map(|asked| asked.verb().to_owned()),
             image_update_number: pair.control.image.map(|as_of| as_of.0),
         }
     }
@@ -573,7 +573,7 @@ fn portal_view((listen, serves, group): &(String, Serves, u16)) -> PortalView {
     PortalView { listen: listen.clone(), serves: whom, group: *group }
 }
 
-pub(super) fn volume_name(tables: &Tables, number: crate::volume::name::VolumeNumber) -> Option<String> {
+pub(super) fn volume_name(tables: &Tables, number: VolumeNumber) -> Option<String> {
     tables.volumes.get(&number).map(|volume| volume.name.to_string())
 }
 

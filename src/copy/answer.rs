@@ -8,7 +8,7 @@
 //! | byte | field |
 //! |---|---|
 //! | 0 | magic `HFJA` |
-//! | 4 | version u16 = 1 |
+//! | 4 | version u16 = 3 |
 //! | 6 | outcome u8 ([`Outcome`]) |
 //! | 7 | reserved |
 //! | 8 | group number u32 (of the answering array) |
@@ -27,13 +27,16 @@
 //! | 108 | outcome 5: room needed, bytes u32 |
 //! | 112 | load of the answering array, permille u32 |
 //! | 116 | compressed write data: its bytes u32, 0: not compressed / 120 pages of it uncompressed u32 |
-//! | 124 | CRC-32C over bytes 0..124 and the records |
+//! | 124 | the reader's pointers as distances: four u64 ([`PointerDistances`]) |
+//! | 156 | age of *newest number given*, milliseconds u32; all ones: nothing was heard of it yet |
+//! | 160 | reserved u32 |
+//! | 164 | CRC-32C over bytes 0..164 and the records |
 
 use crate::disk::slot::SLOT_BYTES;
 use thiserror::Error;
 
 /// Bytes of the head.
-pub const HEAD_BYTES: usize = 160;
+pub const HEAD_BYTES: usize = 168;
 /// The most updates one answer may carry: a reader refuses more.
 pub const MAX_UPDATES: u32 = 4096;
 /// The most pages of head and records: 4096 updates of ordinary size, 1 MiB.
@@ -111,8 +114,10 @@ pub struct Head {
     pub newest_durable: u64,
     /// The oldest number still held there.
     pub oldest_held: u64,
-    /// The newest number given there.
+    /// The newest number given at the array that gives numbers, as far as it has been heard of there.
     pub newest_given: u64,
+    /// How long ago it was heard of, in milliseconds, all hops together: 0 at the array that gives numbers.
+    pub heard_ms: u32,
     /// Update information area: used and capacity, bytes.
     pub information_bytes: (u64, u64),
     /// Write data area: used and capacity, bytes.
@@ -133,7 +138,7 @@ pub struct Head {
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum AnswerError {
     /// Too short, wrong magic or version.
-    #[error("the answer is no journal read answer of version 2")]
+    #[error("the answer is no journal read answer of version 3")]
     NotAnAnswer,
     /// Damaged on the way or by the peer.
     #[error("the checksum over head and records is wrong")]
@@ -179,6 +184,7 @@ impl Head {
         for word in [held_information, held_data, unread_information, again_information] {
             out.extend_from_slice(&word.to_be_bytes());
         }
+        out.extend_from_slice(&self.heard_ms.to_be_bytes());
         out.resize(HEAD_BYTES - 4, 0);
         let crc = checksum(&out, records);
         out.extend_from_slice(&crc.to_be_bytes());
@@ -261,6 +267,7 @@ impl Head {
             newest_durable: word64(bytes, 32)?,
             oldest_held: word64(bytes, 40)?,
             newest_given: word64(bytes, 48)?,
+            heard_ms: word32(bytes, HEARD_AT)?,
             information_bytes: (word64(bytes, 56)?, word64(bytes, 64)?),
             data_bytes: (word64(bytes, 72)?, word64(bytes, 80)?),
             wall_ns: word64(bytes, 88)?,
@@ -286,9 +293,11 @@ pub fn reason(bytes: &[u8]) -> String {
 }
 
 const MAGIC: &[u8; 4] = b"HFJA";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 /// Where the distances begin.
 const POINTERS_AT: usize = 124;
+/// And the age of what was heard.
+const HEARD_AT: usize = 156;
 
 fn checksum(head: &[u8], records: &[u8]) -> u32 {
     let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
@@ -321,6 +330,7 @@ mod tests {
             newest_durable: 40,
             oldest_held: 5,
             newest_given: 41,
+            heard_ms: 19,
             information_bytes: (4096, 8192),
             data_bytes: (1, 2),
             wall_ns: 99,

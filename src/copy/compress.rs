@@ -165,6 +165,7 @@ mod tests {
             newest_durable: 1,
             oldest_held: 1,
             newest_given: 1,
+            heard_ms: 0,
             information_bytes: (0, 0),
             data_bytes: (0, 0),
             wall_ns: 0,

@@ -10,6 +10,7 @@ use super::error::CopyError;
 use super::fetch::FetchError;
 use super::group::{Group, Sequencer};
 use super::source::Source;
+use super::times::Top;
 use holdfast_journal::reader::{Reader, ReaderError, Report};
 use holdfast_journal::{ArrayNumber, Generation, UpdateNumber};
 use std::collections::BTreeSet;
@@ -22,6 +23,8 @@ pub(crate) struct Apart {
     pub(crate) elsewhere: BTreeSet<ArrayNumber>,
     /// They do not know yet that this array is their primary: they are handed nothing.
     pub(crate) untold: BTreeSet<ArrayNumber>,
+    /// At an auxiliary: what was heard of the array that gives numbers.
+    pub(crate) top: Top,
 }
 
 impl Group {
@@ -77,7 +80,12 @@ impl Group {
 
     /// What the source said with its last answer.
     pub(crate) fn note_source(&self, head: &Head) {
-        self.lock().source = Some(head.clone());
+        let now = self.clock.now();
+        let mut seq = self.lock();
+        let lacking = seq.restored.next();
+        seq.apart.top.handle_heard(UpdateNumber::new(head.newest_given), head.heard_ms, now);
+        seq.apart.top.forget_before(lacking);
+        seq.source = Some(head.clone());
     }
 
     /// Which readers get updates from two arrays.

@@ -481,6 +481,7 @@ impl Group {
             newest_durable: seq.journal.durable().get(),
             oldest_held: seq.journal.first_retained().get(),
             newest_given: self.newest_given(seq),
+            heard_ms: self.heard_ms(seq),
             information_bytes: (usage.info_used, usage.info_capacity),
             data_bytes: (usage.data_used, usage.data_capacity),
             wall_ns: self.clock.wall().0,
@@ -497,6 +498,11 @@ impl Group {
     fn newest_given(&self, seq: &Sequencer) -> u64 {
         let above = seq.source.as_ref().map_or(0, |head| head.newest_given);
         seq.next.previous().get().max(above)
+    }
+
+    /// How old that is.
+    fn heard_ms(&self, seq: &Sequencer) -> u32 {
+        if self.role == super::group::Role::Source { 0 } else { seq.apart.top.age_ms(self.clock.now()) }
     }
 }
 

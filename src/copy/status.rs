@@ -47,10 +47,20 @@ pub struct Status {
     pub pointers: Vec<Vec<(u32, PointerInformation)>>,
     /// The newest number given at the source, as it said last.
     pub source_newest: Option<u64>,
+    /// How long ago what is not restored here was made, as far as the array that gives numbers was heard of.
+    pub behind_top: Option<Duration>,
     /// What it said then that it still has for this array, and when that was by its own clock.
     pub source_unread: Option<(u64, u64)>,
     /// How reading goes, at an auxiliary.
     pub(crate) reading: Reading,
+}
+
+impl Status {
+    /// Updates that are given at the array which gives numbers, as far as it was heard of, and not restored here.
+    #[must_use]
+    pub fn updates_behind_top(&self) -> Option<u64> {
+        self.source_newest.map(|newest| newest.saturating_sub(self.restored))
+    }
 }
 
 /// A pair at one moment.
@@ -156,6 +166,7 @@ impl Group {
             pointers: pointers(&seq, self.array),
             reading: seq.reading.clone(),
             source_newest: seq.source.as_ref().map(|head| head.newest_given),
+            behind_top: seq.apart.top.behind(seq.restored.next(), now),
             source_unread: seq.source.as_ref().map(|head| (head.unread_bytes, head.wall_ns)),
         }
     }

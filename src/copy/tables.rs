@@ -266,6 +266,7 @@ mod tests {
             newest_durable: 13,
             oldest_held: 1,
             newest_given: 20,
+            heard_ms: 0,
             information_bytes: (0, 0),
             data_bytes: (0, 0),
             wall_ns: 0,

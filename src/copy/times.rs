@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Remembered times, in number order.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Times {
     entries: VecDeque<(UpdateNumber, MonotonicNs)>,
     /// Updates that follow each other within this time share one entry.
@@ -73,6 +73,48 @@ impl Times {
     }
 }
 
+/// At an auxiliary: how far the array that gives numbers had come, and when, as far as that was heard of over any number of hops.
+/// By this array's monotonic clock and the time that each hop kept the news: no wall clock counts. The way itself does
+/// not, which is half a round trip for each hop.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Top {
+    /// The update behind the newest was not made before that.
+    known: Times,
+    heard: Option<(UpdateNumber, MonotonicNs)>,
+}
+
+impl Top {
+    /// So far it had come, so many milliseconds ago.
+    pub(crate) fn handle_heard(&mut self, newest: UpdateNumber, age_ms: u32, now: MonotonicNs) {
+        let at = MonotonicNs(now.0.saturating_sub(u64::from(age_ms) * 1_000_000));
+        // What came another way may be older.
+        let is_older = self.heard.is_some_and(|(number, time)| newest < number || at < time);
+        if age_ms == UNHEARD || is_older {
+            return;
+        }
+        self.heard = Some((newest, at));
+        self.known.note(newest.next(), at);
+    }
+
+    /// How old the news are.
+    pub(crate) fn age_ms(&self, now: MonotonicNs) -> u32 {
+        let age = self.heard.map(|(_, at)| now.since(at).as_millis());
+        age.map_or(UNHEARD, |age| u32::try_from(age).unwrap_or(UNHEARD).min(UNHEARD - 1))
+    }
+
+    /// How long ago an update was made that is lacking here, at most; none while nothing is known of it.
+    pub(crate) fn behind(&self, lacking: UpdateNumber, now: MonotonicNs) -> Option<Duration> {
+        self.known.of(lacking).map(|at| now.since(at))
+    }
+
+    /// Everything before is here.
+    pub(crate) fn forget_before(&mut self, lacking: UpdateNumber) {
+        self.known.forget_before(lacking);
+    }
+}
+
+/// Nothing has been heard yet.
+const UNHEARD: u32 = u32::MAX;
 /// The finest distance of two entries.
 const FINEST: Duration = Duration::from_millis(5);
 /// Entries; at this many every second one goes.
@@ -115,6 +157,28 @@ mod tests {
         times.forget_before(number(99_990));
         assert!(times.entries.len() < 20 && times.apart == FINEST);
         assert!(times.of(number(99_990)).is_some_and(|time| time <= made(99_990)));
+    }
+
+    #[test]
+    fn who_hears_of_the_top_by_others_is_never_shown_nearer_to_it_than_he_is() {
+        let at = |ms: u64| MonotonicNs(ms * 1_000_000);
+        let behind =
+            |top: &Top, lacking, now| top.behind(number(lacking), at(now)).map(|time| time.as_millis());
+        let mut top = Top::default();
+        assert_eq!((top.age_ms(at(5)), behind(&top, 1, 5)), (u32::MAX, None));
+        top.handle_heard(number(10), u32::MAX, at(900));
+        assert_eq!(behind(&top, 11, 1_000), None, "nobody has heard of it");
+        top.handle_heard(number(10), 200, at(1_000));
+        assert_eq!(behind(&top, 11, 1_000), Some(200), "it may have been made just behind the news");
+        assert_eq!(behind(&top, 10, 1_000), None, "nothing is known of when that was made");
+        top.handle_heard(number(12), 100, at(2_000));
+        assert_eq!((behind(&top, 11, 2_000), behind(&top, 13, 2_000)), (Some(1_200), Some(100)));
+        top.handle_heard(number(11), 0, at(2_500));
+        top.handle_heard(number(12), 5_000, at(2_500));
+        assert_eq!(behind(&top, 13, 3_000), Some(1_100), "older news by another way");
+        assert_eq!(top.age_ms(at(3_000)), 1_100);
+        top.forget_before(number(13));
+        assert_eq!(behind(&top, 13, 3_000), Some(1_100));
     }
 
     #[test]

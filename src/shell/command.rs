@@ -340,8 +340,9 @@ fn judge(pair: Option<&PairView>, wait: &PairWait) -> Verdict {
     if is_reached {
         return Verdict::Reached;
     }
-    // From these nothing goes on by itself.
+    // From these nothing goes on by itself, unless that is asked for already.
     if wait.until.state != Some(PairState::Unused)
+        && pair.asked.as_deref() != Some("resync")
         && matches!(state, PairState::Suspended | PairState::Abnormal | PairState::Unused)
     {
         let reason = pair.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));

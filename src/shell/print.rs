@@ -199,7 +199,10 @@ listed!(GroupView, |g| {
     "NUMBER" => g.number, "NAME" => g.name, "ROLE" => g.role, "STATE" => state(&g.state, g.reason.as_ref()),
     "PAIRS" => g.pairs_state, "NEXT UPDATE" => g.next_update_number.map_or("-".into(), |n| n.to_string()),
     "READS" => g.follows.as_ref().map_or("-".into(), |f| match f.behind_top_updates {
-        Some(behind) => format!("{}, {behind} behind the top", f.reads_over),
+        Some(behind) => {
+            let time = f.behind_top_ms.map_or(String::new(), |ms| format!(", {}.{} s", ms / 1000, ms % 1000 / 100));
+            format!("{}, {behind} behind the top{time}", f.reads_over)
+        }
         None => f.reads_over.clone(),
     }),
     "SYNCHRONOUS" => g.synchronous.as_ref().map_or("-".into(), |s| format!("{} {}", s.link, s.state)),

@@ -441,6 +441,8 @@ pub struct PairView {
     pub restored_update_number: Option<u64>,
     /// Hosts may write the S-VOL while the pair is suspended.
     pub svol_write: bool,
+    /// At the primary: what was asked of it and is still to be done: `suspend`, `resync` or `delete`.
+    pub asked: Option<String>,
     /// At the auxiliary: what the S-VOL was as of this number is kept until its resync has ended.
     pub image_update_number: Option<u64>,
 }

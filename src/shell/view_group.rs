@@ -190,6 +190,8 @@ pub struct FollowView {
     pub top_update_number: Option<u64>,
     /// Updates behind that one: in a cascade over all hops.
     pub behind_top_updates: Option<u64>,
+    /// What hosts wrote longer ago than that is restored here, in milliseconds, over all hops; null while that is not known.
+    pub behind_top_ms: Option<u64>,
     /// What reading is doing: `reading`, `waiting`, `retrying`, `no-room` or `stopped`.
     pub read_state: String,
     /// What restoring is doing: `restoring`, `waiting` or `stopped`.

@@ -149,6 +149,18 @@ pub enum Asked {
     DeleteAccepted,
 }
 
+impl Asked {
+    /// What an operator calls it.
+    #[must_use]
+    pub fn verb(self) -> &'static str {
+        match self {
+            Self::Suspend(_) => "suspend",
+            Self::Resync | Self::ResyncSent | Self::ResyncAccepted => "resync",
+            Self::Delete | Self::DeleteSent | Self::DeleteAccepted => "delete",
+        }
+    }
+}
+
 /// Why a pair is suspended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -376,6 +376,13 @@ fn copies(build: &mut Build, now: &Snapshot) {
             Some((labels, float(value(follows))))
         })
     };
+    let behind = now.groups.iter().filter_map(|group| {
+        let follows = group.follows.as_ref()?;
+        let mut labels = named("group", &group.name);
+        labels.push(("source", escape(&follows.link)));
+        Some((labels, seconds(follows.behind_top_ms?)))
+    });
+    build.gauge("holdfast_copy_behind_top_seconds", "What hosts wrote longer ago is restored here.", behind);
     let number = of(|f| f.durable_update_number);
     build.gauge("holdfast_copy_durable_update_number", "Largest number read into the journal here.", number);
     let number = of(|f| f.restored_update_number);
@@ -474,7 +481,11 @@ mod tests {
             state: state(),
             next_update_number: Some(12),
             readers: vec![reader],
-            follows: Some(FollowView { link: "alpha".into(), ..FollowView::default() }),
+            follows: Some(FollowView {
+                link: "alpha".into(),
+                behind_top_ms: Some(1),
+                ..FollowView::default()
+            }),
             synchronous: Some(SynchronousView { state: state(), ..SynchronousView::default() }),
             ..GroupView::default()
         };

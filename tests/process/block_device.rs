@@ -28,7 +28,7 @@ impl Drop for Loop {
 
 async fn write(array: &Array, from: u64, byte: u8) {
     let port = &array.ports(1, 1)[0];
-    for at in from..from + 200 {
+    for at in from..from + 40 {
         let place = Place { volume: 0, lba: at * 40, sectors: 40 };
         let data = Bytes::from(vec![byte; 40 * SECTOR_BYTES]);
         port.write(place, data, Durability::Fua).await.expect("hosts write");
@@ -37,7 +37,7 @@ async fn write(array: &Array, from: u64, byte: u8) {
 
 async fn expect(array: &Array, from: u64, byte: u8) {
     let port = &array.ports(1, 1)[0];
-    for at in from..from + 200 {
+    for at in from..from + 40 {
         let place = Place { volume: 0, lba: at * 40, sectors: 40 };
         let read = port.read(place).await.expect("hosts read");
         assert!(read.iter().all(|found| *found == byte), "at {at}");

@@ -30,6 +30,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod behind;
 mod cluster;
 mod copying;
 mod day;

@@ -24,7 +24,7 @@ pub struct Command {
     /// How it is ordered among others.
     pub attribute: TaskAttribute,
     /// Limit from the moment it is queued, and while data comes on the connection from the last of that, so that a slow way is no
-    /// silence; [`PATIENCE`] times as long in all. When it passes, the connection ends.
+    /// silence; 32 times as long in all. When it passes, the connection ends.
     pub timeout: Duration,
 }
 

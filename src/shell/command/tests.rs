@@ -205,6 +205,22 @@ async fn a_wait_times_out_with_its_own_exit_code() {
     assert_eq!(shell.clock.now().since(start), Duration::from_secs(60));
 }
 
+/// `group resync` and then `pair wait` once ended at once: the pair was still suspended.
+#[tokio::test(start_paused = true)]
+async fn a_wait_goes_on_while_a_resync_is_asked_for() {
+    let (picture, shell) = shell(full());
+    picture.change(|now| {
+        now.pairs[0].state = "suspended".into();
+        now.pairs[0].asked = Some("resync".into());
+    });
+    let change = async {
+        shell.clock.sleep(Duration::from_secs(5)).await;
+        picture.change(|now| now.pairs[0].state = "normal".into());
+    };
+    let (answer, ()) = tokio::join!(run(&shell, "pair wait p1 --state normal --timeout 60s"), change);
+    assert_eq!(answer.exit, 0, "{}", answer.stderr);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_wait_ends_in_another_state_with_its_own_exit_code() {
     for state in ["suspended", "abnormal"] {
