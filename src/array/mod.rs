@@ -34,7 +34,6 @@ mod peer_link;
 mod peer_service;
 pub mod peer_session;
 mod probe;
-mod rejoin;
 mod relay;
 mod reverse;
 mod sources;

@@ -16,23 +16,19 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-pub(crate) const BETA: usize = 1;
-pub(crate) const SHAPE: Shape = SMALL;
+const BETA: usize = 1;
+const SHAPE: Shape = SMALL;
 const PATIENCE_MS: u64 = 60_000;
 const TAKEOVER_MS: u64 = 60_000;
 
-pub(crate) fn two(seed: u64) -> Cluster {
-    two_of(seed, SHAPE)
-}
-
-pub(crate) fn two_of(seed: u64, shape: Shape) -> Cluster {
+fn two(seed: u64) -> Cluster {
     let tree = Tree::chain(2);
-    Cluster::of(seed, shape, 2, &tree.links(), |index, shape, random| {
+    Cluster::of(seed, SHAPE, 2, &tree.links(), |index, shape, random| {
         tree.config(index, shape, random).replace("svol_access = \"read\"\n", "")
     })
 }
 
-pub(crate) async fn until(cluster: &Cluster, what: &str, condition: impl Fn() -> bool) {
+async fn until(cluster: &Cluster, what: &str, condition: impl Fn() -> bool) {
     let since = cluster.clock_ms();
     while !condition() {
         assert!(cluster.clock_ms() < since + PATIENCE_MS, "{what}: {}", cluster.state());
@@ -40,17 +36,17 @@ pub(crate) async fn until(cluster: &Cluster, what: &str, condition: impl Fn() ->
     }
 }
 
-pub(crate) fn group(cluster: &Cluster, index: usize) -> GroupView {
+fn group(cluster: &Cluster, index: usize) -> GroupView {
     let snapshot = cluster.snapshot(index);
     snapshot.and_then(|snapshot| snapshot.groups.first().cloned()).unwrap_or_default()
 }
 
 /// The state of a takeover at an array; empty if there is none.
-pub(crate) fn takeover(cluster: &Cluster, index: usize) -> String {
+fn takeover(cluster: &Cluster, index: usize) -> String {
     group(cluster, index).takeover.map(|takeover| takeover.state).unwrap_or_default()
 }
 
-pub(crate) fn lets_hosts_write(cluster: &Cluster, index: usize) -> bool {
+fn lets_hosts_write(cluster: &Cluster, index: usize) -> bool {
     let snapshot = cluster.snapshot(index);
     snapshot.is_some_and(|snapshot| {
         snapshot.targets.iter().any(|target| target.luns.iter().any(|lun| lun.access == "read-write"))
@@ -58,7 +54,7 @@ pub(crate) fn lets_hosts_write(cluster: &Cluster, index: usize) -> bool {
 }
 
 /// The pairs are normal at both, `primary` is the primary, and its copy has everything.
-pub(crate) fn is_settled(cluster: &Cluster, primary: usize) -> bool {
+fn is_settled(cluster: &Cluster, primary: usize) -> bool {
     let copy = 1 - primary;
     let normal = |index: usize| {
         let pairs = cluster.snapshot(index).map(|snapshot| snapshot.pairs).unwrap_or_default();
@@ -76,11 +72,11 @@ pub(crate) fn is_settled(cluster: &Cluster, primary: usize) -> bool {
         && next.is_some_and(|next| restored == Some(next - 1))
 }
 
-pub(crate) fn ports(cluster: &Cluster, index: usize) -> Vec<SimPort> {
+fn ports(cluster: &Cluster, index: usize) -> Vec<SimPort> {
     (1..=4).map(|number| SimPort::new(cluster, "host", number, index).thinking_ms(5)).collect()
 }
 
-pub(crate) async fn content(cluster: &Cluster, index: usize) -> Vec<Vec<u8>> {
+async fn content(cluster: &Cluster, index: usize) -> Vec<Vec<u8>> {
     let prefix = if index == ALPHA { "data" } else { "copy" };
     let array = cluster.array(index).expect("it runs");
     let mut images = Vec::new();
@@ -90,12 +86,12 @@ pub(crate) async fn content(cluster: &Cluster, index: usize) -> Vec<Vec<u8>> {
     images
 }
 
-pub(crate) async fn image(cluster: &Cluster, index: usize) -> Vec<Vec<u8>> {
+async fn image(cluster: &Cluster, index: usize) -> Vec<Vec<u8>> {
     let port = SimPort::new(cluster, "reader", 9, index);
     read_image(&port, geometry_of(SHAPE)).await.expect("its hosts read it")
 }
 
-pub(crate) async fn write(cluster: &Cluster, writer: &mut Writer, index: usize, commands: u64) {
+async fn write(cluster: &Cluster, writer: &mut Writer, index: usize, commands: u64) {
     let (never, ports) = (AtomicBool::new(false), ports(cluster, index));
     let running = writer.run(&ports, &*cluster.clock, 8, Until { commands, stop: &never });
     let summary = tokio::select! {
@@ -106,7 +102,7 @@ pub(crate) async fn write(cluster: &Cluster, writer: &mut Writer, index: usize, 
     assert_eq!(summary.violations, [], "reads while writing");
 }
 
-pub(crate) async fn equal(cluster: &Cluster, primary: usize) {
+async fn equal(cluster: &Cluster, primary: usize) {
     until(cluster, "not settled", || is_settled(cluster, primary)).await;
     assert!(
         content(cluster, ALPHA).await == content(cluster, BETA).await,
@@ -115,13 +111,13 @@ pub(crate) async fn equal(cluster: &Cluster, primary: usize) {
     );
 }
 
-pub(crate) async fn has_everything(cluster: &Cluster, writer: &Writer, primary: usize) {
+async fn has_everything(cluster: &Cluster, writer: &Writer, primary: usize) {
     let (log, image) = (writer.log(), image(cluster, primary).await);
     check_crash(log, &Observed::from_images(log, &image), DurableRule::Acknowledged)
         .expect_clean("the primary");
 }
 
-pub(crate) async fn begin(cluster: &Cluster, writer: &mut Writer) {
+async fn begin(cluster: &Cluster, writer: &mut Writer) {
     for index in [ALPHA, BETA] {
         cluster.start(index).await;
     }
@@ -168,7 +164,7 @@ async fn lose(cluster: &Cluster, writer: &mut Writer, random: &mut Random, loss:
 }
 
 /// The command as an operator gives it: a look, a refusal that says what is lost, the real thing; how long that took.
-pub(crate) async fn take_over(cluster: &Cluster, index: usize) -> u64 {
+async fn take_over(cluster: &Cluster, index: usize) -> u64 {
     let before = (takeover(cluster, index), content(cluster, index).await);
     let seen =
         cluster.command(index, "group takeover g1 --dry-run").await.expect("it says what it would find");
@@ -185,7 +181,7 @@ pub(crate) async fn take_over(cluster: &Cluster, index: usize) -> u64 {
 }
 
 /// What the host finds at the new primary is a prefix of what it has done, and it goes on from there.
-pub(crate) async fn go_on(cluster: &Cluster, writer: &mut Writer, index: usize, loses_nothing: bool) {
+async fn go_on(cluster: &Cluster, writer: &mut Writer, index: usize, loses_nothing: bool) {
     let images = image(cluster, index).await;
     let observed = Observed::from_images(writer.log(), &images);
     if loses_nothing {
@@ -197,7 +193,7 @@ pub(crate) async fn go_on(cluster: &Cluster, writer: &mut Writer, index: usize, 
 }
 
 /// The other array is shut, and says how much only it has.
-pub(crate) async fn until_overtaken(cluster: &Cluster, winner: usize) {
+async fn until_overtaken(cluster: &Cluster, winner: usize) {
     let loser = 1 - winner;
     until(cluster, "not overtaken", || {
         let is_known =
@@ -209,7 +205,7 @@ pub(crate) async fn until_overtaken(cluster: &Cluster, winner: usize) {
 }
 
 /// The operator names the loser, is told what that costs, and in the end both are equal again.
-pub(crate) async fn fail_back(cluster: &Cluster, writer: &mut Writer, winner: usize) {
+async fn fail_back(cluster: &Cluster, writer: &mut Writer, winner: usize) {
     let loser = ["beta", "alpha"][winner];
     let refused = cluster.command(winner, "group resync g1").await.unwrap_err();
     assert!(refused.contains("takeover"), "{refused}");
