@@ -25,6 +25,7 @@ mod rounds;
 mod ssh;
 mod stopped_auxiliary;
 mod suspended;
+mod synchronous;
 mod takeover;
 mod upstream;
 mod visibility;
