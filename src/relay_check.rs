@@ -231,7 +231,6 @@ mod tests {
             newest_durable: number,
             oldest_held: 1,
             newest_given: number,
-            heard_ms: 0,
             information_bytes: (0, 0),
             data_bytes: (0, 0),
             wall_ns: 0,
@@ -239,6 +238,7 @@ mod tests {
             pointers: PointerDistances::default(),
             room_bytes: 0,
             load_permille: 0,
+            heard_ms: 0,
         };
         head.encode(&records)
     }

@@ -258,7 +258,7 @@ impl Array {
         let is_primary = matches!(record.role, GroupRole::Primary);
         let untouched = journal.next() == UpdateNumber::FIRST;
         let next = if is_primary && !record.stopped_cleanly && !untouched {
-            let counter = newest.map_or(1, |generation| generation.counter + 1);
+            let counter = record.largest_counter() + 1;
             Some(Generation { counter, array: own, first: StoredNumber(journal.next().get()) })
         } else {
             None
@@ -492,7 +492,7 @@ pub(crate) fn record_volume(pair: &PairRecord) -> u32 {
 
 /// A pair after a start: what was being copied before is journaled as a whole from now on, because the journal may
 /// hold a record of any of its blocks.
-fn pair_runtime(pair: &PairRecord, restarted: bool) -> PairRuntime {
+pub(super) fn pair_runtime(pair: &PairRecord, restarted: bool) -> PairRuntime {
     let begun = !matches!(pair.state, PairState::Unused | PairState::NotYetCopied);
     PairRuntime {
         pair: pair.number.0,

@@ -51,6 +51,7 @@ impl Array {
         who: &Who,
     ) -> Result<(), Refusal> {
         let Who::Peer { array, .. } = who else { return Ok(()) };
+        self.store.read(|tables| tables.is_not_taking_over(what))?;
         match what {
             Designation::RemoteResync { pairs, .. } => {
                 let _one_at_a_time = self.images.lock().await;

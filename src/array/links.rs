@@ -17,6 +17,7 @@ use crate::volume::group::{GroupRecord, GroupRole, GroupState};
 use crate::volume::name::{GroupNumber, LinkName};
 use crate::volume::record::{ForwardRecord, LinkRecord, Who};
 use crate::volume::table::Tables;
+use crate::volume::takeover::Takeover;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use holdfast_journal::UpdateNumber;
@@ -396,7 +397,9 @@ fn is_same_way(a: &LinkRecord, b: &LinkRecord) -> bool {
 
 /// Whether the array behind this link is the group's source.
 fn comes_over(group: &GroupRecord, link: &LinkName) -> bool {
-    matches!(&group.role, GroupRole::Auxiliary { link: over, remote: Some(_), .. } if over == link)
+    // One that was overtaken is read no further.
+    !matches!(group.takeover, Some(Takeover::Moving(_)))
+        && matches!(&group.role, GroupRole::Auxiliary { link: over, remote: Some(_), .. } if over == link)
 }
 
 /// Whether the group is copied over this link.

@@ -34,6 +34,7 @@ mod peer_link;
 mod peer_service;
 pub mod peer_session;
 mod probe;
+mod rejoin;
 mod relay;
 mod reverse;
 mod sources;

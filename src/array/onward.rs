@@ -13,6 +13,7 @@ use crate::volume::name::{GroupNumber, PairNumber, UpdateNumber as StoredNumber}
 use crate::volume::onward::{ONWARD_RUNS_MAX, OnwardPair, RemoteOnward};
 use crate::volume::pair::{PairRecord, PairState, SuspendCause};
 use crate::volume::record::Who;
+use crate::volume::rejoin::ahead;
 use crate::volume::resync::RUNS_MAX;
 use crate::volume::reversal::{Manner, RemoteReversal, Reversal};
 use crate::volume::store::PairMarks;
@@ -241,9 +242,10 @@ impl Array {
             return Ok(Found::NoImage);
         };
         let (last, has) = (told.last.0, restored.get());
-        if has > last {
+        let lead = ahead(&record.generations, &told.generations, StoredNumber(has));
+        if (has > last || lead > 0) && told.gives_up != Some(StoredNumber(has)) {
             return conflict(format!(
-                "has update {has} here, and its new primary only {last}: it is a branch"
+                "has update {has} here, {lead} of them nowhere else: it is a branch that nobody has given up"
             ));
         }
         if has < told.assumed.0 || (goes_on && has != last) {

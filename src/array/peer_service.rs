@@ -350,10 +350,22 @@ async fn designated(array: &Arc<Array>, id: [u8; 16], bytes: &[u8], who: &Who) -
         array.wake();
         return answer;
     }
+    if let Designation::JoinOnward(told) = &designation {
+        let answer = array.take_on_reader(told, who).await;
+        array.wake();
+        return answer;
+    }
     if let Designation::RemoteOnward(told) = &designation {
         let answer = array.go_onward(id, told, who).await;
         array.wake();
         return answer;
+    }
+    if let (
+        Designation::RemoteTakeover(_) | Designation::RemoteBranch { .. } | Designation::RemoteFailback(_),
+        Some(tamper),
+    ) = (&designation, &array.env.tamper)
+    {
+        array.env.clock.sleep(tamper.before_promising()).await;
     }
     array.prepare_for(id, &designation, who).await?;
     let is_takeover = matches!(designation, Designation::RemoteTakeover(_));

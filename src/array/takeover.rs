@@ -11,7 +11,7 @@
 //! it may be repeated. Only the old primary is spoken to by a task of its own, because it may not answer.
 
 use super::Array;
-use super::groups::own_volume;
+use super::groups::{own_volume, record_volume};
 use super::peer_session::PeerSession;
 use crate::copy::answer::Head;
 use crate::copy::differences::DifferenceMap;
@@ -19,15 +19,16 @@ use crate::copy::group::Group;
 use crate::copy::source::SourceError;
 use crate::disk::VolumeId;
 use crate::volume::designation::{Designation, Outcome, Refusal};
-use crate::volume::group::{CommonPoint, Generation, GroupRecord, GroupRole, GroupState, common_point};
+use crate::volume::group::{Generation, GroupRecord, GroupRole, GroupState};
 use crate::volume::name::{GroupNumber, PairNumber, UpdateNumber as StoredNumber};
 use crate::volume::pair::PairRecord;
 use crate::volume::record::Who;
 use crate::volume::resync::{RUNS_MAX, TakeoverPoint};
 use crate::volume::store::PairMarks;
 use crate::volume::table::Tables;
-use crate::volume::takeover::{Branch, Overtaken, RemoteTakeover, Taken, Takeover, Yielding};
+use crate::volume::takeover::{Branch, Overtaken, RemoteTakeover, Taken, Takeover, Yielding, parting};
 use holdfast_journal::ArrayNumber as JournalArray;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +45,9 @@ impl Array {
         let tables = self.store.tables();
         for record in tables.groups.iter() {
             let Some(takeover) = &record.takeover else { continue };
+            if let Some(tamper) = &self.env.tamper {
+                self.env.clock.sleep(tamper.before_turning()).await;
+            }
             if takeover.shuts_hosts_out() {
                 self.shut_p_vols(&tables, record);
             }
@@ -53,16 +57,14 @@ impl Array {
                     Ok(())
                 }
                 Takeover::Restoring => self.restore_and_turn(&tables, record).await,
-                Takeover::Taken(taken) if taken.has_rival && !taken.is_branch_told => {
-                    self.tell_rival(&tables, record, taken)
-                }
-                Takeover::Taken(_) => Ok(()),
+                Takeover::Taken(taken) => self.tell_rival(&tables, record, taken),
                 Takeover::Overtaken(other) if other.is_complete && other.branch.is_none() => {
                     self.count_branch(&tables, record, other).await
                 }
                 Takeover::Overtaken(_) => Ok(()),
                 Takeover::Retaking(other) => self.retake(&tables, record, other).await,
                 Takeover::Yielding(yielding) => self.yield_group(&tables, record, yielding).await,
+                Takeover::Moving(moving) => self.stop_following(record, moving).await,
             };
             if let Err(error) = taken {
                 tracing::error!(group = %record.name, %takeover, %error, "a takeover does not go on; trying again");
@@ -128,6 +130,7 @@ impl Array {
         let told = RemoteTakeover {
             group: record.name.clone(),
             generations: record.generations.clone(),
+            knows: record.largest_counter(),
             is_complete: false,
         };
         let designation = serde_json::to_vec(&Designation::RemoteTakeover(told))
@@ -174,9 +177,7 @@ impl Array {
     #[expect(clippy::too_many_lines, reason = "the steps of a takeover, one after the other under one lock")]
     async fn restore_and_turn(&self, tables: &Tables, record: &GroupRecord) -> anyhow::Result<()> {
         let number = record.number;
-        let pairs: Vec<&PairRecord> = tables.pairs_of_group(number).collect();
-        // What hosts have made of the S-VOLs counts, if they were let into all of them.
-        let are_written = !pairs.is_empty() && pairs.iter().all(|pair| pair.control.svol_open);
+        let are_written = self.store.read(|tables| are_written(tables, number));
         if let Some(group) = self.open_group_of(number) {
             group.restore_available(Duration::ZERO).await?;
         } else if record.state == GroupState::Normal && !record.segments.is_empty() {
@@ -194,8 +195,13 @@ impl Array {
         let _no_images = self.images.lock().await;
         let tables = self.store.tables();
         let Some(record) = tables.groups.get(&number) else { return Ok(()) };
+        if self::are_written(&tables, number) != are_written {
+            self.wake(); // Hosts were let in meanwhile, or shut out: once more, from what is so now.
+            return Ok(());
+        }
         // Nothing is restored any more from here on.
         let open = self.open_group_of(number);
+        let recent = self.recent_for_others(&tables, record, open.as_deref()).await;
         self.runtime().groups.remove(&number.0);
         let mut restored = None;
         if let Some(group) = &open {
@@ -226,11 +232,14 @@ impl Array {
         for pair in tables.pairs_of_group(number) {
             marks.push(match (is_all_different, are_written) {
                 (true, _) => Self::all_of_it_differs(pair),
-                (false, false) => PairMarks::gone(pair.number),
-                (false, true) => {
+                (false, are_written) => {
                     let mut all = DifferenceMap::new(pair.size_bytes);
-                    let known = self.svol_map(pair)?.runs(RUNS_MAX);
-                    known.iter().for_each(|(start, length)| all.mark(*start, *length));
+                    let written = if are_written { self.svol_map(pair)?.runs(RUNS_MAX) } else { Vec::new() };
+                    let recent = recent.1.get(&record_volume(pair)).map(|map| map.runs(RUNS_MAX));
+                    written
+                        .iter()
+                        .chain(recent.iter().flatten())
+                        .for_each(|(start, length)| all.mark(*start, *length));
                     PairMarks { pair: pair.number, replace: true, parts: all.take_changed() }
                 }
             });
@@ -243,10 +252,29 @@ impl Array {
             {
                 tables.group_event(number, crate::volume::group::GroupEvent::Fail, Some(reason.clone()))?;
             }
-            tables.takeover_done(number, last, &mut || self.new_identity())
+            let marked_from = if is_all_different { StoredNumber(0) } else { recent.0 };
+            tables.takeover_done(number, last, marked_from, &mut || self.new_identity())
         })?;
         self.has_turned(record);
         Ok(())
+    }
+
+    /// What other readers of the same primary may lack that this array has: nothing, where there can be none.
+    async fn recent_for_others(
+        &self,
+        tables: &Tables,
+        record: &GroupRecord,
+        open: Option<&Group>,
+    ) -> (StoredNumber, BTreeMap<u32, DifferenceMap>) {
+        let GroupRole::Auxiliary { source, .. } = record.role else {
+            return (StoredNumber(u64::MAX), BTreeMap::new());
+        };
+        match open {
+            Some(group) if tables.links.iter().any(|link| link.array != source) => {
+                self.recent_changes(tables, group, record.number).await
+            }
+            _ => (StoredNumber(u64::MAX), BTreeMap::new()),
+        }
     }
 
     fn give_takeover_up(&self, record: &GroupRecord, reason: &str) -> anyhow::Result<()> {
@@ -266,25 +294,26 @@ impl Array {
         record: &GroupRecord,
         other: &Overtaken,
     ) -> anyhow::Result<()> {
-        let first = first_of_branch(record, &other.generations);
+        let Some(whole) = branch_of(record, &other.generations) else { return Ok(()) };
         let pairs: Vec<&PairRecord> = tables.pairs_over(record.number, &other.link).collect();
         let identity = &mut || self.new_identity();
         let what = |branch: &Branch| {
             let updates = branch.updates();
             format!("group {}: overtaken by {}, {updates} updates are only here", record.name, other.link)
         };
-        let Some(group) = self.open_group_of(record.number) else {
-            if record.state == GroupState::Abnormal {
-                // Its journal had failed: all of it counts as different already.
-                let bytes = pairs.iter().map(|pair| pair.size_bytes).sum();
-                let last = record.next_update_number.max(StoredNumber(first.0));
-                let branch = Branch { first, last, bytes };
-                self.store.change(&Who::Array, what(&branch), |tables| {
-                    tables.branch_counted(record.number, &[], branch, identity)
-                })?;
-            }
-            return Ok(()); // It is opened soon.
-        };
+        let open = self.open_group_of(record.number);
+        if record.state == GroupState::Abnormal {
+            // Its journal had failed: all of it counts as different already.
+            let given = open.map(|group| StoredNumber(group.next_number().previous().get()));
+            let last = given.unwrap_or(record.next_update_number).max(whole.first);
+            let bytes = pairs.iter().map(|pair| pair.size_bytes).sum();
+            let branch = Branch { last, bytes, ..whole };
+            self.store.change(&Who::Array, what(&branch), |tables| {
+                tables.branch_counted(record.number, &[], branch, identity)
+            })?;
+            return Ok(());
+        }
+        let Some(group) = open else { return Ok(()) }; // It is opened soon, or its journal has to be replaced.
         if group.failure().is_some() {
             return Ok(()); // That is recorded first.
         }
@@ -298,7 +327,7 @@ impl Array {
         let all: Vec<u32> = pairs.iter().map(|pair| pair.number.0).collect();
         let taken = group.take_marks(&all);
         let last = StoredNumber(group.next_number().get() - 1);
-        let branch = Branch { first, last, bytes: marked_bytes(&group, &all) };
+        let branch = Branch { last, bytes: marked_bytes(&group, &all), ..whole };
         let marks = super::marks::pair_marks(taken.clone());
         let recorded = self.store.change_with_marks(&Who::Array, what(&branch), &marks, |tables| {
             tables.branch_counted(record.number, &going, branch, identity)
@@ -318,14 +347,13 @@ impl Array {
 
     /// Both arrays took over: the other one hears how much there is here.
     fn tell_rival(&self, tables: &Tables, record: &GroupRecord, taken: &Taken) -> anyhow::Result<()> {
+        let (Some(rival), None) = (&taken.rival, &taken.told) else { return Ok(()) };
         let Some(group) = self.open_group_of(record.number) else { return Ok(()) };
+        let Some(whole) = branch_of(record, rival) else { return Ok(()) };
         let pairs: Vec<u32> =
             tables.pairs_over(record.number, &taken.link).map(|pair| pair.number.0).collect();
-        let branch = Branch {
-            first: StoredNumber(taken.last.0.saturating_add(1)),
-            last: StoredNumber(group.next_number().get() - 1),
-            bytes: marked_bytes(&group, &pairs),
-        };
+        let last = StoredNumber(group.next_number().get() - 1);
+        let branch = Branch { last, bytes: marked_bytes(&group, &pairs), ..whole };
         let what = format!("group {}: {} took over as well: split brain", record.name, taken.link);
         self.store.change(&Who::Array, what, |tables| {
             tables.rival_told(record.number, branch, &mut || self.new_identity());
@@ -380,7 +408,9 @@ impl Array {
         self.end_group(tables, record).await?;
         let (mut written, mut marks) = (Vec::new(), Vec::new());
         for pair in tables.pairs_of_group(record.number) {
-            written.push((pair.number, self.svol_map(pair)?.runs(RUNS_MAX)));
+            if pair.link == yielding.to.link {
+                written.push((pair.number, self.svol_map(pair)?.runs(RUNS_MAX)));
+            }
             marks.push(PairMarks::gone(pair.number));
         }
         let what = format!("group {}: a copy of {} from here on", record.name, yielding.to.link);
@@ -403,6 +433,12 @@ enum Reached {
     Refused(Refusal),
 }
 
+/// Whether what hosts have made of the S-VOLs of a group counts: they were let into all of them.
+fn are_written(tables: &Tables, group: GroupNumber) -> bool {
+    let mut pairs = tables.pairs_of_group(group).peekable();
+    pairs.peek().is_some() && pairs.all(|pair| pair.control.svol_open)
+}
+
 /// The number that the S-VOLs of a group were images of when hosts were let into them.
 fn images_of(tables: &Tables, group: GroupNumber) -> Result<TakeoverPoint, String> {
     let kept: Vec<Option<StoredNumber>> =
@@ -413,12 +449,11 @@ fn images_of(tables: &Tables, group: GroupNumber) -> Result<TakeoverPoint, Strin
     }
 }
 
-/// The first number that only this array has.
-fn first_of_branch(record: &GroupRecord, theirs: &[Generation]) -> StoredNumber {
-    match common_point(&record.generations, theirs) {
-        CommonPoint::OtherGoesOn(first) | CommonPoint::Diverged(first) => first,
-        CommonPoint::None | CommonPoint::Same | CommonPoint::OursGoesOn(_) => record.next_update_number,
-    }
+/// What only this array has, as far as generations say it: it has a first number, and no end yet.
+fn branch_of(record: &GroupRecord, theirs: &[Generation]) -> Option<Branch> {
+    let of = *record.generations.last()?;
+    let (first, against) = parting(&record.generations, theirs, record.next_update_number)?;
+    Some(Branch { of, against, first, last: first, bytes: 0 })
 }
 
 fn marked_bytes(group: &Group, pairs: &[u32]) -> u64 {

@@ -2,10 +2,11 @@
 
 use super::Array;
 use crate::copy::status::Status;
-use crate::shell::view::{LossView, TakeoverView};
+use crate::shell::view::{AheadView, LossView, TakeoverView};
 use crate::volume::group::{GroupRecord, GroupRole, GroupState};
 use crate::volume::name::UpdateNumber as StoredNumber;
 use crate::volume::pair::PairRecord;
+use crate::volume::rejoin::Ahead;
 use crate::volume::resync::TakeoverPoint;
 use crate::volume::table::Tables;
 use crate::volume::takeover::{Branch, Overtaken, Takeover, Yielding};
@@ -27,6 +28,9 @@ impl Array {
         let point = found.as_ref().ok().copied();
         let received = status.map_or(0, |status| status.durable);
         let goes_back = matches!(point, Some(TakeoverPoint::Image(_))) && !keeps_svol_writes;
+        // Hosts were let into some of them only: they all become what they were before that.
+        let dropped = pairs.iter().filter(|pair| pair.control.svol_open && !keeps_svol_writes && goes_back);
+        let dropped: Vec<u64> = dropped.filter_map(|pair| self.written_bytes(pair.number)).collect();
         let held_back = match point {
             Some(point) if goes_back || record.restore_stops() != [None; 2] => {
                 received.saturating_sub(point.number().0)
@@ -55,18 +59,45 @@ impl Array {
             is_primary_reached,
             copy_back_bytes,
             keeps_svol_writes,
+            dropped_svols: dropped.len(),
+            dropped_bytes: dropped.iter().sum(),
+            stopped_pairs: pairs.iter().filter(|pair| pair.state.is_stopped()).count(),
         })
     }
 }
 
+/// Readers of the former primary that have more than this array had.
+pub(super) fn ahead(record: &GroupRecord) -> Vec<AheadView> {
+    let view = |known: &Ahead| AheadView {
+        link: known.link.to_string(),
+        array: known.array.0,
+        update_number: known.has.0,
+        updates: known.updates,
+        is_given_up: known.is_given_up,
+    };
+    record.ahead.iter().map(view).collect()
+}
+
 /// What is shown of a takeover.
-pub(super) fn takeover_view(takeover: &Takeover) -> TakeoverView {
+pub(super) fn takeover_view(record: &GroupRecord) -> Option<TakeoverView> {
+    let takeover = record.takeover.as_ref()?;
     let view = TakeoverView { state: takeover.to_string(), ..TakeoverView::default() };
     let with = |other: &Overtaken| {
         let link = Some(other.link.to_string());
         with_branch(TakeoverView { link, array: Some(other.array.0), ..view.clone() }, other.branch)
     };
-    match takeover {
+    Some(match takeover {
+        Takeover::Moving(moving) => {
+            let updates = moving.ahead(&record.generations);
+            TakeoverView {
+                state: if updates > 0 { "ahead".to_owned() } else { view.state.clone() },
+                link: Some(moving.link.to_string()),
+                array: Some(moving.array.0),
+                update_number: moving.has.map(|has| has.0),
+                branch_updates: moving.has.map(|_| updates),
+                ..view
+            }
+        }
         Takeover::Reaching | Takeover::Restoring => view,
         Takeover::Taken(taken) => {
             let view = TakeoverView {
@@ -81,7 +112,7 @@ pub(super) fn takeover_view(takeover: &Takeover) -> TakeoverView {
         Takeover::Overtaken(other)
         | Takeover::Retaking(other)
         | Takeover::Yielding(Yielding { to: other, .. }) => with(other),
-    }
+    })
 }
 
 fn with_branch(view: TakeoverView, branch: Option<Branch>) -> TakeoverView {

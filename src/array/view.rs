@@ -323,16 +323,15 @@ impl Array {
             name: record.name.to_string(),
             state: if trouble.is_some() { "abnormal".to_owned() } else { record.state.to_string() },
             reason: trouble.or_else(|| record.reason.clone()),
-            role: match record.role {
-                GroupRole::Primary => "primary".to_owned(),
-                GroupRole::Auxiliary { .. } if tables.readers_of_group(record.number).next().is_some() => {
-                    "both".to_owned()
-                }
-                GroupRole::Auxiliary { .. } => "auxiliary".to_owned(),
+            role: match (&record.role, tables.readers_of_group(record.number).next()) {
+                (GroupRole::Primary, _) => "primary".to_owned(),
+                (GroupRole::Auxiliary { .. }, Some(_)) => "both".to_owned(),
+                (GroupRole::Auxiliary { .. }, None) => "auxiliary".to_owned(),
             },
             is_started: record.is_started,
             reversal: record.reversal.as_ref().map(|reversal| reversal.step.to_string()),
-            takeover: record.takeover.as_ref().map(super::takeover_view::takeover_view),
+            takeover: super::takeover_view::takeover_view(record),
+            ahead: super::takeover_view::ahead(record),
             loss: self.loss_view(tables, record, status.as_ref()),
             pairs_state: summary(pairs.iter().map(|pair| pair.state)),
             pairs: pairs.iter().map(|pair| pair.name.to_string()).collect(),

@@ -78,6 +78,11 @@ impl Group {
         Ok(number)
     }
 
+    /// The oldest update that the journal here holds.
+    pub(crate) fn first_retained(&self) -> UpdateNumber {
+        self.lock().journal.first_retained()
+    }
+
     /// The update that was restored last, if the S-VOLs are an image as of it: the next one is not restored in part, and
     /// they are not inside a stretch in which the P-VOLs were none (`whole.rs`).
     pub(crate) fn whole_number(&self) -> Option<UpdateNumber> {

@@ -23,13 +23,14 @@ pub trait Tamper: Debug + Send + Sync {
         answer
     }
 
-    /// How long an array waits before it turns a group round that it has promised, or was promised, to turn.
+    /// How long an array waits before it turns a group round that it has promised, or was promised, to turn; and before each
+    /// step of a takeover.
     fn before_turning(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// How long an array holds a message up that asks it for a promise to take over, or says who is its primary, before it
-    /// looks at it.
+    /// How long an array holds a message up that asks it for a promise to take over, says who is its primary, or is one of a
+    /// takeover, before it looks at it.
     fn before_promising(&self) -> Duration {
         Duration::ZERO
     }

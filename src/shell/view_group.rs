@@ -1,6 +1,6 @@
 //! A group as it is shown, with those who read it and the array from which it is copied.
 
-use super::view_takeover::{LossView, TakeoverView};
+use super::view_takeover::{AheadView, LossView, TakeoverView};
 use serde::Serialize;
 
 /// A group.
@@ -22,6 +22,8 @@ pub struct GroupView {
     pub reversal: Option<String>,
     /// How far a takeover has come, or what one has made of this array.
     pub takeover: Option<TakeoverView>,
+    /// Readers of a primary that this array has overtaken, which have more of it than this array had.
+    pub ahead: Vec<AheadView>,
     /// Where this array keeps the copy: what a takeover would lose.
     pub loss: Option<LossView>,
     /// States of its pairs in one word: a state of pairs, `none` or `mixed`.

@@ -5,7 +5,8 @@ use serde::Serialize;
 /// A takeover on its way, or what it has made of this array.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct TakeoverView {
-    /// `reaching`, `restoring`, `taken`, `split-brain` (both took over), `fenced`, `overtaken`, `retaking` or `yielding`.
+    /// `reaching`, `restoring`, `taken`, `split-brain` (both took over), `fenced`, `overtaken`, `retaking` or `yielding`;
+    /// at another reader of a primary that was overtaken `moving`, or `ahead` (it has more than the new primary had).
     pub state: String,
     /// Link to the other array, where that is known.
     pub link: Option<String>,
@@ -50,4 +51,25 @@ pub struct LossView {
     pub copy_back_bytes: u64,
     /// What hosts have written into the S-VOLs stays.
     pub keeps_svol_writes: bool,
+    /// S-VOLs that hosts were let into and that go back to what they were before.
+    pub dropped_svols: usize,
+    /// How much of them hosts have changed, at most.
+    pub dropped_bytes: u64,
+    /// Pairs that are stopped: what their P-VOLs were written since is kept from here, and only the primary has it.
+    pub stopped_pairs: usize,
+}
+
+/// A reader of a former primary that has more of it than the array that took over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AheadView {
+    /// Link to it.
+    pub link: String,
+    /// It.
+    pub array: u32,
+    /// What it has.
+    pub update_number: u64,
+    /// How many updates only it has.
+    pub updates: u64,
+    /// The operator has given them up.
+    pub is_given_up: bool,
 }

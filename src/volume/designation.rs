@@ -14,6 +14,7 @@ pub use super::objects::{NewParityGroup, NewTarget, NewVolume};
 use super::onward::RemoteOnward;
 pub use super::outcome::{Outcome, Refusal};
 use super::record::Identity;
+use super::rejoin::{JoinOnward, RemoteRejoin};
 pub use super::relay::RelayRecord;
 pub use super::remote::{RemoteGroup, RemotePair};
 pub use super::resync::{ImageWish, ResyncedPair, SvolHosts};
@@ -410,6 +411,15 @@ pub enum Designation {
     },
     /// From an array that took over, whose data stays: copy from me.
     RemoteFailback(RemoteFailback),
+    /// From an array that is the primary now: the one that you read is it no more.
+    RemoteRejoin(RemoteRejoin),
+    /// From a reader of a primary that was overtaken: it has stopped, and wants to go on from here.
+    JoinOnward(JoinOnward),
+    /// From a reader: it goes on from another array.
+    LeftOnward {
+        /// The group.
+        group: GroupName,
+    },
     /// Takes pairs away, at their primary. Both volumes stay as they are and are ordinary volumes then.
     DeletePairs {
         /// Their group.
@@ -547,6 +557,9 @@ impl Designation {
                     | Self::RemoteTakeover(_)
                     | Self::RemoteBranch { .. }
                     | Self::RemoteFailback(_)
+                    | Self::RemoteRejoin(_)
+                    | Self::JoinOnward(_)
+                    | Self::LeftOnward { .. }
                     | Self::RemoteDeletePair { .. }
                     | Self::RemoteDeleteGroup { .. }
             )

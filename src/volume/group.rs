@@ -9,6 +9,7 @@ use super::kind::{
 use super::name::{ArrayNumber, GroupName, GroupNumber, LinkName, UpdateNumber, VolumeName, VolumeNumber};
 use super::pair::PairState;
 use super::record::Identity;
+use super::rejoin::Ahead;
 use super::reversal::Reversal;
 use super::takeover::Takeover;
 use super::timing::RestoreStop;
@@ -85,6 +86,12 @@ pub struct GroupRecord {
     /// Hosts wait for its synchronous reader. Whether they do is recorded before the first of them is answered otherwise.
     #[serde(default)]
     pub is_together: bool,
+    /// A counter of generations that this array has seen of the group; a larger one may stand in the other fields.
+    #[serde(default)]
+    pub seen_counter: u64,
+    /// Readers of a primary that this array has overtaken, which have more of it than this array had.
+    #[serde(default)]
+    pub ahead: Vec<Ahead>,
 }
 
 /// Another array from which an auxiliary reads a group (promise T5).
@@ -215,6 +222,13 @@ impl GroupRecord {
     #[must_use]
     pub fn is_shut(&self) -> bool {
         self.reversal.is_some() || self.takeover.as_ref().is_some_and(Takeover::shuts_hosts_out)
+    }
+
+    /// The largest counter of a generation of the group that this array has seen.
+    #[must_use]
+    pub fn largest_counter(&self) -> u64 {
+        let counters = self.generations.iter().map(|one| one.counter);
+        counters.chain([self.followed_counter, self.seen_counter]).max().unwrap_or(0)
     }
 
     /// Whether the volume is a journal volume of the group here.

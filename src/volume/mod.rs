@@ -15,6 +15,7 @@ mod outcome;
 pub mod pair;
 pub mod pointer;
 pub mod record;
+pub mod rejoin;
 pub mod relay;
 mod remote;
 pub mod resync;

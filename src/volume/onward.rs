@@ -87,6 +87,9 @@ pub struct RemoteOnward {
     pub assumed: UpdateNumber,
     /// All pairs of the reader.
     pub pairs: Vec<RemoteOnwardPair>,
+    /// The operator of the sender has given up what only the reader has, up to this number.
+    #[serde(default)]
+    pub gives_up: Option<UpdateNumber>,
 }
 
 /// One of its pairs.

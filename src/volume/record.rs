@@ -304,6 +304,40 @@ pub struct ReaderRecord {
     /// It has asked for a suspension of all its pairs, and is told when that is over.
     #[serde(default)]
     pub awaits_suspension: bool,
+    /// It has seen this counter of a generation: what it says of a takeover and of less was said before it was this reader.
+    #[serde(default)]
+    pub since: u64,
+    /// It goes on from another array that took over: nothing of it is needed here any more.
+    #[serde(default)]
+    pub has_left: bool,
+}
+
+impl ReaderRecord {
+    /// A reader that has said nothing yet.
+    #[must_use]
+    pub fn new(group: GroupNumber, array: ArrayNumber, link: LinkName) -> Self {
+        let none = UpdateNumber(0);
+        Self {
+            group,
+            array,
+            link,
+            remote_group: None,
+            reported: None,
+            durable: none,
+            restored: none,
+            settled: none,
+            is_leaving: false,
+            is_attached: false,
+            reads_from: None,
+            journal_lost: false,
+            is_untold: false,
+            assumed: UpdateNumber(0),
+            is_lacking: false,
+            awaits_suspension: false,
+            since: 0,
+            has_left: false,
+        }
+    }
 }
 
 /// The schedule of one group that this array copies, instead of that of the link.

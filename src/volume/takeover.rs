@@ -6,9 +6,23 @@
 //!                                  +-- takeover here --> retaking -> taken
 //! taken:        -failback accepted-> none, its pairs are copied     -another one took over-> taken, with a rival
 //! ```
+//!
+//! # What a message of another array means
+//! It may come an hour late, twice, behind a restart, or when the group has been turned round, taken back, paired anew or
+//! taken over again. So nothing is believed by its place in time:
+//! * **What an array has of its own is a [`Branch`]**: the generation in which it ends there, the generation of the other array in
+//!   which that went its own way, and its numbers. Whoever gives one up names it whole, and the array that has it obeys only if it is
+//!   what it has said of itself last. What is said of an earlier branch, or to an earlier takeover, is not noted.
+//! * **Counters of generations are a clock of the group.** A takeover opens a generation whose counter is larger than any that its
+//!   array has seen of the group, and says the largest with everything ([`RemoteTakeover::knows`]). An array that becomes a
+//!   copy again has seen, with that, a counter which is larger than any of its own before; the array that it copies notes
+//!   it, and refuses what speaks of less: that was said before.
+//! * **While an array takes over, its copies are what they are**: its primary can neither copy to them, nor hand them on, nor take
+//!   them away (`volume/apply/takeover.rs`).
 
-use super::group::Generation;
+use super::group::{CommonPoint, Generation, common_point};
 use super::name::{ArrayNumber, GroupName, GroupNumber, LinkName, PairName, UpdateNumber};
+use super::rejoin::Moving;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
@@ -29,6 +43,8 @@ pub enum Takeover {
     Retaking(Overtaken),
     /// This array is going to copy from the other one.
     Yielding(Yielding),
+    /// At another reader of a primary that was overtaken: nothing is read from that any more.
+    Moving(Moving),
 }
 
 /// What a primary that took over knows.
@@ -42,17 +58,23 @@ pub struct Taken {
     pub last: UpdateNumber,
     /// What the other array has beyond that; none until it has said so.
     pub branch: Option<Branch>,
-    /// The other array took over as well.
-    pub has_rival: bool,
-    /// The other array was told how much is only here, because it took over as well.
-    pub is_branch_told: bool,
+    /// The generations of the other array, if that took over as well.
+    pub rival: Option<Vec<Generation>>,
+    /// What the other array was told of what is only here, because it took over as well.
+    pub told: Option<Branch>,
     /// The other array was told to become a copy of this one.
     pub is_told: bool,
+    /// What the pairs with the other array have marked is everything that was changed from this number on.
+    pub marked_from: UpdateNumber,
 }
 
 /// What an array has written past the common point.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Branch {
+    /// The generation in which it ends: the newest one of that array.
+    pub of: Generation,
+    /// The generation in which the other array went its own way.
+    pub against: Generation,
     /// The first number that only it has.
     pub first: UpdateNumber,
     /// The last one; before the first: there is none.
@@ -62,6 +84,11 @@ pub struct Branch {
 }
 
 impl Branch {
+    /// Larger for what an array says of itself later, in the same or a later generation.
+    pub(crate) fn age(&self) -> (u64, UpdateNumber) {
+        (self.of.counter, self.last)
+    }
+
     /// How many updates only it has.
     #[must_use]
     pub fn updates(&self) -> u64 {
@@ -91,6 +118,8 @@ pub struct Yielding {
     pub to: Overtaken,
     /// The group's number there.
     pub remote: GroupNumber,
+    /// From this counter of generations on it speaks as that copy.
+    pub since: u64,
 }
 
 /// What an array tells the former primary of a group.
@@ -100,6 +129,8 @@ pub struct RemoteTakeover {
     pub group: GroupName,
     /// The generations that the sender knows.
     pub generations: Vec<Generation>,
+    /// The largest counter of a generation of the group that the sender has seen.
+    pub knows: u64,
     /// The sender is the primary now; else it is about to be, and takes what it can get.
     pub is_complete: bool,
 }
@@ -115,6 +146,27 @@ pub struct RemoteFailback {
     pub generations: Vec<Generation>,
     /// All its pairs.
     pub pairs: Vec<PairName>,
+    /// What is given up: what the receiver has said that only it has.
+    pub branch: Branch,
+    /// A counter of generations that is larger than any of the receiver's before.
+    pub since: u64,
+}
+
+/// Where two arrays parted: the first number that only the one with `ours` has, `next` if it has none; and the generation of the other
+/// one in which that went its own way.
+#[must_use]
+pub fn parting(
+    ours: &[Generation],
+    theirs: &[Generation],
+    next: UpdateNumber,
+) -> Option<(UpdateNumber, Generation)> {
+    let first = match common_point(ours, theirs) {
+        CommonPoint::OtherGoesOn(first) | CommonPoint::Diverged(first) => first,
+        CommonPoint::None | CommonPoint::Same | CommonPoint::OursGoesOn(_) => next,
+    };
+    let shared = ours.iter().zip(theirs).take_while(|(a, b)| a == b).count();
+    let against = theirs.get(shared).or(theirs.last())?;
+    Some((first, *against))
 }
 
 /// How long other readers are waited for when a former primary gets its role back.
@@ -130,10 +182,24 @@ impl Takeover {
         };
         match self {
             Self::Reaching | Self::Restoring => None,
-            Self::Taken(taken) if taken.has_rival => Some(format!("{} took over as well", taken.link)),
+            Self::Moving(moving) => Some(format!("{} has taken over from its primary", moving.link)),
+            Self::Taken(taken) if taken.rival.is_some() => Some(format!("{} took over as well", taken.link)),
             Self::Taken(taken) => Some(said(taken.branch, taken.link.as_str())),
             Self::Overtaken(other) | Self::Retaking(other) | Self::Yielding(Yielding { to: other, .. }) => {
                 Some(format!("by {}: {}", other.link, said(other.branch, "this array")))
+            }
+        }
+    }
+
+    /// Link to the array with which it is; none while this one has not taken over yet.
+    #[must_use]
+    pub fn link(&self) -> Option<&LinkName> {
+        match self {
+            Self::Reaching | Self::Restoring => None,
+            Self::Moving(moving) => Some(&moving.link),
+            Self::Taken(taken) => Some(&taken.link),
+            Self::Overtaken(other) | Self::Retaking(other) | Self::Yielding(Yielding { to: other, .. }) => {
+                Some(&other.link)
             }
         }
     }
@@ -150,12 +216,13 @@ impl fmt::Display for Takeover {
         f.write_str(match self {
             Self::Reaching => "reaching",
             Self::Restoring => "restoring",
-            Self::Taken(Taken { has_rival: true, .. }) => "split-brain",
+            Self::Taken(Taken { rival: Some(_), .. }) => "split-brain",
             Self::Taken(_) => "taken",
             Self::Overtaken(Overtaken { is_complete: false, .. }) => "fenced",
             Self::Overtaken(_) => "overtaken",
             Self::Retaking(_) => "retaking",
             Self::Yielding(_) => "yielding",
+            Self::Moving(_) => "moving",
         })
     }
 }

@@ -141,6 +141,19 @@ impl Designation {
             Self::ReplaceJournal { group, volume, by } => {
                 write!(f, "journal replace {group} --volume {volume} --by {by}")
             }
+            Self::RemoteRejoin(told) => {
+                write!(f, "group {} has another primary than array {}, said by it", told.group, told.former)
+            }
+            Self::JoinOnward(told) => {
+                write!(
+                    f,
+                    "group {} to be read from here, said by a reader that has update {}",
+                    told.group, told.has
+                )
+            }
+            Self::LeftOnward { group } => {
+                write!(f, "group {group} read from another array, said by its reader")
+            }
             _ => Ok(()),
         }
     }
@@ -286,7 +299,10 @@ impl fmt::Display for Designation {
             | Self::FailBackGroup { .. }
             | Self::RemoteTakeover(_)
             | Self::RemoteBranch { .. }
-            | Self::RemoteFailback(_) => self.fmt_takeover(f),
+            | Self::RemoteFailback(_)
+            | Self::RemoteRejoin(_)
+            | Self::JoinOnward(_)
+            | Self::LeftOnward { .. } => self.fmt_takeover(f),
             Self::RemoteDeletePair { pair } => write!(f, "pair {pair} deleted by its primary"),
             Self::RemoteDeleteGroup { group } => write!(f, "group {group} deleted by its primary"),
             Self::RemoteGroup(remote) => write!(f, "group {} designated by its primary", remote.name),

@@ -45,7 +45,7 @@ fn linked(index: usize, mut text: String) -> String {
     text
 }
 
-fn three(seed: u64) -> Cluster {
+pub(crate) fn three(seed: u64) -> Cluster {
     three_of(seed, SHAPE)
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn three_of(seed: u64, shape: Shape) -> Cluster {
 }
 
 /// All pairs are normal everywhere, `primary` is the primary, and the two others have everything from it.
-fn is_settled(cluster: &Cluster, primary: usize) -> bool {
+pub(crate) fn is_settled(cluster: &Cluster, primary: usize) -> bool {
     let Some(at_primary) = cluster.snapshot(primary) else { return false };
     let newest = at_primary.groups[0].next_update_number.map(|next| next - 1);
     (0..cluster.count()).all(|index| {
@@ -82,7 +82,7 @@ fn primaries(cluster: &Cluster) -> usize {
     (0..cluster.count()).filter(|index| lets_hosts_write(cluster, *index)).count()
 }
 
-async fn content(cluster: &Cluster, index: usize) -> Vec<Vec<u8>> {
+pub(crate) async fn content(cluster: &Cluster, index: usize) -> Vec<Vec<u8>> {
     let prefix = if index == ALPHA { "data" } else { "copy" };
     let array = cluster.array(index).expect("it runs");
     let mut images = Vec::new();

@@ -16,19 +16,23 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-const BETA: usize = 1;
-const SHAPE: Shape = SMALL;
+pub(crate) const BETA: usize = 1;
+pub(crate) const SHAPE: Shape = SMALL;
 const PATIENCE_MS: u64 = 60_000;
 const TAKEOVER_MS: u64 = 60_000;
 
-fn two(seed: u64) -> Cluster {
+pub(crate) fn two(seed: u64) -> Cluster {
+    two_of(seed, SHAPE)
+}
+
+pub(crate) fn two_of(seed: u64, shape: Shape) -> Cluster {
     let tree = Tree::chain(2);
-    Cluster::of(seed, SHAPE, 2, &tree.links(), |index, shape, random| {
+    Cluster::of(seed, shape, 2, &tree.links(), |index, shape, random| {
         tree.config(index, shape, random).replace("svol_access = \"read\"\n", "")
     })
 }
 
-async fn until(cluster: &Cluster, what: &str, condition: impl Fn() -> bool) {
+pub(crate) async fn until(cluster: &Cluster, what: &str, condition: impl Fn() -> bool) {
     let since = cluster.clock_ms();
     while !condition() {
         assert!(cluster.clock_ms() < since + PATIENCE_MS, "{what}: {}", cluster.state());
@@ -36,17 +40,17 @@ async fn until(cluster: &Cluster, what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-fn group(cluster: &Cluster, index: usize) -> GroupView {
+pub(crate) fn group(cluster: &Cluster, index: usize) -> GroupView {
     let snapshot = cluster.snapshot(index);
     snapshot.and_then(|snapshot| snapshot.groups.first().cloned()).unwrap_or_default()
 }
 
 /// The state of a takeover at an array; empty if there is none.
-fn takeover(cluster: &Cluster, index: usize) -> String {
+pub(crate) fn takeover(cluster: &Cluster, index: usize) -> String {
     group(cluster, index).takeover.map(|takeover| takeover.state).unwrap_or_default()
 }
 
-fn lets_hosts_write(cluster: &Cluster, index: usize) -> bool {
+pub(crate) fn lets_hosts_write(cluster: &Cluster, index: usize) -> bool {
     let snapshot = cluster.snapshot(index);
     snapshot.is_some_and(|snapshot| {
         snapshot.targets.iter().any(|target| target.luns.iter().any(|lun| lun.access == "read-write"))
@@ -54,7 +58,7 @@ fn lets_hosts_write(cluster: &Cluster, index: usize) -> bool {
 }
 
 /// The pairs are normal at both, `primary` is the primary, and its copy has everything.
-fn is_settled(cluster: &Cluster, primary: usize) -> bool {
+pub(crate) fn is_settled(cluster: &Cluster, primary: usize) -> bool {
     let copy = 1 - primary;
     let normal = |index: usize| {
         let pairs = cluster.snapshot(index).map(|snapshot| snapshot.pairs).unwrap_or_default();
@@ -72,11 +76,11 @@ fn is_settled(cluster: &Cluster, primary: usize) -> bool {
         && next.is_some_and(|next| restored == Some(next - 1))
 }
 
-fn ports(cluster: &Cluster, index: usize) -> Vec<SimPort> {
+pub(crate) fn ports(cluster: &Cluster, index: usize) -> Vec<SimPort> {
     (1..=4).map(|number| SimPort::new(cluster, "host", number, index).thinking_ms(5)).collect()
 }
 
-async fn content(cluster: &Cluster, index: usize) -> Vec<Vec<u8>> {
+pub(crate) async fn content(cluster: &Cluster, index: usize) -> Vec<Vec<u8>> {
     let prefix = if index == ALPHA { "data" } else { "copy" };
     let array = cluster.array(index).expect("it runs");
     let mut images = Vec::new();
@@ -86,12 +90,12 @@ async fn content(cluster: &Cluster, index: usize) -> Vec<Vec<u8>> {
     images
 }
 
-async fn image(cluster: &Cluster, index: usize) -> Vec<Vec<u8>> {
+pub(crate) async fn image(cluster: &Cluster, index: usize) -> Vec<Vec<u8>> {
     let port = SimPort::new(cluster, "reader", 9, index);
     read_image(&port, geometry_of(SHAPE)).await.expect("its hosts read it")
 }
 
-async fn write(cluster: &Cluster, writer: &mut Writer, index: usize, commands: u64) {
+pub(crate) async fn write(cluster: &Cluster, writer: &mut Writer, index: usize, commands: u64) {
     let (never, ports) = (AtomicBool::new(false), ports(cluster, index));
     let running = writer.run(&ports, &*cluster.clock, 8, Until { commands, stop: &never });
     let summary = tokio::select! {
@@ -102,7 +106,7 @@ async fn write(cluster: &Cluster, writer: &mut Writer, index: usize, commands: u
     assert_eq!(summary.violations, [], "reads while writing");
 }
 
-async fn equal(cluster: &Cluster, primary: usize) {
+pub(crate) async fn equal(cluster: &Cluster, primary: usize) {
     until(cluster, "not settled", || is_settled(cluster, primary)).await;
     assert!(
         content(cluster, ALPHA).await == content(cluster, BETA).await,
@@ -111,13 +115,13 @@ async fn equal(cluster: &Cluster, primary: usize) {
     );
 }
 
-async fn has_everything(cluster: &Cluster, writer: &Writer, primary: usize) {
+pub(crate) async fn has_everything(cluster: &Cluster, writer: &Writer, primary: usize) {
     let (log, image) = (writer.log(), image(cluster, primary).await);
     check_crash(log, &Observed::from_images(log, &image), DurableRule::Acknowledged)
         .expect_clean("the primary");
 }
 
-async fn begin(cluster: &Cluster, writer: &mut Writer) {
+pub(crate) async fn begin(cluster: &Cluster, writer: &mut Writer) {
     for index in [ALPHA, BETA] {
         cluster.start(index).await;
     }
@@ -164,7 +168,7 @@ async fn lose(cluster: &Cluster, writer: &mut Writer, random: &mut Random, loss:
 }
 
 /// The command as an operator gives it: a look, a refusal that says what is lost, the real thing; how long that took.
-async fn take_over(cluster: &Cluster, index: usize) -> u64 {
+pub(crate) async fn take_over(cluster: &Cluster, index: usize) -> u64 {
     let before = (takeover(cluster, index), content(cluster, index).await);
     let seen =
         cluster.command(index, "group takeover g1 --dry-run").await.expect("it says what it would find");
@@ -181,7 +185,7 @@ async fn take_over(cluster: &Cluster, index: usize) -> u64 {
 }
 
 /// What the host finds at the new primary is a prefix of what it has done, and it goes on from there.
-async fn go_on(cluster: &Cluster, writer: &mut Writer, index: usize, loses_nothing: bool) {
+pub(crate) async fn go_on(cluster: &Cluster, writer: &mut Writer, index: usize, loses_nothing: bool) {
     let images = image(cluster, index).await;
     let observed = Observed::from_images(writer.log(), &images);
     if loses_nothing {
@@ -193,7 +197,7 @@ async fn go_on(cluster: &Cluster, writer: &mut Writer, index: usize, loses_nothi
 }
 
 /// The other array is shut, and says how much only it has.
-async fn until_overtaken(cluster: &Cluster, winner: usize) {
+pub(crate) async fn until_overtaken(cluster: &Cluster, winner: usize) {
     let loser = 1 - winner;
     until(cluster, "not overtaken", || {
         let is_known =
@@ -205,7 +209,7 @@ async fn until_overtaken(cluster: &Cluster, winner: usize) {
 }
 
 /// The operator names the loser, is told what that costs, and in the end both are equal again.
-async fn fail_back(cluster: &Cluster, writer: &mut Writer, winner: usize) {
+pub(crate) async fn fail_back(cluster: &Cluster, writer: &mut Writer, winner: usize) {
     let loser = ["beta", "alpha"][winner];
     let refused = cluster.command(winner, "group resync g1").await.unwrap_err();
     assert!(refused.contains("takeover"), "{refused}");

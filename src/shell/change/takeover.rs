@@ -1,7 +1,7 @@
 //! The words of a takeover and of the way back; what they lose is said before it is (promise O6).
 
 use super::{Change, Here, How, one};
-use crate::shell::view::{GroupView, LossView, TakeoverView};
+use crate::shell::view::{AheadView, GroupView, LossView, TakeoverView};
 use crate::volume::designation::Designation;
 use crate::volume::name::{GroupName, LinkName};
 use crate::volume::takeover::OTHERS_WAIT;
@@ -48,6 +48,11 @@ impl FailbackWords {
         let groups = here.console.snapshot().groups;
         let group = groups.iter().find(|group| group.name == self.name.as_str());
         let change = one(here, &self.how, what);
+        let is_meant = |known: &&AheadView| known.link == self.to.as_str();
+        if let Some(known) = group.and_then(|group| group.ahead.iter().find(is_meant)) {
+            let (destroys, says) = lead_given_up(known);
+            return Change { destroys, says, ..change };
+        }
         match group.and_then(|group| group.takeover.as_ref().map(|takeover| (group, takeover))) {
             Some((group, takeover)) => {
                 let (destroys, says) = way_back(group, takeover, self.to.as_str());
@@ -70,7 +75,7 @@ impl FailbackWords {
 /// What a takeover loses, and what it finds; or why there is nothing to take over.
 fn plan(group: &GroupView) -> Result<(Vec<String>, Vec<String>), String> {
     match (&group.loss, &group.follows) {
-        (Some(_), _) if group.takeover.is_some() => {
+        (Some(_), _) if group.takeover.as_ref().is_some_and(|takeover| !is_moving(takeover)) => {
             Ok((Vec::new(), vec!["it is on its way already".to_owned()]))
         }
         (Some(loss), Some(follows)) => {
@@ -78,7 +83,15 @@ fn plan(group: &GroupView) -> Result<(Vec<String>, Vec<String>), String> {
                 let why = loss.reason.clone().unwrap_or_default();
                 return Err(format!("there is no one moment that all its S-VOLs are of: {why}"));
             };
-            Ok(of_copy(group, loss, &follows.link, number))
+            let (mut lost, says) = of_copy(group, loss, &follows.link, number);
+            if let Some(TakeoverView { link: Some(other), .. }) = &group.takeover {
+                lost.push(format!(
+                    "{other} has taken over from {} already: both are primaries of group {} then, without pairs between \
+                     them; one of the two has to be paired anew",
+                    follows.link, group.name
+                ));
+            }
+            Ok((lost, says))
         }
         _ => Ok(match (&group.takeover, &group.reversal) {
             (Some(TakeoverView { state, link: Some(link), .. }), _)
@@ -103,6 +116,11 @@ fn plan(group: &GroupView) -> Result<(Vec<String>, Vec<String>), String> {
     }
 }
 
+/// Whether the array was told to go on from another one.
+fn is_moving(takeover: &TakeoverView) -> bool {
+    matches!(takeover.state.as_str(), "moving" | "ahead")
+}
+
 fn of_copy(group: &GroupView, loss: &LossView, link: &str, number: u64) -> (Vec<String>, Vec<String>) {
     let (mut lost, mut says) = (Vec::new(), Vec::new());
     let received = loss.received_update_number;
@@ -117,6 +135,13 @@ fn of_copy(group: &GroupView, loss: &LossView, link: &str, number: u64) -> (Vec<
     if loss.keeps_svol_writes {
         says.push("what hosts have written into the S-VOLs stays".to_owned());
     }
+    if loss.dropped_svols > 0 {
+        lost.push(format!(
+            "what hosts have written into {} of the S-VOLs, up to {} bytes: not all S-VOLs were open to them, so none of it \
+             is of one moment",
+            loss.dropped_svols, loss.dropped_bytes
+        ));
+    }
     if loss.held_back_updates > 0 {
         lost.push(format!(
             "{} updates that are here, {} to {received}",
@@ -128,6 +153,13 @@ fn of_copy(group: &GroupView, loss: &LossView, link: &str, number: u64) -> (Vec<
         lost.push(format!(
             "{} updates ({} bytes) that {link} has said it has and this array has not, unless it answers",
             loss.unread_updates, loss.unread_bytes
+        ));
+    }
+    if loss.stopped_pairs > 0 {
+        lost.push(format!(
+            "whatever {link} was written for the {} stopped pairs since they were stopped: it is kept from this array, and \
+             not fetched, also if {link} answers",
+            loss.stopped_pairs
         ));
     }
     let heard = loss.heard_unix_ms.map_or_else(
@@ -148,6 +180,18 @@ fn of_copy(group: &GroupView, loss: &LossView, link: &str, number: u64) -> (Vec<
         bytes => format!("afterwards {bytes} bytes and what hosts change have to be copied to {link}"),
     });
     (lost, says)
+}
+
+/// What a reader of the former primary loses that has more of it than this array had.
+fn lead_given_up(known: &AheadView) -> (Vec<String>, Vec<String>) {
+    let AheadView { link, updates, update_number, .. } = known;
+    let lost = format!("{updates} updates that only {link} has, up to {update_number}");
+    (
+        vec![lost],
+        vec![format!(
+            "{link} goes on from here: all of it is copied; it keeps an image until that has ended"
+        )],
+    )
 }
 
 /// What is lost at the array that becomes a copy, and what is copied to it.
@@ -175,4 +219,49 @@ fn way_back(group: &GroupView, takeover: &TakeoverView, to: &str) -> (Vec<String
         }
     };
     (lost, says)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shell::view::FollowView;
+
+    fn copy(loss: LossView) -> GroupView {
+        let follows = FollowView { link: "alpha".into(), ..FollowView::default() };
+        GroupView { name: "g1".into(), loss: Some(loss), follows: Some(follows), ..GroupView::default() }
+    }
+
+    fn lost(loss: LossView) -> String {
+        plan(&copy(LossView { update_number: Some(40), ..loss })).unwrap().0.join("\n")
+    }
+
+    #[test]
+    fn a_takeover_says_each_thing_that_it_loses() {
+        let nothing = lost(LossView::default());
+        assert!(!nothing.contains("S-VOLs") && !nothing.contains("stopped pairs"), "{nothing}");
+        let dropped =
+            lost(LossView { is_image: true, dropped_svols: 2, dropped_bytes: 65_536, ..LossView::default() });
+        assert!(dropped.contains("into 2 of the S-VOLs, up to 65536 bytes"), "{dropped}");
+        let stopped = lost(LossView { stopped_pairs: 3, ..LossView::default() });
+        assert!(
+            stopped.contains("the 3 stopped pairs") && stopped.contains("also if alpha answers"),
+            "{stopped}"
+        );
+        let held = lost(LossView { held_back_updates: 7, received_update_number: 47, ..LossView::default() });
+        assert!(held.contains("7 updates that are here, 41 to 47"), "{held}");
+    }
+
+    /// What was counted when the two met says nothing of what hosts have written at the loser since.
+    #[test]
+    fn in_a_split_brain_something_is_lost_whatever_was_counted() {
+        let way = |state: &str, branch_updates| {
+            let takeover = TakeoverView { state: state.into(), branch_updates, ..TakeoverView::default() };
+            way_back(&GroupView::default(), &takeover, "alpha").0
+        };
+        assert_eq!(way("taken", Some(0)), Vec::<String>::new(), "nothing that has to be said twice");
+        for known in [None, Some(0), Some(3)] {
+            assert_eq!(way("split-brain", known).len(), 1, "{known:?}");
+        }
+        assert!(way("split-brain", Some(3))[0].contains("written since"));
+    }
 }

@@ -321,6 +321,8 @@ pub(super) fn new_group(
         reversal: None,
         followed_counter: 0,
         takeover: None,
+        seen_counter: 0,
+        ahead: Vec::new(),
         restore_stop: None,
         suspension_stop: None,
         is_together: false,
@@ -435,6 +437,8 @@ pub(super) fn introduce_reader(
         assumed: UpdateNumber(0),
         is_lacking: false,
         awaits_suspension: false,
+        since: row.generations.last().map_or(0, |newest| newest.counter),
+        has_left: false,
     });
     // That an earlier reader of this name was forgotten means it no more.
     tables.forget_forwards(link, |what| *what == Designation::RemoteDeleteGroup { group: name.clone() });

@@ -243,9 +243,12 @@ fn goes_on(tables: &mut Tables, group: GroupNumber) -> Result<(), Refusal> {
 
 /// Pairs that turned abnormal with the journal are copied again: their maps say what.
 fn copy_again(tables: &mut Tables, group: GroupNumber) {
+    // Nothing is copied to the array of a takeover before its operator has given up what is only there.
+    let held = tables.groups.get(&group).and_then(|row| row.takeover.as_ref()?.link().cloned());
     let abnormal: Vec<PairNumber> = tables
         .pairs_of_group(group)
         .filter(|pair| pair.state == PairState::Abnormal && pair.control.asked.is_none())
+        .filter(|pair| held.as_ref() != Some(&pair.link))
         .map(|pair| pair.number)
         .collect();
     for pair in abnormal {

@@ -16,6 +16,7 @@ mod local;
 mod members;
 pub(crate) mod onward;
 mod pairs;
+pub(crate) mod rejoin;
 mod relay;
 mod remote;
 mod reverse;
@@ -195,6 +196,8 @@ impl Tables {
             | Designation::RemoteTakeover(_)
             | Designation::RemoteBranch { .. }
             | Designation::RemoteFailback(_) => takeover::dispatch(self, id, what, who),
+            Designation::RemoteRejoin(told) => rejoin::remote_rejoin(self, told, who),
+            Designation::LeftOnward { group } => rejoin::left_onward(self, group, who),
             Designation::RemoteDeletePair { pair } => pairs::remote_delete_pair(self, pair, who),
             Designation::RemoteDeleteGroup { group } => pairs::remote_delete_group(self, id, group, who),
             Designation::RemoteGroup(remote) => copy::remote_group(self, remote, who),

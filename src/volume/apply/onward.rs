@@ -4,7 +4,7 @@
 use super::asked;
 use super::copy::{READERS_MAX, peer};
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
-use crate::volume::group::{Generation, GroupRole, GroupState, RemoteJournal};
+use crate::volume::group::{Generation, GroupRecord, GroupRole, GroupState, RemoteJournal};
 use crate::volume::kind::CopyMode;
 use crate::volume::name::{ArrayNumber, GroupNumber, LinkName, PairNumber, UpdateNumber, VolumeNumber};
 use crate::volume::onward::{
@@ -14,6 +14,7 @@ use crate::volume::pair::{Asked, PairControl, PairRecord, PairSide, PairState, S
 use crate::volume::record::{Identity, ReaderRecord, ScheduleRecord, Who};
 use crate::volume::reversal::Manner;
 use crate::volume::table::Tables;
+use crate::volume::takeover::Takeover;
 use std::collections::BTreeMap;
 
 /// Whether the other readers of a group can go on from the array `to`, as far as its primary sees it.
@@ -138,7 +139,7 @@ pub(super) fn check_taken_on(
 }
 
 /// The pair by which this array has the volume that a pair of another reader is of, on whichever side the old primary is.
-fn pair_with<'t>(
+pub(super) fn pair_with<'t>(
     tables: &'t Tables,
     group: GroupNumber,
     source: ArrayNumber,
@@ -169,12 +170,11 @@ pub(crate) fn check_onward(tables: &Tables, told: &RemoteOnward, who: &Who) -> R
     if row.followed_counter >= newest.counter {
         return conflict("follows a newer primary here");
     }
-    // Whoever is believed knows the whole history that this array knows.
-    let oldest = told.generations.first().map_or(0, |oldest| oldest.counter);
-    let known = row.generations.iter().filter(|known| known.counter >= oldest);
-    let ends_in_it = row.generations.last().is_none_or(|known| told.generations.contains(known));
-    if !ends_in_it || !known.into_iter().all(|known| told.generations.contains(known)) {
-        return conflict("has another history here: it is a branch");
+    match &row.takeover {
+        None => knows_our_history(row, told)?,
+        // How it parted was told, and what it has is held against it by the array at work.
+        Some(Takeover::Moving(moving)) if moving.array == array && moving.has.is_some() => {}
+        Some(_) => return conflict("is being taken over here, or goes on from another array"),
     }
     if row.state != GroupState::Normal
         || !row.is_started
@@ -214,6 +214,17 @@ pub(crate) fn check_onward(tables: &Tables, told: &RemoteOnward, who: &Who) -> R
     Ok(row.number)
 }
 
+/// Whoever is believed knows the whole history that this array knows.
+fn knows_our_history(row: &GroupRecord, told: &RemoteOnward) -> Result<(), Refusal> {
+    let oldest = told.generations.first().map_or(0, |oldest| oldest.counter);
+    let mut known = row.generations.iter().filter(|known| known.counter >= oldest);
+    let ends_in_it = row.generations.last().is_none_or(|known| told.generations.contains(known));
+    if ends_in_it && known.all(|known| told.generations.contains(known)) {
+        return Ok(());
+    }
+    Err(Refusal::Conflict(format!("group {} has another history here: it is a branch", told.group)))
+}
+
 /// At a reader: it reads from the new primary from here on. Everything that it had is in its S-VOLs, on the units, and the
 /// group is not open.
 pub(super) fn remote_onward(
@@ -233,7 +244,11 @@ pub(super) fn remote_onward(
     row.followed_counter = told.generations.last().map_or(0, |newest| newest.counter);
     row.segments.clear();
     (row.resume, row.reading_stopped, row.suspension_stop) = (None, None, None);
+    let has_moved = matches!(row.takeover.take(), Some(Takeover::Moving(_)));
     if let GroupRole::Auxiliary { link: old, .. } = old {
+        if has_moved {
+            tables.forward(&old, id.caused(255), Designation::LeftOnward { group: told.group.clone() });
+        }
         let asked = asked::asked_there(tables, &old, &told.group);
         tables.stop_asking_as_a_copy(&told.group, &old);
         // What its operator chose for it, a delay of its restore above all, goes with it.
@@ -294,6 +309,7 @@ pub(super) fn accepted(tables: &mut Tables, told: &RemoteOnward, array: ArrayNum
     if let Some(reader) = tables.readers.edit(&(group, array)) {
         (reader.remote_group, reader.is_untold) = (Some(remote), false);
         reader.assumed = UpdateNumber(0);
+        reader.since = reader.since.max(told.generations.last().map_or(0, |newest| newest.counter));
     }
     for one in told.pairs.iter().filter(|one| one.stopped.is_some()) {
         let number = tables.pair_named(&one.name).map(|pair| pair.number);
@@ -408,6 +424,7 @@ impl Tables {
                 generations: generations.clone(),
                 assumed: if has_failed { UpdateNumber(0) } else { assumed },
                 pairs: told,
+                gives_up: None,
             };
             self.forward(&reader.link, DesignationId(identity()), Designation::RemoteOnward(told));
             if let Some(row) = self.readers.edit(&(group, reader.array)) {
@@ -471,6 +488,8 @@ impl Tables {
             assumed: if has_failed { UpdateNumber(0) } else { reader.assumed },
             is_lacking: false,
             awaits_suspension: false,
+            since: 0, // Raised when it has accepted.
+            has_left: false,
         });
         let mut told = Vec::new();
         for (pair, number) in reader.pairs.iter().zip(numbers) {
@@ -490,7 +509,14 @@ impl Tables {
         }
         let last = UpdateNumber(since.first.0.saturating_sub(1));
         let assumed = if has_failed { UpdateNumber(0) } else { reader.assumed };
-        let told = RemoteOnward { group: name, number: group, last, generations, assumed, pairs: told };
+        let ahead =
+            self.groups.get(&group).and_then(|row| row.ahead.iter().find(|one| one.array == reader.array));
+        let gives_up = ahead.filter(|one| one.is_given_up).map(|one| one.has);
+        let told =
+            RemoteOnward { group: name, number: group, last, generations, assumed, pairs: told, gives_up };
+        if let Some(row) = self.groups.edit(&group) {
+            row.ahead.retain(|one| one.array != reader.array);
+        }
         self.forward(&link, DesignationId(identity), Designation::RemoteOnward(told));
     }
 }

@@ -94,7 +94,7 @@ fn call_back_resyncs(tables: &mut Tables, pairs: &[PairNumber]) {
 }
 
 /// No resync of these pairs is on its way any more; where one was sent it is asked for still.
-fn take_back_resyncs(tables: &mut Tables, names: &[PairName]) {
+pub(super) fn take_back_resyncs(tables: &mut Tables, names: &[PairName]) {
     let is_meant = |forward: &&ForwardRecord| match &forward.designation {
         Designation::RemoteResync { pairs, .. } => pairs.iter().any(|one| names.contains(&one.pair)),
         _ => false,
@@ -337,6 +337,7 @@ pub(super) fn followed_pair(tables: &Tables, name: &PairName, who: &Who) -> Resu
 }
 
 pub(super) fn remove_group(tables: &mut Tables, number: GroupNumber) {
+    tables.call_back_takeover(number, None);
     let journals: Vec<JournalVolume> =
         tables.groups.get(&number).map(|group| group.journals.clone()).unwrap_or_default();
     journals.iter().for_each(|journal| super::journals::make_ordinary(tables, journal.volume));

@@ -440,22 +440,9 @@ impl Tables {
         }
         self.keep_readers_below(group, told.last, identity);
         self.readers.put(ReaderRecord {
-            group,
-            array,
-            link: link.clone(),
             remote_group: Some(told.number),
-            reported: None,
-            durable: UpdateNumber(0),
-            restored: UpdateNumber(0),
-            settled: UpdateNumber(0),
-            is_leaving: false,
-            is_attached: false,
-            reads_from: None,
-            journal_lost: false,
-            is_untold: false,
-            assumed: UpdateNumber(0),
-            is_lacking: false,
-            awaits_suspension: false,
+            since: newest.counter,
+            ..ReaderRecord::new(group, array, link.clone())
         });
         let turned: Vec<PairNumber> = self.pairs_with(group, array).map(|pair| pair.number).collect();
         for number in turned {

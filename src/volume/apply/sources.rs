@@ -176,6 +176,8 @@ fn attach_reader(tables: &mut Tables, name: &GroupName, who: &Who) -> Result<Out
                 assumed: UpdateNumber(0),
                 is_lacking: false,
                 awaits_suspension: false,
+                since: 0,
+                has_left: false,
             });
         }
     }

@@ -2,12 +2,13 @@
 
 use crate::volume::designation::{Designation, DesignationId, Refusal};
 use crate::volume::group::{CommonPoint, Generation, GroupEvent, GroupRole, GroupState, common_point};
-use crate::volume::name::{GroupNumber, LinkName, PairNumber, UpdateNumber};
+use crate::volume::name::{ArrayNumber, GroupNumber, LinkName, PairName, PairNumber, UpdateNumber};
 use crate::volume::pair::{PairEvent, PairRecord, PairState, SuspendCause};
 use crate::volume::record::Identity;
+use crate::volume::rejoin::RemoteRejoin;
 use crate::volume::reversal::{Manner, RemoteReversal, Reversal, ReversalStep};
 use crate::volume::table::Tables;
-use crate::volume::takeover::{Branch, RemoteTakeover, Taken, Takeover, Yielding};
+use crate::volume::takeover::{Branch, RemoteFailback, RemoteTakeover, Taken, Takeover, Yielding};
 use std::time::Duration;
 
 impl Tables {
@@ -58,9 +59,11 @@ impl Tables {
         &mut self,
         group: GroupNumber,
         last: UpdateNumber,
+        marked_from: UpdateNumber,
         identity: &mut dyn FnMut() -> Identity,
     ) -> Result<(), Refusal> {
         let Some(row) = self.groups.get(&group).cloned() else { return Ok(()) };
+        let largest = row.largest_counter();
         let GroupRole::Auxiliary { link, source, remote: Some(remote) } = row.role else { return Ok(()) };
         if row.state == GroupState::Suspended {
             // It went back to an image; its journal begins anew.
@@ -69,7 +72,7 @@ impl Tables {
         // Of what came later nothing is kept.
         let mut generations = row.generations;
         let kept = generations.iter().skip(1).take_while(|one| one.first <= last).count() + 1;
-        let newest = generations.iter().map(|one| one.counter).max().unwrap_or(0);
+        let newest = largest;
         generations.truncate(kept);
         let told = RemoteReversal {
             group: row.name.clone(),
@@ -91,6 +94,7 @@ impl Tables {
                 wait: Duration::ZERO,
             });
         }
+        self.call_back_joining(group);
         self.taken_over(group, &[], identity);
         let pairs: Vec<PairNumber> = self.pairs_of_group(group).map(|pair| pair.number).collect();
         for number in pairs {
@@ -105,24 +109,45 @@ impl Tables {
             let what = Designation::DetachReader { group: row.name.clone() };
             self.forward(&other.link, DesignationId(identity()), what);
         }
+        if let Some(reader) = self.readers.edit(&(group, source)) {
+            reader.since = newest;
+        }
+        let Some(row) = self.groups.edit(&group) else { return Ok(()) };
+        row.other_source = None;
+        let Some(own) = row.generations.last_mut() else { return Ok(()) };
+        own.counter = own.counter.max(newest.saturating_add(1));
         let taken = Taken {
-            link,
+            link: link.clone(),
             array: source,
             last,
             branch: None,
-            has_rival: false,
-            is_branch_told: false,
+            rival: None,
+            told: None,
             is_told: false,
+            marked_from,
         };
-        if let Some(row) = self.groups.edit(&group) {
-            row.other_source = None;
-            if let Some(own) = row.generations.last_mut() {
-                own.counter = own.counter.max(newest.saturating_add(1));
-            }
-            row.takeover = Some(Takeover::Taken(taken.clone()));
-        }
-        self.tell_takeover(group, &taken.link, identity);
+        row.takeover = Some(Takeover::Taken(taken));
+        self.tell_takeover(group, &link, identity);
+        let others: Vec<LinkName> =
+            self.links.iter().filter(|one| one.array != source).map(|one| one.name.clone()).collect();
+        self.tell_readers_of(group, source, &others, identity);
         Ok(())
+    }
+
+    /// Whoever read the former primary is told who is it now.
+    fn tell_readers_of(
+        &mut self,
+        group: GroupNumber,
+        former: ArrayNumber,
+        links: &[LinkName],
+        identity: &mut dyn FnMut() -> Identity,
+    ) {
+        let Some(row) = self.groups.get(&group) else { return };
+        let (group, generations) = (row.name.clone(), row.generations.clone());
+        for link in links {
+            let told = RemoteRejoin { group: group.clone(), former, generations: generations.clone() };
+            self.forward(link, DesignationId(identity()), Designation::RemoteRejoin(told));
+        }
     }
 
     fn tell_takeover(&mut self, group: GroupNumber, link: &LinkName, identity: &mut dyn FnMut() -> Identity) {
@@ -130,9 +155,38 @@ impl Tables {
         let told = RemoteTakeover {
             group: row.name.clone(),
             generations: row.generations.clone(),
+            knows: row.largest_counter(),
             is_complete: true,
         };
+        self.call_back_takeover(group, Some(link));
         self.forward(link, DesignationId(identity()), Designation::RemoteTakeover(told));
+    }
+
+    /// What this array had to say of a takeover of the group, or of what only it has, is not what it is any more.
+    pub(super) fn call_back_takeover(&mut self, group: GroupNumber, link: Option<&LinkName>) {
+        let Some(name) = self.groups.get(&group).map(|row| row.name.clone()) else { return };
+        let is_meant = |what: &Designation| match what {
+            Designation::RemoteTakeover(RemoteTakeover { group, .. })
+            | Designation::RemoteBranch { group, .. }
+            | Designation::RemoteFailback(RemoteFailback { group, .. }) => *group == name,
+            _ => false,
+        };
+        let is_there = |to: &LinkName| link.is_none_or(|link| link == to);
+        // Readers of others are told by who is the primary.
+        let is_call =
+            |what: &Designation| matches!(what, Designation::RemoteRejoin(told) if told.group == name);
+        let meant: Vec<u64> = self
+            .forwards
+            .iter()
+            .filter(|forward| {
+                let what = &forward.designation;
+                (is_there(&forward.link) && is_meant(what)) || is_call(what)
+            })
+            .map(|forward| forward.sequence)
+            .collect();
+        for sequence in meant {
+            self.forwards.remove(&sequence);
+        }
     }
 
     /// At an array that was overtaken, or is a rival: what only it has is marked and counted. These pairs are suspended by it.
@@ -149,9 +203,9 @@ impl Tables {
         for number in pairs {
             if let Some(pair) = self.pairs.edit(number) {
                 (pair.control.cause, pair.control.told) = (Some(SuspendCause::Operator), true);
-                pair.control.asked = None;
             }
         }
+        self.copy_nothing_over(group);
         let Some(row) = self.groups.edit(&group) else { return Ok(()) };
         let link = match &mut row.takeover {
             Some(
@@ -165,8 +219,24 @@ impl Tables {
             _ => return Ok(()),
         };
         let what = Designation::RemoteBranch { group: row.name.clone(), branch };
+        self.call_back_takeover(group, Some(&link));
         self.forward(&link, DesignationId(identity()), what);
         Ok(())
+    }
+
+    /// Whatever was to be copied to the array that has taken over, or was said to it of that, is no order any more.
+    fn copy_nothing_over(&mut self, group: GroupNumber) {
+        let takeover = self.groups.get(&group).and_then(|row| row.takeover.as_ref());
+        let Some(link) = takeover.and_then(|takeover| takeover.link().cloned()) else { return };
+        let pairs: Vec<(PairNumber, PairName)> =
+            self.pairs_over(group, &link).map(|pair| (pair.number, pair.name.clone())).collect();
+        let names: Vec<PairName> = pairs.iter().map(|(_, name)| name.clone()).collect();
+        super::pairs::take_back_resyncs(self, &names);
+        for (number, _) in pairs {
+            if let Some(pair) = self.pairs.edit(&number).filter(|pair| !pair.is_leaving()) {
+                pair.control.asked = None;
+            }
+        }
     }
 
     /// At an array that took over as well as another one: what that one would lose if this one stays is its business; this one
@@ -179,7 +249,7 @@ impl Tables {
     ) {
         let Some(row) = self.groups.edit(&group) else { return };
         let Some(Takeover::Taken(taken)) = &mut row.takeover else { return };
-        taken.is_branch_told = true;
+        taken.told = Some(branch);
         let (link, what) =
             (taken.link.clone(), Designation::RemoteBranch { group: row.name.clone(), branch });
         self.forward(&link, DesignationId(identity()), what);
@@ -195,20 +265,25 @@ impl Tables {
         let own = self.meta().number;
         let Some(row) = self.groups.edit(&group) else { return };
         let Some(Takeover::Retaking(other)) = row.takeover.clone() else { return };
-        let counters = row.generations.iter().chain(&other.generations).map(|one| one.counter);
-        let counter = counters.max().unwrap_or(0).saturating_add(1);
-        row.generations.push(Generation { counter, array: own, first: UpdateNumber(last.0 + 1) });
+        let theirs = other.generations.iter().map(|one| one.counter).max().unwrap_or(0);
+        let counter = row.largest_counter().max(theirs).saturating_add(1);
+        let opened = Generation { counter, array: own, first: UpdateNumber(last.0 + 1) };
+        row.generations.push(opened);
         row.stopped_cleanly = true; // No number of it has been given.
         row.takeover = Some(Takeover::Taken(Taken {
             link: other.link.clone(),
             array: other.array,
             last,
             branch: None,
-            has_rival: other.is_complete,
-            is_branch_told: false,
+            rival: other.is_complete.then(|| other.generations.clone()),
+            told: None,
             is_told: false,
+            marked_from: UpdateNumber(u64::MAX), // Its readers are its own still.
         }));
         self.tell_takeover(group, &other.link, identity);
+        let others = self.readers_of_group(group).filter(|reader| reader.link != other.link);
+        let others: Vec<LinkName> = others.map(|reader| reader.link.clone()).collect();
+        self.tell_readers_of(group, own, &others, identity);
     }
 
     /// This array copies the group from the one that was named to stay. Where it was written itself is told there.
@@ -218,8 +293,11 @@ impl Tables {
         written: &[(PairNumber, Vec<(u64, u64)>)],
         identity: &mut dyn FnMut() -> Identity,
     ) {
+        let link = self.groups.get(&group).and_then(|row| row.takeover.as_ref()?.link().cloned());
+        self.call_back_takeover(group, link.as_ref());
         let Some(row) = self.groups.edit(&group) else { return };
-        let Some(Takeover::Yielding(Yielding { to, remote })) = row.takeover.take() else { return };
+        let Some(Takeover::Yielding(Yielding { to, remote, since })) = row.takeover.take() else { return };
+        row.seen_counter = row.largest_counter().max(since);
         // The image that it keeps of itself is of its own branch; in the numbers of the other array it has all before that.
         let begins = common_point(&row.generations, &to.generations);
         let common = match begins {

@@ -5,14 +5,16 @@ use super::copy::{peer, primary_group};
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal, Which};
 use crate::volume::group::{CommonPoint, Generation, GroupRecord, GroupRole, GroupState, common_point};
 use crate::volume::kind::CopyMode;
-use crate::volume::name::{ArrayNumber, GroupName, GroupNumber, LinkName, PairNumber, UpdateNumber};
+use crate::volume::name::{
+    ArrayNumber, GroupName, GroupNumber, LinkName, PairName, PairNumber, UpdateNumber,
+};
 use crate::volume::pair::{Asked, PairRecord};
 use crate::volume::record::Who;
 use crate::volume::resync::RESYNC_PAIRS_MAX;
 use crate::volume::reversal::{Reversal, ReversalStep};
 use crate::volume::table::Tables;
 use crate::volume::takeover::{
-    Branch, OTHERS_WAIT, Overtaken, RemoteFailback, RemoteTakeover, Taken, Takeover, Yielding,
+    Branch, OTHERS_WAIT, Overtaken, RemoteFailback, RemoteTakeover, Taken, Takeover, Yielding, parting,
 };
 
 /// What is said by operators and other arrays of a takeover.
@@ -76,7 +78,8 @@ fn retake(row: &GroupRecord) -> Result<Option<Takeover>, Refusal> {
 
 /// At an auxiliary: everything that could keep it from it is looked at first.
 fn begin(tables: &Tables, row: &GroupRecord) -> Result<Option<Takeover>, Refusal> {
-    if row.takeover.is_some() || row.reversal.is_some() {
+    let is_moving = matches!(row.takeover, Some(Takeover::Moving(_)));
+    if (row.takeover.is_some() && !is_moving) || row.reversal.is_some() {
         return Ok(None); // On its way already, by command or by promise.
     }
     let conflict = |text: &str| Err(Refusal::conflict(format!("group {} {text}", row.name)));
@@ -113,6 +116,10 @@ fn fail_back(
     let row = primary_group(tables, group)?;
     let number = row.number;
     let conflict = |text: String| Err(Refusal::Conflict(text));
+    if super::rejoin::give_up_lead(tables, number, to) {
+        return Ok(Outcome::Done);
+    }
+    let row = primary_group(tables, group)?;
     let taken = match &row.takeover {
         None => return super::reverse::reverse(tables, group, to, OTHERS_WAIT),
         Some(Takeover::Taken(taken)) if taken.link == *to => taken,
@@ -129,21 +136,30 @@ fn fail_back(
     if taken.is_told {
         return Ok(Outcome::Done);
     }
-    if taken.branch.is_none() {
+    let Some(branch) = taken.branch else {
         return conflict(format!("{to} has not said yet what it would lose: it has not been reached since"));
-    }
+    };
     if row.state != GroupState::Normal {
         return conflict(format!("group {group} is {}: let its journal go on first", row.state));
+    }
+    let since = row.largest_counter().max(branch.of.counter).saturating_add(1);
+    if since >= super::reverse::COUNTER_MAX {
+        return conflict(format!("group {group} has had more generations than there can be"));
     }
     let told = RemoteFailback {
         group: group.clone(),
         number,
         generations: row.generations.clone(),
         pairs: tables.pairs_over(number, to).map(|pair| pair.name.clone()).collect(),
+        branch,
+        since,
     };
     tables.forward_once(to, id.caused(0), Designation::RemoteFailback(told));
-    if let Some(Takeover::Taken(taken)) = tables.groups.edit(&number).and_then(|row| row.takeover.as_mut()) {
-        taken.is_told = true;
+    if let Some(row) = tables.groups.edit(&number) {
+        row.seen_counter = since;
+        if let Some(Takeover::Taken(taken)) = &mut row.takeover {
+            taken.is_told = true;
+        }
     }
     Ok(Outcome::Done)
 }
@@ -159,23 +175,17 @@ fn remote_takeover(
     let row = tables.group_named(&told.group).ok_or_else(|| Refusal::missing("group", &told.group))?;
     let (number, first) = (row.number, branch_begins(row, &told.generations)?);
     let conflict = |text: String| Err(Refusal::Conflict(format!("group {} {text}", told.group)));
-    if let GroupRole::Auxiliary { source, .. } = row.role {
-        if row.takeover.is_some() {
-            return conflict("is being taken over here at this moment".to_owned());
-        }
-        if source == array && told.is_complete {
-            // It copies from there already: it has nothing of its own.
-            let branch = Branch { first: UpdateNumber(1), last: UpdateNumber(0), bytes: 0 };
-            let what = Designation::RemoteBranch { group: told.group.clone(), branch };
-            tables.forward(&link, id.caused(0), what);
-        }
-        return Ok(Outcome::Done);
+    if row.role != GroupRole::Primary {
+        return told_to_a_copy(tables, id, (number, array, link), told);
     }
     if told.is_complete && first.is_none() {
         return conflict("goes on here in the newer generation".to_owned());
     }
     if tables.pairs_over(number, &link).next().is_none() {
         return conflict(format!("has no pairs with array {array} here"));
+    }
+    if tables.readers.get(&(number, array)).is_some_and(|reader| told.knows < reader.since) {
+        return conflict(format!("was not a copy at array {array} any more, or not yet, when that was said"));
     }
     let overtaken = Overtaken {
         link,
@@ -189,24 +199,65 @@ fn remote_takeover(
             if !told.is_complete {
                 return conflict("was taken over by this array".to_owned());
             }
-            Takeover::Taken(Taken { has_rival: true, ..taken.clone() })
+            // What it had said of itself before may be an earlier branch; and it is told anew what it would lose.
+            let newest = told.generations.last().map_or(0, |newest| newest.counter);
+            let branch = taken.branch.filter(|known| known.of.counter >= newest);
+            let known = taken.told.filter(|_| taken.rival.as_ref() == Some(&told.generations));
+            Takeover::Taken(Taken {
+                rival: Some(told.generations.clone()),
+                branch,
+                told: known,
+                ..taken.clone()
+            })
         }
         Some(Takeover::Overtaken(other)) if other.array != array && other.is_complete => {
             return conflict(format!("was taken over by array {} already", other.array));
         }
         Some(Takeover::Overtaken(other)) if other.array == array && other.is_complete => {
-            // It may have been started since, in a newer generation.
-            let generations = if told.is_complete { &told.generations } else { &other.generations };
+            // It may have been started since, in a newer generation; what it said before may come behind that.
+            let is_newer = told.is_complete
+                && matches!(common_point(&other.generations, &told.generations), CommonPoint::OtherGoesOn(_));
+            let generations = if is_newer { &told.generations } else { &other.generations };
             Takeover::Overtaken(Overtaken { generations: generations.clone(), ..other.clone() })
         }
         Some(Takeover::Retaking(_)) => Takeover::Retaking(overtaken),
-        Some(Takeover::Yielding(_)) => return Ok(Outcome::Done),
+        Some(Takeover::Yielding(yielding)) if yielding.to.array == array => return Ok(Outcome::Done),
+        Some(Takeover::Yielding(yielding)) => {
+            return conflict(format!("becomes a copy of array {}", yielding.to.array));
+        }
         None if is_leaving_to(row, array) => return Ok(Outcome::Done), // It becomes its copy anyway.
         None | Some(_) => Takeover::Overtaken(overtaken),
     };
     tables.drop_reversal(number);
     if let Some(row) = tables.groups.edit(&number) {
+        let newest = told.generations.last().map_or(0, |newest| newest.counter);
+        row.seen_counter = row.seen_counter.max(newest);
         row.takeover = Some(next);
+    }
+    Ok(Outcome::Done)
+}
+
+/// At an array that copies the group: from its own primary it hears that that has taken itself back.
+fn told_to_a_copy(
+    tables: &mut Tables,
+    id: DesignationId,
+    (group, array, link): (GroupNumber, ArrayNumber, LinkName),
+    told: &RemoteTakeover,
+) -> Result<Outcome, Refusal> {
+    let Some(row) = tables.groups.get(&group) else { return Err(Refusal::missing("group", &told.group)) };
+    if row.takeover.is_some() && !matches!(row.takeover, Some(Takeover::Moving(_))) {
+        let text = format!("group {} is being taken over here at this moment", told.group);
+        return Err(Refusal::Conflict(text));
+    }
+    if matches!(row.role, GroupRole::Auxiliary { source, .. } if source == array)
+        && told.is_complete
+        && let Some(of) = row.generations.last().copied()
+        && let Some((_, against)) = parting(&row.generations, &told.generations, UpdateNumber(1))
+    {
+        // It copies from there already: it has nothing of its own.
+        let branch = Branch { of, against, first: UpdateNumber(1), last: UpdateNumber(0), bytes: 0 };
+        let what = Designation::RemoteBranch { group: told.group.clone(), branch };
+        tables.forward(&link, id.caused(0), what);
     }
     Ok(Outcome::Done)
 }
@@ -218,10 +269,10 @@ fn is_leaving_to(row: &GroupRecord, array: ArrayNumber) -> bool {
 }
 
 /// The first number here that the array with these generations does not have; none if it has gone nowhere else.
-fn branch_begins(row: &GroupRecord, theirs: &[Generation]) -> Result<Option<UpdateNumber>, Refusal> {
-    let is_possible = |one: &Generation| {
-        (1..u64::from(u32::MAX)).contains(&one.counter) && one.first.0 <= super::reverse::LAST_MAX
-    };
+pub(super) fn branch_begins(
+    row: &GroupRecord,
+    theirs: &[Generation],
+) -> Result<Option<UpdateNumber>, Refusal> {
     if theirs.len() > super::reverse::GENERATIONS_MAX || !theirs.iter().all(is_possible) {
         return Err(Refusal::conflict(format!("group {} has generations that nobody opens", row.name)));
     }
@@ -234,7 +285,12 @@ fn branch_begins(row: &GroupRecord, theirs: &[Generation]) -> Result<Option<Upda
     }
 }
 
-/// From an array that was overtaken: so much is only there.
+fn is_possible(one: &Generation) -> bool {
+    (1..super::reverse::COUNTER_MAX).contains(&one.counter) && one.first.0 <= super::reverse::LAST_MAX
+}
+
+/// From an array that was overtaken: so much is only there. What it said to an earlier takeover, or before the last that it said, is
+/// not noted.
 fn remote_branch(
     tables: &mut Tables,
     group: &GroupName,
@@ -243,10 +299,20 @@ fn remote_branch(
 ) -> Result<Outcome, Refusal> {
     let (array, _) = peer(tables, who)?;
     let number = tables.group_named(group).ok_or_else(|| Refusal::missing("group", group))?.number;
-    if let Some(Takeover::Taken(taken)) = tables.groups.edit(&number).and_then(|row| row.takeover.as_mut())
+    if !is_possible(&branch.of) || branch.last.0 > super::reverse::LAST_MAX {
+        return Err(Refusal::conflict(format!("group {group} has numbers that nobody gives")));
+    }
+    // To an earlier takeover: it has been a copy in between, in that generation or a later one.
+    let since = tables.readers.get(&(number, array)).map_or(0, |reader| reader.since);
+    if let Some(row) = tables.groups.edit(&number)
+        && let Some(Takeover::Taken(taken)) = &mut row.takeover
         && taken.array == array
+        && branch.against.counter > since
+        && row.generations.contains(&branch.against)
+        && taken.branch.is_none_or(|known| known.age() <= branch.age())
     {
         taken.branch = Some(branch);
+        row.seen_counter = row.seen_counter.max(branch.of.counter);
     }
     Ok(Outcome::Done)
 }
@@ -262,11 +328,19 @@ fn remote_failback(tables: &mut Tables, told: &RemoteFailback, who: &Who) -> Res
     if let GroupRole::Auxiliary { source, .. } = row.role {
         return if source == array { Ok(created) } else { conflict("is a copy of another array there") };
     }
-    let branch = match &row.takeover {
+    // What was said of itself last, and in a split brain to whom took over as well.
+    let (said, branch) = match &row.takeover {
         Some(Takeover::Yielding(yielding)) if yielding.to.array == array => return Ok(created),
-        Some(Takeover::Overtaken(other)) if other.array == array => other.branch,
-        _ => None,
+        Some(Takeover::Overtaken(other)) if other.array == array => (other.branch, other.branch),
+        Some(Takeover::Taken(taken)) if taken.array == array => (taken.told, None),
+        _ => (None, None),
     };
+    if said != Some(told.branch) {
+        return conflict("is not what was given up: it has gone on there since, by command");
+    }
+    if told.since >= super::reverse::COUNTER_MAX {
+        return conflict("has a generation that nobody opens");
+    }
     if branch_begins(row, &told.generations)?.is_none() {
         return conflict("goes on there in the newer generation");
     }
@@ -276,13 +350,15 @@ fn remote_failback(tables: &mut Tables, told: &RemoteFailback, who: &Who) -> Res
     if is_leaving_to(row, array) {
         return conflict("is being reversed there");
     }
-    if let Some(other) = tables.all_readers_of_group(number).find(|reader| reader.array != array) {
+    if let Some(other) =
+        tables.all_readers_of_group(number).find(|reader| reader.array != array && !reader.has_left)
+    {
         return conflict(&format!(
             "is also read over {} there: take that reader away there first (group delete {} --reader {})",
             other.link, told.group, other.link
         ));
     }
-    let pairs: Vec<&PairRecord> = tables.pairs_of_group(number).collect();
+    let pairs: Vec<&PairRecord> = tables.pairs_over(number, &link).collect();
     if pairs.len() != told.pairs.len() || !pairs.iter().all(|pair| told.pairs.contains(&pair.name)) {
         return conflict("has other pairs there");
     }
@@ -302,7 +378,7 @@ fn remote_failback(tables: &mut Tables, told: &RemoteFailback, who: &Who) -> Res
     let to = Overtaken { link, array, generations, is_complete: true, branch };
     tables.drop_reversal(number);
     if let Some(row) = tables.groups.edit(&number) {
-        row.takeover = Some(Takeover::Yielding(Yielding { to, remote: told.number }));
+        row.takeover = Some(Takeover::Yielding(Yielding { to, remote: told.number, since: told.since }));
     }
     Ok(created)
 }
@@ -318,6 +394,7 @@ pub(super) fn accepted(tables: &mut Tables, told: &RemoteFailback, remote: Group
     row.takeover = None;
     if let Some(reader) = tables.readers.edit(&(told.number, array)) {
         reader.remote_group = Some(remote);
+        reader.since = reader.since.max(told.since);
     }
     let pairs: Vec<PairNumber> = tables.pairs_over(told.number, &link).map(|pair| pair.number).collect();
     for number in pairs {
@@ -337,8 +414,46 @@ pub(super) fn refused(tables: &mut Tables, what: &Designation) {
     }
 }
 
+/// The groups whose copies here another array, or an operator, would make something else of.
+fn groups_changed(tables: &Tables, what: &Designation) -> Vec<GroupNumber> {
+    let of_pair = |name: &PairName| tables.pair_named(name).map(|pair| pair.group);
+    let of_group = |name: &GroupName| tables.group_named(name).map(|row| row.number);
+    match what {
+        Designation::RemoteResync { pairs, .. } | Designation::RemoteSvolWrite { pairs } => {
+            pairs.iter().take(RESYNC_PAIRS_MAX).filter_map(|one| of_pair(&one.pair)).collect()
+        }
+        Designation::RemoteDeletePair { pair } => of_pair(pair).into_iter().collect(),
+        Designation::RemotePair(remote) => of_group(&remote.group).into_iter().collect(),
+        Designation::RemoteReverse(told) => of_group(&told.group).into_iter().collect(),
+        Designation::RemoteOnward(told) => of_group(&told.group).into_iter().collect(),
+        Designation::DropImage { group } => of_group(group).into_iter().collect(),
+        _ => Vec::new(),
+    }
+}
+
+impl Tables {
+    /// Refuses what would make something else of S-VOLs while this array takes their group over: what they are is what it goes on
+    /// from. What of it comes from the primary is offered again, and refused by what this array is then.
+    pub(crate) fn is_not_taking_over(&self, what: &Designation) -> Result<(), Refusal> {
+        for group in groups_changed(self, what).iter().filter_map(|number| self.groups.get(number)) {
+            let is_moving = matches!(group.takeover, Some(Takeover::Moving(_)))
+                && !matches!(what, Designation::RemoteOnward(_) | Designation::DropImage { .. });
+            if is_moving {
+                let text = format!("group {} goes on from another array here", group.name);
+                return Err(Refusal::Conflict(text));
+            }
+            if matches!(group.takeover, Some(Takeover::Reaching | Takeover::Restoring)) {
+                let text = format!("group {} is being taken over here at this moment", group.name);
+                return Err(Refusal::Conflict(text));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What would be said to the wrong array, or would copy over what nobody has given up, is not designated.
 pub(super) fn check(tables: &Tables, what: &Designation) -> Result<(), Refusal> {
+    tables.is_not_taking_over(what)?;
     let Some(group) = super::reverse::group_meant(what) else { return Ok(()) };
     let Some(row) = tables.group_named(group) else { return Ok(()) };
     let is_of = |link: &LinkName, which: &Which| match which {
@@ -360,11 +475,16 @@ pub(super) fn check(tables: &Tables, what: &Designation) -> Result<(), Refusal> 
             let is_allowed = match what {
                 Designation::DeleteReader { link, .. } => *link != other.link,
                 Designation::DeletePairs { which, .. } => !is_of(&other.link, which),
+                // One whose journal has failed can neither become a copy nor go on as the primary.
+                Designation::AddJournal { at: None, .. }
+                | Designation::RemoveJournal { .. }
+                | Designation::ReplaceJournal { .. } => true,
                 _ => false,
             };
             (other.link.to_string(), !is_allowed)
         }
         Some(Takeover::Yielding(yielding)) => (yielding.to.link.to_string(), true),
+        Some(Takeover::Moving(moving)) => (moving.link.to_string(), true),
         Some(Takeover::Reaching | Takeover::Restoring) => ("its primary".to_owned(), true),
     };
     if !is_refused {

@@ -2,10 +2,10 @@
 
 use super::written::{normal, number};
 use super::*;
-use crate::volume::group::GroupRecord;
+use crate::volume::group::{Generation, GroupRecord};
 use crate::volume::name::PairNumber;
 use crate::volume::pair::Asked;
-use crate::volume::takeover::{Branch, RemoteTakeover, Takeover};
+use crate::volume::takeover::{Branch, RemoteTakeover, Takeover, parting};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 fn g1(array: &Array) -> GroupRecord {
@@ -38,15 +38,38 @@ fn ids() -> impl FnMut() -> Identity {
 fn turn(beta: &mut Array) {
     let group = g1(beta).number;
     beta.tables.primary_reached(group);
-    beta.tables.takeover_done(group, UpdateNumber(40), &mut ids()).unwrap();
+    beta.tables.takeover_done(group, UpdateNumber(40), UpdateNumber(41), &mut ids()).unwrap();
 }
 
 /// What the array at work does when it was overtaken: 3 updates are only there.
 fn count(alpha: &mut Array) {
+    let Some(Takeover::Overtaken(other) | Takeover::Retaking(other)) = g1(alpha).takeover else {
+        let Some(Takeover::Yielding(yielding)) = g1(alpha).takeover else { panic!("it was not overtaken") };
+        return count_against(alpha, &yielding.to.generations);
+    };
+    count_against(alpha, &other.generations);
+}
+
+fn branch(array: &Array, theirs: &[Generation], last: u64) -> Branch {
+    let generations = g1(array).generations;
+    let (first, against) = parting(&generations, theirs, UpdateNumber(41)).unwrap();
+    Branch { of: *generations.last().unwrap(), against, first, last: UpdateNumber(last), bytes: 4_096 }
+}
+
+fn count_against(alpha: &mut Array, theirs: &[Generation]) {
+    let branch = branch(alpha, theirs, 43);
     let group = g1(alpha).number;
-    let pairs: Vec<PairNumber> = alpha.tables.pairs_of_group(group).map(|pair| pair.number).collect();
-    let branch = Branch { first: UpdateNumber(41), last: UpdateNumber(43), bytes: 4_096 };
+    let going = alpha.tables.pairs_of_group(group).filter(|pair| !pair.state.is_stopped());
+    let pairs: Vec<PairNumber> = going.map(|pair| pair.number).collect();
     alpha.tables.branch_counted(group, &pairs, branch, &mut ids()).unwrap();
+}
+
+/// What the array at work does when it hears that the other one took over as well.
+fn tell_rival(array: &mut Array) {
+    let Some(Takeover::Taken(taken)) = g1(array).takeover else { panic!("it did not take over") };
+    let branch = branch(array, &taken.rival.unwrap(), 50);
+    let group = g1(array).number;
+    array.tables.rival_told(group, branch, &mut ids());
 }
 
 fn taken() -> (Array, Array) {
@@ -143,7 +166,7 @@ fn who_cannot_have_taken_over_is_not_believed() {
     let (mut alpha, beta) = normal();
     let peer = Who::Peer { array: ArrayNumber(2), from: "x".into() };
     let mut say = |generations, is_complete| {
-        let told = RemoteTakeover { group: "g1".parse().unwrap(), generations, is_complete };
+        let told = RemoteTakeover { group: "g1".parse().unwrap(), generations, knows: 1, is_complete };
         alpha.apply(DesignationId(ids()()), &Designation::RemoteTakeover(told), &peer)
     };
     let own = g1(&beta).generations;
@@ -154,7 +177,7 @@ fn who_cannot_have_taken_over_is_not_believed() {
     other[0].array = ArrayNumber(7);
     is_refused(say(other, true)); // Nothing in common.
     let mut wild = own.clone();
-    wild.push(crate::volume::group::Generation { counter: u64::MAX, ..own[0] });
+    wild.push(Generation { counter: u64::MAX, ..own[0] });
     is_refused(say(wild, true));
     is_refused(say(vec![own[0]; 5_000], false));
     assert_eq!((state(&alpha).as_str(), access(&alpha, "data1")), ("", HostAccess::ReadWrite));
@@ -177,4 +200,238 @@ fn a_reversal_whose_new_primary_is_gone_is_ended_by_a_takeover_at_the_old_one() 
     assert!(!alpha.tables.forwards.iter().any(|forward| is_promise(&forward.designation)));
     alpha.tables.retaken(group, UpdateNumber(40), &mut ids());
     assert_eq!((state(&alpha).as_str(), access(&alpha, "data1")), ("taken", HostAccess::ReadWrite));
+}
+
+/// Alpha was overtaken and has said what only it has.
+fn overtaken() -> (Array, Array) {
+    let (mut alpha, mut beta) = taken();
+    assert_eq!(deliver(&mut beta, &mut alpha, "alpha"), 0);
+    count(&mut alpha);
+    assert_eq!(deliver(&mut alpha, &mut beta, "beta"), 0);
+    (alpha, beta)
+}
+
+/// What is on its way from an array to the other one, as one that was held up has it.
+fn held_up(array: &Array) -> Vec<ForwardRecord> {
+    array.tables.forwards.iter().cloned().collect()
+}
+
+/// It is delivered after all, under another identity: the first one is forgotten.
+fn late(from: &Array, messages: &[ForwardRecord], to: &mut Array) -> Vec<Result<Outcome, Refusal>> {
+    let who = Who::Peer { array: from.tables.meta().number, from: "test".into() };
+    messages.iter().map(|one| to.apply(DesignationId(ids()()), &one.designation, &who)).collect()
+}
+
+/// The loser becomes the copy, and everything is copied: as if the two had never parted.
+fn yields_to(loser: &mut Array, winner: &mut Array, link: &str, back: &str) {
+    winner.say(fail_back(link)).unwrap();
+    assert_eq!(deliver(winner, loser, link), 0);
+    assert_eq!(state(loser), "yielding");
+    if matches!(g1(loser).takeover, Some(Takeover::Yielding(yielding)) if yielding.to.branch.is_none()) {
+        count(loser);
+    }
+    let group = g1(loser).number;
+    loser.tables.yielded(group, &[], &mut ids());
+    assert_eq!(deliver(loser, winner, back), 0);
+    for array in [loser, winner] {
+        let numbers: Vec<PairNumber> = array.tables.pairs.iter().map(|pair| pair.number).collect();
+        for pair in numbers {
+            let pair = array.tables.pairs.edit(&pair).unwrap();
+            (pair.state, pair.control.asked, pair.control.is_written) = (PairState::Normal, None, false);
+            (pair.control.is_image, pair.control.image) = (true, None);
+        }
+    }
+}
+
+/// As the arrays at work turn a group round behind update 60.
+fn turns_round(from: &mut Array, to: &mut Array, link: &str) {
+    let (here, there) = (g1(from).number, g1(to).number);
+    let reverse = Designation::ReverseGroup {
+        group: "g1".parse().unwrap(),
+        to: link.parse().unwrap(),
+        wait: crate::volume::takeover::OTHERS_WAIT,
+    };
+    from.say(reverse).unwrap();
+    from.tables.handed_over(here, UpdateNumber(60), &std::collections::BTreeMap::new(), ids()());
+    assert_eq!(deliver(from, to, link), 0);
+    to.tables.taken_over(there, &[], &mut ids());
+    from.tables.left(here);
+}
+
+/// The operator of the old primary took it back and its hosts went on, while the message that names it as the loser waited.
+#[test]
+fn a_failback_names_one_branch_and_no_later_one_obeys_it() {
+    let (mut alpha, mut beta) = overtaken();
+    beta.say(fail_back("alpha")).unwrap();
+    let first = held_up(&beta);
+    alpha.say(take_over()).unwrap();
+    let group = g1(&alpha).number;
+    alpha.tables.retaken(group, UpdateNumber(43), &mut ids());
+    assert!(late(&beta, &first, &mut alpha).iter().all(Result::is_err));
+    assert_eq!((state(&alpha).as_str(), access(&alpha, "data1")), ("split-brain", HostAccess::ReadWrite));
+    assert_eq!(deliver(&mut beta, &mut alpha, "alpha"), 0, "refused for good");
+    // Beta hears of the rival. What alpha had said of itself is not what it has now.
+    assert_eq!(deliver(&mut alpha, &mut beta, "beta"), 0);
+    assert_eq!(state(&beta), "split-brain");
+    assert!(beta.say(fail_back("alpha")).unwrap_err().to_string().contains("has not said"));
+}
+
+/// Beta took over, alpha took itself back, and beta was named as the loser; what beta said before comes after all.
+#[test]
+fn what_an_array_said_before_it_yielded_shuts_nobody_out_later() {
+    let (mut alpha, mut beta) = taken();
+    let mut said = held_up(&beta);
+    let fence = RemoteTakeover { is_complete: false, ..told_takeover(&said[0]) };
+    said.push(ForwardRecord { designation: Designation::RemoteTakeover(fence), ..said[0].clone() });
+    assert_eq!(deliver(&mut beta, &mut alpha, "alpha"), 0);
+    count(&mut alpha);
+    alpha.say(take_over()).unwrap();
+    let group = g1(&alpha).number;
+    alpha.tables.retaken(group, UpdateNumber(43), &mut ids());
+    said.extend(held_up(&alpha));
+    assert_eq!(deliver(&mut alpha, &mut beta, "beta"), 0);
+    both_tell(&mut alpha, &mut beta);
+    yields_to(&mut beta, &mut alpha, "beta", "alpha");
+    assert_eq!((state(&alpha).as_str(), state(&beta).as_str()), ("", ""));
+
+    let _ = late(&beta, &said[..2], &mut alpha);
+    assert_eq!((state(&alpha).as_str(), access(&alpha, "data1")), ("", HostAccess::ReadWrite));
+    // Nor in any role that the two have later: turned round, taken over again.
+    turns_round(&mut alpha, &mut beta, "beta");
+    let _ = late(&alpha, &said[2..], &mut beta);
+    assert_eq!((state(&beta).as_str(), access(&beta, "copy1")), ("", HostAccess::ReadWrite));
+    alpha.say(take_over()).unwrap();
+    turn(&mut alpha);
+    let _ = late(&beta, &said[..2], &mut alpha);
+    assert_eq!((state(&alpha).as_str(), access(&alpha, "data1")), ("taken", HostAccess::ReadWrite));
+    let Some(Takeover::Taken(taken)) = g1(&alpha).takeover else { panic!("it took over") };
+    assert_eq!(taken.branch, None, "what beta had then is not what it has now");
+    // What is true is believed.
+    assert_eq!(deliver(&mut alpha, &mut beta, "beta"), 0);
+    assert_eq!((state(&beta).as_str(), access(&beta, "copy1")), ("overtaken", HostAccess::None));
+}
+
+fn told_takeover(forward: &ForwardRecord) -> RemoteTakeover {
+    match &forward.designation {
+        Designation::RemoteTakeover(told) => told.clone(),
+        other => panic!("{other}"),
+    }
+}
+
+/// Both are primaries and have heard of each other: each says what only it has.
+fn both_tell(alpha: &mut Array, beta: &mut Array) {
+    for array in [&mut *alpha, &mut *beta] {
+        assert_eq!(state(array), "split-brain");
+        tell_rival(array);
+    }
+    assert_eq!(deliver(alpha, beta, "beta"), 0);
+    assert_eq!(deliver(beta, alpha, "alpha"), 0);
+}
+
+/// What an S-VOL is is settled while an array takes over: its primary makes nothing else of it.
+#[test]
+fn nothing_that_the_primary_says_changes_the_copies_in_the_middle_of_a_takeover() {
+    let (mut alpha, mut beta) = normal();
+    beta.say(take_over()).unwrap();
+    let group = g1(&beta).number;
+    for _ in 0..2 {
+        let resync = Designation::RemoteResync {
+            pairs: vec![crate::volume::resync::ResyncedPair {
+                pair: "p1".parse().unwrap(),
+                withheld_from: None,
+                rewritten_bytes: 0,
+                image: crate::volume::designation::ImageWish::Without,
+                copies: 0,
+            }],
+            from: UpdateNumber(7),
+        };
+        let reversal = crate::volume::reversal::RemoteReversal {
+            group: "g1".parse().unwrap(),
+            number: g1(&alpha).number,
+            manner: crate::volume::reversal::Manner::Planned,
+            last: UpdateNumber(40),
+            generations: g1(&alpha).generations,
+            journals: vec![("jnl".parse().unwrap(), JournalOptions::default())],
+            pairs: vec!["p1".parse().unwrap(), "p2".parse().unwrap()],
+            others: Vec::new(),
+        };
+        let mut generations = g1(&alpha).generations;
+        generations.push(Generation { counter: 2, array: ArrayNumber(1), first: UpdateNumber(41) });
+        let pair = |name: &str| crate::volume::onward::RemoteOnwardPair {
+            name: name.parse().unwrap(),
+            pvol: crate::volume::name::VolumeNumber(1),
+            pvol_name: "data1".parse().unwrap(),
+            origin: None,
+            stopped: None,
+        };
+        let onward = crate::volume::onward::RemoteOnward {
+            group: "g1".parse().unwrap(),
+            number: g1(&alpha).number,
+            last: UpdateNumber(40),
+            generations,
+            pairs: vec![pair("p1"), pair("p2")],
+            gives_up: None,
+            assumed: UpdateNumber(0),
+        };
+        let delete = Designation::RemoteDeletePair { pair: "p1".parse().unwrap() };
+        let said = [resync, Designation::RemoteReverse(reversal), Designation::RemoteOnward(onward), delete];
+        for what in said {
+            let who = Who::Peer { array: ArrayNumber(1), from: "x".into() };
+            let before = (g1(&beta), beta.tables.pairs.iter().cloned().collect::<Vec<_>>());
+            let answer = beta.apply(DesignationId(ids()()), &what, &who);
+            let text = answer.expect_err(&what.to_string()).to_string();
+            assert!(text.contains("taken over"), "{what}: {text}");
+            let after = (g1(&beta), beta.tables.pairs.iter().cloned().collect::<Vec<_>>());
+            assert_eq!(after, before);
+        }
+        assert!(beta.say(Designation::DropImage { group: "g1".parse().unwrap() }).is_err());
+        beta.tables.primary_reached(group); // And once more when that is restoring.
+    }
+    assert_eq!(deliver(&mut alpha, &mut beta, "beta"), 0);
+}
+
+/// Two arrays that are told to take over from each other at once: each is asked to stop while it is on its way itself.
+#[test]
+fn an_array_that_takes_over_itself_is_overtaken_by_nobody() {
+    let (alpha, mut beta) = normal();
+    beta.say(take_over()).unwrap();
+    let group = g1(&beta).number;
+    for _ in 0..2 {
+        for is_complete in [false, true] {
+            let mut generations = g1(&alpha).generations;
+            generations.push(Generation { counter: 2, array: ArrayNumber(1), first: UpdateNumber(41) });
+            let told = RemoteTakeover { group: "g1".parse().unwrap(), generations, knows: 2, is_complete };
+            let who = Who::Peer { array: ArrayNumber(1), from: "x".into() };
+            let answer = beta.apply(DesignationId(ids()()), &Designation::RemoteTakeover(told), &who);
+            assert!(answer.unwrap_err().to_string().contains("being taken over here"));
+        }
+        beta.tables.primary_reached(group);
+    }
+    assert_eq!(state(&beta), "restoring");
+}
+
+/// An old primary whose journal is gone can be given another one, and then becomes a copy; or is taken back.
+#[test]
+fn the_journal_of_an_array_that_was_overtaken_can_be_replaced() {
+    let (mut alpha, mut beta) = taken();
+    assert_eq!(deliver(&mut beta, &mut alpha, "alpha"), 0);
+    let group = g1(&alpha).number;
+    for name in ["p1", "p2"] {
+        let pair = number(&alpha, name);
+        alpha.tables.pair_event(pair, PairEvent::Fail, Some("its journal failed".into())).unwrap();
+    }
+    alpha.tables.group_event(group, GroupEvent::Fail, Some("its journal failed".into())).unwrap();
+    alpha.say(volume("jnl2")).unwrap();
+    let replace = Designation::ReplaceJournal {
+        group: "g1".parse().unwrap(),
+        volume: "jnl".parse().unwrap(),
+        by: "jnl2".parse().unwrap(),
+    };
+    alpha.say(replace).unwrap();
+    assert_eq!((g1(&alpha).state, state(&alpha).as_str()), (GroupState::Normal, "overtaken"));
+    let asked: Vec<Option<Asked>> = alpha.tables.pairs.iter().map(|pair| pair.control.asked).collect();
+    assert_eq!(asked, [None, None], "nothing is copied to the array that took over");
+    count(&mut alpha);
+    assert_eq!(deliver(&mut alpha, &mut beta, "beta"), 0);
+    yields_to(&mut alpha, &mut beta, "alpha", "beta");
 }

@@ -1,0 +1,186 @@
+//! Other readers of a primary that was overtaken, at work (promises K4, O4): how each of them stops, and how the new primary takes
+//! it on while its own hosts write. See [`crate::volume::rejoin`] for what that guarantees.
+
+use super::Array;
+use super::groups::{pair_runtime, record_volume};
+use super::marks::pair_marks;
+use crate::copy::differences::DifferenceMap;
+use crate::copy::group::Group;
+use crate::disk::slot::Class;
+use crate::volume::apply::rejoin::{alike, check_joining, lead};
+use crate::volume::designation::{Outcome, Refusal};
+use crate::volume::group::GroupRecord;
+use crate::volume::name::{ArrayNumber, GroupNumber, PairNumber, UpdateNumber as StoredNumber};
+use crate::volume::onward::Onward;
+use crate::volume::pair::PairState;
+use crate::volume::record::Who;
+use crate::volume::rejoin::{JoinOnward, Moving};
+use crate::volume::resync::RUNS_MAX;
+use crate::volume::table::Tables;
+use crate::volume::takeover::Takeover;
+use holdfast_journal::UpdateNumber;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+impl Array {
+    /// At a reader: nothing more is read. Everything that came is restored, then the new primary hears how far that is.
+    pub(super) async fn stop_following(&self, record: &GroupRecord, moving: &Moving) -> anyhow::Result<()> {
+        let Some(group) = self.open_group_of(record.number).filter(|_| moving.has.is_none()) else {
+            return Ok(()); // It is opened soon; or all is said.
+        };
+        group.restore_available(Duration::ZERO).await?;
+        let here = group.durable_here();
+        if record.restore_stop.is_some() && group.whole_number() != Some(here) {
+            return Ok(()); // Until its operator lets it go on: what it holds back may be nowhere else.
+        }
+        let has = group.whole_number().map_or(StoredNumber(0), |number| StoredNumber(number.get()));
+        let what = format!(
+            "group {}: overtaken by {}, nothing more is read of its branch; update {has} is here",
+            record.name, moving.link
+        );
+        self.store.change(&Who::Array, what, |tables| {
+            tables.asks_to_join(record.number, has, self.new_identity());
+            Ok(())
+        })?;
+        self.wake();
+        Ok(())
+    }
+
+    /// At the new primary: a reader of the former one wants to go on from here.
+    ///
+    /// # Errors
+    /// Why it cannot now; or it has updates that nobody else has, and nobody has given them up. It asks again.
+    pub(super) async fn take_on_reader(&self, told: &JoinOnward, who: &Who) -> Result<Outcome, Refusal> {
+        let _one_at_a_time = self.images.lock().await;
+        let tables = self.store.tables();
+        if let (Some(row), Who::Peer { array, .. }) = (tables.group_named(&told.group), who)
+            && tables.readers.get(&(row.number, *array)).is_some()
+        {
+            return Ok(Outcome::Done); // It has been taken on; it hears of it.
+        }
+        let (number, former, mut onward) = check_joining(&tables, told, who)?;
+        let conflict = |text: String| Err(Refusal::Conflict(format!("group {} {text}", told.group)));
+        let open = self.open_group_of(number).filter(|group| group.failure().is_none());
+        let (Some(group), Some(record)) = (open, tables.groups.get(&number)) else {
+            return conflict("is not open here".to_owned());
+        };
+        let is_ahead = lead(record, told) > 0;
+        let left = self.note_lead(record, told, onward.array)?;
+        if left > 0 {
+            return conflict(format!(
+                "has {left} updates there that are nowhere else: `group failback {} --to` it gives them up",
+                told.group
+            ));
+        }
+        let mut numbers = Ok(Vec::new());
+        self.store.checkpoint(|tables| numbers = tables.reserve_pair_numbers(onward.pairs.len()))?;
+        let numbers = numbers?;
+        let by_differences = !is_ahead
+            && matches!(&record.takeover, Some(Takeover::Taken(taken))
+                if taken.array == former && told.has.0.saturating_add(1) >= taken.marked_from.0);
+        if by_differences {
+            // Its journal may be lost before it is told; then it lacks more than is marked.
+            onward.assumed = told.has;
+        }
+        let joining = Joining { number, former, onward: &onward, numbers: &numbers, by_differences };
+        self.mark_joining(&tables, &group, &joining);
+        let marks = pair_marks(group.take_marks(&numbers.iter().map(|pair| pair.0).collect::<Vec<_>>()));
+        let what = format!(
+            "group {}: array {} goes on from here behind update {}, {}",
+            told.group,
+            onward.array,
+            told.has,
+            if by_differences { "by its differences" } else { "all of it is copied" }
+        );
+        self.store.change_with_marks(&Who::Array, what, &marks, |tables| {
+            tables.take_on(number, &onward, former, &numbers, self.new_identity());
+            Ok(())
+        })?;
+        self.wake();
+        Ok(Outcome::Done)
+    }
+
+    fn note_lead(&self, record: &GroupRecord, told: &JoinOnward, array: ArrayNumber) -> Result<u64, Refusal> {
+        let known = record.ahead.iter().find(|known| known.array == array);
+        let updates = lead(record, told);
+        if let Some(known) = known.filter(|known| known.has == told.has && known.updates == updates) {
+            return Ok(if known.is_given_up { 0 } else { updates });
+        }
+        if known.is_none() && updates == 0 {
+            return Ok(0);
+        }
+        let what = format!(
+            "group {}: {updates} updates of its former primary are only at array {array}",
+            told.group
+        );
+        self.store.change(&Who::Array, what, |tables| Ok(tables.note_lead(record.number, told, array)))
+    }
+
+    /// What the reader may lack is marked in memory from here on, and before any row says that it is one: first what hosts write
+    /// from now on, then what they have written since the takeover.
+    fn mark_joining(&self, tables: &Tables, group: &Group, joining: &Joining<'_>) {
+        let Joining { number, former, onward, numbers, by_differences } = joining;
+        let mut rehearsed = Tables::clone(tables);
+        rehearsed.take_on(*number, onward, *former, numbers, self.new_identity());
+        let like = alike(tables, *number, *former, onward);
+        for (pair, like) in numbers.iter().zip(like) {
+            let Some(record) = rehearsed.pairs.get(pair) else { continue };
+            let mut runtime = pair_runtime(record, false);
+            runtime.resync.marking = true;
+            runtime.resync.differences = Some(DifferenceMap::new(record.size_bytes));
+            group.add_pair(record_volume(record), runtime);
+            let is_noted = |pair: &PairNumber| {
+                tables.pairs.get(pair).is_some_and(|pair| pair.state == PairState::Suspended)
+            };
+            let runs = match like.filter(|pair| *by_differences && is_noted(pair)) {
+                Some(like) => group.marked_runs(like.0, RUNS_MAX),
+                None => vec![(0, record.size_bytes)],
+            };
+            if !group.mark_runs(pair.0, &runs) {
+                tracing::error!(pair = pair.0, "what a reader lacks cannot be marked");
+            }
+        }
+    }
+
+    /// Before a takeover: what the journal here still holds of the updates up to now, by the numbers of P-VOLs; and from which number
+    /// on that is everything. Other readers may lack it.
+    pub(super) async fn recent_changes(
+        &self,
+        tables: &Tables,
+        group: &Group,
+        number: GroupNumber,
+    ) -> (StoredNumber, BTreeMap<u32, DifferenceMap>) {
+        let mut maps: BTreeMap<u32, DifferenceMap> = tables
+            .followed_pairs(number)
+            .map(|pair| (record_volume(pair), DifferenceMap::new(pair.size_bytes)))
+            .collect();
+        let last = group.durable_here();
+        let nothing = (StoredNumber(last.next().get()), BTreeMap::new());
+        let oldest = UpdateNumber::new(last.get().saturating_sub(RECENT_UPDATES).max(1));
+        let first = group.first_retained().max(oldest);
+        let mut next = first;
+        while next <= last {
+            let Ok(updates) = group.load_information(next, Class::Restore).await else { return nothing };
+            let Some(newest) = updates.last().map(|update| update.number) else { return nothing };
+            for extent in updates.iter().flat_map(|update| &update.extents) {
+                if let Some(map) = maps.get_mut(&extent.volume.0) {
+                    map.mark(extent.start_bytes, extent.length_bytes);
+                }
+            }
+            next = newest.next();
+        }
+        (StoredNumber(first.get()), maps)
+    }
+}
+
+/// A reader that is taken on.
+struct Joining<'a> {
+    number: GroupNumber,
+    former: ArrayNumber,
+    onward: &'a Onward,
+    numbers: &'a [PairNumber],
+    by_differences: bool,
+}
+
+/// So many updates before a takeover are looked at for what other readers may lack; one that is further behind is copied whole.
+const RECENT_UPDATES: u64 = 65_536;

@@ -1,0 +1,206 @@
+//! Other readers of a primary that was overtaken ([`crate::volume::rejoin`]): told, stopped, taken on by the new primary.
+
+use super::copy::{READERS_MAX, peer};
+use super::takeover::branch_begins;
+use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
+use crate::volume::group::{GroupRecord, GroupRole, GroupState};
+use crate::volume::kind::CopyMode;
+use crate::volume::name::{ArrayNumber, GroupName, GroupNumber, LinkName, PairNumber, UpdateNumber};
+use crate::volume::onward::{ONWARD_PAIRS_MAX, Onward, OnwardPair, Stopped};
+use crate::volume::pair::{PairRecord, SuspendCause};
+use crate::volume::record::{Identity, Who};
+use crate::volume::rejoin::{Ahead, JoinOnward, Moving, RemoteRejoin, ahead};
+use crate::volume::table::Tables;
+use crate::volume::takeover::Takeover;
+
+/// From an array that is the primary of a group now.
+pub(super) fn remote_rejoin(tables: &mut Tables, told: &RemoteRejoin, who: &Who) -> Result<Outcome, Refusal> {
+    let (array, link) = peer(tables, who)?;
+    let Some(row) = tables.group_named(&told.group) else { return Ok(Outcome::Done) };
+    let number = row.number;
+    let GroupRole::Auxiliary { source, remote: Some(_), .. } = row.role else { return Ok(Outcome::Done) };
+    if source != told.former {
+        return Ok(Outcome::Done); // It reads another array: this is nothing to it.
+    }
+    let conflict = |text: &str| Err(Refusal::Conflict(format!("group {} {text}", told.group)));
+    let newest = told.generations.last().map_or(0, |newest| newest.counter);
+    let goes_on = branch_begins(row, &told.generations)?.is_some();
+    let next = match &row.takeover {
+        Some(Takeover::Moving(moving)) if newest <= newest_of(moving) => return Ok(Outcome::Done),
+        // Its own primary took itself back, behind what another array had taken over.
+        Some(Takeover::Moving(_)) if source == array => None,
+        None if source == array => return Ok(Outcome::Done),
+        Some(Takeover::Moving(moving)) if moving.array != array => {
+            return conflict(&format!("goes on from array {} there", moving.array));
+        }
+        None if newest <= row.largest_counter() => {
+            return conflict("has a primary there that is newer than that");
+        }
+        Some(Takeover::Moving(_)) | None if !goes_on => return conflict("goes on there just so"),
+        Some(Takeover::Moving(_)) | None => {
+            if row.reversal.is_some() || row.other_source.is_some() {
+                return conflict("is being turned round there, or read from two arrays");
+            }
+            Some(Takeover::Moving(Moving { link, array, generations: told.generations.clone(), has: None }))
+        }
+        Some(_) => return conflict("is being taken over there at this moment"),
+    };
+    tables.call_back_joining(number);
+    if let Some(row) = tables.groups.edit(&number) {
+        row.takeover = next;
+        row.seen_counter = row.seen_counter.max(newest);
+    }
+    Ok(Outcome::Done)
+}
+
+fn newest_of(moving: &Moving) -> u64 {
+    moving.generations.last().map_or(0, |newest| newest.counter)
+}
+
+/// At the old primary: this reader goes on from another array.
+pub(super) fn left_onward(tables: &mut Tables, group: &GroupName, who: &Who) -> Result<Outcome, Refusal> {
+    let (array, _) = peer(tables, who)?;
+    let number = tables.group_named(group).map(|row| row.number);
+    if let Some(reader) = number.and_then(|number| tables.readers.edit(&(number, array))) {
+        reader.has_left = true;
+    }
+    Ok(Outcome::Done)
+}
+
+/// By the operator of the new primary: what only a reader behind this link has of the former one is given up. Whether there is any.
+pub(super) fn give_up_lead(tables: &mut Tables, group: GroupNumber, link: &LinkName) -> bool {
+    let Some(row) = tables.groups.edit(&group) else { return false };
+    let Some(known) = row.ahead.iter_mut().find(|known| known.link == *link) else { return false };
+    known.is_given_up = true;
+    true
+}
+
+/// At the new primary: whether the reader can be taken on, as far as the tables say it; what it is then.
+pub(crate) fn check_joining(
+    tables: &Tables,
+    told: &JoinOnward,
+    who: &Who,
+) -> Result<(GroupNumber, ArrayNumber, Onward), Refusal> {
+    let (array, _) = peer(tables, who)?;
+    let row = super::copy::primary_group(tables, &told.group)?;
+    let conflict = |text: &str| Err(Refusal::Conflict(format!("group {} {text}", told.group)));
+    let is_open = matches!(row.takeover, None | Some(Takeover::Taken(_)));
+    if row.state != GroupState::Normal || !row.is_started || !is_open || row.reversal.is_some() {
+        return conflict("is not at work there");
+    }
+    branch_begins(row, &told.generations)?;
+    if told.pairs.len() > ONWARD_PAIRS_MAX || told.has.0 > super::reverse::LAST_MAX {
+        return conflict("has too many pairs, or numbers that nobody gives");
+    }
+    if tables.readers.get(&(row.number, array)).is_some() {
+        return conflict("is read by that array already");
+    }
+    if told.pairs.iter().any(|pair| pair.stopped.is_none()) {
+        return conflict("cannot be gone on with as if nothing had been written since");
+    }
+    let onward = Onward {
+        array,
+        remote: Some(told.number),
+        assumed: UpdateNumber(0), // The array at work says whether its marks count on what it has.
+        journals: told.journals.clone(),
+        pairs: told.pairs.clone(),
+    };
+    super::onward::check_taken_on(tables, row.number, std::slice::from_ref(&onward), told.former)?;
+    Ok((row.number, told.former, onward))
+}
+
+impl Tables {
+    /// At a reader whose primary was overtaken: it has everything up to `has`, and asks the new primary to go on there.
+    pub(crate) fn asks_to_join(&mut self, group: GroupNumber, has: UpdateNumber, identity: Identity) {
+        let Some(row) = self.groups.get(&group) else { return };
+        let (GroupRole::Auxiliary { source, .. }, Some(Takeover::Moving(moving))) =
+            (&row.role, &row.takeover)
+        else {
+            return;
+        };
+        let link = moving.link.clone();
+        let journal = |journal: &crate::volume::group::JournalVolume| {
+            let volume = self.volumes.get(&journal.volume)?;
+            Some((volume.name.clone(), journal.options))
+        };
+        let told = JoinOnward {
+            group: row.name.clone(),
+            number: group,
+            former: *source,
+            generations: row.generations.clone(),
+            has,
+            journals: row.journals.iter().filter_map(journal).collect(),
+            pairs: self.followed_pairs(group).filter_map(joining).collect(),
+        };
+        self.call_back_joining(group);
+        self.forward(&link, DesignationId(identity), Designation::JoinOnward(told));
+        if let Some(row) = self.groups.edit(&group)
+            && let Some(Takeover::Moving(moving)) = &mut row.takeover
+        {
+            moving.has = Some(has);
+        }
+    }
+
+    /// It does not want to be taken on any more.
+    pub(super) fn call_back_joining(&mut self, group: GroupNumber) {
+        let Some(name) = self.groups.get(&group).map(|row| row.name.clone()) else { return };
+        let is_meant =
+            |what: &Designation| matches!(what, Designation::JoinOnward(told) if told.group == name);
+        let meant = self.forwards.iter().filter(|forward| is_meant(&forward.designation));
+        let meant: Vec<u64> = meant.map(|forward| forward.sequence).collect();
+        for sequence in meant {
+            self.forwards.remove(&sequence);
+        }
+    }
+
+    /// At the new primary: how many updates only the reader has that wants to join, if they are not given up; noted, with the reader.
+    pub(crate) fn note_lead(&mut self, group: GroupNumber, told: &JoinOnward, array: ArrayNumber) -> u64 {
+        let Some(link) = self.link_to(array).map(|link| link.name.clone()) else { return 0 };
+        let Some(row) = self.groups.edit(&group) else { return 0 };
+        let updates = lead(row, told);
+        let known = row.ahead.iter().find(|known| known.array == array);
+        let is_given_up = known.is_some_and(|known| known.is_given_up && known.has == told.has);
+        row.ahead.retain(|known| known.array != array);
+        if updates > 0 && row.ahead.len() < READERS_MAX {
+            row.ahead.push(Ahead { link, array, has: told.has, updates, is_given_up });
+        }
+        if is_given_up { 0 } else { updates }
+    }
+}
+
+/// How many updates only the reader has that wants to join.
+pub(crate) fn lead(row: &GroupRecord, told: &JoinOnward) -> u64 {
+    ahead(&told.generations, &row.generations, told.has)
+}
+
+/// A pair of a reader that asks to join: whatever its state, what it lacks is for the new primary to say.
+fn joining(pair: &PairRecord) -> Option<OnwardPair> {
+    if pair.copy != CopyMode::Async || pair.is_leaving() {
+        return None;
+    }
+    Some(OnwardPair {
+        name: pair.name.clone(),
+        pvol: pair.primary.volume?,
+        svol: pair.auxiliary.clone(),
+        stopped: Some(Stopped {
+            cause: Some(SuspendCause::Operator),
+            reason: "its primary was overtaken by another array".to_owned(),
+            goes_on: true,
+            told: false,
+            withheld_from: None,
+            runs: Vec::new(),
+        }),
+    })
+}
+
+/// The pairs here that say what was changed since the takeover, for those of a reader that joins: in the order of its pairs.
+pub(crate) fn alike(
+    tables: &Tables,
+    group: GroupNumber,
+    former: ArrayNumber,
+    onward: &Onward,
+) -> Vec<Option<PairNumber>> {
+    let like =
+        |pair: &OnwardPair| super::onward::pair_with(tables, group, former, pair).map(|ours| ours.number);
+    onward.pairs.iter().map(like).collect()
+}

@@ -1,0 +1,125 @@
+//! Other readers of a primary that another array has overtaken (promises K4, O4; decisions 17 and 19).
+//!
+//! ```text
+//! reader:       none -told by the new primary-> moving -all that it had is restored-> moving, with its number
+//!                      +--- taken on ---> none, a copy of the new primary
+//!                      +--- the old primary took itself back ---> none
+//! ```
+//!
+//! # What it guarantees
+//! * **A reader reads no branch any further.** From the moment that it has been told nothing of the old primary's journal is read,
+//!   and nothing of what that says is done.
+//! * **Nothing that only a reader has is overwritten unasked.** One that has more of the old primary than the array that took over
+//!   is *ahead*: both say with how many updates, and it stays what it is until the operator of the new primary gives them up by
+//!   `group failback`, or its own takes over there. What is given up is named by its last number.
+//! * **No gap.** What such a reader may lack is marked at the new primary before it is told that it may read on: what was changed
+//!   since the takeover, and of what came before all that the new primary's journal still held then. Where that does not reach
+//!   back to what the reader has, everything is copied.
+
+use super::group::{Generation, JournalOptions};
+use super::name::{ArrayNumber, GroupName, GroupNumber, LinkName, UpdateNumber, VolumeName};
+use super::onward::OnwardPair;
+use super::takeover::parting;
+use serde::{Deserialize, Serialize};
+
+/// What a reader knows whose primary was overtaken.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Moving {
+    /// Link to the array that took over.
+    pub link: LinkName,
+    /// That array.
+    pub array: ArrayNumber,
+    /// Its generations.
+    pub generations: Vec<Generation>,
+    /// What the S-VOLs here have, once everything is restored that came from the old primary.
+    pub has: Option<UpdateNumber>,
+}
+
+impl Moving {
+    /// How many updates this array has that the new primary has not; `ours` are the generations here.
+    #[must_use]
+    pub fn ahead(&self, ours: &[Generation]) -> u64 {
+        self.has.map_or(0, |has| ahead(ours, &self.generations, has))
+    }
+}
+
+/// How many updates an array has of its own that has everything up to `has` in its generations: those from where the other list
+/// goes its own way.
+#[must_use]
+pub fn ahead(ours: &[Generation], theirs: &[Generation], has: UpdateNumber) -> u64 {
+    // Of a generation that begins behind what it has it has only heard.
+    let known: Vec<Generation> = ours.iter().filter(|one| one.first <= has).copied().collect();
+    match parting(&known, theirs, UpdateNumber(u64::MAX)) {
+        Some((first, _)) => has.0.saturating_add(1).saturating_sub(first.0),
+        None => 0,
+    }
+}
+
+/// From an array that has taken over, or taken itself back, to those that read the former primary.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RemoteRejoin {
+    /// The group.
+    pub group: GroupName,
+    /// The array that is its primary no more; the sender itself, if that took itself back.
+    pub former: ArrayNumber,
+    /// The sender's generations.
+    pub generations: Vec<Generation>,
+}
+
+/// The answer: from such a reader, which has stopped.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct JoinOnward {
+    /// The group.
+    pub group: GroupName,
+    /// Its number at the sender.
+    pub number: GroupNumber,
+    /// The array that it was a copy of; P-VOLs are named by their numbers there.
+    pub former: ArrayNumber,
+    /// The generations that the sender knows.
+    pub generations: Vec<Generation>,
+    /// Its S-VOLs have everything up to this number; 0: they are no image.
+    pub has: UpdateNumber,
+    /// Its journal volumes.
+    pub journals: Vec<(VolumeName, JournalOptions)>,
+    /// Its pairs.
+    pub pairs: Vec<OnwardPair>,
+}
+
+/// At the new primary: a reader of the former one that has more than this array had.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ahead {
+    /// Link to it.
+    pub link: LinkName,
+    /// It.
+    pub array: ArrayNumber,
+    /// Up to this number.
+    pub has: UpdateNumber,
+    /// How many updates only it has.
+    pub updates: u64,
+    /// The operator has given them up.
+    pub is_given_up: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_more_than_the_new_primary_had_is_ahead_by_what_it_has_itself() {
+        let g = |counter, array, first| Generation {
+            counter,
+            array: ArrayNumber(array),
+            first: UpdateNumber(first),
+        };
+        let (a, b) = (g(1, 1, 1), g(2, 2, 41));
+        let of = |ours: &[Generation], theirs: &[Generation], has| ahead(ours, theirs, UpdateNumber(has));
+        assert_eq!(of(&[a], &[a, b], 40), 0, "as far as the takeover");
+        assert_eq!(of(&[a], &[a, b], 12), 0);
+        assert_eq!(of(&[a], &[a, b], 43), 3);
+        assert_eq!(of(&[a], &[a, b, g(3, 2, 90)], 43), 3, "wherever the new primary is now");
+        // It has heard of a generation of the old primary without having anything of it.
+        assert_eq!(of(&[a, g(2, 1, 45)], &[a, b], 40), 0);
+        assert_eq!(of(&[a, g(2, 1, 30)], &[a, b], 35), 6, "and here it has");
+        assert_eq!(of(&[a, b], &[a, b], 60), 0, "it is a copy of it already");
+    }
+}
