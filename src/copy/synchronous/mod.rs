@@ -14,8 +14,8 @@
 //! `decide.rs` holds them and decides, without I/O and without a clock; the group carries out. Who pushes is
 //! `push.rs`; sessions are opened by `array/synchronous.rs`.
 //!
-//! How it is proved: unit tests here for each decision; two groups and a link that a test plays in
-//! `copy/tests/synchronous.rs`; whole arrays that die in `tests/sim/synchronous.rs`.
+//! How it is proved: unit tests here for each decision; whole arrays that die, and links that fail, in
+//! `tests/sim/synchronous.rs`.
 
 mod decide;
 
