@@ -306,7 +306,7 @@ fn the_sequence_that_was_asked_for() {
 /// Every sequence of `HOLDFAST_EVENTS` events; and by chance some of five.
 #[test]
 fn whatever_befalls_two_sites_each_array_has_what_it_owes_and_in_the_end_they_agree() {
-    let length = u32::try_from(number_from_environment("HOLDFAST_EVENTS", 2)).unwrap();
+    let length = u32::try_from(number_from_environment("HOLDFAST_EVENTS", 3)).unwrap();
     let kinds = EVENTS.len() as u64;
     let mut random = Random::new(5);
     let all = (0..kinds.pow(length)).map(|number| (number, length));
