@@ -151,6 +151,12 @@ impl Tables {
     }
 
     fn tell_takeover(&mut self, group: GroupNumber, link: &LinkName, identity: &mut dyn FnMut() -> Identity) {
+        self.call_back_takeover(group, Some(link));
+        self.tell_rival(group, link, DesignationId(identity()));
+    }
+
+    /// That this array has taken over is said to the array behind the link, beside what else is on its way there.
+    pub(super) fn tell_rival(&mut self, group: GroupNumber, link: &LinkName, id: DesignationId) {
         let Some(row) = self.groups.get(&group) else { return };
         let told = RemoteTakeover {
             group: row.name.clone(),
@@ -158,8 +164,7 @@ impl Tables {
             knows: row.largest_counter(),
             is_complete: true,
         };
-        self.call_back_takeover(group, Some(link));
-        self.forward(link, DesignationId(identity()), Designation::RemoteTakeover(told));
+        self.forward(link, id, Designation::RemoteTakeover(told));
     }
 
     /// What this array had to say of a takeover of the group, or of what only it has, is not what it is any more.

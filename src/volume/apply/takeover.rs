@@ -188,12 +188,15 @@ fn remote_takeover(
         return conflict(format!("was not a copy at array {array} any more, or not yet, when that was said"));
     }
     let overtaken = Overtaken {
-        link,
+        link: link.clone(),
         array,
         generations: told.generations.clone(),
         is_complete: told.is_complete,
         branch: None,
     };
+    // A rival may have been told of this array's takeover when it was none yet, and have forgotten it since.
+    let is_news = matches!(&row.takeover, Some(Takeover::Taken(taken))
+        if taken.array == array && !taken.is_told && taken.rival.as_ref() != Some(&told.generations));
     let next = match &row.takeover {
         Some(Takeover::Taken(taken)) if taken.array == array => {
             if !told.is_complete {
@@ -233,6 +236,9 @@ fn remote_takeover(
         let newest = told.generations.last().map_or(0, |newest| newest.counter);
         row.seen_counter = row.seen_counter.max(newest);
         row.takeover = Some(next);
+    }
+    if is_news {
+        tables.tell_rival(number, &link, id.caused(0));
     }
     Ok(Outcome::Done)
 }
