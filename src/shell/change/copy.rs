@@ -257,11 +257,11 @@ pub struct SettingsWords {
     /// How long hosts wait for journal room that a reader holds before its pairs go to difference maps. Default 0ms.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub throttle: Option<Duration>,
-    /// For synchronous pairs: what becomes of writes that cannot be forwarded: never (go on alone) or data (they fail).
-    /// Default never.
+    /// For synchronous pairs: what becomes of writes that the second array does not confirm in time: never (go on alone), data
+    /// (they fail), or status (alone only once the second knows that it is not synchronised). Default never.
     #[arg(long)]
     pub fence: Option<Fence>,
-    /// For synchronous pairs: how long such writes wait before. Default 10s.
+    /// For synchronous pairs: how long such writes wait before. Default 5s.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub fence_wait: Option<Duration>,
 }

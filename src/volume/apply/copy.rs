@@ -420,26 +420,8 @@ pub(super) fn introduce_reader(
         settings: row.settings,
         generations: row.generations.clone(),
     };
-    tables.readers.put(ReaderRecord {
-        group,
-        array,
-        link: link.clone(),
-        remote_group: None,
-        reported: None,
-        durable: UpdateNumber(0),
-        restored: UpdateNumber(0),
-        settled: UpdateNumber(0),
-        is_leaving: false,
-        is_attached: false,
-        reads_from: None,
-        journal_lost: false,
-        is_untold: false,
-        assumed: UpdateNumber(0),
-        is_lacking: false,
-        awaits_suspension: false,
-        since: row.generations.last().map_or(0, |newest| newest.counter),
-        has_left: false,
-    });
+    let since = row.generations.last().map_or(0, |newest| newest.counter);
+    tables.readers.put(ReaderRecord { since, ..ReaderRecord::new(group, array, link.clone()) });
     // That an earlier reader of this name was forgotten means it no more.
     tables.forget_forwards(link, |what| *what == Designation::RemoteDeleteGroup { group: name.clone() });
     tables.forward(link, id.caused(0), Designation::RemoteGroup(remote));

@@ -10,7 +10,7 @@ use super::copy::{followed_group, peer};
 use super::local::within;
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
 use crate::volume::group::{GroupRole, OtherSource};
-use crate::volume::name::{ArrayNumber, GroupName, GroupNumber, LinkName, UpdateNumber};
+use crate::volume::name::{ArrayNumber, GroupName, GroupNumber, LinkName};
 use crate::volume::record::{ReaderRecord, Who};
 use crate::volume::table::Tables;
 
@@ -158,27 +158,8 @@ fn attach_reader(tables: &mut Tables, name: &GroupName, who: &Who) -> Result<Out
                 super::copy::READERS_MAX,
                 "readers of a group",
             )?;
-            let none = UpdateNumber(0);
-            tables.readers.put(ReaderRecord {
-                group: number,
-                array,
-                link,
-                remote_group: None,
-                reported: None,
-                durable: none,
-                restored: none,
-                settled: none,
-                is_leaving: false,
-                is_attached: true,
-                reads_from: None,
-                journal_lost: false,
-                is_untold: false,
-                assumed: UpdateNumber(0),
-                is_lacking: false,
-                awaits_suspension: false,
-                since: 0,
-                has_left: false,
-            });
+            let reader = ReaderRecord::new(number, array, link);
+            tables.readers.put(ReaderRecord { is_attached: true, ..reader });
         }
     }
     Ok(Outcome::Created { number: number.0 })
