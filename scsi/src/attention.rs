@@ -24,6 +24,8 @@ pub enum UnitAttention {
     InquiryDataChanged,
     /// 3F/0E: LUNs came or went.
     ReportedLunsChanged,
+    /// 2A/06: the ports here take commands for the unit now, or do not any more.
+    AccessStateChanged,
 }
 
 /// What a nexus is told when it is new. An iSCSI session that merely logs in has lost no state, and some initiators count the condition
@@ -46,7 +48,7 @@ pub(crate) struct Attentions {
 }
 
 impl UnitAttention {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::PowerOn,
         Self::NexusLoss,
         Self::CommandsCleared,
@@ -54,6 +56,7 @@ impl UnitAttention {
         Self::CapacityChanged,
         Self::InquiryDataChanged,
         Self::ReportedLunsChanged,
+        Self::AccessStateChanged,
     ];
 
     /// The condition as sense data.
@@ -67,6 +70,7 @@ impl UnitAttention {
             Self::CapacityChanged => (0x2A, 0x09),
             Self::InquiryDataChanged => (0x3F, 0x03),
             Self::ReportedLunsChanged => (0x3F, 0x0E),
+            Self::AccessStateChanged => (0x2A, 0x06),
         };
         Sense::attention(asc, ascq)
     }
@@ -80,6 +84,7 @@ impl UnitAttention {
             Self::CapacityChanged => 1 << 4,
             Self::InquiryDataChanged => 1 << 5,
             Self::ReportedLunsChanged => 1 << 6,
+            Self::AccessStateChanged => 1 << 7,
         }
     }
 }
@@ -189,7 +194,7 @@ mod tests {
             assert_eq!(bits & attention.bit(), 0);
             bits | attention.bit()
         });
-        assert_eq!(all, 0x7F);
+        assert_eq!(all, 0xFF);
         assert!(UnitAttention::ALL.is_sorted());
     }
 }

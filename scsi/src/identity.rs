@@ -66,10 +66,12 @@ pub struct Identity {
     pub naa: Naa,
     /// iSCSI name of the target; RFC 7143 allows 223 bytes.
     pub target_name: AsciiText<223>,
-    /// Relative target port identifier, from 1.
+    /// Relative target port identifier, from 1. Other than that of every array that shows the same unit.
     pub relative_port: u16,
-    /// Portal group tag and target port group.
-    pub port_group: u16,
+    /// Portal group tag, with which the name of the port ends.
+    pub portal_group: u16,
+    /// Target port group: the ports that are in the same state of access. Other than that of every array that shows the same unit.
+    pub target_port_group: u16,
 }
 
 #[cfg(test)]

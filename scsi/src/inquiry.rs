@@ -66,12 +66,12 @@ impl Subject<'_> {
 }
 
 /// ```text
-/// 0 peripheral   2 version   3 HISUP, response data format   4 additional length   5 3PC   7 CMDQUE
+/// 0 peripheral   2 version   3 HISUP, response data format   4 additional length   5 TPGS, 3PC   7 CMDQUE
 /// 8-15 vendor    16-31 product    32-35 revision    58-73 version descriptors    96 bytes in all
 /// ```
 fn standard(subject: Subject<'_>) -> Vec<u8> {
-    let third_party_copy = match subject {
-        Subject::Volume(..) => THREE_PC,
+    let port_groups_and_copy = match subject {
+        Subject::Volume(..) => TPGS_IMPLICIT | THREE_PC,
         Subject::Peer(_) | Subject::Nothing => 0,
     };
     let mut data = Vec::with_capacity(STANDARD_BYTES);
@@ -81,7 +81,7 @@ fn standard(subject: Subject<'_>) -> Vec<u8> {
         VERSION_SPC_4,
         HISUP | RESPONSE_FORMAT,
         STANDARD_BYTES_AFTER_5,
-        third_party_copy,
+        port_groups_and_copy,
         0,
         CMDQUE,
     ]);
@@ -127,9 +127,9 @@ fn designators(identity: &Identity) -> Vec<u8> {
     designator(&mut page, Kind { code_set: ASCII, association: UNIT, kind: 1 }, &vendor_specific);
     let [high, low] = identity.relative_port.to_be_bytes();
     designator(&mut page, Kind { code_set: BINARY, association: PORT, kind: 4 }, &[0, 0, high, low]);
-    let [high, low] = identity.port_group.to_be_bytes();
+    let [high, low] = identity.target_port_group.to_be_bytes();
     designator(&mut page, Kind { code_set: BINARY, association: PORT, kind: 5 }, &[0, 0, high, low]);
-    let port_name = format!("{},t,0x{:04x}", identity.target_name.as_str(), identity.port_group);
+    let port_name = format!("{},t,0x{:04x}", identity.target_name.as_str(), identity.portal_group);
     designator(&mut page, Kind { code_set: UTF8, association: PORT, kind: 8 }, &name_string(port_name));
     let target_name = String::from(identity.target_name.as_str());
     designator(&mut page, Kind { code_set: UTF8, association: TARGET, kind: 8 }, &name_string(target_name));
@@ -216,6 +216,8 @@ const NOTHING_HERE: u8 = 0x7F;
 const VERSION_SPC_4: u8 = 0x06;
 /// LUNs are those of SAM, to be found with REPORT LUNS.
 const HISUP: u8 = 0x10;
+/// Ports change their state of access by themselves, and tell it (REPORT TARGET PORT GROUPS).
+const TPGS_IMPLICIT: u8 = 0x10;
 /// The unit copies by itself (EXTENDED COPY).
 const THREE_PC: u8 = 0x08;
 const RESPONSE_FORMAT: u8 = 0x02;
@@ -265,7 +267,8 @@ pub(crate) mod tests {
             naa: Naa::new([0x60, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]).unwrap(),
             target_name: AsciiText::new("iqn.2026-01.example:array").unwrap(),
             relative_port: 1,
-            port_group: 2,
+            portal_group: 2,
+            target_port_group: 3,
         }
     }
 
@@ -285,7 +288,7 @@ pub(crate) mod tests {
         let (identity, geometry) = (identity(), geometry(BlockSize::B512, THIN));
         let data = ask(Subject::Volume(&identity, &geometry), None, 255).unwrap();
         assert_eq!(data.len(), usize::from(data[4]) + 5);
-        assert_eq!(data[..8], [0, 0, 6, 0x12, 91, 8, 0, 2]);
+        assert_eq!(data[..8], [0, 0, 6, 0x12, 91, 0x18, 0, 2]);
         assert_eq!(&data[8..36], b"HOLDFASTVOLUME          0.1 ");
         assert_eq!(data[58..66], [0x00, 0xA0, 0x04, 0x60, 0x04, 0xC0, 0x09, 0x60]);
         let peer = ask(Subject::Peer(&identity), None, 255).unwrap();

@@ -25,6 +25,7 @@ mod lun;
 mod mode;
 mod nexus;
 mod peer_unit;
+mod port_group;
 mod sense;
 mod status;
 mod target;

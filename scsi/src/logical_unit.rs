@@ -7,7 +7,9 @@ use crate::attention::{Attentions, FreshNexus, UnitAttention};
 use crate::block::{BlockRange, Lba};
 use crate::cdb::report;
 use crate::cdb::sbc::{self, SynchronizeCache, Transfer, Verify, VerifyCheck, WriteSame};
-use crate::cdb::spc::{CopyResults, ModeForm, ModeSelect, ModeSense, ReportOperationCodes};
+use crate::cdb::spc::{
+    CopyResults, ModeForm, ModeSelect, ModeSense, ReportOperationCodes, ReportTargetPortGroups,
+};
 use crate::cdb::table::{self, Block, Command, Device, Form, Gate, Primary};
 use crate::extended_copy::{self, MAX_COPY_LIST_BYTES};
 use crate::geometry::{Geometry, MAX_COMPARE_AND_WRITE_BLOCKS};
@@ -15,6 +17,7 @@ use crate::identity::Identity;
 use crate::inquiry::{self, Subject};
 use crate::mode::{CacheControl, MAX_MODE_LIST_BYTES, ModeChange, ModePages, WriteCache, WriteProtect};
 use crate::nexus::NexusId;
+use crate::port_group;
 use crate::sense::{Sense, SenseFormat};
 use crate::status::Response;
 use crate::target;
@@ -98,9 +101,12 @@ impl LogicalUnit {
         }
     }
 
-    /// Hosts may do this now. If the WP bit of mode data changes by it, they are told.
+    /// Hosts may do this now. If the WP bit of mode data or the state of the ports changes by it, they are told.
     pub fn set_access(&mut self, access: Access) {
         let before = self.write_protect();
+        if port_group::state(access) != port_group::state(self.access) {
+            self.attentions.raise(UnitAttention::AccessStateChanged);
+        }
         self.access = access;
         if self.write_protect() != before {
             self.attentions.raise(UnitAttention::ModeParametersChanged);
@@ -311,6 +317,11 @@ impl LogicalUnit {
             Primary::ReportOperationCodes => {
                 let request = ReportOperationCodes::parse(cdb)?;
                 let data = report::operation_codes(self.device(), &request)?;
+                Ok(Admission::Done(Response::data(data, request.allocation_length)))
+            }
+            Primary::ReportTargetPortGroups => {
+                let request = ReportTargetPortGroups::parse(cdb)?;
+                let data = port_group::report(&self.identity, self.access, request.is_extended);
                 Ok(Admission::Done(Response::data(data, request.allocation_length)))
             }
             Primary::ExtendedCopy => match CopyResults::parse(cdb).allocation_length {

@@ -14,6 +14,7 @@ use crate::disk::{VolumeId, VolumeKind};
 use crate::io::lun::LunUnit;
 use crate::io::volume::Volume;
 use crate::volume::kind::{CacheMode, RaidLevel};
+use crate::volume::name::ArrayNumber;
 use crate::volume::record::{ParityGroupRecord, TargetRecord, VolumeRecord, VolumeState, VolumeUsage};
 use crate::volume::table::{HostAccess, Tables};
 use holdfast_scsi::{
@@ -283,7 +284,9 @@ impl Array {
             let (record, volume) =
                 (tables.volumes.get(&lun.volume), self.runtime().volumes.get(&lun.volume.0).cloned());
             let (Some(record), Some(volume)) = (record, volume) else { continue };
-            let Some(unit) = logical_unit(record, target.iqn.as_str()) else { continue };
+            let Some(unit) = logical_unit(record, target.iqn.as_str(), tables.meta().number) else {
+                continue;
+            };
             let unit = Arc::new(LunUnit::new(unit, volume));
             self.runtime().units.entry(lun.volume.0).or_default().push(unit.clone());
             map.insert(lun.lun.0, unit);
@@ -325,7 +328,14 @@ fn access(tables: &Tables, record: &VolumeRecord) -> Access {
 }
 
 /// What a volume says it is, to whoever asks by INQUIRY; `None` if a name of it is none that SCSI can carry.
-pub(super) fn identity(record: &VolumeRecord, product: &str, target: &str) -> Option<Identity> {
+pub(super) fn identity(
+    record: &VolumeRecord,
+    product: &str,
+    target: &str,
+    array: ArrayNumber,
+) -> Option<Identity> {
+    // Unique among linked arrays, whatever they show.
+    let port = u16::try_from(array.0).ok()?;
     let mut naa = record.identity.0.to_be_bytes();
     naa[0] = 0x60 | (naa[0] & 0x0f);
     Some(Identity {
@@ -334,14 +344,15 @@ pub(super) fn identity(record: &VolumeRecord, product: &str, target: &str) -> Op
         serial: AsciiText::new(&record.identity.to_string())?,
         naa: Naa::new(naa)?,
         target_name: AsciiText::new(target)?,
-        relative_port: 1,
-        port_group: 1,
+        relative_port: port,
+        portal_group: 1,
+        target_port_group: port,
     })
 }
 
-fn logical_unit(record: &VolumeRecord, target: &str) -> Option<LogicalUnit> {
+fn logical_unit(record: &VolumeRecord, target: &str, array: ArrayNumber) -> Option<LogicalUnit> {
     let block_size = if record.block_size_bytes == 4096 { BlockSize::B4096 } else { BlockSize::B512 };
-    let identity = identity(record, "VOLUME", target)?;
+    let identity = identity(record, "VOLUME", target, array)?;
     let provisioning = if record.is_thin {
         Provisioning::Thin { unmap_granularity_blocks: 4096 / block_size.bytes() }
     } else {

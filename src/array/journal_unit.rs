@@ -11,6 +11,7 @@ use crate::copy::tables::journal_lun;
 use crate::disk::slot::{Class, SLOT_BYTES};
 use crate::disk::{RawVolume, VolumeId};
 use crate::io::host::completed;
+use crate::volume::name::ArrayNumber;
 use crate::volume::record::VolumeRecord;
 use holdfast_journal::ArrayNumber as JournalArray;
 use holdfast_scsi::{
@@ -51,7 +52,9 @@ impl Array {
 impl JournalUnit {
     /// Carries out a command of a peer that is told of `luns`.
     pub(super) fn execute(self, target: &str, luns: &[Lun], cdb: &[u8]) -> Execution {
-        let Some(mut unit) = logical_unit(&self.record, self.raw.size_bytes(), target) else {
+        let Some(mut unit) =
+            logical_unit(&self.record, self.raw.size_bytes(), target, ArrayNumber(self.group.array.0))
+        else {
             return refused(Sense::INTERNAL_FAILURE);
         };
         match unit.admit(NexusId(0), cdb, None) {
@@ -79,8 +82,13 @@ impl JournalUnit {
     }
 }
 
-fn logical_unit(record: &VolumeRecord, size_bytes: u64, target: &str) -> Option<LogicalUnit> {
-    let identity = super::bring_up::identity(record, "JOURNAL", target)?;
+fn logical_unit(
+    record: &VolumeRecord,
+    size_bytes: u64,
+    target: &str,
+    array: ArrayNumber,
+) -> Option<LogicalUnit> {
+    let identity = super::bring_up::identity(record, "JOURNAL", target, array)?;
     let blocks = size_bytes / SLOT_BYTES as u64;
     let geometry =
         Geometry { block_size: BlockSize::B4096, blocks, provisioning: Provisioning::Full, atomic: false };

@@ -64,7 +64,8 @@ impl PeerService {
             naa: Naa::new(naa)?,
             target_name: AsciiText::new(nexus.target.as_str())?,
             relative_port: 1,
-            port_group: 1,
+            portal_group: 1,
+            target_port_group: 1,
         };
         let from = nexus.initiator.as_str().to_owned();
         Some(Self {

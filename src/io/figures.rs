@@ -40,7 +40,8 @@ fn logical_unit(access: Access) -> LogicalUnit {
         naa: Naa::new(naa).unwrap(),
         target_name: AsciiText::new("iqn.2026-11.io.holdfast:array").unwrap(),
         relative_port: 1,
-        port_group: 1,
+        portal_group: 1,
+        target_port_group: 1,
     };
     let provisioning = Provisioning::Thin { unmap_granularity_blocks: 8 };
     let geometry =

@@ -159,6 +159,25 @@ impl CopyResults {
     }
 }
 
+/// REPORT TARGET PORT GROUPS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ReportTargetPortGroups {
+    /// The parameter data begins with the longer header.
+    pub(crate) is_extended: bool,
+    pub(crate) allocation_length: u32,
+}
+
+impl ReportTargetPortGroups {
+    pub(crate) fn parse(cdb: &[u8]) -> Result<Self, Sense> {
+        let is_extended = match u8_at(cdb, 1) >> 5 {
+            0 => false,
+            1 => true,
+            _ => return Err(Sense::invalid_field_in_cdb(1)),
+        };
+        Ok(Self { is_extended, allocation_length: u32_at(cdb, 6) })
+    }
+}
+
 /// What REPORT SUPPORTED OPERATION CODES asks about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CodesAsked {

@@ -92,6 +92,7 @@ pub(crate) enum Primary {
     ModeSelect6,
     ModeSelect10,
     ReportOperationCodes,
+    ReportTargetPortGroups,
     ExtendedCopy,
     CopyStatus,
     CopyParameters,
@@ -300,7 +301,7 @@ mod tests {
             };
             assert!(lengths.contains(&row.usage.len()), "{row:?}");
             if let Some(service_action) = row.service_action {
-                assert_eq!(row.usage[1], service_action);
+                assert_eq!(row.usage[1] & SERVICE_ACTION_MASK, service_action);
             }
         }
     }

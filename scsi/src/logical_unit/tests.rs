@@ -354,6 +354,23 @@ fn hosts_hear_that_write_protection_came_or_went() {
     assert_eq!(unit.attentions.poll(HOST), None);
 }
 
+#[test]
+fn hosts_hear_that_no_port_here_leads_to_the_unit_any_more_and_can_ask() {
+    let mut unit = thin();
+    let ask = [0xA3, 0x0A, 0, 0, 0, 0, 0, 0, 0, 255, 0, 0];
+    assert_eq!(data(admit(&mut unit, &ask))[4], 0x80, "active/optimized, preferred");
+    unit.set_access(Access::Failed);
+    assert_eq!(
+        data(admit(&mut unit, &ask))[4],
+        0x03,
+        "unavailable, which is no reason to refuse the question"
+    );
+    assert_eq!(admit(&mut unit, &[0; 6]), check(UnitAttention::AccessStateChanged.sense()));
+    assert_eq!(admit(&mut unit, &[0; 6]), check(Sense::UNIT_FAILURE));
+    let wrong = [0xA3, 0x4A, 0, 0, 0, 0, 0, 0, 0, 255, 0, 0];
+    assert_eq!(admit(&mut unit, &wrong), check(Sense::invalid_field_in_cdb(1)));
+}
+
 proptest! {
     #[test]
     fn no_command_breaks_anything_and_every_range_lies_inside(

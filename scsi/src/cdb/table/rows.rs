@@ -15,7 +15,7 @@ use super::Found::{AtomicVolumes, Everywhere, PeerUnits, ThinVolumes, Volumes};
 use super::Gate::{Attention, Open, Ready, Writable};
 use super::Primary::{
     CopyFailure, CopyParameters, CopyStatus, ExtendedCopy, Inquiry, ModeSelect6, ModeSelect10, ModeSense6,
-    ModeSense10, ReportLuns, ReportOperationCodes, RequestSense, TestUnitReady,
+    ModeSense10, ReportLuns, ReportOperationCodes, ReportTargetPortGroups, RequestSense, TestUnitReady,
 };
 use super::Vendor::{
     CopyRead, Designation, DesignationResult, ForwardedRead, ForwardedWrite, ForwardingState,
@@ -25,7 +25,7 @@ use super::Vendor::{
 use super::{Command, DataDirection, Found, Gate, Row};
 
 #[rustfmt::skip]
-pub(super) const ROWS: [Row; 54] = [
+pub(super) const ROWS: [Row; 55] = [
     row(P(TestUnitReady), Everywhere, Ready,     NoData, &[0x00, 0, 0, 0, 0, 4]),
     row(P(RequestSense),  Everywhere, Open,      In,     &[0x03, 1, 0, 0, F, 4]),
     row(B(Read(Six)),     Volumes,    Ready,     In,     &[0x08, 0x1F, F, F, F, 4]),
@@ -67,6 +67,8 @@ pub(super) const ROWS: [Row; 54] = [
     with_service_action(
         row(B(GetLbaStatus),   Volumes, Ready,     In,   &[0x9E, 0x12, F, F, F, F, F, F, F, F, F, F, F, F, 0, 4]), 0x12),
     row(P(ReportLuns),    Everywhere, Open,      In,     &[0xA0, 0, F, 0, 0, 0, F, F, F, F, 0, 4]),
+    with_service_action(
+        row(P(ReportTargetPortGroups), Volumes, Open, In, &[0xA3, 0x0A | 0xE0, 0, 0, 0, 0, F, F, F, F, 0, 4]), 0x0A),
     with_service_action(
         row(P(ReportOperationCodes), Volumes, Attention, In, &[0xA3, 0x0C, 0x87, F, F, F, F, F, F, F, 0, 4]), 0x0C),
     row(B(Read(Twelve)),  Volumes,    Ready,     In,     &[0xA8, 0xF8, F, F, F, F, F, F, F, F, 0, 4]),
