@@ -22,20 +22,19 @@ proxy is shown to reach.
 """
 import argparse
 import json
-import os
-import shutil
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import threading
 import time
 
+from rig import Rig, parity_group, spread, volume, wait_for
+
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--release", default="target/release", help="where the programs are")
 parser.add_argument("--dir", default="/dev/shm/holdfast-journal-bench")
-parser.add_argument("--port", type=int, default=33500)
+parser.add_argument("--port", type=int, default=27500)
 parser.add_argument("--readers", default="0,1,2,4")
 parser.add_argument("--jobs", default="randwrite:4k:1 randwrite:4k:32 write:1m:4")
 parser.add_argument("--rounds", type=int, default=5)
@@ -49,48 +48,20 @@ parser.add_argument("--catch-up", action="store_true", help="catching up and ini
 parser.add_argument("--shared", action="store_true", help="journals on the unit of the data")
 parser.add_argument("--lag", action="store_true", help="lag at 50 % and 90 % of the sustainable rate, in place of speed")
 args = parser.parse_args()
-HOLDFAST, LOAD, LINK = (f"{args.release}/{name}" for name in ("holdfast", "examples/load", "examples/link"))
 if args.catch_up and not args.link_mib:
     args.link_mib = 117  # A link of 1 Gbit/s.
 
 READERS = [int(word) for word in args.readers.split(",")]
 GROUPS = sorted({max(1, count) for count in READERS})
-NAMES = ["alpha", "beta", "gamma", "delta", "epsilon"][: 1 + max(GROUPS)]
+NAMES = Rig.NAMES[: 1 + max(GROUPS)]
 PLAIN_LUN, RAMP = 9, 0.4
 VOLUME_MIB, PRIMARY_JOURNAL_MIB, JOURNAL_MIB = 256, 1536, 512
-processes, spinners, proxies = [], [], []
-
-
-def address(index):
-    return f"127.0.0.1:{args.port + index}"
-
-
-def link_address(index):
-    """Where another array finds it: behind a proxy, if links have a length or a width."""
-    return f"127.0.0.1:{args.port + 50 + index}" if args.delay_ms or args.link_mib else address(index)
-
-
-def parity_group(name, path, mebibytes):
-    # Written once before the start: a memory file system finds its pages when they are first written, a disk does not. And
-    # dropped from the kernel's cache, which direct transfers would otherwise have to clear page by page as they go.
-    with open(path, "wb") as file:
-        for _ in range(mebibytes):
-            file.write(bytes(1 << 20))
-        file.flush()
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    units = f'[{{ path = "{path}", size = "{mebibytes}MiB" }}]'
-    return f'[[provision.parity_group]]\nname = "{name}"\nlevel = "raid0"\nunits = {units}\n'
-
-
-def volume(name, group, mebibytes):
-    return f'[[provision.volume]]\nname = "{name}"\nparity_group = "{group}"\nsize = "{mebibytes}MiB"\n'
+rig = Rig(args.release, args.dir, args.port)
 
 
 def configure(index):
-    name = NAMES[index]
-    place = f"{args.dir}/{name}"
-    os.makedirs(place)
+    name, place = NAMES[index], rig.array_directory(index)
+    link_address = rig.link_address if args.delay_ms or args.link_mib else rig.address
     primary = index == 0
     mine = GROUPS if primary else [count for count in GROUPS if count >= index]
     journal = PRIMARY_JOURNAL_MIB if primary else JOURNAL_MIB
@@ -98,7 +69,7 @@ def configure(index):
     data_all, journals_all = VOLUME_MIB * (len(mine) + 1) * (1 if primary else 2), journal * len(mine)
     text = (
         f'[array]\nnumber = {index + 1}\nname = "{name}"\ndata_dir = "{place}"\n[cache]\nmemory = "768MiB"\n'
-        f'[[portal]]\nlisten = "{address(index)}"\nserves = ["hosts", "arrays"]\n'
+        f'[[portal]]\nlisten = "{rig.address(index)}"\nserves = ["hosts", "arrays"]\n'
     )
     journal_group = "pg0" if args.shared else "pgj"
     text += parity_group("pg0", f"{place}/u0", data_all + 128 + (journals_all if args.shared else 0))
@@ -126,54 +97,26 @@ def configure(index):
                     f'[[provision.pair]]\nname = "p{count}-{reader}"\ngroup = "g{count}"\npvol = "v{count}"\n'
                     f'svol = "{reader}:v{count}"\n'
                 )
-    with open(f"{args.dir}/{name}.toml", "w") as file:
-        file.write(text)
+    rig.write_configuration(index, text)
 
 
 def start():
-    for cpu in ["0", "1"] if args.awake else []:
-        spin = ["chrt", "-i", "0", "taskset", "-c", cpu, sys.executable, "-c", "while True: pass"]
-        spinners.append(subprocess.Popen(spin))
-    for index, name in enumerate(NAMES):
+    if args.awake:
+        rig.keep_awake()
+    for index in range(len(NAMES)):
         configure(index)
-    for index in range(len(NAMES)) if args.delay_ms or args.link_mib else []:
-        way = [link_address(index), address(index), str(args.delay_ms), str(args.link_mib << 20)]
-        proxies.append(subprocess.Popen(["taskset", "-c", "1", LINK, *way]))
-    for index, name in enumerate(NAMES):
-        command = ["taskset", "-c", args.primary_cpus if index == 0 else "1", *([] if index == 0 else ["chrt", "-i", "0"]), HOLDFAST, "serve"]
-        with open(f"{args.dir}/{name}.log", "w") as log:
-            processes.append(
-                subprocess.Popen([*command, "--config", f"{args.dir}/{name}.toml"], stdout=log, stderr=log)
-            )
-
-
-def stop():
-    for helper in spinners + proxies:
-        helper.kill()
-    for process in processes:
-        process.send_signal(signal.SIGCONT)
-        process.terminate()
-    for process in processes:
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
+    if args.delay_ms or args.link_mib:
+        rig.begin_links(len(NAMES), args.delay_ms, args.link_mib)
+    for index in range(len(NAMES)):
+        rig.start_array(index, ["taskset", "-c", args.primary_cpus if index == 0 else "1", *([] if index == 0 else ["chrt", "-i", "0"])])
 
 
 def ask(*words):
-    command = [HOLDFAST, "--socket", f"{args.dir}/alpha/holdfast.sock", *words, "--json"]
-    said = subprocess.run(command, capture_output=True, text=True)
-    return json.loads(said.stdout) if said.returncode == 0 and said.stdout else None
+    return rig.ask(0, *words)
 
 
-def wait_for(what, limit_s, probe):
-    began = time.time()
-    while not probe():
-        if time.time() - began > limit_s:
-            state = json.dumps([ask("group", "list"), ask("pair", "list")])
-            sys.exit(f"{what}: not within {limit_s} s: {state}")
-        time.sleep(0.02)
-    return time.time() - began
+def wait(what, limit_s, probe):
+    return wait_for(what, limit_s, probe, lambda: json.dumps([ask("group", "list"), ask("pair", "list")]))
 
 
 def pairs_normal():
@@ -187,29 +130,12 @@ def caught_up(group):
     return shown and all(reader["restored_update_number"] >= newest for reader in shown["readers"])
 
 
-def cpu_seconds():
-    def of(process):
-        with open(f"/proc/{process.pid}/stat") as file:
-            fields = file.read().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    return [of(process) for process in processes]
-
-
-def load_command(lun, job, seconds, *more):
-    rw, size, depth = job.split(":")
-    target = f"{address(0)}/iqn.2026-11.bench:a/{lun}"
-    return [
-        "taskset", "-c", "1", LOAD, "--target", target, "--rw", rw, "--bs", size, "--qd", depth, "--secs", str(seconds),
-        "--ramp", str(RAMP), "--span", "240m", *more,
-    ]  # fmt: skip
+def target(lun):
+    return f"iqn.2026-11.bench:a/{lun}"
 
 
 def load(lun, job, seconds, *more):
-    done = subprocess.run(load_command(lun, job, seconds, *more), capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"the generator failed: {done.stdout}{done.stderr}")
-    return json.loads(done.stdout)
+    return rig.load(target(lun), job, seconds, "--ramp", str(RAMP), "--span", "240m", *more)
 
 
 def measure(job, readers):
@@ -218,23 +144,18 @@ def measure(job, readers):
     # Without a reader nothing frees the journal, and hosts would wait for room.
     seconds = min(args.secs, 0.4 if ":1m:" in job else 1.0) if readers == 0 else args.secs
     if readers == 0:
-        processes[1].send_signal(signal.SIGSTOP)
-    before = cpu_seconds()
+        rig.processes[1].send_signal(signal.SIGSTOP)
+    before = rig.cpu_seconds()
     found = load(lun, job, seconds)
     if readers == 0:
-        at_end = cpu_seconds()
-        processes[1].send_signal(signal.SIGCONT)
-    drain = 0.0 if readers is None else wait_for("catching up", 120, lambda: caught_up(f"g{lun}"))
-    used = [b - a for a, b in zip(before, at_end if readers == 0 else cpu_seconds())]
+        at_end = rig.cpu_seconds()
+        rig.processes[1].send_signal(signal.SIGCONT)
+    drain = 0.0 if readers is None else wait("catching up", 120, lambda: caught_up(f"g{lun}"))
+    used = [b - a for a, b in zip(before, at_end if readers == 0 else rig.cpu_seconds())]
     writes = found["sent"]
     return {
         "iops": found["iops"], "p99": found["lat_p99_us"], "busy": found["busy"], "drain": drain, "cpu": [1e5 * part / writes for part in used],
     }  # fmt: skip
-
-
-def spread(values, digits=2):
-    values = sorted(values)
-    return f"{statistics.median(values):.{digits}f} [{values[0]:.{digits}f}-{values[-1]:.{digits}f}]"
 
 
 def speed():
@@ -268,11 +189,13 @@ def lag():
         # Sustainable: what a reader restores while hosts write as fast as they can, and does not fall behind further.
         began = time.time()
         full = load(readers, "randwrite:4k:32", 3)
-        wait_for("catching up", 120, lambda: caught_up(f"g{readers}"))
+        wait("catching up", 120, lambda: caught_up(f"g{readers}"))
         sustainable = full["sent"] / (time.time() - began)
         for share in (0.5, 0.9):
             rate = sustainable * share
-            command = load_command(readers, "randwrite:4k:32", 8, "--rate", str(rate))
+            command = rig.load_command(
+                target(readers), "randwrite:4k:32", 8, "--ramp", str(RAMP), "--span", "240m", "--rate", str(rate)
+            )
             generator = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             samples, began = [], time.time()
             while generator.poll() is None:
@@ -285,14 +208,14 @@ def lag():
             found = json.loads(generator.communicate()[0])
             p99 = f"{found['lat_p99_us']:.0f}"
             print(f"| {share:.0%} | {readers} | {found['iops']:.0f} | {spread(samples, 3)} | {p99} |", flush=True)
-            wait_for("catching up", 120, lambda: caught_up(f"g{readers}"))
+            wait("catching up", 120, lambda: caught_up(f"g{readers}"))
 
 
 def raw_link_mib_s():
     """A plain stream through a proxy of the same width."""
     port = args.port + 90
     upstream = socket.create_server(("127.0.0.1", port))
-    proxy = subprocess.Popen(["taskset", "-c", "1", LINK, f"127.0.0.1:{port + 1}", f"127.0.0.1:{port}", str(args.delay_ms), str(args.link_mib << 20)])
+    proxy = subprocess.Popen(["taskset", "-c", "1", rig.link_program, f"127.0.0.1:{port + 1}", f"127.0.0.1:{port}", str(args.delay_ms), str(args.link_mib << 20)])
     try:
         time.sleep(0.3)
         near = socket.create_connection(("127.0.0.1", port + 1))
@@ -316,43 +239,40 @@ def catch_up():
     read, copied, raw = [], [], []
     for _ in range(args.rounds):
         raw.append(raw_link_mib_s())
-        processes[1].send_signal(signal.SIGSTOP)
+        rig.processes[1].send_signal(signal.SIGSTOP)
         load(1, "write:1m:4", 1.1, "--rate", "250")  # No more than the journal holds.
         held = ask("group", "show", "g1")
         reader = held["readers"][0]
         behind = reader["behind"]["bytes"] / (1 << 20)
-        processes[1].send_signal(signal.SIGCONT)
+        rig.processes[1].send_signal(signal.SIGCONT)
         began = time.time()
         shown = lambda: ask("group", "show", "g1")
         newest = held["next_update_number"] - 1
-        wait_for("reading", 120, lambda: shown()["readers"][0]["durable_update_number"] >= newest)
+        wait("reading", 120, lambda: shown()["readers"][0]["durable_update_number"] >= newest)
         read.append(behind / (time.time() - began))
-        wait_for("catching up", 120, lambda: caught_up("g1"))
+        wait("catching up", 120, lambda: caught_up("g1"))
         for words in (["pair", "delete", "p1-beta", "--yes"], None, ["pair", "create", "p1-beta", "--group", "g1", "--pvol", "v1", "--svol", "beta:v1"]):
             if words is None:
-                wait_for("the pair is gone", 60, lambda: not any(p["name"] == "p1-beta" for p in ask("pair", "list") or []))
+                wait("the pair is gone", 60, lambda: not any(p["name"] == "p1-beta" for p in ask("pair", "list") or []))
             elif ask(*words) is None:
                 sys.exit(f"{words} failed")
         pair = lambda: next((p for p in ask("pair", "list") or [] if p["name"] == "p1-beta"), {"state": ""})
-        wait_for("the copy's begin", 60, lambda: pair()["state"] == "being-copied")
+        wait("the copy's begin", 60, lambda: pair()["state"] == "being-copied")
         began, from_mib = time.time(), pair()["copy_completion_bytes"] / (1 << 20)
-        wait_for("the copy", 120, lambda: pair()["state"] == "normal")
+        wait("the copy", 120, lambda: pair()["state"] == "normal")
         copied.append((VOLUME_MIB - from_mib) / (time.time() - began))
     print(f"| raw stream | {spread(raw, 1)} | 1 |")
     print(f"| catching up | {spread(read, 1)} | {spread([a / b for a, b in zip(read, raw)])} |")
     print(f"| initial copy | {spread(copied, 1)} | {spread([a / b for a, b in zip(copied, raw)])} |")
 
 
-shutil.rmtree(args.dir, ignore_errors=True)
-os.makedirs(args.dir)
 try:
     start()
-    wait_for("initial copy", 60, pairs_normal)
+    wait("initial copy", 60, pairs_normal)
     for lun in [PLAIN_LUN, *GROUPS]:
         load(lun, "randwrite:4k:32", args.warm)
         if lun != PLAIN_LUN:
-            wait_for("catching up", 120, lambda: caught_up(f"g{lun}"))
+            wait("catching up", 120, lambda: caught_up(f"g{lun}"))
     lag() if args.lag else catch_up() if args.catch_up else speed()
 finally:
-    stop()
-    shutil.rmtree(args.dir, ignore_errors=True)
+    rig.stop()
