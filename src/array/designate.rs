@@ -160,7 +160,7 @@ impl Array {
                 Designation::ResyncPairs { group, .. } | Designation::AskPrimary(Ask { group, .. }) => {
                     tables.group_named(group).map(|row| row.number)
                 }
-                Designation::SuspensionEnded { group } => tables.group_named(group).map(|row| row.number),
+                Designation::SuspensionEnded { group, .. } => tables.group_named(group).map(|row| row.number),
                 Designation::RemoteSuspend { pair, .. } | Designation::RemoteDeletePair { pair } => {
                     tables.pair_named(pair).map(|pair| pair.group)
                 }

@@ -456,6 +456,8 @@ pub enum Designation {
     SuspensionEnded {
         /// The group.
         group: GroupName,
+        /// Under which identity it was asked for, the last one if that was more than once.
+        of: DesignationId,
     },
     /// From a primary: the differences of these pairs follow, so their S-VOLs are no image until they are restored.
     RemoteResync {

@@ -70,6 +70,9 @@ pub struct GroupRecord {
     /// that is over. The one that an operator said counts beside it.
     #[serde(default)]
     pub suspension_stop: Option<RestoreStop>,
+    /// At an auxiliary: its primary has accepted a suspension of all pairs here, and has not said yet that it is over.
+    #[serde(default)]
+    pub suspension_is_accepted: bool,
     /// At an auxiliary: the array from which it reads instead of its source, when it may.
     #[serde(default)]
     pub other_source: Option<OtherSource>,
@@ -237,6 +240,11 @@ impl GroupRecord {
         self.journals.iter().any(|journal| journal.volume == volume)
     }
 
+    /// No suspension that was said here is waited for any more: its stop goes.
+    pub(super) fn forget_suspension(&mut self) {
+        (self.suspension_stop, self.suspension_is_accepted) = (None, false);
+    }
+
     /// Where restore stops: what an operator said, and what a suspension brought, which never lies behind that.
     #[must_use]
     pub fn restore_stops(&self) -> [Option<RestoreStop>; 2] {
@@ -380,7 +388,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_state_and_event_meet_as_the_table_says() {
+    fn figure_7_every_state_and_event_of_a_group_meet_as_the_table_says() {
         use GroupEvent::{Create, Delete, Fail, Resume, Suspend};
         use GroupState::{Abnormal as A, Normal as N, Suspended as S, Unused as U};
         let table = [

@@ -301,9 +301,9 @@ pub struct ReaderRecord {
     /// It has said that it does not have all of that: everything counts as different.
     #[serde(default)]
     pub is_lacking: bool,
-    /// It has asked for a suspension of all its pairs, and is told when that is over.
+    /// It has asked for a suspension of all its pairs, last under this identity, and is told when that is over.
     #[serde(default)]
-    pub awaits_suspension: bool,
+    pub awaits_suspension: Option<DesignationId>,
     /// It has seen this counter of a generation: what it says of a takeover and of less was said before it was this reader.
     #[serde(default)]
     pub since: u64,
@@ -333,7 +333,7 @@ impl ReaderRecord {
             is_untold: false,
             assumed: UpdateNumber(0),
             is_lacking: false,
-            awaits_suspension: false,
+            awaits_suspension: None,
             since: 0,
             has_left: false,
         }

@@ -163,7 +163,7 @@ impl Designation {
     /// What is said about differences that travel, in either direction.
     fn fmt_differences(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::SuspensionEnded { group } => {
+            Self::SuspensionEnded { group, .. } => {
                 write!(f, "suspension of group {group} that was asked for is over")
             }
             Self::RemoteResync { pairs, .. } => {

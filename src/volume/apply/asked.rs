@@ -13,8 +13,9 @@
 //!
 //! While the primary cannot be reached a suspension of all pairs stops restore here at once. That stop goes when the
 //! primary refuses, or says that the suspension is over ([`Designation::SuspensionEnded`]): it does so when no pair of the
-//! array that asked is to be stopped any more, whatever became of each. So a stop never outlives what it came of, and
-//! nothing else takes it away before but the operator, and pairs that are all stopped or taken away.
+//! array that asked is to be stopped any more, whatever became of each. Said more than once, the stop goes with the last
+//! that is open: those that have not been answered, and what was accepted and is not over. So a stop never outlives what
+//! it came of, and nothing else takes it away before but the operator, and pairs that are all stopped or taken away.
 //!
 //! In the middle of a cascade a group's own verbs mean the pairs whose P-VOLs are there, as long as there are any; a pair
 //! is meant by its name, wherever its P-VOL is.
@@ -28,7 +29,7 @@ use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal, W
 use crate::volume::group::GroupRole;
 use crate::volume::name::{ArrayNumber, GroupName, GroupNumber, LinkName, PairName};
 use crate::volume::pair::{Asked, PairRecord, PairState};
-use crate::volume::record::{Identity, ReaderRecord, Who};
+use crate::volume::record::{ForwardRecord, Identity, ReaderRecord, Who};
 use crate::volume::table::Tables;
 
 impl Tables {
@@ -128,7 +129,7 @@ pub(super) fn asked(
             if ask.pair.is_none()
                 && let Some(reader) = tables.readers.edit(&(number, array))
             {
-                reader.awaits_suspension = true;
+                reader.awaits_suspension = Some(id);
             }
             Ok(outcome)
         }
@@ -174,9 +175,15 @@ fn leave(tables: &mut Tables, id: DesignationId, group: &GroupName, who: &Who) -
 pub(super) fn ask_accepted(tables: &mut Tables, ask: &Ask) {
     let Some(row) = tables.group_named(&ask.group) else { return };
     let is_unknown_there = matches!(row.role, GroupRole::Auxiliary { remote: None, .. });
-    if ask.wish == Wish::Leave && is_unknown_there {
-        let number = row.number;
-        pairs::remove_group(tables, number);
+    let number = row.number;
+    match ask.wish {
+        Wish::Leave if is_unknown_there => pairs::remove_group(tables, number),
+        Wish::Suspend { .. } if ask.pair.is_none() => {
+            if let Some(row) = tables.groups.edit(&number) {
+                row.suspension_is_accepted = true;
+            }
+        }
+        Wish::Suspend { .. } | Wish::Resync { .. } | Wish::Delete | Wish::Leave => {}
     }
 }
 
@@ -184,16 +191,35 @@ pub(super) fn ask_accepted(tables: &mut Tables, ask: &Ask) {
 pub(super) fn suspension_ended(
     tables: &mut Tables,
     group: &GroupName,
+    of: DesignationId,
     who: &Who,
 ) -> Result<Outcome, Refusal> {
-    peer(tables, who)?;
+    let (_, link) = peer(tables, who)?;
     // Of a group that comes from elsewhere by now it means nothing.
-    if let Ok(number) = followed_group(tables, group, who)
-        && !tables.is_suspension_on_its_way(group)
-    {
+    let Ok(number) = followed_group(tables, group, who) else { return Ok(Outcome::Done) };
+    // What is over was accepted: the answer that says so may come later than this, or have been lost with its link.
+    let meant = tables.forwards_to(&link).filter(|forward| forward.id == of && is_suspension(forward, group));
+    let meant: Vec<u64> = meant.map(|forward| forward.sequence).collect();
+    for sequence in meant {
+        tables.forwards.remove(&sequence);
+    }
+    if let Some(row) = tables.groups.edit(&number) {
+        row.suspension_is_accepted = false;
+    }
+    if !tables.is_suspension_on_its_way(group) {
         lift_stop_of_suspension(tables, number);
     }
     Ok(Outcome::Done)
+}
+
+/// Whether this asks for a suspension of all pairs of the group.
+fn is_suspension(forward: &ForwardRecord, group: &GroupName) -> bool {
+    match &forward.designation {
+        Designation::AskPrimary(ask) => {
+            ask.group == *group && ask.pair.is_none() && matches!(ask.wish, Wish::Suspend { .. })
+        }
+        _ => false,
+    }
 }
 
 /// At the auxiliary: nothing comes any more behind the stop of a suspension when all pairs are stopped, or go.
@@ -218,7 +244,7 @@ pub(super) fn asked_there(tables: &Tables, link: &LinkName, group: &GroupName) -
 /// A stop that came of a suspension goes with it.
 pub(super) fn lift_stop_of_suspension(tables: &mut Tables, group: GroupNumber) {
     if let Some(row) = tables.groups.edit(&group) {
-        row.suspension_stop = None;
+        row.forget_suspension();
     }
 }
 
@@ -227,10 +253,10 @@ pub(super) fn refused(tables: &mut Tables, what: &Designation) {
     let Designation::AskPrimary(Ask { group, pair: None, wish: Wish::Suspend { .. }, .. }) = what else {
         return;
     };
-    if tables.is_suspension_on_its_way(group) {
-        return; // It was said again.
-    }
-    if let Some(number) = tables.group_named(group).map(|row| row.number) {
+    let Some(row) = tables.group_named(group) else { return };
+    // Said again, or before: that one is waited for.
+    if !tables.is_suspension_on_its_way(group) && !row.suspension_is_accepted {
+        let number = row.number;
         lift_stop_of_suspension(tables, number);
     }
 }
@@ -238,12 +264,7 @@ pub(super) fn refused(tables: &mut Tables, what: &Designation) {
 impl Tables {
     /// At an auxiliary: whether a suspension of all pairs of a group has not been answered by its primary yet.
     pub(super) fn is_suspension_on_its_way(&self, group: &GroupName) -> bool {
-        self.forwards.iter().any(|forward| match &forward.designation {
-            Designation::AskPrimary(ask) => {
-                ask.group == *group && ask.pair.is_none() && matches!(ask.wish, Wish::Suspend { .. })
-            }
-            _ => false,
-        })
+        self.forwards.iter().any(|forward| is_suspension(forward, group))
     }
 
     /// At an auxiliary: takes away the stop of a suspension that nobody will say the end of any more.
@@ -261,7 +282,7 @@ impl Tables {
         };
         let has_ended = |reader: &&ReaderRecord| {
             let mut its = self.served_pairs(reader.group).filter(|pair| pair.auxiliary.array == reader.array);
-            reader.awaits_suspension && !its.any(is_to_stop)
+            reader.awaits_suspension.is_some() && !its.any(is_to_stop)
         };
         self.readers.iter().filter(has_ended).map(|reader| (reader.group, reader.array)).collect()
     }
@@ -271,11 +292,12 @@ impl Tables {
         for key in self.ended_suspensions() {
             let Some(name) = self.groups.get(&key.0).map(|row| row.name.clone()) else { continue };
             let Some(reader) = self.readers.edit(&key) else { continue };
-            reader.awaits_suspension = false;
-            let link = reader.link.clone();
-            let what = Designation::SuspensionEnded { group: name };
-            self.forget_forwards(&link, |told| *told == what);
-            self.forward(&link, DesignationId(identity()), what);
+            let (Some(of), link) = (reader.awaits_suspension.take(), reader.link.clone()) else { continue };
+            self.forget_forwards(&link, |told| match told {
+                Designation::SuspensionEnded { group, .. } => *group == name,
+                _ => false,
+            });
+            self.forward(&link, DesignationId(identity()), Designation::SuspensionEnded { group: name, of });
         }
     }
 

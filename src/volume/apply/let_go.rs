@@ -51,7 +51,7 @@ fn concerns(what: &Designation, name: Option<&GroupName>) -> bool {
         | Designation::RemoteStart { group }
         | Designation::RemoteSettings { group, .. }
         | Designation::RemoteSource { group, .. }
-        | Designation::SuspensionEnded { group }
+        | Designation::SuspensionEnded { group, .. }
         | Designation::RemoteDeleteGroup { group } => Some(group) == name,
         _ => false,
     }

@@ -182,7 +182,7 @@ impl Tables {
             Designation::RemoteSuspend { pair, reason, others_go_on } => {
                 pairs::remote_suspend(self, pair, reason, *others_go_on, who)
             }
-            Designation::SuspensionEnded { group } => asked::suspension_ended(self, group, who),
+            Designation::SuspensionEnded { group, of } => asked::suspension_ended(self, group, *of, who),
             Designation::RemoteResync { pairs, from } => pairs::remote_resync(self, pairs, *from, who),
             Designation::RemoteSvolWrite { pairs } => written::remote_svol_write(self, pairs, who),
             Designation::JoinMarks { pair, runs } => written::join_marks(self, pair, runs, who),

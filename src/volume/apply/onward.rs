@@ -243,7 +243,8 @@ pub(super) fn remote_onward(
     row.generations.clone_from(&told.generations);
     row.followed_counter = told.generations.last().map_or(0, |newest| newest.counter);
     row.segments.clear();
-    (row.resume, row.reading_stopped, row.suspension_stop) = (None, None, None);
+    (row.resume, row.reading_stopped) = (None, None);
+    row.forget_suspension();
     let has_moved = matches!(row.takeover.take(), Some(Takeover::Moving(_)));
     if let GroupRole::Auxiliary { link: old, .. } = old {
         if has_moved {
@@ -487,7 +488,7 @@ impl Tables {
             is_untold: true,
             assumed: if has_failed { UpdateNumber(0) } else { reader.assumed },
             is_lacking: false,
-            awaits_suspension: false,
+            awaits_suspension: None,
             since: 0, // Raised when it has accepted.
             has_left: false,
         });

@@ -382,7 +382,8 @@ impl Tables {
                 row.generations.last().map_or(0, |newest| newest.counter.saturating_add(1));
             row.role = GroupRole::Auxiliary { link: link.clone(), source: array, remote: Some(remote) };
             (row.reversal, row.resume) = (None, None);
-            (row.reading_stopped, row.restore_stop, row.suspension_stop) = (None, None, None);
+            (row.reading_stopped, row.restore_stop) = (None, None);
+            row.forget_suspension();
             row.segments.clear();
             row.remote_journals.clear();
         }
@@ -428,7 +429,8 @@ impl Tables {
             row.resume = Some(ResumeRecord { first: generation.first, ..ResumeRecord::default() });
             row.segments.clear();
             row.reversal = None;
-            (row.reading_stopped, row.restore_stop, row.suspension_stop) = (None, None, None);
+            (row.reading_stopped, row.restore_stop) = (None, None);
+            row.forget_suspension();
             // No number of the new generation has been given, so none can be lost.
             row.stopped_cleanly = true;
             let journals = told.journals.iter().map(|(volume, options)| RemoteJournal {

@@ -267,7 +267,7 @@ fn a_stop_goes_when_the_primary_suspends_less_than_was_asked() {
         }
         told(&mut alpha, &mut beta);
         assert_eq!(stops(&beta), [None; 2], "case {case}");
-        assert!(alpha.tables.readers.iter().all(|reader| !reader.awaits_suspension));
+        assert!(alpha.tables.readers.iter().all(|reader| reader.awaits_suspension.is_none()));
     }
 }
 
@@ -300,6 +300,44 @@ fn a_stop_outlives_what_does_not_answer_its_suspension() {
     let all = beta.tables.forwards.iter().next().unwrap().sequence;
     beta.tables.delivered(all, &Err(Refusal::conflict("no")));
     assert_eq!(stops(&beta), [None; 2]);
+}
+
+/// The refusal of a second one once took the stop of the first away, which the primary had noted and not carried out yet.
+#[test]
+fn a_stop_outlives_the_refusal_of_what_was_said_again() {
+    for is_over_before in [false, true] {
+        let (mut alpha, mut beta) = suspended_unheard();
+        deliver(&mut beta, &mut alpha, "alpha");
+        assert_ne!(stops(&beta), [None; 2], "noted, not carried out");
+        beta.apply(DesignationId(Identity(71)), &suspend(Which::All, SvolHosts::Keep), &Who::Provision)
+            .unwrap();
+        let again = beta.tables.forwards.iter().last().unwrap().sequence;
+        if is_over_before {
+            stopped(&mut alpha);
+            told(&mut alpha, &mut beta);
+            assert_ne!(stops(&beta), [None; 2], "the second one has not been answered");
+        }
+        beta.tables.delivered(again, &Err(Refusal::conflict("no")));
+        assert_eq!(stops(&beta) != [None; 2], !is_over_before, "as long as the first one is not over");
+        stopped(&mut alpha);
+        told(&mut alpha, &mut beta);
+        assert_eq!(stops(&beta), [None; 2]);
+        assert!(!beta.tables.group_named(&g1()).unwrap().suspension_is_accepted, "nothing is left of it");
+    }
+}
+
+/// The end of a suspension once left its stop in place for good, when the answer to its request was on its way still.
+#[test]
+fn a_stop_goes_with_its_suspension_also_before_the_answer_has_come() {
+    let (mut alpha, mut beta) = suspended_unheard();
+    let forward = beta.tables.forwards.iter().next().unwrap().clone();
+    let who = Who::Peer { array: ArrayNumber(2), from: "test".into() };
+    let answer = alpha.apply(forward.id, &forward.designation, &who);
+    stopped(&mut alpha);
+    told(&mut alpha, &mut beta);
+    assert_eq!(stops(&beta), [None; 2]);
+    beta.tables.delivered(forward.sequence, &answer);
+    assert!(!beta.tables.group_named(&g1()).unwrap().suspension_is_accepted, "nothing more comes of it");
 }
 
 #[test]
