@@ -154,6 +154,7 @@ impl Array {
             tamper: self.env.tamper.clone(),
             settings: Settings {
                 journal_cache: self.journal_cache.clone(),
+                demand: self.demand.clone(),
                 read_updates: record.settings.read_updates,
                 read_bytes: u32::try_from(record.settings.read_bytes).unwrap_or(u32::MAX),
                 copy_unit_bytes: record.settings.copy_unit_bytes,

@@ -53,6 +53,7 @@ use crate::channel::listener::{Logins, Portal, PortalOptions};
 use crate::channel::target::Sessions;
 use crate::clock::{BoxFuture, MonotonicNs};
 use crate::config::{Config, missing_designations};
+use crate::copy::demand::Demand;
 use crate::copy::forward::Forwarder;
 use crate::copy::group::Group;
 use crate::copy::inflow::Inflow;
@@ -85,6 +86,8 @@ pub struct Array {
     pub(crate) store: Arc<Store>,
     pub(crate) pool: SlotPool,
     pub(crate) journal_cache: Arc<JournalCache>,
+    /// What hosts ask.
+    pub(crate) demand: Arc<Demand>,
     pub(crate) disk: DiskAdapter,
     pub(crate) sessions: Sessions,
     pub(crate) started: MonotonicNs,
@@ -193,12 +196,14 @@ impl Array {
         let disk = DiskAdapter::new(pool.clone(), env.clock.clone(), CacheSettings::default());
         let sessions = Sessions::new(usize::try_from(config.limits.sessions).unwrap_or(usize::MAX));
         let started = env.clock.now();
+        let demand = Demand::new(env.clock.clone());
         let array = Arc::new(Self {
             config,
             env,
             store,
             pool,
             journal_cache,
+            demand,
             disk,
             sessions,
             started,

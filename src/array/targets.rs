@@ -121,7 +121,7 @@ impl Targets for Offered {
             return Some(Arc::new(PeerService::new(&array, link, nexus)?));
         }
         let luns = array.runtime().targets.get(nexus.target.as_str())?.clone();
-        Some(Arc::new(HostStorage::attach(luns, array.pool.clone(), nexus)))
+        Some(Arc::new(HostStorage::attach(luns, array.pool.clone(), array.demand.clone(), nexus)))
     }
 }
 

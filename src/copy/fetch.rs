@@ -457,7 +457,7 @@ impl<'a> Follower<'a> {
                 .max(permille(held.held_data, head.data_bytes.1));
         }
         drop(seq);
-        readings.load_permille = self.group.disk.load_permille();
+        readings.load_permille = self.group.load_permille();
         readings.link_permille = self.source.link_permille();
         readings
     }

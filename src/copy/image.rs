@@ -284,6 +284,7 @@ mod tests {
             segment_store: Arc::new(Unnamed::default()),
             settings: Settings {
                 journal_cache: JournalCache::new(1 << 20),
+                demand: crate::copy::demand::Demand::new(array.clock.clone()),
                 read_updates: 16,
                 read_bytes: 1 << 20,
                 copy_unit_bytes: 1 << 20,

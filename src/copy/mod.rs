@@ -11,6 +11,7 @@ mod checkpoint;
 mod closing;
 mod commit;
 pub mod compress;
+pub mod demand;
 pub mod differences;
 mod edges;
 mod error;

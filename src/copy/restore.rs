@@ -67,7 +67,7 @@ impl Group {
         let usage = self.lock().journal.usage();
         let filled = pace::permille(usage.info_used, usage.info_capacity)
             .max(pace::permille(usage.data_used, usage.data_capacity));
-        pace::restore_pause(self.disk.load_permille(), filled)
+        pace::restore_pause(self.load_permille(), filled)
     }
 
     async fn sleep_or_end(&self, pause: Duration) {

@@ -488,7 +488,7 @@ impl Group {
             unread_bytes: seq.unread_bytes(reader),
             pointers: seq.distances(reader),
             room_bytes: 0,
-            load_permille: self.disk.load_permille(),
+            load_permille: self.load_permille(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the operator chose for a group.
 
+use super::demand::Demand;
 use super::kept::JournalCache;
 use crate::volume::kind::{NoRoom, ReleaseBy};
 use std::sync::Arc;
@@ -10,6 +11,8 @@ use std::time::Duration;
 pub struct Settings {
     /// Memory for journals that readers have not fetched yet (J14); older ones are read back from the journal volume.
     pub journal_cache: Arc<JournalCache>,
+    /// What hosts ask of the array, all of them.
+    pub demand: Arc<Demand>,
     /// Updates of one answer at most, whatever the reader asks for (J5).
     pub read_updates: u32,
     /// Write data of one answer beyond which no further update is added (J5).

@@ -74,7 +74,15 @@ impl Session {
             luns.insert(number, Arc::new(LunUnit::new(logical_unit(access), Arc::new(volume))));
         }
         let nexus = Nexus::for_tests();
-        Self { storage: HostStorage::attach(luns, rig.source.pool.clone(), &nexus), nexus }
+        Self {
+            storage: HostStorage::attach(
+                luns,
+                rig.source.pool.clone(),
+                rig.source.settings.demand.clone(),
+                &nexus,
+            ),
+            nexus,
+        }
     }
 
     /// Steps 1200 to 1250.

@@ -4,6 +4,7 @@
 //! is told to send (1250), and what it changes goes through the volume (1260 to 1280). Reads that the cache holds are
 //! answered on the connection's own task.
 
+use super::counted::counted;
 use super::lun::LunUnit;
 use super::manner::{Expected, Manner, Oring};
 use super::pieces::for_wire;
@@ -15,6 +16,7 @@ use crate::channel::storage::{
 };
 use crate::clock::BoxFuture;
 use crate::copy::change::{Change, Content, Part, pages_touched, within_page};
+use crate::copy::demand::Demand;
 use crate::disk::slot::{Class, SLOT_BYTES, SlotMut, SlotPool};
 use holdfast_iscsi::pdu::Lun as WireLun;
 use holdfast_iscsi::pdu::task_mgmt::{Function, FunctionResponse};
@@ -74,17 +76,18 @@ impl LunMap {
 pub struct HostStorage {
     luns: Arc<LunMap>,
     pool: SlotPool,
+    demand: Arc<Demand>,
     copies: Arc<Copies>,
 }
 
 impl HostStorage {
     /// Attaches the session to every unit of the target.
     #[must_use]
-    pub fn attach(luns: Arc<LunMap>, pool: SlotPool, nexus: &Nexus) -> Self {
+    pub fn attach(luns: Arc<LunMap>, pool: SlotPool, demand: Arc<Demand>, nexus: &Nexus) -> Self {
         for (_, unit) in luns.all() {
             unit.unit().attach_nexus(NexusId(nexus.session.0));
         }
-        Self { luns, pool, copies: Arc::default() }
+        Self { luns, pool, demand, copies: Arc::default() }
     }
 
     fn unit(&self, lun: WireLun) -> Option<Arc<LunUnit>> {
@@ -261,7 +264,7 @@ impl HostStorage {
 impl Storage for HostStorage {
     fn execute(&self, nexus: &Arc<Nexus>, command: ScsiCommand<'_>) -> Execution {
         match self.unit(command.lun) {
-            Some(unit) => self.admitted(nexus, unit, command),
+            Some(unit) => counted(&self.demand, self.admitted(nexus, unit, command)),
             None => {
                 Execution::Now(completed(unmapped_lun(&self.luns.list(), command.cdb), SenseFormat::Fixed))
             }

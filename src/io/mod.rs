@@ -4,6 +4,7 @@
 //! those do that look before they write. `verify` and `third_party` are commands that read in steps.
 
 mod answered;
+mod counted;
 mod elsewhere;
 mod error;
 #[cfg(test)]

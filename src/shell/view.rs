@@ -164,6 +164,12 @@ pub struct ArrayView {
     pub cache_used_bytes: u64,
     /// Of it, not yet on the units.
     pub cache_dirty_bytes: u64,
+    /// Load of the array, which copies by load go by: the larger of the next two. 1000 is full.
+    pub load_permille: u32,
+    /// Of what is not yet on the units, in relation to where hosts begin to wait for it.
+    pub load_cache_permille: u32,
+    /// Of the commands of hosts that wait, in relation to 64.
+    pub load_hosts_permille: u32,
     /// Host reads since the start.
     pub host_reads: u64,
     /// Host writes since the start.

@@ -152,6 +152,9 @@ fn array(build: &mut Build, now: &Snapshot) {
         "Written data that is not yet on the units.",
         one(float(bytes)),
     );
+    let loads = [("cache", array.load_cache_permille), ("hosts", array.load_hosts_permille)]
+        .map(|(input, permille)| (vec![("input", input.to_owned())], f64::from(permille) / 1000.0));
+    build.gauge("holdfast_load_ratio", "Load of the array by each of its inputs; 1 is full.", loads);
     let kinds = ["normal", "peer", "discovery"];
     let count = |kind: &str| now.sessions.iter().filter(|session| session.kind == kind).count() as u64;
     let sessions = kinds.map(|kind| (vec![("kind", kind.to_owned())], float(count(kind))));

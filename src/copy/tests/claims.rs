@@ -105,6 +105,25 @@ fn claim_6_a_copy_with_more_load_reads_less_often() {
 }
 
 #[test]
+fn claim_6_a_copy_whose_hosts_wait_for_more_commands_reads_less_often() {
+    let reads = |commands: usize, input| {
+        life(async move {
+            let mut rig = Rig::new(Choice::default()).await;
+            let asked = rig.ask_copy(commands);
+            rig.sleep_ms(1_000).await;
+            let way = follow(&mut rig, by(input));
+            let reads = reads_in_ten_seconds(&rig, &way).await;
+            assert_eq!(rig.copy.disk.load_permille(), 0, "nothing else was turned");
+            drop(asked);
+            reads
+        })
+    };
+    let (idle, busy) = (reads(0, ReadInput::Load), reads(60, ReadInput::Load));
+    assert!(2 * busy < idle, "idle: {idle} reads, busy: {busy}");
+    assert_eq!(reads(0, ReadInput::Journal), reads(60, ReadInput::Journal), "not chosen, it changes nothing");
+}
+
+#[test]
 fn claim_8_the_farther_apart_the_pointers_of_the_source_the_sooner_the_next_read() {
     let pauses = |updates: u64, input: ReadInput| {
         life(async move {
@@ -124,29 +143,40 @@ fn claim_8_the_farther_apart_the_pointers_of_the_source_the_sooner_the_next_read
     assert_eq!(pauses(6, ReadInput::Load), pauses(300, ReadInput::Load), "not chosen, it changes nothing");
 }
 
+/// The longest that one of twenty updates takes to be restored at a copy that has so much to destage, and so many
+/// commands of hosts waiting.
+fn restored_after_ms(mib: u64, commands: usize, restore: RestoreTiming) -> u64 {
+    life(async move {
+        let mut rig = Rig::new(Choice::default()).await;
+        rig.load_copy(mib).await;
+        let asked = rig.ask_copy(commands);
+        rig.sleep_ms(1_000).await;
+        follow(&mut rig, Schedule { restore, ..Schedule::default() });
+        let copy = rig.copy.clone();
+        rig.tasks.spawn(copy.restore_loop());
+        let mut worst_ms = 0;
+        for update in 0..20 {
+            rig.write(update, 1, 1).await;
+            let begun = rig.now_ms();
+            rig.until("restored", |rig| rig.is_read() && rig.is_restored()).await;
+            worst_ms = worst_ms.max(rig.now_ms() - begun);
+            rig.sleep_ms(7).await;
+        }
+        drop(asked);
+        worst_ms
+    })
+}
+
 #[test]
 fn claim_10_a_copy_with_more_load_restores_later() {
-    let restored_after_ms = |mib: u64, restore: RestoreTiming| {
-        life(async move {
-            let mut rig = Rig::new(Choice::default()).await;
-            rig.load_copy(mib).await;
-            follow(&mut rig, Schedule { restore, ..Schedule::default() });
-            let copy = rig.copy.clone();
-            rig.tasks.spawn(copy.restore_loop());
-            let mut worst_ms = 0;
-            for update in 0..20 {
-                rig.write(update, 1, 1).await;
-                let begun = rig.now_ms();
-                rig.until("restored", |rig| rig.is_read() && rig.is_restored()).await;
-                worst_ms = worst_ms.max(rig.now_ms() - begun);
-                rig.sleep_ms(7).await;
-            }
-            worst_ms
-        })
-    };
-    let (idle, busy) =
-        (restored_after_ms(0, RestoreTiming::Load), restored_after_ms(32, RestoreTiming::Load));
-    assert!(idle < 50 && busy > 5 * idle, "idle: {idle} ms, busy: {busy} ms");
-    let immediate = restored_after_ms(32, RestoreTiming::Immediate);
-    assert!(immediate < 50, "not chosen, it changes nothing: {immediate} ms");
+    let idle = restored_after_ms(0, 0, RestoreTiming::Load);
+    for (mib, commands) in [(32, 0), (0, 60)] {
+        let busy = restored_after_ms(mib, commands, RestoreTiming::Load);
+        assert!(
+            idle < 50 && busy > 5 * idle,
+            "{mib} MiB, {commands} commands: idle {idle} ms, busy {busy} ms"
+        );
+        let immediate = restored_after_ms(mib, commands, RestoreTiming::Immediate);
+        assert!(immediate < 50, "not chosen, it changes nothing: {immediate} ms");
+    }
 }
