@@ -222,13 +222,11 @@ impl Array {
         let Some(group) = known else {
             return Err(Refusal::Conflict(format!("the group of pair {name} is not open here")));
         };
-        // Nobody may write older parts of the map behind these.
-        let _one_at_a_time = group.checkpointing.lock().await;
-        if !group.mark_runs(pair.number.0, runs) {
-            let text = format!("pair {name} has no difference map yet");
-            return Err(Refusal::Conflict(text));
+        match group.join_runs(pair.number.0, runs).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Refusal::Conflict(format!("pair {name} has no difference map yet"))),
+            Err(error) => Err(Refusal::Conflict(error.to_string())),
         }
-        group.write_marks().map_err(|error| Refusal::Conflict(error.to_string()))
     }
 }
 

@@ -9,6 +9,8 @@
 
 use super::change::Change;
 use super::differences::DifferenceMap;
+use super::error::CopyError;
+use super::group::Group;
 use super::suspend::MarkStore;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -142,6 +144,43 @@ impl SvolMarks {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Group {
+    /// What hosts of the auxiliary have written of the S-VOL counts as different; whether there is a map that says so.
+    #[must_use]
+    pub(crate) fn mark_runs(&self, pair: u32, runs: &[(u64, u64)]) -> bool {
+        let mut is_marked = false;
+        let mut seq = self.lock();
+        for runtime in seq.pairs.values_mut().flatten().filter(|runtime| runtime.pair == pair) {
+            if let Some(map) = &mut runtime.resync.differences {
+                runs.iter().for_each(|(start, length)| map.mark(*start, *length));
+                is_marked = true;
+            }
+        }
+        is_marked
+    }
+
+    /// The same, durably. A checkpoint that has taken older parts of the map and not written them yet is waited for: they
+    /// would be written over these.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) async fn join_runs(&self, pair: u32, runs: &[(u64, u64)]) -> Result<bool, CopyError> {
+        let _one_at_a_time = self.checkpointing.lock().await;
+        if !self.mark_runs(pair, runs) {
+            return Ok(false);
+        }
+        self.write_marks().map(|()| true)
+    }
+
+    /// Where the S-VOL of a pair may differ, as far as it is marked here.
+    pub(crate) fn marked_runs(&self, pair: u32, most: usize) -> Vec<(u64, u64)> {
+        let seq = self.lock();
+        let runtime = seq.pairs.values().flatten().find(|runtime| runtime.pair == pair);
+        let map = runtime.and_then(|runtime| runtime.resync.differences.as_ref());
+        map.map_or_else(Vec::new, |map| map.runs(most))
     }
 }
 

@@ -338,28 +338,6 @@ impl Group {
         }
     }
 
-    /// What hosts of the auxiliary have written of the S-VOL counts as different; whether there is a map that says so.
-    #[must_use]
-    pub(crate) fn mark_runs(&self, pair: u32, runs: &[(u64, u64)]) -> bool {
-        let mut is_marked = false;
-        let mut seq = self.lock();
-        for runtime in seq.pairs.values_mut().flatten().filter(|runtime| runtime.pair == pair) {
-            if let Some(map) = &mut runtime.resync.differences {
-                runs.iter().for_each(|(start, length)| map.mark(*start, *length));
-                is_marked = true;
-            }
-        }
-        is_marked
-    }
-
-    /// Where the S-VOL of a pair may differ, as far as it is marked here.
-    pub(crate) fn marked_runs(&self, pair: u32, most: usize) -> Vec<(u64, u64)> {
-        let seq = self.lock();
-        let runtime = seq.pairs.values().flatten().find(|runtime| runtime.pair == pair);
-        let map = runtime.and_then(|runtime| runtime.resync.differences.as_ref());
-        map.map_or_else(Vec::new, |map| map.runs(most))
-    }
-
     /// How much of its S-VOL a copy of the pair's differences rewrites at most, in whole MiB: what is marked now.
     pub(crate) fn rewritten_bytes(&self, pair: u32) -> u64 {
         let seq = self.lock();

@@ -9,6 +9,8 @@ use crate::resync::{GAMMA, SHAPE, are, fill, left_behind, point, ports, until, u
 use crate::story::geometry_of;
 use crate::support::random::Random;
 use crate::support::wof::{Observed, Plan, Writer, check_prefix};
+use holdfast::disk::io::sim::{Fault, SimDisk};
+use std::time::Duration;
 
 fn is_open(cluster: &Cluster) -> bool {
     let snapshot = cluster.snapshot(GAMMA).expect("it runs");
@@ -180,5 +182,58 @@ fn pairs_that_stay_suspended_are_not_taken_for_as_new_as_those_that_were_resynch
         cluster.command(ALPHA, "group resync g1 --reader gamma").await.unwrap();
         until_normal(&cluster).await;
         crate::overflow::equal(&cluster, &writer).await;
+    });
+}
+
+/// A resync that came while S-VOLs were being opened once closed some that were then taken out of restore all the same: what
+/// came for them was passed over in silence.
+#[test]
+fn a_resync_that_comes_while_s_vols_are_opened_copies_all_that_they_lack() {
+    for (seed, after_ms) in (171..).zip([0, 20, 50, 90, 150, 240]) {
+        in_virtual_time(async {
+            let cluster = Cluster::new(seed, SHAPE);
+            let mut writer = Writer::new(seed, Plan::mixed(seed, geometry_of(SHAPE)));
+            crate::overflow::all_normal(&cluster).await;
+            let ports = ports(&cluster);
+            write(&cluster, &mut writer, &ports, 60).await;
+            // Opening takes its time.
+            let disks = ["u0", "u1", "u2"].map(|unit| cluster.disk(GAMMA, unit));
+            disks.iter().for_each(|disk| disk.inject(Fault::Slow(Duration::from_millis(40))));
+            cluster.command(ALPHA, "group suspend g1 --reader gamma --svol-write").await.unwrap();
+            let is_told = || cluster.snapshot(GAMMA).unwrap().pairs.iter().any(|pair| pair.svol_write);
+            until(&cluster, "it is not told", is_told).await;
+            cluster.sleep_ms(after_ms).await;
+            cluster.command(ALPHA, "group resync g1 --reader gamma").await.unwrap();
+            write(&cluster, &mut writer, &ports, 40).await;
+            disks.iter().for_each(SimDisk::heal);
+            until_normal(&cluster).await;
+            crate::overflow::equal(&cluster, &writer).await;
+        });
+    }
+}
+
+/// A takeover that goes back to an image drops what hosts wrote to S-VOLs that were opened; it once said nothing of that, and
+/// nothing of what only the primary's difference maps have.
+#[test]
+fn a_takeover_names_what_hosts_wrote_to_some_of_the_s_vols_before_it_drops_that() {
+    in_virtual_time(async {
+        let cluster = Cluster::new(181, SHAPE);
+        let mut writer = Writer::new(181, Plan::mixed(181, geometry_of(SHAPE)));
+        let last = left_behind(&cluster, &mut writer).await;
+        cluster.command(ALPHA, "pair suspend p1-gamma --svol-write").await.unwrap();
+        let open = || {
+            let snapshot = cluster.snapshot(GAMMA).expect("it runs");
+            snapshot.targets[0].luns.iter().filter(|lun| lun.access == "read-write").count()
+        };
+        until(&cluster, "hosts cannot write", || open() == 1).await;
+        let accepted = scribble(&cluster, GAMMA, &mut Random::new(181), 60).await;
+        assert!((1..60).contains(&accepted), "into one of them only: {accepted}");
+        let loss = cluster.snapshot(GAMMA).unwrap().groups[0].loss.clone().expect("it is a copy");
+        assert!(loss.is_image && loss.update_number == Some(last), "{loss:?}");
+        assert!(loss.dropped_svols == 1 && loss.dropped_bytes > 0 && loss.stopped_pairs == 8, "{loss:?}");
+        let refused = cluster.command(GAMMA, "group takeover g1").await.unwrap_err();
+        for what in ["into 1 of the S-VOLs", "for the 8 stopped pairs"] {
+            assert!(refused.contains(what), "{refused}");
+        }
     });
 }

@@ -96,6 +96,8 @@ fn a_new_primary_whose_journal_failed_fails_back_when_it_has_another_one() {
             let before = content(&cluster, ALPHA).await;
             cluster.sleep_ms(2_000).await;
             assert!(content(&cluster, ALPHA).await == before, "nothing is copied unasked");
+            let pairs = cluster.snapshot(BETA).expect("it runs").pairs;
+            assert!(pairs.iter().all(|pair| pair.asked.is_none()), "and nothing waits to be: {pairs:?}");
             fail_back(&cluster, &mut writer, BETA).await;
             equal(&cluster, BETA).await;
             has_everything(&cluster, &writer, BETA).await;

@@ -1,8 +1,9 @@
 //! S-VOLs that are taken out of restore.
 
-use super::rig::{Choice, Rig, Way, life};
+use super::rig::{Choice, READER, Rig, Way, life};
 use crate::copy::error::CopyError;
 use crate::copy::fetch::Whose;
+use crate::volume::pair::PairState;
 use holdfast_journal::UpdateNumber;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,5 +62,24 @@ fn an_s_vol_is_taken_out_of_restore_when_it_is_on_the_units_and_what_is_held_beh
         rig.copy.restore_available(Duration::ZERO).await.unwrap();
         assert_eq!(rig.copied(20).await, 0, "it is passed over");
         assert_eq!(rig.copied(8).await, 7);
+    });
+}
+
+/// What an auxiliary's hosts had written was once marked while a checkpoint had an older part of the same map in its hands:
+/// that was written last, and behind a restart those differences were forgotten.
+#[test]
+fn what_hosts_have_written_at_the_other_array_is_marked_behind_a_checkpoint_that_writes_older_marks() {
+    life(async {
+        let rig = Rig::new(Choice { pair: PairState::Suspended, ..Choice::default() }).await;
+        rig.source.begin_marking(READER, &[1]);
+        let checkpoint = rig.source.checkpointing.lock().await;
+        let (runs, joins) = ([(0, 65_536)], rig.source.join_runs(1, &[(0, 65_536)]));
+        tokio::pin!(joins);
+        assert!(futures_util::poll!(joins.as_mut()).is_pending(), "its parts are older than these");
+        assert_eq!(rig.source.marked_runs(1, 9), []);
+        drop(checkpoint);
+        assert!(joins.await.unwrap(), "there is a map");
+        assert_eq!(rig.source.marked_runs(1, 9).first(), runs.first());
+        assert!(!rig.source.join_runs(2, &runs).await.unwrap(), "there is none of a pair that is not here");
     });
 }
