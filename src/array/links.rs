@@ -278,7 +278,11 @@ impl Array {
             };
         }
         loop {
-            self.source_comes(number, over.link).await;
+            tokio::select! {
+                biased;
+                () = self.source_comes(number, over.link) => {}
+                () = self.report_beside(number, source, session) => {}
+            }
             let changed = self.changed().notified();
             tokio::pin!(changed);
             changed.as_mut().enable();

@@ -6,6 +6,8 @@
 //!   is used only when it has everything up to there, in the same generation.
 //! * **Only images move.** The other array is used while every pair here is `normal` (invariant 5): what a copy needs
 //!   comes from the source.
+//! * **Neither holds what is not needed.** Whichever is not read is told what is here, so that it frees the rest and has
+//!   what comes next.
 //! * **The source never waits for the other array.** This array goes on reporting to its source, and goes back to it by
 //!   itself whenever the other one cannot give the next number: it is not reached, has begun anew, has a hole there, or
 //!   does not come forward. After [`AVOIDED`] it tries again.
@@ -144,6 +146,28 @@ impl Array {
                 () = &mut changed => {}
                 () = self.env.clock.sleep(LOOK) => {}
             }
+        }
+    }
+
+    /// While a group is not read from the other array, that one is told what is here all the same, now and then: it would
+    /// hold everything else for this array until it has no room, and then give up what comes next. Never ends.
+    pub(super) async fn report_beside(
+        &self,
+        number: u32,
+        source: u32,
+        session: &super::peer_session::PeerSession,
+    ) {
+        let mut reported = None;
+        loop {
+            self.env.clock.sleep(LOOK).await;
+            let group = self.runtime().groups.get(&number).cloned();
+            let Some(position) = group.map(|group| group.position()) else { continue };
+            if reported == Some(position) {
+                continue;
+            }
+            // It may not know of this reader yet, or any more.
+            let answer = session.report_position(source, position).await;
+            reported = answer.is_ok().then_some(position);
         }
     }
 
