@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_is_held_until_every_reader_has_it() {
+    fn figure_26_an_update_is_held_until_every_reader_has_it() {
         let mut set = two_readers(ReleaseRule::Read);
         set.handle_report(A, report(10, 4, 2)).unwrap();
         assert_eq!(set.releasable(number(10)), UpdateNumber::NONE);

@@ -324,7 +324,7 @@ fn figure_27_two_readers_of_one_journal_volume_have_pointers_of_their_own() {
 }
 
 #[test]
-fn pointer_information_shows_the_eight_addresses() {
+fn figure_9_pointer_information_shows_the_eight_addresses() {
     let mut bench = Bench::new(4 + 16 + 40, 2);
     let with_data = (0..).find(|seed| common::make_update(1, *seed).1.len() == 4096).unwrap();
     for _ in 0..3 {

@@ -300,7 +300,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_state_and_event_meet_as_the_table_says() {
+    fn figure_6_every_state_and_event_of_a_pair_meet_as_the_table_says() {
         use PairState::{
             Abnormal as A, BeingCopied as B, Normal as N, NotYetCopied as Y, Suspended as S, Unused as U,
         };

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_offsets_modulo_their_area() {
+    fn figure_8_the_eight_addresses_are_offsets_modulo_their_area() {
         let information = Area { head_bytes: 0, size_bytes: 700, newest: 1_200, oldest: 900 };
         let data = Area { head_bytes: 700, size_bytes: 2_000, newest: 2_000, oldest: 0 };
         let record = PointerRecord {

@@ -21,6 +21,7 @@ mod metrics;
 mod qemu_image;
 mod relay;
 mod reversal;
+mod reversal_of_three;
 mod rounds;
 mod ssh;
 mod stopped_auxiliary;

@@ -578,7 +578,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_fields_of_a_record_lie_where_the_table_says() {
+    fn figure_4_the_fields_of_a_record_lie_where_the_table_says() {
         let bytes = encoded(&record(fixed_update()));
         let number = |at: usize, width: usize| {
             bytes[at..at + width].iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte))

@@ -3,6 +3,7 @@
 mod cache;
 mod claims;
 mod figures;
+mod flows;
 mod promise;
 mod reading;
 pub(crate) mod rig;

@@ -315,7 +315,7 @@ fn what_excludes_each_other_is_refused_with_its_reason() {
 }
 
 #[test]
-fn hosts_may_do_with_a_volume_what_its_role_allows() {
+fn figure_5_hosts_may_do_with_a_volume_what_its_role_allows() {
     for (svol_access, expected) in
         [(SvolAccess::None, HostAccess::None), (SvolAccess::Read, HostAccess::ReadOnly)]
     {

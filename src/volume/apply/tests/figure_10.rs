@@ -142,7 +142,7 @@ fn scripts_of_both_sides() -> [Script; 3] {
 }
 
 #[test]
-fn figure_10_is_the_same_from_either_side() {
+fn figure_10_steps_900_to_940_are_the_same_from_either_side() {
     let g1: GroupName = "g1".parse().unwrap();
     for (what, steps) in scripts_of_one_side().into_iter().chain(scripts_of_both_sides()) {
         // The links carry nothing until the end, or everything after each step, or after every other one.
