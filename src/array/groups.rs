@@ -569,6 +569,8 @@ fn sequencer(
     let mut sequencer = Sequencer::new(journal, generation, pairs, svols, readers, consistent_from);
     if record.role != GroupRole::Primary {
         sequencer.found_promised(extra.promise);
+    } else if let Some(inherited) = &record.inherited {
+        sequencer.inherit(inherited);
     }
     Ok(Sequencer { gone, ..sequencer })
 }

@@ -32,7 +32,7 @@ impl MarkStore for Marks {
         let what = format!("group {}: {what}", name.unwrap_or_default());
         let recorded = self.0.change(&Who::Array, what, |tables| {
             if let Some(row) = tables.groups.edit(&number) {
-                row.is_together = together.is_ok();
+                (row.is_together, row.goes_alone) = (together.is_ok(), false);
             }
             Ok(())
         });

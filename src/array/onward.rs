@@ -248,7 +248,8 @@ impl Array {
                 "has update {has} here, {lead} of them nowhere else: it is a branch that nobody has given up"
             ));
         }
-        if has < told.assumed.0 || (goes_on && has != last) {
+        let goes_on_behind = told.begins.map_or(last, |begins| begins.0.saturating_sub(1));
+        if has < told.assumed.0 || (goes_on && has != goes_on_behind) {
             return lacks();
         }
         self.readers_below_are_ready(&group, restored).await?;

@@ -15,6 +15,7 @@ use crate::volume::kind::PortalAddress;
 use crate::volume::record::LinkRecord;
 use holdfast_iscsi::chap::{Credentials, Identity, Secret};
 use holdfast_iscsi::initiator::{DigestWish, Error};
+use holdfast_journal::UpdateNumber;
 use holdfast_journal::reader::Report;
 use holdfast_scsi::{
     Acknowledgement, BlockRange, CopyRead, Delivery, DesignationId, Forced, ForwardedWrite, GroupNumber,
@@ -437,21 +438,29 @@ pub(crate) fn encode_told(told: Told) -> Vec<u8> {
     let mut bytes = told.channel.to_be_bytes().to_vec();
     bytes.extend_from_slice(&microseconds(told.lease).to_be_bytes());
     bytes.extend_from_slice(&microseconds(told.every).to_be_bytes());
+    let others_have = told.others_have.map_or(u64::MAX, UpdateNumber::get);
+    bytes.extend_from_slice(&others_have.to_be_bytes());
     bytes
 }
 
 fn decode_told(bytes: &[u8]) -> Option<Told> {
     let (channel, rest) = bytes.split_first_chunk::<8>()?;
     let (lease, rest) = rest.split_first_chunk::<4>()?;
-    let every = rest.first_chunk::<4>()?;
+    let (every, rest) = rest.split_first_chunk::<4>()?;
+    let others_have = u64::from_be_bytes(*rest.first_chunk::<8>()?);
     let time = |bytes: [u8; 4]| Duration::from_micros(u64::from(u32::from_be_bytes(bytes)));
-    Some(Told { channel: u64::from_be_bytes(*channel), lease: time(*lease), every: time(*every) })
+    Some(Told {
+        channel: u64::from_be_bytes(*channel),
+        lease: time(*lease),
+        every: time(*every),
+        others_have: (others_have != u64::MAX).then_some(UpdateNumber::new(others_have)),
+    })
 }
 
 /// Bytes of the answer to SYNCHRONISE.
-const TOLD_BYTES: u32 = 16;
+const TOLD_BYTES: u32 = 24;
 /// Version of what `docs/protocol.md` describes.
-pub(crate) const PROTOCOL_VERSION: u32 = 6;
+pub(crate) const PROTOCOL_VERSION: u32 = 7;
 /// Room for the answer of a control command.
 const CONTROL_BYTES: u32 = 64 << 10;
 /// Limit for a command that does not wait on purpose; then the session is given up.

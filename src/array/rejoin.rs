@@ -6,6 +6,7 @@ use super::groups::{pair_runtime, record_volume};
 use super::marks::pair_marks;
 use crate::copy::differences::DifferenceMap;
 use crate::copy::group::Group;
+use crate::copy::inherited::Missing;
 use crate::disk::slot::Class;
 use crate::volume::apply::rejoin::{alike, check_joining, lead};
 use crate::volume::designation::{Outcome, Refusal};
@@ -14,11 +15,11 @@ use crate::volume::name::{ArrayNumber, GroupNumber, PairNumber, UpdateNumber as 
 use crate::volume::onward::Onward;
 use crate::volume::pair::PairState;
 use crate::volume::record::Who;
-use crate::volume::rejoin::{JoinOnward, Moving};
+use crate::volume::rejoin::{JoinOnward, Judged, Moving, WayOn};
 use crate::volume::resync::RUNS_MAX;
 use crate::volume::table::Tables;
 use crate::volume::takeover::Takeover;
-use holdfast_journal::UpdateNumber;
+use holdfast_journal::{ArrayNumber as JournalArray, UpdateNumber};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -75,29 +76,65 @@ impl Array {
         let mut numbers = Ok(Vec::new());
         self.store.checkpoint(|tables| numbers = tables.reserve_pair_numbers(onward.pairs.len()))?;
         let numbers = numbers?;
-        let by_differences = !is_ahead
-            && matches!(&record.takeover, Some(Takeover::Taken(taken))
-                if taken.array == former && told.has.0.saturating_add(1) >= taken.marked_from.0);
-        if by_differences {
-            // Its journal may be lost before it is told; then it lacks more than is marked.
+        let reader = JournalArray(onward.array.0);
+        let way = self.judge(&group, record, told, &onward, is_ahead).await;
+        let by_differences = matches!(way, Found::Marked(_));
+        if !matches!(way, Found::Unknown(_)) {
+            // Its journal may be lost before it is told; then it lacks more than is marked, or held.
             onward.assumed = told.has;
+        }
+        if matches!(way, Found::Held(_)) {
+            onward.begins = Some(StoredNumber(told.has.0.saturating_add(1)));
+            onward.pairs.iter_mut().for_each(|pair| pair.stopped = None);
         }
         let joining = Joining { number, former, onward: &onward, numbers: &numbers, by_differences };
         self.mark_joining(&tables, &group, &joining);
-        let marks = pair_marks(group.take_marks(&numbers.iter().map(|pair| pair.0).collect::<Vec<_>>()));
+        let numbered: Vec<u32> = numbers.iter().map(|pair| pair.0).collect();
+        let marks = pair_marks(group.take_marks(&numbered));
+        let way = way.told(&group, &numbered);
         let what = format!(
-            "group {}: array {} goes on from here behind update {}, {}",
-            told.group,
-            onward.array,
-            told.has,
-            if by_differences { "by its differences" } else { "all of it is copied" }
+            "group {}: array {} goes on from here behind update {}: {way}",
+            told.group, onward.array, told.has
         );
-        self.store.change_with_marks(&Who::Array, what, &marks, |tables| {
+        let taken_on = self.store.change_with_marks(&Who::Array, what, &marks, |tables| {
             tables.take_on(number, &onward, former, &numbers, self.new_identity());
+            tables.note_judged(number, Judged { array: onward.array, has: told.has, way });
             Ok(())
-        })?;
+        });
+        match taken_on {
+            Ok(()) if onward.begins.is_some() => group.admitted(reader),
+            Ok(()) => {}
+            Err(error) => {
+                group.dismiss(reader);
+                return Err(error);
+            }
+        }
         self.wake();
         Ok(Outcome::Done)
+    }
+
+    /// Claims 18, 19 and 28 of the document on three data centres: whether what the reader lacks is in the journal here, else in maps.
+    async fn judge(
+        &self,
+        group: &Group,
+        record: &GroupRecord,
+        told: &JoinOnward,
+        onward: &Onward,
+        is_ahead: bool,
+    ) -> Found {
+        if is_ahead {
+            return Found::Unknown("it had updates that were given up".to_owned());
+        }
+        if !told.are_all_normal {
+            return Found::Unknown("its pairs were not all normal".to_owned());
+        }
+        let why = match group.admit(JournalArray(onward.array.0), UpdateNumber::new(told.has.0)).await {
+            Ok(missing) => return Found::Held(missing),
+            Err(why) => why,
+        };
+        let is_marked = matches!(&record.takeover, Some(Takeover::Taken(taken))
+            if taken.array == told.former && told.has.0.saturating_add(1) >= taken.marked_from.0);
+        if is_marked { Found::Marked(why) } else { Found::Unknown(why) }
     }
 
     fn note_lead(&self, record: &GroupRecord, told: &JoinOnward, array: ArrayNumber) -> Result<u64, Refusal> {
@@ -120,12 +157,17 @@ impl Array {
     /// from now on, then what they have written since the takeover.
     fn mark_joining(&self, tables: &Tables, group: &Group, joining: &Joining<'_>) {
         let Joining { number, former, onward, numbers, by_differences } = joining;
+        let reads_on = onward.begins.is_some();
         let mut rehearsed = Tables::clone(tables);
         rehearsed.take_on(*number, onward, *former, numbers, self.new_identity());
         let like = alike(tables, *number, *former, onward);
         for (pair, like) in numbers.iter().zip(like) {
             let Some(record) = rehearsed.pairs.get(pair) else { continue };
             let mut runtime = pair_runtime(record, false);
+            if reads_on {
+                group.add_pair(record_volume(record), runtime);
+                continue;
+            }
             runtime.resync.marking = true;
             runtime.resync.differences = Some(DifferenceMap::new(record.size_bytes));
             group.add_pair(record_volume(record), runtime);
@@ -170,6 +212,29 @@ impl Array {
             next = newest.next();
         }
         (StoredNumber(first.get()), maps)
+    }
+}
+
+/// How a reader can be taken on.
+enum Found {
+    /// The journal here holds what it lacks, and it is a reader behind that already.
+    Held(Missing),
+    /// The maps here have it; why the journal has not.
+    Marked(String),
+    /// Nothing has it, and why.
+    Unknown(String),
+}
+
+impl Found {
+    /// The same, to be kept and shown; the pairs are marked by now.
+    fn told(self, group: &Group, pairs: &[u32]) -> WayOn {
+        let bytes = || super::takeover::marked_bytes(group, pairs);
+        match self {
+            Self::Held(Missing { updates: 0, .. }) => WayOn::NothingMissing,
+            Self::Held(Missing { updates, bytes }) => WayOn::Journal { updates, bytes },
+            Self::Marked(why) => WayOn::Differences { bytes: bytes(), why },
+            Self::Unknown(why) => WayOn::FullCopy { bytes: bytes(), why },
+        }
     }
 }
 

@@ -19,7 +19,8 @@ use crate::volume::group::{GroupRecord, GroupRole};
 use crate::volume::kind::{CopyMode, Fence};
 use crate::volume::name::{ArrayNumber, GroupNumber};
 use crate::volume::table::Tables;
-use holdfast_journal::ArrayNumber as JournalArray;
+use crate::volume::takeover::Takeover;
+use holdfast_journal::{ArrayNumber as JournalArray, UpdateNumber};
 use holdfast_scsi::{JournalWrite, Sense, Synchronise};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -27,8 +28,16 @@ use std::time::Duration;
 /// The group at work knows what the store says of its synchronous reader, or of being one.
 pub(super) fn take_up(tables: &Tables, record: &GroupRecord, group: &Group) {
     match group.role {
-        Role::Source => group.set_synchronous(choice(tables, record), record.is_together),
+        Role::Source => {
+            let choice = choice(tables, record);
+            group.set_synchronous(choice, record.is_together);
+            if let Some(choice) = choice.filter(|_| record.goes_alone) {
+                // Whoever watches the lease finishes it.
+                group.is_apart_from(choice.reader, "the operator lets hosts go on alone");
+            }
+        }
         Role::Copy => {
+            group.take_from_source(record.takeover != Some(Takeover::Restoring));
             let mut followed = tables.followed_pairs(record.number);
             group.set_is_synchronous(followed.any(|pair| pair.copy == CopyMode::SyncJournal));
         }
@@ -198,7 +207,8 @@ pub(super) fn synchronise(array: &Array, peer: u32, ask: Synchronise) -> Executi
     let asked = Asked { channel: ask.channel, in_use: ask.in_use, holds_lease: ask.holds_lease };
     let told = group.answer_second(reader, asked);
     // One that this array does not know as synchronous yet asks again later.
-    let told = told.unwrap_or(Told { channel: 0, lease: Duration::ZERO, every: LATER });
+    let others_have = Some(UpdateNumber::NONE);
+    let told = told.unwrap_or(Told { channel: 0, lease: Duration::ZERO, every: LATER, others_have });
     reply(encode_told(told), ask.allocation_length)
 }
 

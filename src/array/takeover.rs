@@ -18,6 +18,7 @@ use crate::copy::differences::DifferenceMap;
 use crate::copy::group::Group;
 use crate::copy::source::SourceError;
 use crate::disk::VolumeId;
+use crate::volume::apply::taken::Journal;
 use crate::volume::designation::{Designation, Outcome, Refusal};
 use crate::volume::group::{Generation, GroupRecord, GroupRole, GroupState};
 use crate::volume::name::{GroupNumber, PairNumber, UpdateNumber as StoredNumber};
@@ -179,7 +180,16 @@ impl Array {
         let number = record.number;
         let are_written = self.store.read(|tables| are_written(tables, number));
         if let Some(group) = self.open_group_of(number) {
+            // What its primary is told from here on to be here would not be in what this array goes on from.
+            group.take_from_source(false);
+            if group.failure().is_none() {
+                group.all_durable().await?;
+            }
             group.restore_available(Duration::ZERO).await?;
+            if let Err(error) = group.settle().await {
+                // What becomes of that is seen below.
+                tracing::warn!(group = %record.name, %error, "its journal cannot be gone on with");
+            }
         } else if record.state == GroupState::Normal && !record.segments.is_empty() {
             let Some(trouble) = self.runtime().group_trouble.get(&number.0).cloned() else {
                 return Ok(()); // It is opened in a moment: what its journal has belongs to it.
@@ -226,7 +236,7 @@ impl Array {
         self.disk.destage(&volumes).await?;
         let failure = open.as_ref().and_then(|group| group.failure());
         // Nobody notes what hosts write, or nobody restored what the journal has: the other array may have freed that.
-        let is_held_back = open.is_some_and(|group| group.durable_here().get() > last.0);
+        let is_held_back = open.as_ref().is_some_and(|group| group.durable_here().get() > last.0);
         let is_all_different = failure.is_some() || is_held_back || record.state != GroupState::Normal;
         let mut marks = Vec::new();
         for pair in tables.pairs_of_group(number) {
@@ -244,6 +254,15 @@ impl Array {
                 }
             });
         }
+        let others_may_read = self.others_may_read(&tables, record);
+        let journal = match &open {
+            Some(group)
+                if others_may_read && !is_all_different && !are_written && group.ends_with(last.0) =>
+            {
+                Journal::GoesOn
+            }
+            _ => Journal::BeginsAnew,
+        };
         let what =
             format!("group {}: taken over as of update {last}, this array is its primary", record.name);
         self.store.change_with_marks(&Who::Array, what, &marks, |tables| {
@@ -253,7 +272,7 @@ impl Array {
                 tables.group_event(number, crate::volume::group::GroupEvent::Fail, Some(reason.clone()))?;
             }
             let marked_from = if is_all_different { StoredNumber(0) } else { recent.0 };
-            tables.takeover_done(number, last, marked_from, &mut || self.new_identity())
+            tables.takeover_done(number, last, marked_from, journal, &mut || self.new_identity())
         })?;
         self.has_turned(record);
         Ok(())
@@ -266,15 +285,18 @@ impl Array {
         record: &GroupRecord,
         open: Option<&Group>,
     ) -> (StoredNumber, BTreeMap<u32, DifferenceMap>) {
-        let GroupRole::Auxiliary { source, .. } = record.role else {
-            return (StoredNumber(u64::MAX), BTreeMap::new());
-        };
         match open {
-            Some(group) if tables.links.iter().any(|link| link.array != source) => {
+            Some(group) if self.others_may_read(tables, record) => {
                 self.recent_changes(tables, group, record.number).await
             }
             _ => (StoredNumber(u64::MAX), BTreeMap::new()),
         }
+    }
+
+    /// Whether there can be other readers of the primary that is overtaken: they come over links.
+    fn others_may_read(&self, tables: &Tables, record: &GroupRecord) -> bool {
+        let GroupRole::Auxiliary { source, .. } = record.role else { return false };
+        tables.links.iter().any(|link| link.array != source)
     }
 
     fn give_takeover_up(&self, record: &GroupRecord, reason: &str) -> anyhow::Result<()> {
@@ -374,6 +396,11 @@ impl Array {
                 _ => Ok(()), // It is opened soon, and knows its last number then.
             };
         };
+        if let Some(standing) = group.standing()
+            && !group.is_apart_from(standing.choice.reader, "this array is taken over again")
+        {
+            return Ok(()); // It may still show itself as synchronised. The owner is woken when it does not.
+        }
         let last = StoredNumber(group.next_number().get() - 1);
         drop(group);
         self.end_group(tables, record).await?;
@@ -456,7 +483,7 @@ fn branch_of(record: &GroupRecord, theirs: &[Generation]) -> Option<Branch> {
     Some(Branch { of, against, first, last: first, bytes: 0 })
 }
 
-fn marked_bytes(group: &Group, pairs: &[u32]) -> u64 {
+pub(super) fn marked_bytes(group: &Group, pairs: &[u32]) -> u64 {
     let status = group.status();
     status.pairs.iter().filter(|one| pairs.contains(&one.pair)).map(|one| one.differing_bytes).sum()
 }

@@ -2,11 +2,11 @@
 
 use super::Array;
 use crate::copy::status::Status;
-use crate::shell::view::{AheadView, LossView, TakeoverView};
+use crate::shell::view::{AheadView, JudgedView, LossView, TakeoverView};
 use crate::volume::group::{GroupRecord, GroupRole, GroupState};
 use crate::volume::name::UpdateNumber as StoredNumber;
 use crate::volume::pair::PairRecord;
-use crate::volume::rejoin::Ahead;
+use crate::volume::rejoin::{Ahead, Judged, WayOn};
 use crate::volume::resync::TakeoverPoint;
 use crate::volume::table::Tables;
 use crate::volume::takeover::{Branch, Overtaken, Takeover, Yielding};
@@ -76,6 +76,26 @@ pub(super) fn ahead(record: &GroupRecord) -> Vec<AheadView> {
         is_given_up: known.is_given_up,
     };
     record.ahead.iter().map(view).collect()
+}
+
+/// How other readers of the former primary went on from here.
+pub(super) fn judged(record: &GroupRecord) -> Vec<JudgedView> {
+    let view = |known: &Judged| {
+        let (updates, bytes) = match &known.way {
+            WayOn::NothingMissing => (None, None),
+            WayOn::Journal { updates, bytes } => (Some(*updates), Some(*bytes)),
+            WayOn::Differences { bytes, .. } | WayOn::FullCopy { bytes, .. } => (None, Some(*bytes)),
+        };
+        JudgedView {
+            array: known.array.0,
+            update_number: known.has.0,
+            way: known.way.word().to_owned(),
+            updates,
+            bytes,
+            text: known.way.to_string(),
+        }
+    };
+    record.judged.iter().map(view).collect()
 }
 
 /// What is shown of a takeover.

@@ -335,6 +335,7 @@ impl Array {
             reversal: record.reversal.as_ref().map(|reversal| reversal.step.to_string()),
             takeover: super::takeover_view::takeover_view(record),
             ahead: super::takeover_view::ahead(record),
+            judged: super::takeover_view::judged(record),
             loss: self.loss_view(tables, record, status.as_ref()),
             pairs_state: summary(pairs.iter().map(|pair| pair.state)),
             pairs: pairs.iter().map(|pair| pair.name.to_string()).collect(),

@@ -187,6 +187,12 @@ pub(crate) struct Sequencer {
     pub(crate) synchronous: Option<super::synchronous::Synchronous>,
     /// How a synchronous copy stands (at the copy).
     pub(crate) pushed: super::push::Pushed,
+    /// Updates of a former primary in the journal here.
+    pub(crate) inherited: Option<Arc<super::inherited::Inherited>>,
+    /// What other copies may need of the journal here.
+    pub(crate) for_others: super::inherited::ForOthers,
+    /// At a copy: nothing is taken from its source any more, because this array takes over.
+    pub(crate) takes_nothing: bool,
 }
 
 impl Sequencer {
@@ -238,6 +244,9 @@ impl Sequencer {
             gates: BTreeMap::new(),
             synchronous: None,
             pushed: super::push::Pushed::default(),
+            inherited: None,
+            for_others: super::inherited::ForOthers::default(),
+            takes_nothing: false,
             apart: super::readers::Apart::default(),
             other_allowed: false,
             generations: vec![generation],
@@ -446,6 +455,9 @@ impl Group {
         }
         if seq.failed.is_some() {
             return Err(Refusal::Invalid("the journal has failed".into()));
+        }
+        if seq.takes_nothing {
+            return Err(Refusal::Invalid("this array is taking over".into()));
         }
         let mut stored = Ok(());
         while let Some(next) = arrived.first_entry().filter(|next| *next.key() == seq.next) {

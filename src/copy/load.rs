@@ -3,6 +3,7 @@
 use super::change::Payload;
 use super::error::CopyError;
 use super::group::Group;
+use super::inherited::named_here;
 use super::suspend::{INFORMATION_UPDATES, Information};
 use crate::disk::slot::{Class, SLOT_BYTES, Slot};
 use crate::disk::{RawVolume, VolumeId};
@@ -91,7 +92,9 @@ impl Group {
             return Ok(Vec::new());
         }
         // Outside of the lock: hosts do not wait for a reader that catches up.
-        held.decode(&joined).map_err(|error| self.damaged(first, &error.to_string()))
+        let stored = held.decode(&joined).map_err(|error| self.damaged(first, &error.to_string()))?;
+        let inherited = self.lock().inherited.clone();
+        Ok(named_here(inherited.as_deref(), stored))
     }
 
     /// The highest number that is durable in the journal here. Not the gate: that opens when a journal is left.

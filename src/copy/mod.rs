@@ -21,6 +21,7 @@ pub mod group;
 mod grow;
 pub mod image;
 pub(crate) mod inflow;
+pub(crate) mod inherited;
 mod initial;
 pub(crate) mod kept;
 pub mod link_key;

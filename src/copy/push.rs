@@ -11,6 +11,7 @@
 use super::answer::{Head, MAX_ANSWER_BYTES, MAX_UPDATES, Outcome};
 use super::fetch::{FetchError, Reading, Whose};
 use super::group::{Group, Refusal, Role};
+use super::inherited::ForOthers;
 use super::received::decode;
 use super::serve::{Answer, Form, Request};
 use super::source::{Source, SourceError};
@@ -209,6 +210,7 @@ impl Group {
             return;
         }
         seq.pushed = Pushed { is_synchronous, ..Pushed::default() };
+        seq.for_others = if is_synchronous { ForOthers::Everything } else { ForOthers::Nothing };
         drop(seq);
         self.changed.notify_waiters();
     }
@@ -218,13 +220,32 @@ impl Group {
         let now = self.clock.now();
         let seq = self.lock();
         let is_kept = self.defect() == Some(SynchronousDefect::LeaseKept) && seq.pushed.lease.is_some();
-        let all_normal = seq.svols.values().all(|svol| svol.state == PairState::Normal);
+        let all_normal = seq.svols.values().all(|svol| svol.state == PairState::Normal) && !seq.takes_nothing;
         let holds = is_kept || seq.pushed.lease.is_some_and(|until| now < until);
         seq.pushed.is_synchronous.then_some(holds && all_normal && seq.failed.is_none())
     }
 
     fn defect(&self) -> Option<SynchronousDefect> {
         self.tamper.as_ref().and_then(|tamper| tamper.synchronous())
+    }
+
+    /// Whether anything is taken from the source: not while this array takes over. What is stored by then is made durable by the
+    /// caller ([`Group::all_durable`]), because its source may have answered hosts for it.
+    pub(crate) fn take_from_source(&self, is_allowed: bool) {
+        let mut seq = self.lock();
+        if seq.takes_nothing != is_allowed {
+            return;
+        }
+        seq.takes_nothing = !is_allowed;
+        seq.pushed = Pushed { is_synchronous: seq.pushed.is_synchronous, ..Pushed::default() };
+        drop(seq);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until everything that is stored here is durable.
+    pub(crate) async fn all_durable(&self) -> Result<(), super::error::CopyError> {
+        let last = self.next_number().previous();
+        self.try_durable(last).await
     }
 
     /// Asks the source how the synchronous copy stands, again and again until the session fails. What was learnt ends with it.
@@ -236,7 +257,7 @@ impl Group {
             changed.as_mut().enable();
             let sent = self.clock.now();
             let known = self.lock().pushed.clone();
-            if !known.is_synchronous {
+            if !known.is_synchronous || self.lock().takes_nothing {
                 changed.await;
                 continue;
             }
@@ -249,8 +270,12 @@ impl Group {
                 Ok(told) => told,
                 Err(error) => return error.into(),
             };
+            self.others_have(told.others_have);
             let is_news = {
                 let mut seq = self.lock();
+                if seq.takes_nothing {
+                    continue; // What it says comes too late.
+                }
                 let pushed = &mut seq.pushed;
                 let before = (pushed.expected, pushed.lease.is_some());
                 pushed.expected = told.channel;
@@ -317,7 +342,11 @@ impl Group {
             room.as_mut().enable();
             let next = {
                 let seq = self.lock();
-                if self.role != Role::Copy || channel == 0 || seq.pushed.expected != channel {
+                if self.role != Role::Copy
+                    || channel == 0
+                    || seq.pushed.expected != channel
+                    || seq.takes_nothing
+                {
                     return Err(PushRefused::Channel);
                 }
                 seq.next

@@ -23,6 +23,8 @@ pub(crate) struct Apart {
     pub(crate) elsewhere: BTreeSet<ArrayNumber>,
     /// They do not know yet that this array is their primary: they are handed nothing.
     pub(crate) untold: BTreeSet<ArrayNumber>,
+    /// They are about to be readers here, and no row says so yet.
+    pub(crate) coming: BTreeSet<ArrayNumber>,
     /// At an auxiliary: what was heard of the array that gives numbers.
     pub(crate) top: Top,
 }

@@ -84,7 +84,8 @@ impl Group {
     fn round_of_a_tick(&self, is_due: bool) -> Round {
         let mut seq = self.lock();
         let settled = seq.settled;
-        let frees = seq.readers.releasable(settled) > seq.journal.released();
+        let needed = seq.needed_here(settled);
+        let frees = seq.readers.releasable(needed) > seq.journal.released();
         if seq.failed.is_some() {
             Round::None
         } else if settled < seq.restored && (is_due || seq.depends_on_failed() || room_is_short(&seq)) {
@@ -149,7 +150,8 @@ impl Group {
             let mut seq = self.lock();
             // What is freed is what these readers, as the checkpoint keeps them, do not lack.
             let (settled, extra) = (seq.settled, CheckpointExtra::of(&seq));
-            (seq.next.previous(), settled, seq.readers.releasable(settled), extra)
+            let needed = seq.lets_go(settled);
+            (seq.next.previous(), settled, seq.readers.releasable(needed), extra)
         };
         self.try_durable(newest).await?;
         // What the checkpoint lets go may have left marks, or ended copies: they are durable first.
@@ -266,7 +268,8 @@ fn room_is_short(seq: &Sequencer) -> bool {
 /// Whether a round would free a good piece of the journal: not as long as a reader holds nearly all of it.
 fn is_worthwhile(seq: &Sequencer) -> bool {
     let usage = seq.journal.usage();
-    let kept_bytes = seq.journal.bytes_after(seq.readers.held_by_nobody(seq.restored));
+    let needed = seq.needed_here(seq.restored);
+    let kept_bytes = seq.journal.bytes_after(seq.readers.held_by_nobody(needed));
     let freed_bytes = (usage.info_used + usage.data_used).saturating_sub(kept_bytes);
     freed_bytes >= (usage.info_capacity + usage.data_capacity) / WORTHWHILE
 }

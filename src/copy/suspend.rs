@@ -152,7 +152,7 @@ impl Group {
         let mut next = next.max(marking.stranded.unwrap_or_else(|| seq.needs_from(marking.reader, next)));
         while next < held_from && next <= marking.up_to {
             let kept = seq.kept.get(next).map(|kept| kept.update.clone());
-            let known = kept.or_else(|| seq.journal.recent(next).map(|stored| stored.update.clone()));
+            let known = kept.or_else(|| seq.recent_information(next));
             let Some(update) = known else { break };
             seq.mark_update(&update, |pair| marking.pairs.contains(&pair.pair), marking.reader);
             next = next.next();
@@ -437,7 +437,8 @@ impl Group {
 
     /// Whether the group knows readers beside these.
     pub(crate) fn has_other_readers(&self, readers: &BTreeSet<ArrayNumber>) -> bool {
-        self.lock().readers.iter().any(|(array, _)| !readers.contains(&array))
+        let seq = self.lock();
+        seq.readers.iter().any(|(array, _)| !readers.contains(&array) && !seq.apart.coming.contains(&array))
     }
 
     /// Readers that are none any more hold nothing.
@@ -445,6 +446,7 @@ impl Group {
         let mut seq = self.lock();
         let gone: Vec<ArrayNumber> =
             seq.readers.iter().map(|(array, _)| array).filter(|array| !readers.contains(array)).collect();
+        let gone = gone.into_iter().filter(|array| !seq.apart.coming.contains(array)).collect::<Vec<_>>();
         for array in gone {
             seq.readers.remove(array);
             seq.announced.remove(&array);

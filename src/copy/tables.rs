@@ -180,7 +180,11 @@ impl Group {
             Kind::Heartbeat | Kind::Void | Kind::Bookmark(_) | Kind::Broken | Kind::Whole => true,
             Kind::InitialCopy(_) => false,
         };
-        let held = self.lock().journal.locate(update.number);
+        let held = {
+            let seq = self.lock();
+            // What a former primary numbered lies there under other names of volumes.
+            seq.journal.locate(update.number).filter(|_| !seq.is_inherited(update.number))
+        };
         let Some((volume, entry)) = held.and_then(|held| {
             let lun = journal_lun(held.volume.0)?;
             Some(((held.volume, held.incarnation()), Entry::of(&held.located, lun, update.number)?))

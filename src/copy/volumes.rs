@@ -84,7 +84,7 @@ pub(crate) struct Volumes {
     /// Room of those among them that take turns: update information, write data.
     areas: BTreeMap<u32, (u64, u64)>,
     /// They are to be taken away.
-    leaving: BTreeSet<u32>,
+    pub(super) leaving: BTreeSet<u32>,
     /// They failed here since the start.
     failed: BTreeSet<u32>,
     /// They lie on a degraded parity group.

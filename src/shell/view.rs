@@ -16,7 +16,7 @@ pub use super::view_group::{
     BookmarkView, FollowView, GenerationView, GroupView, LagView, ReaderView, SynchronousView,
 };
 pub use super::view_link::{BackTestView, LinkTestView, LinkView, PortalTestView, RelayView};
-pub use super::view_takeover::{AheadView, LossView, TakeoverView};
+pub use super::view_takeover::{AheadView, JudgedView, LossView, TakeoverView};
 
 /// What a console offers. Implemented by the array, and by a fixed picture in tests.
 pub trait Console: Send + Sync {

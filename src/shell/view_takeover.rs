@@ -59,6 +59,23 @@ pub struct LossView {
     pub stopped_pairs: usize,
 }
 
+/// How a reader of a former primary goes on from the array that took over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct JudgedView {
+    /// The reader.
+    pub array: u32,
+    /// It had everything up to this number.
+    pub update_number: u64,
+    /// `nothing-missing`, `journal`, `differences` or `full-copy`.
+    pub way: String,
+    /// So many updates were read from the journal here.
+    pub updates: Option<u64>,
+    /// So much of the journal, of the differences, or of all of it.
+    pub bytes: Option<u64>,
+    /// The same in words, with the reason.
+    pub text: String,
+}
+
 /// A reader of a former primary that has more of it than the array that took over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct AheadView {

@@ -9,7 +9,7 @@ use super::kind::{
 use super::name::{ArrayNumber, GroupName, GroupNumber, LinkName, UpdateNumber, VolumeName, VolumeNumber};
 use super::pair::PairState;
 use super::record::Identity;
-use super::rejoin::Ahead;
+use super::rejoin::{Ahead, Judged};
 use super::reversal::Reversal;
 use super::takeover::Takeover;
 use super::timing::RestoreStop;
@@ -89,12 +89,30 @@ pub struct GroupRecord {
     /// Hosts wait for its synchronous reader. Whether they do is recorded before the first of them is answered otherwise.
     #[serde(default)]
     pub is_together: bool,
+    /// An operator lets hosts go on without that reader, whatever the fence says; until that is recorded.
+    #[serde(default)]
+    pub goes_alone: bool,
     /// A counter of generations that this array has seen of the group; a larger one may stand in the other fields.
     #[serde(default)]
     pub seen_counter: u64,
     /// Readers of a primary that this array has overtaken, which have more of it than this array had.
     #[serde(default)]
     pub ahead: Vec<Ahead>,
+    /// Updates of a former primary that the journal here holds.
+    #[serde(default)]
+    pub inherited: Option<Inherited>,
+    /// What was found of the other readers of a primary that this array has overtaken, the newest last.
+    #[serde(default)]
+    pub judged: Vec<Judged>,
+}
+
+/// Updates that an array had as a copy, and goes on with as the primary (decision 22).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Inherited {
+    /// The last of them.
+    pub last: UpdateNumber,
+    /// Their volumes: the numbers by which they name them, and those here.
+    pub volumes: Vec<(VolumeNumber, VolumeNumber)>,
 }
 
 /// Another array from which an auxiliary reads a group (promise T5).

@@ -35,6 +35,9 @@ pub struct Onward {
     /// It has acknowledged everything up to this number, of which nothing else says where its S-VOLs may lack it.
     #[serde(default)]
     pub assumed: UpdateNumber,
+    /// It reads on with this number; none: with the first one of the new primary.
+    #[serde(default)]
+    pub begins: Option<UpdateNumber>,
     /// Its pairs.
     pub pairs: Vec<OnwardPair>,
 }
@@ -85,6 +88,10 @@ pub struct RemoteOnward {
     /// different at the sender.
     #[serde(default)]
     pub assumed: UpdateNumber,
+    /// Pairs that are not stopped go on with this number, and the S-VOLs have everything before it; none: with the one behind `last`
+    /// (promise K3: the sender's journal holds what lies between).
+    #[serde(default)]
+    pub begins: Option<UpdateNumber>,
     /// All pairs of the reader.
     pub pairs: Vec<RemoteOnwardPair>,
     /// The operator of the sender has given up what only the reader has, up to this number.

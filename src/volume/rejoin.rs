@@ -21,6 +21,7 @@ use super::name::{ArrayNumber, GroupName, GroupNumber, LinkName, UpdateNumber, V
 use super::onward::OnwardPair;
 use super::takeover::parting;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// What a reader knows whose primary was overtaken.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -79,10 +80,83 @@ pub struct JoinOnward {
     pub generations: Vec<Generation>,
     /// Its S-VOLs have everything up to this number; 0: they are no image.
     pub has: UpdateNumber,
+    /// All of them: none of its pairs is suspended, or being copied.
+    #[serde(default)]
+    pub are_all_normal: bool,
     /// Its journal volumes.
     pub journals: Vec<(VolumeName, JournalOptions)>,
     /// Its pairs.
     pub pairs: Vec<OnwardPair>,
+}
+
+/// At the new primary: by which way a reader of the former one goes on from here.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Judged {
+    /// The reader.
+    pub array: ArrayNumber,
+    /// It had everything up to this number.
+    pub has: UpdateNumber,
+    /// What follows from that.
+    pub way: WayOn,
+}
+
+/// How a reader of a former primary comes to have what the new one has (claims 18 to 20 and 28 of the document on three data centres).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WayOn {
+    /// It lacked nothing.
+    NothingMissing,
+    /// The journal here held everything that it lacked: it reads on.
+    Journal {
+        /// So many updates.
+        updates: u64,
+        /// What they take in the journal.
+        bytes: u64,
+    },
+    /// What it may lack is in difference maps.
+    Differences {
+        /// So much.
+        bytes: u64,
+        /// Why not by the journal.
+        why: String,
+    },
+    /// Nobody knows what it lacks: everything is copied.
+    FullCopy {
+        /// So much.
+        bytes: u64,
+        /// Why not by less.
+        why: String,
+    },
+}
+
+impl WayOn {
+    /// One word for it.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::NothingMissing => "nothing-missing",
+            Self::Journal { .. } => "journal",
+            Self::Differences { .. } => "differences",
+            Self::FullCopy { .. } => "full-copy",
+        }
+    }
+}
+
+impl fmt::Display for WayOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NothingMissing => f.write_str("nothing is missing"),
+            Self::Journal { updates, bytes } => {
+                write!(f, "possible by the journal (delta resync): {updates} updates, {bytes} bytes")
+            }
+            Self::Differences { bytes, why } => {
+                write!(f, "not possible by the journal ({why}): by its differences, {bytes} bytes")
+            }
+            Self::FullCopy { bytes, why } => {
+                write!(f, "not possible ({why}): all of it is copied, {bytes} bytes")
+            }
+        }
+    }
 }
 
 /// At the new primary: a reader of the former one that has more than this array had.

@@ -62,6 +62,7 @@ mod synchronous;
 mod takeover;
 mod takeover_failures;
 mod three;
+mod three_centres;
 mod tree;
 mod upstream;
 mod whole;

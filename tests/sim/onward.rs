@@ -51,11 +51,16 @@ pub(crate) fn three(seed: u64) -> Cluster {
 
 /// Alpha, which beta and gamma read, and links between all of them.
 pub(crate) fn three_of(seed: u64, shape: Shape) -> Cluster {
+    three_as(seed, shape, |_, text| text)
+}
+
+/// The same, with other configurations.
+pub(crate) fn three_as(seed: u64, shape: Shape, change: impl Fn(usize, String) -> String) -> Cluster {
     let tree = Tree::star(2);
     let ways = [("alpha", "beta"), ("alpha", "gamma"), ("beta", "gamma")];
     Cluster::of(seed, shape, 3, &ways, |index, shape, random| {
         let text = otherwise_numbered(index, tree.config(index, shape, random));
-        if index == ALPHA { text } else { linked(index, text) }
+        change(index, if index == ALPHA { text } else { linked(index, text) })
     })
 }
 

@@ -66,6 +66,8 @@ pub struct Told {
     pub lease: Duration,
     /// How often it is to ask.
     pub every: Duration,
+    /// Every other reader of the one that answers has settled everything up to this number; none: it has no other.
+    pub others_have: Option<UpdateNumber>,
 }
 
 /// By whom a write is durable when its host is answered.
@@ -245,6 +247,7 @@ impl Synchronous {
             channel: self.channel.map_or(0, |channel| channel.id),
             lease: if is_yes { self.lease() } else { Duration::ZERO },
             every: (self.lease() / 4).clamp(LOOK_MIN, ASK_MAX),
+            others_have: Some(UpdateNumber::NONE),
         }
     }
 

@@ -297,11 +297,12 @@ impl Group {
     /// SYNCHRONISE of a reader; none: it is no synchronous one.
     pub(crate) fn answer_second(&self, reader: ArrayNumber, asked: Asked) -> Option<Told> {
         let now = self.clock.now();
+        let others_have = self.settled_beside(reader);
         let mut seq = self.lock();
         let all_normal = seq.are_normal(reader) && seq.failed.is_none();
         let known = seq.synchronous.as_mut().filter(|known| known.choice.reader == reader)?;
         let before = (known.granted.is_some(), known.asked.is_some(), known.is_told());
-        let told = known.answer(asked, all_normal, now);
+        let told = Told { others_have, ..known.answer(asked, all_normal, now) };
         let is_news = before != (known.granted.is_some(), known.asked.is_some(), known.is_told());
         drop(seq);
         if is_news {

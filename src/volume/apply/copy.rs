@@ -323,10 +323,13 @@ pub(super) fn new_group(
         takeover: None,
         seen_counter: 0,
         ahead: Vec::new(),
+        inherited: None,
+        judged: Vec::new(),
         restore_stop: None,
         suspension_stop: None,
         suspension_is_accepted: false,
         is_together: false,
+        goes_alone: false,
     });
     Ok(Outcome::Created { number })
 }

@@ -21,7 +21,7 @@ mod relay;
 mod remote;
 mod reverse;
 mod sources;
-mod taken;
+pub(crate) mod taken;
 mod takeover;
 mod written;
 

@@ -297,7 +297,7 @@ pub(super) fn remote_onward(
         }
     }
     let mut index = 0_u8;
-    tables.keep_readers_below(number, had, &mut || {
+    tables.keep_readers_below(number, (had, told.begins), &mut || {
         index = index.saturating_add(1);
         id.caused(index).0
     });
@@ -340,6 +340,7 @@ impl Tables {
         let one = |reader: &ReaderRecord| Onward {
             array: reader.array,
             assumed: if has_all(reader) { last } else { reader.assumed },
+            begins: None,
             remote: reader.remote_group,
             journals: remote_journals
                 .iter()
@@ -365,11 +366,11 @@ impl Tables {
     /// At a middle of a cascade, in the transaction that makes it the primary or gives it another source: those that read the
     /// group from it go on doing so. Records name other volumes from here on, and they are told.
     ///
-    /// They have acknowledged everything up to `had`, as far as they are not stopped.
+    /// They have acknowledged everything up to `had`, as far as they are not stopped, and go on with `begins`.
     pub(super) fn keep_readers_below(
         &mut self,
         group: GroupNumber,
-        had: UpdateNumber,
+        (had, begins): (UpdateNumber, Option<UpdateNumber>),
         identity: &mut dyn FnMut() -> Identity,
     ) {
         let Some(row) = self.groups.get(&group) else { return };
@@ -424,6 +425,7 @@ impl Tables {
                 last,
                 generations: generations.clone(),
                 assumed: if has_failed { UpdateNumber(0) } else { assumed },
+                begins,
                 pairs: told,
                 gives_up: None,
             };
@@ -510,11 +512,20 @@ impl Tables {
         }
         let last = UpdateNumber(since.first.0.saturating_sub(1));
         let assumed = if has_failed { UpdateNumber(0) } else { reader.assumed };
+        let begins = reader.begins;
         let ahead =
             self.groups.get(&group).and_then(|row| row.ahead.iter().find(|one| one.array == reader.array));
         let gives_up = ahead.filter(|one| one.is_given_up).map(|one| one.has);
-        let told =
-            RemoteOnward { group: name, number: group, last, generations, assumed, pairs: told, gives_up };
+        let told = RemoteOnward {
+            group: name,
+            number: group,
+            last,
+            generations,
+            assumed,
+            begins,
+            pairs: told,
+            gives_up,
+        };
         if let Some(row) = self.groups.edit(&group) {
             row.ahead.retain(|one| one.array != reader.array);
         }

@@ -12,6 +12,7 @@ use crate::volume::designation::{
     Designation, DesignationId, ImageWish, Outcome, Refusal, ResyncedPair, SvolHosts, Which,
 };
 use crate::volume::group::{GroupRole, JournalVolume};
+use crate::volume::kind::CopyMode;
 use crate::volume::name::{GroupName, GroupNumber, LinkName, PairName, PairNumber, UpdateNumber};
 use crate::volume::pair::{Asked, PairEvent, PairRecord, PairState, SuspendCause};
 use crate::volume::record::{ForwardRecord, Identity, VolumeState, Who};
@@ -34,6 +35,14 @@ pub(super) fn suspend(
                 format!("nothing of pair {} was ever copied: its S-VOL is no copy to write", pair.name);
             return Err(Refusal::conflict(text));
         }
+    }
+    let is_second = |pair: &PairRecord| pair.copy == CopyMode::SyncJournal;
+    let lets_go = pairs.iter().filter_map(|pair| tables.pairs.get(pair)).any(is_second);
+    if lets_go
+        && let Some(number) = tables.group_named(group).filter(|row| row.is_together).map(|row| row.number)
+        && let Some(row) = tables.groups.edit(&number)
+    {
+        row.goes_alone = true; // Also if they are stopped already: hosts may be refused because of them.
     }
     for pair in pairs {
         let Some(pair) = tables.pairs.edit(&pair) else { continue };

@@ -7,9 +7,9 @@ use crate::volume::group::{GroupRecord, GroupRole, GroupState};
 use crate::volume::kind::CopyMode;
 use crate::volume::name::{ArrayNumber, GroupName, GroupNumber, LinkName, PairNumber, UpdateNumber};
 use crate::volume::onward::{ONWARD_PAIRS_MAX, Onward, OnwardPair, Stopped};
-use crate::volume::pair::{PairRecord, SuspendCause};
+use crate::volume::pair::{PairRecord, PairState, SuspendCause};
 use crate::volume::record::{Identity, Who};
-use crate::volume::rejoin::{Ahead, JoinOnward, Moving, RemoteRejoin, ahead};
+use crate::volume::rejoin::{Ahead, JoinOnward, Judged, Moving, RemoteRejoin, ahead};
 use crate::volume::table::Tables;
 use crate::volume::takeover::Takeover;
 
@@ -102,6 +102,7 @@ pub(crate) fn check_joining(
         array,
         remote: Some(told.number),
         assumed: UpdateNumber(0), // The array at work says whether its marks count on what it has.
+        begins: None,
         journals: told.journals.clone(),
         pairs: told.pairs.clone(),
     };
@@ -129,6 +130,7 @@ impl Tables {
             former: *source,
             generations: row.generations.clone(),
             has,
+            are_all_normal: self.followed_pairs(group).all(|pair| pair.state == PairState::Normal),
             journals: row.journals.iter().filter_map(journal).collect(),
             pairs: self.followed_pairs(group).filter_map(joining).collect(),
         };
@@ -165,6 +167,17 @@ impl Tables {
             row.ahead.push(Ahead { link, array, has: told.has, updates, is_given_up });
         }
         if is_given_up { 0 } else { updates }
+    }
+}
+
+impl Tables {
+    /// At the new primary: how a reader goes on from here.
+    pub(crate) fn note_judged(&mut self, group: GroupNumber, judged: Judged) {
+        let Some(row) = self.groups.edit(&group) else { return };
+        row.judged.retain(|known| known.array != judged.array);
+        let surplus = (row.judged.len() + 1).saturating_sub(READERS_MAX);
+        row.judged.drain(..surplus);
+        row.judged.push(judged);
     }
 }
 

@@ -386,6 +386,9 @@ impl Tables {
             row.forget_suspension();
             row.segments.clear();
             row.remote_journals.clear();
+            row.inherited = None;
+            row.judged.clear();
+            (row.is_together, row.goes_alone) = (false, false);
         }
         self.readers.remove(&(group, array));
         self.call_back_what_a_primary_says(group, &link);
@@ -433,6 +436,8 @@ impl Tables {
             row.forget_suspension();
             // No number of the new generation has been given, so none can be lost.
             row.stopped_cleanly = true;
+            // What hosts were answered in an earlier time as the primary binds nobody: both have it, or it was given up.
+            (row.is_together, row.goes_alone) = (false, false);
             let journals = told.journals.iter().map(|(volume, options)| RemoteJournal {
                 link: link.clone(),
                 volume: volume.clone(),
@@ -440,7 +445,7 @@ impl Tables {
             });
             row.remote_journals.extend(journals);
         }
-        self.keep_readers_below(group, told.last, identity);
+        self.keep_readers_below(group, (told.last, None), identity);
         self.readers.put(ReaderRecord {
             remote_group: Some(told.number),
             since: newest.counter,

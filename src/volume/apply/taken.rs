@@ -1,8 +1,12 @@
 //! What the arrays at work record of a takeover, each in a transaction of its own (decision 19).
 
 use crate::volume::designation::{Designation, DesignationId, Refusal};
-use crate::volume::group::{CommonPoint, Generation, GroupEvent, GroupRole, GroupState, common_point};
-use crate::volume::name::{ArrayNumber, GroupNumber, LinkName, PairName, PairNumber, UpdateNumber};
+use crate::volume::group::{
+    CommonPoint, Generation, GroupEvent, GroupRole, GroupState, Inherited, common_point,
+};
+use crate::volume::name::{
+    ArrayNumber, GroupNumber, LinkName, PairName, PairNumber, UpdateNumber, VolumeNumber,
+};
 use crate::volume::pair::{PairEvent, PairRecord, PairState, SuspendCause};
 use crate::volume::record::Identity;
 use crate::volume::rejoin::RemoteRejoin;
@@ -10,6 +14,15 @@ use crate::volume::reversal::{Manner, RemoteReversal, Reversal, ReversalStep};
 use crate::volume::table::Tables;
 use crate::volume::takeover::{Branch, RemoteFailback, RemoteTakeover, Taken, Takeover, Yielding};
 use std::time::Duration;
+
+/// What becomes of the journal of an array that takes over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Journal {
+    /// It holds more than the volumes have, or nobody knows what it holds.
+    BeginsAnew,
+    /// It ends with the last update, and all of it is on the units.
+    GoesOn,
+}
 
 impl Tables {
     /// The pairs of a group with the array behind a link that has, or had, their S-VOLs.
@@ -60,9 +73,11 @@ impl Tables {
         group: GroupNumber,
         last: UpdateNumber,
         marked_from: UpdateNumber,
+        journal: Journal,
         identity: &mut dyn FnMut() -> Identity,
     ) -> Result<(), Refusal> {
         let Some(row) = self.groups.get(&group).cloned() else { return Ok(()) };
+        let row_segments = row.segments.clone();
         let largest = row.largest_counter();
         let GroupRole::Auxiliary { link, source, remote: Some(remote) } = row.role else { return Ok(()) };
         if row.state == GroupState::Suspended {
@@ -95,7 +110,16 @@ impl Tables {
             });
         }
         self.call_back_joining(group);
+        let volumes = self.volumes_by_records(group);
         self.taken_over(group, &[], identity);
+        if let Some(row) = self.groups.edit(&group) {
+            row.judged.clear();
+            row.inherited = None;
+            if journal == Journal::GoesOn {
+                (row.segments, row.resume) = (row_segments, None);
+                row.inherited = Some(Inherited { last, volumes });
+            }
+        }
         let pairs: Vec<PairNumber> = self.pairs_of_group(group).map(|pair| pair.number).collect();
         for number in pairs {
             let Some(pair) = self.pairs.edit(&number) else { continue };
@@ -132,6 +156,12 @@ impl Tables {
             self.links.iter().filter(|one| one.array != source).map(|one| one.name.clone()).collect();
         self.tell_readers_of(group, source, &others, identity);
         Ok(())
+    }
+
+    /// The numbers by which records of the group name volumes, and those that these have here.
+    fn volumes_by_records(&self, group: GroupNumber) -> Vec<(VolumeNumber, VolumeNumber)> {
+        let both = |pair: &PairRecord| Some((pair.record_volume()?, pair.auxiliary.volume?));
+        self.followed_pairs(group).filter_map(both).collect()
     }
 
     /// Whoever read the former primary is told who is it now.
@@ -275,6 +305,7 @@ impl Tables {
         let opened = Generation { counter, array: own, first: UpdateNumber(last.0 + 1) };
         row.generations.push(opened);
         row.stopped_cleanly = true; // No number of it has been given.
+        (row.is_together, row.goes_alone) = (false, false); // The lease of its synchronous reader is over (`array/takeover.rs`).
         row.takeover = Some(Takeover::Taken(Taken {
             link: other.link.clone(),
             array: other.array,

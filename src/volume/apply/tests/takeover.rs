@@ -2,6 +2,7 @@
 
 use super::written::{normal, number};
 use super::*;
+use crate::volume::apply::taken::Journal;
 use crate::volume::group::{Generation, GroupRecord};
 use crate::volume::name::PairNumber;
 use crate::volume::pair::Asked;
@@ -38,7 +39,9 @@ fn ids() -> impl FnMut() -> Identity {
 fn turn(beta: &mut Array) {
     let group = g1(beta).number;
     beta.tables.primary_reached(group);
-    beta.tables.takeover_done(group, UpdateNumber(40), UpdateNumber(41), &mut ids()).unwrap();
+    beta.tables
+        .takeover_done(group, UpdateNumber(40), UpdateNumber(41), Journal::BeginsAnew, &mut ids())
+        .unwrap();
 }
 
 /// What the array at work does when it was overtaken: 3 updates are only there.
@@ -372,6 +375,7 @@ fn nothing_that_the_primary_says_changes_the_copies_in_the_middle_of_a_takeover(
             pairs: vec![pair("p1"), pair("p2")],
             gives_up: None,
             assumed: UpdateNumber(0),
+            begins: None,
         };
         let delete = Designation::RemoteDeletePair { pair: "p1".parse().unwrap() };
         let said = [resync, Designation::RemoteReverse(reversal), Designation::RemoteOnward(onward), delete];
