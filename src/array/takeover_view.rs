@@ -45,6 +45,7 @@ impl Array {
             true => pairs.iter().map(|pair| pair.size_bytes).sum(),
             false => pairs.iter().filter_map(|pair| self.written_bytes(pair.number)).sum(),
         };
+        let others = self.open_group_of(record.number).and_then(|group| group.known_of_others());
         let is_primary_reached = self.runtime().links.get(link.as_str()).is_some_and(|link| link.connected);
         Some(LossView {
             update_number: point.map(|point| point.number().0),
@@ -59,6 +60,8 @@ impl Array {
             is_primary_reached,
             copy_back_bytes,
             keeps_svol_writes,
+            others_have_update_number: others.map(|(has, _)| has.get()),
+            journal_from_update_number: others.map(|(_, from)| from.get()),
             dropped_svols: dropped.len(),
             dropped_bytes: dropped.iter().sum(),
             stopped_pairs: pairs.iter().filter(|pair| pair.state.is_stopped()).count(),

@@ -80,15 +80,19 @@ impl Sequencer {
 
     /// Up to where this array itself lets go of its journal, having settled everything up to `settled`.
     pub(crate) fn needed_here(&self, settled: UpdateNumber) -> UpdateNumber {
+        if self.takes_nothing {
+            return UpdateNumber::NONE; // In the midst of a takeover: what others lack is looked for in here.
+        }
         let kept_behind = match self.for_others {
             ForOthers::Nothing => return settled,
             ForOthers::Everything => UpdateNumber::NONE,
             ForOthers::Behind(number) => number,
         };
-        if !self.volumes.leaving.is_empty() || self.used_percent() >= ROOM_PERCENT {
-            return settled;
-        }
-        settled.min(kept_behind)
+        let kept_behind = kept_behind.max(self.journal.first_retained().previous());
+        let is_kept = self.volumes.leaving.is_empty()
+            && self.used_percent() < FULL_PERCENT
+            && self.held_percent(kept_behind, settled, (0, 0)) < HELD_PERCENT;
+        if is_kept { settled.min(kept_behind) } else { settled }
     }
 
     /// The same, for a checkpoint that lets go. What a primary has let go once is kept for nobody any more: it would never be whole
@@ -126,6 +130,16 @@ impl Group {
     pub(crate) fn others_have(&self, settled: Option<UpdateNumber>) {
         let mut seq = self.lock();
         seq.for_others = settled.map_or(ForOthers::Nothing, ForOthers::Behind);
+    }
+
+    /// At a copy: up to which number the other readers of its source have everything, as that said last, and with which one the
+    /// journal here begins.
+    pub(crate) fn known_of_others(&self) -> Option<(UpdateNumber, UpdateNumber)> {
+        let seq = self.lock();
+        match seq.for_others {
+            ForOthers::Behind(number) => Some((number, seq.journal.first_retained())),
+            ForOthers::Nothing | ForOthers::Everything => None,
+        }
     }
 
     /// At a source: up to which number all of its readers but one have settled everything; none: it has no other.
@@ -216,9 +230,10 @@ impl Group {
     }
 }
 
-/// A journal that is fuller than this keeps nothing for other copies: far from where readers overflow, and where those that did
-/// begin again.
-const ROOM_PERCENT: u64 = 30;
+/// Of a journal that is fuller than this nothing is kept for other copies: it is far from where readers overflow.
+const FULL_PERCENT: u64 = 60;
+/// More than this is not kept for them: readers that did overflow begin again below 40 %.
+const HELD_PERCENT: u64 = 30;
 
 #[cfg(test)]
 mod tests {

@@ -138,7 +138,7 @@ impl Sequencer {
     }
 
     /// Which part of the fuller area, if there were so much `more` room, lies between two numbers.
-    fn held_percent(&self, from: UpdateNumber, to: UpdateNumber, more: (u64, u64)) -> u64 {
+    pub(super) fn held_percent(&self, from: UpdateNumber, to: UpdateNumber, more: (u64, u64)) -> u64 {
         let usage = self.journal.usage();
         let ((info_from, data_from), (info_to, data_to)) =
             (self.journal.areas_after(from), self.journal.areas_after(to));

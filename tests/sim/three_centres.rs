@@ -23,7 +23,11 @@ const SHAPE: Shape = Shape { journal_kib: 8192, ..SMALL };
 
 /// Alpha's hosts wait for beta.
 fn centres(seed: u64, fence: &str) -> Cluster {
-    three_as(seed, SHAPE, |index, text| {
+    centres_of(seed, SHAPE, fence)
+}
+
+pub(crate) fn centres_of(seed: u64, shape: Shape, fence: &str) -> Cluster {
+    three_as(seed, shape, |index, text| {
         if index != ALPHA {
             return text;
         }
@@ -44,15 +48,15 @@ fn centres(seed: u64, fence: &str) -> Cluster {
     })
 }
 
-fn shows(cluster: &Cluster, index: usize) -> bool {
+pub(crate) fn shows(cluster: &Cluster, index: usize) -> bool {
     group(cluster, index).synchronous.is_some_and(|view| view.state == "synchronised")
 }
 
-async fn until_synchronised(cluster: &Cluster) {
+pub(crate) async fn until_synchronised(cluster: &Cluster) {
     until(cluster, "not synchronised", || shows(cluster, ALPHA) && shows(cluster, BETA)).await;
 }
 
-async fn begin(cluster: &Cluster, writer: &mut Writer) {
+pub(crate) async fn begin(cluster: &Cluster, writer: &mut Writer) {
     crate::onward::begin(cluster, writer).await;
     until_synchronised(cluster).await;
 }
@@ -73,7 +77,7 @@ async fn lose_under_load(cluster: &Cluster, writer: &mut Writer, index: usize, r
     assert_eq!(summary.violations, [], "reads while writing");
 }
 
-fn any_death(random: &mut Random) -> Death {
+pub(crate) fn any_death(random: &mut Random) -> Death {
     if random.percent(50) { Death::Kill } else { Death::PowerLoss }
 }
 
@@ -87,7 +91,7 @@ fn is_image(cluster: &Cluster, index: usize) -> bool {
 }
 
 /// The other one of alpha and beta copies from `primary` again, and is synchronised.
-async fn comes_back(cluster: &Cluster, writer: &mut Writer, primary: usize) {
+pub(crate) async fn comes_back(cluster: &Cluster, writer: &mut Writer, primary: usize) {
     let lost = BETA - primary;
     let line = format!("group failback g1 --to {} --yes", NAMES[lost]);
     let since = cluster.clock_ms();
@@ -107,7 +111,7 @@ fn delta_resync(seed: u64) {
         let mut writer = Writer::new(seed, Plan::mixed(seed, geometry_of(SHAPE)));
         begin(&cluster, &mut writer).await;
         equal(&cluster, &writer, ALPHA).await;
-        let is_behind = seed % 4 != 0;
+        let is_behind = !seed.is_multiple_of(4);
         if is_behind {
             cluster.set_way("alpha", "gamma", Way::Cut);
             write(&cluster, &mut writer, ALPHA, 10).await;
@@ -169,7 +173,7 @@ fn delta_resync(seed: u64) {
 
 #[test]
 fn when_the_first_is_lost_the_third_reads_what_it_lacks_from_the_journal_of_the_second() {
-    (1..=4).for_each(|seed| {
+    (1..=3).for_each(|seed| {
         std::panic::catch_unwind(|| delta_resync(seed)).unwrap_or_else(|cause| {
             eprintln!("seed {seed} failed");
             std::panic::resume_unwind(cause)
@@ -273,7 +277,7 @@ fn any_order(seed: u64) {
 
 #[test]
 fn three_data_centres_are_lost_and_come_back_in_any_order() {
-    let seeds = number_from_environment("HOLDFAST_CENTRES_SEEDS", 3);
+    let seeds = number_from_environment("HOLDFAST_CENTRES_SEEDS", 2);
     let first = number_from_environment("HOLDFAST_SIM_FIRST_SEED", 1);
     for seed in first..first + seeds {
         std::panic::catch_unwind(|| any_order(seed)).unwrap_or_else(|cause| {

@@ -175,11 +175,30 @@ fn of_copy(group: &GroupView, loss: &LossView, link: &str, number: u64) -> (Vec<
             group.name
         ));
     }
+    says.extend(others_of(loss, link));
     says.push(match loss.copy_back_bytes {
         0 => format!("afterwards only differences have to be copied to {link}, when an operator says so"),
         bytes => format!("afterwards {bytes} bytes and what hosts change have to be copied to {link}"),
     });
     (lost, says)
+}
+
+/// How other readers of the primary would go on.
+fn others_of(loss: &LossView, link: &str) -> Option<String> {
+    let (has, from) = (loss.others_have_update_number?, loss.journal_from_update_number?);
+    Some(if has >= loss.received_update_number {
+        format!("other readers of {link} lack nothing that is here, as it said last: they go on from here")
+    } else if has.saturating_add(1) >= from {
+        format!(
+            "other readers of {link} have everything up to update {has}, as it said last: the journal here begins with \
+             {from}, and they read on from it"
+        )
+    } else {
+        format!(
+            "other readers of {link} have only what is up to update {has}, as it said last: the journal here begins with \
+             {from}, so differences or all of it are copied to them"
+        )
+    })
 }
 
 /// What a reader of the former primary loses that has more of it than this array had.

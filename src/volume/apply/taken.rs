@@ -2,7 +2,7 @@
 
 use crate::volume::designation::{Designation, DesignationId, Refusal};
 use crate::volume::group::{
-    CommonPoint, Generation, GroupEvent, GroupRole, GroupState, Inherited, common_point,
+    CommonPoint, Generation, GroupEvent, GroupRole, GroupState, Inherited, SegmentRecord, common_point,
 };
 use crate::volume::name::{
     ArrayNumber, GroupNumber, LinkName, PairName, PairNumber, UpdateNumber, VolumeNumber,
@@ -77,7 +77,6 @@ impl Tables {
         identity: &mut dyn FnMut() -> Identity,
     ) -> Result<(), Refusal> {
         let Some(row) = self.groups.get(&group).cloned() else { return Ok(()) };
-        let row_segments = row.segments.clone();
         let largest = row.largest_counter();
         let GroupRole::Auxiliary { link, source, remote: Some(remote) } = row.role else { return Ok(()) };
         if row.state == GroupState::Suspended {
@@ -110,16 +109,9 @@ impl Tables {
             });
         }
         self.call_back_joining(group);
-        let volumes = self.volumes_by_records(group);
+        let inherited = Inherited { last, volumes: self.volumes_by_records(group) };
         self.taken_over(group, &[], identity);
-        if let Some(row) = self.groups.edit(&group) {
-            row.judged.clear();
-            row.inherited = None;
-            if journal == Journal::GoesOn {
-                (row.segments, row.resume) = (row_segments, None);
-                row.inherited = Some(Inherited { last, volumes });
-            }
-        }
+        self.journal_taken_over(group, journal, row.segments, inherited);
         let pairs: Vec<PairNumber> = self.pairs_of_group(group).map(|pair| pair.number).collect();
         for number in pairs {
             let Some(pair) = self.pairs.edit(&number) else { continue };
@@ -156,6 +148,21 @@ impl Tables {
             self.links.iter().filter(|one| one.array != source).map(|one| one.name.clone()).collect();
         self.tell_readers_of(group, source, &others, identity);
         Ok(())
+    }
+
+    fn journal_taken_over(
+        &mut self,
+        group: GroupNumber,
+        journal: Journal,
+        segments: Vec<SegmentRecord>,
+        inherited: Inherited,
+    ) {
+        let Some(row) = self.groups.edit(&group) else { return };
+        row.judged.clear();
+        row.inherited = None;
+        if journal == Journal::GoesOn {
+            (row.segments, row.resume, row.inherited) = (segments, None, Some(inherited));
+        }
     }
 
     /// The numbers by which records of the group name volumes, and those that these have here.
