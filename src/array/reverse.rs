@@ -90,8 +90,11 @@ impl Array {
         let now = self.env.clock.now();
         let is_new = !runtime.shut.contains_key(&record.number.0);
         runtime.shut.entry(record.number.0).or_insert(now);
-        if is_new && let Some(group) = runtime.groups.get(&record.number.0) {
-            group.room.notify_waiters();
+        if let Some(group) = runtime.groups.get(&record.number.0) {
+            group.shut_hosts_out(true);
+            if is_new {
+                group.room.notify_waiters();
+            }
         }
     }
 
@@ -107,6 +110,7 @@ impl Array {
         }
         let Some(group) = runtime.groups.get(&record.number.0).cloned() else { return };
         group.await_reader(None);
+        group.shut_hosts_out(false);
         for pair in tables.pairs_of_group(record.number) {
             let volume = own_volume(tables, pair).and_then(|volume| runtime.volumes.get(&volume));
             if let Some(volume) = volume {
@@ -136,6 +140,9 @@ impl Array {
         }
         if !self.others_are_ready(record, reversal, &group, last).await {
             return Ok(());
+        }
+        if !group.is_lease_over_but_for(JournalArray(reversal.array.0)) {
+            return Ok(()); // It gets no further one; the owner looks now and then.
         }
         group.settle().await?;
         match reversal.manner {

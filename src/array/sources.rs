@@ -21,6 +21,7 @@ use crate::copy::source::SourceError;
 use crate::copy::status::Status;
 use crate::volume::designation::Refusal;
 use crate::volume::group::{GroupRecord, GroupRole};
+use crate::volume::kind::CopyMode;
 use crate::volume::name::{GroupNumber, LinkName, PairName, UpdateNumber};
 use crate::volume::pair::PairState;
 use crate::volume::table::Tables;
@@ -40,6 +41,12 @@ impl Array {
     pub(crate) fn reads_over(&self, tables: &Tables, record: &GroupRecord) -> Option<LinkName> {
         let GroupRole::Auxiliary { link: home, .. } = &record.role else { return None };
         let are_images = tables.followed_pairs(record.number).all(|pair| pair.state == PairState::Normal);
+        // Nobody else is handed what hosts wait for; and the source sends only to who reads it.
+        let is_home = || self.runtime().links.get(home.as_str()).is_some_and(|status| status.connected);
+        let mut followed = tables.followed_pairs(record.number);
+        if followed.any(|pair| pair.copy == CopyMode::SyncJournal) && is_home() {
+            return Some(home.clone());
+        }
         let over_relay = || self.usable_relay(tables, record, home).filter(|_| are_images);
         let Some(other) = &record.other_source else { return over_relay().or_else(|| Some(home.clone())) };
         let runtime = self.runtime();

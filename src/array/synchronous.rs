@@ -47,7 +47,7 @@ pub(super) fn take_up(tables: &Tables, record: &GroupRecord, group: &Group) {
 /// The array that hosts wait for.
 fn choice(tables: &Tables, record: &GroupRecord) -> Option<Choice> {
     let pair = tables.served_pairs(record.number).find(|pair| pair.copy == CopyMode::SyncJournal)?;
-    let (fence, limit) = (record.settings.fence, record.settings.fence_wait);
+    let (fence, limit) = (record.settings.fence, record.settings.fence_wait.max(LIMIT_MIN));
     Some(Choice { reader: JournalArray(pair.auxiliary.array.0), fence, limit })
 }
 
@@ -55,7 +55,7 @@ fn choice(tables: &Tables, record: &GroupRecord) -> Option<Choice> {
 /// not at all if the fence forbids it.
 pub(super) fn may_go_unjournaled(tables: &Tables, record: &GroupRecord, group: &Group) -> bool {
     let Some(choice) = choice(tables, record) else { return true };
-    // What would be refused otherwise is refused by the group itself.
+    // What would be refused otherwise is refused by the group itself, until whoever looks at the clock finds that it need not be.
     choice.fence != Fence::Never || group.is_apart_from(choice.reader, "the journal here has failed")
 }
 
@@ -255,6 +255,8 @@ pub(super) fn journal_write(array: &Arc<Array>, peer: u32, write: JournalWrite) 
     Execution::Receive(Receive { bytes: write.list_length, room, then: Box::new(then) })
 }
 
+/// Hosts wait for no less, whatever the group says: a lease has to be asked for several times within it.
+const LIMIT_MIN: Duration = Duration::from_millis(100);
 /// What both sides show when the copy has everything.
 const SYNCHRONISED: &str = "synchronised";
 /// First pause before a session is opened again.

@@ -78,7 +78,15 @@ impl Group {
             tokio::select! {
                 biased;
                 () = self.closing.begins() => return None,
-                () = async { self.has_second().await; changed.await } => {}
+                () = async {
+                    self.has_second().await;
+                    tokio::select! {
+                        biased;
+                        () = changed => {}
+                        // It also depends on when the other array was heard of.
+                        () = self.clock.sleep(WANTED_LOOK) => {}
+                    }
+                } => {}
             }
         }
     }
@@ -167,7 +175,7 @@ impl Group {
             retry: false,
             updates: MAX_UPDATES,
             bytes: MAX_ANSWER_BYTES,
-            wait: choice.limit / 8,
+            wait: (choice.limit / 8).max(PUSH_WAIT_MIN),
             form: Form::Journals,
         };
         let answer = self.answer_pushed(request).await.map_err(|error| error.to_string())?;
@@ -222,7 +230,9 @@ impl Group {
         let is_kept = self.defect() == Some(SynchronousDefect::LeaseKept) && seq.pushed.lease.is_some();
         let all_normal = seq.svols.values().all(|svol| svol.state == PairState::Normal) && !seq.takes_nothing;
         let holds = is_kept || seq.pushed.lease.is_some_and(|until| now < until);
-        seq.pushed.is_synchronous.then_some(holds && all_normal && seq.failed.is_none())
+        // A takeover would end at the stop, or go back before the stretch.
+        let is_held_back = seq.stops().iter().any(Option::is_some) || seq.inside_until().is_some();
+        seq.pushed.is_synchronous.then_some(holds && all_normal && !is_held_back && seq.failed.is_none())
     }
 
     fn defect(&self) -> Option<SynchronousDefect> {
@@ -356,7 +366,12 @@ impl Group {
             } else {
                 arrived = arrived.split_off(&next);
                 match self.try_store(&mut arrived, Whose::Source) {
-                    Ok(()) => break,
+                    Ok(()) => match self.next_number() {
+                        after if after >= end => break,
+                        // What was read meanwhile was stored in between.
+                        after if after > next => continue,
+                        _ => return Err(PushRefused::Invalid("it has a gap".into())),
+                    },
                     Err(Refusal::NoRoom | Refusal::Leaving | Refusal::Again | Refusal::Fenced) => {
                         PushRefused::NoRoom
                     }
@@ -447,10 +462,14 @@ const UNDER_WAY_MAX: usize = 16;
 const BYTES_UNDER_WAY_MAX: usize = 8 << 20;
 /// A write of journals is answered within the group's limit, and within this if that is less.
 const ANSWER_MIN: Duration = Duration::from_secs(1);
+/// An empty push is sent no more often than this.
+const PUSH_WAIT_MIN: Duration = Duration::from_millis(10);
 /// The other array asks for the channel within this.
 const TOLD_WITHIN: Duration = Duration::from_secs(2);
 /// A push waits no longer for what lies before it, and for room; it holds memory meanwhile.
 const TURN_WITHIN: Duration = Duration::from_secs(4);
+/// How often is looked whether updates should be sent.
+const WANTED_LOOK: Duration = Duration::from_secs(1);
 /// Between two questions at least and at most.
 const ASK_PAUSE: Duration = Duration::from_millis(5);
 /// See [`ASK_PAUSE`].

@@ -14,6 +14,7 @@ use crate::tree::SMALL;
 use holdfast::disk::io::sim::Fault;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+const GAMMA: usize = 2;
 /// The journals on units of their own, and a volume that can take the place of one.
 const SHAPE: Shape =
     Shape { journal_kib: 12 << 10, is_journal_apart: true, second: Second::Ordinary, ..SMALL };
@@ -144,6 +145,48 @@ fn a_first_whose_journal_fails_answers_nobody_alone_before_the_second_knows() {
             equal(&cluster, &writer, ALPHA).await;
         });
     }
+}
+
+/// The second is away for long, with the fence `data`: when it is back hosts are let on, though nothing was written meanwhile that
+/// would wake anybody.
+#[test]
+fn hosts_go_on_when_a_second_is_back_that_was_away_for_long() {
+    in_virtual_time(async {
+        let cluster = centres_of(8, SHAPE, "data");
+        let mut random = Random::new(8);
+        let mut writer = writer_for(8);
+        begin(&cluster, &mut writer).await;
+        equal(&cluster, &writer, ALPHA).await;
+        cluster.set_way("alpha", "beta", Way::Cut);
+        assert_eq!(scribble(&cluster, ALPHA, &mut random, 2).await, 0, "hosts are refused");
+        cluster.sleep_ms(20_000).await;
+        cluster.heal();
+        until_synchronised(&cluster).await;
+    });
+}
+
+/// What beta shows is true for hosts of the whole group: not while a takeover would stop short of what it has, and not while hosts
+/// may be answered by a third array.
+#[test]
+fn a_second_does_not_call_itself_synchronised_when_a_takeover_of_it_would_lose_something() {
+    in_virtual_time(async {
+        let cluster = centres_of(9, SHAPE, "never");
+        let mut writer = writer_for(9);
+        begin(&cluster, &mut writer).await;
+        cluster.command(BETA, "group restore g1 --until now").await.expect("restore is held");
+        until(&cluster, "it says so still", || !shows(&cluster, BETA)).await;
+        cluster.command(BETA, "group restore g1 --go-on").await.expect("restore goes on");
+        until_synchronised(&cluster).await;
+        // Gamma takes over, and beta does not hear of it.
+        cluster.set_way("beta", "gamma", Way::Cut);
+        cluster.command(GAMMA, "group takeover g1 --yes").await.expect("it takes over");
+        assert!(takeover(&cluster, ALPHA).ends_with("overtaken") || takeover(&cluster, ALPHA) == "fenced");
+        cluster.sleep_ms(1_000).await;
+        for _ in 0..100 {
+            assert!(!shows(&cluster, BETA), "hosts are answered at gamma: {}", cluster.state());
+            cluster.sleep_ms(50).await;
+        }
+    });
 }
 
 async fn replace(cluster: &Cluster, side: usize) {

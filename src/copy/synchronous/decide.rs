@@ -115,6 +115,8 @@ pub(crate) struct Synchronous {
     /// It is to come apart as soon as the lease is over: no further yes.
     pub(super) parting: Option<String>,
     pub(super) is_fenced: bool,
+    /// Hosts are shut out.
+    pub(super) is_shut: bool,
     /// When it came apart because of trouble.
     pub(super) apart_since: Option<MonotonicNs>,
     pub(super) reason: Option<String>,
@@ -146,6 +148,7 @@ impl Synchronous {
             resumed: now,
             parting: None,
             is_fenced: false,
+            is_shut: false,
             apart_since: None,
             reason: None,
         }
@@ -208,13 +211,17 @@ impl Synchronous {
         (self.choice.limit / 16).max(LOOK_MIN)
     }
 
-    /// Looks at the clock; why the group has to come apart now, if it has to.
-    pub(super) fn look(&mut self, now: MonotonicNs) -> Option<String> {
+    /// Looks at the clock; why the group has to come apart now, if it has to. `is_fenced`: hosts' writes are refused before they get
+    /// numbers, so none of them is there to be judged.
+    pub(super) fn look(&mut self, now: MonotonicNs, is_fenced: bool) -> Option<String> {
         if self.was_stopped(now) {
             self.resumed = now;
         }
         self.looked = now;
-        if self.is_fenced && self.choice.fence == Fence::Status && self.granted.is_none() {
+        // Nothing was promised yet, or the other array has been told.
+        let may_part =
+            self.phase == Phase::Joining || self.choice.fence == Fence::Status && self.granted.is_none();
+        if is_fenced && may_part && self.hosts_wait() {
             self.parting.get_or_insert_with(|| TOO_LATE.to_owned());
         }
         self.parting.clone().filter(|_| self.lease_left(now).is_zero())
@@ -237,6 +244,7 @@ impl Synchronous {
             && asked.in_use
             && self.confirmed >= self.answered
             && self.parting.is_none()
+            && !self.is_shut
             && all_normal
             && !is_held_up
             && !self.was_stopped(now);
@@ -304,7 +312,7 @@ mod tests {
     }
 
     fn look_until(state: &mut Synchronous, ms: u64) -> Option<String> {
-        (0..=ms).step_by(100).map(|now| state.look(at(now))).last().flatten()
+        (0..=ms).step_by(100).map(|now| state.look(at(now), state.is_fenced)).last().flatten()
     }
 
     const IN_USE: Asked = Asked { channel: CHANNEL, in_use: true, holds_lease: true };
@@ -357,6 +365,33 @@ mod tests {
         }
     }
 
+    /// The journal of the first has failed, say, while no host was waiting.
+    #[test]
+    fn hosts_that_are_refused_before_they_get_numbers_do_not_wait_for_nothing() {
+        for (fence, phase, is_told, parts) in [
+            (Fence::Data, Phase::Together, true, false),
+            (Fence::Status, Phase::Together, false, false),
+            (Fence::Status, Phase::Together, true, true),
+            (Fence::Data, Phase::Joining, true, true),
+        ] {
+            let mut state = together(fence);
+            state.phase = phase;
+            if is_told {
+                state.answer(Asked { in_use: false, holds_lease: false, ..IN_USE }, false, at(0));
+            }
+            let is_over = (0..=50).any(|step| state.look(at(step * 100), true).is_some());
+            assert_eq!(is_over, parts, "{fence:?} {phase:?} {is_told}");
+            assert_eq!(together(fence).look(at(0), false), None, "nobody is refused");
+        }
+    }
+
+    #[test]
+    fn no_yes_is_given_while_hosts_are_shut_out() {
+        let mut state = together(Fence::Never);
+        state.is_shut = true;
+        assert!(state.answer(IN_USE, true, at(0)).lease.is_zero());
+    }
+
     #[test]
     fn a_process_that_was_stopped_gives_everybody_the_limit_anew() {
         let mut state = together(Fence::Never);
@@ -364,7 +399,7 @@ mod tests {
         let woken = 300_000;
         assert!(matches!(state.judge(number(11), at(50), at(woken)), Verdict::Wait(_)));
         assert!(state.answer(IN_USE, true, at(woken)).lease.is_zero(), "who does not look grants nothing");
-        assert_eq!(state.look(at(woken)), None);
+        assert_eq!(state.look(at(woken), false), None);
         assert_eq!(state.judge(number(11), at(50), at(woken)), Verdict::Wait(LIMIT));
     }
 

@@ -106,6 +106,7 @@ impl Group {
                 Verdict::Part => self.come_apart()?,
                 Verdict::Wait(left) => tokio::select! {
                     biased;
+                    () = self.closing.begins() => return Err(ENDS.to_owned()),
                     () = &mut changed => {}
                     () = self.clock.sleep(left) => {}
                 },
@@ -163,6 +164,22 @@ impl Group {
         })
     }
 
+    /// Hosts are shut out here, or let in again. While they are, another array may answer them: the synchronous reader is given no
+    /// further yes.
+    pub(crate) fn shut_hosts_out(&self, is_shut: bool) {
+        if let Some(known) = &mut self.lock().synchronous {
+            known.is_shut = is_shut;
+        }
+    }
+
+    /// Whether no array but this one, and `to`, can still show that it has everything that hosts were answered.
+    pub(crate) fn is_lease_over_but_for(&self, to: ArrayNumber) -> bool {
+        let now = self.clock.now();
+        let seq = self.lock();
+        let others = seq.synchronous.as_ref().filter(|known| known.choice.reader != to);
+        others.is_none_or(|known| known.lease_left(now).is_zero())
+    }
+
     /// Whether nothing keeps updates from going to the reader by another way than to a synchronous one: before its pairs are
     /// suspended or taken away the group comes apart. If it has not yet, it does soon, and its owner is woken.
     pub(crate) fn is_apart_from(&self, reader: ArrayNumber, why: &str) -> bool {
@@ -194,7 +211,11 @@ impl Group {
     /// Looks at the clock; whether the group has come apart. To be called every [`Group::look_every`].
     pub(crate) fn look_at_second(&self) -> bool {
         let now = self.clock.now();
-        let why = self.lock().synchronous.as_mut().and_then(|known| known.look(now));
+        let why = {
+            let mut seq = self.lock();
+            let is_fenced = seq.is_fenced();
+            seq.synchronous.as_mut().and_then(|known| known.look(now, is_fenced))
+        };
         let Some(why) = why else { return false };
         match self.come_apart() {
             Ok(()) => true,
@@ -301,9 +322,11 @@ impl Group {
         let mut seq = self.lock();
         let all_normal = seq.are_normal(reader) && seq.failed.is_none();
         let known = seq.synchronous.as_mut().filter(|known| known.choice.reader == reader)?;
-        let before = (known.granted.is_some(), known.asked.is_some(), known.is_told());
+        // Who was silent for long is there again: whoever waits for that looks.
+        let was_silent = known.asked.is_none_or(|then| now.since(then) >= ALIVE);
+        let before = (known.granted.is_some(), known.is_told());
         let told = Told { others_have, ..known.answer(asked, all_normal, now) };
-        let is_news = before != (known.granted.is_some(), known.asked.is_some(), known.is_told());
+        let is_news = was_silent || before != (known.granted.is_some(), known.is_told());
         drop(seq);
         if is_news {
             self.waits.confirmed.notify_waiters();
@@ -417,6 +440,7 @@ impl Sequencer {
     }
 }
 
+const ENDS: &str = "the group ends here before the other array has confirmed";
 const FENCED: &str =
     "the other array of the synchronous pair does not confirm, and the group's fence forbids to go on alone";
 /// An array that has not asked for so long is not there.
