@@ -10,13 +10,14 @@ use crate::copy::inherited::Missing;
 use crate::disk::slot::Class;
 use crate::volume::apply::rejoin::{alike, check_joining, lead};
 use crate::volume::designation::{Outcome, Refusal};
-use crate::volume::group::GroupRecord;
+use crate::volume::group::{GroupRecord, GroupState};
 use crate::volume::name::{ArrayNumber, GroupNumber, PairNumber, UpdateNumber as StoredNumber};
 use crate::volume::onward::Onward;
-use crate::volume::pair::PairState;
+use crate::volume::pair::{PairRecord, PairState};
 use crate::volume::record::Who;
 use crate::volume::rejoin::{JoinOnward, Judged, Moving, WayOn};
-use crate::volume::resync::RUNS_MAX;
+use crate::volume::resync::{RUNS_MAX, TakeoverPoint};
+use crate::volume::store::PairMarks;
 use crate::volume::table::Tables;
 use crate::volume::takeover::Takeover;
 use holdfast_journal::{ArrayNumber as JournalArray, UpdateNumber};
@@ -26,15 +27,39 @@ use std::time::Duration;
 impl Array {
     /// At a reader: nothing more is read. Everything that came is restored, then the new primary hears how far that is.
     pub(super) async fn stop_following(&self, record: &GroupRecord, moving: &Moving) -> anyhow::Result<()> {
-        let Some(group) = self.open_group_of(record.number).filter(|_| moving.has.is_none()) else {
-            return Ok(()); // It is opened soon; or all is said.
+        if moving.has.is_some() {
+            return Ok(()); // All is said.
+        }
+        let Some(group) = self.open_group_of(record.number) else {
+            let was_begun = !record.segments.is_empty() || record.resume.is_some();
+            let is_ready = record.is_started && !record.journals.is_empty();
+            if was_begun || !is_ready || record.state != GroupState::Normal {
+                return Ok(()); // It is opened soon, or when its journal has been replaced.
+            }
+            // Its journal had not begun yet at the array that it followed: the S-VOLs are what they were before.
+            let found = self.store.read(|tables| tables.takeover_point(record.number, None));
+            return self.ask_to_join(
+                record,
+                moving,
+                match found {
+                    Ok(TakeoverPoint::Volumes(number)) => number,
+                    Ok(TakeoverPoint::Image(_)) | Err(_) => StoredNumber(0),
+                },
+            );
         };
+        self.lift_answered_suspension(record)?;
         group.restore_available(Duration::ZERO).await?;
         let here = group.durable_here();
-        if record.restore_stop.is_some() && group.whole_number() != Some(here) {
+        let is_stopped = |now: &GroupRecord| now.restore_stops() != [None; 2];
+        let is_stopped = self.store.read(|now| now.groups.get(&record.number).is_some_and(is_stopped));
+        if is_stopped && group.whole_number() != Some(here) {
             return Ok(()); // Until its operator lets it go on: what it holds back may be nowhere else.
         }
         let has = group.whole_number().map_or(StoredNumber(0), |number| StoredNumber(number.get()));
+        self.ask_to_join(record, moving, has)
+    }
+
+    fn ask_to_join(&self, record: &GroupRecord, moving: &Moving, has: StoredNumber) -> anyhow::Result<()> {
         let what = format!(
             "group {}: overtaken by {}, nothing more is read of its branch; update {has} is here",
             record.name, moving.link
@@ -88,15 +113,18 @@ impl Array {
             onward.pairs.iter_mut().for_each(|pair| pair.stopped = None);
         }
         let joining = Joining { number, former, onward: &onward, numbers: &numbers, by_differences };
-        self.mark_joining(&tables, &group, &joining);
+        let unattached = self.mark_joining(&tables, &group, &joining);
         let numbered: Vec<u32> = numbers.iter().map(|pair| pair.0).collect();
-        let marks = pair_marks(group.take_marks(&numbered));
+        let mut marks = pair_marks(group.take_marks(&numbered));
         let way = way.told(&group, &numbered);
+        marks.extend(unattached);
         let what = format!(
             "group {}: array {} goes on from here behind update {}: {way}",
             told.group, onward.array, told.has
         );
         let taken_on = self.store.change_with_marks(&Who::Array, what, &marks, |tables| {
+            // A volume whose last pair is asked to go meanwhile is not journaled for much longer.
+            check_joining(tables, told, who)?;
             tables.take_on(number, &onward, former, &numbers, self.new_identity());
             tables.note_judged(number, Judged { array: onward.array, has: told.has, way });
             Ok(())
@@ -124,6 +152,16 @@ impl Array {
     ) -> Found {
         if is_ahead {
             return Found::Unknown("it had updates that were given up".to_owned());
+        }
+        if told.has.0 == 0 {
+            return Found::Unknown("its S-VOLs are no image of one moment".to_owned());
+        }
+        // A volume without such a pair may have been in no journal and in no map for a while.
+        let like = self.store.read(|tables| alike(tables, record.number, told.former, onward));
+        if like.iter().any(Option::is_none) {
+            return Found::Unknown(
+                "its volumes have no pairs with its former primary here any more".to_owned(),
+            );
         }
         if !told.are_all_normal {
             return Found::Unknown("its pairs were not all normal".to_owned());
@@ -155,7 +193,11 @@ impl Array {
 
     /// What the reader may lack is marked in memory from here on, and before any row says that it is one: first what hosts write
     /// from now on, then what they have written since the takeover.
-    fn mark_joining(&self, tables: &Tables, group: &Group, joining: &Joining<'_>) {
+    ///
+    /// A volume that has no pair at the moment is not the group's yet. What it differs in is everything, which the caller makes durable; the
+    /// owner of the group takes it up with the pair.
+    fn mark_joining(&self, tables: &Tables, group: &Group, joining: &Joining<'_>) -> Vec<PairMarks> {
+        let mut unattached = Vec::new();
         let Joining { number, former, onward, numbers, by_differences } = joining;
         let reads_on = onward.begins.is_some();
         let mut rehearsed = Tables::clone(tables);
@@ -163,6 +205,13 @@ impl Array {
         let like = alike(tables, *number, *former, onward);
         for (pair, like) in numbers.iter().zip(like) {
             let Some(record) = rehearsed.pairs.get(pair) else { continue };
+            let is_known = |ours: &PairRecord| {
+                ours.primary.volume == record.primary.volume && group.knows_pair(ours.number.0)
+            };
+            if !tables.served_pairs(*number).any(is_known) {
+                unattached.push(Self::all_of_it_differs(record));
+                continue;
+            }
             let mut runtime = pair_runtime(record, false);
             if reads_on {
                 group.add_pair(record_volume(record), runtime);
@@ -182,6 +231,7 @@ impl Array {
                 tracing::error!(pair = pair.0, "what a reader lacks cannot be marked");
             }
         }
+        unattached
     }
 
     /// Before a takeover: what the journal here still holds of the updates up to now, by the numbers of P-VOLs; and from which number

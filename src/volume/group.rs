@@ -9,7 +9,7 @@ use super::kind::{
 use super::name::{ArrayNumber, GroupName, GroupNumber, LinkName, UpdateNumber, VolumeName, VolumeNumber};
 use super::pair::PairState;
 use super::record::Identity;
-use super::rejoin::{Ahead, Judged};
+use super::rejoin::{Ahead, FormerNumbers, Judged};
 use super::reversal::Reversal;
 use super::takeover::Takeover;
 use super::timing::RestoreStop;
@@ -98,6 +98,9 @@ pub struct GroupRecord {
     /// Readers of a primary that this array has overtaken, which have more of it than this array had.
     #[serde(default)]
     pub ahead: Vec<Ahead>,
+    /// By which numbers the arrays that this one copied before named the volumes; the newest last.
+    #[serde(default)]
+    pub former: Vec<FormerNumbers>,
     /// Updates of a former primary that the journal here holds.
     #[serde(default)]
     pub inherited: Option<Inherited>,

@@ -6,6 +6,10 @@
 //!                      +--- the old primary took itself back ---> none
 //! ```
 //!
+//! Who took over may be overtaken itself before the reader has gone on: then that goes on from the next one. It names its P-VOLs
+//! by the numbers of the array that it was a copy of, and every array remembers those of the arrays that it has copied
+//! ([`FormerNumbers`]).
+//!
 //! # What it guarantees
 //! * **A reader reads no branch any further.** From the moment that it has been told nothing of the old primary's journal is read,
 //!   and nothing of what that says is done.
@@ -17,7 +21,7 @@
 //!   back to what the reader has, everything is copied.
 
 use super::group::{Generation, JournalOptions};
-use super::name::{ArrayNumber, GroupName, GroupNumber, LinkName, UpdateNumber, VolumeName};
+use super::name::{ArrayNumber, GroupName, GroupNumber, LinkName, UpdateNumber, VolumeName, VolumeNumber};
 use super::onward::OnwardPair;
 use super::takeover::parting;
 use serde::{Deserialize, Serialize};
@@ -158,6 +162,29 @@ impl fmt::Display for WayOn {
         }
     }
 }
+/// By which numbers an array that this one copied before knew the volumes that are here. A reader that has not heard of anybody since names
+/// P-VOLs so when it comes; the pairs with that array may be gone by then.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FormerNumbers {
+    /// That array.
+    pub array: ArrayNumber,
+    /// The volumes.
+    pub volumes: Vec<FormerVolume>,
+}
+
+/// One of these volumes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FormerVolume {
+    /// Its P-VOL's number at that array.
+    pub theirs: VolumeNumber,
+    /// Its number here.
+    pub ours: VolumeNumber,
+    /// The size of both then.
+    pub size_bytes: u64,
+}
+
+/// So many arrays are remembered for each group. A reader that names its P-VOLs by one before them is not taken on: it has to be paired anew.
+pub(crate) const FORMERS_KEPT: usize = 4;
 
 /// At the new primary: a reader of the former one that has more than this array had.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

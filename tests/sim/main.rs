@@ -66,6 +66,7 @@ mod takeover_failures;
 mod three;
 mod three_centres;
 mod tree;
+mod turned;
 mod upstream;
 mod whole;
 

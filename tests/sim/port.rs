@@ -1,6 +1,6 @@
 //! A path of a simulated host: it logs in when it has to, with the same session identifier every time.
 
-use crate::cluster::{ARRAYS, Cluster, target_name};
+use crate::cluster::{Cluster, NAMES, target_name};
 use crate::support::random::Random;
 use crate::support::wof::{Durability, HostError, HostPort, Place, SECTOR_BYTES};
 use bytes::Bytes;
@@ -35,7 +35,7 @@ impl SimPort {
         };
         Self {
             connector: cluster.connector(label),
-            array: ARRAYS[array],
+            array: NAMES[array],
             portal: 3260 + u16::from(number % 2),
             options,
             volumes: cluster.shape.volumes,

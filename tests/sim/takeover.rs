@@ -437,6 +437,10 @@ fn a_primary_that_was_fenced_in_vain_goes_on_by_command_and_the_other_array_is_i
             cluster.command(ALPHA, "group failback g1 --to beta --yes").await.expect("it copies again");
             equal(&cluster, ALPHA).await;
             has_everything(&cluster, &writer, ALPHA).await;
+            // And it can take over again, from a primary that lives.
+            take_over(&cluster, BETA).await;
+            go_on(&cluster, &mut writer, BETA, true).await;
+            until_overtaken(&cluster, BETA).await;
         });
     }
 }

@@ -116,7 +116,9 @@ impl Tables {
             return;
         }
         self.readers.remove(&(group, array));
-        if let Some(name) = self.groups.get(&group).map(|group| group.name.clone()) {
+        if self.took_over_from(group, array) {
+            self.takeover_may_end(group, array);
+        } else if let Some(name) = self.groups.get(&group).map(|group| group.name.clone()) {
             self.forward(&link, DesignationId(identity), Designation::RemoteDeleteGroup { group: name });
         }
     }

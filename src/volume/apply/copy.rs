@@ -325,6 +325,7 @@ pub(super) fn new_group(
         ahead: Vec::new(),
         inherited: None,
         judged: Vec::new(),
+        former: Vec::new(),
         restore_stop: None,
         suspension_stop: None,
         suspension_is_accepted: false,

@@ -13,8 +13,10 @@ use crate::volume::group::{
     GroupEvent, GroupRecord, GroupRole, GroupState, JournalOptions, JournalVolume, RemoteJournal,
     ResumeRecord, SegmentRecord,
 };
-use crate::volume::name::{GroupName, GroupNumber, LinkName, PairNumber, VolumeName, VolumeNumber};
-use crate::volume::pair::{Asked, PairState};
+use crate::volume::name::{
+    GroupName, GroupNumber, LinkName, PairNumber, UpdateNumber, VolumeName, VolumeNumber,
+};
+use crate::volume::pair::{Asked, PairRecord, PairState};
 use crate::volume::record::{Identity, VolumeState, VolumeUsage, Who};
 use crate::volume::table::Tables;
 
@@ -278,11 +280,12 @@ impl Tables {
             }
         }
         let resume = row.resume.take();
-        let goes_on = resume.is_some();
+        let (goes_on, begins) = (resume.is_some(), segments.first().filter(|_| row.segments.is_empty()));
+        let begins = begins.map(|segment| segment.first);
         // What was stored before it goes on counts for the generations.
         let has_history = resume.is_some_and(|resume| resume.generation.is_some());
-        if let Some(begins) = segments.first().filter(|_| row.segments.is_empty() && !has_history) {
-            row.journal_first = begins.first;
+        if let Some(first) = begins.filter(|_| !has_history) {
+            row.journal_first = first;
         }
         row.segments = segments;
         if let Some((volume, reason)) = failed {
@@ -290,13 +293,15 @@ impl Tables {
                 journal.failure = Some(reason.to_owned());
             }
         }
-        if goes_on {
-            // What was of one number while there was no journal moves again.
-            let pairs: Vec<PairNumber> = self.pairs_of_group(group).map(|pair| pair.number).collect();
-            for pair in pairs {
-                if let Some(pair) = self.pairs.edit(&pair).filter(|pair| !pair.state.is_stopped()) {
-                    pair.control.stopped_at = None;
-                }
+        // What was of one number while there was no journal moves again: with the number behind that, and with no later one.
+        let is_next =
+            |stopped: UpdateNumber| begins.is_some_and(|first| first.0 <= stopped.0.saturating_add(1));
+        let pairs: Vec<PairNumber> = self.pairs_of_group(group).map(|pair| pair.number).collect();
+        for pair in pairs {
+            let moves = |pair: &PairRecord| pair.control.stopped_at.is_some_and(|at| goes_on || is_next(at));
+            let is_meant = self.pairs.get(&pair).is_some_and(|pair| !pair.state.is_stopped() && moves(pair));
+            if let Some(pair) = self.pairs.edit(&pair).filter(|_| is_meant) {
+                pair.control.stopped_at = None;
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 //! says of them, how the new one takes them up, and how each of them takes note.
 
 use super::asked;
-use super::copy::{READERS_MAX, peer};
+use super::copy::{READERS_MAX, peer, set_volume_state};
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
 use crate::volume::group::{Generation, GroupRecord, GroupRole, GroupState, RemoteJournal};
 use crate::volume::kind::CopyMode;
@@ -11,7 +11,7 @@ use crate::volume::onward::{
     ONWARD_PAIRS_MAX, ONWARD_RUNS_MAX, Onward, OnwardPair, RemoteOnward, RemoteOnwardPair, Stopped,
 };
 use crate::volume::pair::{Asked, PairControl, PairRecord, PairSide, PairState, SuspendCause};
-use crate::volume::record::{Identity, ReaderRecord, ScheduleRecord, Who};
+use crate::volume::record::{Identity, ReaderRecord, ScheduleRecord, VolumeState, Who};
 use crate::volume::reversal::Manner;
 use crate::volume::table::Tables;
 use crate::volume::takeover::Takeover;
@@ -123,11 +123,11 @@ pub(super) fn check_taken_on(
             if tables.is_pair_name_taken(&pair.name) {
                 return Err(Refusal::exists("pair", &pair.name));
             }
-            let Some(ours) = pair_with(tables, group, source, pair) else {
+            let Some((_, size_bytes)) = super::rejoin::volume_with(tables, group, source, pair) else {
                 return conflict(format!("the P-VOL of pair {} is not copied here", pair.name));
             };
             let is_inside = |(start, length): &(u64, u64)| {
-                start.checked_add(*length).is_some_and(|end| end <= ours.size_bytes)
+                start.checked_add(*length).is_some_and(|end| end <= size_bytes)
             };
             let runs = pair.stopped.as_ref().map_or(&[][..], |stopped| &stopped.runs);
             if pair.svol.array != array || runs.len() > ONWARD_RUNS_MAX || !runs.iter().all(is_inside) {
@@ -237,6 +237,8 @@ pub(super) fn remote_onward(
     let number = check_onward(tables, told, who)?;
     let had = tables.followed_pairs(number).filter_map(|pair| pair.control.stopped_at).max();
     let had = had.unwrap_or(UpdateNumber(0)).min(told.last);
+    tables.note_former_numbers(number);
+    let goes_on_behind = told.begins.map_or(told.last, |begins| UpdateNumber(begins.0.saturating_sub(1)));
     let Some(row) = tables.groups.edit(&number) else { return Err(Refusal::missing("group", &told.group)) };
     let role = GroupRole::Auxiliary { link: link.clone(), source: array, remote: Some(told.number) };
     let old = std::mem::replace(&mut row.role, role);
@@ -248,7 +250,7 @@ pub(super) fn remote_onward(
     let has_moved = matches!(row.takeover.take(), Some(Takeover::Moving(_)));
     if let GroupRole::Auxiliary { link: old, .. } = old {
         if has_moved {
-            tables.forward(&old, id.caused(255), Designation::LeftOnward { group: told.group.clone() });
+            super::rejoin::has_moved(tables, id, number, (&old, &link));
         }
         let asked = asked::asked_there(tables, &old, &told.group);
         tables.stop_asking_as_a_copy(&told.group, &old);
@@ -265,35 +267,9 @@ pub(super) fn remote_onward(
         }
     }
     for one in &told.pairs {
-        let Some(number) = tables.pair_named(&one.name).map(|pair| pair.number) else { continue };
-        let Some(pair) = tables.pairs.edit(&number) else { continue };
-        pair.primary = PairSide { array, volume: Some(one.pvol), name: Some(one.pvol_name.clone()) };
-        pair.link.clone_from(&link);
-        (pair.copy_completion_bytes, pair.copy_end) = (0, UpdateNumber(0));
-        match &one.stopped {
-            None => {
-                let copies = pair.control.copies;
-                pair.control =
-                    PairControl { is_image: true, origin: one.origin, copies, ..PairControl::default() };
-            }
-            Some(reason) => {
-                let known = std::mem::take(&mut pair.control);
-                pair.control = PairControl {
-                    is_image: known.is_image,
-                    image: known.image,
-                    left_behind: known.left_behind,
-                    stopped_at: known.stopped_at,
-                    had_from_elsewhere: known.had_from_elsewhere,
-                    origin: one.origin,
-                    copies: known.copies,
-                    ..PairControl::default()
-                };
-                // A failure here is not hidden by what the other array says.
-                if pair.state != PairState::Abnormal {
-                    let reason = reason.chars().take(REASON_MAX_CHARS).collect();
-                    (pair.state, pair.reason) = (PairState::Suspended, Some(reason));
-                }
-            }
+        let number = tables.pair_named(&one.name).map(|pair| pair.number);
+        if let Some(pair) = number.and_then(|number| tables.pairs.edit(&number)) {
+            super::rejoin::goes_on_from(pair, one, (&link, array), goes_on_behind);
         }
     }
     let mut index = 0_u8;
@@ -496,11 +472,13 @@ impl Tables {
         });
         let mut told = Vec::new();
         for (pair, number) in reader.pairs.iter().zip(numbers) {
-            let Some(ours) = pair_with(self, group, source, pair) else { continue };
-            let own = self.meta().number;
-            let side = if ours.primary.array == own { &ours.primary } else { &ours.auxiliary };
-            let (side, size_bytes) = (side.clone(), ours.size_bytes);
-            let record = taken_on(pair, *number, (group, &link), (side, size_bytes), since, has_failed);
+            let Some(ours) = super::rejoin::volume_with(self, group, source, pair) else { continue };
+            let volume = ours.0.volume.and_then(|volume| self.volumes.get(&volume));
+            if let Some(number) = volume.filter(|row| row.state == VolumeState::Normal).map(|row| row.number)
+            {
+                set_volume_state(self, number, VolumeState::Main); // Its last pair had gone.
+            }
+            let record = taken_on(pair, *number, (group, &link), ours, since, has_failed);
             if let PairSide { volume: Some(pvol), name: Some(pvol_name), .. } = record.primary.clone() {
                 let stopped = (record.state != PairState::Normal).then(|| {
                     record.reason.clone().unwrap_or_else(|| "stopped by the old primary".to_owned())
@@ -592,6 +570,6 @@ fn stopped(pair: &PairRecord, runs: Option<&Vec<(u64, u64)>>, all_stop: bool) ->
 }
 
 /// A reason that another array gives is cut to this.
-const REASON_MAX_CHARS: usize = 500;
+pub(super) const REASON_MAX_CHARS: usize = 500;
 /// Why nobody knows what the S-VOLs lack.
 const FAILED: &str = "the journal had failed when the group was turned round";

@@ -508,12 +508,16 @@ impl Tables {
             set_volume_state(self, volume, VolumeState::Normal);
         }
         if pair.primary.array == own {
-            if pair.control.asked != Some(Asked::DeleteAccepted) {
+            // Of an array from which this one took over, none has ever copied from here.
+            let is_told = pair.control.asked == Some(Asked::DeleteAccepted)
+                || self.took_over_from(pair.group, pair.auxiliary.array);
+            if !is_told {
                 let told = Designation::RemoteDeletePair { pair: pair.name.clone() };
                 self.forward(&pair.link, DesignationId(identity), told);
             }
             self.forget_leaving_reader(pair.group, pair.auxiliary.array, Identity(identity.0 ^ 1));
             self.forget_reader_without_work(&pair, Identity(identity.0 ^ 2));
+            self.takeover_may_end(pair.group, pair.auxiliary.array);
         }
     }
 
@@ -545,6 +549,9 @@ impl Tables {
             return;
         }
         self.readers.remove(&key);
+        if self.took_over_from(pair.group, pair.auxiliary.array) {
+            return;
+        }
         if let Some(name) = self.groups.get(&pair.group).map(|group| group.name.clone()) {
             let told = Designation::RemoteDeleteGroup { group: name };
             self.forward(&pair.link, DesignationId(identity), told);

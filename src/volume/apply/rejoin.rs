@@ -6,10 +6,12 @@ use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
 use crate::volume::group::{GroupRecord, GroupRole, GroupState};
 use crate::volume::kind::CopyMode;
 use crate::volume::name::{ArrayNumber, GroupName, GroupNumber, LinkName, PairNumber, UpdateNumber};
-use crate::volume::onward::{ONWARD_PAIRS_MAX, Onward, OnwardPair, Stopped};
-use crate::volume::pair::{PairRecord, PairState, SuspendCause};
-use crate::volume::record::{Identity, Who};
-use crate::volume::rejoin::{Ahead, JoinOnward, Judged, Moving, RemoteRejoin, ahead};
+use crate::volume::onward::{ONWARD_PAIRS_MAX, Onward, OnwardPair, RemoteOnwardPair, Stopped};
+use crate::volume::pair::{PairControl, PairRecord, PairSide, PairState, SuspendCause};
+use crate::volume::record::{Identity, VolumeState, VolumeUsage, Who};
+use crate::volume::rejoin::{
+    Ahead, FORMERS_KEPT, FormerNumbers, FormerVolume, JoinOnward, Judged, Moving, RemoteRejoin, ahead,
+};
 use crate::volume::table::Tables;
 use crate::volume::takeover::Takeover;
 
@@ -19,7 +21,7 @@ pub(super) fn remote_rejoin(tables: &mut Tables, told: &RemoteRejoin, who: &Who)
     let Some(row) = tables.group_named(&told.group) else { return Ok(Outcome::Done) };
     let number = row.number;
     let GroupRole::Auxiliary { source, remote: Some(_), .. } = row.role else { return Ok(Outcome::Done) };
-    if source != told.former {
+    if !is_left_alone(row, source, told) {
         return Ok(Outcome::Done); // It reads another array: this is nothing to it.
     }
     let conflict = |text: &str| Err(Refusal::Conflict(format!("group {} {text}", told.group)));
@@ -30,7 +32,7 @@ pub(super) fn remote_rejoin(tables: &mut Tables, told: &RemoteRejoin, who: &Who)
         // Its own primary took itself back, behind what another array had taken over.
         Some(Takeover::Moving(_)) if source == array => None,
         None if source == array => return Ok(Outcome::Done),
-        Some(Takeover::Moving(moving)) if moving.array != array => {
+        Some(Takeover::Moving(moving)) if moving.array != array && !goes_on_behind(moving, told) => {
             return conflict(&format!("goes on from array {} there", moving.array));
         }
         None if newest <= row.largest_counter() => {
@@ -51,6 +53,24 @@ pub(super) fn remote_rejoin(tables: &mut Tables, told: &RemoteRejoin, who: &Who)
         row.seen_counter = row.seen_counter.max(newest);
     }
     Ok(Outcome::Done)
+}
+
+/// Whether the array from which this one reads, or is about to, is said to be the primary no more. It may have been away when its primary
+/// was overtaken for the first time: then the sender's history says so.
+fn is_left_alone(row: &GroupRecord, source: ArrayNumber, told: &RemoteRejoin) -> bool {
+    let was_primary = row.generations.last().is_some_and(|newest| newest.array == source);
+    let has_successor = told.generations.iter().rev().skip(1).any(|one| one.array == source);
+    let is_about_to = match &row.takeover {
+        Some(Takeover::Moving(moving)) => moving.array == told.former || goes_on_behind(moving, told),
+        _ => false,
+    };
+    source == told.former || is_about_to || (was_primary && has_successor)
+}
+
+/// Whether the sender has overtaken the array from which this one is about to read.
+fn goes_on_behind(moving: &Moving, told: &RemoteRejoin) -> bool {
+    let newest = moving.generations.last();
+    moving.array == told.former || newest.is_some_and(|newest| told.generations.contains(newest))
 }
 
 fn newest_of(moving: &Moving) -> u64 {
@@ -107,7 +127,75 @@ pub(crate) fn check_joining(
         pairs: told.pairs.clone(),
     };
     super::onward::check_taken_on(tables, row.number, std::slice::from_ref(&onward), told.former)?;
+    let ours = |pair| super::onward::pair_with(tables, row.number, told.former, pair);
+    if told.pairs.iter().filter_map(ours).any(PairRecord::is_leaving) {
+        return conflict("is being taken away from its former primary there: again when that is done");
+    }
     Ok((row.number, told.former, onward))
+}
+
+/// At a reader: its pair goes on from the array that is its source now. Its S-VOL is of `goes_on_behind`, unless it is stopped.
+pub(super) fn goes_on_from(
+    pair: &mut PairRecord,
+    one: &RemoteOnwardPair,
+    (link, array): (&LinkName, ArrayNumber),
+    goes_on_behind: UpdateNumber,
+) {
+    pair.primary = PairSide { array, volume: Some(one.pvol), name: Some(one.pvol_name.clone()) };
+    pair.link.clone_from(link);
+    (pair.copy_completion_bytes, pair.copy_end) = (0, UpdateNumber(0));
+    match &one.stopped {
+        None => {
+            pair.control = PairControl {
+                is_image: true,
+                stopped_at: Some(goes_on_behind),
+                origin: one.origin,
+                copies: pair.control.copies,
+                ..PairControl::default()
+            };
+        }
+        Some(reason) => {
+            let known = std::mem::take(&mut pair.control);
+            pair.control = PairControl {
+                is_image: known.is_image,
+                image: known.image,
+                left_behind: known.left_behind,
+                stopped_at: known.stopped_at,
+                had_from_elsewhere: known.had_from_elsewhere,
+                origin: one.origin,
+                copies: known.copies,
+                ..PairControl::default()
+            };
+            // A failure here is not hidden by what the other array says.
+            if pair.state != PairState::Abnormal {
+                let reason = reason.chars().take(super::onward::REASON_MAX_CHARS).collect();
+                (pair.state, pair.reason) = (PairState::Suspended, Some(reason));
+            }
+        }
+    }
+}
+
+/// At a reader that goes on from another array: what the old and the new one hear of that. Its journal volumes may have been replaced since the
+/// new one was asked.
+pub(super) fn has_moved(
+    tables: &mut Tables,
+    id: DesignationId,
+    group: GroupNumber,
+    (old, new): (&LinkName, &LinkName),
+) {
+    tables.call_back_joining(group);
+    let Some(row) = tables.groups.get(&group) else { return };
+    let left = Designation::LeftOnward { group: row.name.clone() };
+    let stays = row.journals.iter().filter(|journal| !journal.is_leaving);
+    let joins = stays.filter_map(|journal| {
+        let volume = tables.volumes.get(&journal.volume)?.name.clone();
+        Some(Designation::JoinJournal { group: row.name.clone(), volume, options: journal.options })
+    });
+    let joins: Vec<Designation> = joins.collect();
+    tables.forward(old, id.caused(255), left);
+    for (index, joins) in (JOURNALS_TOLD..u8::MAX).zip(joins) {
+        tables.forward(new, id.caused(index), joins);
+    }
 }
 
 impl Tables {
@@ -131,7 +219,7 @@ impl Tables {
             generations: row.generations.clone(),
             has,
             are_all_normal: self.followed_pairs(group).all(|pair| pair.state == PairState::Normal),
-            journals: row.journals.iter().filter_map(journal).collect(),
+            journals: row.journals.iter().filter(|one| !one.is_leaving).filter_map(journal).collect(),
             pairs: self.followed_pairs(group).filter_map(joining).collect(),
         };
         self.call_back_joining(group);
@@ -141,6 +229,22 @@ impl Tables {
         {
             moving.has = Some(has);
         }
+    }
+
+    /// This array is about to copy its source no more: by which numbers that named the volumes is kept.
+    pub(super) fn note_former_numbers(&mut self, group: GroupNumber) {
+        let role = self.groups.get(&group).map(|row| row.role.clone());
+        let Some(GroupRole::Auxiliary { source: array, .. }) = role else { return };
+        let volume = |pair: &PairRecord| {
+            let (theirs, ours) = (pair.primary.volume?, pair.auxiliary.volume?);
+            Some(FormerVolume { theirs, ours, size_bytes: pair.size_bytes })
+        };
+        let volumes = self.followed_pairs(group).filter_map(volume).take(ONWARD_PAIRS_MAX).collect();
+        let Some(row) = self.groups.edit(&group) else { return };
+        row.former.retain(|known| known.array != array);
+        row.former.push(FormerNumbers { array, volumes });
+        let surplus = row.former.len().saturating_sub(FORMERS_KEPT);
+        row.former.drain(..surplus);
     }
 
     /// It does not want to be taken on any more.
@@ -186,6 +290,34 @@ pub(crate) fn lead(row: &GroupRecord, told: &JoinOnward) -> u64 {
     ahead(&told.generations, &row.generations, told.has)
 }
 
+/// This array's volume that a pair of another reader is of, and its size: by the pair that it has with the old primary; or, if there is
+/// none any more, by what that called it when it was copied from there.
+pub(super) fn volume_with(
+    tables: &Tables,
+    group: GroupNumber,
+    source: ArrayNumber,
+    other: &OnwardPair,
+) -> Option<(PairSide, u64)> {
+    let own = tables.meta().number;
+    if let Some(ours) = super::onward::pair_with(tables, group, source, other) {
+        let side = if ours.primary.array == own { &ours.primary } else { &ours.auxiliary };
+        return Some((side.clone(), ours.size_bytes));
+    }
+    let former = tables.groups.get(&group)?.former.iter().find(|known| known.array == source)?;
+    let former = former.volumes.iter().find(|known| known.theirs == other.pvol)?;
+    let volume = tables.volumes.get(&former.ours)?;
+    // It may have become anything since.
+    let is_primary = matches!(volume.state, VolumeState::Normal | VolumeState::Main)
+        && (volume.usage == VolumeUsage::Host && volume.parity_group.is_some() && volume.growth.is_none());
+    let is_of_group = tables.group_of_member(volume.number).is_none_or(|row| row.number == group)
+        && tables.pairs_of_volume(volume.number).all(|pair| pair.group == group && pair.primary.array == own);
+    if !is_primary || !is_of_group || volume.size_bytes != former.size_bytes {
+        return None;
+    }
+    let side = PairSide { array: own, volume: Some(volume.number), name: Some(volume.name.clone()) };
+    Some((side, volume.size_bytes))
+}
+
 /// A pair of a reader that asks to join: whatever its state, what it lacks is for the new primary to say.
 fn joining(pair: &PairRecord) -> Option<OnwardPair> {
     if pair.copy != CopyMode::Async || pair.is_leaving() {
@@ -217,3 +349,6 @@ pub(crate) fn alike(
         |pair: &OnwardPair| super::onward::pair_with(tables, group, former, pair).map(|ours| ours.number);
     onward.pairs.iter().map(like).collect()
 }
+
+/// The identities of what is told of journals begin here: a group has 16 of them at most.
+const JOURNALS_TOLD: u8 = 200;

@@ -394,13 +394,8 @@ impl Tables {
         self.call_back_what_a_primary_says(group, &link);
         for number in self.numbers_of(group) {
             self.forget_failure(number, manner);
-            let control = match manner {
-                Manner::Planned => PairControl { is_image: true, ..PairControl::default() },
-                // What it was when it was left is of one number, and kept until the copy has ended.
-                Manner::Differences => {
-                    PairControl { is_image: true, stopped_at: Some(last), ..PairControl::default() }
-                }
-            };
+            // It is of this number until its journal begins at the new primary, or the copy of differences has ended.
+            let control = PairControl { is_image: true, stopped_at: Some(last), ..PairControl::default() };
             self.turn_round(number, VolumeState::Auxiliary, control);
         }
     }

@@ -109,6 +109,7 @@ impl Tables {
             });
         }
         self.call_back_joining(group);
+        self.note_former_numbers(group);
         let inherited = Inherited { last, volumes: self.volumes_by_records(group) };
         self.taken_over(group, &[], identity);
         self.journal_taken_over(group, journal, row.segments, inherited);
@@ -169,6 +170,29 @@ impl Tables {
     fn volumes_by_records(&self, group: GroupNumber) -> Vec<(VolumeNumber, VolumeNumber)> {
         let both = |pair: &PairRecord| Some((pair.record_volume()?, pair.auxiliary.volume?));
         self.followed_pairs(group).filter_map(both).collect()
+    }
+
+    /// Whether this array took a group over from that one, which has not become its copy since.
+    pub(super) fn took_over_from(&self, group: GroupNumber, array: ArrayNumber) -> bool {
+        let takeover = self.groups.get(&group).and_then(|row| row.takeover.as_ref());
+        matches!(takeover, Some(Takeover::Taken(taken)) if taken.array == array)
+    }
+
+    /// With its last pair and its row among the readers the array that was overtaken concerns the group no more: this array
+    /// is a primary like any other. That it has taken over is still said there, should that array ever come back.
+    pub(super) fn takeover_may_end(&mut self, group: GroupNumber, array: ArrayNumber) {
+        let is_reader = self.readers.get(&(group, array)).is_some();
+        if !self.took_over_from(group, array) || is_reader || self.pairs_with(group, array).next().is_some() {
+            return;
+        }
+        let Some(row) = self.groups.edit(&group) else { return };
+        let (name, largest) = (row.name.clone(), row.largest_counter());
+        let Some(Takeover::Taken(taken)) = row.takeover.take() else { return };
+        row.seen_counter = largest;
+        // It is named as the loser no more: there is nothing that it could copy.
+        let is_order =
+            |what: &Designation| matches!(what, Designation::RemoteFailback(told) if told.group == name);
+        self.forget_forwards(&taken.link, is_order);
     }
 
     /// Whoever read the former primary is told who is it now.

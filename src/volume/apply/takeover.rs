@@ -9,13 +9,14 @@ use crate::volume::name::{
     ArrayNumber, GroupName, GroupNumber, LinkName, PairName, PairNumber, UpdateNumber,
 };
 use crate::volume::pair::{Asked, PairRecord};
-use crate::volume::record::Who;
+use crate::volume::record::{ReaderRecord, Who};
 use crate::volume::resync::RESYNC_PAIRS_MAX;
 use crate::volume::reversal::{Reversal, ReversalStep};
 use crate::volume::table::Tables;
 use crate::volume::takeover::{
     Branch, OTHERS_WAIT, Overtaken, RemoteFailback, RemoteTakeover, Taken, Takeover, Yielding, parting,
 };
+use crate::volume::timing::StopWish;
 
 /// What is said by operators and other arrays of a takeover.
 pub(super) fn dispatch(
@@ -331,8 +332,18 @@ fn remote_failback(tables: &mut Tables, told: &RemoteFailback, who: &Who) -> Res
     let number = row.number;
     let created = Outcome::Created { number: number.0 };
     let conflict = |text: &str| Err(Refusal::Conflict(format!("group {} {text}", told.group)));
+    if told.since >= super::reverse::COUNTER_MAX {
+        return conflict("has a generation that nobody opens");
+    }
     if let GroupRole::Auxiliary { source, .. } = row.role {
-        return if source == array { Ok(created) } else { conflict("is a copy of another array there") };
+        if source != array {
+            return conflict("is a copy of another array there");
+        }
+        // The sender believes nothing older from here on: what this array says next must bear that.
+        if let Some(row) = tables.groups.edit(&number) {
+            row.seen_counter = row.seen_counter.max(told.since);
+        }
+        return Ok(created);
     }
     // What was said of itself last, and in a split brain to whom took over as well.
     let (said, branch) = match &row.takeover {
@@ -344,9 +355,6 @@ fn remote_failback(tables: &mut Tables, told: &RemoteFailback, who: &Who) -> Res
     if said != Some(told.branch) {
         return conflict("is not what was given up: it has gone on there since, by command");
     }
-    if told.since >= super::reverse::COUNTER_MAX {
-        return conflict("has a generation that nobody opens");
-    }
     if branch_begins(row, &told.generations)?.is_none() {
         return conflict("goes on there in the newer generation");
     }
@@ -356,9 +364,9 @@ fn remote_failback(tables: &mut Tables, told: &RemoteFailback, who: &Who) -> Res
     if is_leaving_to(row, array) {
         return conflict("is being reversed there");
     }
-    if let Some(other) =
-        tables.all_readers_of_group(number).find(|reader| reader.array != array && !reader.has_left)
-    {
+    // One that shall go need not hear of it first: it may be dead, or on its way to the new primary.
+    let stays = |reader: &&ReaderRecord| reader.array != array && !reader.has_left && !reader.is_leaving;
+    if let Some(other) = tables.all_readers_of_group(number).find(stays) {
         return conflict(&format!(
             "is also read over {} there: take that reader away there first (group delete {} --reader {})",
             other.link, told.group, other.link
@@ -457,13 +465,28 @@ impl Tables {
     }
 }
 
+/// What a reader that goes on from another array may wait for: its operator lets restore go on, or replaces a journal.
+fn moving_waits_for(what: &Designation) -> bool {
+    matches!(
+        what,
+        Designation::StopRestore { wish: StopWish::GoOn, .. }
+            | Designation::AddJournal { at: None, .. }
+            | Designation::RemoveJournal { .. }
+            | Designation::ReplaceJournal { .. }
+    )
+}
+
 /// What would be said to the wrong array, or would copy over what nobody has given up, is not designated.
 pub(super) fn check(tables: &Tables, what: &Designation) -> Result<(), Refusal> {
     tables.is_not_taking_over(what)?;
-    let Some(group) = super::reverse::group_meant(what) else { return Ok(()) };
+    let group = match what {
+        Designation::ReverseGroup { group, .. } => Some(group),
+        _ => super::reverse::group_meant(what),
+    };
+    let Some(group) = group else { return Ok(()) };
     let Some(row) = tables.group_named(group) else { return Ok(()) };
     let is_of = |link: &LinkName, which: &Which| match which {
-        Which::All => true,
+        Which::All => tables.pairs_over(row.number, link).next().is_some(),
         Which::Reader(reader) => reader == link,
         Which::Pair(pair) => tables.pair_named(pair).is_some_and(|pair| pair.link == *link),
     };
@@ -490,7 +513,7 @@ pub(super) fn check(tables: &Tables, what: &Designation) -> Result<(), Refusal> 
             (other.link.to_string(), !is_allowed)
         }
         Some(Takeover::Yielding(yielding)) => (yielding.to.link.to_string(), true),
-        Some(Takeover::Moving(moving)) => (moving.link.to_string(), true),
+        Some(Takeover::Moving(moving)) => (moving.link.to_string(), !moving_waits_for(what)),
         Some(Takeover::Reaching | Takeover::Restoring) => ("its primary".to_owned(), true),
     };
     if !is_refused {

@@ -8,6 +8,7 @@ mod members;
 mod onward;
 mod reverse;
 mod synchronous;
+mod taken;
 mod takeover;
 mod written;
 

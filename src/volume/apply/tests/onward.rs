@@ -9,7 +9,7 @@ use crate::volume::pair::SuspendCause;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-fn link(name: &str, other: u32) -> Designation {
+pub(super) fn link(name: &str, other: u32) -> Designation {
     Designation::CreateLink(NewLink {
         name: name.parse().unwrap(),
         array: ArrayNumber(other),
@@ -20,13 +20,13 @@ fn link(name: &str, other: u32) -> Designation {
     })
 }
 
-fn pairs_of(array: &Array) -> Vec<(String, u32, PairState)> {
+pub(super) fn pairs_of(array: &Array) -> Vec<(String, u32, PairState)> {
     let pairs = array.tables.pairs.iter();
     pairs.map(|pair| (pair.name.to_string(), pair.primary.array.0, pair.state)).collect()
 }
 
 /// Alpha is read by beta and by gamma; every pair is normal. There is a link between beta and gamma if that is wanted.
-fn three(is_linked: bool) -> (Array, Array, Array) {
+pub(super) fn three(is_linked: bool) -> (Array, Array, Array) {
     let (mut alpha, mut beta) = both();
     let mut gamma = Array::new(3, "gamma").with(&["other", "copy1", "copy2", "jnl"], "alpha", 1);
     alpha.say(link("gamma", 3)).unwrap();
@@ -62,7 +62,7 @@ fn g1(array: &Array) -> GroupNumber {
 }
 
 /// Alpha hands over to beta, which takes over; the message that gamma gets from it.
-fn turn(alpha: &mut Array, beta: &mut Array) -> Option<RemoteOnward> {
+pub(super) fn turn(alpha: &mut Array, beta: &mut Array) -> Option<RemoteOnward> {
     let wait = Duration::from_secs(1);
     let what = Designation::ReverseGroup { group: "g1".parse().unwrap(), to: "beta".parse().unwrap(), wait };
     alpha.say(what).unwrap();

@@ -9,28 +9,28 @@ use crate::volume::pair::Asked;
 use crate::volume::takeover::{Branch, RemoteTakeover, Takeover, parting};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-fn g1(array: &Array) -> GroupRecord {
+pub(super) fn g1(array: &Array) -> GroupRecord {
     array.tables.group_named(&"g1".parse().unwrap()).unwrap().clone()
 }
 
-fn take_over() -> Designation {
+pub(super) fn take_over() -> Designation {
     Designation::TakeOverGroup { group: "g1".parse().unwrap() }
 }
 
-fn fail_back(to: &str) -> Designation {
+pub(super) fn fail_back(to: &str) -> Designation {
     Designation::FailBackGroup { group: "g1".parse().unwrap(), to: to.parse().unwrap() }
 }
 
-fn state(array: &Array) -> String {
+pub(super) fn state(array: &Array) -> String {
     g1(array).takeover.map(|takeover| takeover.to_string()).unwrap_or_default()
 }
 
-fn access(array: &Array, name: &str) -> HostAccess {
+pub(super) fn access(array: &Array, name: &str) -> HostAccess {
     array.tables.host_access(array.tables.volume_named(&name.parse().unwrap()).unwrap().number)
 }
 
 /// Never the same twice.
-fn ids() -> impl FnMut() -> Identity {
+pub(super) fn ids() -> impl FnMut() -> Identity {
     static NEXT: AtomicU64 = AtomicU64::new(1 << 40);
     || Identity(u128::from(NEXT.fetch_add(1, Ordering::Relaxed)))
 }
@@ -45,7 +45,7 @@ fn turn(beta: &mut Array) {
 }
 
 /// What the array at work does when it was overtaken: 3 updates are only there.
-fn count(alpha: &mut Array) {
+pub(super) fn count(alpha: &mut Array) {
     let Some(Takeover::Overtaken(other) | Takeover::Retaking(other)) = g1(alpha).takeover else {
         let Some(Takeover::Yielding(yielding)) = g1(alpha).takeover else { panic!("it was not overtaken") };
         return count_against(alpha, &yielding.to.generations);
@@ -75,7 +75,7 @@ fn tell_rival(array: &mut Array) {
     array.tables.rival_told(group, branch, &mut ids());
 }
 
-fn taken() -> (Array, Array) {
+pub(super) fn taken() -> (Array, Array) {
     let (alpha, mut beta) = normal();
     beta.say(take_over()).unwrap();
     assert_eq!(state(&beta), "reaching");
@@ -206,7 +206,7 @@ fn a_reversal_whose_new_primary_is_gone_is_ended_by_a_takeover_at_the_old_one() 
 }
 
 /// Alpha was overtaken and has said what only it has.
-fn overtaken() -> (Array, Array) {
+pub(super) fn overtaken() -> (Array, Array) {
     let (mut alpha, mut beta) = taken();
     assert_eq!(deliver(&mut beta, &mut alpha, "alpha"), 0);
     count(&mut alpha);
@@ -215,7 +215,7 @@ fn overtaken() -> (Array, Array) {
 }
 
 /// What is on its way from an array to the other one, as one that was held up has it.
-fn held_up(array: &Array) -> Vec<ForwardRecord> {
+pub(super) fn held_up(array: &Array) -> Vec<ForwardRecord> {
     array.tables.forwards.iter().cloned().collect()
 }
 
@@ -247,7 +247,7 @@ fn yields_to(loser: &mut Array, winner: &mut Array, link: &str, back: &str) {
 }
 
 /// As the arrays at work turn a group round behind update 60.
-fn turns_round(from: &mut Array, to: &mut Array, link: &str) {
+pub(super) fn turns_round(from: &mut Array, to: &mut Array, link: &str) {
     let (here, there) = (g1(from).number, g1(to).number);
     let reverse = Designation::ReverseGroup {
         group: "g1".parse().unwrap(),
