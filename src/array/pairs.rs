@@ -156,8 +156,9 @@ impl Array {
             group.stranded_no_more(reader);
             return;
         }
-        if !group.is_apart_from(reader, "the journal is full of what it has not taken") {
-            return; // Its owner is woken when it is.
+        let why = "the journal does not hold what it has not taken";
+        if !group.may_stop_pairs(reader, SuspendCause::Overflow, why) {
+            return; // Its owner is woken when it may.
         }
         let now = self.env.clock.now();
         {
@@ -219,8 +220,8 @@ impl Array {
         cause: SuspendCause,
         reason: &str,
     ) {
-        if !group.is_apart_from(reader, reason) {
-            return; // Its owner is woken when it is.
+        if !group.may_stop_pairs(reader, cause, reason) {
+            return; // Its owner is woken when it may.
         }
         let numbers: Vec<u32> = pairs.iter().map(|pair| pair.0).collect();
         let marking = group.begin_marking(reader, &numbers);

@@ -61,6 +61,7 @@ mod stops;
 mod story;
 mod svol_write;
 mod synchronous;
+mod synchronous_failures;
 mod takeover;
 mod takeover_failures;
 mod three;

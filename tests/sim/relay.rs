@@ -34,7 +34,7 @@ fn cluster(seed: u64) -> Cluster {
     cluster
 }
 
-fn target_config(name: &str, number: u32, journal_kib: u64) -> String {
+pub(crate) fn target_config(name: &str, number: u32, journal_kib: u64) -> String {
     let volume = |volume: &str, kib: u64| {
         format!(
             "[[provision.volume]]\nname = \"{volume}\"\nparity_group = \"pg0\"\nsize = \"{kib}KiB\"\nthin = true\n"
@@ -54,7 +54,7 @@ fn target_config(name: &str, number: u32, journal_kib: u64) -> String {
     )
 }
 
-async fn create(cluster: &Cluster, relay: &str, target: &str) {
+pub(crate) async fn create(cluster: &Cluster, relay: &str, target: &str) {
     for (index, other, side) in [(ALPHA, 2, "first"), (BETA, 1, "second")] {
         let iqn = target_name(target);
         let line = format!(

@@ -79,6 +79,15 @@ pub(crate) enum Answered {
     Alone,
 }
 
+/// What the S-VOLs there are, for what is confirmed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Svols {
+    /// One image, and all that is confirmed belongs to it.
+    Image,
+    /// Their differences are copied, or will be: what is confirmed is there, and a takeover does not find it yet.
+    Behind,
+}
+
 /// What a waiting host's command does next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Verdict {
@@ -168,11 +177,17 @@ impl Synchronous {
         self.granted.map_or(Duration::ZERO, |then| self.lease().saturating_sub(now.since(then)))
     }
 
-    pub(super) fn judge(&mut self, number: UpdateNumber, since: MonotonicNs, now: MonotonicNs) -> Verdict {
+    pub(super) fn judge(
+        &mut self,
+        number: UpdateNumber,
+        svols: Svols,
+        since: MonotonicNs,
+        now: MonotonicNs,
+    ) -> Verdict {
         if !self.hosts_wait() {
             return Verdict::Done(Answered::Alone);
         }
-        if number <= self.confirmed {
+        if number <= self.confirmed && svols == Svols::Image {
             self.answered = self.answered.max(number);
             return Verdict::Done(Answered::Together);
         }
@@ -184,12 +199,7 @@ impl Synchronous {
         if !left.is_zero() {
             return Verdict::Wait(left);
         }
-        let may_part = match self.choice.fence {
-            Fence::Never => true,
-            Fence::Data => self.phase == Phase::Joining,
-            Fence::Status => self.phase == Phase::Joining || self.granted.is_none(),
-        };
-        if !may_part {
+        if !self.may_part() {
             self.is_fenced = true;
             return Verdict::Fenced;
         }
@@ -199,6 +209,20 @@ impl Synchronous {
             Duration::ZERO => Verdict::Part,
             left => Verdict::Wait(left),
         }
+    }
+
+    /// Whether hosts may be answered alone, once the lease is over, though no operator has said so.
+    fn may_part(&self) -> bool {
+        match self.choice.fence {
+            Fence::Never => true,
+            Fence::Data => self.phase == Phase::Joining,
+            Fence::Status => self.phase == Phase::Joining || self.granted.is_none(),
+        }
+    }
+
+    /// Whether pairs that stop by themselves are no reason to answer hosts alone: those wait until everything is copied again.
+    pub(super) fn stays_together(&self) -> bool {
+        self.hosts_wait() && self.parting.is_none() && !self.may_part()
     }
 
     /// Nobody looked at the clock for longer than anybody would have slept.
@@ -259,10 +283,10 @@ impl Synchronous {
         }
     }
 
-    pub(super) fn confirm(&mut self, channel: u64, number: UpdateNumber) {
+    pub(super) fn confirm(&mut self, channel: u64, number: UpdateNumber, svols: Svols) {
         if self.channel.is_some_and(|open| open.id == channel) {
             self.confirmed = self.confirmed.max(number);
-            self.is_fenced = false;
+            self.is_fenced &= svols != Svols::Image;
         }
     }
 
@@ -307,7 +331,7 @@ mod tests {
         let choice = Choice { reader: ArrayNumber(2), fence, limit: LIMIT };
         let mut state = Synchronous::new(choice, true, number(10), at(0));
         state.channel = Some(Channel { id: CHANNEL, is_told: true });
-        state.confirm(CHANNEL, number(10));
+        state.confirm(CHANNEL, number(10), Svols::Image);
         state
     }
 
@@ -320,12 +344,16 @@ mod tests {
     #[test]
     fn a_host_is_answered_when_its_write_and_all_before_it_are_confirmed() {
         let mut state = together(Fence::Never);
-        assert_eq!(state.judge(number(11), at(0), at(0)), Verdict::Wait(LIMIT));
-        state.confirm(CHANNEL + 1, number(20));
-        assert_eq!(state.judge(number(11), at(0), at(0)), Verdict::Wait(LIMIT), "over another channel");
-        state.confirm(CHANNEL, number(12));
-        assert_eq!(state.judge(number(12), at(0), at(0)), Verdict::Done(Answered::Together));
-        assert_eq!(state.judge(number(13), at(0), at(0)), Verdict::Wait(LIMIT));
+        assert_eq!(state.judge(number(11), Svols::Image, at(0), at(0)), Verdict::Wait(LIMIT));
+        state.confirm(CHANNEL + 1, number(20), Svols::Image);
+        assert_eq!(
+            state.judge(number(11), Svols::Image, at(0), at(0)),
+            Verdict::Wait(LIMIT),
+            "over another channel"
+        );
+        state.confirm(CHANNEL, number(12), Svols::Image);
+        assert_eq!(state.judge(number(12), Svols::Image, at(0), at(0)), Verdict::Done(Answered::Together));
+        assert_eq!(state.judge(number(13), Svols::Image, at(0), at(0)), Verdict::Wait(LIMIT));
     }
 
     #[test]
@@ -346,7 +374,11 @@ mod tests {
                 state.answer(Asked { in_use: false, holds_lease: false, ..IN_USE }, true, at(2_600));
             }
             look_until(&mut state, 4_000);
-            assert_eq!(state.judge(number(11), at(0), at(4_000)), expected, "{fence:?} {holds_lease}");
+            assert_eq!(
+                state.judge(number(11), Svols::Image, at(0), at(4_000)),
+                expected,
+                "{fence:?} {holds_lease}"
+            );
             if fence == Fence::Never {
                 let told = state.answer(IN_USE, true, at(4_000));
                 assert!(told.lease.is_zero(), "no yes once it is about to come apart");
@@ -361,7 +393,7 @@ mod tests {
             let mut state = together(fence);
             (state.phase, state.granted) = (Phase::Joining, None);
             look_until(&mut state, 4_000);
-            assert_eq!(state.judge(number(11), at(0), at(4_000)), Verdict::Part, "{fence:?}");
+            assert_eq!(state.judge(number(11), Svols::Image, at(0), at(4_000)), Verdict::Part, "{fence:?}");
         }
     }
 
@@ -397,10 +429,10 @@ mod tests {
         let mut state = together(Fence::Never);
         look_until(&mut state, 100);
         let woken = 300_000;
-        assert!(matches!(state.judge(number(11), at(50), at(woken)), Verdict::Wait(_)));
+        assert!(matches!(state.judge(number(11), Svols::Image, at(50), at(woken)), Verdict::Wait(_)));
         assert!(state.answer(IN_USE, true, at(woken)).lease.is_zero(), "who does not look grants nothing");
         assert_eq!(state.look(at(woken), false), None);
-        assert_eq!(state.judge(number(11), at(50), at(woken)), Verdict::Wait(LIMIT));
+        assert_eq!(state.judge(number(11), Svols::Image, at(50), at(woken)), Verdict::Wait(LIMIT));
     }
 
     #[test]
@@ -453,5 +485,42 @@ mod tests {
         assert!(!state.may_join(at(4_900)) && state.may_join(at(5_000)));
         state.channel = Some(Channel { id: 9, is_told: false });
         assert!(!state.may_join(at(5_000)), "the other array does not know the channel");
+    }
+
+    #[test]
+    fn what_is_confirmed_while_differences_are_copied_is_answered_when_they_are() {
+        let mut state = together(Fence::Data);
+        state.confirm(CHANNEL, number(11), Svols::Behind);
+        look_until(&mut state, 4_000);
+        assert_eq!(state.judge(number(11), Svols::Behind, at(0), at(4_000)), Verdict::Fenced);
+        state.confirm(CHANNEL, number(12), Svols::Behind);
+        assert!(state.is_fenced, "nothing is numbered in vain");
+        state.confirm(CHANNEL, number(12), Svols::Image);
+        assert!(!state.is_fenced);
+        assert_eq!(
+            state.judge(number(12), Svols::Image, at(0), at(4_000)),
+            Verdict::Done(Answered::Together)
+        );
+    }
+
+    #[test]
+    fn pairs_that_end_by_themselves_part_nobody_whom_the_fence_keeps_waiting() {
+        for (fence, is_told, stays) in [
+            (Fence::Never, false, false),
+            (Fence::Data, false, true),
+            (Fence::Data, true, true),
+            (Fence::Status, false, true),
+            (Fence::Status, true, false),
+        ] {
+            let mut state = together(fence);
+            if is_told {
+                state.answer(Asked { in_use: false, holds_lease: false, ..IN_USE }, false, at(100));
+            }
+            assert_eq!(state.stays_together(), stays, "{fence:?} {is_told}");
+            state.parting = Some("by an operator".to_owned());
+            assert!(!state.stays_together());
+            (state.parting, state.phase) = (None, Phase::Apart);
+            assert!(!state.stays_together());
+        }
     }
 }

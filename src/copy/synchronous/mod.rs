@@ -21,13 +21,13 @@ mod decide;
 
 pub(crate) use decide::{Answered, Choice, Phase, Standing, Synchronous};
 pub use decide::{Asked, Told};
-use decide::{Channel, TOO_LATE, Verdict};
+use decide::{Channel, Svols, TOO_LATE, Verdict};
 
 use super::group::{Group, Sequencer};
 use super::tamper::SynchronousDefect;
 use crate::clock::MonotonicNs;
 use crate::volume::kind::Fence;
-use crate::volume::pair::PairState;
+use crate::volume::pair::{PairState, SuspendCause};
 use holdfast_journal::{ArrayNumber, UpdateNumber};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -97,8 +97,11 @@ impl Group {
             let verdict = {
                 let now = self.clock.now();
                 let mut seq = self.lock();
+                let svols = seq.svols_of_second();
                 let known = seq.synchronous.as_mut();
-                known.map_or(Verdict::Done(Answered::Alone), |known| known.judge(number, waiting.since, now))
+                known.map_or(Verdict::Done(Answered::Alone), |known| {
+                    known.judge(number, svols, waiting.since, now)
+                })
             };
             match verdict {
                 Verdict::Done(answered) => return Ok(answered),
@@ -206,6 +209,13 @@ impl Group {
                 false
             }
         }
+    }
+
+    /// Whether pairs of the reader may be stopped now. An operator's word, and what the fence leaves to itself, brings the group
+    /// apart before; hosts that must not be answered alone wait until everything is copied again.
+    pub(crate) fn may_stop_pairs(&self, reader: ArrayNumber, cause: SuspendCause, why: &str) -> bool {
+        let stays = cause != SuspendCause::Operator && self.lock().stays_together(reader);
+        stays || self.is_apart_from(reader, why)
     }
 
     /// Looks at the clock; whether the group has come apart. To be called every [`Group::look_every`].
@@ -388,8 +398,12 @@ impl Group {
 
     /// The reader has everything up to `number` durably.
     pub(super) fn confirm(&self, channel: u64, number: UpdateNumber) {
-        if let Some(known) = &mut self.lock().synchronous {
-            known.confirm(channel, number);
+        {
+            let mut seq = self.lock();
+            let svols = seq.svols_of_second();
+            if let Some(known) = &mut seq.synchronous {
+                known.confirm(channel, number, svols);
+            }
         }
         self.waits.confirmed.notify_waiters();
         self.changed.notify_waiters(); // Other readers may be handed more.
@@ -425,6 +439,24 @@ impl Sequencer {
     pub(super) fn must_keep_up(&self, reader: ArrayNumber) -> bool {
         let known = self.synchronous.as_ref().filter(|known| known.choice.reader == reader);
         known.is_some_and(|known| known.hosts_wait() && known.choice.fence != Fence::Never)
+    }
+
+    /// Whether the pairs of the reader stop without the group coming apart.
+    fn stays_together(&self, reader: ArrayNumber) -> bool {
+        let known = self.synchronous.as_ref().filter(|known| known.choice.reader == reader);
+        known.is_some_and(Synchronous::stays_together)
+    }
+
+    /// What the S-VOLs of the synchronous reader are. A pair that is copied for the first time is no member of the image yet.
+    fn svols_of_second(&self) -> Svols {
+        let reader = self.synchronous.as_ref().map(|known| known.choice.reader);
+        let mut own = self.pairs.values().flatten().filter(|pair| Some(pair.reader) == reader);
+        let is_image = own.all(|pair| match pair.facts.state {
+            PairState::Normal | PairState::NotYetCopied => !pair.resync.marking,
+            PairState::BeingCopied => !pair.resync.marking && pair.resync.copy_from == UpdateNumber::NONE,
+            PairState::Unused | PairState::Suspended | PairState::Abnormal => false,
+        });
+        if is_image { Svols::Image } else { Svols::Behind }
     }
 
     /// Whether the reader has pairs and all are normal.
