@@ -204,6 +204,7 @@ mod tests {
     use super::*;
     use crate::copy::answer::PointerDistances;
     use holdfast_journal::format::encode_wire_to;
+    use holdfast_journal::format::relay::Hosts;
     use holdfast_journal::{ArrayNumber, Generation, GroupNumber, Incarnation, Kind, Update, UpdateNumber};
     use std::path::PathBuf;
 
@@ -285,6 +286,7 @@ mod tests {
             newest: named.unwrap(),
             wall_ns: 0,
             information: (0, crc32c(&[])),
+            hosts: Hosts::default(),
         };
         put(1, 1 + SLOT_BLOCKS, &control.encode());
         let names = ["journal", "first", "second"];

@@ -12,12 +12,12 @@ use crate::copy::group::{Group, Role};
 use crate::copy::push::{PushRefused, Second};
 use crate::copy::serve::Answer;
 use crate::copy::source::SourceError;
-use crate::copy::synchronous::{Asked, Choice, Phase, Told};
+use crate::copy::synchronous::{Asked, Choice, Over, Phase, Standing, Told};
 use crate::disk::slot::{Class, SLOT_BYTES};
 use crate::shell::view::SynchronousView;
 use crate::volume::group::{GroupRecord, GroupRole};
 use crate::volume::kind::{CopyMode, Fence};
-use crate::volume::name::{ArrayNumber, GroupNumber};
+use crate::volume::name::{ArrayNumber, GroupNumber, LinkName};
 use crate::volume::table::Tables;
 use crate::volume::takeover::Takeover;
 use holdfast_journal::{ArrayNumber as JournalArray, UpdateNumber};
@@ -44,11 +44,19 @@ pub(super) fn take_up(tables: &Tables, record: &GroupRecord, group: &Group) {
     }
 }
 
-/// The array that hosts wait for.
+/// The array that hosts wait for, and how it comes to have what they write.
 fn choice(tables: &Tables, record: &GroupRecord) -> Option<Choice> {
-    let pair = tables.served_pairs(record.number).find(|pair| pair.copy == CopyMode::SyncJournal)?;
     let (fence, limit) = (record.settings.fence, record.settings.fence_wait.max(LIMIT_MIN));
-    Some(Choice { reader: JournalArray(pair.auxiliary.array.0), fence, limit })
+    let choice = |over, array: ArrayNumber| Choice { reader: JournalArray(array.0), over, fence, limit };
+    let mut pairs = tables.served_pairs(record.number);
+    if let Some(pair) = pairs.find(|pair| pair.copy == CopyMode::SyncJournal) {
+        return Some(choice(Over::Push, pair.auxiliary.array));
+    }
+    if let Some(relay) = super::relay::waited_for(tables, record).next() {
+        return Some(choice(Over::Relay, relay.array));
+    }
+    // It was taken away, and that they do not wait any more is not recorded yet.
+    record.is_together.then(|| choice(Over::Nothing, ArrayNumber(0)))
 }
 
 /// Whether hosts may be answered though their writes are in no journal any more: not before the synchronous copy knows, and
@@ -73,36 +81,35 @@ impl Array {
 
     /// How the synchronous copy of a group stands.
     pub(super) fn synchronous_view(&self, tables: &Tables, record: &GroupRecord) -> Option<SynchronousView> {
-        let pair = tables.pairs_of_group(record.number).find(|pair| pair.copy == CopyMode::SyncJournal)?;
         let open = self.runtime().groups.get(&record.number.0).cloned();
-        let mut view = SynchronousView {
-            link: pair.link.to_string(),
+        let view = |link: &LinkName| SynchronousView {
+            link: link.to_string(),
             state: "unknown".to_owned(),
             fence: record.settings.fence.to_string(),
             fence_wait_ms: u64::try_from(record.settings.fence_wait.as_millis()).unwrap_or(u64::MAX),
             ..SynchronousView::default()
         };
-        if !tables.is_served(pair) {
-            if open.and_then(|group| group.shows_synchronised()) == Some(true) {
+        let mut pairs = tables.pairs_of_group(record.number);
+        let Some(pair) = pairs.find(|pair| pair.copy == CopyMode::SyncJournal) else {
+            if let Some(relay) = super::relay::waited_for(tables, record).next() {
+                let standing = open.and_then(|group| group.standing());
+                return Some(stands(view(&relay.name), standing, record));
+            }
+            // At the second array, of which only the relay says that hosts wait for it.
+            let (relay, is_synchronised) = self.relay_says(tables, record, open.as_deref())?;
+            let mut view = view(&relay);
+            if is_synchronised {
                 view.state = SYNCHRONISED.to_owned();
             }
             return Some(view);
-        }
-        let Some(standing) = open.and_then(|group| group.standing()) else {
-            view.state = if record.is_together { "waiting" } else { "apart" }.to_owned();
-            return Some(view);
         };
-        view.state = match standing.phase {
-            Phase::Apart => "apart",
-            Phase::Joining => "joining",
-            Phase::Together if standing.is_fenced => "refused",
-            Phase::Together if standing.is_level => SYNCHRONISED,
-            Phase::Together => "waiting",
+        let mut view = view(&pair.link);
+        if tables.is_served(pair) {
+            return Some(stands(view, open.and_then(|group| group.standing()), record));
         }
-        .to_owned();
-        view.reason = standing.reason;
-        view.confirmed_update_number = Some(standing.confirmed.get());
-        view.waiting_commands = u64::try_from(standing.waiting).ok();
+        if open.and_then(|group| group.shows_synchronised()) == Some(true) {
+            view.state = SYNCHRONISED.to_owned();
+        }
         Some(view)
     }
 
@@ -123,6 +130,28 @@ impl Array {
         let own = (self.config.array.number.0, name.as_str());
         let session = PeerSession::open(&connector, own, link, &self.pool, 0).await?;
         Ok(Way { session, group: group.number })
+    }
+}
+
+/// What the array shows that hosts write to.
+fn stands(view: SynchronousView, standing: Option<Standing>, record: &GroupRecord) -> SynchronousView {
+    let Some(standing) = standing else {
+        let state = if record.is_together { "waiting" } else { "apart" }.to_owned();
+        return SynchronousView { state, ..view };
+    };
+    let state = match standing.phase {
+        Phase::Apart => "apart",
+        Phase::Joining => "joining",
+        Phase::Together if standing.is_fenced => "refused",
+        Phase::Together if standing.is_level => SYNCHRONISED,
+        Phase::Together => "waiting",
+    };
+    SynchronousView {
+        state: state.to_owned(),
+        reason: standing.reason,
+        confirmed_update_number: Some(standing.confirmed.get()),
+        waiting_commands: u64::try_from(standing.waiting).ok(),
+        ..view
     }
 }
 

@@ -13,7 +13,7 @@ use crate::volume::group::{GroupRecord, GroupRole};
 use crate::volume::kind::{CacheMode, InitiatorRule, Release, Schedule, SvolAccess, SvolSpec};
 use crate::volume::name::{VolumeName, VolumeNumber};
 use crate::volume::record::{Credential, TargetRecord, UnitRecord};
-use crate::volume::relay::RelayRecord;
+use crate::volume::relay::{RelayHosts, RelayRecord};
 use crate::volume::table::Tables;
 use std::fmt::{Display, Write};
 use std::time::Duration;
@@ -306,6 +306,9 @@ fn relay_entry(relay: &RelayRecord, secrets: &str) -> Entry {
     entry.text("name", &relay.name).text("group", &relay.group).raw("array", relay.array);
     entry.text("as", relay.side).text("target", &relay.target).raw("luns", format!("[{}]", relay.luns));
     entry.raw("portal", list(relay.portals.iter().map(|portal| quoted(&portal.to_string()))));
+    if relay.hosts == RelayHosts::Wait {
+        entry.text("hosts", relay.hosts);
+    }
     if let Some(chap) = &relay.chap {
         entry.text("user", &chap.user).raw("secret", secret_file(secrets, &format!("relay-{}", relay.name)));
     }

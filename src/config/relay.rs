@@ -18,6 +18,7 @@ pub(super) fn relay(table: &Table<'_>) -> Option<RelayRecord> {
     }
     let target = table.required("target", parsed);
     let luns = luns(table);
+    let hosts = table.maybe("hosts", parsed);
     let chap = chap(table);
     Some(RelayRecord {
         name: name?,
@@ -27,6 +28,7 @@ pub(super) fn relay(table: &Table<'_>) -> Option<RelayRecord> {
         portals: portals?,
         target: target?,
         luns: luns?,
+        hosts: hosts?.unwrap_or_default(),
         chap: chap?,
     })
 }
@@ -65,8 +67,8 @@ fn chap(table: &Table<'_>) -> Option<Option<Credential>> {
 }
 
 /// Its keys.
-pub(super) const RELAY_KEYS: [&str; 9] =
-    ["name", "group", "array", "as", "portal", "target", "luns", "user", "secret"];
+pub(super) const RELAY_KEYS: [&str; 10] =
+    ["name", "group", "array", "as", "portal", "target", "luns", "hosts", "user", "secret"];
 
 #[cfg(test)]
 mod tests {
@@ -86,8 +88,8 @@ mod tests {
 
     #[test]
     fn a_relay_is_declared_and_exported() {
-        for chap in ["", "user = \"alpha\"\nsecret = \"a secret of relays\"\n"] {
-            let provision = read(&format!("{RELAY}{chap}")).unwrap();
+        for more in ["", "hosts = \"wait\"\n", "user = \"alpha\"\nsecret = \"a secret of relays\"\n"] {
+            let provision = read(&format!("{RELAY}{more}")).unwrap();
             let mut tables = Tables::default();
             provision.relays.iter().for_each(|relay| tables.relays.put(relay.clone()));
             assert!(missing_designations(&provision, &tables, || Identity(1)).is_empty());
@@ -104,6 +106,7 @@ mod tests {
             ("luns = [1, 2, 3]", "luns = [1, 2]", "three are needed"),
             ("luns = [1, 2, 3]", "luns = [1, 2, 1]", "three different ones"),
             ("as = \"first\"", "as = \"third\"", "first or second"),
+            ("luns", "hosts = \"hurry\"\nluns", "wait or go-on"),
             ("portal = [\"relay:3260\"]\n", "", "needs portal"),
             ("luns", "user = \"me\"\nluns", "belong together"),
         ] {

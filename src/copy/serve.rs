@@ -113,6 +113,7 @@ impl Group {
             self.trim_kept(&mut seq)
         };
         drop(dropped);
+        self.confirm_by_report(reader);
         self.changed.notify_waiters();
         if self.settings.release_by == ReleaseBy::AtOnce {
             self.settle_wanted.notify_one();

@@ -57,7 +57,7 @@ pub trait Tamper: Debug + Send + Sync {
 pub enum SynchronousDefect {
     /// The primary answers hosts before the other array has confirmed.
     AnsweredEarly,
-    /// The copy confirms what it has stored and what is not durable.
+    /// The copy confirms what it has stored and what is not durable; a relay counts as having what is on its way there.
     ConfirmedEarly,
     /// The copy confirms what lies behind a gap, and does not store it.
     GapAccepted,

@@ -63,6 +63,8 @@ pub struct RelayView {
     pub target: String,
     /// LUN of the journal, of the control information of the first, and of that of the second array.
     pub luns: [u16; 3],
+    /// At the first array: `wait` if hosts wait for it, `go-on` if not.
+    pub hosts: String,
     /// The newest update that is known to be on it; none as long as none is.
     pub newest_update_number: Option<u64>,
     /// Bytes of the journal LUN in use, as far as known here.

@@ -24,6 +24,9 @@ pub struct RelayRecord {
     pub target: IscsiName,
     /// Its LUNs.
     pub luns: RelayLuns,
+    /// At the first array: whether hosts wait until their writes are on it.
+    #[serde(default)]
+    pub hosts: RelayHosts,
     /// What this array proves there.
     #[serde(default)]
     pub chap: Option<Credential>,
@@ -75,6 +78,39 @@ impl FromStr for RelayLuns {
     }
 }
 
+/// Whether hosts wait for a relay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RelayHosts {
+    /// They are answered by the first array alone.
+    #[default]
+    GoOn,
+    /// They are answered when their writes are on the relay too, or at the second array; the group's fence says what
+    /// becomes of them if that takes too long.
+    Wait,
+}
+
+impl fmt::Display for RelayHosts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::GoOn => "go-on",
+            Self::Wait => "wait",
+        })
+    }
+}
+
+impl FromStr for RelayHosts {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "go-on" => Ok(Self::GoOn),
+            "wait" => Ok(Self::Wait),
+            _ => Err("wait or go-on".into()),
+        }
+    }
+}
+
 /// Which part an array has at a relay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -119,5 +155,8 @@ mod tests {
             assert!(bad.parse::<RelayLuns>().is_err(), "{bad}");
         }
         assert_eq!("second".parse::<RelaySide>().unwrap().to_string(), "second");
+        for hosts in [RelayHosts::GoOn, RelayHosts::Wait] {
+            assert_eq!(hosts.to_string().parse(), Ok(hosts));
+        }
     }
 }

@@ -53,6 +53,7 @@ mod port;
 mod readers;
 mod rejoin;
 mod relay;
+mod relay_hosts;
 mod resync;
 mod reversal;
 mod reversal_failures;

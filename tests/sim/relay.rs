@@ -16,23 +16,31 @@ use crate::tree::{SMALL, Tree};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-const BETA: usize = 1;
-const GAMMA: usize = 2;
-const DELTA: usize = 3;
-const WAYS: [(&str, &str); 5] =
+pub(crate) const BETA: usize = 1;
+pub(crate) const GAMMA: usize = 2;
+pub(crate) const DELTA: usize = 3;
+pub(crate) const WAYS: [(&str, &str); 5] =
     [("alpha", "beta"), ("alpha", "gamma"), ("beta", "gamma"), ("alpha", "delta"), ("beta", "delta")];
 
 /// A primary, a copy, and two targets; the journal LUNs are so small that they are written again and again.
-fn cluster(seed: u64) -> Cluster {
+pub(crate) fn cluster(seed: u64) -> Cluster {
+    cluster_with(seed, "")
+}
+
+/// With more words for the group.
+pub(crate) fn cluster_with(seed: u64, group: &str) -> Cluster {
     let tree = Tree::star(1);
     let cluster = Cluster::of(seed, SMALL, 4, &WAYS, |index, shape, random| match index {
         GAMMA => target_config("gamma", 3, 1024 + 512 * random.below(3)),
         DELTA => target_config("delta", 4, 2048),
+        ALPHA => tree.config(index, shape, random).replace(GROUP, &format!("{GROUP}{group}")),
         _ => tree.config(index, shape, random),
     });
     cluster.readers.set(1);
     cluster
 }
+
+const GROUP: &str = "[[provision.group]]\nname = \"g1\"\n";
 
 pub(crate) fn target_config(name: &str, number: u32, journal_kib: u64) -> String {
     let volume = |volume: &str, kib: u64| {
@@ -55,10 +63,16 @@ pub(crate) fn target_config(name: &str, number: u32, journal_kib: u64) -> String
 }
 
 pub(crate) async fn create(cluster: &Cluster, relay: &str, target: &str) {
+    create_for(cluster, relay, target, "").await;
+}
+
+/// With more words at the first array.
+pub(crate) async fn create_for(cluster: &Cluster, relay: &str, target: &str, more: &str) {
     for (index, other, side) in [(ALPHA, 2, "first"), (BETA, 1, "second")] {
         let iqn = target_name(target);
+        let more = if side == "first" { more } else { "" };
         let line = format!(
-            "link create {relay} --array {other} --portal {target}:3260 --target {iqn} --group g1 --luns 1,2,3 --as {side}"
+            "link create {relay} --array {other} --portal {target}:3260 --target {iqn} --group g1 --luns 1,2,3 --as {side}{more}"
         );
         say(cluster, index, &line).await;
     }
@@ -412,7 +426,7 @@ async fn trouble(cluster: &Cluster, random: &mut Random) {
     cluster.heal();
 }
 
-fn any_death(random: &mut Random) -> Death {
+pub(crate) fn any_death(random: &mut Random) -> Death {
     if random.percent(40) { Death::Kill } else { Death::PowerLoss }
 }
 

@@ -55,7 +55,9 @@
 //! | 64 | 28 | [`Position`] of the oldest batch: block 8, sequence 8, number 8, CRC-32C of the one before 4 |
 //! | 92 | 28 | [`Position`] behind the newest batch |
 //! | 120 | 8 | wall clock |
-//! | 128 | 3964 | zeros |
+//! | 128 | 8 | the second array's question that is answered, 0: none; then whether hosts wait for the relay, 0 or 1: 4 |
+//! | 140 | 4 | for so many ms from that question on the second array is synchronised; 0: it is not |
+//! | 144 | 3948 | zeros |
 //! | 4092 | 4 | CRC-32C; then the answer to JOURNAL INFORMATION |
 //!
 //! | offset | bytes | [`SecondControl`] |
@@ -70,7 +72,8 @@
 //! | 56 | 32 | where the second array is: durable 8, restored 8, settled 8, consistent from 8 |
 //! | 88 | 16 | generation of its newest update: counter 4, array 4, first number 8 |
 //! | 104 | 8 | wall clock |
-//! | 112 | 3980 | zeros |
+//! | 112 | 8 | number of its newest question whether it is synchronised, 0: none |
+//! | 120 | 3972 | zeros |
 //! | 4092 | 4 | CRC-32C |
 
 pub use super::relay_ring::RelayRing;
@@ -186,6 +189,20 @@ pub struct FirstControl {
     pub wall_ns: u64,
     /// Bytes that stand behind it, and their checksum.
     pub information: (u32, u32),
+    /// What becomes of hosts that write.
+    pub hosts: Hosts,
+}
+
+/// What the first array says of its hosts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hosts {
+    /// The operator lets them wait for the relay.
+    pub wait: bool,
+    /// The second array's question to which this is the answer; none: 0.
+    pub question: u64,
+    /// For so long, from the asking of that question on, everything that hosts are answered is on this relay or at the
+    /// second array; 0: that is not said. In milliseconds.
+    pub lease_ms: u32,
 }
 
 /// Control information of the second array.
@@ -203,6 +220,8 @@ pub struct SecondControl {
     pub generation: Generation,
     /// When, ns since 1970 by its clock.
     pub wall_ns: u64,
+    /// Its newest question whether it is synchronised, one more each time; 0: none.
+    pub question: u64,
 }
 
 impl Position {
@@ -372,6 +391,8 @@ impl FirstControl {
         self.oldest.put(&mut out);
         self.newest.put(&mut out);
         out.u64(self.wall_ns);
+        let Hosts { wait, question, lease_ms } = self.hosts;
+        out.u64(question).u32(wait.into()).u32(lease_ms);
         out.pad_to(SEALED_LENGTH);
         out.seal();
         block
@@ -391,7 +412,9 @@ impl FirstControl {
         let oldest = Position::take(&mut input)?;
         let newest = Position::take(&mut input)?;
         let wall_ns = input.u64()?;
-        input.reserved(SEALED_LENGTH - 128)?;
+        let (question, wait, lease_ms) = (input.u64()?, take_flag(&mut input)?, input.u32()?);
+        let hosts = Hosts { wait, question, lease_ms };
+        input.reserved(SEALED_LENGTH - 144)?;
         if usize::try_from(length).is_ok_and(|length| length > MAX_INFORMATION_BYTES) {
             return Err(FormatError::Length);
         }
@@ -402,7 +425,7 @@ impl FirstControl {
             return Err(FormatError::Reserved);
         }
         let information = (length, crc);
-        Ok(Self { incarnation, id, sequence, journal_blocks, oldest, newest, wall_ns, information })
+        Ok(Self { incarnation, id, sequence, journal_blocks, oldest, newest, wall_ns, information, hosts })
     }
 }
 
@@ -421,7 +444,7 @@ impl SecondControl {
             out.u64(number.get());
         }
         put_generation(&mut out, self.generation);
-        out.u64(self.wall_ns);
+        out.u64(self.wall_ns).u64(self.question);
         out.pad_to(SEALED_LENGTH);
         out.seal();
         block
@@ -446,8 +469,9 @@ impl SecondControl {
         };
         let generation = take_generation(&mut input)?;
         let wall_ns = input.u64()?;
-        input.reserved(SEALED_LENGTH - 112)?;
-        Ok(Self { incarnation, id, sequence, report, generation, wall_ns })
+        let question = input.u64()?;
+        input.reserved(SEALED_LENGTH - 120)?;
+        Ok(Self { incarnation, id, sequence, report, generation, wall_ns, question })
     }
 }
 
@@ -458,6 +482,14 @@ const SECOND_MAGIC: &[u8; 8] = b"HFRELAY2";
 const SEALED_LENGTH: usize = BLOCK_LENGTH - 4;
 /// Blocks of the largest journal LUN that is believed: 2 EiB.
 const MAX_JOURNAL_BLOCKS: u64 = 1 << 49;
+
+fn take_flag(input: &mut Reader<'_>) -> Result<bool, FormatError> {
+    match input.u32()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(FormatError::Reserved),
+    }
+}
 
 fn put_id(out: &mut Writer<'_>, id: RelayId) {
     out.u32(id.first.0).u32(id.group.0).u32(id.second.0);

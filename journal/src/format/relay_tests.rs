@@ -35,6 +35,7 @@ fn first_control() -> FirstControl {
         newest: Position { place: 300, sequence: 9, number: UpdateNumber::new(44), previous_hash: 9 },
         wall_ns: 5,
         information: (160, 4),
+        hosts: Hosts { wait: true, question: 77, lease_ms: 2_500 },
     }
 }
 
@@ -45,7 +46,15 @@ fn second_control() -> SecondControl {
         settled: UpdateNumber::new(7),
         consistent_from: UpdateNumber::new(2),
     };
-    SecondControl { incarnation: CHAIN.0, id: ID, sequence: 4, report, generation: GENERATION, wall_ns: 6 }
+    SecondControl {
+        incarnation: CHAIN.0,
+        id: ID,
+        sequence: 4,
+        report,
+        generation: GENERATION,
+        wall_ns: 6,
+        question: 78,
+    }
 }
 
 #[test]
@@ -60,7 +69,7 @@ fn what_is_encoded_is_decoded_and_no_flipped_bit_passes() {
     let blocks = [label.encode(), head, first_control().encode(), second_control().encode()];
     for good in &blocks {
         assert_eq!(good.len(), BLOCK_LENGTH);
-        for at in (0..140).chain(SEALED_LENGTH - 3..BLOCK_LENGTH) {
+        for at in (0..160).chain(SEALED_LENGTH - 3..BLOCK_LENGTH) {
             for bit in 0..8 {
                 let mut bad = good.clone();
                 bad[at] ^= 1 << bit;

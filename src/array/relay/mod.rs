@@ -15,11 +15,13 @@ use crate::channel::counted::CountedNetwork;
 use crate::channel::initiator::Connector;
 use crate::clock::MonotonicNs;
 use crate::copy::fetch::FetchError;
+use crate::copy::group::Group;
 use crate::disk::slot::SLOT_BYTES;
 use crate::shell::view::{LinkView, RelayView};
 use crate::volume::group::{GroupRecord, GroupRole, GroupState};
 use crate::volume::name::{GroupNumber, LinkName};
-use crate::volume::relay::{RelayRecord, RelaySide};
+use crate::volume::pair::PairState;
+use crate::volume::relay::{RelayHosts, RelayRecord, RelaySide};
 use crate::volume::table::Tables;
 use holdfast_journal::format::crc32c;
 use holdfast_journal::format::relay::{Batch, FirstControl, Position, RelayId, SecondControl};
@@ -43,6 +45,9 @@ pub(crate) struct RelayStatus {
     pub(crate) usage: (u64, u64),
     /// At the second array: the first has written control information lately.
     is_fresh: bool,
+    /// At the second array: the first lets hosts wait for it; and until then everything that they are answered is on it or here.
+    hosts_wait: bool,
+    synchronised: Option<MonotonicNs>,
     /// At the second array: not to be read before then.
     avoided: Option<MonotonicNs>,
     /// At the second array: when everything on it had been read, and the number behind that.
@@ -172,7 +177,7 @@ impl Array {
             RelaySide::First => {
                 let group = self.runtime().groups.get(&number.0).cloned();
                 let Some(group) = group else { return trouble("the group is not open") };
-                match writer::Writer::open(self, relay, group, &luns).await {
+                match writer::Writer::open(self, relay, &group, &luns).await {
                     Ok(mut writer) => {
                         self.relay_is_up(&relay.name);
                         writer.run().await
@@ -193,8 +198,10 @@ impl Array {
     fn note_relay(&self, name: &LinkName, note: impl FnOnce(&mut RelayStatus)) {
         let mut runtime = self.runtime();
         let status = runtime.relays.entry(name.to_string()).or_default();
-        let choice =
-            |status: &RelayStatus| (status.connected, status.is_fresh, status.is_drained, status.avoided);
+        let choice = |status: &RelayStatus| {
+            let RelayStatus { connected, is_fresh, is_drained, avoided, hosts_wait, .. } = *status;
+            (connected, is_fresh, is_drained, avoided, hosts_wait)
+        };
         let before = choice(status);
         note(status);
         let is_news = before != choice(status);
@@ -229,6 +236,7 @@ impl Array {
                 side: relay.side.to_string(),
                 target: relay.target.to_string(),
                 luns: [relay.luns.journal.0, relay.luns.first.0, relay.luns.second.0],
+                hosts: relay.hosts.to_string(),
                 newest_update_number: Some(status.newest).filter(|newest| *newest > 0),
                 used_bytes: status.usage.0 * page,
                 capacity_bytes: status.usage.1 * page,
@@ -258,6 +266,29 @@ impl Array {
         usable.map(|relay| relay.name.clone())
     }
 
+    /// At a copy: the relay for which the first array lets hosts wait, and whether everything that they were answered is
+    /// here or on it, for certain, and could be got from there now.
+    pub(super) fn relay_says(
+        &self,
+        tables: &Tables,
+        record: &GroupRecord,
+        open: Option<&Group>,
+    ) -> Option<(LinkName, bool)> {
+        let now = self.env.clock.now();
+        let are_images = tables.followed_pairs(record.number).all(|pair| pair.state == PairState::Normal);
+        let can_store = are_images && open.is_some_and(|group| group.failure().is_none());
+        let keeps = open.is_some_and(Group::keeps_lease);
+        let runtime = self.runtime();
+        let says = relays_of_copy(tables, record).filter_map(|relay| {
+            let status = runtime.relays.get(relay.name.as_str()).filter(|status| status.hosts_wait)?;
+            let is_avoided = status.avoided.is_some_and(|until| now < until);
+            let is_certain = status.synchronised.is_some_and(|until| now < until || keeps);
+            Some((relay.name.clone(), can_store && status.connected && !is_avoided && is_certain))
+        });
+        // One of which it is certain, if there is one.
+        says.max_by_key(|(_, is_synchronised)| *is_synchronised)
+    }
+
     /// Reading over the relay has ended: another way is taken for a while.
     fn avoid_relay(&self, name: &LinkName, error: &FetchError) {
         let until =
@@ -280,6 +311,20 @@ pub(super) fn relays_of_copy<'t>(
     };
     tables.relays.iter().filter(move |relay| {
         relay.side == RelaySide::Second && relay.group == record.name && Some(relay.array) == source
+    })
+}
+
+/// The relays for which hosts of a group of this array wait.
+pub(super) fn waited_for<'t>(
+    tables: &'t Tables,
+    record: &'t GroupRecord,
+) -> impl Iterator<Item = &'t RelayRecord> {
+    tables.relays.iter().filter(|relay| {
+        relay.side == RelaySide::First
+            && relay.hosts == RelayHosts::Wait
+            && relay.group == record.name
+            && record.role == GroupRole::Primary
+            && tables.readers.get(&(record.number, relay.array)).is_some_and(|reader| !reader.is_attached)
     })
 }
 

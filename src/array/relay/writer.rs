@@ -15,13 +15,15 @@ use crate::array::Array;
 use crate::copy::group::Group;
 use crate::copy::relay::{RelayBatch, RelayNeed};
 use crate::copy::serve::Carrier;
+use crate::copy::synchronous::OpenRelay;
 use crate::disk::slot::SLOT_BYTES;
-use crate::volume::relay::RelayRecord;
+use crate::volume::relay::{RelayHosts, RelayRecord};
 use holdfast_journal::format::crc32c;
 use holdfast_journal::format::relay::{
-    Batch, FirstControl, MAX_INFORMATION_BYTES, MAX_PAYLOAD_BLOCKS, Position, RelayId, RelayLun, RelayRing,
+    Batch, FirstControl, Hosts, MAX_INFORMATION_BYTES, MAX_PAYLOAD_BLOCKS, Position, RelayId, RelayLun,
+    RelayRing,
 };
-use holdfast_journal::{ArrayNumber, Incarnation};
+use holdfast_journal::{ArrayNumber, Generation, Incarnation, UpdateNumber};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +31,7 @@ use std::time::Duration;
 pub(super) struct Writer<'a> {
     array: &'a Arc<Array>,
     relay: &'a RelayRecord,
-    group: Arc<Group>,
+    group: &'a Arc<Group>,
     reader: ArrayNumber,
     id: RelayId,
     luns: &'a Luns,
@@ -37,6 +39,11 @@ pub(super) struct Writer<'a> {
     ring: RelayRing,
     /// Of the control information that is written next.
     sequence: u64,
+    /// What the second array is told of the hosts; and, if they wait for the relay, by whom they hear that it has their writes.
+    hosts: Hosts,
+    waits: Option<OpenRelay<'a>>,
+    /// The newest generation of which control information has been issued.
+    told: Option<Generation>,
     /// Control information says less than is so.
     is_stale: bool,
     /// Of the second array's control information that was taken in last.
@@ -51,7 +58,7 @@ impl<'a> Writer<'a> {
     pub(super) async fn open(
         array: &'a Arc<Array>,
         relay: &'a RelayRecord,
-        group: Arc<Group>,
+        group: &'a Arc<Group>,
         luns: &'a Luns,
     ) -> Result<Self, RelayError> {
         let id = super::id_of(relay, array.config.array.number.0, group.number);
@@ -63,7 +70,7 @@ impl<'a> Writer<'a> {
         let sequence = known.as_ref().map_or(1, |(known, _)| known.sequence.saturating_add(1));
         let found = match known {
             Some((known, _)) if known.journal_blocks == luns.journal.pages => {
-                continued(luns, &known, &group).await?
+                continued(luns, &known, group).await?
             }
             Some(_) | None => None,
         };
@@ -85,6 +92,9 @@ impl<'a> Writer<'a> {
             incarnation,
             ring,
             sequence,
+            hosts: Hosts { wait: relay.hosts == RelayHosts::Wait, ..Hosts::default() },
+            waits: None,
+            told: None,
             is_stale: true,
             seen: 0,
             look: Due::now(clock, LOOK_EVERY),
@@ -93,13 +103,17 @@ impl<'a> Writer<'a> {
         };
         // Whoever reads another chain finds this one before anything of the other is overwritten.
         writer.tell().await?;
+        if writer.hosts.wait {
+            writer.waits =
+                Some(group.open_relay(reader, relay.name.as_str(), writer.ring.newest().number.previous()));
+        }
         Ok(writer)
     }
 
     /// Works until something fails.
     pub(super) async fn run(&mut self) -> RelayError {
         loop {
-            let group = self.group.clone();
+            let group = self.group;
             let changed = group.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
@@ -133,6 +147,7 @@ impl<'a> Writer<'a> {
             self.ring.release(need.acknowledged);
             self.tell().await?;
         }
+        self.note_has(need);
         self.put_batch().await
     }
 
@@ -167,13 +182,28 @@ impl<'a> Writer<'a> {
             payload_crc: checksum(&batch),
             previous_hash: at.previous_hash,
         };
+        // Otherwise the second array cannot know that this is the history, if this array ends now.
+        if self.told.is_none_or(|told| batch.generation.first > told.first) {
+            self.tell().await?;
+        }
         let (mut front, hash) = head.encode();
         front.extend_from_slice(&batch.head);
+        if let Some(waits) = self.waits.as_ref().filter(|waits| waits.counts_early()) {
+            waits.note_has(batch.last);
+        }
         self.luns.journal.write(place, front, &batch.pages).await?;
         self.ring.push(&head, hash);
+        self.note_has(need);
         self.is_stale = true;
         self.note(None);
         Ok(true)
+    }
+
+    /// Hosts hear what is on the relay, or needs not go there.
+    fn note_has(&self, need: RelayNeed) {
+        if let Some(waits) = &self.waits {
+            waits.note_has(self.ring.newest().number.previous().max(need.acknowledged));
+        }
     }
 
     /// There is no place for so many pages: whether there is more room now.
@@ -203,6 +233,7 @@ impl<'a> Writer<'a> {
 
     /// Issues control information.
     async fn tell(&mut self) -> Result<(), RelayError> {
+        let history = self.group.generation_at(UpdateNumber::new(u64::MAX));
         let information = self.group.information(self.reader);
         if information.len() > MAX_INFORMATION_BYTES {
             return Err(trouble("the group has too long a history for control information"));
@@ -217,6 +248,7 @@ impl<'a> Writer<'a> {
             newest: self.ring.newest(),
             wall_ns: self.array.env.clock.wall().0,
             information: (length, crc32c(&information)),
+            hosts: self.hosts,
         };
         let page = slot_page(self.sequence);
         // Counted first: a write that failed may have landed, and its slot is not the one to be written again.
@@ -225,7 +257,7 @@ impl<'a> Writer<'a> {
         front.extend_from_slice(&information);
         front.resize(front.len().next_multiple_of(SLOT_BYTES), 0);
         self.luns.first.write(page, front, &[]).await?;
-        self.is_stale = false;
+        (self.is_stale, self.told) = (false, history);
         self.note(None);
         Ok(())
     }
@@ -244,6 +276,11 @@ impl<'a> Writer<'a> {
         self.group.heard_over_relay(self.reader);
         if let Err(error) = self.group.report(self.reader, control.report, Carrier::Read) {
             tracing::warn!(relay = %self.relay.name, %error, "control information of the second array is not believed");
+        }
+        if let Some(waits) = self.waits.as_ref().filter(|_| control.question != self.hosts.question) {
+            let lease_ms = u32::try_from(waits.answer().as_millis()).unwrap_or(0);
+            self.hosts = Hosts { question: control.question, lease_ms, ..self.hosts };
+            self.tell().await?; // The lease runs already.
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What a group with a synchronous reader decides, without I/O and without a clock. The states and what they guarantee stand in
 //! the module above.
 
+use super::relayed::OnRelay;
 use crate::clock::MonotonicNs;
 use crate::volume::kind::Fence;
 use holdfast_journal::{ArrayNumber, UpdateNumber};
@@ -12,10 +13,35 @@ use std::time::Duration;
 pub(crate) struct Choice {
     /// The array that hosts wait for.
     pub(crate) reader: ArrayNumber,
+    /// How it comes to have their writes.
+    pub(crate) over: Over,
     /// What becomes of writes that it does not confirm in time.
     pub(crate) fence: Fence,
     /// That time.
     pub(crate) limit: Duration,
+}
+
+impl Choice {
+    /// Whether updates are sent to that array because hosts wait for it.
+    pub(super) fn is_pushed_to(self, reader: ArrayNumber) -> bool {
+        self.reader == reader && self.over == Over::Push
+    }
+
+    /// Whether hosts wait until relays to that array have their writes.
+    pub(super) fn is_relayed_to(self, reader: ArrayNumber) -> bool {
+        self.reader == reader && self.over == Over::Relay
+    }
+}
+
+/// How the other array comes to have what hosts wait for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Over {
+    /// It is sent there (decision 20).
+    Push,
+    /// It lies on a relay from which that array gets it, or has got there in another way (decision 21).
+    Relay,
+    /// What hosts waited for was taken away: the group comes apart when the lease is over.
+    Nothing,
 }
 
 /// Whether hosts wait.
@@ -107,7 +133,10 @@ pub(crate) struct Synchronous {
     pub(super) choice: Choice,
     pub(super) phase: Phase,
     pub(super) channel: Option<Channel>,
-    /// Durable there, by what came over the open channel; without one: by what it had reported when the last one began.
+    /// Relays that are written now.
+    pub(super) relays: BTreeMap<String, OnRelay>,
+    /// Durable there, by what came over the open channel; without one: by what it had reported when the last one began. With
+    /// relays: durable there or on a relay.
     pub(super) confirmed: UpdateNumber,
     /// Nothing above this was answered to a host: what the other array must have to be called synchronised.
     pub(super) answered: UpdateNumber,
@@ -147,6 +176,7 @@ impl Synchronous {
             choice,
             phase: if is_together { Phase::Together } else { Phase::Apart },
             channel: None,
+            relays: BTreeMap::new(),
             confirmed: UpdateNumber::NONE,
             answered: newest,
             waiting: BTreeMap::new(),
@@ -155,7 +185,7 @@ impl Synchronous {
             asked: None,
             looked: now,
             resumed: now,
-            parting: None,
+            parting: (choice.over == Over::Nothing).then(|| TAKEN_AWAY.to_owned()),
             is_fenced: false,
             is_shut: false,
             apart_since: None,
@@ -261,17 +291,9 @@ impl Synchronous {
         if let Some(channel) = self.channel.as_mut().filter(|channel| channel.id == asked.channel) {
             channel.is_told = true;
         }
-        let oldest = self.waiting.first_key_value().map(|(_, since)| now.since((*since).max(self.resumed)));
-        let is_held_up = oldest.is_some_and(|waited| waited >= self.choice.limit / 2);
-        let is_yes = self.phase == Phase::Together
-            && self.channel.is_some_and(|channel| channel.id == asked.channel)
+        let is_yes = self.channel.is_some_and(|channel| channel.id == asked.channel)
             && asked.in_use
-            && self.confirmed >= self.answered
-            && self.parting.is_none()
-            && !self.is_shut
-            && all_normal
-            && !is_held_up
-            && !self.was_stopped(now);
+            && self.may_say_yes(self.confirmed, all_normal, now);
         if is_yes {
             self.granted = Some(now);
         }
@@ -281,6 +303,19 @@ impl Synchronous {
             every: (self.lease() / 4).clamp(LOOK_MIN, ASK_MAX),
             others_have: Some(UpdateNumber::NONE),
         }
+    }
+
+    /// Whether the other array may be told that it is synchronised, if it gets everything up to `has` from where the answer goes.
+    pub(super) fn may_say_yes(&self, has: UpdateNumber, all_normal: bool, now: MonotonicNs) -> bool {
+        let oldest = self.waiting.first_key_value().map(|(_, since)| now.since((*since).max(self.resumed)));
+        let is_held_up = oldest.is_some_and(|waited| waited >= self.choice.limit / 2);
+        self.phase == Phase::Together
+            && has >= self.answered
+            && self.parting.is_none()
+            && !self.is_shut
+            && all_normal
+            && !is_held_up
+            && !self.was_stopped(now)
     }
 
     pub(super) fn confirm(&mut self, channel: u64, number: UpdateNumber, svols: Svols) {
@@ -293,11 +328,19 @@ impl Synchronous {
     /// Whether hosts may begin to wait.
     pub(super) fn may_join(&self, now: MonotonicNs) -> bool {
         let rested = self.apart_since.is_none_or(|then| now.since(then) >= self.choice.limit);
-        let is_told = self.channel.is_some_and(|channel| channel.is_told);
-        self.phase == Phase::Apart && self.parting.is_none() && is_told && rested
+        self.phase == Phase::Apart && self.parting.is_none() && self.is_open() && rested
     }
 
-    /// Whether updates can go there.
+    /// Whether updates go where hosts wait for them.
+    pub(super) fn is_open(&self) -> bool {
+        match self.choice.over {
+            Over::Push => self.is_told(),
+            Over::Relay => !self.relays.is_empty(),
+            Over::Nothing => false,
+        }
+    }
+
+    /// Whether updates can be sent there.
     pub(super) fn is_told(&self) -> bool {
         self.channel.is_some_and(|channel| channel.is_told)
     }
@@ -305,6 +348,8 @@ impl Synchronous {
 
 /// Why a group comes apart by itself.
 pub(super) const TOO_LATE: &str = "the other array did not confirm in time";
+/// The same, when an operator took a relay away, say.
+pub(super) const TAKEN_AWAY: &str = "what hosts waited for was taken away";
 /// Somebody looks at the clock no more often than this.
 const LOOK_MIN: Duration = Duration::from_millis(5);
 /// The other array asks at least so often.
@@ -328,7 +373,7 @@ mod tests {
     /// Together since the beginning, everything up to 10 answered and confirmed over a channel that is known there; and
     /// somebody looks at the clock all the time.
     fn together(fence: Fence) -> Synchronous {
-        let choice = Choice { reader: ArrayNumber(2), fence, limit: LIMIT };
+        let choice = Choice { reader: ArrayNumber(2), over: Over::Push, fence, limit: LIMIT };
         let mut state = Synchronous::new(choice, true, number(10), at(0));
         state.channel = Some(Channel { id: CHANNEL, is_told: true });
         state.confirm(CHANNEL, number(10), Svols::Image);
@@ -471,7 +516,7 @@ mod tests {
 
     #[test]
     fn after_a_start_everything_counts_as_answered_and_a_yes_as_just_given() {
-        let choice = Choice { reader: ArrayNumber(2), fence: Fence::Never, limit: LIMIT };
+        let choice = Choice { reader: ArrayNumber(2), over: Over::Push, fence: Fence::Never, limit: LIMIT };
         let state = Synchronous::new(choice, true, number(10), at(0));
         assert_eq!((state.answered, state.lease_left(at(0))), (number(10), LIMIT / 2));
         let apart = Synchronous::new(choice, false, number(10), at(0));

@@ -14,14 +14,18 @@
 //! `decide.rs` holds them and decides, without I/O and without a clock; the group carries out. Who pushes is
 //! `push.rs`; sessions are opened by `array/synchronous.rs`.
 //!
+//! Hosts may also wait until their writes lie on a relay (promise X1, decision 21): `relayed.rs`. Everything else is the same.
+//!
 //! How it is proved: unit tests here for each decision; whole arrays that die, and links that fail, in
-//! `tests/sim/synchronous.rs`.
+//! `tests/sim/synchronous.rs` and `tests/sim/relay.rs`.
 
 mod decide;
+mod relayed;
 
-pub(crate) use decide::{Answered, Choice, Phase, Standing, Synchronous};
+pub(crate) use decide::{Answered, Choice, Over, Phase, Standing, Synchronous};
 pub use decide::{Asked, Told};
-use decide::{Channel, Svols, TOO_LATE, Verdict};
+use decide::{Channel, Svols, TAKEN_AWAY, TOO_LATE, Verdict};
+pub(crate) use relayed::OpenRelay;
 
 use super::group::{Group, Sequencer};
 use super::tamper::SynchronousDefect;
@@ -137,7 +141,15 @@ impl Group {
             let mut seq = self.lock();
             let newest = seq.next.previous();
             match (&mut seq.synchronous, choice) {
-                (Some(known), Some(choice)) if known.choice.reader == choice.reader => known.choice = choice,
+                (Some(known), Some(choice))
+                    if (known.choice.reader, known.choice.over) == (choice.reader, choice.over) =>
+                {
+                    known.choice = choice;
+                }
+                // Until nobody shows itself as synchronised any more.
+                (Some(known), _) if known.hosts_wait() => {
+                    known.parting.get_or_insert_with(|| TAKEN_AWAY.to_owned());
+                }
                 (known, choice) => {
                     *known = choice.map(|choice| Synchronous::new(choice, is_together, newest, now));
                 }
@@ -159,7 +171,7 @@ impl Group {
         Some(Standing {
             choice: known.choice,
             phase: known.phase,
-            is_level: known.is_told() && known.confirmed >= known.answered,
+            is_level: known.is_level(),
             is_fenced: known.is_fenced,
             reason: known.reason.clone(),
             confirmed: known.confirmed,
@@ -189,7 +201,8 @@ impl Group {
         let now = self.clock.now();
         let is_over = {
             let mut seq = self.lock();
-            let Some(known) = seq.synchronous.as_mut().filter(|known| known.choice.reader == reader) else {
+            let is_for = |choice: Choice| choice.reader == reader || choice.over == Over::Nothing;
+            let Some(known) = seq.synchronous.as_mut().filter(|known| is_for(known.choice)) else {
                 return true;
             };
             if !known.hosts_wait() {
@@ -331,7 +344,7 @@ impl Group {
         let others_have = self.settled_beside(reader);
         let mut seq = self.lock();
         let all_normal = seq.are_normal(reader) && seq.failed.is_none();
-        let known = seq.synchronous.as_mut().filter(|known| known.choice.reader == reader)?;
+        let known = seq.synchronous.as_mut().filter(|known| known.choice.is_pushed_to(reader))?;
         // Who was silent for long is there again: whoever waits for that looks.
         let was_silent = known.asked.is_none_or(|then| now.since(then) >= ALIVE);
         let before = (known.granted.is_some(), known.is_told());
@@ -352,7 +365,7 @@ impl Group {
     pub(super) fn wants_channel(&self) -> Option<Choice> {
         let now = self.clock.now();
         let seq = self.lock();
-        let known = seq.synchronous.as_ref()?;
+        let known = seq.synchronous.as_ref().filter(|known| known.choice.over == Over::Push)?;
         let reader = known.choice.reader;
         let is_alive = known.asked.is_some_and(|then| now.since(then) < ALIVE);
         let is_wanted = seq.are_normal(reader) || known.hosts_wait();
@@ -424,7 +437,8 @@ impl Sequencer {
         let known = self.synchronous.as_ref()?;
         (known.choice.reader != reader && known.hosts_wait()).then(|| {
             let reported = self.readers.reader(known.choice.reader).map(|reader| reader.report.acknowledged);
-            let confirmed = known.channel.map(|_| known.confirmed);
+            let is_known = known.channel.is_some() || known.choice.over == Over::Relay;
+            let confirmed = is_known.then_some(known.confirmed);
             confirmed.max(reported).unwrap_or(UpdateNumber::NONE)
         })
     }
@@ -468,7 +482,11 @@ impl Sequencer {
     /// Whether little enough is on its way to the reader for hosts to wait for it.
     fn is_near(&self, reader: ArrayNumber) -> bool {
         let Some(known) = &self.synchronous else { return false };
-        self.next.since(known.confirmed.next()) <= NEAR_UPDATES && self.unread_bytes(reader) <= NEAR_BYTES
+        let bytes = match known.choice.over {
+            Over::Push | Over::Nothing => self.unread_bytes(reader),
+            Over::Relay => self.journal.areas_after(known.confirmed).1,
+        };
+        self.next.since(known.confirmed.next()) <= NEAR_UPDATES && bytes <= NEAR_BYTES
     }
 }
 

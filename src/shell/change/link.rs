@@ -10,7 +10,7 @@ use crate::shell::schedule::ScheduleWords;
 use crate::volume::designation::{Designation, LinkSettings, NewLink, RelayRecord};
 use crate::volume::name::{ArrayNumber, GroupName, IscsiName, LinkName};
 use crate::volume::record::Credential;
-use crate::volume::relay::{RelayLuns, RelaySide};
+use crate::volume::relay::{RelayHosts, RelayLuns, RelaySide};
 use crate::volume::timing::{ReadSize, ReadTiming, RestoreTiming};
 use crate::volume::transfer::{CONNECTIONS_MAX, Compression, Fetch, Limit, LinkOptions, Window};
 use clap::{Args, Subcommand};
@@ -89,6 +89,10 @@ pub struct RelayWords {
     /// What this array is there: first, which writes the journal, or second, which reads it.
     #[arg(long = "as", requires = "target", value_name = "SIDE")]
     side: Option<RelaySide>,
+    /// At the first array: hosts wait until their writes are on the relay too, or go-on without that. For how long they wait,
+    /// and what happens then, the group's fence says.
+    #[arg(long, requires = "target", value_name = "WAIT")]
+    hosts: Option<RelayHosts>,
     /// Name that this array proves there by CHAP, with the secret in the file.
     #[arg(long, requires = "target", requires = "secret_file")]
     user: Option<String>,
@@ -162,7 +166,7 @@ impl LinkChange {
         Ok(match self {
             Self::Create { name, array, portals, secret_file, relay, transfer, schedule, how } => {
                 let secret = secret_file.as_ref().map(|file| here.secret(file)).transpose()?;
-                if let RelayWords { target: Some(target), group, luns, side, user } = relay.as_ref() {
+                if let RelayWords { target: Some(target), group, luns, side, hosts, user } = relay.as_ref() {
                     let missing = || "a relay needs --group, --luns and --as".to_owned();
                     let chap = match (user, secret) {
                         (Some(user), Some(secret)) => Some(Credential { user: user.clone(), secret }),
@@ -177,6 +181,7 @@ impl LinkChange {
                         portals: portals.clone(),
                         target: target.clone(),
                         luns: luns.ok_or_else(missing)?,
+                        hosts: hosts.unwrap_or_default(),
                         chap,
                     };
                     return Ok(one(here, how, Designation::CreateRelay(Box::new(new))));

@@ -530,6 +530,10 @@ fn check_synchronous(tables: &Tables, group: GroupNumber, link: &LinkName) -> Re
     if !tables.groups.get(&group).is_some_and(|row| row.role == GroupRole::Primary) {
         return Err(Refusal::conflict("hosts write elsewhere: only their array has a synchronous copy"));
     }
+    let name = tables.groups.get(&group).map(|row| &row.name);
+    if let Some(relay) = name.and_then(|name| super::relay::waits_for(tables, name).next()) {
+        return Err(Refusal::conflict(format!("hosts of the group wait for relay {}", relay.name)));
+    }
     let is_other = |pair: &&PairRecord| pair.copy == CopyMode::SyncJournal && pair.link != *link;
     match tables.pairs_of_group(group).find(is_other) {
         Some(other) => Err(Refusal::conflict(format!(

@@ -2,7 +2,10 @@
 
 use super::local::{check_portals, within};
 use crate::volume::designation::{Outcome, Refusal};
-use crate::volume::relay::RelayRecord;
+use crate::volume::kind::CopyMode;
+use crate::volume::name::GroupName;
+use crate::volume::pair::PairRecord;
+use crate::volume::relay::{RelayHosts, RelayRecord, RelaySide};
 use crate::volume::table::Tables;
 
 /// Makes one. The group may still be to come: until it is here the relay rests.
@@ -37,8 +40,43 @@ pub(super) fn create(tables: &mut Tables, new: &RelayRecord) -> Result<Outcome, 
             other.name, other.luns
         )));
     }
+    if new.hosts == RelayHosts::Wait {
+        check_hosts(tables, new)?;
+    }
     tables.relays.put(new.clone());
     Ok(Outcome::Done)
+}
+
+/// Hosts of a group wait for one array, in one way.
+fn check_hosts(tables: &Tables, new: &RelayRecord) -> Result<(), Refusal> {
+    if new.side == RelaySide::Second {
+        return Err(Refusal::conflict("hosts wait at the first array: it is chosen there"));
+    }
+    let group = tables.group_named(&new.group).map(|group| group.number);
+    let is_synchronous = |pair: &&PairRecord| pair.copy != CopyMode::Async;
+    if let Some(pair) = group.and_then(|group| tables.pairs_of_group(group).find(is_synchronous)) {
+        let text =
+            format!("hosts of group {} wait for its synchronous copy, by pair {}", new.group, pair.name);
+        return Err(Refusal::conflict(text));
+    }
+    match waits_for(tables, &new.group).find(|other| other.array != new.array) {
+        Some(other) => {
+            let (name, array) = (&other.name, other.array);
+            Err(Refusal::conflict(format!(
+                "hosts of group {} wait for relay {name} to array {array}",
+                new.group
+            )))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The relays for which hosts of a group wait.
+pub(super) fn waits_for<'t>(
+    tables: &'t Tables,
+    group: &'t GroupName,
+) -> impl Iterator<Item = &'t RelayRecord> {
+    tables.relays.iter().filter(move |relay| relay.hosts == RelayHosts::Wait && relay.group == *group)
 }
 
 /// Relays of an array.
