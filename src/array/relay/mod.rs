@@ -8,6 +8,7 @@
 mod drain;
 mod lun;
 mod reader;
+mod watch;
 mod writer;
 
 use super::Array;

@@ -10,26 +10,24 @@
 //! * The end of the chain is where nothing follows, not where the control information says (errata of `004_…`, claims 1
 //!   and 5).
 
-use super::lun::{Due, Luns, Ours, RelayError, slot_page, trouble};
-use super::writer::BEAT_EVERY;
-use super::{chain_next, latest_first, latest_second};
+use super::chain_next;
+use super::lun::{Due, Luns, RelayError, trouble};
+use super::watch::{Known, Watch};
 use crate::array::Array;
-use crate::clock::{BoxFuture, Clock, MonotonicNs};
+use crate::clock::{BoxFuture, MonotonicNs};
 use crate::copy::answer::{Head, Outcome};
 use crate::copy::fetch::Whose;
 use crate::copy::group::Group;
-use crate::copy::readers::{decode_generations, encode_generations};
+use crate::copy::readers::encode_generations;
 use crate::copy::source::{Ask, Source, SourceError, Wanted};
 use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotMut};
 use crate::volume::group::GroupRole;
 use crate::volume::name::GroupNumber;
 use crate::volume::relay::RelayRecord;
 use holdfast_journal::format::crc32c;
-use holdfast_journal::format::relay::{
-    Batch, FirstControl, Hosts, Position, RelayId, RelayLun as Which, SecondControl,
-};
+use holdfast_journal::format::relay::{Batch, Position, RelayId};
 use holdfast_journal::reader::Report;
-use holdfast_journal::{Generation, Incarnation, UpdateNumber};
+use holdfast_journal::{Incarnation, UpdateNumber};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -92,175 +90,6 @@ impl Array {
                 return trouble(error.to_string());
             }
         }
-    }
-}
-
-/// What the first array said last.
-#[derive(Clone)]
-struct Known {
-    control: FirstControl,
-    information: Vec<u8>,
-    generations: Vec<Generation>,
-}
-
-/// The relay as this array sees it.
-struct Watch<'a> {
-    array: &'a Arc<Array>,
-    relay: &'a RelayRecord,
-    luns: &'a Luns,
-    id: RelayId,
-    known: Mutex<Option<(Known, MonotonicNs)>>,
-    /// Of the control information that this array writes next, and what it wrote last.
-    told: tokio::sync::Mutex<(u64, Option<Said>)>,
-    asking: Mutex<Asking>,
-}
-
-/// What control information of this array says.
-type Said = (Report, Incarnation, Generation, u64);
-
-/// This array asks whether it is synchronised, one question after the other; only the answer to the newest one counts.
-#[derive(Clone, Copy, Debug)]
-struct Asking {
-    /// Of the newest one, which may have been asked over an earlier session.
-    number: u64,
-    /// When it was asked, over this one.
-    sent: Option<MonotonicNs>,
-}
-
-impl<'a> Watch<'a> {
-    async fn open(
-        array: &'a Arc<Array>,
-        relay: &'a RelayRecord,
-        luns: &'a Luns,
-        id: RelayId,
-    ) -> Result<Self, RelayError> {
-        luns.journal.check_label(Which::Journal, id, Ours::No).await?;
-        luns.first.check_label(Which::First, id, Ours::No).await?;
-        luns.second.check_label(Which::Second, id, Ours::Yes).await?;
-        let last = latest_second(&luns.second, id).await?;
-        let told = last.as_ref().map_or(1, |control| control.sequence.saturating_add(1));
-        let told = tokio::sync::Mutex::new((told, None));
-        let asking = Mutex::new(Asking { number: last.map_or(0, |control| control.question), sent: None });
-        let watch = Self { array, relay, luns, id, known: Mutex::default(), told, asking };
-        watch.look().await?;
-        Ok(watch)
-    }
-
-    fn clock(&self) -> &dyn Clock {
-        self.array.env.clock.as_ref()
-    }
-
-    /// Looks at the first array's control information again and again.
-    async fn go_on(&self, number: GroupNumber) -> RelayError {
-        loop {
-            let asked = match self.look().await {
-                Ok(()) => self.ask(number).await,
-                Err(error) => return error,
-            };
-            match asked {
-                Ok(true) => self.clock().sleep(ANSWER_EVERY).await,
-                Ok(false) => self.clock().sleep(LOOK_EVERY).await,
-                Err(error) => return error,
-            }
-        }
-    }
-
-    /// Asks whether this array is synchronised, if hosts wait for the relay and it is time; whether an answer is to come.
-    async fn ask(&self, number: GroupNumber) -> Result<bool, RelayError> {
-        let hosts = self
-            .known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_ref()
-            .map(|(known, _)| known.control.hosts);
-        let group = self.array.runtime().groups.get(&number.0).cloned();
-        let (Some(hosts), Some(group)) = (hosts.filter(|hosts| hosts.wait), group) else { return Ok(false) };
-        let now = self.clock().now();
-        {
-            let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_answered = hosts.question == asking.number;
-            let pause = if is_answered { ASK_EVERY } else { ASK_AGAIN };
-            if asking.sent.is_some_and(|sent| now.since(sent) < pause) {
-                return Ok(!is_answered);
-            }
-            // From here on the answer to an earlier one is none.
-            *asking = Asking { number: asking.number.saturating_add(1), sent: Some(now) };
-        }
-        self.tell(group.position(), group.newest_generation()).await?;
-        Ok(true)
-    }
-
-    /// Until when this array is synchronised, as the first one said over this session.
-    fn lease(&self, hosts: Hosts) -> Option<MonotonicNs> {
-        let asking = *self.asking.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent =
-            asking.sent.filter(|_| hosts.wait && hosts.question == asking.number && hosts.lease_ms > 0)?;
-        Some(MonotonicNs(sent.0.saturating_add(u64::from(hosts.lease_ms).saturating_mul(1_000_000))))
-    }
-
-    /// Looks at it once.
-    async fn look(&self) -> Result<(), RelayError> {
-        let found = latest_first(&self.luns.first, self.id).await?;
-        let now = self.clock().now();
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((control, information)) = found {
-            let is_new = known.as_ref().is_none_or(|(known, _)| known.control != control);
-            let generations = Head::decode(&information).ok().and_then(|(_, rest)| decode_generations(rest));
-            if is_new && let Some(generations) = generations {
-                *known = Some((Known { control, information, generations }, now));
-            }
-        }
-        let (newest, usage, is_fresh, hosts) = match known.as_ref() {
-            Some((known, since)) => {
-                let control = &known.control;
-                let used = control.newest.place.abs_diff(control.oldest.place);
-                let number = control.newest.number.previous().get();
-                (number, (used, control.journal_blocks), now.since(*since) < FRESH_FOR, control.hosts)
-            }
-            None => (0, (0, 0), false, Hosts::default()),
-        };
-        drop(known);
-        let lease = self.lease(hosts);
-        self.array.note_relay(&self.relay.name, |status| {
-            (status.usage, status.is_fresh) = (usage, is_fresh);
-            status.hosts_wait = hosts.wait;
-            // While a newer question is under way the last answer holds to its end.
-            if hosts.question == self.asked() {
-                status.synchronised = lease;
-            }
-            status.newest = status.newest.max(newest);
-        });
-        Ok(())
-    }
-
-    fn known(&self) -> Result<Known, RelayError> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = known.as_ref().map(|(known, _)| known.clone());
-        known.ok_or_else(|| trouble("the first array has issued no control information yet"))
-    }
-
-    fn asked(&self) -> u64 {
-        self.asking.lock().unwrap_or_else(PoisonError::into_inner).number
-    }
-
-    /// Issues this array's control information, if it says something new.
-    async fn tell(&self, report: Report, generation: Generation) -> Result<(), RelayError> {
-        let incarnation = self.known()?.control.incarnation;
-        let mut told = self.told.lock().await;
-        let question = self.asked();
-        let says = (report, incarnation, generation, question);
-        if told.1 == Some(says) {
-            return Ok(());
-        }
-        let sequence = told.0;
-        // Counted first: a write that failed may have landed, and its slot is not the one to be written again.
-        (told.0, told.1) = (sequence.saturating_add(1), None);
-        let wall_ns = self.clock().wall().0;
-        let control =
-            SecondControl { incarnation, id: self.id, sequence, report, generation, wall_ns, question };
-        self.luns.second.write(slot_page(sequence), control.encode(), &[]).await?;
-        told.1 = Some(says);
-        Ok(())
     }
 }
 
@@ -562,16 +391,6 @@ fn ahead((start, bytes): &(u64, Vec<u8>), page: u64, count: u64) -> Option<&[u8]
     bytes.get(skip..)?.get(..length)
 }
 
-/// The first array's control information is looked at so often.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// So often while an answer is to come.
-const ANSWER_EVERY: Duration = Duration::from_millis(50);
-/// The next question follows one that is answered, and one that is not, after this time.
-const ASK_EVERY: Duration = Duration::from_millis(500);
-/// See [`ASK_EVERY`].
-const ASK_AGAIN: Duration = Duration::from_secs(2);
-/// A first array that has not written control information for so long does not reach the relay.
-const FRESH_FOR: Duration = Duration::from_secs(5);
 /// What is there and cannot be used is looked at again for so long.
 const STUCK_FOR: Duration = Duration::from_secs(2);
 /// First and longest pause before the end of the chain is looked at again.
@@ -581,5 +400,3 @@ const POLL_MAX: Duration = Duration::from_millis(50);
 const TELL_EVERY: Duration = Duration::from_millis(20);
 /// Pages that are read at once while batches follow each other.
 const AHEAD_PAGES: u64 = 64;
-
-const _: () = assert!(BEAT_EVERY.as_millis() * 4 < FRESH_FOR.as_millis());
