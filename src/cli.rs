@@ -2,6 +2,7 @@
 
 use clap::{CommandFactory, Parser, Subcommand};
 use holdfast::config::Config;
+use holdfast::relay_apply::Wanted;
 use holdfast::shell::client::Connection;
 use holdfast::shell::command::{Exit, INPUT_MAX_BYTES, Request, Response, check_config};
 use holdfast::shell::parse::{ShellCommand, words};
@@ -43,7 +44,7 @@ pub(crate) enum Command {
     },
     /// Check the configuration: silence, or every mistake with file, line and column.
     Check,
-    /// What lies on the LUNs of a relay, as files or block devices: no array is needed, and nothing is written.
+    /// What lies on the LUNs of a relay, as files or block devices: no array is needed. With --apply it is written onto images.
     RelayCheck {
         /// The LUN of the journal.
         journal: PathBuf,
@@ -51,6 +52,12 @@ pub(crate) enum Command {
         first: PathBuf,
         /// The LUN with control information of the second array.
         second: PathBuf,
+        /// Write the updates of the P-VOL with this number at the first array onto its image, a file or a block device.
+        #[arg(long, value_name = "VOLUME=IMAGE", requires = "as_of", value_parser = image)]
+        apply: Vec<(u32, PathBuf)>,
+        /// The update that all the images are of: those behind it are written.
+        #[arg(long, value_name = "UPDATE", requires = "apply")]
+        as_of: Option<u64>,
     },
     /// The maintenance shell of a running array: one command a line.
     Shell,
@@ -71,10 +78,18 @@ pub(crate) fn check(config: &Path) -> ExitCode {
     print(&Response { exit: exit as u8, stderr: text, ..Response::default() })
 }
 
+fn image(text: &str) -> Result<(u32, PathBuf), String> {
+    let (volume, path) =
+        text.split_once('=').ok_or("the number of a P-VOL and its image, as in 4=data1.img")?;
+    let volume = volume.parse().map_err(|_| format!("{volume:?} is no number of a volume"))?;
+    if path.is_empty() { Err("which image?".to_owned()) } else { Ok((volume, path.into())) }
+}
+
 /// `holdfast relay-check`.
-pub(crate) fn relay_check(luns: [&Path; 3]) -> ExitCode {
+pub(crate) fn relay_check(luns: [&Path; 3], apply: &[(u32, PathBuf)], as_of: Option<u64>) -> ExitCode {
     let [journal, first, second] = luns;
-    match holdfast::relay_check::check(journal, first, second) {
+    let wanted = as_of.map(|as_of| Wanted { images: apply.to_vec(), as_of });
+    match holdfast::relay_check::check(journal, first, second, wanted.as_ref()) {
         Ok(found) => {
             let stderr: String = found.damage.iter().map(|line| format!("relay-check: {line}\n")).collect();
             let exit = if stderr.is_empty() { Exit::Done } else { Exit::Failed };

@@ -16,7 +16,9 @@ fn main() -> ExitCode {
         Command::Serve => cli::serve(&cli.config),
         Command::Demo { once, dir } => cli::demo(*once, dir.clone()),
         Command::Check => cli::check(&cli.config),
-        Command::RelayCheck { journal, first, second } => cli::relay_check([journal, first, second]),
+        Command::RelayCheck { journal, first, second, apply, as_of } => {
+            cli::relay_check([journal, first, second], apply, *as_of)
+        }
         Command::Shell => cli::interactive(&cli),
         Command::Completions { shell } => cli::completions(*shell),
         Command::OfShell(_) => cli::one_command(&cli),

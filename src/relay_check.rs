@@ -1,9 +1,10 @@
 //! `holdfast relay-check`: what lies on the LUNs of a relay, without any array (`docs/on-disk.md`, chapter 9).
 //!
-//! It reads files or block devices and writes nothing. Everything is believed only as the second array believes it: labels,
+//! It reads files or block devices, and writes nothing onto them. Everything is believed only as the second array believes it: labels,
 //! control information, and the chain of batches from the oldest that is named to where nothing follows.
 
 use crate::copy::answer::{Head, Outcome};
+use crate::relay_apply::{Replay, Wanted};
 use holdfast_journal::format::relay::{
     Batch, FirstControl, Label, Position, RelayId, RelayLun, SLOT_BLOCKS, SecondControl,
 };
@@ -25,9 +26,12 @@ pub struct Found {
 
 /// Looks at the journal LUN and at the control LUNs of the first and the second array.
 ///
+/// With `wanted` the updates are written onto images as well.
+///
 /// # Errors
-/// One of them cannot be read.
-pub fn check(journal: &Path, first: &Path, second: &Path) -> io::Result<Found> {
+/// One of them cannot be read, or an image not be written.
+pub fn check(journal: &Path, first: &Path, second: &Path, wanted: Option<&Wanted>) -> io::Result<Found> {
+    let mut replay = wanted.map(Replay::open).transpose()?;
     let (journal, first, second) = (Lun::open(journal)?, Lun::open(first)?, Lun::open(second)?);
     let mut found = Found { text: String::new(), damage: Vec::new() };
     let id = found.labels(&[
@@ -39,8 +43,13 @@ pub fn check(journal: &Path, first: &Path, second: &Path) -> io::Result<Found> {
     found.say(&format!("group {} of array {}, read by array {}", id.group.0, id.first.0, id.second.0));
     found.second(&second, id)?;
     match latest_first(&first, id)? {
-        Some(control) => found.chain(&journal, &control)?,
+        Some(control) => found.chain(&journal, &control, &mut replay)?,
         None => found.damage.push("no control information of the first array can be believed".into()),
+    }
+    if let Some(replay) = replay {
+        let (said, stopped) = replay.end()?;
+        found.say(&said);
+        found.damage.extend(stopped);
     }
     Ok(found)
 }
@@ -87,7 +96,12 @@ impl Found {
         Ok(())
     }
 
-    fn chain(&mut self, journal: &Lun, control: &FirstControl) -> io::Result<()> {
+    fn chain(
+        &mut self,
+        journal: &Lun,
+        control: &FirstControl,
+        replay: &mut Option<Replay>,
+    ) -> io::Result<()> {
         let mut at = control.oldest;
         // No chain on this LUN has more batches than blocks.
         for _ in 0..journal.blocks {
@@ -112,8 +126,11 @@ impl Found {
                     if is_named { "" } else { ", behind the control information" }
                 )),
                 Err(why) => {
-                    self.damage.push(format!("batch {} in block {}: {why}", batch.sequence, batch.place))
+                    self.damage.push(format!("batch {} in block {}: {why}", batch.sequence, batch.place));
                 }
+            }
+            if let Some(replay) = replay {
+                replay.handle_batch(&batch, &answer)?;
             }
             at = Position::behind(&batch, hash);
         }
@@ -128,16 +145,20 @@ impl Found {
 
 /// The batch that follows, with its checksum and its answer.
 fn next(journal: &Lun, at: &Position, control: &FirstControl) -> io::Result<Option<(Batch, u32, Vec<u8>)>> {
+    let mut found: Option<(Batch, u32, Vec<u8>)> = None;
     for place in at.candidates(control.journal_blocks).into_iter().flatten() {
         if let Ok((batch, hash)) = Batch::decode(&journal.read(place, 1)?)
             && batch.place == place
             && at.is_followed_by(&batch, (control.incarnation, control.id), control.journal_blocks)
         {
             let answer = journal.read(place + 1, batch.payload_blocks.into())?;
-            return Ok(Some((batch, hash, answer)));
+            // The end of the one in front was never written: a longer one took its place in the chain.
+            if found.as_ref().is_none_or(|(first, _, answer)| crc32c(answer) != first.payload_crc) {
+                found = Some((batch, hash, answer));
+            }
         }
     }
-    Ok(None)
+    Ok(found)
 }
 
 /// Write data of the updates of a batch, in bytes; or why they are not those that its head names.
@@ -298,7 +319,7 @@ mod tests {
     }
 
     fn look([journal, first, second]: &[PathBuf; 3]) -> Found {
-        check(journal, first, second).unwrap()
+        check(journal, first, second, None).unwrap()
     }
 
     #[test]
@@ -327,6 +348,53 @@ mod tests {
         std::fs::write(&first, [0; 100]).unwrap();
         assert_eq!(look(&luns).damage.len(), 1);
         std::fs::remove_file(&second).unwrap();
-        assert!(check(&luns[0], &luns[1], &luns[2]).is_err());
+        assert!(check(&luns[0], &luns[1], &luns[2], None).is_err());
+    }
+
+    /// A batch near the end of the LUN of which only a part was written hid the longer one that took its place.
+    #[test]
+    fn a_batch_that_was_never_whole_does_not_hide_the_one_that_follows_at_the_front() {
+        let directory = tempfile::tempdir().unwrap();
+        let luns = luns(directory.path());
+        let mut journal = std::fs::read(&luns[0]).unwrap();
+        // Batch 3 lies behind batch 2; the same place in the chain is taken by a batch in block 1, where batch 1 was.
+        let old = Batch::decode(&journal[5 * BLOCK_LENGTH..6 * BLOCK_LENGTH]).unwrap().0;
+        let control = std::fs::read(&luns[1]).unwrap();
+        let slot = usize::try_from(1 + SLOT_BLOCKS).unwrap() * BLOCK_LENGTH;
+        let mut control = FirstControl::decode(&control[slot..slot + BLOCK_LENGTH]).unwrap();
+        control.oldest = control.newest;
+        let answer = answer(3);
+        let batch = Batch { place: 1, payload_crc: crc32c(&answer), ..old };
+        let bytes = [batch.encode().0, answer].concat();
+        journal[BLOCK_LENGTH..BLOCK_LENGTH + bytes.len()].copy_from_slice(&bytes);
+        journal[6 * BLOCK_LENGTH + 100] ^= 1;
+        std::fs::write(&luns[0], &journal).unwrap();
+        let lun = Lun::open(&luns[0]).unwrap();
+        let (found, _, _) = next(&lun, &control.oldest, &control).unwrap().unwrap();
+        assert_eq!(found.place, 1);
+    }
+
+    #[test]
+    fn updates_are_written_onto_images_from_the_number_that_they_are_of() {
+        let directory = tempfile::tempdir().unwrap();
+        let [journal, first, second] = luns(directory.path());
+        let image = directory.path().join("image");
+        std::fs::write(&image, [7; 2 * BLOCK_LENGTH]).unwrap();
+        let onto = |as_of| {
+            let wanted = Wanted { images: vec![(4, image.clone())], as_of };
+            check(&journal, &first, &second, Some(&wanted)).unwrap()
+        };
+        let found = onto(0);
+        assert_eq!(found.damage, Vec::<String>::new());
+        assert!(found.text.contains("updates 1 to 3 are written"), "{}", found.text);
+        assert!(onto(2).text.contains("updates 3 to 3 are written"));
+        assert!(onto(3).text.contains("nothing behind update 3"));
+        // Rot in the second batch: it ends with the first.
+        let mut bad = std::fs::read(&journal).unwrap();
+        bad[4 * BLOCK_LENGTH + 100] ^= 1;
+        std::fs::write(&journal, bad).unwrap();
+        let found = onto(0);
+        assert!(found.text.contains("as of update 1") && !found.damage.is_empty(), "{found:?}");
+        assert_eq!(std::fs::read(&image).unwrap(), [7; 2 * BLOCK_LENGTH], "these updates carry no data");
     }
 }

@@ -166,7 +166,7 @@ impl Array {
             segment_store: Arc::new(self.segments_of(record.number)),
         };
         let group = Group::new(parts, sequencer);
-        let schedule = schedule(tables, record);
+        let schedule = self.schedule_now(tables, record);
         group.set_schedule(schedule);
         super::synchronous::take_up(tables, record, &group);
         group.set_restore_stops(record.restore_stops());
@@ -281,7 +281,7 @@ impl Array {
     async fn record_group(self: &Arc<Self>, group: &Arc<Group>) {
         let tables = self.store.tables();
         let Some(record) = tables.groups.get(&GroupNumber(group.number)) else { return };
-        group.set_schedule(schedule(&tables, record));
+        group.set_schedule(self.schedule_now(&tables, record));
         super::synchronous::take_up(&tables, record, group);
         if let Some(reason) = group.failure() {
             self.record_failure(group, record, &reason);

@@ -134,6 +134,8 @@ pub(crate) struct Runtime {
     /// Relays that have their task, and how they are.
     pub(crate) kept_relays: BTreeSet<LinkName>,
     pub(crate) relays: BTreeMap<String, relay::RelayStatus>,
+    /// Groups, by their numbers here, whose relays are read to their end.
+    pub(crate) draining: BTreeSet<u32>,
     /// What other arrays refused of that which operators had passed on, newest last.
     pub(crate) refused: VecDeque<(DesignationId, MessageView)>,
     /// Groups whose writes are forwarded from here.

@@ -48,6 +48,10 @@ impl Array {
             return Some(home.clone());
         }
         let over_relay = || self.usable_relay(tables, record, home).filter(|_| are_images);
+        // What it holds comes first: nobody else may have it.
+        if let Some(relay) = self.drained_relay(tables, record).filter(|_| are_images) {
+            return Some(relay);
+        }
         let Some(other) = &record.other_source else { return over_relay().or_else(|| Some(home.clone())) };
         let runtime = self.runtime();
         let sourcing = runtime.sourcing.get(&record.number.0);

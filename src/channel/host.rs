@@ -7,6 +7,8 @@ use super::initiator::{Command, Data, Reply, Session, SessionError};
 use super::piece::{Pieces, Room};
 use bytes::Bytes;
 use holdfast_iscsi::pdu::Lun;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A logical unit as a host sees it.
@@ -20,6 +22,8 @@ pub struct HostLun {
     pub blocks: u64,
     /// Limit for each command; when it passes the session ends.
     pub timeout: Duration,
+    /// Unit attentions that commands here and of its clones have met.
+    attentions: Arc<AtomicU64>,
 }
 
 /// Why a host's command failed.
@@ -45,6 +49,12 @@ pub enum HostError {
 }
 
 impl HostError {
+    /// The logical unit has too much to do: the command may be sent again later (SAM-5, 5.3.1).
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Status { status: BUSY | TASK_SET_FULL, .. })
+    }
+
     /// Sense key, additional sense code and qualifier, if there is fixed-format or descriptor-format sense data.
     #[must_use]
     pub fn sense(&self) -> Option<(u8, u8, u8)> {
@@ -85,10 +95,17 @@ impl HostLun {
     /// # Errors
     /// When the session is gone or the logical unit is not there.
     pub async fn open(session: Session, lun: Lun, timeout: Duration) -> Result<Self, HostError> {
-        let mut unit = Self { session, lun, block_bytes: 0, blocks: 0, timeout };
+        let attentions = Arc::default();
+        let mut unit = Self { session, lun, block_bytes: 0, blocks: 0, timeout, attentions };
         unit.test_unit_ready().await?;
         (unit.blocks, unit.block_bytes) = unit.read_capacity().await?;
         Ok(unit)
+    }
+
+    /// How many unit attentions were met so far: what was written and is not durable may be lost with the cause of one.
+    #[must_use]
+    pub fn attentions(&self) -> u64 {
+        self.attentions.load(Ordering::Relaxed)
     }
 
     /// The session.
@@ -265,11 +282,12 @@ impl HostLun {
     }
 
     async fn read_small(&self, cdb: &[u8], length: u32) -> Result<Vec<u8>, HostError> {
-        read_small(&self.session, (self.lun, self.timeout), cdb, length).await
+        let room = usize::try_from(length).map_err(|_| HostError::TooLong)?;
+        Ok(self.run(cdb, || Data::In(Room::of_bytes(room))).await?.data.into_vec())
     }
 
     async fn run(&self, cdb: &[u8], data: impl Fn() -> Data) -> Result<Reply, HostError> {
-        run(&self.session, (self.lun, self.timeout), cdb, data).await
+        run(&self.session, (self.lun, self.timeout), cdb, data, &self.attentions).await
     }
 }
 
@@ -298,7 +316,7 @@ async fn read_small(
     length: u32,
 ) -> Result<Vec<u8>, HostError> {
     let room = usize::try_from(length).map_err(|_| HostError::TooLong)?;
-    let reply = run(session, to, cdb, || Data::In(Room::of_bytes(room))).await?;
+    let reply = run(session, to, cdb, || Data::In(Room::of_bytes(room)), &AtomicU64::new(0)).await?;
     Ok(reply.data.into_vec())
 }
 
@@ -308,6 +326,7 @@ async fn run(
     (lun, timeout): (Lun, Duration),
     cdb: &[u8],
     data: impl Fn() -> Data,
+    met: &AtomicU64,
 ) -> Result<Reply, HostError> {
     let mut attentions = 0;
     loop {
@@ -317,6 +336,7 @@ async fn run(
         }
         let is_attention = sense_key(&reply.sense).is_some_and(|(key, ..)| key == UNIT_ATTENTION);
         attentions += 1;
+        met.fetch_add(u64::from(is_attention), Ordering::Relaxed);
         if !is_attention || attentions > ATTENTIONS_MAX {
             return Err(HostError::Status { status: reply.status, sense: reply.sense });
         }
@@ -332,6 +352,8 @@ fn sense_key(sense: &[u8]) -> Option<(u8, u8, u8)> {
     }
 }
 
+const BUSY: u8 = 0x08;
+const TASK_SET_FULL: u8 = 0x28;
 const UNIT_ATTENTION: u8 = 6;
 const MISCOMPARE: u8 = 0x0e;
 /// Unit attentions that one command may meet; a logical unit with more of them is broken.

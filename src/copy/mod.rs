@@ -34,7 +34,7 @@ mod pull;
 pub(crate) mod push;
 pub(crate) mod rates;
 pub(crate) mod readers;
-mod received;
+pub(crate) mod received;
 pub(crate) mod recover;
 pub(crate) mod relay;
 mod report;
@@ -55,7 +55,7 @@ pub(crate) mod tables;
 pub mod tamper;
 #[cfg(test)]
 pub(crate) mod tests;
-mod times;
+pub(crate) mod times;
 pub(crate) mod volumes;
 mod whole;
 

@@ -11,14 +11,14 @@ use std::sync::Arc;
 
 /// What stands behind a head.
 #[derive(Default)]
-pub(super) struct Behind {
-    pub(super) updates: Vec<(Arc<Update>, Payload)>,
+pub(crate) struct Behind {
+    pub(crate) updates: Vec<(Arc<Update>, Payload)>,
     /// Why, with outcome 2.
     pub(super) reason: String,
 }
 
 /// Head, records and payload of one answer, everything checked.
-pub(super) fn decode(
+pub(crate) fn decode(
     pages: Vec<Slot>,
     source_group: u32,
     capacities: &BTreeMap<u32, u64>,

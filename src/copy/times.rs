@@ -114,7 +114,7 @@ impl Top {
 }
 
 /// Nothing has been heard yet.
-const UNHEARD: u32 = u32::MAX;
+pub(crate) const UNHEARD: u32 = u32::MAX;
 /// The finest distance of two entries.
 const FINEST: Duration = Duration::from_millis(5);
 /// Entries; at this many every second one goes.

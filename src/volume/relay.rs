@@ -2,7 +2,7 @@
 
 use super::kind::PortalAddress;
 use super::name::{ArrayNumber, GroupName, IscsiName, LinkName, Lun};
-use super::record::Credential;
+use super::record::{Credential, Identity};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -30,6 +30,15 @@ pub struct RelayRecord {
     /// What this array proves there.
     #[serde(default)]
     pub chap: Option<Credential>,
+}
+
+/// The chain of batches that this array began on a relay last: it goes on with no other one.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RelayChainRecord {
+    /// The relay.
+    pub relay: LinkName,
+    /// The chain's incarnation.
+    pub chain: Identity,
 }
 
 /// The LUNs of a relay.

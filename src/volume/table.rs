@@ -16,7 +16,7 @@ use super::record::{
     DoomedRecord, ForwardRecord, LinkRecord, MetaRecord, ParityGroupRecord, ReaderRecord, ResultRecord,
     ScheduleRecord, TargetRecord, VolumeRecord, VolumeState, VolumeUsage,
 };
-use super::relay::RelayRecord;
+use super::relay::{RelayChainRecord, RelayRecord};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -111,6 +111,8 @@ pub struct Tables {
     pub links: Table<LinkRecord>,
     /// Links to third-party targets over which journals go.
     pub relays: Table<RelayRecord>,
+    /// What was begun on them.
+    pub relay_chains: Table<RelayChainRecord>,
     /// Group information.
     pub groups: Table<GroupRecord>,
     /// Pair information.
@@ -376,6 +378,7 @@ row!(VolumeRecord, "volumes", VolumeNumber, |r| r.number, |k| k.0.to_be_bytes().
 row!(TargetRecord, "targets", IscsiName, |r| r.iqn.clone(), |k| k.as_str().as_bytes().to_vec());
 row!(LinkRecord, "links", LinkName, |r| r.name.clone(), |k| k.as_str().as_bytes().to_vec());
 row!(RelayRecord, "relays", LinkName, |r| r.name.clone(), |k| k.as_str().as_bytes().to_vec());
+row!(RelayChainRecord, "relay_chains", LinkName, |r| r.relay.clone(), |k| k.as_str().as_bytes().to_vec());
 row!(GroupRecord, "groups", GroupNumber, |r| r.number, |k| k.0.to_be_bytes().to_vec());
 row!(PairRecord, "pairs", PairNumber, |r| r.number, |k| k.0.to_be_bytes().to_vec());
 row!(

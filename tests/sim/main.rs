@@ -54,6 +54,7 @@ mod readers;
 mod rejoin;
 mod relay;
 mod relay_hosts;
+mod relay_troubles;
 mod resync;
 mod reversal;
 mod reversal_failures;

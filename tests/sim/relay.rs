@@ -29,11 +29,16 @@ pub(crate) fn cluster(seed: u64) -> Cluster {
 
 /// With more words for the group.
 pub(crate) fn cluster_with(seed: u64, group: &str) -> Cluster {
+    cluster_of(seed, |text| text.replace(GROUP, &format!("{GROUP}{group}")))
+}
+
+/// With another configuration of the primary.
+pub(crate) fn cluster_of(seed: u64, change: impl Fn(String) -> String) -> Cluster {
     let tree = Tree::star(1);
     let cluster = Cluster::of(seed, SMALL, 4, &WAYS, |index, shape, random| match index {
         GAMMA => target_config("gamma", 3, 1024 + 512 * random.below(3)),
         DELTA => target_config("delta", 4, 2048),
-        ALPHA => tree.config(index, shape, random).replace(GROUP, &format!("{GROUP}{group}")),
+        ALPHA => change(tree.config(index, shape, random)),
         _ => tree.config(index, shape, random),
     });
     cluster.readers.set(1);
@@ -78,17 +83,17 @@ pub(crate) async fn create_for(cluster: &Cluster, relay: &str, target: &str, mor
     }
 }
 
-fn reads_over(cluster: &Cluster) -> String {
+pub(crate) fn reads_over(cluster: &Cluster) -> String {
     let group = cluster.snapshot(BETA).and_then(|snapshot| snapshot.groups.first().cloned());
     group.and_then(|group| group.follows).map(|follows| follows.reads_over).unwrap_or_default()
 }
 
-fn has_everything(cluster: &Cluster) -> bool {
+pub(crate) fn has_everything(cluster: &Cluster) -> bool {
     let newest = cluster.newest();
     newest.is_some() && cluster.position(BETA) == newest.map(|newest| (newest, newest))
 }
 
-async fn equal(cluster: &Cluster) {
+pub(crate) async fn equal(cluster: &Cluster) {
     wait(cluster, "the copy has everything", has_everything).await;
     let top = cluster.array(ALPHA).expect("it runs");
     for (volume, copy) in (1..).zip(cluster.visible_copies(BETA).await) {
@@ -97,7 +102,7 @@ async fn equal(cluster: &Cluster) {
     }
 }
 
-async fn running(seed: u64) -> (Cluster, Writer, Vec<SimPort>) {
+pub(crate) async fn running(seed: u64) -> (Cluster, Writer, Vec<SimPort>) {
     let cluster = cluster(seed);
     for index in 0..4 {
         cluster.start(index).await;

@@ -30,6 +30,12 @@ impl RelayRing {
         Self { journal_blocks, held: VecDeque::new(), newest }
     }
 
+    /// Blocks of the journal LUN that are in use.
+    #[must_use]
+    pub fn journal_blocks(&self) -> u64 {
+        self.journal_blocks
+    }
+
     /// Behind the newest batch.
     #[must_use]
     pub fn newest(&self) -> Position {

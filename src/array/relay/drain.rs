@@ -1,53 +1,91 @@
 //! The first array is gone: what its relays still hold of a group comes here before this array takes it over (promise X5;
 //! `004_…`, claims 5 and 15).
 
+use super::lun::LOGIN_LIMIT;
 use super::{RelayStatus, relays_of_copy};
 use crate::array::Array;
+use crate::array::groups::schedule;
 use crate::clock::MonotonicNs;
 use crate::volume::group::GroupRecord;
+use crate::volume::kind::Schedule;
 use crate::volume::name::LinkName;
 use crate::volume::pair::PairState;
+use crate::volume::table::Tables;
+use crate::volume::timing::{ReadSize, ReadTiming, RestoreTiming};
 use std::time::Duration;
 
 impl Array {
     /// Reads the relays of a group to their end, one after the other, and waits until that is durable here. Gives what
-    /// came of it, in words; none if there is no relay. No relay is waited for longer than [`DRAIN_LIMIT`], and one that is
-    /// not reached no longer than [`REACH_LIMIT`].
+    /// came of it, in words; none if there is no relay. No relay is waited for longer than [`DRAIN_LIMIT`] in which nothing
+    /// came; one that is not reached, as long as all its portals may take. What a relay holds bounds how long it is read.
     ///
     /// The end is where nothing followed when it was looked at after this was called: behind the last control information,
     /// too.
     pub(in crate::array) async fn drain_relays(&self, record: &GroupRecord) -> Option<String> {
         let tables = self.store.tables();
-        let relays: Vec<LinkName> = relays_of_copy(&tables, record).map(|relay| relay.name.clone()).collect();
+        let relays: Vec<(LinkName, usize)> =
+            relays_of_copy(&tables, record).map(|relay| (relay.name.clone(), relay.portals.len())).collect();
         if relays.is_empty() {
             return None;
         }
         if tables.followed_pairs(record.number).any(|pair| pair.state != PairState::Normal) {
             return Some("not all pairs are normal, so what its relay holds is not used".to_owned());
         }
+        self.set_draining(&tables, record, true);
         let mut said = Vec::new();
-        for relay in &relays {
+        for (relay, portals) in &relays {
             // The other ones wait for their turn: each may hold what the others do not.
-            for one in &relays {
+            for (one, _) in &relays {
                 let avoided = (one != relay).then_some(MonotonicNs(u64::MAX));
                 self.note_relay(one, |status| (status.is_drained, status.avoided) = (one == relay, avoided));
             }
             said.push(tokio::select! {
                 biased;
                 came = self.drained(record, relay) => came,
-                () = self.env.clock.sleep(DRAIN_LIMIT) => format!("relay {relay} could not be read to its end in time"),
-                () = self.is_not_reached(relay) => format!("relay {relay} is not reached"),
+                () = self.is_not_reached(relay, *portals) => format!("relay {relay} is not reached"),
             });
         }
-        for relay in &relays {
+        for (relay, _) in &relays {
             self.note_relay(relay, |status| (status.is_drained, status.avoided) = (false, None));
         }
+        self.set_draining(&tables, record, false);
         Some(said.join("; "))
+    }
+
+    /// While relays are drained what comes is read and restored at once, whatever the operator chose for other times.
+    fn set_draining(&self, tables: &Tables, record: &GroupRecord, is_draining: bool) {
+        let group = {
+            let mut runtime = self.runtime();
+            match is_draining {
+                true => runtime.draining.insert(record.number.0),
+                false => runtime.draining.remove(&record.number.0),
+            };
+            runtime.groups.get(&record.number.0).cloned()
+        };
+        if let Some(group) = group {
+            group.set_schedule(self.schedule_now(tables, record));
+        }
+    }
+
+    /// When this array reads and restores the group at this moment.
+    pub(in crate::array) fn schedule_now(&self, tables: &Tables, record: &GroupRecord) -> Schedule {
+        let chosen = schedule(tables, record);
+        if !self.runtime().draining.contains(&record.number.0) {
+            return chosen;
+        }
+        Schedule {
+            read: ReadTiming::Immediate,
+            read_size: ReadSize::Group,
+            restore: RestoreTiming::Immediate,
+            restore_delay: Duration::ZERO,
+        }
     }
 
     async fn drained(&self, record: &GroupRecord, relay: &LinkName) -> String {
         let begun = self.env.clock.now();
+        let (mut came, mut since) = (None, begun);
         loop {
+            let now = self.env.clock.now();
             let group = self.runtime().groups.get(&record.number.0).cloned();
             let durable = group.map(|group| group.durable_here());
             let status: RelayStatus = self.runtime().relays.get(relay.as_str()).cloned().unwrap_or_default();
@@ -60,21 +98,35 @@ impl Array {
                     next.previous()
                 );
             }
+            if durable > came {
+                (came, since) = (durable, now);
+            }
+            let silent = now.since(since);
             if status.avoided.is_some() {
-                return format!("relay {relay}: {}", status.trouble.unwrap_or_default());
+                if silent >= RETRY_FOR {
+                    return format!("relay {relay}: {}", status.trouble.unwrap_or_default());
+                }
+                // What was wrong may be over in a moment: a target that is busy, a group that is opened anew.
+                self.env.clock.sleep(AGAIN).await;
+                self.note_relay(relay, |status| status.avoided = None);
+            }
+            if silent >= DRAIN_LIMIT {
+                return format!("relay {relay} could not be read to its end in time");
             }
             self.env.clock.sleep(LOOK).await;
         }
     }
 
-    /// Resolves when the relay has not been reached for a while.
-    async fn is_not_reached(&self, relay: &LinkName) {
+    /// Resolves when the relay has not been reached for as long as it takes to try all its portals.
+    async fn is_not_reached(&self, relay: &LinkName, portals: usize) {
+        let each = 2 * LOGIN_LIMIT;
+        let limit = (each * u32::try_from(portals).unwrap_or(1) + REACH_MORE).min(DRAIN_LIMIT);
         let mut since = self.env.clock.now();
         loop {
             let now = self.env.clock.now();
             if self.runtime().relays.get(relay.as_str()).is_some_and(|status| status.connected) {
                 since = now;
-            } else if now.since(since) >= REACH_LIMIT {
+            } else if now.since(since) >= limit {
                 return;
             }
             self.env.clock.sleep(LOOK).await;
@@ -82,9 +134,14 @@ impl Array {
     }
 }
 
-/// How long a relay may take that is read to its end.
+/// How long nothing may come from a relay that is read to its end.
 const DRAIN_LIMIT: Duration = Duration::from_secs(20);
-/// How long one is waited for that is not reached.
-const REACH_LIMIT: Duration = Duration::from_secs(3);
+/// How long one is tried again that cannot be read, without anything coming; longer than a batch that was being written when
+/// its array died is looked at.
+const RETRY_FOR: Duration = Duration::from_secs(5);
+/// The pause before that.
+const AGAIN: Duration = Duration::from_millis(200);
+/// How long one is waited for that is not reached, beyond what its portals may take: the longest pause between two attempts.
+const REACH_MORE: Duration = Duration::from_secs(2);
 /// How often is looked how far it has come.
 const LOOK: Duration = Duration::from_millis(20);

@@ -20,6 +20,7 @@ use holdfast_journal::format::crc32c;
 use holdfast_journal::format::relay::{
     CONTROL_BLOCKS, Label, MIN_JOURNAL_BLOCKS, RelayId, RelayLun as Which, SLOT_BLOCKS,
 };
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why a relay is not used. The session is given up.
@@ -38,9 +39,10 @@ pub(super) fn trouble(text: impl Into<String>) -> RelayError {
 }
 
 /// A LUN in pages.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct RelayLun {
     unit: HostLun,
+    clock: Arc<dyn Clock>,
     blocks_per_page: u64,
     pub(super) pages: u64,
     has_fua: bool,
@@ -62,23 +64,33 @@ impl Luns {
             let options = options(relay)?;
             let opened = connector.session(&portal.to_string(), relay.target.as_str(), &options).await;
             match opened {
-                Ok(session) => return Self::open_luns(session, relay).await,
+                Ok(session) => return Self::open_luns(session, relay, &connector.clock).await,
                 Err(error) => last = trouble(format!("{portal}: {error}")),
             }
         }
         Err(last)
     }
 
-    async fn open_luns(session: Session, relay: &RelayRecord) -> Result<Self, RelayError> {
-        let journal = RelayLun::open(&session, relay.luns.journal, MIN_JOURNAL_BLOCKS).await?;
-        let first = RelayLun::open(&session, relay.luns.first, CONTROL_BLOCKS).await?;
-        let second = RelayLun::open(&session, relay.luns.second, CONTROL_BLOCKS).await?;
+    async fn open_luns(
+        session: Session,
+        relay: &RelayRecord,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, RelayError> {
+        let open = |number, pages_min| RelayLun::open(&session, number, pages_min, clock);
+        let journal = open(relay.luns.journal, MIN_JOURNAL_BLOCKS).await?;
+        let first = open(relay.luns.first, CONTROL_BLOCKS).await?;
+        let second = open(relay.luns.second, CONTROL_BLOCKS).await?;
         Ok(Self { session, journal, first, second })
     }
 }
 
 impl RelayLun {
-    async fn open(session: &Session, number: Lun, pages_min: u64) -> Result<Self, RelayError> {
+    async fn open(
+        session: &Session,
+        number: Lun,
+        pages_min: u64,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, RelayError> {
         let named = |error: HostError| trouble(format!("LUN {number}: {error}"));
         let unit = HostLun::open(session.clone(), lun(number.0), LIMIT).await.map_err(named)?;
         let page = SLOT_BYTES as u64;
@@ -94,14 +106,14 @@ impl RelayLun {
         }
         // A target that does not say has its cache emptied.
         let has_fua = unit.has_fua().await.unwrap_or(false);
-        Ok(Self { unit, blocks_per_page, pages, has_fua })
+        Ok(Self { unit, clock: clock.clone(), blocks_per_page, pages, has_fua })
     }
 
     /// Pages from `page` on; `count` is bounded by the caller.
     pub(super) async fn read(&self, page: u64, count: u64) -> Result<Vec<u8>, RelayError> {
         let chunks = chunks(page, count).map(|(page, count)| async move {
             let blocks = u32::try_from(count * self.blocks_per_page).map_err(|_| HostError::TooLong)?;
-            self.unit.read(page * self.blocks_per_page, blocks).await
+            self.patiently(|| self.unit.read(page * self.blocks_per_page, blocks)).await
         });
         let read: Vec<Vec<u8>> = stream::iter(chunks).buffered(CHUNKS_AT_A_TIME).try_collect().await?;
         // One piece, as nearly always, is not copied.
@@ -126,13 +138,35 @@ impl RelayLun {
             let from = usize::try_from(start).unwrap_or(usize::MAX);
             let length = usize::try_from(count).unwrap_or(0);
             let part: Pieces = pieces.iter().skip(from).take(length).cloned().collect();
-            self.unit.write_pieces((page + start) * self.blocks_per_page, &part, durability).await
+            let place = (page + start) * self.blocks_per_page;
+            self.patiently(|| self.unit.write_pieces(place, &part, durability)).await
         });
+        let attentions = self.unit.attentions();
         stream::iter(writes).buffered(CHUNKS_AT_A_TIME).try_collect::<Vec<()>>().await?;
         if !self.has_fua {
-            self.unit.synchronize_cache().await?;
+            self.patiently(|| self.unit.synchronize_cache()).await?;
+            // A target that was reset in between has lost what it had in its cache, and empties another one.
+            if self.unit.attentions() != attentions {
+                return Err(trouble(
+                    "the target had something to say while it was written: it is written again",
+                ));
+            }
         }
         Ok(())
+    }
+
+    /// Sends a command again, after a while, that a target has no time for.
+    async fn patiently<T, F>(&self, command: impl Fn() -> F) -> Result<T, HostError>
+    where
+        F: Future<Output = Result<T, HostError>>,
+    {
+        for pause in BUSY_PAUSES_MS.map(Duration::from_millis) {
+            match command().await {
+                Err(error) if error.is_busy() => self.clock.sleep(pause).await,
+                done => return done,
+            }
+        }
+        command().await
     }
 
     /// Looks whether the LUN is meant for this. A LUN of zeros that is this array's to write gets its label.
@@ -152,7 +186,7 @@ impl RelayLun {
         match Label::decode(&block) {
             Ok(label) if label == wanted => Ok(()),
             Ok(label) => Err(trouble(format!("{name} is labelled for something else: {label:?}"))),
-            Err(_) if block.iter().any(|byte| *byte != 0) => Err(trouble(format!(
+            Err(_) if !may_be_labelled(&block, &wanted.encode()) => Err(trouble(format!(
                 "{name} holds something that is no relay's: its first block is not zeros"
             ))),
             Err(_) => match is_ours {
@@ -161,6 +195,12 @@ impl RelayLun {
             },
         }
     }
+}
+
+/// Whether a label may be written: into zeros, or where power failed when this one was written, sector by sector.
+fn may_be_labelled(block: &[u8], wanted: &[u8]) -> bool {
+    let mut sectors = block.chunks(SECTOR_BYTES).zip(wanted.chunks(SECTOR_BYTES));
+    sectors.all(|(there, ours)| there == ours || there.iter().all(|byte| *byte == 0))
 }
 
 /// Whether a LUN is this array's to write.
@@ -198,6 +238,12 @@ impl Due {
         true
     }
 
+    /// It is due after this time, once.
+    pub(super) fn begin(&mut self, clock: &dyn Clock, after: Duration) {
+        let after = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
+        self.at = MonotonicNs(clock.now().0.saturating_add(after));
+    }
+
     pub(super) fn left(&self, clock: &dyn Clock) -> Duration {
         self.at.since(clock.now())
     }
@@ -231,6 +277,10 @@ fn options(relay: &RelayRecord) -> Result<SessionOptions, RelayError> {
     })
 }
 
+/// What every target writes whole.
+const SECTOR_BYTES: usize = 512;
+/// A target that is busy is asked again after these; all together less than the limit for a command.
+const BUSY_PAUSES_MS: [u64; 5] = [20, 80, 320, 1_000, 2_000];
 /// Pages of one command: 256 KiB, which every target takes.
 const CHUNK_PAGES: u64 = 64;
 /// Commands of one transfer that are under way at a time.
@@ -238,7 +288,7 @@ const CHUNKS_AT_A_TIME: usize = 8;
 /// Limit for a command; then the session is given up.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Limit for connecting and login, each.
-const LOGIN_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const LOGIN_LIMIT: Duration = Duration::from_secs(3);
 /// Silence after which the target is pinged, and limit for its answer.
 const PING: Duration = Duration::from_secs(4);
 /// First byte of a session identifier of the random format (RFC 7143 section 11.12.5).
@@ -249,6 +299,22 @@ const ISID_RELAY: u8 = 0x52;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_label_is_written_into_zeros_and_where_it_was_torn() {
+        use holdfast_journal::{ArrayNumber, GroupNumber};
+        let id = RelayId { first: ArrayNumber(1), group: GroupNumber(1), second: ArrayNumber(2) };
+        let wanted = Label { lun: Which::Journal, id }.encode();
+        let mut torn = vec![0; wanted.len()];
+        assert!(may_be_labelled(&torn, &wanted));
+        torn[..SECTOR_BYTES].copy_from_slice(&wanted[..SECTOR_BYTES]);
+        assert!(may_be_labelled(&torn, &wanted));
+        torn[5 * SECTOR_BYTES] = 1;
+        assert!(!may_be_labelled(&torn, &wanted), "something else");
+        torn[5 * SECTOR_BYTES] = 0;
+        torn[20] ^= 1;
+        assert!(!may_be_labelled(&torn, &wanted), "another label");
+    }
 
     #[test]
     fn transfers_are_cut_into_commands() {

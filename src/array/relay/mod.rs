@@ -20,6 +20,7 @@ use crate::copy::group::Group;
 use crate::disk::slot::SLOT_BYTES;
 use crate::shell::view::{LinkView, RelayView};
 use crate::volume::group::{GroupRecord, GroupRole, GroupState};
+use crate::volume::kind::CopyMode;
 use crate::volume::name::{GroupNumber, LinkName};
 use crate::volume::pair::PairState;
 use crate::volume::relay::{RelayHosts, RelayRecord, RelaySide};
@@ -246,8 +247,22 @@ impl Array {
         }
     }
 
+    /// The relay that is read to its end now.
+    pub(super) fn drained_relay(&self, tables: &Tables, record: &GroupRecord) -> Option<LinkName> {
+        let now = self.env.clock.now();
+        let runtime = self.runtime();
+        let drained = relays_of_copy(tables, record).find(|relay| {
+            runtime.relays.get(relay.name.as_str()).is_some_and(|status| {
+                let is_avoided = status.avoided.is_some_and(|until| now < until);
+                status.connected && status.is_drained && !is_avoided
+            })
+        });
+        drained.map(|relay| relay.name.clone())
+    }
+
     /// The relay over which a group may be read now, instead of directly: one that is reached, whose first array is at work,
-    /// or to whose first array there is no other way.
+    /// or to whose first array there is no other way. While that is there, updates of synchronous pairs are sent over it:
+    /// they need no relay.
     pub(super) fn usable_relay(
         &self,
         tables: &Tables,
@@ -257,10 +272,12 @@ impl Array {
         let now = self.env.clock.now();
         let runtime = self.runtime();
         let is_home_up = runtime.links.get(home.as_str()).is_some_and(|status| status.connected);
+        let mut pairs = tables.followed_pairs(record.number);
+        let is_pushed = pairs.any(|pair| pair.copy == CopyMode::SyncJournal);
         let usable = relays_of_copy(tables, record).find(|relay| {
             runtime.relays.get(relay.name.as_str()).is_some_and(|status| {
                 let is_avoided = status.avoided.is_some_and(|until| now < until);
-                let is_of_use = status.is_fresh || status.is_drained || !is_home_up;
+                let is_of_use = status.is_drained || !is_home_up || (status.is_fresh && !is_pushed);
                 status.connected && !is_avoided && is_of_use
             })
         });
@@ -359,18 +376,38 @@ fn id_of(relay: &RelayRecord, own: u32, group: u32) -> RelayId {
 async fn chain_next(
     journal: &RelayLun,
     at: &Position,
-    chain: (Incarnation, RelayId),
+    chain: Chain,
 ) -> Result<Option<(Batch, u32)>, RelayError> {
-    for place in at.candidates(journal.pages).into_iter().flatten() {
+    let mut found = None;
+    for place in at.candidates(chain.blocks).into_iter().flatten() {
         let block = journal.read(place, 1).await?;
-        if let Ok((batch, hash)) = Batch::decode(&block)
-            && batch.place == place
-            && at.is_followed_by(&batch, chain, journal.pages)
-        {
-            return Ok(Some((batch, hash)));
+        let Ok((batch, hash)) = Batch::decode(&block) else { continue };
+        if batch.place != place || !at.is_followed_by(&batch, (chain.incarnation, chain.id), chain.blocks) {
+            continue;
+        }
+        match found {
+            None => found = Some((batch, hash)),
+            // The end of the one in front was never written: a longer one took its place in the chain.
+            Some((first, _)) if !is_whole(journal, &first).await? => found = Some((batch, hash)),
+            Some(_) => {}
         }
     }
-    Ok(None)
+    Ok(found)
+}
+
+/// The chain that a relay holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Chain {
+    incarnation: Incarnation,
+    id: RelayId,
+    /// Blocks of the journal LUN that it is written on: no more than there are.
+    blocks: u64,
+}
+
+impl Chain {
+    fn of(control: &FirstControl) -> Self {
+        Self { incarnation: control.incarnation, id: control.id, blocks: control.journal_blocks }
+    }
 }
 
 /// Whether the answer of a batch is all there.

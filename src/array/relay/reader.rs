@@ -10,9 +10,9 @@
 //! * The end of the chain is where nothing follows, not where the control information says (errata of `004_…`, claims 1
 //!   and 5).
 
-use super::chain_next;
 use super::lun::{Due, Luns, RelayError, trouble};
 use super::watch::{Known, Watch};
+use super::{Chain, chain_next};
 use crate::array::Array;
 use crate::clock::{BoxFuture, MonotonicNs};
 use crate::copy::answer::{Head, Outcome};
@@ -20,12 +20,13 @@ use crate::copy::fetch::Whose;
 use crate::copy::group::Group;
 use crate::copy::readers::encode_generations;
 use crate::copy::source::{Ask, Source, SourceError, Wanted};
+use crate::copy::times::UNHEARD;
 use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotMut};
 use crate::volume::group::GroupRole;
 use crate::volume::name::GroupNumber;
 use crate::volume::relay::RelayRecord;
 use holdfast_journal::format::crc32c;
-use holdfast_journal::format::relay::{Batch, Position, RelayId};
+use holdfast_journal::format::relay::{Batch, Position};
 use holdfast_journal::reader::Report;
 use holdfast_journal::{Incarnation, UpdateNumber};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -99,6 +100,8 @@ struct Cursor {
     at: Position,
     /// The next update that is wanted.
     wanted: UpdateNumber,
+    /// When it came to where it is.
+    moved: MonotonicNs,
     /// Since when something is there that cannot be used.
     stuck_since: Option<MonotonicNs>,
     /// Pages of the journal LUN that were read ahead, from a page on.
@@ -182,16 +185,18 @@ impl<'a> RelaySource<'a> {
     /// it could say so.
     async fn information(&self) -> Result<Vec<u8>, RelayError> {
         self.watch.look().await?;
-        let Known { control, information, generations } = self.watch.known()?;
-        let chain = (control.incarnation, control.id);
+        let known = self.watch.known()?;
+        let Known { control, information, generations, .. } = known.clone();
+        let chain = Chain::of(&control);
         let mut at = control.newest;
-        for _ in 0..self.watch.luns.journal.pages {
+        for _ in 0..chain.blocks {
             let Some((batch, hash)) = self.head(&at, chain).await? else { break };
             at = Position::behind(&batch, hash);
         }
         let (mut head, _) = Head::decode(&information).map_err(|error| trouble(error.to_string()))?;
         head.newest_durable = head.newest_durable.max(at.number.previous().get());
         head.newest_given = head.newest_given.max(head.newest_durable);
+        head.heard_ms = self.heard_ms(&known);
         let mut bytes = Vec::new();
         encode_generations(&self.group.generations_beyond(&generations), &mut bytes);
         Ok(head.encode(&bytes))
@@ -201,10 +206,10 @@ impl<'a> RelaySource<'a> {
     async fn seek(&self, wanted: UpdateNumber) -> Result<Cursor, RelayError> {
         self.watch.look().await?;
         let control = self.watch.known()?.control;
-        let chain = (control.incarnation, control.id);
+        let chain = Chain::of(&control);
         let mut at = control.oldest;
         // No chain on this LUN has more batches than pages.
-        for _ in 0..self.watch.luns.journal.pages {
+        for _ in 0..chain.blocks {
             match self.head(&at, chain).await? {
                 Some((batch, hash)) if batch.last < wanted => at = Position::behind(&batch, hash),
                 Some(_) | None => break,
@@ -214,6 +219,7 @@ impl<'a> RelaySource<'a> {
             incarnation: control.incarnation,
             at,
             wanted,
+            moved: self.watch.clock().now(),
             stuck_since: None,
             ahead: (0, Vec::new()),
             is_busy: false,
@@ -224,14 +230,8 @@ impl<'a> RelaySource<'a> {
         Ok(cursor)
     }
 
-    async fn head(
-        &self,
-        at: &Position,
-        chain: (Incarnation, RelayId),
-    ) -> Result<Option<(Batch, u32)>, RelayError> {
-        let journal = &self.watch.luns.journal;
-        let found = chain_next(journal, at, chain).await?;
-        Ok(found.filter(|(batch, _)| batch.place + u64::from(batch.payload_blocks) < journal.pages))
+    async fn head(&self, at: &Position, chain: Chain) -> Result<Option<(Batch, u32)>, RelayError> {
+        chain_next(&self.watch.luns.journal, at, chain).await
     }
 
     /// The next batch as the answer to a journal read; none if it is not there, or not all of it.
@@ -240,8 +240,9 @@ impl<'a> RelaySource<'a> {
         if known.control.incarnation != cursor.incarnation {
             *cursor = self.seek(cursor.wanted).await?;
         }
-        let chain = (cursor.incarnation, self.watch.id);
-        let (batch, hash, payload) = match self.whole_batch(cursor, chain).await? {
+        let chain = Chain { incarnation: cursor.incarnation, ..Chain::of(&known.control) };
+        let named = known.control.newest.sequence;
+        let (batch, hash, mut payload) = match self.whole_batch(cursor, chain, named).await? {
             Look::Batch(batch, hash, payload) => (batch, hash, payload),
             Look::Unusable => return Ok(None),
             Look::Nothing => return self.nothing_follows(cursor, &known).await.map(|()| None),
@@ -252,7 +253,7 @@ impl<'a> RelaySource<'a> {
             // Numbered since this array last looked.
             self.watch.look().await?;
             return self
-                .stuck(cursor, "a batch is of another history than the control information")
+                .stuck(cursor, "a batch is of another history than the control information", STUCK_FOR)
                 .map(|()| None);
         }
         if batch.first > cursor.wanted {
@@ -262,10 +263,12 @@ impl<'a> RelaySource<'a> {
             let needed = u32::try_from(payload.len()).unwrap_or(u32::MAX);
             return self.nothing(Outcome::MoreRoom, cursor.wanted, needed).await.map(Some);
         }
+        Head::announce_age(&mut payload, UNHEARD).map_err(|error| trouble(error.to_string()))?;
         let answer = self.slots(&payload).await;
         cursor.at = Position::behind(&batch, hash);
         cursor.wanted = cursor.wanted.max(batch.last.next());
         (cursor.stuck_since, cursor.is_busy) = (None, true);
+        cursor.moved = self.watch.clock().now();
         self.watch.array.note_relay(&self.watch.relay.name, |status| {
             status.newest = status.newest.max(batch.last.get());
             status.trouble = None;
@@ -274,14 +277,10 @@ impl<'a> RelaySource<'a> {
     }
 
     /// The batch behind the cursor with all of its answer.
-    async fn whole_batch(
-        &self,
-        cursor: &mut Cursor,
-        chain: (Incarnation, RelayId),
-    ) -> Result<Look, RelayError> {
+    async fn whole_batch(&self, cursor: &mut Cursor, chain: Chain, named: u64) -> Result<Look, RelayError> {
         let journal = &self.watch.luns.journal;
         let mut found = Look::Nothing;
-        for place in cursor.at.candidates(journal.pages).into_iter().flatten() {
+        for place in cursor.at.candidates(chain.blocks).into_iter().flatten() {
             // What was read ahead may have been written since; only what is whole counts, and it is looked at once more.
             for is_fresh in [false, true] {
                 let pages = if cursor.is_busy { AHEAD_PAGES } else { 1 };
@@ -291,7 +290,9 @@ impl<'a> RelaySource<'a> {
                 }
                 let Some(block) = ahead(&cursor.ahead, place, 1) else { continue };
                 let Ok((batch, hash)) = Batch::decode(block) else { continue };
-                if batch.place != place || !cursor.at.is_followed_by(&batch, chain, journal.pages) {
+                if batch.place != place
+                    || !cursor.at.is_followed_by(&batch, (chain.incarnation, chain.id), chain.blocks)
+                {
                     continue;
                 }
                 let length = u64::from(batch.payload_blocks);
@@ -304,7 +305,9 @@ impl<'a> RelaySource<'a> {
                 }
                 if is_fresh {
                     // It is being written; or it is damaged.
-                    self.stuck(cursor, "a batch is damaged")?;
+                    let is_named = batch.sequence < named;
+                    let patience = if is_named { STUCK_FOR } else { WRITTEN_WITHIN };
+                    self.stuck(cursor, "a batch is damaged", patience)?;
                     found = Look::Unusable;
                 }
             }
@@ -315,11 +318,18 @@ impl<'a> RelaySource<'a> {
 
     /// Nothing follows. If control information says otherwise, the chain has been written anew from somewhere before.
     async fn nothing_follows(&self, cursor: &mut Cursor, known: &Known) -> Result<(), RelayError> {
-        if known.control.newest.sequence <= cursor.at.sequence {
+        let newest = known.control.newest.sequence;
+        // What was written since says less than what was read: the end of the chain was lost, and is written anew.
+        let is_behind = known.since.since(cursor.moved) >= ROLLED_BACK;
+        if newest == cursor.at.sequence || (newest < cursor.at.sequence && !is_behind) {
             cursor.stuck_since = None;
             return Ok(());
         }
-        self.stuck(cursor, "what control information names is not there")?;
+        if newest < cursor.at.sequence {
+            *cursor = self.seek(cursor.wanted).await?;
+            return Ok(());
+        }
+        self.stuck(cursor, "what control information names is not there", STUCK_FOR)?;
         let since = cursor.stuck_since;
         *cursor = self.seek(cursor.wanted).await?;
         cursor.stuck_since = since;
@@ -327,10 +337,10 @@ impl<'a> RelaySource<'a> {
     }
 
     /// Something is there and cannot be used: for a while that may be because it is being written.
-    fn stuck(&self, cursor: &mut Cursor, why: &str) -> Result<(), RelayError> {
+    fn stuck(&self, cursor: &mut Cursor, why: &str, patience: Duration) -> Result<(), RelayError> {
         let now = self.watch.clock().now();
         let since = *cursor.stuck_since.get_or_insert(now);
-        if now.since(since) < STUCK_FOR { Ok(()) } else { Err(trouble(why)) }
+        if now.since(since) < patience { Ok(()) } else { Err(trouble(why)) }
     }
 
     /// An answer without updates.
@@ -342,8 +352,14 @@ impl<'a> RelaySource<'a> {
     ) -> Result<Vec<Slot>, RelayError> {
         let known = self.watch.known()?;
         let (head, _) = Head::decode(&known.information).map_err(|error| trouble(error.to_string()))?;
-        let head = Head { outcome, updates: 0, first: next.get(), room_bytes, ..head };
+        let heard_ms = self.heard_ms(&known);
+        let head = Head { outcome, updates: 0, first: next.get(), room_bytes, heard_ms, ..head };
         Ok(self.slots(&head.encode(&[])).await)
+    }
+
+    /// How old the news from the first array are: of a batch nobody knows when it came to the relay.
+    fn heard_ms(&self, known: &Known) -> u32 {
+        known.age_ms(self.watch.clock().now()).unwrap_or(UNHEARD)
     }
 
     /// Bytes in pages: a copy, because whether they are a batch is known only when they are here.
@@ -391,8 +407,12 @@ fn ahead((start, bytes): &(u64, Vec<u8>), page: u64, count: u64) -> Option<&[u8]
     bytes.get(skip..)?.get(..length)
 }
 
+/// Control information that came so long behind a batch knows of it.
+const ROLLED_BACK: Duration = Duration::from_secs(2);
 /// What is there and cannot be used is looked at again for so long.
 const STUCK_FOR: Duration = Duration::from_secs(2);
+/// The same for one that control information does not name: a first array on a slow way gives up its commands after that.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
 /// First and longest pause before the end of the chain is looked at again.
 const POLL_MIN: Duration = Duration::from_millis(2);
 const POLL_MAX: Duration = Duration::from_millis(50);

@@ -10,7 +10,9 @@ use crate::copy::answer::Head;
 use crate::copy::readers::decode_generations;
 use crate::volume::name::GroupNumber;
 use crate::volume::relay::RelayRecord;
-use holdfast_journal::format::relay::{FirstControl, Hosts, RelayId, RelayLun as Which, SecondControl};
+use holdfast_journal::format::relay::{
+    FIRST_BLOCK, FirstControl, Hosts, RelayId, RelayLun as Which, SecondControl,
+};
 use holdfast_journal::reader::Report;
 use holdfast_journal::{Generation, Incarnation};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +24,18 @@ pub(super) struct Known {
     pub(super) control: FirstControl,
     pub(super) information: Vec<u8>,
     pub(super) generations: Vec<Generation>,
+    /// Since when it is known.
+    pub(super) since: MonotonicNs,
+    /// It was not there yet when this array looked first: so it is no older than that.
+    is_news: bool,
+}
+
+impl Known {
+    /// How old the news in it are, in milliseconds; none if they may be of any age.
+    pub(super) fn age_ms(&self, now: MonotonicNs) -> Option<u32> {
+        let age = now.since(self.since).as_millis();
+        self.is_news.then(|| u32::try_from(age).unwrap_or(u32::MAX))
+    }
 }
 
 /// The relay as this array sees it.
@@ -30,7 +44,7 @@ pub(super) struct Watch<'a> {
     pub(super) relay: &'a RelayRecord,
     pub(super) luns: &'a Luns,
     pub(super) id: RelayId,
-    known: Mutex<Option<(Known, MonotonicNs)>>,
+    known: Mutex<Option<Known>>,
     /// Of the control information that this array writes next, and what it wrote last.
     told: tokio::sync::Mutex<(u64, Option<Said>)>,
     asking: Mutex<Asking>,
@@ -93,7 +107,7 @@ impl<'a> Watch<'a> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .as_ref()
-            .map(|(known, _)| known.control.hosts);
+            .map(|known| known.control.hosts);
         let group = self.array.runtime().groups.get(&number.0).cloned();
         let (Some(hosts), Some(group)) = (hosts.filter(|hosts| hosts.wait), group) else { return Ok(false) };
         let now = self.clock().now();
@@ -125,18 +139,31 @@ impl<'a> Watch<'a> {
         let now = self.clock().now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((control, information)) = found {
-            let is_new = known.as_ref().is_none_or(|(known, _)| known.control != control);
+            // Two may look at a time.
+            let is_older = |known: &FirstControl| {
+                known.incarnation == control.incarnation && known.sequence > control.sequence
+            };
+            let is_new =
+                known.as_ref().is_none_or(|known| known.control != control && !is_older(&known.control));
+            let is_news = known.is_some();
             let generations = Head::decode(&information).ok().and_then(|(_, rest)| decode_generations(rest));
             if is_new && let Some(generations) = generations {
-                *known = Some((Known { control, information, generations }, now));
+                if control.journal_blocks > self.luns.journal.pages {
+                    let (written, there) = (control.journal_blocks, self.luns.journal.pages);
+                    return Err(trouble(format!(
+                        "the journal LUN has {there} pages, the first array uses {written}"
+                    )));
+                }
+                *known = Some(Known { control, information, generations, since: now, is_news });
             }
         }
         let (newest, usage, is_fresh, hosts) = match known.as_ref() {
-            Some((known, since)) => {
+            Some(known) => {
                 let control = &known.control;
-                let used = control.newest.place.abs_diff(control.oldest.place);
+                let since = known.since;
+                let used = used_blocks(control);
                 let number = control.newest.number.previous().get();
-                (number, (used, control.journal_blocks), now.since(*since) < FRESH_FOR, control.hosts)
+                (number, (used, control.journal_blocks), now.since(since) < FRESH_FOR, control.hosts)
             }
             None => (0, (0, 0), false, Hosts::default()),
         };
@@ -156,7 +183,7 @@ impl<'a> Watch<'a> {
 
     pub(super) fn known(&self) -> Result<Known, RelayError> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = known.as_ref().map(|(known, _)| known.clone());
+        let known = known.as_ref().cloned();
         known.ok_or_else(|| trouble("the first array has issued no control information yet"))
     }
 
@@ -182,6 +209,17 @@ impl<'a> Watch<'a> {
         self.luns.second.write(slot_page(sequence), control.encode(), &[]).await?;
         told.1 = Some(says);
         Ok(())
+    }
+}
+
+/// Blocks from the oldest batch to the end of the newest.
+fn used_blocks(control: &FirstControl) -> u64 {
+    let (oldest, newest) = (control.oldest, control.newest);
+    let all = control.journal_blocks.saturating_sub(FIRST_BLOCK);
+    match newest.place.checked_sub(oldest.place) {
+        _ if oldest.sequence == newest.sequence => 0,
+        Some(used) if used > 0 => used,
+        Some(_) | None => all.saturating_sub(oldest.place - newest.place),
     }
 }
 

@@ -10,14 +10,15 @@
 //! * A report is believed only if it was made for this chain and in this history.
 
 use super::lun::{Due, Luns, Ours, RelayError, slot_page, trouble};
-use super::{chain_next, latest_first, latest_second};
+use super::{Chain, chain_next, latest_first, latest_second};
 use crate::array::Array;
 use crate::copy::group::Group;
 use crate::copy::relay::{RelayBatch, RelayNeed};
 use crate::copy::serve::Carrier;
 use crate::copy::synchronous::OpenRelay;
 use crate::disk::slot::SLOT_BYTES;
-use crate::volume::relay::{RelayHosts, RelayRecord};
+use crate::volume::record::Identity;
+use crate::volume::relay::{RelayChainRecord, RelayHosts, RelayRecord};
 use holdfast_journal::format::crc32c;
 use holdfast_journal::format::relay::{
     Batch, FirstControl, Hosts, MAX_INFORMATION_BYTES, MAX_PAYLOAD_BLOCKS, Position, RelayId, RelayLun,
@@ -47,7 +48,9 @@ pub(super) struct Writer<'a> {
     /// Control information says less than is so.
     is_stale: bool,
     /// Of the second array's control information that was taken in last.
-    seen: u64,
+    seen: Option<u64>,
+    /// Up to where the second array has reported, and when it is looked whether what follows is on the relay.
+    lacking: (UpdateNumber, Due),
     look: Due,
     tell: Due,
     beat: Due,
@@ -68,19 +71,24 @@ impl<'a> Writer<'a> {
         let clock = array.env.clock.as_ref();
         let known = latest_first(&luns.first, id).await?;
         let sequence = known.as_ref().map_or(1, |(known, _)| known.sequence.saturating_add(1));
+        let noted = array.store.read(|tables| tables.relay_chains.get(&relay.name).map(|row| row.chain.0));
         let found = match known {
-            Some((known, _)) if known.journal_blocks == luns.journal.pages => {
+            Some((known, _)) if known.journal_blocks <= luns.journal.pages => {
                 continued(luns, &known, group).await?
             }
             Some(_) | None => None,
         };
+        // One that is not its own may fit by its numbers: LUNs that were not cleared when the arrays were set up anew.
+        let found = found.filter(|(incarnation, _)| Some(incarnation.get()) == noted);
         let (incarnation, ring) = if let Some(found) = found {
             found
         } else {
             let need =
                 group.relay_need(reader).ok_or_else(|| trouble("the other array does not read the group"))?;
-            let incarnation = Incarnation::new(array.env.entropy.identity());
-            (incarnation, RelayRing::new(luns.journal.pages, Position::start(need.acknowledged.next())))
+            let chain = array.env.entropy.identity();
+            note_chain(array, relay, Some(chain))?;
+            let ring = RelayRing::new(luns.journal.pages, Position::start(need.acknowledged.next()));
+            (Incarnation::new(chain), ring)
         };
         let mut writer = Self {
             array,
@@ -96,7 +104,8 @@ impl<'a> Writer<'a> {
             waits: None,
             told: None,
             is_stale: true,
-            seen: 0,
+            seen: None,
+            lacking: (UpdateNumber::NONE, Due::now(clock, VERIFY_AFTER)),
             look: Due::now(clock, LOOK_EVERY),
             tell: Due::now(clock, TELL_EVERY),
             beat: Due::now(clock, BEAT_EVERY),
@@ -148,6 +157,7 @@ impl<'a> Writer<'a> {
             self.tell().await?;
         }
         self.note_has(need);
+        self.verify(need).await?;
         self.put_batch().await
     }
 
@@ -199,6 +209,41 @@ impl<'a> Writer<'a> {
         Ok(true)
     }
 
+    /// When the second array does not come forward: whether what it needs next is still there. A relay may lose what it had
+    /// acknowledged, and while there is no other way nobody else can tell.
+    async fn verify(&mut self, need: RelayNeed) -> Result<(), RelayError> {
+        let clock = self.array.env.clock.clone();
+        let (reported, due) = &mut self.lacking;
+        if *reported != need.acknowledged {
+            *reported = need.acknowledged;
+            due.begin(clock.as_ref(), VERIFY_AFTER);
+        }
+        if !due.take(clock.as_ref()) {
+            return Ok(());
+        }
+        due.begin(clock.as_ref(), VERIFY_AGAIN);
+        let chain = Chain { incarnation: self.incarnation, id: self.id, blocks: self.ring.journal_blocks() };
+        let mut at = self.ring.oldest();
+        for _ in 0..VERIFIED {
+            if at.sequence >= self.ring.newest().sequence {
+                break;
+            }
+            let found = chain_next(&self.luns.journal, &at, chain).await?;
+            let Some((batch, hash)) = found else { return self.lost() };
+            if !super::is_whole(&self.luns.journal, &batch).await? {
+                return self.lost();
+            }
+            at = Position::behind(&batch, hash);
+        }
+        Ok(())
+    }
+
+    /// The relay has lost what was on it: another chain begins with what the second array lacks.
+    fn lost(&self) -> Result<(), RelayError> {
+        note_chain(self.array, self.relay, None)?;
+        Err(trouble("what was written there is damaged or gone: it is written again"))
+    }
+
     /// Hosts hear what is on the relay, or needs not go there.
     fn note_has(&self, need: RelayNeed) {
         if let Some(waits) = &self.waits {
@@ -243,7 +288,7 @@ impl<'a> Writer<'a> {
             incarnation: self.incarnation,
             id: self.id,
             sequence: self.sequence,
-            journal_blocks: self.luns.journal.pages,
+            journal_blocks: self.ring.journal_blocks(),
             oldest: self.ring.oldest(),
             newest: self.ring.newest(),
             wall_ns: self.array.env.clock.wall().0,
@@ -265,15 +310,21 @@ impl<'a> Writer<'a> {
     /// Takes in the second array's control information.
     async fn look_at_second(&mut self) -> Result<(), RelayError> {
         let Some(control) = latest_second(&self.luns.second, self.id).await? else { return Ok(()) };
-        if control.incarnation != self.incarnation || control.sequence <= self.seen {
+        let seen = self.seen.replace(control.sequence);
+        if control.incarnation != self.incarnation || seen.is_some_and(|seen| control.sequence <= seen) {
             return Ok(());
         }
-        self.seen = control.sequence;
         // Another history: it has not read this chain since.
         if self.group.generation_at(control.report.acknowledged) != Some(control.generation) {
             return Ok(());
         }
-        self.group.heard_over_relay(self.reader);
+        // What is there at the beginning may be of any age: it shows nothing but what it says.
+        if seen.is_none() && control.report.acknowledged <= self.need()?.acknowledged {
+            return Ok(());
+        }
+        if seen.is_some() {
+            self.group.heard_over_relay(self.reader);
+        }
         if let Err(error) = self.group.report(self.reader, control.report, Carrier::Read) {
             tracing::warn!(relay = %self.relay.name, %error, "control information of the second array is not believed");
         }
@@ -300,10 +351,10 @@ async fn continued(
     known: &FirstControl,
     group: &Group,
 ) -> Result<Option<(Incarnation, RelayRing)>, RelayError> {
-    let chain = (known.incarnation, known.id);
+    let chain = Chain::of(known);
     let (mut at, mut found) = (known.oldest, Vec::new());
     // No chain on this LUN has more batches than pages.
-    for _ in 0..luns.journal.pages {
+    for _ in 0..chain.blocks {
         let Some((batch, hash)) = chain_next(&luns.journal, &at, chain).await? else { break };
         at = Position::behind(&batch, hash);
         found.push((batch, hash));
@@ -314,7 +365,9 @@ async fn continued(
     {
         found.pop();
     }
-    let mut ring = RelayRing::new(luns.journal.pages, known.oldest);
+    // A LUN that has grown is used to its end once nothing is held.
+    let blocks = if found.is_empty() { luns.journal.pages } else { chain.blocks };
+    let mut ring = RelayRing::new(blocks, known.oldest);
     found.iter().for_each(|(batch, hash)| ring.push(batch, *hash));
     let (last, here) = (ring.newest().number.previous(), group.durable_here());
     let Some((newest, _)) = found.last() else {
@@ -332,6 +385,16 @@ async fn continued(
     }
 }
 
+/// Records which chain this array has begun; none: it begins another one next time.
+fn note_chain(array: &Array, relay: &RelayRecord, chain: Option<u128>) -> Result<(), RelayError> {
+    let name = relay.name.clone();
+    let noted = array.store.checkpoint(|tables| match chain {
+        Some(chain) => tables.relay_chains.put(RelayChainRecord { relay: name, chain: Identity(chain) }),
+        None => drop(tables.relay_chains.remove(&name)),
+    });
+    noted.map_err(|error| trouble(format!("the chain cannot be recorded: {error}")))
+}
+
 fn checksum(batch: &RelayBatch) -> u32 {
     let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
     digest.update(&batch.head);
@@ -345,5 +408,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const TELL_EVERY: Duration = Duration::from_millis(250);
 /// And it is written so often if nothing happens, to show that this array lives.
 pub(super) const BEAT_EVERY: Duration = Duration::from_secs(1);
+/// A second array that has not come forward for so long may lack what the relay has lost.
+const VERIFY_AFTER: Duration = Duration::from_secs(10);
+/// And so often while it does not.
+const VERIFY_AGAIN: Duration = Duration::from_secs(300);
+/// Batches that are looked at then: the ones that it needs next.
+const VERIFIED: usize = 8;
 /// A batch takes no more than this part of the journal LUN, unless a single update does.
 const RING_SHARE: u64 = 4;

@@ -393,6 +393,7 @@ macro_rules! each_table {
             targets,
             links,
             relays,
+            relay_chains,
             groups,
             pairs,
             pointers,

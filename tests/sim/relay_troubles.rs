@@ -1,0 +1,190 @@
+//! What readings with hostile eyes found in relays (decision 21): each test fails without its remedy.
+
+use crate::cluster::{ALPHA, Cluster, Death, Way};
+use crate::in_virtual_time;
+use crate::port::SimPort;
+use crate::readers::{say, wait, write};
+use crate::relay::{
+    BETA, GAMMA, WAYS, cluster_of, create, equal, has_everything, reads_over, running, target_config,
+};
+use crate::story::geometry_of;
+use crate::support::wof::{DurableRule, Observed, Plan, Writer, check_crash};
+use crate::tree::{SMALL, Tree};
+
+const DELTA: usize = 3;
+
+async fn is_primary(cluster: &Cluster) {
+    wait(cluster, "beta is the primary", |cluster| {
+        cluster.snapshot(BETA).unwrap().groups[0].role == "primary"
+    })
+    .await;
+}
+
+async fn is_on(cluster: &Cluster, relay: &str) {
+    wait(cluster, "the relay has everything", |cluster| {
+        let links = cluster.snapshot(ALPHA).unwrap().links;
+        let relay = links.iter().find(|link| link.name == relay).and_then(|link| link.relay.clone());
+        relay.and_then(|relay| relay.newest_update_number) == cluster.newest()
+    })
+    .await;
+}
+
+async fn nothing_is_lost(cluster: &Cluster, writer: &Writer) {
+    let log = writer.log();
+    let found = Observed::from_images(log, &cluster.visible_copies(BETA).await);
+    check_crash(log, &found, DurableRule::Acknowledged).expect_clean("the new primary");
+}
+
+/// The copy left the link for the relay, over which nobody asks for the channel: it was never synchronised again.
+#[test]
+fn a_synchronous_copy_stays_one_beside_a_relay_which_serves_it_while_the_link_is_down() {
+    in_virtual_time(async {
+        let more = |text: String| {
+            text.replace("svol = \"beta:", "copy = \"sync\"\nsvol = \"beta:").replace(
+                "[[provision.group]]\nname = \"g1\"\n",
+                "[[provision.group]]\nname = \"g1\"\nfence_wait = \"1s\"\n",
+            )
+        };
+        let cluster = cluster_of(3, more);
+        for index in 0..4 {
+            cluster.start(index).await;
+        }
+        let mut writer = Writer::new(3, Plan::mixed(3, geometry_of(SMALL)));
+        let ports: Vec<SimPort> =
+            (1..=2).map(|number| SimPort::new(&cluster, "host", number, ALPHA).thinking_ms(4)).collect();
+        let both = |cluster: &Cluster| {
+            [ALPHA, BETA].into_iter().all(|index| {
+                let group = cluster.snapshot(index).and_then(|snapshot| snapshot.groups.first().cloned());
+                group.and_then(|group| group.synchronous).is_some_and(|view| view.state == "synchronised")
+            })
+        };
+        wait(&cluster, "they are synchronised", both).await;
+        create(&cluster, "r1", "gamma").await;
+        for _ in 0..4 {
+            write(&cluster, &mut writer, &ports, 40).await;
+            cluster.sleep_ms(3_000).await;
+            assert!(both(&cluster) && reads_over(&cluster) == "alpha", "{}", cluster.state());
+        }
+        cluster.set_way("alpha", "beta", Way::Cut);
+        write(&cluster, &mut writer, &ports, 100).await;
+        equal(&cluster).await;
+        assert_eq!(reads_over(&cluster), "r1");
+        cluster.heal();
+        wait(&cluster, "they are synchronised again", both).await;
+        write(&cluster, &mut writer, &ports, 40).await;
+        equal(&cluster).await;
+    });
+}
+
+/// What the operator chose for other times, an interval and a delay, let a takeover wait until it gave up.
+#[test]
+fn a_takeover_reads_its_relay_at_once_whatever_the_schedule_says() {
+    for (seed, read) in [(1, "every 60s"), (2, "periodic 60s"), (3, "fixed 40s")] {
+        in_virtual_time(async {
+            let (cluster, mut writer, ports) = running(seed).await;
+            create(&cluster, "r1", "gamma").await;
+            wait(&cluster, "it is read over the relay", |cluster| reads_over(cluster) == "r1").await;
+            write(&cluster, &mut writer, &ports, 60).await;
+            equal(&cluster).await;
+            say(&cluster, BETA, &format!("link set alpha --read \"{read}\" --restore-delay 1h")).await;
+            cluster.sleep_ms(1_000).await;
+            cluster.set_way("alpha", "beta", Way::Cut);
+            for _ in 0..3 {
+                write(&cluster, &mut writer, &ports, 20).await;
+                cluster.sleep_ms(500).await;
+            }
+            is_on(&cluster, "r1").await;
+            cluster.die(ALPHA, Death::PowerLoss).await;
+            let since = cluster.clock_ms();
+            say(&cluster, BETA, "group takeover g1 --yes").await;
+            is_primary(&cluster).await;
+            assert!(cluster.clock_ms() < since + 15_000, "{read}: {} ms", cluster.clock_ms() - since);
+            nothing_is_lost(&cluster, &writer).await;
+        });
+    }
+}
+
+/// The other copy that was chosen as the source kept the relay from being read.
+#[test]
+fn a_takeover_reads_its_relay_though_another_copy_is_its_source() {
+    in_virtual_time(async {
+        let tree = Tree { other: vec![(BETA, GAMMA)], ..Tree::star(2) };
+        let ways = [&WAYS[..3], &[("alpha", "delta"), ("beta", "delta")]].concat();
+        let cluster = Cluster::of(5, SMALL, 4, &ways, |index, shape, random| match index {
+            DELTA => target_config("delta", 4, 2048),
+            _ => tree.config(index, shape, random),
+        });
+        cluster.readers.set(2);
+        for index in 0..4 {
+            cluster.start(index).await;
+        }
+        let mut writer = Writer::new(5, Plan::mixed(5, geometry_of(SMALL)));
+        let ports: Vec<SimPort> =
+            (1..=2).map(|number| SimPort::new(&cluster, "host", number, ALPHA).thinking_ms(4)).collect();
+        let normal = |cluster: &Cluster| cluster.is_normal(BETA) && cluster.is_normal(GAMMA);
+        wait(&cluster, "both are normal", normal).await;
+        create(&cluster, "r1", "delta").await;
+        say(&cluster, BETA, "group set g1 --source gamma").await;
+        wait(&cluster, "it is read from gamma", |cluster| reads_over(cluster) == "gamma").await;
+        write(&cluster, &mut writer, &ports, 60).await;
+        wait(&cluster, "the copy has everything", has_everything).await;
+        cluster.set_way("alpha", "gamma", Way::Cut);
+        cluster.set_way("alpha", "beta", Way::Cut);
+        write(&cluster, &mut writer, &ports, 20).await;
+        is_on(&cluster, "r1").await;
+        cluster.die(ALPHA, Death::PowerLoss).await;
+        say(&cluster, BETA, "group takeover g1 --yes").await;
+        is_primary(&cluster).await;
+        nothing_is_lost(&cluster, &writer).await;
+    });
+}
+
+/// The newest number of a first array that was dead for hours was taken for news of now.
+#[test]
+fn a_copy_that_only_a_relay_is_left_to_does_not_show_itself_as_level_with_a_dead_array() {
+    in_virtual_time(async {
+        let (cluster, mut writer, ports) = running(4).await;
+        create(&cluster, "r1", "gamma").await;
+        wait(&cluster, "it is read over the relay", |cluster| reads_over(cluster) == "r1").await;
+        cluster.set_way("alpha", "beta", Way::Cut);
+        write(&cluster, &mut writer, &ports, 60).await;
+        equal(&cluster).await;
+        let behind = |cluster: &Cluster| {
+            let group = cluster.snapshot(BETA).unwrap().groups[0].clone();
+            group.follows.and_then(|follows| follows.behind_top_ms)
+        };
+        wait(&cluster, "it is level", |cluster| behind(cluster).is_some_and(|behind| behind < 3_000)).await;
+        cluster.die(ALPHA, Death::PowerLoss).await;
+        cluster.sleep_ms(60_000).await;
+        assert!(behind(&cluster).is_none_or(|behind| behind > 50_000), "{:?}", behind(&cluster));
+        // Nor when it starts, and finds what was said a minute ago.
+        cluster.die(BETA, Death::Kill).await;
+        cluster.start(BETA).await;
+        wait(&cluster, "it is read over the relay", |cluster| reads_over(cluster) == "r1").await;
+        cluster.sleep_ms(2_000).await;
+        assert!(behind(&cluster).is_none_or(|behind| behind > 50_000), "{:?}", behind(&cluster));
+    });
+}
+
+/// A relay that is made again with LUNs that hold a chain goes on without an update of it.
+#[test]
+fn a_relay_that_is_made_again_begins_anew() {
+    in_virtual_time(async {
+        let (cluster, mut writer, ports) = running(6).await;
+        create(&cluster, "r1", "gamma").await;
+        wait(&cluster, "it is read over the relay", |cluster| reads_over(cluster) == "r1").await;
+        cluster.die(BETA, Death::PowerLoss).await;
+        write(&cluster, &mut writer, &ports, 20).await;
+        is_on(&cluster, "r1").await;
+        say(&cluster, ALPHA, "link delete r1").await;
+        cluster.sleep_ms(3_000).await;
+        cluster.start(BETA).await;
+        say(&cluster, BETA, "link delete r1").await;
+        cluster.sleep_ms(3_000).await;
+        create(&cluster, "r1", "gamma").await;
+        wait(&cluster, "it is read over the relay", |cluster| reads_over(cluster) == "r1").await;
+        cluster.set_way("alpha", "beta", Way::Cut);
+        write(&cluster, &mut writer, &ports, 60).await;
+        equal(&cluster).await;
+    });
+}
