@@ -59,13 +59,45 @@ async fn is_on_relay(alpha: &Array) {
     alpha.wait_until("everything is on the relay", LIMIT, is_so).await;
 }
 
+/// Hosts wait until their writes are on the relay.
+async fn hosts_wait(array: &Array) {
+    let is_so = || (say(array, "group show g1")["synchronous"]["state"] == "synchronised").then_some(());
+    array.wait_until("hosts wait for the relay", LIMIT, is_so).await;
+}
+
+/// By which records name the P-VOLs.
+fn volume_numbers(alpha: &Array) -> Vec<u64> {
+    let number = |volume| say(alpha, &format!("volume show data{volume}"))["number"].as_u64();
+    (1..=VOLUMES).map(|volume| number(volume).expect("a volume")).collect()
+}
+
+/// Writes what the relay holds onto images of the copy, and gives what they are then.
+fn replayed(numbers: &[u64], relay: &ForeignTarget, directory: &Path, before: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let luns: Vec<_> = (1..=3).map(|lun| relay.file(lun)).collect();
+    let said = expect_tool(binary().arg("relay-check").args(&luns));
+    // No host has written between the images and the first update that is left there.
+    let first =
+        said.split_once("updates ").and_then(|(_, rest)| rest.split_once(' ')).map(|(number, _)| number);
+    let first: u64 = first.and_then(|number| number.parse().ok()).expect("it holds updates");
+    let mut command = binary();
+    command.arg("relay-check").args(&luns).arg("--as-of").arg((first - 1).to_string());
+    let paths: Vec<_> = (1..=before.len()).map(|volume| directory.join(format!("image{volume}"))).collect();
+    for ((number, path), image) in numbers.iter().zip(&paths).zip(before) {
+        std::fs::write(path, image).expect("an image");
+        command.arg("--apply").arg(format!("{number}={}", path.display()));
+    }
+    let said = expect_tool(&mut command);
+    assert!(said.contains("the images are as of update"), "{said}");
+    paths.iter().map(|path| std::fs::read(path).expect("an image")).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn journals_go_through_a_foreign_target_and_a_takeover_finds_what_is_on_it() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let (mut alpha, mut beta, link) = copied(directory.path()).await;
     let relay = ForeignTarget::with(185, 3).await;
     let proxy = Proxy::start(relay.portal().to_owned()).await.expect("a free port");
-    for (array, other, side) in [(&alpha, 2, "first"), (&beta, 1, "second")] {
+    for (array, other, side) in [(&alpha, 2, "first --hosts wait"), (&beta, 1, "second")] {
         let portal = proxy.address();
         say(
             array,
@@ -89,20 +121,29 @@ async fn journals_go_through_a_foreign_target_and_a_takeover_finds_what_is_on_it
     is_read_over(&beta, "alpha").await;
     proxy.set(LinkState::Up);
     is_read_over(&beta, "r1").await;
-    // The copy is away, the primary goes on and dies for good.
+    hosts_wait(&alpha).await;
+    hosts_wait(&beta).await;
+    wait_until_equal(&alpha, &beta, "g1", "p1");
+    let before = images(&beta, &writer).await;
+    let numbers = volume_numbers(&alpha);
+    // The copy is away, the primary goes on and dies for good; what its hosts were answered is on the relay.
     beta.kill();
     write_some(&mut writer, &alpha.ports(2, VOLUMES), 100).await;
+    hosts_wait(&alpha).await;
     is_on_relay(&alpha).await;
     let next = say(&alpha, "group show g1")["next_update_number"].as_u64().expect("a running group");
     alpha.kill();
     // No array is left; what the relay holds can be said all the same.
     let said = expect_tool(binary().arg("relay-check").args((1..=3).map(|lun| relay.file(lun))));
     assert!(said.contains(&format!("the next update is {next} or later")), "{said}");
+    let replayed = replayed(&numbers, &relay, directory.path(), &before);
     beta.start().await;
     say(&beta, "group takeover g1 --yes");
     let is_primary = || (say(&beta, "group show g1")["role"] == "primary").then_some(());
     beta.wait_until("beta is the primary", LIMIT, is_primary).await;
-    let found = Observed::from_images(writer.log(), &images(&beta, &writer).await);
+    let after = images(&beta, &writer).await;
+    assert!(replayed == after, "what is written onto images is what the copy restores");
+    let found = Observed::from_images(writer.log(), &after);
     check_crash(writer.log(), &found, DurableRule::Acknowledged).expect_clean("the new primary");
     let audit = say(&beta, "audit list --last 100").to_string();
     assert!(audit.contains("everything that relay r1 holds is here"), "{audit}");

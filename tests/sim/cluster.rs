@@ -465,10 +465,15 @@ impl Cluster {
 
     /// An operator's command at an array; what it prints, or why it fails.
     pub(crate) async fn command(&self, index: usize, line: &str) -> Result<String, String> {
+        self.command_of(index, line.split(' ').map(str::to_owned).collect()).await
+    }
+
+    /// The same in words that may have blanks in them.
+    pub(crate) async fn command_of(&self, index: usize, argv: Vec<String>) -> Result<String, String> {
         let Some(array) = self.members[index].array.borrow().clone() else {
             return Err("it does not run".to_owned());
         };
-        let argv = line.split(' ').map(str::to_owned).collect();
+        let line = argv.join(" ");
         let request = Request { argv, json: true, ..Request::default() };
         let answer = Shell::new(array, self.clock.clone()).run(&request, &Who::Provision).await;
         self.note(format!("{}: {line}: {} {}", NAMES[index], answer.exit, answer.stderr.trim()));

@@ -1,6 +1,6 @@
 //! What readings with hostile eyes found in relays (decision 21): each test fails without its remedy.
 
-use crate::cluster::{ALPHA, Cluster, Death, Way};
+use crate::cluster::{ALPHA, Cluster, Death, Way, target_name};
 use crate::in_virtual_time;
 use crate::port::SimPort;
 use crate::readers::{say, wait, write};
@@ -10,6 +10,9 @@ use crate::relay::{
 use crate::story::geometry_of;
 use crate::support::wof::{DurableRule, Observed, Plan, Writer, check_crash};
 use crate::tree::{SMALL, Tree};
+use holdfast::channel::host::{Durability, HostLun, lun};
+use holdfast::channel::initiator::SessionOptions;
+use std::time::Duration;
 
 const DELTA: usize = 3;
 
@@ -86,7 +89,8 @@ fn a_takeover_reads_its_relay_at_once_whatever_the_schedule_says() {
             wait(&cluster, "it is read over the relay", |cluster| reads_over(cluster) == "r1").await;
             write(&cluster, &mut writer, &ports, 60).await;
             equal(&cluster).await;
-            say(&cluster, BETA, &format!("link set alpha --read \"{read}\" --restore-delay 1h")).await;
+            let line = ["link", "set", "alpha", "--read", read, "--restore-delay", "1h"];
+            cluster.command_of(BETA, line.map(str::to_owned).to_vec()).await.expect("it is set");
             cluster.sleep_ms(1_000).await;
             cluster.set_way("alpha", "beta", Way::Cut);
             for _ in 0..3 {
@@ -176,15 +180,41 @@ fn a_relay_that_is_made_again_begins_anew() {
         cluster.die(BETA, Death::PowerLoss).await;
         write(&cluster, &mut writer, &ports, 20).await;
         is_on(&cluster, "r1").await;
-        say(&cluster, ALPHA, "link delete r1").await;
+        say(&cluster, ALPHA, "link delete r1 --yes").await;
         cluster.sleep_ms(3_000).await;
         cluster.start(BETA).await;
-        say(&cluster, BETA, "link delete r1").await;
+        say(&cluster, BETA, "link delete r1 --yes").await;
         cluster.sleep_ms(3_000).await;
         create(&cluster, "r1", "gamma").await;
         wait(&cluster, "it is read over the relay", |cluster| reads_over(cluster) == "r1").await;
         cluster.set_way("alpha", "beta", Way::Cut);
         write(&cluster, &mut writer, &ports, 60).await;
         equal(&cluster).await;
+    });
+}
+
+/// The link is down, and the relay loses what it had acknowledged: nobody wrote it again.
+#[test]
+fn what_a_relay_has_lost_is_written_again_though_nothing_else_connects_the_arrays() {
+    in_virtual_time(async {
+        let (cluster, mut writer, ports) = running(7).await;
+        create(&cluster, "r1", "gamma").await;
+        wait(&cluster, "it is read over the relay", |cluster| reads_over(cluster) == "r1").await;
+        cluster.set_way("alpha", "beta", Way::Cut);
+        cluster.die(BETA, Death::Kill).await;
+        write(&cluster, &mut writer, &ports, 20).await;
+        is_on(&cluster, "r1").await;
+        let connector = cluster.connector("host");
+        let options = SessionOptions::default();
+        let session = connector.session("gamma:3260", &target_name("gamma"), &options).await.unwrap();
+        let journal = HostLun::open(session, lun(1), Duration::from_secs(5)).await.unwrap();
+        let page = 4096 / u64::from(journal.block_bytes);
+        // All but the label.
+        for at in 1..journal.blocks / page {
+            journal.write(at * page, vec![0; 4096], Durability::Forced).await.unwrap();
+        }
+        cluster.start(BETA).await;
+        equal(&cluster).await;
+        assert_eq!(reads_over(&cluster), "r1");
     });
 }

@@ -54,6 +54,8 @@ pub(crate) struct RelayStatus {
     avoided: Option<MonotonicNs>,
     /// At the second array: when everything on it had been read, and the number behind that.
     read_up: Option<(MonotonicNs, UpdateNumber)>,
+    /// At the second array: how far the chain was read, by its incarnation: a new session need not begin at the oldest batch.
+    read_to: Option<(Incarnation, Position)>,
     /// At the second array: it is read to its end, because the first is taken over.
     is_drained: bool,
 }
@@ -106,9 +108,9 @@ impl Array {
             tracing::info!(relay = %name, %error, "relay not in use");
             let worked = self.runtime().relays.get(name.as_str()).is_some_and(|status| status.connected);
             self.note_relay(&name, |status| {
-                let RelayStatus { avoided, is_drained, .. } = *status;
+                let RelayStatus { avoided, is_drained, read_to, .. } = *status;
                 let error = Some(error.to_string());
-                *status = RelayStatus { error, avoided, is_drained, ..RelayStatus::default() };
+                *status = RelayStatus { error, avoided, is_drained, read_to, ..RelayStatus::default() };
             });
             pause = if worked { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
             self.env.clock.sleep(pause).await;

@@ -26,7 +26,7 @@ use crate::volume::group::GroupRole;
 use crate::volume::name::GroupNumber;
 use crate::volume::relay::RelayRecord;
 use holdfast_journal::format::crc32c;
-use holdfast_journal::format::relay::{Batch, Position};
+use holdfast_journal::format::relay::{Batch, FirstControl, Position};
 use holdfast_journal::reader::Report;
 use holdfast_journal::{Incarnation, UpdateNumber};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -207,7 +207,7 @@ impl<'a> RelaySource<'a> {
         self.watch.look().await?;
         let control = self.watch.known()?.control;
         let chain = Chain::of(&control);
-        let mut at = control.oldest;
+        let mut at = self.known_start(&control, wanted).await?;
         // No chain on this LUN has more batches than pages.
         for _ in 0..chain.blocks {
             match self.head(&at, chain).await? {
@@ -228,6 +228,27 @@ impl<'a> RelaySource<'a> {
             return Err(gap(at.number, wanted));
         }
         Ok(cursor)
+    }
+
+    /// The oldest batch; or where this array had come to in the same chain, if it goes on from there and what is wanted is not
+    /// before that.
+    async fn known_start(
+        &self,
+        control: &FirstControl,
+        wanted: UpdateNumber,
+    ) -> Result<Position, RelayError> {
+        let read_to = {
+            let runtime = self.watch.array.runtime();
+            runtime.relays.get(self.watch.relay.name.as_str()).and_then(|status| status.read_to)
+        };
+        let Some((_, at)) = read_to.filter(|(incarnation, at)| {
+            let is_held = (control.oldest.sequence..=control.newest.sequence).contains(&at.sequence);
+            *incarnation == control.incarnation && is_held && at.number <= wanted
+        }) else {
+            return Ok(control.oldest);
+        };
+        let goes_on = at == control.newest || self.head(&at, Chain::of(control)).await?.is_some();
+        Ok(if goes_on { at } else { control.oldest })
     }
 
     async fn head(&self, at: &Position, chain: Chain) -> Result<Option<(Batch, u32)>, RelayError> {
@@ -271,6 +292,7 @@ impl<'a> RelaySource<'a> {
         cursor.moved = self.watch.clock().now();
         self.watch.array.note_relay(&self.watch.relay.name, |status| {
             status.newest = status.newest.max(batch.last.get());
+            status.read_to = Some((chain.incarnation, cursor.at));
             status.trouble = None;
         });
         Ok(Some(answer))
