@@ -163,7 +163,16 @@ async fn trouble(cluster: &Cluster, random: &mut Random) {
             }
         }
     }
-    let pause = [3, 100, 2000][random.index(3)];
+    // What goes wrong just before the primary is lost.
+    let (ways, pause): (&[(&str, &str)], u64) = match random.below(4) {
+        0 => (&[("alpha", "gamma")], 300),
+        1 => (&[("alpha", "gamma"), ("alpha", "beta"), ("alpha", "delta")], 12_000),
+        _ => (&[], [3, 100, 2000][random.index(3)]),
+    };
+    for (a, b) in ways {
+        cluster.note(format!("{a}-{b} is silent"));
+        cluster.set_way(a, b, Way::Silent);
+    }
     cluster.sleep_ms(random.below(pause)).await;
 }
 
@@ -199,7 +208,7 @@ fn what_was_answered_is_found_by_a_takeover_whenever_it_is_shown_to_be_in_a_seco
         all.found += sum.found;
     }
     println!("hosts that wait for relays: {seeds} seeds, {all:?}");
-    let happened = all.shown > 3 && all.shown_by_copy > 1 && all.found > 0;
+    let happened = all.shown > 2 && all.shown_by_copy > 0 && all.found > 0;
     assert!(seeds < 10 || happened, "too little happened: {all:?}");
 }
 

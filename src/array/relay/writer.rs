@@ -152,6 +152,9 @@ impl<'a> Writer<'a> {
         }
         let need = self.need()?;
         let is_beat = self.beat.take(clock.as_ref());
+        if let Some(waits) = self.waits.as_ref().filter(|_| is_beat) {
+            waits.look();
+        }
         if is_beat || (self.is_stale && self.tell.take(clock.as_ref())) {
             self.ring.release(need.acknowledged);
             self.tell().await?;

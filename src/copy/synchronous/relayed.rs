@@ -137,6 +137,11 @@ impl OpenRelay<'_> {
         self.group.with_relays(self.reader, |known, _, svols| known.note_on_relay(&self.name, has, svols));
     }
 
+    /// To be called again and again: a group that came apart joins again when it has rested, though nobody writes.
+    pub(crate) fn look(&self) {
+        self.group.come_together();
+    }
+
     /// On purpose, for the test of the tests: what is on its way there counts.
     pub(crate) fn counts_early(&self) -> bool {
         let tamper = self.group.tamper.as_ref();
