@@ -11,12 +11,14 @@ use crate::disk::VolumeId;
 use crate::io::volume::VolumeRole;
 use crate::volume::designation::Refusal;
 use crate::volume::group::{Generation, GroupEvent, GroupRecord, GroupRole, GroupState};
-use crate::volume::kind::Release;
+use crate::volume::kind::{Release, Schedule};
 use crate::volume::name::{ArrayNumber, GroupNumber, UpdateNumber as StoredNumber};
 use crate::volume::pair::{PairEvent, PairRecord, PairState};
 use crate::volume::record::Who;
 use crate::volume::store::Store;
 use crate::volume::table::Tables;
+use crate::volume::takeover::Takeover;
+use crate::volume::timing::{ReadSize, ReadTiming};
 use holdfast_journal::chain::Chain;
 use holdfast_journal::reader::{ReaderSet, ReleaseRule};
 use holdfast_journal::{ArrayNumber as JournalArray, UpdateNumber};
@@ -478,12 +480,15 @@ fn volume_role(record: &GroupRecord, group: &Arc<Group>) -> VolumeRole {
 }
 
 /// When this array reads and restores the group.
-pub(crate) fn schedule(tables: &Tables, record: &GroupRecord) -> crate::volume::kind::Schedule {
-    let GroupRole::Auxiliary { link, .. } = &record.role else {
-        return crate::volume::kind::Schedule::default();
-    };
+pub(crate) fn schedule(tables: &Tables, record: &GroupRecord) -> Schedule {
+    let GroupRole::Auxiliary { link, .. } = &record.role else { return Schedule::default() };
     let own = tables.schedules.get(&(link.clone(), record.name.clone())).map(|row| row.schedule);
-    own.or_else(|| tables.links.get(link).map(|link| link.schedule)).unwrap_or_default()
+    let chosen = own.or_else(|| tables.links.get(link).map(|link| link.schedule)).unwrap_or_default();
+    if record.takeover == Some(Takeover::Reaching) {
+        // What its primary still has comes in a limited time.
+        return Schedule { read: ReadTiming::Immediate, read_size: ReadSize::Group, ..chosen };
+    }
+    chosen
 }
 
 /// The number by which the group's records name the volume of a pair.

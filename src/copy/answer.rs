@@ -224,20 +224,6 @@ impl Head {
         Ok(())
     }
 
-    /// Says in an encoded head how long ago what it says was heard of, in milliseconds.
-    ///
-    /// # Errors
-    /// `encoded` is not what [`Head::encode`] makes.
-    pub fn announce_age(encoded: &mut [u8], heard_ms: u32) -> Result<(), AnswerError> {
-        let length = Self::decode(encoded)?.1.len();
-        let (head, records) = encoded.split_at_mut_checked(HEAD_BYTES).ok_or(AnswerError::NotAnAnswer)?;
-        head[HEARD_AT..HEARD_AT + 4].copy_from_slice(&heard_ms.to_be_bytes());
-        let records = records.get(..length).ok_or(AnswerError::Field("bytes of records"))?;
-        let crc = checksum(&head[..HEAD_BYTES - 4], records);
-        head[HEAD_BYTES - 4..].copy_from_slice(&crc.to_be_bytes());
-        Ok(())
-    }
-
     /// What the first page says of compressed write data, unchecked: its bytes, and its pages uncompressed.
     ///
     /// # Errors
@@ -366,16 +352,6 @@ mod tests {
         assert_eq!(bytes.len(), SLOT_BYTES);
         assert_eq!(Head::decode(&bytes), Ok((head(), b"records".as_slice())));
         assert_eq!(head().encode(&[1; SLOT_BYTES]).len(), 2 * SLOT_BYTES);
-    }
-
-    #[test]
-    fn the_age_of_news_is_said_anew_and_nothing_else() {
-        let mut bytes = head().encode(b"records");
-        Head::announce_age(&mut bytes, 77).unwrap();
-        let expected = Head { heard_ms: 77, ..head() };
-        assert_eq!(Head::decode(&bytes), Ok((expected, b"records".as_slice())));
-        bytes[30] ^= 1;
-        assert!(Head::announce_age(&mut bytes, 78).is_err());
     }
 
     #[test]

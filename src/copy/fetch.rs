@@ -428,7 +428,7 @@ impl<'a> Follower<'a> {
                     let asks = inputs.has(ReadInput::SourceJournal) || inputs.has(ReadInput::SourcePointers);
                     if asks && left > LOOK_EVERY {
                         let head = self.source.journal_information(self.source_group).await?;
-                        self.group.note_source(&Head::decode(&head)?.0);
+                        self.group.note_source(&self.source.news(Head::decode(&head)?.0));
                     }
                 }
             }
@@ -481,6 +481,7 @@ impl<'a> Follower<'a> {
     async fn take_answer(&mut self, pages: Vec<Slot>) -> Result<Taken, FetchError> {
         let group = self.group;
         let (head, received) = decode(pages, self.source_group, &group.capacities())?;
+        let head = self.source.news(head);
         let handed_out = |number: u64| UpdateNumber::new(number);
         match head.outcome {
             Outcome::Updates => {}

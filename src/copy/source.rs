@@ -1,6 +1,7 @@
 //! What an auxiliary asks of the array it reads from. Defined here, by its user; implemented over the sessions of a
 //! link.
 
+use super::answer::Head;
 use super::synchronous::{Asked, Told};
 use crate::clock::BoxFuture;
 use crate::disk::slot::Slot;
@@ -31,6 +32,12 @@ pub trait Source: Send + Sync {
 
     /// JOURNAL INFORMATION: the head of an answer that has nothing in it.
     fn journal_information(&self, group: u32) -> BoxFuture<'_, Result<Vec<u8>, SourceError>>;
+
+    /// What the head of an answer says, with the newest number that was given and how long ago that was so, by the clock here:
+    /// as it stands there, if the source answers for itself.
+    fn news(&self, head: Head) -> Head {
+        head
+    }
 
     /// COPY READ: the pages of the answer.
     /// Only a source that is itself a copy is asked.

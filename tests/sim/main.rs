@@ -53,6 +53,8 @@ mod port;
 mod readers;
 mod rejoin;
 mod relay;
+mod relay_changes;
+mod relay_drain;
 mod relay_hosts;
 mod relay_troubles;
 mod resync;

@@ -36,6 +36,14 @@ impl RelayRing {
         self.journal_blocks
     }
 
+    /// The LUN is so large now. It is used to its new end if no batch is held, otherwise another time: a chain goes round where
+    /// its control information says.
+    pub fn grow(&mut self, journal_blocks: u64) {
+        if self.held.is_empty() {
+            self.journal_blocks = self.journal_blocks.max(journal_blocks);
+        }
+    }
+
     /// Behind the newest batch.
     #[must_use]
     pub fn newest(&self) -> Position {

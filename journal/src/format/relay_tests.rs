@@ -256,3 +256,27 @@ proptest! {
         let _ = (Label::decode(&block), FirstControl::decode(&block), SecondControl::decode(&block));
     }
 }
+
+#[test]
+fn a_ring_grows_when_it_holds_nothing_and_goes_round_at_its_old_end_until_then() {
+    let mut ring = RelayRing::new(20, Position::start(UpdateNumber::FIRST));
+    let put = |ring: &mut RelayRing, blocks: u64| {
+        let at = ring.newest();
+        let place = ring.place_for(blocks)?;
+        ring.push(&batch(at, place, 1, &vec![0; BLOCK_LENGTH * usize::try_from(blocks - 1).unwrap()]), 7);
+        Some(place)
+    };
+    assert_eq!((put(&mut ring, 9), put(&mut ring, 9)), (Some(1), Some(10)));
+    ring.grow(100);
+    assert_eq!((ring.journal_blocks(), put(&mut ring, 2)), (20, None), "both are held");
+    ring.release(UpdateNumber::new(1));
+    ring.grow(100);
+    assert_eq!((ring.journal_blocks(), put(&mut ring, 2)), (20, Some(1)), "it goes round");
+    ring.release(ring.newest().number);
+    ring.grow(100);
+    assert_eq!((ring.journal_blocks(), ring.newest(), ring.oldest()), (100, ring.newest(), ring.newest()));
+    assert_eq!(put(&mut ring, 40), Some(3));
+    ring.release(ring.newest().number);
+    ring.grow(50);
+    assert_eq!(ring.journal_blocks(), 100, "never smaller");
+}

@@ -1,8 +1,7 @@
 //! The first array is gone: what its relays still hold of a group comes here before this array takes it over (promise X5;
 //! `004_…`, claims 5 and 15).
 
-use super::lun::LOGIN_LIMIT;
-use super::{RelayStatus, relays_of_copy};
+use super::{RESTS, RelayStatus, relays_of_copy};
 use crate::array::Array;
 use crate::array::groups::schedule;
 use crate::clock::MonotonicNs;
@@ -17,14 +16,14 @@ use std::time::Duration;
 impl Array {
     /// Reads the relays of a group to their end, one after the other, and waits until that is durable here. Gives what
     /// came of it, in words; none if there is no relay. No relay is waited for longer than [`DRAIN_LIMIT`] in which nothing
-    /// came; one that is not reached, as long as all its portals may take. What a relay holds bounds how long it is read.
+    /// came, nor than [`READ_LIMIT`] in all, should a first array that lives go on writing to it; one that is not reached,
+    /// no longer than [`REACH_LIMIT`] and a whole attempt, of each of its portals, that began meanwhile.
     ///
     /// The end is where nothing followed when it was looked at after this was called: behind the last control information,
     /// too.
     pub(in crate::array) async fn drain_relays(&self, record: &GroupRecord) -> Option<String> {
         let tables = self.store.tables();
-        let relays: Vec<(LinkName, usize)> =
-            relays_of_copy(&tables, record).map(|relay| (relay.name.clone(), relay.portals.len())).collect();
+        let relays: Vec<LinkName> = relays_of_copy(&tables, record).map(|relay| relay.name.clone()).collect();
         if relays.is_empty() {
             return None;
         }
@@ -33,19 +32,20 @@ impl Array {
         }
         self.set_draining(&tables, record, true);
         let mut said = Vec::new();
-        for (relay, portals) in &relays {
+        for relay in &relays {
             // The other ones wait for their turn: each may hold what the others do not.
-            for (one, _) in &relays {
+            for one in &relays {
                 let avoided = (one != relay).then_some(MonotonicNs(u64::MAX));
                 self.note_relay(one, |status| (status.is_drained, status.avoided) = (one == relay, avoided));
             }
             said.push(tokio::select! {
                 biased;
                 came = self.drained(record, relay) => came,
-                () = self.is_not_reached(relay, *portals) => format!("relay {relay} is not reached"),
+                () = self.is_not_reached(relay) => format!("relay {relay} is not reached"),
+                () = self.env.clock.sleep(READ_LIMIT) => format!("relay {relay} could not be read to its end in time"),
             });
         }
-        for (relay, _) in &relays {
+        for relay in &relays {
             self.note_relay(relay, |status| (status.is_drained, status.avoided) = (false, None));
         }
         self.set_draining(&tables, record, false);
@@ -117,16 +117,19 @@ impl Array {
         }
     }
 
-    /// Resolves when the relay has not been reached for as long as it takes to try all its portals.
-    async fn is_not_reached(&self, relay: &LinkName, portals: usize) {
-        let each = 2 * LOGIN_LIMIT;
-        let limit = (each * u32::try_from(portals).unwrap_or(1) + REACH_MORE).min(DRAIN_LIMIT);
+    /// Resolves when the relay has not been reached for a while, and in an attempt that began in it. A silent portal takes longer
+    /// than the while, and the next one may answer.
+    async fn is_not_reached(&self, relay: &LinkName) {
         let mut since = self.env.clock.now();
         loop {
             let now = self.env.clock.now();
-            if self.runtime().relays.get(relay.as_str()).is_some_and(|status| status.connected) {
+            let status: RelayStatus = self.runtime().relays.get(relay.as_str()).cloned().unwrap_or_default();
+            let rests = status.error.is_some_and(|error| error.starts_with(RESTS));
+            let is_tried = rests || status.tried.is_some_and(|begun| begun >= since);
+            let waited = now.since(since);
+            if status.connected {
                 since = now;
-            } else if now.since(since) >= limit {
+            } else if (waited >= REACH_LIMIT && is_tried) || waited >= DRAIN_LIMIT {
                 return;
             }
             self.env.clock.sleep(LOOK).await;
@@ -138,10 +141,12 @@ impl Array {
 const DRAIN_LIMIT: Duration = Duration::from_secs(20);
 /// How long one is tried again that cannot be read, without anything coming; longer than a batch that was being written when
 /// its array died is looked at.
-const RETRY_FOR: Duration = Duration::from_secs(5);
+const RETRY_FOR: Duration = Duration::from_secs(6);
 /// The pause before that.
 const AGAIN: Duration = Duration::from_millis(200);
-/// How long one is waited for that is not reached, beyond what its portals may take: the longest pause between two attempts.
-const REACH_MORE: Duration = Duration::from_secs(2);
+/// How long one is waited for that is not reached, at least.
+const REACH_LIMIT: Duration = Duration::from_secs(3);
+/// How long one is read in all: what the largest backlog takes, not what a first array writes meanwhile.
+const READ_LIMIT: Duration = Duration::from_secs(600);
 /// How often is looked how far it has come.
 const LOOK: Duration = Duration::from_millis(20);

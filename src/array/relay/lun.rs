@@ -288,7 +288,7 @@ const CHUNKS_AT_A_TIME: usize = 8;
 /// Limit for a command; then the session is given up.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Limit for connecting and login, each.
-pub(super) const LOGIN_LIMIT: Duration = Duration::from_secs(3);
+const LOGIN_LIMIT: Duration = Duration::from_secs(3);
 /// Silence after which the target is pinged, and limit for its answer.
 const PING: Duration = Duration::from_secs(4);
 /// First byte of a session identifier of the random format (RFC 7143 section 11.12.5).

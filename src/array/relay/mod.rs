@@ -5,6 +5,7 @@
 //! carrying designations and reports. After any error the session is dropped and opened again after a pause. A relay that
 //! is lost changes no state of a pair.
 
+mod chain;
 mod drain;
 mod lun;
 mod reader;
@@ -26,7 +27,7 @@ use crate::volume::pair::PairState;
 use crate::volume::relay::{RelayHosts, RelayRecord, RelaySide};
 use crate::volume::table::Tables;
 use holdfast_journal::format::crc32c;
-use holdfast_journal::format::relay::{Batch, FirstControl, Position, RelayId, SecondControl};
+use holdfast_journal::format::relay::{FirstControl, Position, RelayId, SecondControl};
 use holdfast_journal::{ArrayNumber, GroupNumber as JournalGroup, Incarnation, UpdateNumber};
 use lun::{Luns, RelayError, RelayLun, slot_page, trouble};
 use std::sync::Arc;
@@ -58,6 +59,8 @@ pub(crate) struct RelayStatus {
     read_to: Option<(Incarnation, Position)>,
     /// At the second array: it is read to its end, because the first is taken over.
     is_drained: bool,
+    /// When the last attempt to reach it began that failed.
+    tried: Option<MonotonicNs>,
 }
 
 impl Array {
@@ -100,6 +103,7 @@ impl Array {
                     continue;
                 }
             };
+            let begun = self.env.clock.now();
             let error = tokio::select! {
                 biased;
                 error = self.use_relay(&relay, number) => error,
@@ -109,8 +113,9 @@ impl Array {
             let worked = self.runtime().relays.get(name.as_str()).is_some_and(|status| status.connected);
             self.note_relay(&name, |status| {
                 let RelayStatus { avoided, is_drained, read_to, .. } = *status;
-                let error = Some(error.to_string());
-                *status = RelayStatus { error, avoided, is_drained, read_to, ..RelayStatus::default() };
+                let (error, tried) = (Some(error.to_string()), Some(begun));
+                *status =
+                    RelayStatus { error, avoided, is_drained, read_to, tried, ..RelayStatus::default() };
             });
             pause = if worked { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
             self.env.clock.sleep(pause).await;
@@ -372,50 +377,6 @@ fn id_of(relay: &RelayRecord, own: u32, group: u32) -> RelayId {
         RelaySide::Second => (other, own),
     };
     RelayId { first, group: JournalGroup(group), second }
-}
-
-/// The batch behind a position, if it is there; its answer has not been looked at.
-async fn chain_next(
-    journal: &RelayLun,
-    at: &Position,
-    chain: Chain,
-) -> Result<Option<(Batch, u32)>, RelayError> {
-    let mut found = None;
-    for place in at.candidates(chain.blocks).into_iter().flatten() {
-        let block = journal.read(place, 1).await?;
-        let Ok((batch, hash)) = Batch::decode(&block) else { continue };
-        if batch.place != place || !at.is_followed_by(&batch, (chain.incarnation, chain.id), chain.blocks) {
-            continue;
-        }
-        match found {
-            None => found = Some((batch, hash)),
-            // The end of the one in front was never written: a longer one took its place in the chain.
-            Some((first, _)) if !is_whole(journal, &first).await? => found = Some((batch, hash)),
-            Some(_) => {}
-        }
-    }
-    Ok(found)
-}
-
-/// The chain that a relay holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Chain {
-    incarnation: Incarnation,
-    id: RelayId,
-    /// Blocks of the journal LUN that it is written on: no more than there are.
-    blocks: u64,
-}
-
-impl Chain {
-    fn of(control: &FirstControl) -> Self {
-        Self { incarnation: control.incarnation, id: control.id, blocks: control.journal_blocks }
-    }
-}
-
-/// Whether the answer of a batch is all there.
-async fn is_whole(journal: &RelayLun, batch: &Batch) -> Result<bool, RelayError> {
-    let payload = journal.read(batch.place + 1, u64::from(batch.payload_blocks)).await?;
-    Ok(crc32c(&payload) == batch.payload_crc)
 }
 
 /// The newest control information of the first array, and what stands behind it; none if there is none that can be

@@ -10,9 +10,9 @@
 //! * The end of the chain is where nothing follows, not where the control information says (errata of `004_…`, claims 1
 //!   and 5).
 
+use super::chain::Chain;
 use super::lun::{Due, Luns, RelayError, trouble};
 use super::watch::{Known, Watch};
-use super::{Chain, chain_next};
 use crate::array::Array;
 use crate::clock::{BoxFuture, MonotonicNs};
 use crate::copy::answer::{Head, Outcome};
@@ -114,7 +114,7 @@ struct Cursor {
 enum Look {
     /// A batch with its checksum and its answer.
     Batch(Batch, u32, Vec<u8>),
-    /// One of which not everything is what it should be.
+    /// One of which not everything is what it should be: it is being written, or it is damaged.
     Unusable,
     Nothing,
 }
@@ -185,18 +185,12 @@ impl<'a> RelaySource<'a> {
     /// it could say so.
     async fn information(&self) -> Result<Vec<u8>, RelayError> {
         self.watch.look().await?;
-        let known = self.watch.known()?;
-        let Known { control, information, generations, .. } = known.clone();
-        let chain = Chain::of(&control);
-        let mut at = control.newest;
-        for _ in 0..chain.blocks {
-            let Some((batch, hash)) = self.head(&at, chain).await? else { break };
-            at = Position::behind(&batch, hash);
-        }
+        let Known { control, information, generations, .. } = self.watch.known()?;
+        let journal = &self.watch.luns.journal;
+        let at = Chain::of(&control).seek(journal, control.newest, UpdateNumber::new(u64::MAX)).await?;
         let (mut head, _) = Head::decode(&information).map_err(|error| trouble(error.to_string()))?;
         head.newest_durable = head.newest_durable.max(at.number.previous().get());
         head.newest_given = head.newest_given.max(head.newest_durable);
-        head.heard_ms = self.heard_ms(&known);
         let mut bytes = Vec::new();
         encode_generations(&self.group.generations_beyond(&generations), &mut bytes);
         Ok(head.encode(&bytes))
@@ -206,15 +200,8 @@ impl<'a> RelaySource<'a> {
     async fn seek(&self, wanted: UpdateNumber) -> Result<Cursor, RelayError> {
         self.watch.look().await?;
         let control = self.watch.known()?.control;
-        let chain = Chain::of(&control);
-        let mut at = self.known_start(&control, wanted).await?;
-        // No chain on this LUN has more batches than pages.
-        for _ in 0..chain.blocks {
-            match self.head(&at, chain).await? {
-                Some((batch, hash)) if batch.last < wanted => at = Position::behind(&batch, hash),
-                Some(_) | None => break,
-            }
-        }
+        let start = self.known_start(&control, wanted).await?;
+        let at = Chain::of(&control).seek(&self.watch.luns.journal, start, wanted).await?;
         let cursor = Cursor {
             incarnation: control.incarnation,
             at,
@@ -247,25 +234,37 @@ impl<'a> RelaySource<'a> {
         }) else {
             return Ok(control.oldest);
         };
-        let goes_on = at == control.newest || self.head(&at, Chain::of(control)).await?.is_some();
+        let chain = Chain::of(control);
+        let goes_on = at == control.newest || chain.next(&self.watch.luns.journal, &at).await?.is_some();
         Ok(if goes_on { at } else { control.oldest })
     }
 
-    async fn head(&self, at: &Position, chain: Chain) -> Result<Option<(Batch, u32)>, RelayError> {
-        chain_next(&self.watch.luns.journal, at, chain).await
+    /// Looks for it anew. What follows there has not been looked at: nothing says that it is the end.
+    async fn seek_anew(&self, cursor: &mut Cursor) -> Result<(), RelayError> {
+        *cursor = self.seek(cursor.wanted).await?;
+        cursor.stuck_since = Some(self.watch.clock().now());
+        Ok(())
     }
 
     /// The next batch as the answer to a journal read; none if it is not there, or not all of it.
     async fn next(&self, cursor: &mut Cursor, room_bytes: u32) -> Result<Option<Vec<Slot>>, RelayError> {
         let known = self.watch.known()?;
         if known.control.incarnation != cursor.incarnation {
-            *cursor = self.seek(cursor.wanted).await?;
+            return self.seek_anew(cursor).await.map(|()| None);
         }
-        let chain = Chain { incarnation: cursor.incarnation, ..Chain::of(&known.control) };
-        let named = known.control.newest.sequence;
-        let (batch, hash, mut payload) = match self.whole_batch(cursor, chain, named).await? {
+        let chain = Chain::of(&known.control);
+        let (batch, hash, payload) = match self.whole_batch(cursor, chain).await? {
             Look::Batch(batch, hash, payload) => (batch, hash, payload),
-            Look::Unusable => return Ok(None),
+            Look::Unusable => {
+                let is_named = cursor.at.sequence < known.control.newest.sequence;
+                let why = match is_named {
+                    true => "a batch is damaged",
+                    false => "the last batch is not whole: it was being written, or is damaged",
+                };
+                // A takeover tries again by itself.
+                let patience = if is_named || self.is_drained() { STUCK_FOR } else { WRITTEN_WITHIN };
+                return self.stuck(cursor, why, patience).map(|()| None);
+            }
             Look::Nothing => return self.nothing_follows(cursor, &known).await.map(|()| None),
         };
         let generations = self.group.generations_beyond(&known.generations);
@@ -284,7 +283,6 @@ impl<'a> RelaySource<'a> {
             let needed = u32::try_from(payload.len()).unwrap_or(u32::MAX);
             return self.nothing(Outcome::MoreRoom, cursor.wanted, needed).await.map(Some);
         }
-        Head::announce_age(&mut payload, UNHEARD).map_err(|error| trouble(error.to_string()))?;
         let answer = self.slots(&payload).await;
         cursor.at = Position::behind(&batch, hash);
         cursor.wanted = cursor.wanted.max(batch.last.next());
@@ -298,8 +296,13 @@ impl<'a> RelaySource<'a> {
         Ok(Some(answer))
     }
 
+    fn is_drained(&self) -> bool {
+        let runtime = self.watch.array.runtime();
+        runtime.relays.get(self.watch.relay.name.as_str()).is_some_and(|status| status.is_drained)
+    }
+
     /// The batch behind the cursor with all of its answer.
-    async fn whole_batch(&self, cursor: &mut Cursor, chain: Chain, named: u64) -> Result<Look, RelayError> {
+    async fn whole_batch(&self, cursor: &mut Cursor, chain: Chain) -> Result<Look, RelayError> {
         let journal = &self.watch.luns.journal;
         let mut found = Look::Nothing;
         for place in cursor.at.candidates(chain.blocks).into_iter().flatten() {
@@ -312,9 +315,7 @@ impl<'a> RelaySource<'a> {
                 }
                 let Some(block) = ahead(&cursor.ahead, place, 1) else { continue };
                 let Ok((batch, hash)) = Batch::decode(block) else { continue };
-                if batch.place != place
-                    || !cursor.at.is_followed_by(&batch, (chain.incarnation, chain.id), chain.blocks)
-                {
+                if batch.place != place || !chain.goes_on(&cursor.at, &batch) {
                     continue;
                 }
                 let length = u64::from(batch.payload_blocks);
@@ -326,10 +327,6 @@ impl<'a> RelaySource<'a> {
                     return Ok(Look::Batch(batch, hash, payload));
                 }
                 if is_fresh {
-                    // It is being written; or it is damaged.
-                    let is_named = batch.sequence < named;
-                    let patience = if is_named { STUCK_FOR } else { WRITTEN_WITHIN };
-                    self.stuck(cursor, "a batch is damaged", patience)?;
                     found = Look::Unusable;
                 }
             }
@@ -340,16 +337,14 @@ impl<'a> RelaySource<'a> {
 
     /// Nothing follows. If control information says otherwise, the chain has been written anew from somewhere before.
     async fn nothing_follows(&self, cursor: &mut Cursor, known: &Known) -> Result<(), RelayError> {
-        let newest = known.control.newest.sequence;
-        // What was written since says less than what was read: the end of the chain was lost, and is written anew.
-        let is_behind = known.since.since(cursor.moved) >= ROLLED_BACK;
-        if newest == cursor.at.sequence || (newest < cursor.at.sequence && !is_behind) {
+        let newest = &known.control.newest;
+        if newest.sequence <= cursor.at.sequence {
             cursor.stuck_since = None;
-            return Ok(());
-        }
-        if newest < cursor.at.sequence {
-            *cursor = self.seek(cursor.wanted).await?;
-            return Ok(());
+            // What was written since says something else than what was read: the end of the chain was lost, and is written anew.
+            let is_later = known.since.since(cursor.moved) >= ROLLED_BACK;
+            let is_there =
+                (newest.sequence, newest.previous_hash) == (cursor.at.sequence, cursor.at.previous_hash);
+            return if is_later && !is_there { self.seek_anew(cursor).await } else { Ok(()) };
         }
         self.stuck(cursor, "what control information names is not there", STUCK_FOR)?;
         let since = cursor.stuck_since;
@@ -374,14 +369,8 @@ impl<'a> RelaySource<'a> {
     ) -> Result<Vec<Slot>, RelayError> {
         let known = self.watch.known()?;
         let (head, _) = Head::decode(&known.information).map_err(|error| trouble(error.to_string()))?;
-        let heard_ms = self.heard_ms(&known);
-        let head = Head { outcome, updates: 0, first: next.get(), room_bytes, heard_ms, ..head };
+        let head = Head { outcome, updates: 0, first: next.get(), room_bytes, ..head };
         Ok(self.slots(&head.encode(&[])).await)
-    }
-
-    /// How old the news from the first array are: of a batch nobody knows when it came to the relay.
-    fn heard_ms(&self, known: &Known) -> u32 {
-        known.age_ms(self.watch.clock().now()).unwrap_or(UNHEARD)
     }
 
     /// Bytes in pages: a copy, because whether they are a batch is known only when they are here.
@@ -404,6 +393,13 @@ impl Source for RelaySource<'_> {
 
     fn journal_information(&self, _: u32) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
         Box::pin(async move { self.information().await.map_err(source_error) })
+    }
+
+    /// A batch may have lain there for hours: only control information that came while this array looked is news.
+    fn news(&self, head: Head) -> Head {
+        let Ok(known) = self.watch.known() else { return Head { heard_ms: UNHEARD, ..head } };
+        let heard_ms = known.age_ms(self.watch.clock().now()).unwrap_or(UNHEARD);
+        Head { newest_given: known.newest_given, heard_ms, ..head }
     }
 
     fn report_position(&self, _: u32, position: Report) -> BoxFuture<'_, Result<(), SourceError>> {

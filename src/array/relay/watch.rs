@@ -24,6 +24,8 @@ pub(super) struct Known {
     pub(super) control: FirstControl,
     pub(super) information: Vec<u8>,
     pub(super) generations: Vec<Generation>,
+    /// The newest number that had been given there.
+    pub(super) newest_given: u64,
     /// Since when it is known.
     pub(super) since: MonotonicNs,
     /// It was not there yet when this array looked first: so it is no older than that.
@@ -146,15 +148,17 @@ impl<'a> Watch<'a> {
             let is_new =
                 known.as_ref().is_none_or(|known| known.control != control && !is_older(&known.control));
             let is_news = known.is_some();
-            let generations = Head::decode(&information).ok().and_then(|(_, rest)| decode_generations(rest));
-            if is_new && let Some(generations) = generations {
+            let said = Head::decode(&information).ok();
+            let said = said.and_then(|(head, rest)| Some((head.newest_given, decode_generations(rest)?)));
+            if is_new && let Some((newest_given, generations)) = said {
                 if control.journal_blocks > self.luns.journal.pages {
                     let (written, there) = (control.journal_blocks, self.luns.journal.pages);
                     return Err(trouble(format!(
                         "the journal LUN has {there} pages, the first array uses {written}"
                     )));
                 }
-                *known = Some(Known { control, information, generations, since: now, is_news });
+                let since = now;
+                *known = Some(Known { control, information, generations, newest_given, since, is_news });
             }
         }
         let (newest, usage, is_fresh, hosts) = match known.as_ref() {

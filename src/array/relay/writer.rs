@@ -9,8 +9,9 @@
 //!   control information, `RelayRing`) nor behind a restart, which goes on with the chain that it finds.
 //! * A report is believed only if it was made for this chain and in this history.
 
+use super::chain::{Chain, is_whole};
 use super::lun::{Due, Luns, Ours, RelayError, slot_page, trouble};
-use super::{Chain, chain_next, latest_first, latest_second};
+use super::{latest_first, latest_second};
 use crate::array::Array;
 use crate::copy::group::Group;
 use crate::copy::relay::{RelayBatch, RelayNeed};
@@ -231,9 +232,9 @@ impl<'a> Writer<'a> {
             if at.sequence >= self.ring.newest().sequence {
                 break;
             }
-            let found = chain_next(&self.luns.journal, &at, chain).await?;
+            let found = chain.next(&self.luns.journal, &at).await?;
             let Some((batch, hash)) = found else { return self.lost() };
-            if !super::is_whole(&self.luns.journal, &batch).await? {
+            if !is_whole(&self.luns.journal, &batch).await? {
                 return self.lost();
             }
             at = Position::behind(&batch, hash);
@@ -281,6 +282,8 @@ impl<'a> Writer<'a> {
 
     /// Issues control information.
     async fn tell(&mut self) -> Result<(), RelayError> {
+        // A LUN that has grown is used to its end from a moment on in which no batch is held.
+        self.ring.grow(self.luns.journal.pages);
         let history = self.group.generation_at(UpdateNumber::new(u64::MAX));
         let information = self.group.information(self.reader);
         if information.len() > MAX_INFORMATION_BYTES {
@@ -358,19 +361,17 @@ async fn continued(
     let (mut at, mut found) = (known.oldest, Vec::new());
     // No chain on this LUN has more batches than pages.
     for _ in 0..chain.blocks {
-        let Some((batch, hash)) = chain_next(&luns.journal, &at, chain).await? else { break };
+        let Some((batch, hash)) = chain.next(&luns.journal, &at).await? else { break };
         at = Position::behind(&batch, hash);
         found.push((batch, hash));
     }
     // Of the last one only a part may have been written; the ones before it had been, before the next was sent.
     if let Some((last, _)) = found.last()
-        && !super::is_whole(&luns.journal, last).await?
+        && !is_whole(&luns.journal, last).await?
     {
         found.pop();
     }
-    // A LUN that has grown is used to its end once nothing is held.
-    let blocks = if found.is_empty() { luns.journal.pages } else { chain.blocks };
-    let mut ring = RelayRing::new(blocks, known.oldest);
+    let mut ring = RelayRing::new(chain.blocks, known.oldest);
     found.iter().for_each(|(batch, hash)| ring.push(batch, *hash));
     let (last, here) = (ring.newest().number.previous(), group.durable_here());
     let Some((newest, _)) = found.last() else {
