@@ -77,7 +77,7 @@ impl Tables {
         identity: &mut dyn FnMut() -> Identity,
     ) -> Result<(), Refusal> {
         let Some(row) = self.groups.get(&group).cloned() else { return Ok(()) };
-        let largest = row.largest_counter();
+        let newest = row.largest_counter();
         let GroupRole::Auxiliary { link, source, remote: Some(remote) } = row.role else { return Ok(()) };
         if row.state == GroupState::Suspended {
             // It went back to an image; its journal begins anew.
@@ -86,7 +86,6 @@ impl Tables {
         // Of what came later nothing is kept.
         let mut generations = row.generations;
         let kept = generations.iter().skip(1).take_while(|one| one.first <= last).count() + 1;
-        let newest = largest;
         generations.truncate(kept);
         let told = RemoteReversal {
             group: row.name.clone(),
