@@ -41,6 +41,10 @@ impl Array {
     pub(crate) fn reads_over(&self, tables: &Tables, record: &GroupRecord) -> Option<LinkName> {
         let GroupRole::Auxiliary { link: home, .. } = &record.role else { return None };
         let are_images = tables.followed_pairs(record.number).all(|pair| pair.state == PairState::Normal);
+        // What a relay holds that is read to its end comes first: nobody else may have it.
+        if let Some(relay) = self.drained_relay(tables, record).filter(|_| are_images) {
+            return Some(relay);
+        }
         // Nobody else is handed what hosts wait for; and the source sends only to who reads it.
         let is_home = || self.runtime().links.get(home.as_str()).is_some_and(|status| status.connected);
         let mut followed = tables.followed_pairs(record.number);
@@ -48,10 +52,6 @@ impl Array {
             return Some(home.clone());
         }
         let over_relay = || self.usable_relay(tables, record, home).filter(|_| are_images);
-        // What it holds comes first: nobody else may have it.
-        if let Some(relay) = self.drained_relay(tables, record).filter(|_| are_images) {
-            return Some(relay);
-        }
         let Some(other) = &record.other_source else { return over_relay().or_else(|| Some(home.clone())) };
         let runtime = self.runtime();
         let sourcing = runtime.sourcing.get(&record.number.0);

@@ -4,9 +4,7 @@ use crate::cluster::{ALPHA, Cluster, Death, Way, target_name};
 use crate::in_virtual_time;
 use crate::port::SimPort;
 use crate::readers::{say, wait, write};
-use crate::relay::{
-    BETA, GAMMA, WAYS, cluster_of, create, equal, has_everything, reads_over, running, target_config,
-};
+use crate::relay::{BETA, GAMMA, WAYS, create, equal, has_everything, reads_over, running, target_config};
 use crate::story::geometry_of;
 use crate::support::wof::{DurableRule, Observed, Plan, Writer, check_crash};
 use crate::tree::{SMALL, Tree};
@@ -36,47 +34,6 @@ async fn nothing_is_lost(cluster: &Cluster, writer: &Writer) {
     let log = writer.log();
     let found = Observed::from_images(log, &cluster.visible_copies(BETA).await);
     check_crash(log, &found, DurableRule::Acknowledged).expect_clean("the new primary");
-}
-
-/// The copy left the link for the relay, over which nobody asks for the channel: it was never synchronised again.
-#[test]
-fn a_synchronous_copy_stays_one_beside_a_relay_which_serves_it_while_the_link_is_down() {
-    in_virtual_time(async {
-        let more = |text: String| {
-            text.replace("svol = \"beta:", "copy = \"sync\"\nsvol = \"beta:").replace(
-                "[[provision.group]]\nname = \"g1\"\n",
-                "[[provision.group]]\nname = \"g1\"\nfence_wait = \"1s\"\n",
-            )
-        };
-        let cluster = cluster_of(3, more);
-        for index in 0..4 {
-            cluster.start(index).await;
-        }
-        let mut writer = Writer::new(3, Plan::mixed(3, geometry_of(SMALL)));
-        let ports: Vec<SimPort> =
-            (1..=2).map(|number| SimPort::new(&cluster, "host", number, ALPHA).thinking_ms(4)).collect();
-        let both = |cluster: &Cluster| {
-            [ALPHA, BETA].into_iter().all(|index| {
-                let group = cluster.snapshot(index).and_then(|snapshot| snapshot.groups.first().cloned());
-                group.and_then(|group| group.synchronous).is_some_and(|view| view.state == "synchronised")
-            })
-        };
-        wait(&cluster, "they are synchronised", both).await;
-        create(&cluster, "r1", "gamma").await;
-        for _ in 0..4 {
-            write(&cluster, &mut writer, &ports, 40).await;
-            cluster.sleep_ms(3_000).await;
-            assert!(both(&cluster) && reads_over(&cluster) == "alpha", "{}", cluster.state());
-        }
-        cluster.set_way("alpha", "beta", Way::Cut);
-        write(&cluster, &mut writer, &ports, 100).await;
-        equal(&cluster).await;
-        assert_eq!(reads_over(&cluster), "r1");
-        cluster.heal();
-        wait(&cluster, "they are synchronised again", both).await;
-        write(&cluster, &mut writer, &ports, 40).await;
-        equal(&cluster).await;
-    });
 }
 
 /// What the operator chose for other times, an interval and a delay, let a takeover wait until it gave up.

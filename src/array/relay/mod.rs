@@ -21,7 +21,6 @@ use crate::copy::group::Group;
 use crate::disk::slot::SLOT_BYTES;
 use crate::shell::view::{LinkView, RelayView};
 use crate::volume::group::{GroupRecord, GroupRole, GroupState};
-use crate::volume::kind::CopyMode;
 use crate::volume::name::{GroupNumber, LinkName};
 use crate::volume::pair::PairState;
 use crate::volume::relay::{RelayHosts, RelayRecord, RelaySide};
@@ -268,8 +267,7 @@ impl Array {
     }
 
     /// The relay over which a group may be read now, instead of directly: one that is reached, whose first array is at work,
-    /// or to whose first array there is no other way. While that is there, updates of synchronous pairs are sent over it:
-    /// they need no relay.
+    /// or to whose first array there is no other way.
     pub(super) fn usable_relay(
         &self,
         tables: &Tables,
@@ -279,12 +277,10 @@ impl Array {
         let now = self.env.clock.now();
         let runtime = self.runtime();
         let is_home_up = runtime.links.get(home.as_str()).is_some_and(|status| status.connected);
-        let mut pairs = tables.followed_pairs(record.number);
-        let is_pushed = pairs.any(|pair| pair.copy == CopyMode::SyncJournal);
         let usable = relays_of_copy(tables, record).find(|relay| {
             runtime.relays.get(relay.name.as_str()).is_some_and(|status| {
                 let is_avoided = status.avoided.is_some_and(|until| now < until);
-                let is_of_use = status.is_drained || !is_home_up || (status.is_fresh && !is_pushed);
+                let is_of_use = status.is_fresh || status.is_drained || !is_home_up;
                 status.connected && !is_avoided && is_of_use
             })
         });
