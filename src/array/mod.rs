@@ -29,6 +29,7 @@ mod link_test;
 mod links;
 mod marks;
 mod onward;
+mod pair_view;
 mod pairs;
 mod peer_link;
 mod peer_service;
