@@ -145,6 +145,11 @@ impl Array {
             if let Some(takeover) = &record.takeover {
                 states.insert(("takeover", name.clone()), (takeover.to_string(), takeover.told()));
             }
+            for rival in &record.rivals {
+                let reason = format!("from update {} on they are different", rival.first);
+                let state = (format!("{} is a primary too", rival.link), Some(reason));
+                states.insert(("rival", format!("{name} at {}", rival.link)), state);
+            }
             let Some(group) = runtime.groups.get(&record.number.0) else { continue };
             let (state, reason) = match group.failure() {
                 Some(reason) => ("failed", Some(reason)),

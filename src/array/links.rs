@@ -401,9 +401,13 @@ fn is_same_way(a: &LinkRecord, b: &LinkRecord) -> bool {
 
 /// Whether the array behind this link is the group's source.
 fn comes_over(group: &GroupRecord, link: &LinkName) -> bool {
-    // One that was overtaken is read no further.
-    !matches!(group.takeover, Some(Takeover::Moving(_)))
+    !is_read_no_further(group)
         && matches!(&group.role, GroupRole::Auxiliary { link: over, remote: Some(_), .. } if over == link)
+}
+
+/// Whether nothing more of what the source has counts here: that was overtaken, or what is here is being made the new primary's.
+pub(super) fn is_read_no_further(group: &GroupRecord) -> bool {
+    matches!(group.takeover, Some(Takeover::Moving(_) | Takeover::Restoring))
 }
 
 /// Whether the group is copied over this link.

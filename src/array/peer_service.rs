@@ -24,6 +24,7 @@ use crate::io::volume::{IoError, Outcome as Writing};
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
 use crate::volume::kind::CopyMode;
 use crate::volume::name::{ArrayNumber, VolumeNumber};
+use crate::volume::position::Question;
 use crate::volume::record::{Identity as StoredIdentity, LinkRecord, Who};
 use holdfast_iscsi::pdu::Lun as WireLun;
 use holdfast_iscsi::pdu::task_mgmt::{Function, FunctionResponse};
@@ -324,12 +325,15 @@ impl PeerService {
             let moved = bytes.len() as u64;
             let Some(array) = array.upgrade() else { return AfterData::Now(check(Sense::INTERNAL_FAILURE)) };
             AfterData::Later(Box::pin(async move {
-                let answer = designated(&array, id, &bytes, &who).await;
+                let answer = match serde_json::from_slice::<Question>(&bytes) {
+                    Ok(question) => serde_json::to_vec(&array.answer_question(&question)),
+                    Err(_) => serde_json::to_vec(&designated(&array, id, &bytes, &who).await),
+                };
                 let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
                 while results.len() >= RESULTS_MAX {
                     results.pop_first();
                 }
-                results.insert(id, serde_json::to_vec(&answer).unwrap_or_default());
+                results.insert(id, answer.unwrap_or_default());
                 Completed::Done(Completion::good(moved))
             }))
         };

@@ -50,6 +50,9 @@ impl Array {
         self.lift_answered_suspension(record)?;
         group.restore_available(Duration::ZERO).await?;
         let here = group.durable_here();
+        if here.next() != group.next_number() {
+            return Ok(()); // What came last is durable in a moment.
+        }
         let is_stopped = |now: &GroupRecord| now.restore_stops() != [None; 2];
         let is_stopped = self.store.read(|now| now.groups.get(&record.number).is_some_and(is_stopped));
         if is_stopped && group.whole_number() != Some(here) {
@@ -203,7 +206,7 @@ impl Array {
         let mut rehearsed = Tables::clone(tables);
         rehearsed.take_on(*number, onward, *former, numbers, self.new_identity());
         let like = alike(tables, *number, *former, onward);
-        for (pair, like) in numbers.iter().zip(like) {
+        for ((pair, like), of_reader) in numbers.iter().zip(like).zip(&onward.pairs) {
             let Some(record) = rehearsed.pairs.get(pair) else { continue };
             let is_known = |ours: &PairRecord| {
                 ours.primary.volume == record.primary.volume && group.knows_pair(ours.number.0)
@@ -223,10 +226,12 @@ impl Array {
             let is_noted = |pair: &PairNumber| {
                 tables.pairs.get(pair).is_some_and(|pair| pair.state == PairState::Suspended)
             };
-            let runs = match like.filter(|pair| *by_differences && is_noted(pair)) {
+            let mut runs = match like.filter(|pair| *by_differences && is_noted(pair)) {
                 Some(like) => group.marked_runs(like.0, RUNS_MAX),
                 None => vec![(0, record.size_bytes)],
             };
+            // What it lacked before is known to it alone.
+            runs.extend(of_reader.stopped.iter().flat_map(|stopped| &stopped.runs));
             if !group.mark_runs(pair.0, &runs) {
                 tracing::error!(pair = pair.0, "what a reader lacks cannot be marked");
             }

@@ -40,6 +40,9 @@ impl Array {
     /// The link over which a group is read now; none if it is read from nowhere.
     pub(crate) fn reads_over(&self, tables: &Tables, record: &GroupRecord) -> Option<LinkName> {
         let GroupRole::Auxiliary { link: home, .. } = &record.role else { return None };
+        if super::links::is_read_no_further(record) {
+            return None;
+        }
         let are_images = tables.followed_pairs(record.number).all(|pair| pair.state == PairState::Normal);
         // What a relay holds that is read to its end comes first: nobody else may have it.
         if let Some(relay) = self.drained_relay(tables, record).filter(|_| are_images) {

@@ -199,7 +199,12 @@ impl Array {
                 return self.give_takeover_up(record, &trouble);
             }
         }
-        if !are_written && matches!(self.takeover_point_of(tables, number), Ok(TakeoverPoint::Image(_))) {
+        let goes_back =
+            !are_written && matches!(self.takeover_point_of(tables, number), Ok(TakeoverPoint::Image(_)));
+        if (goes_back || are_written) && tables.all_readers_of_group(number).next().is_some() {
+            return self.give_takeover_up(record, super::takeover_below::NOT_ALL);
+        }
+        if goes_back {
             self.go_back(record.name.as_str()).await.map_err(anyhow::Error::msg)?;
         }
         let _no_images = self.images.lock().await;
@@ -209,15 +214,27 @@ impl Array {
             self.wake(); // Hosts were let in meanwhile, or shut out: once more, from what is so now.
             return Ok(());
         }
-        // Nothing is restored any more from here on.
         let open = self.open_group_of(number);
-        let recent = self.recent_for_others(&tables, record, open.as_deref()).await;
+        let handed_on = match self.below_is_ready(&tables, number, open.as_ref()).await {
+            Ok(handed_on) => handed_on,
+            Err(reason) => return self.give_takeover_up(record, &reason),
+        };
+        if let Some(tamper) = &self.env.tamper {
+            self.env.clock.sleep(tamper.before_closing()).await;
+        }
         self.runtime().groups.remove(&number.0);
         let mut restored = None;
         if let Some(group) = &open {
             group.close().await;
             restored = group.whole_number();
         }
+        let has_more = |group: &Group| handed_on.is_some_and(|handed_on| group.durable_here() != handed_on);
+        if open.as_deref().is_some_and(has_more) {
+            self.wake(); // Something came all the same: opened again, and once more from what is so then.
+            return Ok(());
+        }
+        // Nothing is read or restored any more: what the journal holds now is what there is.
+        let recent = self.recent_for_others(&tables, record, open.as_deref()).await;
         let point = match are_written {
             true => images_of(&tables, number),
             false => tables.takeover_point(number, restored.map(|number| StoredNumber(number.get()))),
@@ -239,7 +256,10 @@ impl Array {
         let is_held_back = open.as_ref().is_some_and(|group| group.durable_here().get() > last.0);
         let is_all_different = failure.is_some() || is_held_back || record.state != GroupState::Normal;
         let mut marks = Vec::new();
-        for pair in tables.pairs_of_group(number) {
+        if is_all_different {
+            marks.extend(tables.served_pairs(number).map(Self::all_of_it_differs));
+        }
+        for pair in tables.followed_pairs(number) {
             marks.push(match (is_all_different, are_written) {
                 (true, _) => Self::all_of_it_differs(pair),
                 (false, are_written) => {
@@ -257,7 +277,12 @@ impl Array {
         let others_may_read = self.others_may_read(&tables, record);
         let journal = match &open {
             Some(group)
-                if others_may_read && !is_all_different && !are_written && group.ends_with(last.0) =>
+                // Who reads from here already begins with the new numbers.
+                if handed_on.is_none()
+                    && others_may_read
+                    && !is_all_different
+                    && !are_written
+                    && group.ends_with(last.0) =>
             {
                 Journal::GoesOn
             }
@@ -462,14 +487,14 @@ enum Reached {
 
 /// Whether what hosts have made of the S-VOLs of a group counts: they were let into all of them.
 fn are_written(tables: &Tables, group: GroupNumber) -> bool {
-    let mut pairs = tables.pairs_of_group(group).peekable();
+    let mut pairs = tables.followed_pairs(group).peekable();
     pairs.peek().is_some() && pairs.all(|pair| pair.control.svol_open)
 }
 
 /// The number that the S-VOLs of a group were images of when hosts were let into them.
 fn images_of(tables: &Tables, group: GroupNumber) -> Result<TakeoverPoint, String> {
     let kept: Vec<Option<StoredNumber>> =
-        tables.pairs_of_group(group).map(|pair| pair.control.image).collect();
+        tables.followed_pairs(group).map(|pair| pair.control.image).collect();
     match kept.first().copied().flatten() {
         Some(first) if kept.iter().all(|one| *one == Some(first)) => Ok(TakeoverPoint::Image(first)),
         _ => Err("hosts were let into its S-VOLs at different moments".to_owned()),

@@ -2,11 +2,11 @@
 
 use super::Array;
 use crate::copy::status::Status;
-use crate::shell::view::{AheadView, JudgedView, LossView, TakeoverView};
+use crate::shell::view::{AheadView, JudgedView, LossView, RivalView, TakeoverView};
 use crate::volume::group::{GroupRecord, GroupRole, GroupState};
 use crate::volume::name::UpdateNumber as StoredNumber;
 use crate::volume::pair::PairRecord;
-use crate::volume::rejoin::{Ahead, Judged, WayOn};
+use crate::volume::rejoin::{Ahead, Judged, Rival, WayOn};
 use crate::volume::resync::TakeoverPoint;
 use crate::volume::table::Tables;
 use crate::volume::takeover::{Branch, Overtaken, Takeover, Yielding};
@@ -20,7 +20,7 @@ impl Array {
         status: Option<&Status>,
     ) -> Option<LossView> {
         let GroupRole::Auxiliary { link, .. } = &record.role else { return None };
-        let pairs: Vec<&PairRecord> = tables.pairs_of_group(record.number).collect();
+        let pairs: Vec<&PairRecord> = tables.followed_pairs(record.number).collect();
         let keeps_svol_writes = !pairs.is_empty() && pairs.iter().all(|pair| pair.control.svol_open);
         // An update that is being restored at this moment is whole in the next.
         let restored = status.map(|status| StoredNumber(status.restored));
@@ -99,6 +99,16 @@ pub(super) fn judged(record: &GroupRecord) -> Vec<JudgedView> {
         }
     };
     record.judged.iter().map(view).collect()
+}
+
+/// Other primaries of the group.
+pub(super) fn rivals(record: &GroupRecord) -> Vec<RivalView> {
+    let view = |known: &Rival| RivalView {
+        link: known.link.to_string(),
+        array: known.array.0,
+        first_update_number: known.first.0,
+    };
+    record.rivals.iter().map(view).collect()
 }
 
 /// What is shown of a takeover.

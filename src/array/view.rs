@@ -11,8 +11,8 @@ use crate::disk::raid::MemberState;
 use crate::disk::slot::SLOT_BYTES;
 use crate::shell::view::{
     ArrayView, AuditView, Console, EventView, FollowView, GenerationView, GroupView, LagView, LinkTestView,
-    LunView, MessageView, Options, ParityGroupView, PointerView, PortalView, ReaderView, SessionView,
-    Snapshot, TargetView, UnitView, VolumeView,
+    LunView, MessageView, Options, ParityGroupView, PointerView, PortalView, PositionView, ReaderView,
+    SessionView, Snapshot, TargetView, UnitView, VolumeView,
 };
 use crate::volume::designation::{DesignationId, Refusal};
 use crate::volume::effect::Effect;
@@ -119,6 +119,10 @@ impl Console for Array {
 
     fn try_link<'a>(&'a self, link: &'a str) -> BoxFuture<'a, Result<LinkTestView, String>> {
         Box::pin(Array::try_link(self, link))
+    }
+
+    fn positions<'a>(&'a self, group: &'a str) -> BoxFuture<'a, Vec<PositionView>> {
+        Box::pin(self.ask_positions(group))
     }
 
     fn on_their_way(&self, orders: &[DesignationId]) -> Vec<MessageView> {
@@ -335,6 +339,7 @@ impl Array {
             takeover: super::takeover_view::takeover_view(record),
             ahead: super::takeover_view::ahead(record),
             judged: super::takeover_view::judged(record),
+            rivals: super::takeover_view::rivals(record),
             loss: self.loss_view(tables, record, status.as_ref()),
             pairs_state: summary(pairs.iter().map(|pair| pair.state)),
             pairs: pairs.iter().map(|pair| pair.name.to_string()).collect(),

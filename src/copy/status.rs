@@ -113,6 +113,13 @@ pub struct Lag {
 }
 
 impl Group {
+    /// Write data of the updates behind `number`, if the journal here still holds all of them; to within one group commit.
+    pub(crate) fn bytes_behind(&self, number: UpdateNumber) -> Option<u64> {
+        let seq = self.lock();
+        let is_held = seq.journal.first_retained() <= number.next();
+        is_held.then(|| seq.journal.areas_after(number).1)
+    }
+
     /// Looks where everything is: once a second.
     pub(super) fn sample_rates(&self) {
         let now = self.clock.now();

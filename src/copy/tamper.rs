@@ -29,6 +29,11 @@ pub trait Tamper: Debug + Send + Sync {
         Duration::ZERO
     }
 
+    /// How long a takeover rests when everything that is here is restored, before nothing more is let in.
+    fn before_closing(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// How long an array holds a message up that asks it for a promise to take over, says who is its primary, or is one of a
     /// takeover, before it looks at it.
     fn before_promising(&self) -> Duration {

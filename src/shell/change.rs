@@ -9,6 +9,7 @@ mod copies;
 mod copy;
 mod link;
 mod local;
+mod positions;
 mod takeover;
 mod words;
 
@@ -18,6 +19,7 @@ pub use copies::{
 pub use copy::{GroupChange, JournalChange, PairChange};
 pub use link::{LinkChange, RelayWords, TimingWords, TransferWords};
 pub use local::{ChapWords, LunChange, ParityGroupChange, TargetChange, VolumeChange};
+pub(super) use positions::hold_against;
 pub use takeover::{FailbackWords, TakeoverWords};
 pub use words::UnitWord;
 
@@ -25,7 +27,7 @@ use super::parse::{
     ConfigVerb, GroupVerb, JournalVerb, LinkVerb, LunVerb, PairVerb, ParityGroupVerb, ShellCommand,
     TargetVerb, VolumeVerb,
 };
-use super::view::Console;
+use super::view::{Console, PositionView};
 use crate::config::{Provision, References, Secret};
 use crate::volume::designation::{Designation, DesignationId};
 use crate::volume::name::LinkName;
@@ -47,6 +49,8 @@ pub(super) struct Change {
     pub(super) says: Vec<String>,
     /// What it does not touch although it was named.
     pub(super) left: Vec<String>,
+    /// What other arrays have of a group that is taken over.
+    pub(super) others: Vec<PositionView>,
 }
 
 /// Where a command was given.
@@ -161,7 +165,15 @@ fn apply(here: &Here<'_>, file: &Path, dry_run: bool) -> Result<Change, String> 
         return Err(format!("{} is for array {number}, this is array {own}", file.display()));
     }
     let (orders, left) = here.console.compared(&wanted);
-    Ok(Change { orders, dry_run, yes: false, destroys: Vec::new(), says: Vec::new(), left })
+    Ok(Change {
+        orders,
+        dry_run,
+        yes: false,
+        destroys: Vec::new(),
+        says: Vec::new(),
+        left,
+        others: Vec::new(),
+    })
 }
 
 /// One designation, here or at the array behind a link.
@@ -175,6 +187,7 @@ fn one(here: &Here<'_>, how: &How, what: Designation) -> Change {
         destroys,
         says: Vec::new(),
         left: Vec::new(),
+        others: Vec::new(),
     }
 }
 
@@ -187,6 +200,7 @@ fn nothing(how: &How) -> Change {
         destroys: Vec::new(),
         says: Vec::new(),
         left: Vec::new(),
+        others: Vec::new(),
     }
 }
 

@@ -234,6 +234,7 @@ impl Shell {
 
     /// Applies a change, waits until the array has taken it up and other arrays have answered, and says what came of it.
     async fn change(&self, to: &Answer, mut change: Change, who: &Who) -> Response {
+        self.ask_others(&mut change).await;
         let options = Options { dry_run: change.dry_run };
         if !change.destroys.is_empty() && !change.yes && !change.dry_run {
             // What would be refused anyway needs no confirmation.

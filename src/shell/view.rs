@@ -16,7 +16,7 @@ pub use super::view_group::{
     BookmarkView, FollowView, GenerationView, GroupView, LagView, ReaderView, SynchronousView,
 };
 pub use super::view_link::{BackTestView, LinkTestView, LinkView, PortalTestView, RelayView};
-pub use super::view_takeover::{AheadView, JudgedView, LossView, TakeoverView};
+pub use super::view_takeover::{AheadView, JudgedView, LossView, PositionView, RivalView, TakeoverView};
 
 /// What a console offers. Implemented by the array, and by a fixed picture in tests.
 pub trait Console: Send + Sync {
@@ -78,6 +78,11 @@ pub trait Console: Send + Sync {
     /// Tries a link: logins both ways, round trip, rate.
     fn try_link<'a>(&'a self, _link: &'a str) -> BoxFuture<'a, Result<LinkTestView, String>> {
         Box::pin(std::future::ready(Err("no link can be tried here".into())))
+    }
+
+    /// What every other array that can be reached has of a group that is copied here.
+    fn positions<'a>(&'a self, _group: &'a str) -> BoxFuture<'a, Vec<PositionView>> {
+        Box::pin(std::future::ready(Vec::new()))
     }
 
     /// What these designations have put on its way to other arrays and those have not accepted yet, and what was

@@ -1,6 +1,6 @@
 //! A group as it is shown, with those who read it and the array from which it is copied.
 
-use super::view_takeover::{AheadView, JudgedView, LossView, TakeoverView};
+use super::view_takeover::{AheadView, JudgedView, LossView, RivalView, TakeoverView};
 use serde::Serialize;
 
 /// A group.
@@ -26,6 +26,8 @@ pub struct GroupView {
     pub ahead: Vec<AheadView>,
     /// Other readers of a primary that this array has overtaken, and how each of them went on from here.
     pub judged: Vec<JudgedView>,
+    /// Other arrays that are primaries of the group as well, and have no pairs with this one.
+    pub rivals: Vec<RivalView>,
     /// Where this array keeps the copy: what a takeover would lose.
     pub loss: Option<LossView>,
     /// States of its pairs in one word: a state of pairs, `none` or `mixed`.

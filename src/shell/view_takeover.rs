@@ -94,3 +94,45 @@ pub struct AheadView {
     /// The operator has given them up.
     pub is_given_up: bool,
 }
+
+/// Another array that is a primary of the group as well, and has no pairs with this one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RivalView {
+    /// Link to it.
+    pub link: String,
+    /// It.
+    pub array: u32,
+    /// From this number on the two have different updates.
+    pub first_update_number: u64,
+}
+
+/// What another array has of a group that may be taken over here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PositionView {
+    /// Link to it.
+    pub link: String,
+    /// It.
+    pub array: u32,
+    /// What a takeover there would have, held against one here: `more`, `same`, `fewer`; `branch` (each has something that the
+    /// other one has not), `no-image` (there is no one moment there), `primary` (it takes hosts' writes, or did),
+    /// `foreign` (another group of that name), `unreached`.
+    pub standing: String,
+    /// Why there is no one moment, or no answer.
+    pub reason: Option<String>,
+    /// How far a takeover has come there, or what one has made of it.
+    pub takeover: Option<String>,
+    /// The array whose copy it is, if that is not the one whose copy this array is.
+    pub copies_from: Option<u32>,
+    /// Everything up to this number is durable there.
+    pub received_update_number: Option<u64>,
+    /// A takeover there would go on from the image as of this number.
+    pub takeover_update_number: Option<u64>,
+    /// How many updates more or fewer that is.
+    pub updates: Option<u64>,
+    /// Write data of those that are more, as long as the journal there holds them all.
+    pub bytes: Option<u64>,
+    /// When it heard of the primary last, by the primary's own clock.
+    pub heard_unix_ms: Option<u64>,
+    /// How much later than this array, if it has more.
+    pub heard_later_ms: Option<u64>,
+}

@@ -9,7 +9,7 @@ use super::kind::{
 use super::name::{ArrayNumber, GroupName, GroupNumber, LinkName, UpdateNumber, VolumeName, VolumeNumber};
 use super::pair::PairState;
 use super::record::Identity;
-use super::rejoin::{Ahead, FormerNumbers, Judged};
+use super::rejoin::{Ahead, FormerNumbers, Judged, Rival};
 use super::reversal::Reversal;
 use super::takeover::Takeover;
 use super::timing::RestoreStop;
@@ -107,6 +107,9 @@ pub struct GroupRecord {
     /// What was found of the other readers of a primary that this array has overtaken, the newest last.
     #[serde(default)]
     pub judged: Vec<Judged>,
+    /// At a primary: arrays that are primaries of the group as well, and have no pairs with this one.
+    #[serde(default)]
+    pub rivals: Vec<Rival>,
 }
 
 /// Updates that an array had as a copy, and goes on with as the primary (decision 22).

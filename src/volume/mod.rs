@@ -14,6 +14,7 @@ pub mod onward;
 mod outcome;
 pub mod pair;
 pub mod pointer;
+pub mod position;
 pub mod record;
 pub mod rejoin;
 pub mod relay;

@@ -67,8 +67,12 @@ pub struct RemoteRejoin {
     pub group: GroupName,
     /// The array that is its primary no more; the sender itself, if that took itself back.
     pub former: ArrayNumber,
-    /// The sender's generations.
+    /// The generations of the array that is the primary now.
     pub generations: Vec<Generation>,
+    /// That array, where it is not the sender: the former primary says to its own readers by whom it was overtaken. They believe it
+    /// whatever they have heard of its restarts.
+    #[serde(default)]
+    pub by: Option<ArrayNumber>,
 }
 
 /// The answer: from such a reader, which has stopped.
@@ -199,6 +203,20 @@ pub struct Ahead {
     pub updates: u64,
     /// The operator has given them up.
     pub is_given_up: bool,
+}
+
+/// At a primary: another array that is one as well, and has no pairs with this one. Two operators took over at two readers of a
+/// former primary, or one where the group was handed to another; neither copies from the other.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Rival {
+    /// Link to it.
+    pub link: LinkName,
+    /// It.
+    pub array: ArrayNumber,
+    /// Its generations.
+    pub generations: Vec<Generation>,
+    /// The first number from which on the two have different updates.
+    pub first: UpdateNumber,
 }
 
 #[cfg(test)]

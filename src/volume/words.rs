@@ -8,7 +8,7 @@ impl Refusal {
         Self::Exists { what: what.to_owned(), name: name.to_string() }
     }
 
-    pub(super) fn missing(what: &str, name: impl fmt::Display) -> Self {
+    pub(crate) fn missing(what: &str, name: impl fmt::Display) -> Self {
         Self::Missing { what: what.to_owned(), name: name.to_string() }
     }
 

@@ -54,6 +54,12 @@ pub fn of(now: &Snapshot) -> Health {
             note("takeover of group", &group.name, &takeover.state, other.as_ref(), DEGRADED);
         }
     }
+    for (group, rival) in now.groups.iter().flat_map(|group| group.rivals.iter().map(move |one| (group, one)))
+    {
+        let state = format!("not the only one: {} has a primary too", rival.link);
+        let why = format!("from update {} on they are different", rival.first_update_number);
+        note("group", &group.name, &state, Some(&why), DEGRADED);
+    }
     for pair in now.pairs.iter().filter(|pair| pair.state == "abnormal" || pair.state == "suspended") {
         note("pair", &pair.name, &pair.state, pair.reason.as_ref(), DEGRADED);
     }

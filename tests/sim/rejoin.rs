@@ -11,8 +11,8 @@ use crate::support::wof::{Observed, Plan, Writer};
 use crate::takeover::{BETA, go_on, group, image, lets_hosts_write, take_over, takeover, until, write};
 use crate::tree::SMALL;
 
-const GAMMA: usize = 2;
-const SHAPE: Shape = SMALL;
+pub(crate) const GAMMA: usize = 2;
+pub(crate) const SHAPE: Shape = SMALL;
 
 /// The reader has everything that the new primary has, and its pairs are normal at both.
 pub(crate) fn follows(cluster: &Cluster, primary: usize, reader: usize) -> bool {

@@ -132,6 +132,10 @@ fn of_copy(group: &GroupView, loss: &LossView, link: &str, number: u64) -> (Vec<
         ),
         (false, _) => format!("the S-VOLs stay the image of update {number}, where restore was stopped"),
     });
+    let below: Vec<&str> = group.readers.iter().map(|reader| reader.link.as_str()).collect();
+    if !below.is_empty() {
+        says.push(format!("{} read the group from here already, and go on doing so", below.join(", ")));
+    }
     if loss.keeps_svol_writes {
         says.push("what hosts have written into the S-VOLs stays".to_owned());
     }

@@ -3,7 +3,7 @@
 use super::{Answer, Exit, Response};
 use crate::shell::change::Change;
 use crate::shell::print;
-use crate::shell::view::MessageView;
+use crate::shell::view::{MessageView, PositionView};
 use crate::volume::effect::{Action, Changed, Effect};
 use serde::Serialize;
 
@@ -56,6 +56,7 @@ impl Answer {
                 says: &change.says,
                 on_their_way: &on_their_way,
                 left: &change.left,
+                others: &change.others,
                 trouble,
             };
             print::object(&document, true, 0)
@@ -108,5 +109,6 @@ struct ChangeDocument<'a> {
     says: &'a [String],
     on_their_way: &'a [MessageView],
     left: &'a [String],
+    others: &'a [PositionView],
     trouble: Option<String>,
 }

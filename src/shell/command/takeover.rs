@@ -1,7 +1,7 @@
 //! Waiting for a takeover to come to its end.
 
 use super::{Shell, TAKEN_UP_WITHIN};
-use crate::shell::change::Change;
+use crate::shell::change::{Change, hold_against};
 use crate::shell::view::GroupView;
 use crate::volume::designation::Designation;
 use std::time::Duration;
@@ -20,6 +20,19 @@ fn taken_over(change: &Change) -> impl Iterator<Item = &str> {
 }
 
 impl Shell {
+    /// Before an operator has said yes to what a takeover loses he hears which other array has more. Afterwards nobody is asked any
+    /// more: what others have is kept there until he gives that up as well.
+    pub(super) async fn ask_others(&self, change: &mut Change) {
+        if change.yes && !change.dry_run {
+            return;
+        }
+        let groups: Vec<String> = taken_over(change).map(str::to_owned).collect();
+        for group in groups {
+            change.others.extend(self.console.positions(&group).await);
+        }
+        hold_against(change);
+    }
+
     /// Resolves when every group that this takes over is the primary and its hosts are let in, or the array has given it up.
     pub(super) async fn taken_over(&self, change: &Change) {
         if taken_over(change).next().is_none() {

@@ -30,12 +30,15 @@ pub(super) struct NewPair<'a> {
 
 pub(super) fn create_group(
     tables: &mut Tables,
+    id: DesignationId,
     name: &GroupName,
     settings: GroupSettings,
 ) -> Result<Outcome, Refusal> {
     check_settings(&settings)?;
     let array = tables.meta().number;
-    let generations = vec![Generation { counter: 1, array, first: FIRST_UPDATE }];
+    // Drawn at random, with the designation: what is said late of an earlier group of this name has nothing in common with it.
+    let counter = u64::try_from(id.0.0 >> FIRST_COUNTER_SHIFT).unwrap_or(0).saturating_add(1);
+    let generations = vec![Generation { counter, array, first: FIRST_UPDATE }];
     new_group(tables, name, settings, GroupRole::Primary, generations)
 }
 
@@ -326,6 +329,7 @@ pub(super) fn new_group(
         inherited: None,
         judged: Vec::new(),
         former: Vec::new(),
+        rivals: Vec::new(),
         restore_stop: None,
         suspension_stop: None,
         suspension_is_accepted: false,
@@ -427,6 +431,7 @@ pub(super) fn introduce_reader(
     };
     let since = row.generations.last().map_or(0, |newest| newest.counter);
     tables.readers.put(ReaderRecord { since, ..ReaderRecord::new(group, array, link.clone()) });
+    tables.is_no_rival(group, Some(array));
     // That an earlier reader of this name was forgotten means it no more.
     tables.forget_forwards(link, |what| *what == Designation::RemoteDeleteGroup { group: name.clone() });
     tables.forward(link, id.caused(0), Designation::RemoteGroup(remote));
@@ -578,6 +583,8 @@ const READ_UPDATES_MAX: u32 = 65_536;
 const GROUPS_MAX: usize = 256;
 /// Pairs; more are refused.
 const PAIRS_MAX: usize = 16_384;
+/// The first counter of a group has 30 bits of the designation's identity; journals have 32 bits for all that follow.
+const FIRST_COUNTER_SHIFT: u32 = 98;
 /// Arrays that read one group; more are refused.
 pub(super) const READERS_MAX: usize = 64;
 /// Copies of a pair are counted from its number times two to the power of this.

@@ -1,9 +1,10 @@
 //! Readers that their new primary takes up ([`crate::volume::onward`]): one that lacks what it had acknowledged, and the names
-//! of the pairs of those that are about to come.
+//! of the pairs of those that are about to come; and what the old primary says of theirs.
 
 use crate::volume::designation::{Designation, Refusal};
 use crate::volume::name::{ArrayNumber, GroupNumber, PairName, UpdateNumber};
-use crate::volume::pair::{PairRecord, PairState};
+use crate::volume::onward::Stopped;
+use crate::volume::pair::{Asked, PairRecord, PairState, SuspendCause};
 use crate::volume::record::ForwardRecord;
 use crate::volume::reversal::{Reversal, ReversalStep};
 use crate::volume::table::Tables;
@@ -66,4 +67,21 @@ impl Tables {
         });
         is_to_come || self.pair_named(name).is_some()
     }
+}
+
+/// What the old primary says of a pair of another reader.
+pub(super) fn stopped(pair: &PairRecord, runs: Option<&Vec<(u64, u64)>>, all_stop: bool) -> Option<Stopped> {
+    if pair.state == PairState::Normal && !all_stop {
+        return None;
+    }
+    let asked = matches!(pair.control.asked, Some(Asked::Resync | Asked::ResyncSent | Asked::ResyncAccepted));
+    let is_abnormal = pair.state == PairState::Abnormal;
+    Some(Stopped {
+        cause: (!is_abnormal).then(|| pair.control.cause.unwrap_or(SuspendCause::Operator)),
+        reason: pair.reason.clone().unwrap_or_else(|| "its group was turned round".to_owned()),
+        goes_on: asked || pair.state == PairState::Normal,
+        told: pair.control.told,
+        withheld_from: pair.control.withheld_from,
+        runs: runs.cloned().unwrap_or_else(|| vec![(0, pair.size_bytes)]),
+    })
 }

@@ -19,7 +19,8 @@ mod pairs;
 pub(crate) mod rejoin;
 mod relay;
 mod remote;
-mod reverse;
+pub(crate) mod reverse;
+mod rivals;
 mod sources;
 pub(crate) mod taken;
 mod takeover;
@@ -146,7 +147,7 @@ impl Tables {
                 copy::stop_restore(self, group, *wish, *for_suspension)
             }
             Designation::SetBookmark { group, .. } => copy::set_bookmark(self, group),
-            Designation::CreateGroup { name, settings } => copy::create_group(self, name, *settings),
+            Designation::CreateGroup { name, settings } => copy::create_group(self, id, name, *settings),
             Designation::CreatePair { name, group, pvol, svol, copy } => {
                 copy::create_pair(self, id, &copy::NewPair { name, group, pvol, svol, copy: *copy })
             }
@@ -196,7 +197,7 @@ impl Tables {
             | Designation::RemoteTakeover(_)
             | Designation::RemoteBranch { .. }
             | Designation::RemoteFailback(_) => takeover::dispatch(self, id, what, who),
-            Designation::RemoteRejoin(told) => rejoin::remote_rejoin(self, told, who),
+            Designation::RemoteRejoin(told) => rejoin::remote_rejoin(self, id, told, who),
             Designation::LeftOnward { group } => rejoin::left_onward(self, group, who),
             Designation::RemoteDeletePair { pair } => pairs::remote_delete_pair(self, pair, who),
             Designation::RemoteDeleteGroup { group } => pairs::remote_delete_group(self, id, group, who),

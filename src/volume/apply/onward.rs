@@ -3,12 +3,13 @@
 
 use super::asked;
 use super::copy::{READERS_MAX, peer, set_volume_state};
+use super::lacking::stopped;
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
 use crate::volume::group::{Generation, GroupRecord, GroupRole, GroupState, RemoteJournal};
 use crate::volume::kind::CopyMode;
 use crate::volume::name::{ArrayNumber, GroupNumber, LinkName, PairNumber, UpdateNumber, VolumeNumber};
 use crate::volume::onward::{
-    ONWARD_PAIRS_MAX, ONWARD_RUNS_MAX, Onward, OnwardPair, RemoteOnward, RemoteOnwardPair, Stopped,
+    ONWARD_PAIRS_MAX, ONWARD_RUNS_MAX, Onward, OnwardPair, RemoteOnward, RemoteOnwardPair,
 };
 use crate::volume::pair::{Asked, PairControl, PairRecord, PairSide, PairState, SuspendCause};
 use crate::volume::record::{Identity, ReaderRecord, ScheduleRecord, VolumeState, Who};
@@ -440,6 +441,7 @@ impl Tables {
         identity: Identity,
     ) {
         let Some(link) = self.link_to(reader.array).map(|link| link.name.clone()) else { return };
+        self.is_no_rival(group, Some(reader.array));
         let Some(row) = self.groups.edit(&group) else { return };
         let Some(since) = row.generations.last().copied() else { return };
         let journals = reader.journals.iter().map(|(volume, options)| RemoteJournal {
@@ -550,23 +552,6 @@ fn taken_on(
         copy_end: UpdateNumber(0),
         control,
     }
-}
-
-/// What the old primary says of a pair of another reader.
-fn stopped(pair: &PairRecord, runs: Option<&Vec<(u64, u64)>>, all_stop: bool) -> Option<Stopped> {
-    if pair.state == PairState::Normal && !all_stop {
-        return None;
-    }
-    let asked = matches!(pair.control.asked, Some(Asked::Resync | Asked::ResyncSent | Asked::ResyncAccepted));
-    let is_abnormal = pair.state == PairState::Abnormal;
-    Some(Stopped {
-        cause: (!is_abnormal).then(|| pair.control.cause.unwrap_or(SuspendCause::Operator)),
-        reason: pair.reason.clone().unwrap_or_else(|| "its group was turned round".to_owned()),
-        goes_on: asked || pair.state == PairState::Normal,
-        told: pair.control.told,
-        withheld_from: pair.control.withheld_from,
-        runs: runs.cloned().unwrap_or_else(|| vec![(0, pair.size_bytes)]),
-    })
 }
 
 /// A reason that another array gives is cut to this.

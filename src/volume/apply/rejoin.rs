@@ -16,10 +16,18 @@ use crate::volume::table::Tables;
 use crate::volume::takeover::Takeover;
 
 /// From an array that is the primary of a group now.
-pub(super) fn remote_rejoin(tables: &mut Tables, told: &RemoteRejoin, who: &Who) -> Result<Outcome, Refusal> {
+pub(super) fn remote_rejoin(
+    tables: &mut Tables,
+    id: DesignationId,
+    told: &RemoteRejoin,
+    who: &Who,
+) -> Result<Outcome, Refusal> {
     let (array, link) = peer(tables, who)?;
     let Some(row) = tables.group_named(&told.group) else { return Ok(Outcome::Done) };
     let number = row.number;
+    if row.role == GroupRole::Primary {
+        return super::rivals::heard_at_a_primary(tables, id, (number, array, link), told);
+    }
     let GroupRole::Auxiliary { source, remote: Some(_), .. } = row.role else { return Ok(Outcome::Done) };
     if !is_left_alone(row, source, told) {
         return Ok(Outcome::Done); // It reads another array: this is nothing to it.
@@ -27,6 +35,9 @@ pub(super) fn remote_rejoin(tables: &mut Tables, told: &RemoteRejoin, who: &Who)
     let conflict = |text: &str| Err(Refusal::Conflict(format!("group {} {text}", told.group)));
     let newest = told.generations.last().map_or(0, |newest| newest.counter);
     let goes_on = branch_begins(row, &told.generations)?.is_some();
+    if let (true, Some(by)) = (source == array, told.by) {
+        return told_by_its_source(tables, number, by, told);
+    }
     let next = match &row.takeover {
         Some(Takeover::Moving(moving)) if newest <= newest_of(moving) => return Ok(Outcome::Done),
         // Its own primary took itself back, behind what another array had taken over.
@@ -71,6 +82,43 @@ fn is_left_alone(row: &GroupRecord, source: ArrayNumber, told: &RemoteRejoin) ->
 fn goes_on_behind(moving: &Moving, told: &RemoteRejoin) -> bool {
     let newest = moving.generations.last();
     moving.array == told.former || newest.is_some_and(|newest| told.generations.contains(newest))
+}
+
+/// From the primary that this array copies: it was overtaken, by another one.
+fn told_by_its_source(
+    tables: &mut Tables,
+    number: GroupNumber,
+    by: ArrayNumber,
+    told: &RemoteRejoin,
+) -> Result<Outcome, Refusal> {
+    let Some(row) = tables.groups.get(&number) else { return Ok(Outcome::Done) };
+    let conflict = |text: String| Err(Refusal::Conflict(format!("group {} {text}", told.group)));
+    let newest = told.generations.last().map_or(0, |newest| newest.counter);
+    match &row.takeover {
+        None => {}
+        // It took part in this already, or more has happened since.
+        Some(Takeover::Moving(moving)) if moving.array == by || newest <= newest_of(moving) => {
+            return Ok(Outcome::Done);
+        }
+        Some(Takeover::Moving(_)) => {}
+        Some(_) => return conflict("is being taken over there at this moment".to_owned()),
+    }
+    if by == tables.meta().number || branch_begins(row, &told.generations)?.is_none() {
+        return Ok(Outcome::Done);
+    }
+    if row.reversal.is_some() || row.other_source.is_some() {
+        return conflict("is being turned round there, or read from two arrays".to_owned());
+    }
+    let Some(link) = tables.link_to(by).map(|link| link.name.clone()) else {
+        return conflict(format!("goes on from array {by}, to which there is no link there"));
+    };
+    tables.call_back_joining(number);
+    if let Some(row) = tables.groups.edit(&number) {
+        let generations = told.generations.clone();
+        row.takeover = Some(Takeover::Moving(Moving { link, array: by, generations, has: None }));
+        row.seen_counter = row.seen_counter.max(newest);
+    }
+    Ok(Outcome::Done)
 }
 
 fn newest_of(moving: &Moving) -> u64 {
@@ -143,6 +191,9 @@ pub(super) fn goes_on_from(
 ) {
     pair.primary = PairSide { array, volume: Some(one.pvol), name: Some(one.pvol_name.clone()) };
     pair.link.clone_from(link);
+    if pair.copy == CopyMode::SyncJournal {
+        pair.copy = CopyMode::Async; // Hosts wait for nobody who goes on from another array.
+    }
     (pair.copy_completion_bytes, pair.copy_end) = (0, UpdateNumber(0));
     match &one.stopped {
         None => {
@@ -218,9 +269,9 @@ impl Tables {
             former: *source,
             generations: row.generations.clone(),
             has,
-            are_all_normal: self.followed_pairs(group).all(|pair| pair.state == PairState::Normal),
+            are_all_normal: self.followed_pairs(group).all(|pair| is_of_the_image(pair, has)),
             journals: row.journals.iter().filter(|one| !one.is_leaving).filter_map(journal).collect(),
-            pairs: self.followed_pairs(group).filter_map(joining).collect(),
+            pairs: self.followed_pairs(group).filter_map(|pair| joining(pair, has)).collect(),
         };
         self.call_back_joining(group);
         self.forward(&link, DesignationId(identity), Designation::JoinOnward(told));
@@ -318,9 +369,10 @@ pub(super) fn volume_with(
     Some((side, volume.size_bytes))
 }
 
-/// A pair of a reader that asks to join: whatever its state, what it lacks is for the new primary to say.
-fn joining(pair: &PairRecord) -> Option<OnwardPair> {
-    if pair.copy != CopyMode::Async || pair.is_leaving() {
+/// A pair of a reader that asks to join, with what the new primary cannot know that it lacks.
+fn joining(pair: &PairRecord, has: UpdateNumber) -> Option<OnwardPair> {
+    // One that was synchronous reads like the others from there.
+    if pair.copy == CopyMode::Sync || pair.is_leaving() {
         return None;
     }
     Some(OnwardPair {
@@ -333,9 +385,17 @@ fn joining(pair: &PairRecord) -> Option<OnwardPair> {
             goes_on: true,
             told: false,
             withheld_from: None,
-            runs: Vec::new(),
+            runs: if is_of_the_image(pair, has) { Vec::new() } else { vec![(0, pair.size_bytes)] },
         }),
     })
+}
+
+/// Whether the S-VOL of a pair is what the group has restored here, to the last update: only then what it lacks is what came
+/// afterwards. What one lacks that stood still, or was being copied, is known to nobody any more.
+fn is_of_the_image(pair: &PairRecord, has: UpdateNumber) -> bool {
+    let PairControl { is_image, left_behind, stopped_at, svol_open, is_written, .. } = pair.control;
+    let is_apart = left_behind || stopped_at.is_some_and(|at| at != has) || svol_open || is_written;
+    pair.state == PairState::Normal && is_image && !is_apart
 }
 
 /// The pairs here that say what was changed since the takeover, for those of a reader that joins: in the order of its pairs.

@@ -377,6 +377,7 @@ impl Tables {
             return;
         };
         self.let_others_go(group, array);
+        self.is_no_rival(group, None);
         if let Some(row) = self.groups.edit(&group) {
             row.followed_counter =
                 row.generations.last().map_or(0, |newest| newest.counter.saturating_add(1));
@@ -409,6 +410,17 @@ impl Tables {
         numbers: &[PairNumber],
         identity: &mut dyn FnMut() -> Identity,
     ) {
+        self.taken_over_in(group, numbers, 0, identity);
+    }
+
+    /// The same in a generation whose counter is at least this one: those that read from here already are told of it.
+    pub(super) fn taken_over_in(
+        &mut self,
+        group: GroupNumber,
+        numbers: &[PairNumber],
+        counter: u64,
+        identity: &mut dyn FnMut() -> Identity,
+    ) {
         let Some(Reversal { link, array, manner, step: ReversalStep::TakingOver(told), .. }) =
             self.groups.get(&group).and_then(|row| row.reversal.clone())
         else {
@@ -416,6 +428,7 @@ impl Tables {
         };
         let Some(newest) = told.generations.last() else { return };
         let generation = self.next_generation(newest, told.last);
+        let generation = Generation { counter: generation.counter.max(counter), ..generation };
         self.stop_asking_as_a_copy(&told.group, &link);
         let failed = self.groups.get(&group).is_none_or(|row| row.state != GroupState::Normal);
         if let Some(row) = self.groups.edit(&group) {
@@ -547,8 +560,8 @@ impl Tables {
 }
 
 /// The largest last number that is believed: behind it there are more than anybody will ever give.
-pub(super) const LAST_MAX: u64 = 1 << 62;
+pub(crate) const LAST_MAX: u64 = 1 << 62;
 /// Counters of generations end before this one; journals have 32 bits for them.
 pub(super) const COUNTER_MAX: u64 = u32::MAX as u64;
 /// Generations that a peer may tell, more are refused; and that are kept: the first, and the newest ones.
-pub(super) const GENERATIONS_MAX: usize = 1_000;
+pub(crate) const GENERATIONS_MAX: usize = 1_000;

@@ -110,9 +110,9 @@ impl Tables {
         self.call_back_joining(group);
         self.note_former_numbers(group);
         let inherited = Inherited { last, volumes: self.volumes_by_records(group) };
-        self.taken_over(group, &[], identity);
+        self.taken_over_in(group, &[], newest.saturating_add(1), identity);
         self.journal_taken_over(group, journal, row.segments, inherited);
-        let pairs: Vec<PairNumber> = self.pairs_of_group(group).map(|pair| pair.number).collect();
+        let pairs: Vec<PairNumber> = self.pairs_over(group, &link).map(|pair| pair.number).collect();
         for number in pairs {
             let Some(pair) = self.pairs.edit(&number) else { continue };
             if pair.state != PairState::Abnormal {
@@ -130,8 +130,6 @@ impl Tables {
         }
         let Some(row) = self.groups.edit(&group) else { return Ok(()) };
         row.other_source = None;
-        let Some(own) = row.generations.last_mut() else { return Ok(()) };
-        own.counter = own.counter.max(newest.saturating_add(1));
         let taken = Taken {
             link: link.clone(),
             array: source,
@@ -205,7 +203,8 @@ impl Tables {
         let Some(row) = self.groups.get(&group) else { return };
         let (group, generations) = (row.name.clone(), row.generations.clone());
         for link in links {
-            let told = RemoteRejoin { group: group.clone(), former, generations: generations.clone() };
+            let told =
+                RemoteRejoin { group: group.clone(), former, generations: generations.clone(), by: None };
             self.forward(link, DesignationId(identity()), Designation::RemoteRejoin(told));
         }
     }
@@ -286,7 +285,27 @@ impl Tables {
         let what = Designation::RemoteBranch { group: row.name.clone(), branch };
         self.call_back_takeover(group, Some(&link));
         self.forward(&link, DesignationId(identity()), what);
+        self.tell_own_readers(group, identity);
         Ok(())
+    }
+
+    /// At an array that was overtaken: its other readers hear by whom. They may have heard of a restart here that the one who has taken
+    /// over knows nothing of, and that one may have no link to them.
+    fn tell_own_readers(&mut self, group: GroupNumber, identity: &mut dyn FnMut() -> Identity) {
+        let own = self.meta().number;
+        let Some(row) = self.groups.get(&group) else { return };
+        let Some(Takeover::Overtaken(other)) = row.takeover.clone() else { return };
+        let told = RemoteRejoin {
+            group: row.name.clone(),
+            former: own,
+            generations: other.generations,
+            by: Some(other.array),
+        };
+        let readers = self.readers_of_group(group).filter(|reader| reader.link != other.link);
+        let readers: Vec<LinkName> = readers.map(|reader| reader.link.clone()).collect();
+        for link in readers {
+            self.forward(&link, DesignationId(identity()), Designation::RemoteRejoin(told.clone()));
+        }
     }
 
     /// Whatever was to be copied to the array that has taken over, or was said to it of that, is no order any more.

@@ -8,7 +8,7 @@ use crate::volume::kind::CopyMode;
 use crate::volume::name::{
     ArrayNumber, GroupName, GroupNumber, LinkName, PairName, PairNumber, UpdateNumber,
 };
-use crate::volume::pair::{Asked, PairRecord};
+use crate::volume::pair::{Asked, PairRecord, PairState};
 use crate::volume::record::{ReaderRecord, Who};
 use crate::volume::resync::RESYNC_PAIRS_MAX;
 use crate::volume::reversal::{Reversal, ReversalStep};
@@ -90,10 +90,8 @@ fn begin(tables: &Tables, row: &GroupRecord) -> Result<Option<Takeover>, Refusal
     if !row.is_started || row.journals.is_empty() {
         return conflict("is not started here, or has no journal volume here");
     }
-    if tables.all_readers_of_group(row.number).next().is_some() {
-        return conflict("is read by other arrays here: the middle of a cascade cannot take over");
-    }
-    let pairs: Vec<&PairRecord> = tables.pairs_of_group(row.number).collect();
+    check_below(tables, row)?;
+    let pairs: Vec<&PairRecord> = tables.followed_pairs(row.number).collect();
     if pairs.is_empty() || pairs.len() > RESYNC_PAIRS_MAX {
         return conflict(&format!("has not 1 to {RESYNC_PAIRS_MAX} pairs here"));
     }
@@ -104,6 +102,37 @@ fn begin(tables: &Tables, row: &GroupRecord) -> Result<Option<Takeover>, Refusal
         }
     }
     Ok(Some(Takeover::Reaching))
+}
+
+/// Those that read the group from here already go on doing so ([`crate::volume::onward`]). What keeps one from it is said, and ends
+/// when it is taken away.
+fn check_below(tables: &Tables, row: &GroupRecord) -> Result<(), Refusal> {
+    let conflict = |text: String| Err(Refusal::Conflict(format!("group {} {text}", row.name)));
+    for reader in tables.all_readers_of_group(row.number) {
+        let link = &reader.link;
+        if reader.is_attached {
+            return conflict(format!(
+                "is read by {link} here beside its source: `group set {} --source primary` there first",
+                row.name
+            ));
+        }
+        if reader.journal_lost {
+            return conflict(format!(
+                "is read by {link} here, which lacks its journal: wait, or take it away"
+            ));
+        }
+    }
+    let is_in_the_way = |pair: &&PairRecord| {
+        pair.state == PairState::NotYetCopied || pair.control.svol_write || pair.is_leaving()
+    };
+    match tables.served_pairs(row.number).find(is_in_the_way) {
+        Some(pair) => conflict(format!(
+            "is read over {0} here, and its pair {1} is {2}, opened to hosts or being taken away: wait, or take that reader \
+             away (`group delete {3} --reader {0}`)",
+            pair.link, pair.name, pair.state, row.name
+        )),
+        None => Ok(()),
+    }
 }
 
 /// By the operator of the primary whose data stays: the array behind the link copies it from here on, and what only that one
@@ -122,6 +151,12 @@ fn fail_back(
     }
     let row = primary_group(tables, group)?;
     let taken = match &row.takeover {
+        _ if row.rivals.iter().any(|rival| rival.link == *to) => {
+            return conflict(format!(
+                "{to} is a primary of group {group} as well, and has no pairs with this array: `group delete {group}` there, \
+                 when nothing of it is wanted any more, and `pair create` here"
+            ));
+        }
         None => return super::reverse::reverse(tables, group, to, OTHERS_WAIT),
         Some(Takeover::Taken(taken)) if taken.link == *to => taken,
         Some(Takeover::Taken(taken)) => {
@@ -179,6 +214,7 @@ fn remote_takeover(
     if row.role != GroupRole::Primary {
         return told_to_a_copy(tables, id, (number, array, link), told);
     }
+    super::rivals::is_not_handed_over(row, array)?;
     if told.is_complete && first.is_none() {
         return conflict("goes on here in the newer generation".to_owned());
     }
@@ -254,6 +290,23 @@ fn told_to_a_copy(
     let Some(row) = tables.groups.get(&group) else { return Err(Refusal::missing("group", &told.group)) };
     if row.takeover.is_some() && !matches!(row.takeover, Some(Takeover::Moving(_))) {
         let text = format!("group {} is being taken over here at this moment", told.group);
+        return Err(Refusal::Conflict(text));
+    }
+    // It has promised to be the primary: what it has then is said by what it will be.
+    if row.reversal.is_some() {
+        let text = format!("group {} is being turned round here at this moment", told.group);
+        return Err(Refusal::Conflict(text));
+    }
+    if let GroupRole::Auxiliary { source, .. } = row.role
+        && source != array
+        && told.is_complete
+        && branch_begins(row, &told.generations)?.is_some()
+    {
+        let text = format!(
+            "group {} is a copy of array {source} here, which is another primary than that: one of the two has to be paired \
+             anew with the other",
+            told.group
+        );
         return Err(Refusal::Conflict(text));
     }
     if matches!(row.role, GroupRole::Auxiliary { source, .. } if source == array)

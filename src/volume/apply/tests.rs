@@ -7,6 +7,7 @@ mod grow;
 mod members;
 mod onward;
 mod reverse;
+mod rivals;
 mod synchronous;
 mod taken;
 mod takeover;

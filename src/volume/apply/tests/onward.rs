@@ -57,7 +57,7 @@ pub(super) fn three(is_linked: bool) -> (Array, Array, Array) {
     (alpha, beta, gamma)
 }
 
-fn g1(array: &Array) -> GroupNumber {
+pub(super) fn g1(array: &Array) -> GroupNumber {
     array.tables.group_named(&"g1".parse().unwrap()).unwrap().number
 }
 

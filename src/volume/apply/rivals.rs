@@ -1,0 +1,111 @@
+//! Primaries that hear of each other and have no pairs between them ([`Rival`]; decision 19): an array that sees a history which
+//! goes on past its own shuts its hosts out; where both went their own ways, both say so.
+
+use super::takeover::branch_begins;
+use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
+use crate::volume::group::{CommonPoint, GroupRecord, common_point};
+use crate::volume::name::{ArrayNumber, GroupNumber, LinkName};
+use crate::volume::rejoin::{RemoteRejoin, Rival};
+use crate::volume::reversal::ReversalStep;
+use crate::volume::table::Tables;
+use crate::volume::takeover::{Overtaken, Takeover};
+
+/// At an array that is the primary of a group: another one says that it is.
+pub(super) fn heard_at_a_primary(
+    tables: &mut Tables,
+    id: DesignationId,
+    (group, array, link): (GroupNumber, ArrayNumber, LinkName),
+    told: &RemoteRejoin,
+) -> Result<Outcome, Refusal> {
+    let Some(row) = tables.groups.get(&group) else { return Err(Refusal::missing("group", &told.group)) };
+    // They speak of it by other messages already (`remote_takeover`).
+    let has_met = row.takeover.as_ref().is_some_and(|takeover| takeover.link() == Some(&link));
+    let Ok(Some(first)) = branch_begins(row, &told.generations) else { return Ok(Outcome::Done) };
+    is_not_handed_over(row, array)?;
+    match common_point(&row.generations, &told.generations) {
+        CommonPoint::OtherGoesOn(_) if !has_met => overtaken(tables, group, array, link, told),
+        CommonPoint::Diverged(_) if !has_met => {
+            let rival = Rival { link: link.clone(), array, generations: told.generations.clone(), first };
+            let is_news = !row.rivals.contains(&rival);
+            let answer = RemoteRejoin {
+                group: told.group.clone(),
+                former: told.former,
+                generations: row.generations.clone(),
+                by: None,
+            };
+            if let Some(row) = tables.groups.edit(&group) {
+                row.rivals.retain(|known| known.array != array);
+                if row.rivals.len() < super::copy::READERS_MAX {
+                    row.rivals.push(rival);
+                }
+                let newest = told.generations.last().map_or(0, |newest| newest.counter);
+                row.seen_counter = row.seen_counter.max(newest);
+            }
+            if is_news {
+                tables.forward(&link, id.caused(0), Designation::RemoteRejoin(answer));
+            }
+        }
+        _ => {}
+    }
+    Ok(Outcome::Done)
+}
+
+/// What the other array has goes on past everything here: hosts are shut out, whoever took over from whom.
+fn overtaken(
+    tables: &mut Tables,
+    group: GroupNumber,
+    array: ArrayNumber,
+    link: LinkName,
+    told: &RemoteRejoin,
+) {
+    let Some(row) = tables.groups.get(&group) else { return };
+    let is_known = match &row.takeover {
+        Some(Takeover::Yielding(_)) => true,
+        // Another one that is past that as well: it was overtaken itself, or will be told.
+        Some(Takeover::Overtaken(other) | Takeover::Retaking(other)) => {
+            other.array == array
+                || !matches!(common_point(&other.generations, &told.generations), CommonPoint::OtherGoesOn(_))
+        }
+        _ => false,
+    };
+    if is_known {
+        return;
+    }
+    let generations = told.generations.clone();
+    let by = Overtaken { link, array, generations, is_complete: true, branch: None };
+    tables.drop_reversal(group);
+    if let Some(row) = tables.groups.edit(&group) {
+        let newest = told.generations.last().map_or(0, |newest| newest.counter);
+        row.seen_counter = row.seen_counter.max(newest);
+        row.takeover = Some(match row.takeover {
+            Some(Takeover::Retaking(_)) => Takeover::Retaking(by),
+            _ => Takeover::Overtaken(by),
+        });
+    }
+}
+
+/// An array that was told to be the primary, or has promised it, may be that already: what a third one says cannot undo it.
+pub(super) fn is_not_handed_over(row: &GroupRecord, by: ArrayNumber) -> Result<(), Refusal> {
+    match &row.reversal {
+        Some(reversal)
+            if reversal.array != by
+                && matches!(reversal.step, ReversalStep::HandedOver(_) | ReversalStep::Leaving(..)) =>
+        {
+            Err(Refusal::Conflict(format!(
+                "group {} is being handed over to {}: that array may be its primary already",
+                row.name, reversal.link
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Tables {
+    /// An array is a reader of this one, or this one a copy: it is no rival any more.
+    pub(super) fn is_no_rival(&mut self, group: GroupNumber, array: Option<ArrayNumber>) {
+        let is_noted = self.groups.get(&group).is_some_and(|row| !row.rivals.is_empty());
+        if let Some(row) = self.groups.edit(&group).filter(|_| is_noted) {
+            row.rivals.retain(|known| array.is_some_and(|array| known.array != array));
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Two arrays that become primaries of one group, by operators who do not know of each other, and what each message finds there
+//! (decision 19): whoever may be one is not passed over, and both are shown.
+
+use super::onward::{g1, three, turn};
+use super::written::{normal, number};
+use super::*;
+use crate::volume::apply::taken::Journal;
+use crate::volume::group::{Generation, GroupRecord};
+use crate::volume::rejoin::RemoteRejoin;
+use crate::volume::takeover::{RemoteTakeover, Takeover};
+use crate::volume::timing::StopWish;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+fn row(array: &Array) -> GroupRecord {
+    array.tables.groups.get(&g1(array)).unwrap().clone()
+}
+
+fn state(array: &Array) -> String {
+    row(array).takeover.map(|takeover| takeover.to_string()).unwrap_or_default()
+}
+
+fn ids() -> impl FnMut() -> Identity {
+    static NEXT: AtomicU64 = AtomicU64::new(1 << 41);
+    || Identity(u128::from(NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+fn take_over() -> Designation {
+    Designation::TakeOverGroup { group: "g1".parse().unwrap() }
+}
+
+fn reverse(to: &str) -> Designation {
+    let wait = Duration::from_secs(1);
+    Designation::ReverseGroup { group: "g1".parse().unwrap(), to: to.parse().unwrap(), wait }
+}
+
+/// As the array at work does it, as of this update.
+fn takes_over(array: &mut Array, last: u64) {
+    array.say(take_over()).unwrap();
+    let group = g1(array);
+    array.tables.primary_reached(group);
+    let (journal, from) = (Journal::BeginsAnew, UpdateNumber(last + 1));
+    array.tables.takeover_done(group, UpdateNumber(last), from, journal, &mut ids()).unwrap();
+}
+
+fn fence(from: &Array, is_complete: bool) -> (Designation, Who) {
+    let of = row(from);
+    let told = RemoteTakeover {
+        group: "g1".parse().unwrap(),
+        generations: of.generations.clone(),
+        knows: of.largest_counter(),
+        is_complete,
+    };
+    let who = Who::Peer { array: from.tables.meta().number, from: "test".into() };
+    (Designation::RemoteTakeover(told), who)
+}
+
+/// Gamma may have promised, or may be the primary already: what beta says of its takeover must not make alpha forget that.
+#[test]
+fn a_group_that_is_handed_over_to_another_array_is_not_taken_over_behind_its_back() {
+    let (mut alpha, mut beta, mut gamma) = three(true);
+    alpha.say(reverse("gamma")).unwrap();
+    let group = g1(&alpha);
+    alpha.tables.handed_over(group, UpdateNumber(40), &BTreeMap::new(), ids()());
+    let (what, who) = fence(&beta, false);
+    let refusal = alpha.apply(DesignationId(ids()()), &what, &who).unwrap_err().to_string();
+    assert!(refusal.contains("handed over to gamma"), "{refusal}");
+    assert_eq!(row(&alpha).reversal.unwrap().step.to_string(), "handed-over");
+    // The same when beta has turned without having reached it.
+    takes_over(&mut beta, 40);
+    let (what, who) = fence(&beta, true);
+    assert!(alpha.apply(DesignationId(ids()()), &what, &who).is_err());
+    assert_eq!(deliver(&mut alpha, &mut gamma, "gamma"), 0);
+    assert_eq!(row(&alpha).reversal.unwrap().step.to_string(), "leaving");
+    assert!(alpha.apply(DesignationId(ids()()), &what, &who).is_err(), "nor when it has promised");
+    let there = g1(&gamma);
+    let numbers = gamma.tables.reserve_pair_numbers(2).unwrap();
+    gamma.tables.taken_over(there, &numbers, &mut ids());
+    alpha.tables.left(group);
+    // Alpha is gamma's copy: beta, which is a primary too, is not told that all is well.
+    let refusal = alpha.apply(DesignationId(ids()()), &what, &who).unwrap_err().to_string();
+    assert!(refusal.contains("copy of array 3"), "{refusal}");
+}
+
+/// Both primaries hear of each other over the link between them, and say so; neither copies from the other.
+#[test]
+fn two_primaries_without_pairs_between_them_know_of_each_other() {
+    let (_, mut beta, mut gamma) = three(true);
+    takes_over(&mut beta, 40);
+    takes_over(&mut gamma, 38);
+    assert_eq!(deliver(&mut beta, &mut gamma, "gamma"), 0);
+    let rivals = |array: &Array| -> Vec<(String, u64)> {
+        row(array).rivals.iter().map(|rival| (rival.link.to_string(), rival.first.0)).collect()
+    };
+    assert_eq!(rivals(&gamma), [("beta".to_owned(), 39)]);
+    assert_eq!(deliver(&mut gamma, &mut beta, "beta"), 0);
+    assert_eq!(rivals(&beta), [("gamma".to_owned(), 39)]);
+    for _ in 0..3 {
+        assert_eq!(deliver(&mut beta, &mut gamma, "gamma") + deliver(&mut gamma, &mut beta, "beta"), 0);
+    }
+    let is_call = |what: &Designation| matches!(what, Designation::RemoteRejoin(_));
+    for (array, to) in [(&beta, "gamma"), (&gamma, "beta")] {
+        let to = to.parse().unwrap();
+        assert!(!array.tables.forwards_to(&to).any(|one| is_call(&one.designation)), "it comes to an end");
+        assert_eq!((row(array).role, state(array).as_str()), (GroupRole::Primary, "taken"));
+    }
+    let back = Designation::FailBackGroup { group: "g1".parse().unwrap(), to: "gamma".parse().unwrap() };
+    let refusal = beta.say(back).unwrap_err().to_string();
+    assert!(refusal.contains("no pairs"), "{refusal}");
+}
+
+/// Alpha was away while beta took over, and gamma from beta: whoever tells it, its hosts are shut out.
+#[test]
+fn a_primary_that_hears_of_a_history_which_goes_on_past_its_own_is_shut_whoever_says_so() {
+    let (mut alpha, beta, _) = three(true);
+    assert_eq!(state(&alpha), "");
+    let mut generations = row(&alpha).generations;
+    generations.push(Generation { counter: 2, array: ArrayNumber(2), first: UpdateNumber(41) });
+    generations.push(Generation { counter: 3, array: ArrayNumber(3), first: UpdateNumber(60) });
+    let told = RemoteRejoin { group: "g1".parse().unwrap(), former: ArrayNumber(2), generations, by: None };
+    let who = Who::Peer { array: ArrayNumber(3), from: "test".into() };
+    let what = Designation::RemoteRejoin(told);
+    alpha.apply(DesignationId(ids()()), &what, &who).unwrap();
+    assert_eq!(state(&alpha), "overtaken");
+    let data1 = alpha.tables.volume_named(&"data1".parse().unwrap()).unwrap().number;
+    assert_eq!(alpha.tables.host_access(data1), HostAccess::None);
+    let Some(Takeover::Overtaken(by)) = row(&alpha).takeover else { panic!("it is overtaken") };
+    assert_eq!(by.array, ArrayNumber(3));
+    // Beta, which gamma has overtaken, has nothing to say any more.
+    let (what, who) = fence(&beta, false);
+    assert!(alpha.apply(DesignationId(ids()()), &what, &who).is_err());
+}
+
+/// Beta has promised to be the primary, and not turned yet, when alpha says that it took itself back: that is no news for a copy.
+#[test]
+fn an_array_that_has_promised_does_not_say_that_it_has_nothing_of_its_own() {
+    let (mut alpha, mut beta) = normal();
+    alpha.say(reverse("beta")).unwrap();
+    let (here, there) = (g1(&alpha), g1(&beta));
+    alpha.tables.handed_over(here, UpdateNumber(40), &BTreeMap::new(), ids()());
+    let promise: Vec<ForwardRecord> = alpha.tables.forwards.iter().cloned().collect();
+    let by_alpha = Who::Peer { array: ArrayNumber(1), from: "test".into() };
+    for forward in &promise {
+        beta.apply(DesignationId(ids()()), &forward.designation, &by_alpha).unwrap();
+    }
+    assert_eq!(row(&beta).reversal.unwrap().step.to_string(), "taking-over");
+    // The answer is lost, and alpha goes on by command.
+    alpha.say(take_over()).unwrap();
+    let Some(Takeover::Retaking(mut other)) = row(&alpha).takeover else { panic!("it goes on") };
+    other.branch = None;
+    alpha.tables.retaken(here, UpdateNumber(40), &mut ids());
+    assert_eq!(deliver(&mut alpha, &mut beta, "beta"), 1, "it is asked again when it has turned");
+    let is_branch = |what: &Designation| matches!(what, Designation::RemoteBranch { .. });
+    assert!(!beta.tables.forwards.iter().any(|forward| is_branch(&forward.designation)));
+    beta.tables.taken_over(there, &[], &mut ids());
+    assert_eq!(deliver(&mut alpha, &mut beta, "beta"), 0);
+    assert_eq!(state(&beta), "overtaken");
+    let copy1 = beta.tables.volume_named(&"copy1".parse().unwrap()).unwrap().number;
+    assert_eq!(beta.tables.host_access(copy1), HostAccess::None);
+}
+
+/// Behind a planned reversal the old primary, and every other reader, is an image as of its last number before it has read
+/// anything: the new primary may be lost in that moment.
+#[test]
+fn a_copy_that_has_read_nothing_of_its_new_primary_knows_of_which_moment_it_is() {
+    let (mut alpha, mut beta, mut gamma) = three(true);
+    turn(&mut alpha, &mut beta).unwrap();
+    assert_eq!(deliver(&mut beta, &mut gamma, "gamma"), 0);
+    for array in [&mut alpha, &mut gamma] {
+        let group = g1(array);
+        let point = array.tables.takeover_point(group, None).map(|point| point.number());
+        assert_eq!(point, Ok(UpdateNumber(40)));
+        takes_over(array, 40);
+        assert_eq!(state(array), "taken");
+    }
+    // With the first journal it moves on.
+    let (mut alpha, mut beta, _) = three(true);
+    turn(&mut alpha, &mut beta).unwrap();
+    let group = g1(&alpha);
+    let volume = alpha.tables.groups.get(&group).unwrap().journals[0].volume;
+    let begins =
+        crate::volume::group::SegmentRecord { volume, incarnation: Identity(9), first: UpdateNumber(41) };
+    alpha.tables.journal_is_in(group, vec![begins], None).unwrap();
+    let point = alpha.tables.takeover_point(group, Some(UpdateNumber(57))).map(|point| point.number());
+    assert_eq!(point, Ok(UpdateNumber(57)));
+}
+
+/// A message of the first of them that was held up has nothing to do with the second.
+#[test]
+fn a_group_that_is_made_anew_under_an_old_name_is_another_one() {
+    let first = |id: u128| {
+        let mut alpha = Array::new(1, "alpha").with(&["data1"], "beta", 2);
+        alpha.apply(DesignationId(Identity(id)), &group(), &Who::Provision).unwrap();
+        row(&alpha).generations
+    };
+    let (one, other) =
+        (first(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c834), first(0x2545_f491_4f6c_dd1d_9e37_79b9_7f4a_7c15));
+    assert_eq!(crate::volume::group::common_point(&one, &other), crate::volume::group::CommonPoint::None);
+    let largest = first(u128::MAX)[0].counter;
+    assert!(largest <= 1 << 30, "others follow it, in 32 bits");
+}
+
+/// Gamma has heard that alpha was started again, in a generation as new as that of beta, which took over meanwhile: it does not
+/// believe beta, but alpha.
+#[test]
+fn a_reader_that_has_heard_of_a_restart_of_its_source_is_told_by_that_who_has_overtaken_it() {
+    let (mut alpha, mut beta, mut gamma) = three(true);
+    takes_over(&mut beta, 40);
+    let newest = *row(&alpha).generations.last().unwrap();
+    let restarted = Generation { counter: newest.counter + 1, first: UpdateNumber(41), ..newest };
+    for array in [&mut alpha, &mut gamma] {
+        let group = g1(array);
+        array.tables.groups.edit(&group).unwrap().generations.push(restarted);
+    }
+    assert_eq!(deliver(&mut beta, &mut gamma, "gamma"), 1, "it has a primary that is as new");
+    assert_eq!((state(&gamma).as_str(), deliver(&mut beta, &mut alpha, "alpha")), ("", 0));
+    let (group, theirs) = (g1(&alpha), row(&beta).generations);
+    let (first, against) =
+        crate::volume::takeover::parting(&row(&alpha).generations, &theirs, UpdateNumber(43)).unwrap();
+    let branch =
+        crate::volume::takeover::Branch { of: restarted, against, first, last: UpdateNumber(43), bytes: 0 };
+    alpha.tables.branch_counted(group, &[], branch, &mut ids()).unwrap();
+    assert_eq!(deliver(&mut alpha, &mut gamma, "gamma"), 0);
+    let Some(Takeover::Moving(moving)) = row(&gamma).takeover else { panic!("it goes on from beta") };
+    assert_eq!((moving.array, moving.generations), (ArrayNumber(2), theirs));
+    assert_eq!(deliver(&mut beta, &mut gamma, "gamma"), 0, "and what beta says is no news any more");
+}
+
+/// What a reader waits for that goes on from another primary can be said.
+#[test]
+fn what_holds_a_moving_reader_back_can_be_put_away() {
+    let (_, mut beta, mut gamma) = three(true);
+    takes_over(&mut beta, 40);
+    assert_eq!(deliver(&mut beta, &mut gamma, "gamma"), 0);
+    assert_eq!(state(&gamma), "moving");
+    let group = g1(&gamma);
+    let go_on = Designation::StopRestore {
+        group: "g1".parse().unwrap(),
+        wish: StopWish::GoOn,
+        for_suspension: false,
+    };
+    gamma.say(go_on).unwrap();
+    let now =
+        Designation::StopRestore { group: "g1".parse().unwrap(), wish: StopWish::Now, for_suspension: false };
+    assert!(gamma.say(now).is_err(), "only to go on");
+    gamma.tables.group_event(group, GroupEvent::Fail, Some("its journal failed".into())).unwrap();
+    gamma.say(volume("jnl2")).unwrap();
+    let replace = Designation::ReplaceJournal {
+        group: "g1".parse().unwrap(),
+        volume: "jnl".parse().unwrap(),
+        by: "jnl2".parse().unwrap(),
+    };
+    gamma.say(replace).unwrap();
+    assert_eq!((row(&gamma).state, state(&gamma).as_str()), (GroupState::Normal, "moving"));
+}
+
+/// One pair of a reader stands still while the others went on: its new primary has it all copied.
+#[test]
+fn a_reader_that_moves_says_which_of_its_pairs_are_no_image() {
+    let (_, mut beta, mut gamma) = three(true);
+    takes_over(&mut beta, 40);
+    let p2 = number(&gamma, "p2-gamma");
+    gamma.tables.pair_event(p2, PairEvent::Suspend, Some("its operator".into())).unwrap();
+    gamma.tables.pairs.edit(&p2).unwrap().control.stopped_at = Some(UpdateNumber(12));
+    assert_eq!(deliver(&mut beta, &mut gamma, "gamma"), 0);
+    let group = g1(&gamma);
+    gamma.tables.asks_to_join(group, UpdateNumber(40), ids()());
+    let told = gamma.tables.forwards.iter().find_map(|forward| match &forward.designation {
+        Designation::JoinOnward(told) => Some(told.clone()),
+        _ => None,
+    });
+    let size = gamma.tables.pairs.get(&p2).unwrap().size_bytes;
+    let runs: Vec<_> = told.unwrap().pairs.into_iter().map(|pair| pair.stopped.unwrap().runs).collect();
+    assert_eq!(runs, [vec![], vec![(0, size)]]);
+}
