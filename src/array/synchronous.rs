@@ -17,7 +17,7 @@ use crate::disk::slot::{Class, SLOT_BYTES};
 use crate::shell::view::SynchronousView;
 use crate::volume::group::{GroupRecord, GroupRole};
 use crate::volume::kind::{CopyMode, Fence};
-use crate::volume::name::{ArrayNumber, GroupNumber, LinkName};
+use crate::volume::name::{ArrayNumber, GroupNumber};
 use crate::volume::table::Tables;
 use crate::volume::takeover::Takeover;
 use holdfast_journal::{ArrayNumber as JournalArray, UpdateNumber};
@@ -82,8 +82,8 @@ impl Array {
     /// How the synchronous copy of a group stands.
     pub(super) fn synchronous_view(&self, tables: &Tables, record: &GroupRecord) -> Option<SynchronousView> {
         let open = self.runtime().groups.get(&record.number.0).cloned();
-        let view = |link: &LinkName| SynchronousView {
-            link: link.to_string(),
+        let view = |link: &str| SynchronousView {
+            link: link.to_owned(),
             state: "unknown".to_owned(),
             fence: record.settings.fence.to_string(),
             fence_wait_ms: u64::try_from(record.settings.fence_wait.as_millis()).unwrap_or(u64::MAX),
@@ -93,17 +93,22 @@ impl Array {
         let Some(pair) = pairs.find(|pair| pair.copy == CopyMode::SyncJournal) else {
             if let Some(relay) = super::relay::waited_for(tables, record).next() {
                 let standing = open.and_then(|group| group.standing());
-                return Some(stands(view(&relay.name), standing, record));
+                return Some(stands(view(relay.name.as_str()), standing, record));
+            }
+            if record.role == GroupRole::Primary && record.is_together {
+                // What they waited for was taken away; they do until the lease is over and that is recorded.
+                let standing = open.and_then(|group| group.standing());
+                return Some(stands(view("-"), standing, record));
             }
             // At the second array, of which only the relay says that hosts wait for it.
             let (relay, is_synchronised) = self.relay_says(tables, record, open.as_deref())?;
-            let mut view = view(&relay);
+            let mut view = view(relay.as_str());
             if is_synchronised {
                 view.state = SYNCHRONISED.to_owned();
             }
             return Some(view);
         };
-        let mut view = view(&pair.link);
+        let mut view = view(pair.link.as_str());
         if tables.is_served(pair) {
             return Some(stands(view, open.and_then(|group| group.standing()), record));
         }
