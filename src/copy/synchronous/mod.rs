@@ -17,7 +17,7 @@
 //! Hosts may also wait until their writes lie on a relay (promise X1, decision 21): `relayed.rs`. Everything else is the same.
 //!
 //! How it is proved: unit tests here for each decision; whole arrays that die, and links that fail, in
-//! `tests/sim/synchronous.rs` and `tests/sim/relay.rs`.
+//! `tests/sim/synchronous.rs` and `tests/sim/relay_hosts.rs`.
 
 mod decide;
 mod relayed;
