@@ -197,6 +197,12 @@ impl Array {
         let deferred = provision(&store, &config, &env)?;
         let memory = usize::try_from(config.cache.memory.0).unwrap_or(usize::MAX);
         let pool = SlotPool::new(memory);
+        if env.takes_memory_at_once {
+            let (pool, units) = (pool.clone(), env.units.clone());
+            std::thread::Builder::new()
+                .name("cache-memory".to_owned())
+                .spawn(move || pool.make_at_once(|piece| units.lend(piece)))?;
+        }
         let journal_cache = JournalCache::new(usize::try_from(config.cache.journal.0).unwrap_or(usize::MAX));
         let disk = DiskAdapter::new(pool.clone(), env.clock.clone(), CacheSettings::default());
         let sessions = Sessions::new(usize::try_from(config.limits.sessions).unwrap_or(usize::MAX));

@@ -56,17 +56,23 @@ impl Trouble {
     }
 }
 
-/// The shortest time between two commits while nobody waits for one and less than [`ENOUGH_BYTES`] have gathered. What
+/// The shortest time between two commits while nobody waits for one and less than [`Group::enough_bytes`] have gathered. What
 /// comes after a pause is committed at once.
 ///
 /// A commit costs two handovers to the ring's thread and wakes every reader, whose answer costs as much again: at depth
 /// 1 that is more than the few writes it carries, and each of these steps makes one write of a host wait. This is seldom
 /// enough that fewer than one write in a hundred does, and a small part of what a lag may be.
 const GATHER: Duration = Duration::from_millis(25);
-/// Write data with which a commit is worth its while.
-pub(super) const ENOUGH_BYTES: u64 = 1 << 20;
+/// Write data with which a commit is worth its while: the handovers of a commit take as long as some twenty writes.
+const ENOUGH_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=4 << 20;
 
 impl Group {
+    /// Write data with which a commit is worth its while. Of a small memory for journals it is a part: what is not durable may not
+    /// fill it.
+    pub(super) fn enough_bytes(&self) -> u64 {
+        (self.cache.bytes() as u64 / 8).clamp(*ENOUGH_BYTES.start(), *ENOUGH_BYTES.end())
+    }
+
     /// Waits until everything up to `number` is durable in the journal.
     pub(crate) async fn durable(&self, number: UpdateNumber) {
         if self.gate.durable() < number.get() {
@@ -176,7 +182,7 @@ impl Group {
     async fn gather(&self, committed_at: Option<MonotonicNs>) {
         let passed = committed_at.map(|then| self.clock.now().since(then));
         let Some(left) = passed.and_then(|passed| GATHER.checked_sub(passed)) else { return };
-        if self.waiters.load(Ordering::Acquire) > 0 || self.lock().gathered_bytes >= ENOUGH_BYTES {
+        if self.waiters.load(Ordering::Acquire) > 0 || self.lock().gathered_bytes >= self.enough_bytes() {
             return;
         }
         tokio::select! {

@@ -21,7 +21,6 @@
 
 use super::change::{Change, Payload, apply};
 use super::closing::Closing;
-use super::commit::ENOUGH_BYTES;
 pub(crate) use super::commit::Leaving;
 use super::error::CopyError;
 pub use super::error::Refusal;
@@ -433,7 +432,8 @@ impl Group {
         seq.kept.push(update.clone(), payload.clone());
         seq.next = number.next();
         let gathered = seq.gathered_bytes + u64::from(payload.bytes);
-        if seq.gathered_bytes < ENOUGH_BYTES && gathered >= ENOUGH_BYTES {
+        let enough = self.enough_bytes();
+        if seq.gathered_bytes < enough && gathered >= enough {
             self.hurry.notify_one();
         }
         seq.gathered_bytes = gathered;

@@ -10,7 +10,7 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use tokio::sync::Notify;
 
@@ -62,17 +62,40 @@ struct Shared {
     /// Pages for reuse. With those in use never more than the limit: a page is made only when none is idle. They stay:
     /// the allocator would have to find and clear them again.
     idle: Mutex<Vec<Arc<Page>>>,
+    /// All pages lie in a few pieces ([`SlotPool::make_at_once`]); those made one by one until then are not used again.
+    in_pieces: AtomicBool,
     freed: Notify,
     reclaim: OnceLock<Reclaim>,
 }
 
 #[repr(C, align(4096))]
+#[derive(Clone, Copy)]
 struct Bytes([u8; SLOT_BYTES]);
 
 struct Page {
-    bytes: Box<Bytes>,
+    bytes: Memory,
     pool: Weak<Shared>,
 }
+
+/// Where the bytes of a page lie.
+enum Memory {
+    /// By themselves.
+    Own(Box<Bytes>),
+    /// In a piece of many, which is never freed.
+    InPiece(&'static mut Bytes),
+}
+
+/// Memory of many pages in a row, there until the process ends: devices may get to know it once and for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Its first address.
+    pub start: usize,
+    /// Its length.
+    pub length_bytes: usize,
+}
+
+/// A ring takes no larger ones.
+const PIECE_BYTES_MAX: usize = 1 << 30;
 
 /// A page of one owner, writable. Its content is what the last user left: whoever freezes it has filled it.
 pub struct SlotMut(Option<Arc<Page>>);
@@ -88,9 +111,41 @@ impl SlotPool {
             limit: (memory_bytes / SLOT_BYTES).max(64),
             in_use: AtomicUsize::new(0),
             idle: Mutex::new(Vec::new()),
+            in_pieces: AtomicBool::new(false),
             freed: Notify::new(),
             reclaim: OnceLock::new(),
         }))
+    }
+
+    /// Makes all pages now, in pieces that are there until the process ends, and hands each to `lend` before its pages are
+    /// used. For arrays that last as long as their process: no write then pays for memory that nobody has used before. It takes
+    /// a good part of a second for each GiB, so call it on a thread of its own; the pool works meanwhile. What the machine does not have is made one by one,
+    /// as without this.
+    pub fn make_at_once(&self, lend: impl Fn(Piece)) {
+        self.0.in_pieces.store(true, Ordering::Release);
+        let mut missing = self.0.limit;
+        while missing > 0 {
+            let count = missing.min(PIECE_BYTES_MAX / SLOT_BYTES);
+            let mut piece = Vec::new();
+            if let Err(error) = piece.try_reserve_exact(count) {
+                tracing::warn!(%error, "no memory for the whole cache at once");
+                self.0.in_pieces.store(false, Ordering::Release);
+                return;
+            }
+            piece.resize(count, Bytes([0; SLOT_BYTES]));
+            let piece: &'static mut [Bytes] = piece.leak();
+            lend(Piece { start: piece.as_ptr().addr(), length_bytes: count * SLOT_BYTES });
+            let pages = piece
+                .iter_mut()
+                .rev()
+                .map(|bytes| Arc::new(Page { bytes: Memory::InPiece(bytes), pool: Arc::downgrade(&self.0) }));
+            // Beneath those that have been used: the processor may still have these.
+            let mut pages: Vec<_> = pages.collect();
+            let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            pages.append(&mut idle);
+            *idle = pages;
+            missing -= count;
+        }
     }
 
     /// Names the one who gives memory back; the first call counts.
@@ -187,10 +242,36 @@ impl SlotPool {
             slots.extend(idle.drain(from..).rev().map(|page| SlotMut(Some(page))));
         }
         slots.resize_with(count, || {
-            let bytes = Box::new(Bytes([0; SLOT_BYTES]));
+            let bytes = Memory::Own(Box::new(Bytes([0; SLOT_BYTES])));
             SlotMut(Some(Arc::new(Page { bytes, pool: Arc::downgrade(&self.0) })))
         });
         slots
+    }
+}
+
+impl Shared {
+    /// Whether a page that nobody uses is to be used again.
+    fn keeps(&self, page: &Page) -> bool {
+        matches!(page.bytes, Memory::InPiece(_)) || !self.in_pieces.load(Ordering::Relaxed)
+    }
+}
+
+impl Deref for Page {
+    type Target = [u8; SLOT_BYTES];
+    fn deref(&self) -> &[u8; SLOT_BYTES] {
+        match &self.bytes {
+            Memory::Own(bytes) => &bytes.0,
+            Memory::InPiece(bytes) => &bytes.0,
+        }
+    }
+}
+
+impl DerefMut for Page {
+    fn deref_mut(&mut self) -> &mut [u8; SLOT_BYTES] {
+        match &mut self.bytes {
+            Memory::Own(bytes) => &mut bytes.0,
+            Memory::InPiece(bytes) => &mut bytes.0,
+        }
     }
 }
 
@@ -214,6 +295,9 @@ fn give_back(page: &mut Option<Arc<Page>>) {
         return; // Another handle is left, or goes at this moment: then `Page::drop` settles the account.
     }
     let Some(shared) = page.pool.upgrade() else { return };
+    if !shared.keeps(&page) {
+        return; // Settled by `Page::drop`.
+    }
     shared.idle.lock().unwrap_or_else(PoisonError::into_inner).push(page);
     shared.in_use.fetch_sub(1, Ordering::AcqRel);
     shared.freed.notify_waiters();
@@ -225,7 +309,8 @@ impl SlotMut {
     pub fn give_back_all(slots: Vec<Self>) {
         let shared = slots.first().and_then(|slot| slot.0.as_ref()?.pool.upgrade());
         let Some(shared) = shared else { return };
-        let pages: Vec<_> = slots.into_iter().rev().filter_map(|mut slot| slot.0.take()).collect();
+        let pages = slots.into_iter().rev().filter_map(|mut slot| slot.0.take());
+        let pages: Vec<_> = pages.filter(|page| shared.keeps(page)).collect();
         let count = pages.len();
         shared.idle.lock().unwrap_or_else(PoisonError::into_inner).extend(pages);
         shared.in_use.fetch_sub(count, Ordering::AcqRel);
@@ -252,21 +337,21 @@ pub fn bytes_of(pages: &[Slot]) -> Vec<u8> {
 impl Deref for SlotMut {
     type Target = [u8; SLOT_BYTES];
     fn deref(&self) -> &[u8; SLOT_BYTES] {
-        &self.0.as_ref().expect("a slot holds its page until it is dropped").bytes.0
+        self.0.as_ref().expect("a slot holds its page until it is dropped")
     }
 }
 
 impl DerefMut for SlotMut {
     fn deref_mut(&mut self) -> &mut [u8; SLOT_BYTES] {
         let page = self.0.as_mut().expect("a slot holds its page until it is dropped");
-        &mut Arc::get_mut(page).expect("a writable slot has one owner and no weak handles").bytes.0
+        Arc::get_mut(page).expect("a writable slot has one owner and no weak handles")
     }
 }
 
 impl Deref for Slot {
     type Target = [u8; SLOT_BYTES];
     fn deref(&self) -> &[u8; SLOT_BYTES] {
-        &self.0.as_ref().expect("a slot holds its page until it is dropped").bytes.0
+        self.0.as_ref().expect("a slot holds its page until it is dropped")
     }
 }
 
@@ -392,6 +477,27 @@ mod tests {
         drop((used, again));
         assert_eq!(pool.in_use(), 0);
         SlotMut::give_back_all(Vec::new());
+    }
+
+    /// Pages lie where a device was told, in ascending order as they are taken; what was made before goes.
+    #[test]
+    fn pages_that_are_made_at_once_take_the_place_of_those_made_one_by_one() {
+        let pool = SlotPool::new(64 * SLOT_BYTES);
+        let mut early = pool.try_take(Class::Host, 2).expect("empty pool");
+        let lent = Mutex::new(Vec::new());
+        pool.make_at_once(|piece| lent.lock().unwrap().push(piece));
+        let lent = lent.into_inner().unwrap();
+        assert_eq!(lent.iter().map(|piece| piece.length_bytes).sum::<usize>(), 64 * SLOT_BYTES);
+        SlotMut::give_back_all(vec![early.remove(0)]);
+        drop(early);
+        assert_eq!(pool.in_use(), 0);
+        for _ in 0..2 {
+            let all = pool.try_take(Class::Raid, 64).expect("everything was given back");
+            let places: Vec<usize> = all.iter().map(|slot| slot.as_ptr().addr()).collect();
+            assert!(places.iter().zip(0..).all(|(place, at)| *place == lent[0].start + at * SLOT_BYTES));
+            SlotMut::give_back_all(all);
+        }
+        assert_eq!(pool.in_use(), 0);
     }
 
     #[tokio::test]

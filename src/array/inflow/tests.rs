@@ -133,6 +133,7 @@ impl Primary {
             network: Arc::new(SimNetwork::new(clock.clone()).host("alpha")),
             units: Arc::new(SimOpener::new(latency, 5, clock.clone())),
             engine: "simulated".into(),
+            takes_memory_at_once: false,
             store: Backend::Simulated(SimStorage::default()),
             workbench: Workbench::in_place(),
             tamper: None,

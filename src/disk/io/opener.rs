@@ -5,6 +5,7 @@ use super::ring::RingEngine;
 use super::sim::{Latency, SimDisk};
 use crate::clock::{BoxFuture, Clock, SeededEntropy};
 use crate::disk::device::BlockDevice;
+use crate::disk::slot::Piece;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,6 +35,9 @@ pub trait UnitOpener: Send + Sync + fmt::Debug {
         path: &'a str,
         mode: OpenMode,
     ) -> BoxFuture<'a, Result<Arc<dyn BlockDevice>, OpenUnitError>>;
+
+    /// Memory that transfers will use for as long as the process runs, if it is of use to know that.
+    fn lend(&self, _piece: Piece) {}
 }
 
 /// Why a unit could not be opened.
@@ -139,6 +143,12 @@ impl UnitOpener for FileOpener {
         match &self.0 {
             Engine::Plain(engine) => Box::pin(engine.open(path, mode)),
             Engine::Ring(engine) => Box::pin(engine.open(path, mode)),
+        }
+    }
+
+    fn lend(&self, piece: Piece) {
+        if let Engine::Ring(engine) = &self.0 {
+            engine.lend(piece);
         }
     }
 }

@@ -5,6 +5,10 @@
 //! an event counter is always in flight, so that the thread sleeps in the kernel until there is a request or a
 //! completion, and at rest nothing wakes up.
 //!
+//! Memory that lasts as long as the process ([`RingEngine::lend`]) is registered with the ring, where the kernel knows how to
+//! transfer runs of pages from it (6.15): it then need not look up and hold each page for each transfer, which costs as much as a copy of
+//! its beginning. Where it does not, or more memory would be locked than the process may, transfers are ordinary ones.
+//!
 //! Memory safety: the kernel reads and writes pages while a transfer is in flight. Their handles and the vectors that
 //! point to them are owned by the table of flights until the completion has been taken from the ring; the thread does
 //! not end before the table is empty, and if the ring itself breaks, they are leaked rather than freed.
@@ -14,8 +18,8 @@ use super::opener::{OpenMode, OpenUnitError};
 use super::plain::{PlainEngine, on_threads};
 use crate::clock::BoxFuture;
 use crate::disk::device::{BlockDevice, DeviceError};
-use crate::disk::slot::{SLOT_BYTES, Slot, SlotMut};
-use io_uring::{IoUring, opcode, types};
+use crate::disk::slot::{Piece, SLOT_BYTES, Slot, SlotMut};
+use io_uring::{IoUring, Probe, opcode, types};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use std::collections::VecDeque;
@@ -50,6 +54,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     requests: VecDeque<Request>,
+    /// To be registered.
+    lent: Vec<Piece>,
     /// Set once: no handle is left, or the ring is broken.
     closed: bool,
 }
@@ -102,6 +108,12 @@ impl RingEngine {
         let thread = std::thread::Builder::new().name("unit-ring".to_owned());
         thread.spawn(move || Pilot::new(ring, theirs).run())?;
         Ok(Self { requests: Arc::new(Doorbell(shared)), plain: PlainEngine::start(1)? })
+    }
+
+    /// Makes known memory that lasts as long as the process.
+    pub fn lend(&self, piece: Piece) {
+        self.requests.0.queue().lent.push(piece);
+        self.requests.0.wake();
     }
 
     /// Opens or makes a unit.
@@ -221,6 +233,8 @@ struct Flight {
     /// Vectors before this one are done.
     next_vector: usize,
     done_bytes: u64,
+    /// The registered piece in which all pages lie, by its number.
+    registered: Option<u16>,
 }
 
 /// The thread's own state.
@@ -235,12 +249,18 @@ struct Pilot {
     /// Where the kernel puts the counter; boxed, so that it stays in place.
     count: Box<[u8; 8]>,
     listening: bool,
+    /// What is registered, in the order of its numbers.
+    pieces: Vec<Piece>,
+    can_register: bool,
 }
 
 impl Pilot {
     fn new(ring: IoUring, shared: Arc<Shared>) -> Self {
         let room = FLIGHTS_MAX as usize - 1;
         Self {
+            can_register: knows_registered_runs(&ring)
+                && ring.submitter().register_buffers_sparse(PIECES_MAX).is_ok(),
+            pieces: Vec::new(),
             ring,
             shared,
             flights: (0..room).map(|_| None).collect(),
@@ -279,10 +299,26 @@ impl Pilot {
         self.shared.rung.store(false, Ordering::SeqCst);
         let mut queue = self.shared.queue();
         let requests = std::mem::take(&mut queue.requests);
+        let lent = std::mem::take(&mut queue.lent);
         let closed = queue.closed;
         drop(queue);
-        self.ready.extend(requests.into_iter().map(Flight::new));
+        lent.into_iter().for_each(|piece| self.register(piece));
+        self.ready.extend(requests.into_iter().map(|request| Flight::new(request, &self.pieces)));
         closed
+    }
+
+    fn register(&mut self, piece: Piece) {
+        let number = u32::try_from(self.pieces.len()).unwrap_or(PIECES_MAX);
+        if !self.can_register || number >= PIECES_MAX {
+            return;
+        }
+        match register(&self.ring, number, piece) {
+            Ok(()) => self.pieces.push(piece),
+            Err(error) => {
+                tracing::info!(%error, "cache memory cannot be registered with the ring (memory that may be locked: `ulimit -l`); transfers are ordinary ones");
+                self.can_register = false;
+            }
+        }
     }
 
     /// Puts what is ready into the ring, as far as there is room.
@@ -339,7 +375,7 @@ impl Drop for Pilot {
 }
 
 impl Flight {
-    fn new(mut request: Request) -> Self {
+    fn new(mut request: Request, pieces: &[Piece]) -> Self {
         let vector = |base: *mut u8| libc::iovec { iov_base: base.cast(), iov_len: SLOT_BYTES };
         let vectors = match &mut request.work {
             Work::Read(slots, _) => slots.iter_mut().map(|slot| vector(slot.as_mut_ptr())).collect(),
@@ -347,7 +383,8 @@ impl Flight {
             Work::Write(slots, _) => slots.iter().map(|slot| vector(slot.as_ptr().cast_mut())).collect(),
             Work::Flush(..) => Vec::new(),
         };
-        Self { request, vectors, next_vector: 0, done_bytes: 0 }
+        let registered = registered(&vectors, pieces);
+        Self { request, vectors, next_vector: 0, done_bytes: 0, registered }
     }
 
     fn entry(&self) -> io_uring::squeue::Entry {
@@ -355,10 +392,16 @@ impl Flight {
         let rest = &self.vectors[self.next_vector..];
         let count = u32::try_from(rest.len().min(VECTORS_MAX)).unwrap_or(1);
         let at = self.request.offset_bytes + self.done_bytes;
-        match &self.request.work {
-            Work::Read(..) => opcode::Readv::new(fd, rest.as_ptr(), count).offset(at).build(),
-            Work::Write(..) => opcode::Writev::new(fd, rest.as_ptr(), count).offset(at).build(),
-            Work::Flush(..) => opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build(),
+        match (&self.request.work, self.registered) {
+            (Work::Read(..), Some(piece)) => {
+                opcode::ReadvFixed::new(fd, rest.as_ptr(), count, piece).offset(at).build()
+            }
+            (Work::Write(..), Some(piece)) => {
+                opcode::WritevFixed::new(fd, rest.as_ptr(), count, piece).offset(at).build()
+            }
+            (Work::Read(..), None) => opcode::Readv::new(fd, rest.as_ptr(), count).offset(at).build(),
+            (Work::Write(..), None) => opcode::Writev::new(fd, rest.as_ptr(), count).offset(at).build(),
+            (Work::Flush(..), _) => opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build(),
         }
     }
 
@@ -367,6 +410,14 @@ impl Flight {
         let flush = matches!(self.request.work, Work::Flush(..));
         match u64::try_from(result) {
             _ if result == -libc::EINTR || result == -libc::EAGAIN => return Some(self),
+            // Nothing was transferred: the file system has no such transfers.
+            Err(_)
+                if self.registered.is_some()
+                    && matches!(-result, libc::EINVAL | libc::EOPNOTSUPP | libc::EFAULT | libc::ENOMEM) =>
+            {
+                self.registered = None;
+                return Some(self);
+            }
             Err(_) => self.finish(Err(Errno::from_raw_os_error(result.saturating_neg()))),
             Ok(_) if flush => self.finish(Ok(())),
             // A read beyond the end of a file that was cut short: not the zeros that a hole would be.
@@ -437,6 +488,35 @@ impl Flight {
     }
 }
 
+/// The piece in which all of it lies.
+fn registered(vectors: &[libc::iovec], pieces: &[Piece]) -> Option<u16> {
+    let lies_in = |vector: &libc::iovec, piece: &Piece| {
+        vector.iov_base.addr().checked_sub(piece.start).is_some_and(|offset| offset < piece.length_bytes)
+    };
+    let first = vectors.first()?;
+    let number = pieces.iter().position(|piece| lies_in(first, piece))?;
+    vectors.iter().all(|vector| lies_in(vector, &pieces[number])).then_some(u16::try_from(number).ok()?)
+}
+
+/// Whether the kernel transfers runs of pages from and to registered memory.
+fn knows_registered_runs(ring: &IoUring) -> bool {
+    let mut probe = Probe::new();
+    ring.submitter().register_probe(&mut probe).is_ok()
+        && probe.is_supported(opcode::ReadvFixed::CODE)
+        && probe.is_supported(opcode::WritevFixed::CODE)
+}
+
+#[expect(unsafe_code, reason = "the ring cannot know how long registered memory lives; a piece says it")]
+fn register(ring: &IoUring, number: u32, piece: Piece) -> std::io::Result<()> {
+    let vector = libc::iovec {
+        iov_base: std::ptr::with_exposed_provenance_mut(piece.start),
+        iov_len: piece.length_bytes,
+    };
+    // SAFETY: a piece is memory that is never freed, so it outlives the ring; the kernel only pins it here, and later uses
+    // those parts of it that the vectors of a flight name, whose pages the flight owns.
+    unsafe { ring.submitter().register_buffers_update(number, &[vector], None) }
+}
+
 /// Puts an entry into the submission queue; false when it is full.
 #[expect(
     unsafe_code,
@@ -452,6 +532,8 @@ fn push(ring: &mut IoUring, entry: &io_uring::squeue::Entry) -> bool {
 
 /// Transfers in flight at most; more wait in the queue, whose length the memory of the array limits. A power of two.
 const FLIGHTS_MAX: u32 = 256;
+/// Pieces of memory that are registered at most; with pieces of a GiB more than any array has.
+const PIECES_MAX: u32 = 1024;
 /// The number of the read of the counter.
 const LISTEN: u64 = u64::MAX;
 const ENDED: &str = "the thread for unit transfers has ended";

@@ -62,6 +62,40 @@ async fn transfers_of_any_length_read_back() {
     assert_eq!(pool.in_use(), 0);
 }
 
+/// Memory that the ring knows, memory that it does not, and both in one transfer.
+#[tokio::test]
+async fn transfers_of_memory_that_was_lent_read_back() {
+    for opener in openers() {
+        let (lent, other) = (SlotPool::new(32 << 20), SlotPool::new(32 << 20));
+        lent.make_at_once(|piece| opener.lend(piece));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("unit").to_str().unwrap().to_owned();
+        let unit = opener.open(&path, OpenMode::Create { size_bytes: 16 * MIB }).await.unwrap();
+        for (from_lent, from_other) in [(1, 0), (1025, 0), (2, 1), (0, 2)] {
+            let count = from_lent + from_other;
+            let mut slots = Vec::new();
+            for (pool, count) in [(&lent, from_lent), (&other, from_other)] {
+                slots.extend(pool.try_take(Class::Host, count).unwrap());
+            }
+            for (slot, index) in slots.iter_mut().zip(1_u64..) {
+                slot.fill(7);
+                slot[..8].copy_from_slice(&index.to_le_bytes());
+            }
+            unit.write(0, slots.into_iter().map(SlotMut::freeze).collect()).await.unwrap();
+            unit.flush().await.unwrap();
+            let into: Vec<_> = [(&other, from_other), (&lent, from_lent)]
+                .into_iter()
+                .flat_map(|(pool, count)| pool.try_take(Class::Host, count).unwrap())
+                .collect();
+            let read = unit.read(0, into).await.unwrap();
+            assert!(read.iter().map(number).eq(1..=count as u64), "{opener:?} {count}");
+            assert!(read.iter().all(|slot| slot[8..].iter().all(|byte| *byte == 7)), "{opener:?} {count}");
+        }
+        let outside = unit.write(16 * MIB, numbered(&lent, 1)).await;
+        assert!(matches!(outside, Err(DeviceError::Write { .. })));
+    }
+}
+
 #[tokio::test]
 async fn many_transfers_at_once_all_end() {
     let pool = SlotPool::new(64 << 20);
