@@ -4,14 +4,14 @@
     cargo build --release --bin holdfast --example load --example link
     benches/waiting.py [--delays 0,1,5] [--rounds 5] [--secs 2] [--dir /dev/shm/hf]
 
-Three volumes of one array, turn and turn about: a plain one, one with an asynchronous copy, one with a synchronous copy. 4 KiB
-random writes at depth 1. The links go through examples/link.rs, which delays each way by so many milliseconds; 0 goes without it.
-"Round trips more" is what the synchronous median has more than the asynchronous one, in round trips of a byte that is sent back
+Four volumes of one array, turn and turn about: a plain one, one with an asynchronous copy, one with a synchronous copy, and one whose hosts wait
+for a relay, which is a third array of ours here. 4 KiB random writes at depth 1. The links go through examples/link.rs, which delays each way by so many milliseconds; 0 goes without it.
+"Round trips more" is what the median has more than the asynchronous one, in round trips of a byte that is sent back
 through the same kind of proxy: one is what it cannot be without.
 
 Then the first array is killed under load (SIGKILL), and the second takes over: the time from the command until its hosts have
 written. All on loopback, with files on a memory file system, where a sync costs nothing: on real disks each write waits for one at
-either array as well. The first array has CPU 0, the other one and the generator CPU 1.
+either array as well. The first array has CPU 0, the others and the generator CPU 1.
 """
 import argparse
 import json
@@ -32,7 +32,7 @@ parser.add_argument("--rounds", type=int, default=5)
 parser.add_argument("--secs", type=float, default=2)
 args = parser.parse_args()
 
-VOLUMES = ["plain", "async", "sync"]
+VOLUMES = ["plain", "async", "sync", "relay"]
 VOLUME_MIB, JOURNAL_MIB = 64, 128
 JOB = "randwrite:4k:1"
 
@@ -53,18 +53,38 @@ def configure(rig, index, is_far):
             text += volume(f"j{kind}", "pgj", JOURNAL_MIB)
     text += f'[[provision.target]]\niqn = "iqn.2026-11.bench:{name}"\ninitiators = ["*"]\nluns = [{", ".join(luns)}]\n'
     portal = rig.link_address(other) if is_far else rig.address(other)
+    relay = rig.link_address(2) if is_far else rig.address(2)
+    text += (
+        f'[[provision.relay]]\nname = "vault"\ngroup = "relay"\narray = {other + 1}\nas = "{["first", "second"][index]}"\nportal = ["{relay}"]\n'
+        f'target = "iqn.2026-11.bench:gamma"\nluns = [0, 1, 2]\n' + ('hosts = "wait"\n' if index == 0 else "")
+    )
     text += f'[[provision.link]]\nname = "{Rig.NAMES[other]}"\narray = {other + 1}\nportal = ["{portal}"]\nsecret = "waiting-bench"\n'
     for kind in VOLUMES[1:] if index == 0 else []:
         text += f'[[provision.group]]\nname = "{kind}"\nfence = "data"\n'
         text += f'[[provision.journal]]\ngroup = "{kind}"\nvolume = "j{kind}"\n'
         text += f'[[provision.journal]]\ngroup = "{kind}"\nvolume = "j{kind}"\nat = "beta"\n'
-        text += f'[[provision.pair]]\nname = "{kind}"\ngroup = "{kind}"\npvol = "{kind}"\nsvol = "beta:{kind}"\ncopy = "{kind}"\n'
+        text += f'[[provision.pair]]\nname = "{kind}"\ngroup = "{kind}"\npvol = "{kind}"\nsvol = "beta:{kind}"\ncopy = "{"sync" if kind == "sync" else "async"}"\n'
     rig.write_configuration(index, text)
 
 
+def configure_relay(rig):
+    """gamma: an array that knows nothing of the others, with three LUNs for the relay."""
+    place = rig.array_directory(2)
+    text = (
+        f'[array]\nnumber = 3\nname = "gamma"\ndata_dir = "{place}"\n[cache]\nmemory = "128MiB"\n'
+        f'[[portal]]\nlisten = "{rig.address(2)}"\nserves = ["hosts"]\n'
+    )
+    sizes = {"journal": JOURNAL_MIB, "first": 1, "second": 1}
+    text += parity_group("pg0", f"{place}/u0", JOURNAL_MIB + 64)
+    text += "".join(volume(name, "pg0", mebibytes) for name, mebibytes in sizes.items())
+    luns = ", ".join(f'{{ lun = {lun}, volume = "{name}" }}' for lun, name in enumerate(sizes))
+    text += f'[[provision.target]]\niqn = "iqn.2026-11.bench:gamma"\ninitiators = ["*"]\nluns = [{luns}]\n'
+    rig.write_configuration(2, text)
+
+
 def is_synchronised(rig):
-    shown = rig.ask(0, "group", "show", "sync")
-    return shown and shown["synchronous"]["state"] == "synchronised"
+    shown = [rig.ask(0, "group", "show", group) for group in ("sync", "relay")]
+    return all(group and group["synchronous"] and group["synchronous"]["state"] == "synchronised" for group in shown)
 
 
 def target(array, kind):
@@ -127,11 +147,12 @@ def measure(delay_ms):
         rig.keep_awake()
         for index in (0, 1):
             configure(rig, index, is_far)
+        configure_relay(rig)
         if is_far:
-            rig.begin_links(2, delay_ms, 0)
+            rig.begin_links(3, delay_ms, 0)
             trip_us = round_trip_us(rig, delay_ms)
-        for index in (0, 1):
-            rig.start_array(index, ["taskset", "-c", str(index)])
+        for index in (0, 1, 2):
+            rig.start_array(index, ["taskset", "-c", str(min(index, 1))])
         wait_for("synchronous", 60, lambda: is_synchronised(rig), lambda: json.dumps(rig.ask(0, "pair", "list")))
         rows = {kind: [] for kind in VOLUMES}
         for turn in range(args.rounds):
@@ -141,7 +162,7 @@ def measure(delay_ms):
         for kind in VOLUMES:
             p50, p99 = ([row[at] for row in rows[kind]] for at in (0, 1))
             more = [here[0] - there[0] for here, there in zip(rows[kind], rows["async"])]
-            trips = spread([one / trip_us for one in more]) if kind == "sync" and is_far else ""
+            trips = spread([one / trip_us for one in more]) if kind in ("sync", "relay") and is_far else ""
             print(f"| {delay_ms} ms | {kind} | {spread(p50, 0)} | {spread(p99, 0)} | {trips} |", flush=True)
         return takeover_seconds(rig)
     finally:

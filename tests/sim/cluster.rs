@@ -315,6 +315,7 @@ impl Cluster {
             network: Arc::new(network.host(NAMES[index])),
             units: Arc::new(units),
             engine: "simulated".into(),
+            takes_memory_at_once: false,
             store: Backend::Simulated(storage),
             workbench: Workbench::in_place(),
             tamper: self.members[index].tamper.borrow().clone(),
