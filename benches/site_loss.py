@@ -71,6 +71,13 @@ def is_ready(rig):
     return len(pairs) == 2 and all(pair["state"] == "normal" for pair in pairs) and state == "synchronised"
 
 
+def follows(rig, newest):
+    """gamma is an image, and has everything that alpha's hosts were answered."""
+    pairs = rig.ask(GAMMA, "pair", "list") or []
+    is_image = any(pair["state"] == "normal" and pair["group"] == "g" for pair in pairs)
+    return is_image and shown(rig, GAMMA)["follows"]["restored_update_number"] >= newest
+
+
 def host_writes(rig, index):
     command = rig.load_command(f"{rig.address(index)}/{TARGET}", "randwrite:4k:1", 0.05, "--ramp", "0", "--span", "60m")
     return subprocess.run(command, capture_output=True).returncode == 0
@@ -95,7 +102,7 @@ def one_round():
         rig.processes[GAMMA].send_signal(SIGSTOP)
         next_number = shown(rig, ALPHA)["next_update_number"]
         while (shown(rig, ALPHA)["next_update_number"] - next_number) < BEHIND_MIB:
-            rig.load(TARGET, "write:1m:4", 0.5, "--ramp", "0", "--span", f"{VOLUME_MIB - 1}m")
+            rig.load(TARGET, "write:1m:4", 0.5, "--ramp", "0", "--span", f"{VOLUME_MIB - 1}m", "--rate", str(max(20, BEHIND_MIB // 8)))
         newest = shown(rig, ALPHA)["next_update_number"] - 1
         behind_mib = newest + 1 - next_number
         rig.processes[ALPHA].kill()
@@ -108,7 +115,7 @@ def one_round():
         judged_s = wait_for("the judgement", 120, lambda: shown(rig, BETA).get("judged"), lambda: str(shown(rig, GAMMA)))
         judged = shown(rig, BETA)["judged"]
         began = time.time()
-        wait_for("the delta resync", 300, lambda: shown(rig, GAMMA)["follows"]["restored_update_number"] >= newest, lambda: str(shown(rig, GAMMA)))
+        wait_for("the delta resync", 300, lambda: follows(rig, newest), lambda: str(shown(rig, GAMMA)))
         delta_s = time.time() - began
         raw = raw_mib_s(rig)
         # Its process is at the end of the list now.

@@ -44,7 +44,7 @@ def configure(rig, index, is_far):
         f'[array]\nnumber = {index + 1}\nname = "{name}"\ndata_dir = "{place}"\n[cache]\nmemory = "256MiB"\n'
         f'[[portal]]\nlisten = "{rig.address(index)}"\nserves = ["hosts", "arrays"]\n'
     )
-    text += parity_group("pg0", f"{place}/u0", 6 * VOLUME_MIB + 128) + parity_group("pgj", f"{place}/uj", 2 * JOURNAL_MIB + 64)
+    text += parity_group("pg0", f"{place}/u0", 8 * VOLUME_MIB + 128) + parity_group("pgj", f"{place}/uj", 3 * JOURNAL_MIB + 64)
     luns = []
     for lun, kind in enumerate(VOLUMES):
         text += volume(kind, "pg0", VOLUME_MIB)
