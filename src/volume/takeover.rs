@@ -18,7 +18,7 @@
 //!   copy again has seen, with that, a counter which is larger than any of its own before; the array that it copies notes
 //!   it, and refuses what speaks of less: that was said before.
 //! * **While an array takes over, its copies are what they are**: its primary can neither copy to them, nor hand them on, nor take
-//!   them away (`volume/apply/takeover.rs`).
+//!   them away (`volume/apply/takeover_guard.rs`).
 
 use super::group::{CommonPoint, Generation, common_point};
 use super::name::{ArrayNumber, GroupName, GroupNumber, LinkName, PairName, UpdateNumber};

@@ -24,6 +24,7 @@ mod rivals;
 mod sources;
 pub(crate) mod taken;
 mod takeover;
+mod takeover_guard;
 mod written;
 
 use super::designation::{Designation, DesignationId, Outcome, Refusal};
@@ -42,7 +43,7 @@ impl Tables {
         }
         self.check_speaker(what, who)?;
         reverse::check_not_reversing(self, what)?;
-        takeover::check(self, what)?;
+        takeover_guard::check(self, what)?;
         let outcome = self.dispatch(id, what, who)?;
         let sequence = self.next_sequence();
         self.results.put(ResultRecord {
