@@ -221,11 +221,19 @@ impl Array {
         for pair in tables.pairs_of_group(record.number) {
             let Some(volume) = followed_volume(tables, pair) else { continue };
             self.disk.set_gate(VolumeId(volume), Some(group.gate()))?;
-            if let Some(volume) = self.runtime().volumes.get(&volume) {
-                volume.set_role(volume_role(record, group));
-            }
+            self.set_role_now(record, group, volume);
         }
         Ok(())
+    }
+
+    /// Hosts' writes of a volume go through the group, unless they have been shut out since `record` was read. Whoever shuts them out records
+    /// that first and takes the roles away behind it, under the same lock: so one of the two sees the other.
+    fn set_role_now(&self, record: &GroupRecord, group: &Arc<Group>, volume: u32) {
+        let runtime = self.runtime();
+        if let Some(volume) = runtime.volumes.get(&volume) {
+            let now = self.store.tables();
+            volume.set_role(volume_role(now.groups.get(&record.number).unwrap_or(record), group));
+        }
     }
 
     fn run_group(self: &Arc<Self>, record: &GroupRecord, group: &Arc<Group>) {
@@ -419,13 +427,9 @@ impl Array {
                     runtime.resync.differences = Some(map);
                 }
                 group.add_pair(record_volume(pair), runtime);
-                if let Some(volume) = self.runtime().volumes.get(&volume) {
-                    volume.set_role(volume_role(record, group));
-                }
+                self.set_role_now(record, group, volume);
             } else {
-                if let Some(open) = self.runtime().volumes.get(&volume) {
-                    open.set_role(volume_role(record, group));
-                }
+                self.set_role_now(record, group, volume);
                 let mut svol = svol_runtime(pair, volume);
                 if pair.control.copy_from.0 == 0 {
                     // What is held here of an earlier pair of the same volumes does not count.

@@ -74,6 +74,7 @@ use crate::volume::designation::{Designation, DesignationId};
 use crate::volume::name::LinkName;
 use crate::volume::record::{Identity, Who};
 use crate::volume::store::{Owner, Store};
+use crate::volume::table::Tables;
 use env::Env;
 use holdfast_journal::UpdateNumber;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -194,6 +195,9 @@ impl Array {
             audit_records_max: config.limits.audit_records,
         };
         let store = Arc::new(Store::open(&env.store, &owner, env.clock.clone())?);
+        if !store.read(Tables::takeovers_cut_off).is_empty() {
+            store.checkpoint(Tables::takeovers_ask_again)?;
+        }
         let deferred = provision(&store, &config, &env)?;
         let memory = usize::try_from(config.cache.memory.0).unwrap_or(usize::MAX);
         let pool = SlotPool::new(memory);

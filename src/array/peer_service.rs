@@ -356,7 +356,7 @@ async fn designated(array: &Arc<Array>, id: [u8; 16], bytes: &[u8], who: &Who) -
         return answer;
     }
     if let Designation::JoinOnward(told) = &designation {
-        let answer = array.take_on_reader(told, who).await;
+        let answer = array.take_on_reader(id, told, who).await;
         array.wake();
         return answer;
     }
@@ -366,7 +366,10 @@ async fn designated(array: &Arc<Array>, id: [u8; 16], bytes: &[u8], who: &Who) -
         return answer;
     }
     if let (
-        Designation::RemoteTakeover(_) | Designation::RemoteBranch { .. } | Designation::RemoteFailback(_),
+        Designation::RemoteTakeover(_)
+        | Designation::TakeoverGivenUp { .. }
+        | Designation::RemoteBranch { .. }
+        | Designation::RemoteFailback(_),
         Some(tamper),
     ) = (&designation, &array.env.tamper)
     {

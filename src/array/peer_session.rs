@@ -460,7 +460,7 @@ fn decode_told(bytes: &[u8]) -> Option<Told> {
 /// Bytes of the answer to SYNCHRONISE.
 const TOLD_BYTES: u32 = 24;
 /// Version of what `docs/protocol.md` describes.
-pub(crate) const PROTOCOL_VERSION: u32 = 7;
+pub(crate) const PROTOCOL_VERSION: u32 = 8;
 /// Room for the answer of a control command.
 const CONTROL_BYTES: u32 = 64 << 10;
 /// Limit for a command that does not wait on purpose; then the session is given up.

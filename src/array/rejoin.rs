@@ -9,7 +9,7 @@ use crate::copy::group::Group;
 use crate::copy::inherited::Missing;
 use crate::disk::slot::Class;
 use crate::volume::apply::rejoin::{alike, check_joining, lead};
-use crate::volume::designation::{Outcome, Refusal};
+use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
 use crate::volume::group::{GroupRecord, GroupState};
 use crate::volume::name::{ArrayNumber, GroupNumber, PairNumber, UpdateNumber as StoredNumber};
 use crate::volume::onward::Onward;
@@ -29,6 +29,9 @@ impl Array {
     pub(super) async fn stop_following(&self, record: &GroupRecord, moving: &Moving) -> anyhow::Result<()> {
         if moving.has.is_some() {
             return Ok(()); // All is said.
+        }
+        if self.store.read(|tables| tables.link_to(moving.array).is_none()) {
+            return Ok(()); // There is nobody to whom it could be said; nothing is read meanwhile.
         }
         let Some(group) = self.open_group_of(record.number) else {
             let was_begun = !record.segments.is_empty() || record.resume.is_some();
@@ -65,7 +68,8 @@ impl Array {
     fn ask_to_join(&self, record: &GroupRecord, moving: &Moving, has: StoredNumber) -> anyhow::Result<()> {
         let what = format!(
             "group {}: overtaken by {}, nothing more is read of its branch; update {has} is here",
-            record.name, moving.link
+            record.name,
+            moving.whom()
         );
         self.store.change(&Who::Array, what, |tables| {
             tables.asks_to_join(record.number, has, self.new_identity());
@@ -79,9 +83,21 @@ impl Array {
     ///
     /// # Errors
     /// Why it cannot now; or it has updates that nobody else has, and nobody has given them up. It asks again.
-    pub(super) async fn take_on_reader(&self, told: &JoinOnward, who: &Who) -> Result<Outcome, Refusal> {
+    pub(super) async fn take_on_reader(
+        &self,
+        id: DesignationId,
+        told: &JoinOnward,
+        who: &Who,
+    ) -> Result<Outcome, Refusal> {
+        if let Some(tamper) = &self.env.tamper {
+            self.env.clock.sleep(tamper.before_promising()).await;
+        }
         let _one_at_a_time = self.images.lock().await;
-        let tables = self.store.tables();
+        let (tables, what) = (self.store.tables(), Designation::JoinOnward(told.clone()));
+        if tables.was_answered(id) {
+            // Said once more, or held up: it may have been taken away here since.
+            return self.designate_by_peer(id, what, who);
+        }
         if let (Some(row), Who::Peer { array, .. }) = (tables.group_named(&told.group), who)
             && tables.readers.get(&(row.number, *array)).is_some()
         {
@@ -121,15 +137,16 @@ impl Array {
         let mut marks = pair_marks(group.take_marks(&numbered));
         let way = way.told(&group, &numbered);
         marks.extend(unattached);
-        let what = format!(
+        let said = format!(
             "group {}: array {} goes on from here behind update {}: {way}",
             told.group, onward.array, told.has
         );
-        let taken_on = self.store.change_with_marks(&Who::Array, what, &marks, |tables| {
+        let taken_on = self.store.change_with_marks(&Who::Array, said, &marks, |tables| {
             // A volume whose last pair is asked to go meanwhile is not journaled for much longer.
             check_joining(tables, told, who)?;
             tables.take_on(number, &onward, former, &numbers, self.new_identity());
             tables.note_judged(number, Judged { array: onward.array, has: told.has, way });
+            tables.note_done(id, &what);
             Ok(())
         });
         match taken_on {
@@ -169,13 +186,28 @@ impl Array {
         if !told.are_all_normal {
             return Found::Unknown("its pairs were not all normal".to_owned());
         }
-        let why = match group.admit(JournalArray(onward.array.0), UpdateNumber::new(told.has.0)).await {
-            Ok(missing) => return Found::Held(missing),
-            Err(why) => why,
+        let why = match self.journal_goes_on(record, &like) {
+            true => match group.admit(JournalArray(onward.array.0), UpdateNumber::new(told.has.0)).await {
+                Ok(missing) => return Found::Held(missing),
+                Err(why) => why,
+            },
+            false => "the journal here began anew with the takeover, or behind it".to_owned(),
         };
         let is_marked = matches!(&record.takeover, Some(Takeover::Taken(taken))
             if taken.array == told.former && told.has.0.saturating_add(1) >= taken.marked_from.0);
         if is_marked { Found::Marked(why) } else { Found::Unknown(why) }
+    }
+
+    /// Whether everything that became different here since the former primary was lost is in the journal, or would be found
+    /// lacking there. What hosts had written into S-VOLs here before the takeover is in none, and what is written while a volume has no pair, or the
+    /// journal has failed; then the one that there is has not been it all along.
+    fn journal_goes_on(&self, record: &GroupRecord, like: &[Option<PairNumber>]) -> bool {
+        let Some(inherited) = &record.inherited else { return false };
+        self.store.read(|tables| {
+            let pair = |number: &Option<PairNumber>| tables.pairs.get(number.as_ref()?);
+            let is_since = |pair: &PairRecord| pair.control.born.0 == inherited.last.0.saturating_add(1);
+            like.iter().all(|number| pair(number).is_some_and(is_since))
+        })
     }
 
     fn note_lead(&self, record: &GroupRecord, told: &JoinOnward, array: ArrayNumber) -> Result<u64, Refusal> {

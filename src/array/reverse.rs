@@ -100,11 +100,11 @@ impl Array {
 
     /// The reversal was given up.
     fn let_hosts_in_again(&self, tables: &Tables, record: &GroupRecord) {
-        // The picture may be older than a takeover that has been answered.
+        let mut runtime = self.runtime();
+        // The picture may be older than a takeover that has been answered. Under the lock: `Array::set_role_now`.
         if self.store.read(|now| now.groups.get(&record.number).is_none_or(GroupRecord::is_shut)) {
             return;
         }
-        let mut runtime = self.runtime();
         if runtime.shut.remove(&record.number.0).is_none() || record.role != GroupRole::Primary {
             return;
         }

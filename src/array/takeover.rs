@@ -107,7 +107,7 @@ impl Array {
             let recorded = array.store.change(&Who::Array, what, |tables| {
                 match goes_on {
                     true => tables.primary_reached(number),
-                    false => tables.takeover_given_up(number),
+                    false => tables.takeover_given_up(number, array.new_identity()),
                 }
                 Ok(())
             });
@@ -133,6 +133,7 @@ impl Array {
             generations: record.generations.clone(),
             knows: record.largest_counter(),
             is_complete: false,
+            attempt: record.attempts,
         };
         let designation = serde_json::to_vec(&Designation::RemoteTakeover(told))
             .map_err(|error| SourceError(error.to_string()))?;
@@ -290,6 +291,7 @@ impl Array {
         };
         let what =
             format!("group {}: taken over as of update {last}, this array is its primary", record.name);
+        self.wake(); // Whatever comes of this, something is to be opened.
         self.store.change_with_marks(&Who::Array, what, &marks, |tables| {
             if let Some(reason) = &failure
                 && record.state == GroupState::Normal
@@ -327,7 +329,7 @@ impl Array {
     fn give_takeover_up(&self, record: &GroupRecord, reason: &str) -> anyhow::Result<()> {
         let what = format!("group {}: takeover given up: {reason}", record.name);
         self.store.change(&Who::Array, what, |tables| {
-            tables.takeover_given_up(record.number);
+            tables.takeover_given_up(record.number, self.new_identity());
             Ok(())
         })?;
         self.wake();

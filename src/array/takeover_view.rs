@@ -124,7 +124,7 @@ pub(super) fn takeover_view(record: &GroupRecord) -> Option<TakeoverView> {
             let updates = moving.ahead(&record.generations);
             TakeoverView {
                 state: if updates > 0 { "ahead".to_owned() } else { view.state.clone() },
-                link: Some(moving.link.to_string()),
+                link: moving.link.as_ref().map(ToString::to_string),
                 array: Some(moving.array.0),
                 update_number: moving.has.map(|has| has.0),
                 branch_updates: moving.has.map(|_| updates),

@@ -71,7 +71,8 @@ impl Sequencer {
     /// What a former primary numbered is in the journal that was found, and other readers of it may lack that.
     pub(crate) fn inherit(&mut self, known: &crate::volume::group::Inherited) {
         let last = UpdateNumber::new(known.last.0);
-        if self.journal.first_retained() <= last {
+        // All of it may have been let go of: then what follows on it is here, for who has everything up to there.
+        if self.journal.first_retained() <= last.next() {
             let volumes = known.volumes.iter().map(|(named, here)| (named.0, here.0)).collect();
             self.inherited = Some(Arc::new(Inherited { last, volumes }));
             self.for_others = ForOthers::Everything;
@@ -166,6 +167,9 @@ impl Group {
             if self.role != Role::Source || seq.failed.is_some() {
                 return Err("its journal has failed".to_owned());
             }
+            let Some(inherited) = seq.inherited.clone() else {
+                return Err("the journal here holds nothing of the former primary".to_owned());
+            };
             let (first, held_from) = (has.next(), seq.journal.first_retained());
             if first < held_from {
                 return Err(format!("the journal here begins with update {held_from}"));
@@ -178,8 +182,7 @@ impl Group {
             seq.apart.coming.insert(reader);
             let updates = seq.next.since(first);
             let bytes = seq.journal.bytes_after(has);
-            let last = seq.inherited.as_ref().map_or(UpdateNumber::NONE, |inherited| inherited.last);
-            (Missing { updates, bytes }, last)
+            (Missing { updates, bytes }, inherited.last)
         };
         let admitted = match self.has_hole(has.next(), last).await {
             Ok(None) => self.checkpoint().await.map_err(|error| error.to_string()),

@@ -402,6 +402,13 @@ pub enum Designation {
     },
     /// From an array that has taken over, or is about to: take no writes any more.
     RemoteTakeover(RemoteTakeover),
+    /// From an array that was about to take over: it stays a copy.
+    TakeoverGivenUp {
+        /// The group.
+        group: GroupName,
+        /// Which of its attempts that was.
+        attempt: u64,
+    },
     /// From an array that was overtaken: so much is only there.
     RemoteBranch {
         /// The group.
@@ -450,6 +457,9 @@ pub enum Designation {
         /// Other pairs of the group here are not stopped: from some number on nothing of this one comes any more.
         #[serde(default)]
         others_go_on: bool,
+        /// An operator has said so: whoever is its primary later, only an operator lets it go on.
+        #[serde(default)]
+        by_operator: bool,
     },
     /// From a primary: nothing is left to do of the suspension of all its pairs that an auxiliary asked for. They are
     /// stopped, or will not be.
@@ -557,6 +567,7 @@ impl Designation {
                     | Self::RemoteOnward(_)
                     | Self::ReverseMarks { .. }
                     | Self::RemoteTakeover(_)
+                    | Self::TakeoverGivenUp { .. }
                     | Self::RemoteBranch { .. }
                     | Self::RemoteFailback(_)
                     | Self::RemoteRejoin(_)

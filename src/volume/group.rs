@@ -95,6 +95,9 @@ pub struct GroupRecord {
     /// A counter of generations that this array has seen of the group; a larger one may stand in the other fields.
     #[serde(default)]
     pub seen_counter: u64,
+    /// How often this array was told to take the group over.
+    #[serde(default)]
+    pub attempts: u64,
     /// Readers of a primary that this array has overtaken, which have more of it than this array had.
     #[serde(default)]
     pub ahead: Vec<Ahead>,

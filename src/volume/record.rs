@@ -310,6 +310,9 @@ pub struct ReaderRecord {
     /// It goes on from another array that took over: nothing of it is needed here any more.
     #[serde(default)]
     pub has_left: bool,
+    /// It has given up this attempt of its to take over, and all before it.
+    #[serde(default)]
+    pub attempts_ended: u64,
 }
 
 impl ReaderRecord {
@@ -336,6 +339,7 @@ impl ReaderRecord {
             awaits_suspension: None,
             since: 0,
             has_left: false,
+            attempts_ended: 0,
         }
     }
 }

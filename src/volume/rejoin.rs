@@ -30,8 +30,8 @@ use std::fmt;
 /// What a reader knows whose primary was overtaken.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Moving {
-    /// Link to the array that took over.
-    pub link: LinkName,
+    /// Link to the array that took over; none: there is none here, and it goes on when there is one.
+    pub link: Option<LinkName>,
     /// That array.
     pub array: ArrayNumber,
     /// Its generations.
@@ -41,6 +41,15 @@ pub struct Moving {
 }
 
 impl Moving {
+    /// The array that took over, in words.
+    #[must_use]
+    pub fn whom(&self) -> String {
+        match &self.link {
+            Some(link) => link.to_string(),
+            None => format!("array {} (to which there is no link)", self.array),
+        }
+    }
+
     /// How many updates this array has that the new primary has not; `ours` are the generations here.
     #[must_use]
     pub fn ahead(&self, ours: &[Generation]) -> u64 {

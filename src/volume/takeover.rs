@@ -3,6 +3,7 @@
 //! ```text
 //! auxiliary:    none -takeover-> reaching -stopped, or not reached-> restoring -done-> taken (a primary)
 //! old primary:  none -fence-> overtaken -complete-> overtaken, branch counted -named as the loser-> yielding -> (auxiliary)
+//!               none <-given up--+
 //!                                  +-- takeover here --> retaking -> taken
 //! taken:        -failback accepted-> none, its pairs are copied     -another one took over-> taken, with a rival
 //! ```
@@ -17,6 +18,8 @@
 //!   array has seen of the group, and says the largest with everything ([`RemoteTakeover::knows`]). An array that becomes a
 //!   copy again has seen, with that, a counter which is larger than any of its own before; the array that it copies notes
 //!   it, and refuses what speaks of less: that was said before.
+//! * **Each attempt to take over has a number.** An array that gives one up says so until its primary has heard it, which lets its
+//!   hosts write again if that attempt has shut them out, and takes no notice of what comes of it later.
 //! * **While an array takes over, its copies are what they are**: its primary can neither copy to them, nor hand them on, nor take
 //!   them away (`volume/apply/takeover_guard.rs`).
 
@@ -107,6 +110,9 @@ pub struct Overtaken {
     pub generations: Vec<Generation>,
     /// It is the primary. Before that it may still want what is here.
     pub is_complete: bool,
+    /// Before that: which of its attempts to become it this is.
+    #[serde(default)]
+    pub attempt: u64,
     /// What only this array has, once that is counted and everything of it is marked.
     pub branch: Option<Branch>,
 }
@@ -133,6 +139,9 @@ pub struct RemoteTakeover {
     pub knows: u64,
     /// The sender is the primary now; else it is about to be, and takes what it can get.
     pub is_complete: bool,
+    /// Which of the sender's attempts this is. One that it has given up shuts nobody out, however late it comes.
+    #[serde(default)]
+    pub attempt: u64,
 }
 
 /// What the array whose data stays tells the one that shall copy it.
@@ -182,7 +191,7 @@ impl Takeover {
         };
         match self {
             Self::Reaching | Self::Restoring => None,
-            Self::Moving(moving) => Some(format!("{} has taken over from its primary", moving.link)),
+            Self::Moving(moving) => Some(format!("{} has taken over from its primary", moving.whom())),
             Self::Taken(taken) if taken.rival.is_some() => Some(format!("{} took over as well", taken.link)),
             Self::Taken(taken) => Some(said(taken.branch, taken.link.as_str())),
             Self::Overtaken(other) | Self::Retaking(other) | Self::Yielding(Yielding { to: other, .. }) => {
@@ -196,7 +205,7 @@ impl Takeover {
     pub fn link(&self) -> Option<&LinkName> {
         match self {
             Self::Reaching | Self::Restoring => None,
-            Self::Moving(moving) => Some(&moving.link),
+            Self::Moving(moving) => moving.link.as_ref(),
             Self::Taken(taken) => Some(&taken.link),
             Self::Overtaken(other) | Self::Retaking(other) | Self::Yielding(Yielding { to: other, .. }) => {
                 Some(&other.link)

@@ -209,6 +209,12 @@ impl Designation {
             Self::RemoteTakeover(told) => {
                 write!(f, "group {} to be taken over by another array, said by it", told.group)
             }
+            Self::TakeoverGivenUp { group, attempt } => {
+                write!(
+                    f,
+                    "group {group}: attempt {attempt} of another array to take it over is given up, said by it"
+                )
+            }
             Self::RemoteBranch { group, branch } => write!(
                 f,
                 "group {group}: {} updates are only at the array that says so, in up to {} bytes",
@@ -298,6 +304,7 @@ impl fmt::Display for Designation {
             Self::TakeOverGroup { .. }
             | Self::FailBackGroup { .. }
             | Self::RemoteTakeover(_)
+            | Self::TakeoverGivenUp { .. }
             | Self::RemoteBranch { .. }
             | Self::RemoteFailback(_)
             | Self::RemoteRejoin(_)

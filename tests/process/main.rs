@@ -10,6 +10,7 @@ mod by_command;
 mod cascade;
 mod configuration;
 mod foreign_clients;
+mod foreign_takeover;
 mod foreign_target;
 mod growth;
 mod journal_volumes;

@@ -160,6 +160,18 @@ fn the_middle_of_a_cascade_does_not_go_on_from_less_than_the_lower_one_may_have(
             has(&cluster, GAMMA) + 1 == group(&cluster, ALPHA).next_update_number.unwrap()
         })
         .await;
+        // Alpha lives, and was shut for it: its hosts go on when that has come to nothing.
+        let refused = cluster.command(BETA, "group takeover g1 --yes").await.unwrap_err();
+        assert!(refused.contains("other arrays read the group from it"), "{refused}");
+        until(&cluster, "it is not given up", || takeover(&cluster, BETA).is_empty()).await;
+        let audit = cluster.command(ALPHA, "audit list").await.unwrap();
+        assert!(audit.contains("to be taken over by another array"), "{audit}");
+        until(&cluster, "hosts are not let in", || lets_hosts_write(&cluster, ALPHA)).await;
+        write(&cluster, &mut writer, ALPHA, 20).await;
+        until(&cluster, "not equal", || {
+            has(&cluster, GAMMA) + 1 == group(&cluster, ALPHA).next_update_number.unwrap()
+        })
+        .await;
         cluster.die(ALPHA, Death::Kill).await;
         let refused = cluster.command(BETA, "group takeover g1 --yes").await.unwrap_err();
         assert!(refused.contains("other arrays read the group from it"), "{refused}");

@@ -159,7 +159,8 @@ fn nothing_that_could_come_at_the_end_of_a_takeover_makes_it_another_one_for_oth
     });
 }
 
-/// One pair of gamma stood still before alpha was lost: what it lacks stands in no map but alpha's.
+/// One pair of gamma stood still before alpha was lost: what it lacks stands in no map but alpha's. Its operator has stopped it, so it stays what it
+/// is until one lets it go on.
 #[test]
 fn a_pair_that_stood_still_is_copied_whole_when_its_reader_goes_on_elsewhere() {
     in_virtual_time(async {
@@ -181,8 +182,27 @@ fn a_pair_that_stood_still_is_copied_whole_when_its_reader_goes_on_elsewhere() {
         cluster.sleep_ms(10_000).await;
         cluster.die(ALPHA, Death::Kill).await;
         take_over(&cluster, BETA).await;
+        let kept = content(&cluster, GAMMA).await.remove(1);
         go_on(&cluster, &mut writer, BETA, false).await;
+        until(&cluster, "the others do not go on", || {
+            are(&cluster, GAMMA, ["normal", "suspended", "normal"])
+        })
+        .await;
+        for _ in 0..2 {
+            cluster.sleep_ms(3_000).await;
+            assert!(content(&cluster, GAMMA).await[1] == kept, "nothing is overwritten unasked");
+            assert!(are(&cluster, GAMMA, ["normal", "suspended", "normal"]), "{}", cluster.state());
+            cluster.die(GAMMA, Death::Kill).await;
+            cluster.start(GAMMA).await;
+            until(&cluster, "gamma is not up", || group(&cluster, GAMMA).follows.is_some()).await;
+        }
+        cluster.command(BETA, "pair resync p2-gamma").await.expect("it is let go on");
         until(&cluster, "gamma does not go on", || follows(&cluster, BETA, GAMMA)).await;
         assert!(content(&cluster, GAMMA).await == content(&cluster, BETA).await, "{}", cluster.state());
     });
+}
+
+fn are(cluster: &Cluster, index: usize, states: [&str; 3]) -> bool {
+    let pairs = cluster.snapshot(index).map(|snapshot| snapshot.pairs).unwrap_or_default();
+    pairs.iter().map(|pair| pair.state.as_str()).eq(states)
 }

@@ -5,11 +5,16 @@
 use crate::cluster::{ALPHA, Cluster, Death, NAMES, Shape, Way};
 use crate::in_virtual_time;
 use crate::onward::{begin, content, equal, is_settled, three};
+use crate::port::scribble;
 use crate::story::geometry_of;
 use crate::support::random::Random;
 use crate::support::wof::{Observed, Plan, Writer};
 use crate::takeover::{BETA, go_on, group, image, lets_hosts_write, take_over, takeover, until, write};
 use crate::tree::SMALL;
+use holdfast::copy::tamper::Tamper;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 pub(crate) const GAMMA: usize = 2;
 pub(crate) const SHAPE: Shape = SMALL;
@@ -201,4 +206,109 @@ fn a_reader_that_was_to_move_stays_with_a_primary_that_takes_itself_back() {
             equal(&cluster, &writer, ALPHA).await;
         });
     }
+}
+
+/// Hosts have written beta's S-VOLs when alpha is lost. Gamma has every update of alpha, and no journal has what those hosts wrote.
+#[test]
+fn what_hosts_wrote_in_s_vols_before_a_takeover_reaches_a_reader_that_lacks_no_update() {
+    in_virtual_time(async {
+        let cluster = three(41);
+        let mut writer = Writer::new(41, Plan::mixed(41, geometry_of(SHAPE)));
+        begin(&cluster, &mut writer).await;
+        until(&cluster, "not settled", || is_settled(&cluster, ALPHA)).await;
+        cluster.command(ALPHA, "group suspend g1 --reader beta --svol-write").await.unwrap();
+        until(&cluster, "hosts cannot write", || lets_hosts_write(&cluster, BETA)).await;
+        assert_eq!(scribble(&cluster, BETA, &mut Random::new(41), 30).await, 30);
+        cluster.die(ALPHA, Death::PowerLoss).await;
+        take_over(&cluster, BETA).await;
+        until(&cluster, "gamma does not go on", || follows(&cluster, BETA, GAMMA)).await;
+        assert!(content(&cluster, GAMMA).await == content(&cluster, BETA).await, "{}", cluster.state());
+        let judged = group(&cluster, BETA).judged;
+        assert_eq!(judged[0].way, "differences", "{}", judged[0].text);
+    });
+}
+
+/// Holds up what is said to an array of who is its primary, while it is armed.
+#[derive(Debug, Default)]
+struct Holds {
+    for_ms: AtomicU64,
+    held: AtomicU64,
+}
+
+impl Tamper for Holds {
+    fn before_promising(&self) -> Duration {
+        let ms = self.for_ms.load(Ordering::Relaxed);
+        self.held.fetch_add(u64::from(ms > 0), Ordering::Relaxed);
+        Duration::from_millis(ms)
+    }
+}
+
+/// Gamma asks to be taken on, over a session that hangs; asks again over the next one, goes on from beta, and is taken away there. Then
+/// what it had asked first arrives.
+#[test]
+fn a_reader_that_was_taken_away_is_not_taken_on_by_what_it_had_asked_before() {
+    in_virtual_time(async {
+        let cluster = three(51);
+        let holds = Arc::new(Holds::default());
+        cluster.plant(BETA, holds.clone());
+        let mut writer = Writer::new(51, Plan::mixed(51, geometry_of(SHAPE)));
+        begin(&cluster, &mut writer).await;
+        until(&cluster, "not settled", || is_settled(&cluster, ALPHA)).await;
+        cluster.die(ALPHA, Death::PowerLoss).await;
+        holds.for_ms.store(20_000, Ordering::Relaxed);
+        take_over(&cluster, BETA).await;
+        until(&cluster, "nothing is held up", || holds.held.load(Ordering::Relaxed) > 0).await;
+        let since = cluster.clock_ms();
+        holds.for_ms.store(0, Ordering::Relaxed);
+        cluster.set_way("beta", "gamma", Way::Cut);
+        cluster.sleep_ms(500).await;
+        cluster.heal();
+        until(&cluster, "gamma does not go on", || follows(&cluster, BETA, GAMMA)).await;
+        cluster.command(BETA, "group delete g1 --reader gamma --yes").await.unwrap();
+        let is_gone = || {
+            let pairs = cluster.snapshot(BETA).map(|snapshot| snapshot.pairs).unwrap_or_default();
+            pairs.iter().all(|pair| pair.auxiliary_array != 3)
+        };
+        until(&cluster, "gamma does not go", || is_gone() && group(&cluster, GAMMA).name.is_empty()).await;
+        assert!(cluster.clock_ms() < since + 19_000, "too late for this story");
+        cluster.sleep_ms(25_000).await;
+        assert!(is_gone(), "{}", cluster.state());
+    });
+}
+
+/// Hosts were let into one of gamma's S-VOLs when alpha is lost: the others go on from beta, and what those hosts have made of that one is theirs
+/// until an operator of beta wants it copied.
+#[test]
+fn a_reader_goes_on_from_the_new_primary_while_hosts_write_one_of_its_s_vols() {
+    in_virtual_time(async {
+        let cluster = three(61);
+        let mut writer = Writer::new(61, Plan::mixed(61, geometry_of(SHAPE)));
+        begin(&cluster, &mut writer).await;
+        until(&cluster, "not settled", || is_settled(&cluster, ALPHA)).await;
+        cluster.command(ALPHA, "group set g1 --svol-access read").await.unwrap();
+        cluster.command(ALPHA, "pair suspend p2-gamma --svol-write").await.unwrap();
+        until(&cluster, "hosts cannot write", || lets_hosts_write(&cluster, GAMMA)).await;
+        let mut random = Random::new(61);
+        assert!(scribble(&cluster, GAMMA, &mut random, 40).await > 0, "only one of three lets them in");
+        cluster.die(ALPHA, Death::PowerLoss).await;
+        take_over(&cluster, BETA).await;
+        go_on(&cluster, &mut writer, BETA, false).await;
+        let others_follow = || {
+            let pairs = cluster.snapshot(GAMMA).map(|snapshot| snapshot.pairs).unwrap_or_default();
+            takeover(&cluster, GAMMA).is_empty()
+                && pairs.iter().map(|pair| pair.state.as_str()).eq(["normal", "suspended", "normal"])
+        };
+        until(&cluster, "the others do not go on", others_follow).await;
+        cluster.die(GAMMA, Death::Kill).await;
+        cluster.start(GAMMA).await;
+        until(&cluster, "hosts are not let in again", || lets_hosts_write(&cluster, GAMMA)).await;
+        let written = content(&cluster, GAMMA).await.remove(1);
+        cluster.sleep_ms(5_000).await;
+        assert!(content(&cluster, GAMMA).await[1] == written, "nothing is overwritten unasked");
+        assert!(scribble(&cluster, GAMMA, &mut random, 40).await > 0, "its hosts write on");
+        cluster.command(BETA, "pair resync p2-gamma").await.expect("it is wanted as a copy again");
+        until(&cluster, "gamma does not follow", || follows(&cluster, BETA, GAMMA)).await;
+        assert!(content(&cluster, GAMMA).await == content(&cluster, BETA).await, "{}", cluster.state());
+        assert!(!lets_hosts_write(&cluster, GAMMA));
+    });
 }

@@ -141,6 +141,56 @@ fn a_second_that_lost_its_journal_is_copied_while_hosts_wait_for_it() {
     }
 }
 
+/// While what beta lost is copied a takeover there goes back to the image that it keeps: what it confirms meanwhile is answered to nobody, with
+/// the fence `data`.
+#[test]
+fn hosts_are_answered_nothing_while_a_second_that_lost_its_journal_is_no_image() {
+    in_virtual_time(async {
+        let cluster = pair_of(3, "data", "restore_delay = \"20s\"\n");
+        let mut writer = Writer::new(3, Plan::mixed(3, geometry_of(APART)));
+        for index in [ALPHA, BETA] {
+            cluster.start(index).await;
+        }
+        until_synchronised(&cluster).await;
+        write(&cluster, &mut writer, ALPHA, 80).await;
+        cluster.sleep_ms(12_000).await;
+        cluster.disk(BETA, "j0").inject(Fault::Gone);
+        let ports = ports(&cluster, ALPHA);
+        let stop = AtomicBool::new(false);
+        let running = writer.run(&ports, &*cluster.clock, 8, Until { commands: u64::MAX, stop: &stop });
+        let noticing = async {
+            until(&cluster, "nobody notices", || group(&cluster, BETA).state == "abnormal").await;
+            stop.store(true, Ordering::Relaxed);
+        };
+        tokio::join!(running, noticing);
+        cluster.set_way("alpha", "beta", Way::Slow);
+        replace_journal(&cluster, BETA).await;
+        let are_normal = || cluster.snapshot(ALPHA).unwrap().pairs.iter().all(|pair| pair.state == "normal");
+        until(&cluster, "nothing is copied", || !are_normal()).await;
+        let stop = AtomicBool::new(false);
+        let running = writer.run(&ports, &*cluster.clock, 8, Until { commands: u64::MAX, stop: &stop });
+        let copying = async {
+            cluster.sleep_ms(3 * LIMIT_MS).await;
+            assert!(!are_normal(), "too late for this story");
+            stop.store(true, Ordering::Relaxed);
+        };
+        let (summary, ()) = tokio::join!(running, copying);
+        assert!(!are_normal(), "too late for this story");
+        assert_eq!(
+            (summary.acknowledged, state(&cluster, ALPHA) == "apart"),
+            (0, false),
+            "{}",
+            cluster.state()
+        );
+        cluster.heal();
+        until_synchronised(&cluster).await;
+        write(&cluster, &mut writer, ALPHA, 40).await;
+        cluster.die(ALPHA, Death::PowerLoss).await;
+        take_over(&cluster, BETA).await;
+        go_on(&cluster, &mut writer, BETA, true).await;
+    });
+}
+
 /// A relay is there, too: what is sent to beta goes the direct way, and over the relay only what is written while there is no other.
 #[test]
 fn a_relay_takes_no_host_from_its_synchronous_copy() {

@@ -336,3 +336,60 @@ fn a_failback_that_was_held_up_takes_nothing_from_who_was_taken_back_meanwhile()
         });
     }
 }
+
+/// A takeover rests when everything is restored, before this array is the primary.
+#[derive(Debug)]
+struct Rests(Duration);
+
+impl Tamper for Rests {
+    fn before_closing(&self) -> Duration {
+        self.0
+    }
+}
+
+/// Beta's takeover is cut off, or hangs, when alpha is shut and has given everything; alpha's operator takes it back, and its hosts go on. Beta does not become a
+/// primary of its own accord hours later.
+#[test]
+fn a_takeover_that_did_not_end_is_not_ended_when_its_primary_has_been_taken_back() {
+    for seed in 71..=73 {
+        in_virtual_time(async {
+            let cluster = two(seed);
+            let mut writer = Writer::new(seed, Plan::mixed(seed, geometry_of(SHAPE)));
+            cluster.plant(BETA, Arc::new(Rests(Duration::from_secs(30))));
+            begin(&cluster, &mut writer).await;
+            equal(&cluster, ALPHA).await;
+            let is_cut_off = seed != 73;
+            let commanding = async {
+                let _ = cluster.command(BETA, "group takeover g1 --yes").await;
+                std::future::pending::<()>().await;
+            };
+            let taking_back = async {
+                until(&cluster, "not restoring", || takeover(&cluster, BETA) == "restoring").await;
+                assert_eq!(takeover(&cluster, ALPHA), "fenced");
+                cluster.sleep_ms(300).await;
+                if is_cut_off {
+                    cluster.die(BETA, if seed == 71 { Death::Kill } else { Death::PowerLoss }).await;
+                }
+                take_over(&cluster, ALPHA).await;
+                write(&cluster, &mut writer, ALPHA, 30).await;
+                if is_cut_off {
+                    cluster.start(BETA).await;
+                }
+                let since = cluster.clock_ms();
+                while cluster.clock_ms() < since + 50_000 {
+                    assert!(!lets_hosts_write(&cluster, BETA), "two primaries: {}", cluster.state());
+                    cluster.sleep_ms(50).await;
+                }
+            };
+            tokio::select! { biased; () = taking_back => {} () = commanding => {} }
+            assert!(takeover(&cluster, BETA).is_empty(), "{}", cluster.state());
+            until(&cluster, "beta says nothing", || {
+                group(&cluster, ALPHA).takeover.is_some_and(|takeover| takeover.branch_updates == Some(0))
+            })
+            .await;
+            cluster.command(ALPHA, "group failback g1 --to beta --yes").await.expect("it copies again");
+            equal(&cluster, ALPHA).await;
+            has_everything(&cluster, &writer, ALPHA).await;
+        });
+    }
+}

@@ -196,6 +196,8 @@ fn a_third_of_which_a_pair_is_no_image_is_copied_whole() {
             cluster.die(ALPHA, Death::PowerLoss).await;
             take_over(&cluster, BETA).await;
             go_on(&cluster, &mut writer, BETA, true).await;
+            until(&cluster, "gamma was not judged", || judged(&cluster, BETA).is_some()).await;
+            cluster.command(BETA, "pair resync p1-gamma").await.expect("its operator lets it go on");
             until(&cluster, "gamma does not go on", || follows(&cluster, BETA, GAMMA)).await;
             assert!(content(&cluster, GAMMA).await == content(&cluster, BETA).await, "gamma differs");
             let judged = judged(&cluster, BETA).expect("gamma was judged");

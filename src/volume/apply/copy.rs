@@ -329,6 +329,7 @@ pub(super) fn new_group(
         inherited: None,
         judged: Vec::new(),
         former: Vec::new(),
+        attempts: 0,
         rivals: Vec::new(),
         restore_stop: None,
         suspension_stop: None,

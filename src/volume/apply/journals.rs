@@ -327,6 +327,8 @@ impl Tables {
             is_replaced = journal.is_leaving;
         }
         row.segments.clear();
+        // What hosts write until there is another one is in none, also where no number is lost by that.
+        row.inherited = None;
         row.next_update_number = resume.first;
         row.resume = Some(resume);
         if is_replaced {

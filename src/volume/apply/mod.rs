@@ -181,8 +181,9 @@ impl Tables {
                 grow::remote_grown(self, id, pair, *size_bytes, who)
             }
             Designation::AskPrimary(ask) => asked::asked(self, id, ask, who),
-            Designation::RemoteSuspend { pair, reason, others_go_on } => {
-                pairs::remote_suspend(self, pair, reason, *others_go_on, who)
+            Designation::RemoteSuspend { pair, reason, others_go_on, by_operator } => {
+                let said = pairs::Said { reason, others_go_on: *others_go_on, by_operator: *by_operator };
+                pairs::remote_suspend(self, pair, said, who)
             }
             Designation::SuspensionEnded { group, of } => asked::suspension_ended(self, group, *of, who),
             Designation::RemoteResync { pairs, from } => pairs::remote_resync(self, pairs, *from, who),
@@ -196,6 +197,7 @@ impl Tables {
             Designation::TakeOverGroup { .. }
             | Designation::FailBackGroup { .. }
             | Designation::RemoteTakeover(_)
+            | Designation::TakeoverGivenUp { .. }
             | Designation::RemoteBranch { .. }
             | Designation::RemoteFailback(_) => takeover::dispatch(self, id, what, who),
             Designation::RemoteRejoin(told) => rejoin::remote_rejoin(self, id, told, who),
@@ -296,6 +298,20 @@ impl Tables {
                 }
             }
         }
+    }
+
+    /// Keeps that this was done, for whoever says it again.
+    pub(crate) fn note_done(&mut self, id: DesignationId, what: &Designation) {
+        let sequence = self.next_sequence();
+        self.results.put(ResultRecord {
+            id,
+            sequence,
+            outcome: Outcome::Done,
+            what: Some(what.to_string()),
+            refusal: None,
+            is_reversal: false,
+        });
+        self.forget_old_results();
     }
 
     fn forget_old_results(&mut self) {

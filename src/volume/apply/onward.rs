@@ -190,8 +190,11 @@ pub(crate) fn check_onward(tables: &Tables, told: &RemoteOnward, who: &Who) -> R
     if pairs.len() != told.pairs.len() || !pairs.iter().all(same) {
         return conflict("has other pairs here");
     }
+    let is_stopped =
+        |pair: &PairRecord| told.pairs.iter().any(|one| one.name == pair.name && one.stopped.is_some());
+    let are_hosts_in = |pair: &PairRecord| pair.control.svol_write || pair.control.svol_open;
     if let Some(pair) =
-        pairs.iter().find(|pair| pair.control.svol_write || pair.control.svol_open || pair.is_leaving())
+        pairs.iter().find(|pair| (are_hosts_in(pair) && !is_stopped(pair)) || pair.is_leaving())
     {
         return conflict(&format!(
             "cannot be moved: hosts write the S-VOL of pair {}, or it goes",
@@ -453,24 +456,11 @@ impl Tables {
         let (name, generations, has_failed) =
             (row.name.clone(), row.generations.clone(), row.state != GroupState::Normal);
         self.readers.put(ReaderRecord {
-            group,
-            array: reader.array,
-            link: link.clone(),
             remote_group: reader.remote,
-            reported: None,
-            durable: UpdateNumber(0),
-            restored: UpdateNumber(0),
-            settled: UpdateNumber(0),
-            is_leaving: false,
-            is_attached: false,
-            reads_from: None,
-            journal_lost: false,
             is_untold: true,
             assumed: if has_failed { UpdateNumber(0) } else { reader.assumed },
-            is_lacking: false,
-            awaits_suspension: None,
-            since: 0, // Raised when it has accepted.
-            has_left: false,
+            // `since` is raised when it has accepted.
+            ..ReaderRecord::new(group, reader.array, link.clone())
         });
         let mut told = Vec::new();
         for (pair, number) in reader.pairs.iter().zip(numbers) {

@@ -167,17 +167,24 @@ pub(super) fn delete_group(tables: &mut Tables, group: &GroupName) -> Result<Out
     Ok(Outcome::Done)
 }
 
+/// What a primary says of a pair that it has stopped.
+pub(super) struct Said<'a> {
+    pub(super) reason: &'a str,
+    pub(super) others_go_on: bool,
+    pub(super) by_operator: bool,
+}
+
 pub(super) fn remote_suspend(
     tables: &mut Tables,
     pair: &PairName,
-    reason: &str,
-    others_go_on: bool,
+    said: Said<'_>,
     who: &Who,
 ) -> Result<Outcome, Refusal> {
     let number = followed_pair(tables, pair, who)?;
-    let reason: String = reason.chars().take(REASON_MAX_CHARS).collect();
+    let reason: String = said.reason.chars().take(REASON_MAX_CHARS).collect();
     if let Some(pair) = tables.pairs.edit(&number) {
-        pair.control.left_behind |= others_go_on;
+        pair.control.cause = said.by_operator.then_some(SuspendCause::Operator);
+        pair.control.left_behind |= said.others_go_on;
         if pair.state != PairState::Suspended {
             pair.control.had_from_elsewhere = UpdateNumber(0);
         }
@@ -224,7 +231,7 @@ pub(super) fn remote_resync(
         }
         // Whatever the S-VOL was, from here on it is on the way to something else.
         (row.state, row.reason) = (PairState::BeingCopied, None);
-        row.control.is_image = false;
+        (row.control.is_image, row.control.cause) = (false, None);
         row.control.copy_from = row.control.copy_from.max(row.first_of_copy(from));
         row.control.copies = resynced.copies;
     }
@@ -387,6 +394,7 @@ impl Tables {
                 pair: pair.name.clone(),
                 reason: reason.to_owned(),
                 others_go_on,
+                by_operator: cause == SuspendCause::Operator,
             };
             let link = pair.link.clone();
             self.forward(&link, DesignationId(identity()), told);

@@ -42,11 +42,18 @@ pub(super) fn remote_rejoin(
         Some(Takeover::Moving(moving)) if newest <= newest_of(moving) => return Ok(Outcome::Done),
         // Its own primary took itself back, behind what another array had taken over.
         Some(Takeover::Moving(_)) if source == array => None,
-        None if source == array => return Ok(Outcome::Done),
+        None if source == array => {
+            // What another array said before that, of an earlier takeover, may come behind it.
+            if let Some(row) = tables.groups.edit(&number) {
+                row.seen_counter = row.seen_counter.max(newest);
+            }
+            return Ok(Outcome::Done);
+        }
         Some(Takeover::Moving(moving)) if moving.array != array && !goes_on_behind(moving, told) => {
             return conflict(&format!("goes on from array {} there", moving.array));
         }
-        None if newest <= row.largest_counter() => {
+        // The former primary may have been started again in a generation that is just as new, and who has taken over never heard of that.
+        None if newest < row.largest_counter() => {
             return conflict("has a primary there that is newer than that");
         }
         Some(Takeover::Moving(_)) | None if !goes_on => return conflict("goes on there just so"),
@@ -54,7 +61,12 @@ pub(super) fn remote_rejoin(
             if row.reversal.is_some() || row.other_source.is_some() {
                 return conflict("is being turned round there, or read from two arrays");
             }
-            Some(Takeover::Moving(Moving { link, array, generations: told.generations.clone(), has: None }))
+            Some(Takeover::Moving(Moving {
+                link: Some(link),
+                array,
+                generations: told.generations.clone(),
+                has: None,
+            }))
         }
         Some(_) => return conflict("is being taken over there at this moment"),
     };
@@ -109,9 +121,7 @@ fn told_by_its_source(
     if row.reversal.is_some() || row.other_source.is_some() {
         return conflict("is being turned round there, or read from two arrays".to_owned());
     }
-    let Some(link) = tables.link_to(by).map(|link| link.name.clone()) else {
-        return conflict(format!("goes on from array {by}, to which there is no link there"));
-    };
+    let link = tables.link_to(by).map(|link| link.name.clone());
     tables.call_back_joining(number);
     if let Some(row) = tables.groups.edit(&number) {
         let generations = told.generations.clone();
@@ -213,6 +223,10 @@ pub(super) fn goes_on_from(
                 left_behind: known.left_behind,
                 stopped_at: known.stopped_at,
                 had_from_elsewhere: known.had_from_elsewhere,
+                // Hosts that were let in stay, until its new primary copies differences.
+                svol_write: known.svol_write,
+                svol_open: known.svol_open,
+                cause: known.cause,
                 origin: one.origin,
                 copies: known.copies,
                 ..PairControl::default()
@@ -258,7 +272,7 @@ impl Tables {
         else {
             return;
         };
-        let link = moving.link.clone();
+        let Some(link) = self.link_to(moving.array).map(|link| link.name.clone()) else { return };
         let journal = |journal: &crate::volume::group::JournalVolume| {
             let volume = self.volumes.get(&journal.volume)?;
             Some((volume.name.clone(), journal.options))
@@ -278,7 +292,7 @@ impl Tables {
         if let Some(row) = self.groups.edit(&group)
             && let Some(Takeover::Moving(moving)) = &mut row.takeover
         {
-            moving.has = Some(has);
+            (moving.link, moving.has) = (Some(link), Some(has));
         }
     }
 
@@ -382,12 +396,18 @@ fn joining(pair: &PairRecord, has: UpdateNumber) -> Option<OnwardPair> {
         stopped: Some(Stopped {
             cause: Some(SuspendCause::Operator),
             reason: "its primary was overtaken by another array".to_owned(),
-            goes_on: true,
+            goes_on: !stays_as_it_is(pair),
             told: false,
             withheld_from: None,
             runs: if is_of_the_image(pair, has) { Vec::new() } else { vec![(0, pair.size_bytes)] },
         }),
     })
+}
+
+/// Whether only an operator lets a pair go on: one has stopped it, or hosts were let into its S-VOL.
+fn stays_as_it_is(pair: &PairRecord) -> bool {
+    let is_stopped = pair.state == PairState::Suspended && pair.control.cause == Some(SuspendCause::Operator);
+    is_stopped || pair.control.svol_write || pair.control.svol_open
 }
 
 /// Whether the S-VOL of a pair is what the group has restored here, to the last update: only then what it lacks is what came

@@ -72,7 +72,7 @@ fn overtaken(
         return;
     }
     let generations = told.generations.clone();
-    let by = Overtaken { link, array, generations, is_complete: true, branch: None };
+    let by = Overtaken { link, array, generations, is_complete: true, attempt: 0, branch: None };
     tables.drop_reversal(group);
     if let Some(row) = tables.groups.edit(&group) {
         let newest = told.generations.last().map_or(0, |newest| newest.counter);

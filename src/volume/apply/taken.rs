@@ -1,8 +1,10 @@
 //! What the arrays at work record of a takeover, each in a transaction of its own (decision 19).
 
+use super::reverse::GENERATIONS_MAX;
 use crate::volume::designation::{Designation, DesignationId, Refusal};
 use crate::volume::group::{
-    CommonPoint, Generation, GroupEvent, GroupRole, GroupState, Inherited, SegmentRecord, common_point,
+    CommonPoint, Generation, GroupEvent, GroupRecord, GroupRole, GroupState, Inherited, SegmentRecord,
+    common_point,
 };
 use crate::volume::name::{
     ArrayNumber, GroupNumber, LinkName, PairName, PairNumber, UpdateNumber, VolumeNumber,
@@ -57,12 +59,37 @@ impl Tables {
         }
     }
 
-    /// The takeover of a group cannot be done.
-    pub(crate) fn takeover_given_up(&mut self, group: GroupNumber) {
+    /// The takeover of a group cannot be done. Its primary is told, which may have shut its hosts out for it.
+    pub(crate) fn takeover_given_up(&mut self, group: GroupNumber, identity: Identity) {
         if let Some(row) = self.groups.edit(&group)
             && matches!(row.takeover, Some(Takeover::Reaching | Takeover::Restoring))
+            && let GroupRole::Auxiliary { link, .. } = &row.role
         {
             row.takeover = None;
+            let link = link.clone();
+            let what = Designation::TakeoverGivenUp { group: row.name.clone(), attempt: row.attempts };
+            let name = row.name.clone();
+            let is_earlier = |what: &Designation| matches!(what, Designation::TakeoverGivenUp { group, .. } if *group == name);
+            self.forget_forwards(&link, is_earlier);
+            self.forward(&link, DesignationId(identity), what);
+        }
+    }
+
+    /// Takeovers that a start finds, and that need nothing from outside any more.
+    pub(crate) fn takeovers_cut_off(&self) -> Vec<GroupNumber> {
+        let is_cut_off = |row: &&GroupRecord| {
+            row.takeover == Some(Takeover::Restoring) && row.state != GroupState::Suspended
+        };
+        self.groups.iter().filter(is_cut_off).map(|row| row.number).collect()
+    }
+
+    /// Their primaries are asked once more, because they may have been taken back since. Not where something has gone back to an image
+    /// for it already.
+    pub(crate) fn takeovers_ask_again(&mut self) {
+        for number in self.takeovers_cut_off() {
+            if let Some(row) = self.groups.edit(&number) {
+                row.takeover = Some(Takeover::Reaching);
+            }
         }
     }
 
@@ -77,6 +104,7 @@ impl Tables {
         identity: &mut dyn FnMut() -> Identity,
     ) -> Result<(), Refusal> {
         let Some(row) = self.groups.get(&group).cloned() else { return Ok(()) };
+        is_under_way(&row)?;
         let newest = row.largest_counter();
         let GroupRole::Auxiliary { link, source, remote: Some(remote) } = row.role else { return Ok(()) };
         if row.state == GroupState::Suspended {
@@ -222,6 +250,7 @@ impl Tables {
             generations: row.generations.clone(),
             knows: row.largest_counter(),
             is_complete: true,
+            attempt: row.attempts,
         };
         self.forward(link, id, Designation::RemoteTakeover(told));
     }
@@ -231,6 +260,7 @@ impl Tables {
         let Some(name) = self.groups.get(&group).map(|row| row.name.clone()) else { return };
         let is_meant = |what: &Designation| match what {
             Designation::RemoteTakeover(RemoteTakeover { group, .. })
+            | Designation::TakeoverGivenUp { group, .. }
             | Designation::RemoteBranch { group, .. }
             | Designation::RemoteFailback(RemoteFailback { group, .. }) => *group == name,
             _ => false,
@@ -353,6 +383,7 @@ impl Tables {
         let counter = row.largest_counter().max(theirs).saturating_add(1);
         let opened = Generation { counter, array: own, first: UpdateNumber(last.0 + 1) };
         row.generations.push(opened);
+        row.generations.drain(1..=row.generations.len().saturating_sub(GENERATIONS_MAX));
         row.stopped_cleanly = true; // No number of it has been given.
         (row.is_together, row.goes_alone) = (false, false); // The lease of its synchronous reader is over (`array/takeover.rs`).
         row.takeover = Some(Takeover::Taken(Taken {
@@ -413,4 +444,11 @@ impl Tables {
             self.forward(&link, DesignationId(identity()), what);
         }
     }
+}
+
+fn is_under_way(row: &GroupRecord) -> Result<(), Refusal> {
+    if row.takeover == Some(Takeover::Restoring) {
+        return Ok(());
+    }
+    Err(Refusal::conflict(format!("the takeover of group {} was given up", row.name)))
 }

@@ -26,6 +26,7 @@ pub(super) fn dispatch(
         Designation::TakeOverGroup { group } => take_over(tables, group),
         Designation::FailBackGroup { group, to } => fail_back(tables, id, group, to),
         Designation::RemoteTakeover(told) => remote_takeover(tables, id, told, who),
+        Designation::TakeoverGivenUp { group, attempt } => given_up(tables, group, *attempt, who),
         Designation::RemoteBranch { group, branch } => remote_branch(tables, group, *branch, who),
         Designation::RemoteFailback(told) => remote_failback(tables, told, who),
         _ => Err(Refusal::conflict("this is no takeover")),
@@ -45,6 +46,7 @@ fn take_over(tables: &mut Tables, group: &GroupName) -> Result<Outcome, Refusal>
         tables.drop_reversal(number);
     }
     if let Some(row) = tables.groups.edit(&number) {
+        row.attempts = row.attempts.saturating_add(1);
         row.takeover = Some(next);
     }
     Ok(Outcome::Done)
@@ -69,6 +71,7 @@ fn retake(row: &GroupRecord) -> Result<Option<Takeover>, Refusal> {
             array: reversal.array,
             generations: row.generations.clone(),
             is_complete: false,
+            attempt: 0,
             branch: None,
         }))),
     }
@@ -218,14 +221,13 @@ fn remote_takeover(
     if tables.pairs_over(number, &link).next().is_none() {
         return conflict(format!("has no pairs with array {array} here"));
     }
-    if tables.readers.get(&(number, array)).is_some_and(|reader| told.knows < reader.since) {
-        return conflict(format!("was not a copy at array {array} any more, or not yet, when that was said"));
-    }
+    is_said_now(tables, (number, array), told)?;
     let overtaken = Overtaken {
         link: link.clone(),
         array,
         generations: told.generations.clone(),
         is_complete: told.is_complete,
+        attempt: told.attempt,
         branch: None,
     };
     // A rival may have been told of this array's takeover when it was none yet, and have forgotten it since.
@@ -277,6 +279,40 @@ fn remote_takeover(
     Ok(Outcome::Done)
 }
 
+/// What an array said before it was the copy that it is, or of an attempt that it has given up, comes too late.
+fn is_said_now(
+    tables: &Tables,
+    (group, array): (GroupNumber, ArrayNumber),
+    told: &RemoteTakeover,
+) -> Result<(), Refusal> {
+    let Some(reader) = tables.readers.get(&(group, array)) else { return Ok(()) };
+    let conflict = |text: String| Err(Refusal::Conflict(format!("group {} {text}", told.group)));
+    if told.knows < reader.since {
+        return conflict(format!("was not a copy at array {array} any more, or not yet, when that was said"));
+    }
+    if !told.is_complete && (1..=reader.attempts_ended).contains(&told.attempt) {
+        return conflict(format!("is not being taken over by array {array} any more"));
+    }
+    Ok(())
+}
+
+/// From an array that was about to take over, and does not: hosts are let in again that it has shut out, and nobody else has.
+fn given_up(tables: &mut Tables, group: &GroupName, attempt: u64, who: &Who) -> Result<Outcome, Refusal> {
+    let (array, _) = peer(tables, who)?;
+    let Some(number) = tables.group_named(group).map(|row| row.number) else { return Ok(Outcome::Done) };
+    if let Some(reader) = tables.readers.edit(&(number, array)) {
+        reader.attempts_ended = reader.attempts_ended.max(attempt);
+    }
+    if let Some(row) = tables.groups.edit(&number)
+        && let Some(Takeover::Overtaken(other)) = &row.takeover
+        && (other.array, other.is_complete) == (array, false)
+        && other.attempt <= attempt
+    {
+        row.takeover = None;
+    }
+    Ok(Outcome::Done)
+}
+
 /// At an array that copies the group: from its own primary it hears that that has taken itself back.
 fn told_to_a_copy(
     tables: &mut Tables,
@@ -286,9 +322,13 @@ fn told_to_a_copy(
 ) -> Result<Outcome, Refusal> {
     let Some(row) = tables.groups.get(&group) else { return Err(Refusal::missing("group", &told.group)) };
     if row.takeover.is_some() && !matches!(row.takeover, Some(Takeover::Moving(_))) {
-        let text = format!("group {} is being taken over here at this moment", told.group);
-        return Err(Refusal::Conflict(text));
+        if !is_taken_back(tables, row, array, told)? {
+            let text = format!("group {} is being taken over here at this moment", told.group);
+            return Err(Refusal::Conflict(text));
+        }
+        tables.takeover_given_up(group, id.caused(1).0);
     }
+    let Some(row) = tables.groups.get(&group) else { return Err(Refusal::missing("group", &told.group)) };
     // It has promised to be the primary: what it has then is said by what it will be.
     if row.reversal.is_some() {
         let text = format!("group {} is being turned round here at this moment", told.group);
@@ -317,6 +357,24 @@ fn told_to_a_copy(
         tables.forward(&link, id.caused(0), what);
     }
     Ok(Outcome::Done)
+}
+
+/// Whether a takeover that is on its way here has no reason any more: its primary has been taken back since, by command, and nothing here
+/// has gone back to an image for it.
+fn is_taken_back(
+    tables: &Tables,
+    row: &GroupRecord,
+    array: ArrayNumber,
+    told: &RemoteTakeover,
+) -> Result<bool, Refusal> {
+    let is_on_its_way = matches!(row.takeover, Some(Takeover::Reaching | Takeover::Restoring));
+    let is_its_primary = matches!(row.role, GroupRole::Auxiliary { source, .. } if source == array);
+    let may_go_back = || tables.followed_pairs(row.number).any(|pair| pair.control.image.is_some());
+    let is_given_up = is_on_its_way && is_its_primary && told.is_complete;
+    Ok(is_given_up
+        && row.state == GroupState::Normal
+        && branch_begins(row, &told.generations)?.is_some()
+        && !may_go_back())
 }
 
 fn is_leaving_to(row: &GroupRecord, array: ArrayNumber) -> bool {
@@ -439,7 +497,7 @@ fn remote_failback(tables: &mut Tables, told: &RemoteFailback, who: &Who) -> Res
         }
     }
     let generations = told.generations.clone();
-    let to = Overtaken { link, array, generations, is_complete: true, branch };
+    let to = Overtaken { link, array, generations, is_complete: true, attempt: 0, branch };
     tables.drop_reversal(number);
     if let Some(row) = tables.groups.edit(&number) {
         row.takeover = Some(Takeover::Yielding(Yielding { to, remote: told.number, since: told.since }));

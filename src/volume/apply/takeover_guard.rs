@@ -92,7 +92,7 @@ pub(super) fn check(tables: &Tables, what: &Designation) -> Result<(), Refusal> 
             (other.link.to_string(), !is_allowed)
         }
         Some(Takeover::Yielding(yielding)) => (yielding.to.link.to_string(), true),
-        Some(Takeover::Moving(moving)) => (moving.link.to_string(), !moving_waits_for(what)),
+        Some(Takeover::Moving(moving)) => (moving.whom(), !moving_waits_for(what)),
         Some(Takeover::Reaching | Takeover::Restoring) => ("its primary".to_owned(), true),
     };
     if !is_refused {

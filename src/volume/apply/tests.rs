@@ -1,6 +1,7 @@
 //! Designations as a primary and an auxiliary give and get them.
 
 mod asked;
+mod attempts;
 mod cascade;
 mod figure_10;
 mod grow;

@@ -133,6 +133,7 @@ fn another_reader_goes_on_from_the_new_primary_and_its_pairs_stay_what_they_were
         pair: "p1-gamma".parse().unwrap(),
         reason: String::new(),
         others_go_on: false,
+        by_operator: true,
     };
     assert!(gamma.apply(DesignationId(Identity(6)), &what, &source).is_err());
 }

@@ -24,6 +24,7 @@ fn fence(from: &Array, to: &mut Array) -> Result<Outcome, Refusal> {
         generations: g1(from).generations,
         knows: g1(from).largest_counter(),
         is_complete: false,
+        attempt: g1(from).attempts,
     };
     let who = Who::Peer { array: from.tables.meta().number, from: "test".into() };
     to.apply(DesignationId(ids()()), &Designation::RemoteTakeover(told), &who)
@@ -36,7 +37,7 @@ fn an_array_that_was_failed_back_to_while_it_was_a_copy_can_take_over_again() {
     beta.say(take_over()).unwrap();
     fence(&beta, &mut alpha).unwrap();
     let (here, there) = (g1(&alpha).number, g1(&beta).number);
-    beta.tables.takeover_given_up(there);
+    beta.tables.takeover_given_up(there, ids()());
     alpha.say(take_over()).unwrap();
     count(&mut alpha);
     alpha.tables.retaken(here, UpdateNumber(43), &mut ids());

@@ -1,5 +1,6 @@
 //! Takeover, split brain and the way back (decision 19): every step of the tables, said twice, out of order, by the wrong one.
 
+use super::onward::link;
 use super::written::{normal, number};
 use super::*;
 use crate::volume::apply::taken::Journal;
@@ -169,7 +170,8 @@ fn who_cannot_have_taken_over_is_not_believed() {
     let (mut alpha, beta) = normal();
     let peer = Who::Peer { array: ArrayNumber(2), from: "x".into() };
     let mut say = |generations, is_complete| {
-        let told = RemoteTakeover { group: "g1".parse().unwrap(), generations, knows: 1, is_complete };
+        let told =
+            RemoteTakeover { group: "g1".parse().unwrap(), generations, knows: 1, is_complete, attempt: 1 };
         alpha.apply(DesignationId(ids()()), &Designation::RemoteTakeover(told), &peer)
     };
     let own = g1(&beta).generations;
@@ -398,14 +400,22 @@ fn nothing_that_the_primary_says_changes_the_copies_in_the_middle_of_a_takeover(
 #[test]
 fn an_array_that_takes_over_itself_is_overtaken_by_nobody() {
     let (alpha, mut beta) = normal();
+    beta.say(link("gamma", 3)).unwrap();
     beta.say(take_over()).unwrap();
     let group = g1(&beta).number;
     for _ in 0..2 {
-        for is_complete in [false, true] {
+        // Who has taken its own primary back is another matter.
+        for (array, is_complete) in [(1, false), (3, false), (3, true)] {
             let mut generations = g1(&alpha).generations;
-            generations.push(Generation { counter: 2, array: ArrayNumber(1), first: UpdateNumber(41) });
-            let told = RemoteTakeover { group: "g1".parse().unwrap(), generations, knows: 2, is_complete };
-            let who = Who::Peer { array: ArrayNumber(1), from: "x".into() };
+            generations.push(Generation { counter: 2, array: ArrayNumber(array), first: UpdateNumber(41) });
+            let told = RemoteTakeover {
+                group: "g1".parse().unwrap(),
+                generations,
+                knows: 2,
+                is_complete,
+                attempt: 1,
+            };
+            let who = Who::Peer { array: ArrayNumber(array), from: "x".into() };
             let answer = beta.apply(DesignationId(ids()()), &Designation::RemoteTakeover(told), &who);
             assert!(answer.unwrap_err().to_string().contains("being taken over here"));
         }
