@@ -8,6 +8,7 @@ mod answers;
 mod asked;
 mod cascade;
 mod copy;
+mod copy_mode;
 mod grow;
 mod journals;
 mod lacking;
