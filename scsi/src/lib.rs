@@ -60,6 +60,7 @@ pub use lun::Lun;
 pub use mode::{CacheControl, MAX_MODE_LIST_BYTES, ModeChange, WriteCache};
 pub use nexus::NexusId;
 pub use peer_unit::{PeerAdmission, PeerStanding, PeerUnit};
+pub use port_group::OtherPorts;
 pub use sense::{FieldPointer, Sense, SenseFormat, SenseKey};
 pub use status::{Response, Status};
 pub use target::{report_luns, unmapped_lun};

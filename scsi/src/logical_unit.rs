@@ -17,7 +17,7 @@ use crate::identity::Identity;
 use crate::inquiry::{self, Subject};
 use crate::mode::{CacheControl, MAX_MODE_LIST_BYTES, ModeChange, ModePages, WriteCache, WriteProtect};
 use crate::nexus::NexusId;
-use crate::port_group;
+use crate::port_group::{self, OtherPorts};
 use crate::sense::{Sense, SenseFormat};
 use crate::status::Response;
 use crate::target;
@@ -31,6 +31,9 @@ pub enum Access {
     ReadOnly,
     /// Neither, until an operator acts: a secondary volume that is not to be read. The unit is found but not ready.
     NoHostAccess,
+    /// Neither: the unit is used through another array, which shows the same one (SPC-4, 5.15.2.4.4). What describes the unit is
+    /// answered, also READ CAPACITY, which the standard leaves open: hosts size a path by it.
+    Standby,
     /// Neither: the volume has failed.
     Failed,
 }
@@ -50,6 +53,7 @@ pub struct LogicalUnit {
     identity: Identity,
     geometry: Geometry,
     access: Access,
+    other: Option<OtherPorts>,
     modes: ModePages,
     attentions: Attentions,
     fresh: FreshNexus,
@@ -60,7 +64,7 @@ impl LogicalUnit {
     #[must_use]
     pub fn new(identity: Identity, geometry: Geometry, access: Access, cache: CacheControl) -> Self {
         let (modes, attentions) = (ModePages::new(cache), Attentions::default());
-        Self { identity, geometry, access, modes, attentions, fresh: FreshNexus::default() }
+        Self { identity, geometry, access, other: None, modes, attentions, fresh: FreshNexus::default() }
     }
 
     /// What a nexus that attaches from now on is told first.
@@ -110,6 +114,22 @@ impl LogicalUnit {
         self.access = access;
         if self.write_protect() != before {
             self.attentions.raise(UnitAttention::ModeParametersChanged);
+        }
+    }
+
+    /// The unit is called this now. Hosts are told if it was another one.
+    pub fn set_identity(&mut self, identity: Identity) {
+        if self.identity != identity {
+            self.identity = identity;
+            self.attentions.raise(UnitAttention::InquiryDataChanged);
+        }
+    }
+
+    /// The ports of another array show the unit too, or do not any more. Hosts are told if something of that is new.
+    pub fn set_other_ports(&mut self, other: Option<OtherPorts>) {
+        if self.other != other {
+            self.other = other;
+            self.attentions.raise(UnitAttention::AccessStateChanged);
         }
     }
 
@@ -227,6 +247,7 @@ impl LogicalUnit {
         match (gate, self.access) {
             (Gate::Open | Gate::Attention, _) | (Gate::Ready, Access::ReadWrite | Access::ReadOnly) => Ok(()),
             (Gate::Ready | Gate::Writable, Access::NoHostAccess) => Err(Sense::MANUAL_INTERVENTION),
+            (Gate::Ready | Gate::Writable, Access::Standby) => Err(Sense::STANDBY),
             (Gate::Ready | Gate::Writable, Access::Failed) => Err(Sense::UNIT_FAILURE),
             (Gate::Writable, Access::ReadOnly) => Err(Sense::WRITE_PROTECTED),
             (Gate::Writable, Access::ReadWrite) if self.modes.is_write_protected() => {
@@ -321,7 +342,7 @@ impl LogicalUnit {
             }
             Primary::ReportTargetPortGroups => {
                 let request = ReportTargetPortGroups::parse(cdb)?;
-                let data = port_group::report(&self.identity, self.access, request.is_extended);
+                let data = port_group::report(&self.identity, self.access, self.other, request.is_extended);
                 Ok(Admission::Done(Response::data(data, request.allocation_length)))
             }
             Primary::ExtendedCopy => match CopyResults::parse(cdb).allocation_length {
@@ -478,7 +499,8 @@ impl LogicalUnit {
 
     fn write_protect(&self) -> WriteProtect {
         let by_array = match self.access {
-            Access::ReadWrite | Access::Failed => false,
+            // Where it is written is told by the states of ports; mode data is the same everywhere.
+            Access::ReadWrite | Access::Standby | Access::Failed => false,
             Access::ReadOnly | Access::NoHostAccess => true,
         };
         if by_array || self.modes.is_write_protected() { WriteProtect::On } else { WriteProtect::Off }

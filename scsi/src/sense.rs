@@ -109,6 +109,8 @@ impl Sense {
     /// The volume takes no host commands until an operator acts (a secondary volume before takeover). Linux does not try to start such
     /// a unit again and again, as it would for 04/02.
     pub const MANUAL_INTERVENTION: Self = Self::new(SenseKey::NotReady, 0x04, 0x03);
+    /// The ports here are in standby: another target port group, whose state REPORT TARGET PORT GROUPS tells, takes the command.
+    pub const STANDBY: Self = Self::new(SenseKey::NotReady, 0x04, 0x0B);
     /// The volume behind the unit has failed.
     pub const UNIT_FAILURE: Self = Self::new(SenseKey::HardwareError, 0x3E, 0x01);
     /// The array could not do what it should have.

@@ -17,10 +17,7 @@ use crate::volume::kind::{CacheMode, RaidLevel};
 use crate::volume::name::ArrayNumber;
 use crate::volume::record::{ParityGroupRecord, TargetRecord, VolumeRecord, VolumeState, VolumeUsage};
 use crate::volume::table::{HostAccess, Tables};
-use holdfast_scsi::{
-    Access, AsciiText, BlockSize, CacheControl, Geometry, Identity, LogicalUnit, Naa, Provisioning,
-    WriteCache,
-};
+use holdfast_scsi::{Access, BlockSize, CacheControl, Geometry, LogicalUnit, Provisioning, WriteCache};
 use std::sync::Arc;
 
 impl Array {
@@ -288,6 +285,7 @@ impl Array {
                 continue;
             };
             let unit = Arc::new(LunUnit::new(unit, volume));
+            self.show_unit(tables, record, &unit); // Before anybody can find it.
             self.runtime().units.entry(lun.volume.0).or_default().push(unit.clone());
             map.insert(lun.lun.0, unit);
             is_new = true;
@@ -304,14 +302,17 @@ impl Array {
             let Some(record) = tables.volumes.iter().find(|record| record.number.0 == number) else {
                 continue;
             };
-            let is_written = self.is_written(tables, record.number);
-            let is_written = is_written || self.goes_on_wrongly(record);
-            let access = if is_written { Access::ReadWrite } else { access(tables, record) };
             for unit in units {
-                unit.set_access(access);
-                unit.refresh_atomic();
+                self.show_unit(tables, record, &unit);
             }
         }
+    }
+
+    fn show_unit(&self, tables: &Tables, record: &VolumeRecord, unit: &LunUnit) {
+        let is_written = self.is_written(tables, record.number) || self.goes_on_wrongly(record);
+        let access = if is_written { Access::ReadWrite } else { access(tables, record) };
+        let shared = tables.shared_volume(record.number).filter(|_| !is_written);
+        super::identity::show(unit, record, shared, access);
     }
 }
 
@@ -327,32 +328,9 @@ fn access(tables: &Tables, record: &VolumeRecord) -> Access {
     }
 }
 
-/// What a volume says it is, to whoever asks by INQUIRY; `None` if a name of it is none that SCSI can carry.
-pub(super) fn identity(
-    record: &VolumeRecord,
-    product: &str,
-    target: &str,
-    array: ArrayNumber,
-) -> Option<Identity> {
-    // Unique among linked arrays, whatever they show.
-    let port = u16::try_from(array.0).ok()?;
-    let mut naa = record.identity.0.to_be_bytes();
-    naa[0] = 0x60 | (naa[0] & 0x0f);
-    Some(Identity {
-        product: AsciiText::new(product)?,
-        revision: AsciiText::new("1")?,
-        serial: AsciiText::new(&record.identity.to_string())?,
-        naa: Naa::new(naa)?,
-        target_name: AsciiText::new(target)?,
-        relative_port: port,
-        portal_group: 1,
-        target_port_group: port,
-    })
-}
-
 fn logical_unit(record: &VolumeRecord, target: &str, array: ArrayNumber) -> Option<LogicalUnit> {
     let block_size = if record.block_size_bytes == 4096 { BlockSize::B4096 } else { BlockSize::B512 };
-    let identity = identity(record, "VOLUME", target, array)?;
+    let identity = super::identity::identity(record, "VOLUME", target, array)?;
     let provisioning = if record.is_thin {
         Provisioning::Thin { unmap_granularity_blocks: 4096 / block_size.bytes() }
     } else {

@@ -88,7 +88,7 @@ fn logical_unit(
     target: &str,
     array: ArrayNumber,
 ) -> Option<LogicalUnit> {
-    let identity = super::bring_up::identity(record, "JOURNAL", target, array)?;
+    let identity = super::identity::identity(record, "JOURNAL", target, array)?;
     let blocks = size_bytes / SLOT_BYTES as u64;
     let geometry =
         Geometry { block_size: BlockSize::B4096, blocks, provisioning: Provisioning::Full, atomic: false };

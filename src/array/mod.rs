@@ -19,11 +19,13 @@ pub mod env;
 mod events;
 mod groups;
 mod grow;
+mod identity;
 mod images;
 mod inflow;
 mod journal_unit;
 mod journals;
 mod lacking;
+mod leave;
 mod link_meter;
 mod link_test;
 mod links;
@@ -158,6 +160,8 @@ pub(crate) struct Runtime {
     pub(crate) shut: BTreeMap<u32, MonotonicNs>,
     /// Groups that are being taken over, whose primary is spoken to.
     pub(crate) reaching: BTreeSet<u32>,
+    /// Groups that are being taken over and whose volumes hosts see at their primary as well: whether they may be served there.
+    pub(crate) leaves: BTreeMap<u32, leave::Leave>,
     /// What is known about other sources of groups, by group.
     pub(crate) sourcing: BTreeMap<u32, sources::Sourcing>,
     /// What the configuration declares of groups that are copied here, and what has to wait for their source.

@@ -49,6 +49,7 @@ impl Array {
             auxiliary_array: pair.auxiliary.array.0,
             svol: side(&pair.auxiliary.name),
             copy: pair.copy.to_string(),
+            identity: if pair.shared.is_some() { "shared" } else { "own" }.to_owned(),
             copy_completion_bytes: copied,
             size_bytes: pair.size_bytes,
             progress_percent: percent(copied, pair.size_bytes),

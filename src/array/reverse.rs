@@ -300,6 +300,7 @@ impl Array {
         runtime.group_trouble.remove(&number);
         runtime.sourcing.remove(&number);
         runtime.shut.remove(&number);
+        runtime.leaves.remove(&number);
         runtime.overflows.retain(|(group, _), _| *group != number);
         drop(runtime);
         self.wake();

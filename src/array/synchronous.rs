@@ -290,7 +290,7 @@ pub(super) fn journal_write(array: &Arc<Array>, peer: u32, write: JournalWrite) 
 }
 
 /// Hosts wait for no less, whatever the group says: a lease has to be asked for several times within it.
-const LIMIT_MIN: Duration = Duration::from_millis(100);
+pub(super) const LIMIT_MIN: Duration = Duration::from_millis(100);
 /// What both sides show when the copy has everything.
 const SYNCHRONISED: &str = "synchronised";
 /// First pause before a session is opened again.

@@ -12,6 +12,7 @@
 
 use super::Array;
 use super::groups::{own_volume, record_volume};
+use super::leave::Leave;
 use super::peer_session::PeerSession;
 use crate::copy::answer::Head;
 use crate::copy::differences::DifferenceMap;
@@ -79,11 +80,15 @@ impl Array {
         if !self.runtime().reaching.insert(number.0) {
             return;
         }
+        self.runtime().leaves.remove(&number.0); // Whatever an earlier attempt found.
         let (array, record) = (Arc::downgrade(self), record.clone());
         self.spawn(async move {
             let Some(array) = array.upgrade() else { return };
             let name = &record.name;
             let reached = array.stop_primary(&record).await;
+            if matches!(reached, Ok(Reached::Collected | Reached::Short { .. })) {
+                array.runtime().leaves.insert(number.0, Leave::GivenUp);
+            }
             let drained = match &reached {
                 Ok(Reached::Collected | Reached::Refused(_)) => None,
                 Ok(Reached::Short { .. }) | Err(_) => array.drain_relays(&record).await,
@@ -177,7 +182,7 @@ impl Array {
 
     /// Everything that is here and may be restored is, and that is one image; then this array is the primary.
     #[expect(clippy::too_many_lines, reason = "the steps of a takeover, one after the other under one lock")]
-    async fn restore_and_turn(&self, tables: &Tables, record: &GroupRecord) -> anyhow::Result<()> {
+    async fn restore_and_turn(self: &Arc<Self>, tables: &Tables, record: &GroupRecord) -> anyhow::Result<()> {
         let number = record.number;
         let are_written = self.store.read(|tables| are_written(tables, number));
         if let Some(group) = self.open_group_of(number) {
@@ -199,6 +204,9 @@ impl Array {
             if !matches!(self.takeover_point_of(tables, number), Ok(TakeoverPoint::Image(_))) {
                 return self.give_takeover_up(record, &trouble);
             }
+        }
+        if !self.leave_is_over(tables, record) {
+            return Ok(()); // Its owner is woken when it is.
         }
         let goes_back =
             !are_written && matches!(self.takeover_point_of(tables, number), Ok(TakeoverPoint::Image(_)));
@@ -332,6 +340,7 @@ impl Array {
             tables.takeover_given_up(record.number, self.new_identity());
             Ok(())
         })?;
+        self.runtime().leaves.remove(&record.number.0);
         self.wake();
         Ok(())
     }

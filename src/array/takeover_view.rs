@@ -60,6 +60,10 @@ impl Array {
             is_primary_reached,
             copy_back_bytes,
             keeps_svol_writes,
+            one_unit_wait_ms: pairs
+                .iter()
+                .any(|pair| pair.shared.is_some())
+                .then(|| super::leave::wait_ms(record)),
             others_have_update_number: others.map(|(has, _)| has.get()),
             journal_from_update_number: others.map(|(_, from)| from.get()),
             dropped_svols: dropped.len(),

@@ -487,6 +487,7 @@ mod tests {
             copy_completion_bytes: 0,
             copy_end: UpdateNumber(0),
             control: PairControl::default(),
+            shared: None,
         }
     }
 

@@ -261,12 +261,20 @@ impl Array {
                 CacheMode::WriteBack => "write-back".to_owned(),
                 CacheMode::WriteThrough => "write-through".to_owned(),
             },
+            identity: record.shown().to_string(),
+            shared_with_array: tables.shared_volume(record.number).map(|shared| shared.other.0),
             pairs: tables.pairs_of_volume(record.number).map(|pair| pair.name.to_string()).collect(),
             reads: totals[0],
             writes: totals[1],
             read_bytes: totals[2],
             written_bytes: totals[3],
         }
+    }
+
+    /// Whether hosts are told to use the volume at another array, which shows the same one.
+    fn is_in_standby(&self, volume: VolumeNumber) -> bool {
+        let unit = self.runtime().units.get(&volume.0).and_then(|units| units.first()).cloned();
+        unit.is_some_and(|unit| unit.unit().access() == holdfast_scsi::Access::Standby)
     }
 
     fn target_view(&self, tables: &Tables, record: &TargetRecord) -> TargetView {
@@ -278,6 +286,7 @@ impl Array {
                 .get(&lun.volume)
                 .map_or_else(String::new, |volume| volume.name.to_string()),
             access: match tables.host_access(lun.volume) {
+                _ if self.is_in_standby(lun.volume) => "standby".to_owned(),
                 _ if self.is_written(tables, lun.volume) => "read-write".to_owned(),
                 HostAccess::ReadWrite => "read-write".to_owned(),
                 HostAccess::ReadOnly => "read-only".to_owned(),

@@ -95,11 +95,27 @@ impl HostLun {
     /// # Errors
     /// When the session is gone or the logical unit is not there.
     pub async fn open(session: Session, lun: Lun, timeout: Duration) -> Result<Self, HostError> {
-        let attentions = Arc::default();
-        let mut unit = Self { session, lun, block_bytes: 0, blocks: 0, timeout, attentions };
+        let mut unit = Self::described(session, lun, timeout);
         unit.test_unit_ready().await?;
         (unit.blocks, unit.block_bytes) = unit.read_capacity().await?;
         Ok(unit)
+    }
+
+    /// The logical unit as it is: it may be that only what describes it is answered. Its capacity is not known here.
+    #[must_use]
+    pub fn described(session: Session, lun: Lun, timeout: Duration) -> Self {
+        Self { session, lun, block_bytes: 0, blocks: 0, timeout, attentions: Arc::default() }
+    }
+
+    /// REPORT TARGET PORT GROUPS: its parameter data.
+    ///
+    /// # Errors
+    /// When the logical unit has no asymmetric access.
+    pub async fn report_target_port_groups(&self) -> Result<Vec<u8>, HostError> {
+        let mut cdb = [0; 12];
+        (cdb[0], cdb[1]) = (0xa3, 0x0a);
+        cdb[6..10].copy_from_slice(&u32::from(SMALL_BYTES).to_be_bytes());
+        self.read_small(&cdb, u32::from(SMALL_BYTES)).await
     }
 
     /// How many unit attentions were met so far: what was written and is not durable may be lost with the cause of one.

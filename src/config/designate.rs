@@ -138,6 +138,7 @@ fn group(spec: &GroupSpec) -> Designation {
         no_room: spec.no_room,
         fence: spec.fence,
         fence_wait: spec.fence_wait,
+        identity: spec.identity,
     };
     Designation::CreateGroup { name: spec.name.clone(), settings }
 }

@@ -116,6 +116,7 @@ fn primary_group(row: &GroupRecord) -> GroupSpec {
         no_room: row.settings.no_room,
         fence: row.settings.fence,
         fence_wait: row.settings.fence_wait,
+        identity: row.settings.identity,
         source: None,
     }
 }
@@ -335,6 +336,7 @@ fn group_entry(group: &GroupSpec) -> Entry {
     entry.text("throttle", ms(group.throttle));
     entry.text("release_by", group.release_by).text("no_room", group.no_room);
     entry.text("fence", group.fence).text("fence_wait", ms(group.fence_wait));
+    entry.text("identity", group.identity);
     entry
 }
 

@@ -7,8 +7,8 @@
 use super::quantity::ByteSize;
 use crate::volume::group::JournalOptions;
 use crate::volume::kind::{
-    CacheMode, CopyMode, FENCE_WAIT_DEFAULT, Fence, InitiatorRule, NoRoom, PortalAddress, RaidLevel, Release,
-    ReleaseBy, Schedule, SvolAccess, SvolSpec,
+    CacheMode, CopyMode, FENCE_WAIT_DEFAULT, Fence, IdentityChoice, InitiatorRule, NoRoom, PortalAddress,
+    RaidLevel, Release, ReleaseBy, Schedule, SvolAccess, SvolSpec,
 };
 use crate::volume::name::{
     ArrayNumber, GroupName, IscsiName, LinkName, Lun, PairName, ParityGroupName, VolumeName,
@@ -170,6 +170,8 @@ pub struct GroupSpec {
     pub fence: Fence,
     /// How long they wait before.
     pub fence_wait: Duration,
+    /// Whose identity the S-VOLs of a synchronous copy show.
+    pub identity: IdentityChoice,
     /// It is a copy here, read over this link, which is handed on to other arrays; what is chosen for it is chosen at its
     /// primary. None: this array is the primary.
     pub source: Option<LinkName>,
@@ -243,6 +245,7 @@ impl GroupSpec {
             no_room: NoRoom::Hold,
             fence: Fence::Never,
             fence_wait: FENCE_WAIT_DEFAULT,
+            identity: IdentityChoice::Own,
             source: Some(source),
         }
     }

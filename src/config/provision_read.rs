@@ -15,8 +15,8 @@ use super::transfer::{parse_compression, parse_fetch, parse_limit, parse_window}
 use super::walk::{Read, Table, Value, boolean, parsed, small, text, whole, word};
 use crate::volume::group::JournalOptions;
 use crate::volume::kind::{
-    CacheMode, CopyMode, FENCE_WAIT_DEFAULT, Fence, InitiatorRule, JournalLayout, JournalRatio, NoRoom,
-    RaidLevel, Release, ReleaseBy, Schedule, SvolAccess,
+    CacheMode, CopyMode, FENCE_WAIT_DEFAULT, Fence, IdentityChoice, InitiatorRule, JournalLayout,
+    JournalRatio, NoRoom, RaidLevel, Release, ReleaseBy, Schedule, SvolAccess,
 };
 use crate::volume::name::{ARRAY_NUMBER_MAX, ArrayNumber, LUN_MAX, LinkName, Lun};
 use crate::volume::secret::Secret;
@@ -337,6 +337,7 @@ fn group(table: &Table<'_>) -> Option<GroupSpec> {
     let no_room = table.or("no_room", NoRoom::Hold, |value| parse_no_room(text(value)?));
     let fence = table.or("fence", Fence::Never, |value| text(value)?.parse());
     let fence_wait = table.or("fence_wait", FENCE_WAIT_DEFAULT, |value| parse_duration(text(value)?));
+    let identity = table.or("identity", IdentityChoice::Own, |value| text(value)?.parse());
     let source = table.maybe("source", parsed::<LinkName>);
     if let Some(Some(source)) = &source {
         return Some(GroupSpec::followed(name?, source.clone()));
@@ -353,6 +354,7 @@ fn group(table: &Table<'_>) -> Option<GroupSpec> {
         no_room: no_room?,
         fence: fence?,
         fence_wait: fence_wait?,
+        identity: identity?,
         source: None,
     })
 }
@@ -429,7 +431,8 @@ const READER_KEYS: [&str; 10] = [
     "restore_interval",
     "restore_delay",
 ];
-const GROUP_KEYS: [&str; 12] = [
+const GROUP_KEYS: [&str; 13] = [
+    "identity",
     "fence",
     "fence_wait",
     "throttle",

@@ -144,23 +144,25 @@ impl Group {
                 () = self.closing.begins() => return Err("the group ends".into()),
                 () = to.closed() => return Err("the session was closed".into()),
                 Some(ended) = under_way.next(), if !under_way.is_empty() => {
-                    let (bytes, ended): (usize, Result<UpdateNumber, String>) = ended;
+                    let (bytes, sent, ended): (usize, MonotonicNs, Result<UpdateNumber, String>) = ended;
                     bytes_under_way -= bytes;
-                    self.confirm(channel, ended?);
+                    let end = ended?;
+                    self.note_taken(channel, sent);
+                    self.confirm(channel, end);
                 }
                 push = following => {
                     next = None;
                     let Push { answer, end } = push?;
                     let bytes = answer.head.len() + answer.pages.len() * SLOT_BYTES;
                     bytes_under_way += bytes;
-                    let patience = choice.limit.max(ANSWER_MIN);
+                    let (patience, sent) = (choice.limit.max(ANSWER_MIN), self.clock.now());
                     under_way.push(async move {
                         let ended = tokio::select! {
                             biased;
                             written = to.write(channel, answer) => written.map(|()| end).map_err(|error| error.to_string()),
                             () = self.clock.sleep(patience) => Err("a write of journals is not answered".into()),
                         };
-                        (bytes, ended)
+                        (bytes, sent, ended)
                     });
                 }
             }

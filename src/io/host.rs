@@ -323,7 +323,11 @@ impl Task {
         if !matches!(error, IoError::Differs(_)) {
             tracing::warn!(volume = self.unit.volume.number, %error, "a host's command failed");
         }
-        completed(Response::check(error.sense(lba)), self.format)
+        let sense = match error {
+            IoError::Fenced(_) | IoError::Refused(_) => self.unit.sense_of_refusal(error.sense(lba)),
+            _ => error.sense(lba),
+        };
+        completed(Response::check(sense), self.format)
     }
 
     fn read(self, range: BlockRange, fua: bool) -> AfterData {

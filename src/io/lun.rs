@@ -1,17 +1,34 @@
 //! One volume under one LUN of one target: the device server's state beside the volume.
 
 use super::volume::Volume;
-use holdfast_scsi::{Access, LogicalUnit};
-use std::sync::atomic::{AtomicU64, Ordering};
+use holdfast_scsi::{Access, Identity, LogicalUnit, OtherPorts, Sense};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A LUN. Its lock is held for the time of one admission.
+///
+/// Where another array shows hosts the same unit (decision 25), whether they are answered here is looked at in each admission:
+/// the state of the port follows what becomes of the volume's writes in this moment, not what the tables said last.
 pub struct LunUnit {
     unit: Mutex<LogicalUnit>,
+    /// Spares all other LUNs a look at `shared`.
+    is_shared: AtomicBool,
+    shared: Mutex<Option<Shared>>,
     /// The volume behind it.
     pub volume: Arc<Volume>,
     /// What hosts have done through it.
     pub counters: LunCounters,
+}
+
+/// What the tables say of a unit that another array shows, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shared {
+    /// That array's target port group and relative target port identifier.
+    pub other_ports: u16,
+    /// Hosts use the volume here. Else that array's ports are told as the active ones, as last known.
+    pub is_active: bool,
+    /// Without the group at work, nobody knows whether hosts may be answered here.
+    pub needs_group: bool,
 }
 
 /// Commands and bytes since the array started.
@@ -46,17 +63,60 @@ impl LunUnit {
     /// A unit in front of `volume`.
     #[must_use]
     pub fn new(unit: LogicalUnit, volume: Arc<Volume>) -> Self {
-        Self { unit: Mutex::new(unit), volume, counters: LunCounters::default() }
+        let (is_shared, shared) = (AtomicBool::default(), Mutex::default());
+        Self { unit: Mutex::new(unit), is_shared, shared, volume, counters: LunCounters::default() }
     }
 
     /// The device server.
     pub fn unit(&self) -> MutexGuard<'_, LogicalUnit> {
-        self.unit.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut unit = self.unit.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_shared.load(Ordering::Acquire) {
+            self.follow_leave(&mut unit);
+        }
+        unit
     }
 
-    /// Whether WRITE ATOMIC exists follows from what becomes of the volume's writes.
-    pub fn refresh_atomic(&self) {
-        let atomic = self.volume.writes_atomically();
+    /// The port is active exactly while hosts are answered here; hosts hear of a change with their next command.
+    fn follow_leave(&self, unit: &mut LogicalUnit) {
+        let shared = *self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(shared) = shared else { return };
+        let is_active = shared.is_active && self.volume.has_leave(shared.needs_group);
+        let access = if is_active { Access::ReadWrite } else { Access::Standby };
+        if unit.access() != access && unit.access() != Access::Failed {
+            unit.set_access(access);
+        }
+        let (group, relative_port) = (shared.other_ports, shared.other_ports);
+        unit.set_other_ports(Some(OtherPorts { group, relative_port, is_active: !is_active }));
+    }
+
+    /// Another array shows the unit as well, or not any more.
+    pub fn set_shared(&self, shared: Option<Shared>) {
+        *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = shared;
+        self.is_shared.store(shared.is_some(), Ordering::Release);
+        let mut unit = self.unit();
+        if shared.is_none() {
+            unit.set_other_ports(None);
+        }
+    }
+
+    /// The unit is called this from now on.
+    pub fn set_identity(&self, identity: Identity) {
+        self.unit().set_identity(identity);
+    }
+
+    /// What a host is told whose command ended with `sense`, because writes are not taken now: where another array shows the
+    /// unit, to go there.
+    #[must_use]
+    pub fn sense_of_refusal(&self, sense: Sense) -> Sense {
+        let is_standby = self.is_shared.load(Ordering::Acquire)
+            && (sense == Sense::MANUAL_INTERVENTION || self.unit().access() == Access::Standby);
+        if is_standby { Sense::STANDBY } else { sense }
+    }
+
+    /// Whether WRITE ATOMIC exists follows from what becomes of the volume's writes, or of those at the other array
+    /// (`is_journaled_there`) that shows the unit.
+    pub fn refresh_atomic(&self, is_journaled_there: bool) {
+        let atomic = self.volume.writes_atomically() || is_journaled_there;
         self.unit().set_atomic(atomic);
     }
 

@@ -107,6 +107,17 @@ impl Volume {
         matches!(*self.role(), VolumeRole::Source(_) | VolumeRole::Forwarding(_))
     }
 
+    /// Whether hosts may be answered here that take the volume for the same as another array's (decision 25).
+    pub(super) fn has_leave(&self, needs_group: bool) -> bool {
+        match &*self.role() {
+            VolumeRole::Source(group) => group.has_leave(),
+            VolumeRole::Plain => !needs_group,
+            VolumeRole::Forwarding(_) | VolumeRole::Copy | VolumeRole::Marked(_) | VolumeRole::Waiting => {
+                false
+            }
+        }
+    }
+
     fn role(&self) -> RwLockReadGuard<'_, VolumeRole> {
         self.role.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -288,6 +288,10 @@ pub struct VolumeView {
     pub is_thin: bool,
     /// `write-back` or `write-through`.
     pub cache: String,
+    /// What hosts know it by: its serial number (page 80h), of which its world-wide name is made (page 83h).
+    pub identity: String,
+    /// The other array that shows hosts the same identity (decision 25).
+    pub shared_with_array: Option<u32>,
     /// Names of its pairs.
     pub pairs: Vec<String>,
     /// Host reads since the start.
@@ -324,7 +328,8 @@ pub struct LunView {
     pub lun: u16,
     /// Volume.
     pub volume: String,
-    /// What hosts may do with it now: `read-write`, `read-only` or `none`.
+    /// What hosts may do with it now: `read-write`, `read-only` or `none`; `standby`: another array shows the same unit, and
+    /// hosts are told to use it there.
     pub access: String,
 }
 
@@ -438,6 +443,8 @@ pub struct PairView {
     pub svol: String,
     /// `async`, or `sync`: writes are forwarded.
     pub copy: String,
+    /// `own`, or `shared`: hosts are told that both volumes are one.
+    pub identity: String,
     /// Everything below it has been copied.
     pub copy_completion_bytes: u64,
     /// Size of the P-VOL.

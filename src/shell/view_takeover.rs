@@ -51,6 +51,9 @@ pub struct LossView {
     pub copy_back_bytes: u64,
     /// What hosts have written into the S-VOLs stays.
     pub keeps_svol_writes: bool,
+    /// Hosts are told that the volumes here and at the primary are one unit: if the primary does not answer, they are let in so much later,
+    /// when it answers them no more.
+    pub one_unit_wait_ms: Option<u64>,
     /// S-VOLs that hosts were let into and that go back to what they were before.
     pub dropped_svols: usize,
     /// How much of them hosts have changed, at most.

@@ -4,7 +4,8 @@
 //! A group without pairs, or with pairs that are being copied, is `normal`.
 
 use super::kind::{
-    FENCE_WAIT_DEFAULT, Fence, JournalLayout, JournalRatio, NoRoom, Release, ReleaseBy, SvolAccess,
+    FENCE_WAIT_DEFAULT, Fence, IdentityChoice, JournalLayout, JournalRatio, NoRoom, Release, ReleaseBy,
+    SvolAccess,
 };
 use super::name::{ArrayNumber, GroupName, GroupNumber, LinkName, UpdateNumber, VolumeName, VolumeNumber};
 use super::pair::PairState;
@@ -182,6 +183,9 @@ pub struct GroupSettings {
     /// How long they wait before.
     #[serde(default = "fence_wait_default")]
     pub fence_wait: Duration,
+    /// Whether the S-VOLs of a synchronous copy show hosts the identity of their P-VOLs.
+    #[serde(default)]
+    pub identity: IdentityChoice,
 }
 
 fn fence_wait_default() -> Duration {

@@ -411,6 +411,37 @@ impl FromStr for Fence {
     }
 }
 
+/// Which identity hosts are shown by the S-VOLs that a synchronous group keeps at its second array (decision 25).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdentityChoice {
+    /// Their own.
+    #[default]
+    Own,
+    /// That of their P-VOLs: one unit with ports at both arrays.
+    Shared,
+}
+
+impl fmt::Display for IdentityChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Own => "own",
+            Self::Shared => "shared",
+        })
+    }
+}
+
+impl FromStr for IdentityChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Own, Self::Shared]
+            .into_iter()
+            .find(|choice| choice.to_string() == text)
+            .ok_or_else(|| format!("{text:?} is none of \"own\", \"shared\""))
+    }
+}
+
 /// How long hosts' writes wait for the other array of a synchronous pair, unless the operator says otherwise.
 pub const FENCE_WAIT_DEFAULT: Duration = Duration::from_secs(5);
 

@@ -23,6 +23,7 @@ pub mod resync;
 pub mod reversal;
 pub mod secret;
 mod settings;
+pub mod shown;
 pub mod store;
 pub mod table;
 pub mod takeover;

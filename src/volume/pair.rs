@@ -15,6 +15,7 @@ use super::kind::CopyMode;
 use super::name::{
     ArrayNumber, GroupNumber, LinkName, PairName, PairNumber, UpdateNumber, VolumeName, VolumeNumber,
 };
+use super::record::Identity;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -49,6 +50,9 @@ pub struct PairRecord {
     /// What was asked of it, and what a copy of differences has to know.
     #[serde(default)]
     pub control: PairControl,
+    /// Both volumes show hosts one identity (decision 25); this is what the one whose own it is shows when it gives it up.
+    #[serde(default)]
+    pub shared: Option<Identity>,
 }
 
 /// Suspension, resynchronisation and deletion of a pair, as far as a restart has to know about them (promise O2).

@@ -114,8 +114,11 @@ pub struct VolumeRecord {
     pub number: VolumeNumber,
     /// Name.
     pub name: VolumeName,
-    /// Identity, from which its page 83h names are made.
+    /// Identity, made with it and never changed.
     pub identity: Identity,
+    /// What hosts are shown instead of it (decision 25).
+    #[serde(default)]
+    pub shown: Option<Identity>,
     /// State.
     pub state: VolumeState,
     /// Why it is abnormal.

@@ -3,6 +3,7 @@
 use super::group::{Generation, GroupSettings};
 use super::kind::CopyMode;
 use super::name::{GroupName, GroupNumber, PairName, VolumeName, VolumeNumber};
+use super::shown::SharedIdentity;
 use serde::{Deserialize, Serialize};
 
 /// A group as its primary passes it on.
@@ -43,4 +44,7 @@ pub struct RemotePair {
     pub block_size_bytes: u32,
     /// How it follows.
     pub copy: CopyMode,
+    /// Both volumes show hosts one identity.
+    #[serde(default)]
+    pub shared: Option<SharedIdentity>,
 }

@@ -283,6 +283,7 @@ mod tests {
                 copy_completion_bytes: 0,
                 copy_end: UpdateNumber(0),
                 control: control.clone(),
+                shared: None,
             });
         }
         tables

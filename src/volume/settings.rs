@@ -1,7 +1,7 @@
 //! What an operator chooses anew for a group.
 
 use super::group::GroupSettings;
-use super::kind::{Fence, NoRoom, Release, ReleaseBy, SvolAccess};
+use super::kind::{Fence, IdentityChoice, NoRoom, Release, ReleaseBy, SvolAccess};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -32,6 +32,9 @@ pub struct SettingsChange {
     /// How long they wait before.
     #[serde(default)]
     pub fence_wait: Option<Duration>,
+    /// Whose identity the S-VOLs of a synchronous copy show.
+    #[serde(default)]
+    pub identity: Option<IdentityChoice>,
 }
 
 impl SettingsChange {
@@ -49,6 +52,7 @@ impl SettingsChange {
             no_room: self.no_room.unwrap_or(old.no_room),
             fence: self.fence.unwrap_or(old.fence),
             fence_wait: self.fence_wait.unwrap_or(old.fence_wait),
+            identity: self.identity.unwrap_or(old.identity),
         }
     }
 }

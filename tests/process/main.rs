@@ -13,6 +13,7 @@ mod foreign_clients;
 mod foreign_takeover;
 mod foreign_target;
 mod growth;
+mod identity;
 mod journal_volumes;
 mod kill_anything;
 mod kill_auxiliary;

@@ -40,6 +40,7 @@ mod delay;
 mod designations;
 mod drain;
 mod growth;
+mod identity;
 mod journal_gone;
 mod journal_lost;
 mod lies;

@@ -44,6 +44,8 @@ pub(crate) struct Layout {
     pub(crate) schedules: [&'static str; 2],
     /// Hosts wait for the first auxiliary.
     pub(crate) is_synchronous: bool,
+    /// And see its volumes as those of the primary.
+    pub(crate) is_one_unit: bool,
 }
 
 impl Default for Layout {
@@ -57,6 +59,7 @@ impl Default for Layout {
             engine: "plain",
             schedules: ["", "restore_interval = \"200ms\"\n"],
             is_synchronous: false,
+            is_one_unit: false,
         }
     }
 }
@@ -205,7 +208,11 @@ impl Cluster {
         for auxiliary in 1..NAMES.len() {
             self.add_link(text, auxiliary, &self.links[auxiliary - 1][1], "", auxiliary);
         }
-        let _ = writeln!(text, "[[provision.group]]\nname = \"{GROUP}\"\nsvol_access = \"read\"\n");
+        let choice = match self.layout.is_one_unit {
+            true => "fence = \"data\"\nfence_wait = \"2s\"\nidentity = \"shared\"",
+            false => "svol_access = \"read\"",
+        };
+        let _ = writeln!(text, "[[provision.group]]\nname = \"{GROUP}\"\n{choice}\n");
         let _ = writeln!(text, "[[provision.journal]]\ngroup = \"{GROUP}\"\nvolume = \"jnl\"\n");
         for name in &NAMES[1..] {
             let copy = if self.layout.is_synchronous && *name == NAMES[1] { "sync" } else { "async" };

@@ -3,6 +3,7 @@
 use super::*;
 use crate::block::Lba;
 use crate::geometry::{BlockSize, MAX_TRANSFER_BYTES, MAX_VERIFY_BYTES, MAX_WRITE_SAME_BYTES, Provisioning};
+use crate::identity::Naa;
 use crate::sense::SenseKey;
 use crate::status::Status;
 use crate::wire::{u32_at, u64_at};
@@ -175,6 +176,7 @@ fn access_stops_what_it_should_and_never_discovery() {
         (Access::ReadWrite, None, None),
         (Access::ReadOnly, None, Some(Sense::WRITE_PROTECTED)),
         (Access::NoHostAccess, Some(Sense::MANUAL_INTERVENTION), Some(Sense::MANUAL_INTERVENTION)),
+        (Access::Standby, Some(Sense::STANDBY), Some(Sense::STANDBY)),
         (Access::Failed, Some(Sense::UNIT_FAILURE), Some(Sense::UNIT_FAILURE)),
     ] {
         let mut unit = unit_with(access, THIN);
@@ -369,6 +371,69 @@ fn hosts_hear_that_no_port_here_leads_to_the_unit_any_more_and_can_ask() {
     assert_eq!(admit(&mut unit, &[0; 6]), check(Sense::UNIT_FAILURE));
     let wrong = [0xA3, 0x4A, 0, 0, 0, 0, 0, 0, 0, 255, 0, 0];
     assert_eq!(admit(&mut unit, &wrong), check(Sense::invalid_field_in_cdb(1)));
+}
+
+#[test]
+fn in_standby_everything_that_describes_the_unit_is_answered_and_nothing_reaches_its_blocks() {
+    let mut unit = thin();
+    unit.set_access(Access::Standby);
+    assert_eq!(admit(&mut unit, &[0; 6]), check(UnitAttention::AccessStateChanged.sense()));
+    // SPC-4 5.15.2.4.4 lists what is to be answered; READ CAPACITY is answered besides, TEST UNIT READY is not.
+    assert_eq!(admit(&mut unit, &[0; 6]), check(Sense::STANDBY));
+    assert_eq!(
+        Sense::STANDBY.to_bytes(SenseFormat::Fixed)[..14],
+        [0x70, 0, 2, 0, 0, 0, 0, 10, 0, 0, 0, 0, 4, 0x0B]
+    );
+    assert_eq!(admit(&mut unit, &[0xA0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0]), Admission::ReportLuns);
+    for cdb in [
+        &[0x12, 0, 0, 0, 96, 0][..],
+        &[0x12, 1, 0x83, 0, 255, 0],
+        &[0x03, 0, 0, 0, 18, 0],
+        &[0x1A, 0x08, 0x3F, 0, 255, 0],
+        &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        &[0xA3, 0x0A, 0, 0, 0, 0, 0, 0, 0, 255, 0, 0],
+        &[0xA3, 0x0C, 0, 0, 0, 0, 0, 0, 0, 255, 0, 0],
+    ] {
+        assert!(!data(admit(&mut unit, cdb)).is_empty(), "{cdb:02X?}");
+    }
+    for opcode in 0..=u8::MAX {
+        let mut cdb = [0; 16];
+        (cdb[0], cdb[8]) = (opcode, 1);
+        let admission = unit.admit(HOST, &cdb, None);
+        let describes =
+            matches!(admission, Admission::Done(_) | Admission::ReportLuns | Admission::CopyResults { .. });
+        assert!(describes || matches!(opcode, 0x15 | 0x55 | 0x83), "{opcode:02X}h: {admission:?}");
+    }
+    assert_eq!(unit.check_copy(false), Err(Sense::STANDBY));
+    unit.set_access(Access::ReadWrite);
+    assert_eq!(admit(&mut unit, &[0; 6]), check(UnitAttention::AccessStateChanged.sense()));
+    assert_eq!(admit(&mut unit, &[0; 6]), done());
+}
+
+#[test]
+fn mode_data_does_not_tell_whether_the_unit_is_in_standby() {
+    let ask = [0x1A, 0x08, 0x3F, 0, 255, 0];
+    let [active, standby] =
+        [Access::ReadWrite, Access::Standby].map(|access| data(admit(&mut unit_with(access, THIN), &ask)));
+    assert_eq!(active, standby);
+}
+
+#[test]
+fn hosts_hear_that_the_unit_is_another_one_and_that_other_ports_lead_to_it() {
+    let mut unit = thin();
+    unit.set_identity(inquiry::tests::identity());
+    unit.set_other_ports(None);
+    assert_eq!(admit(&mut unit, &[0; 6]), done(), "nothing is new");
+    let naa = Naa::new([0x6F; 16]).unwrap();
+    unit.set_identity(Identity { naa, ..inquiry::tests::identity() });
+    assert_eq!(admit(&mut unit, &[0; 6]), check(UnitAttention::InquiryDataChanged.sense()));
+    assert_eq!(data(admit(&mut unit, &[0x12, 1, 0x83, 0, 255, 0]))[8..24], [0x6F; 16]);
+    let other = OtherPorts { group: 7, relative_port: 7, is_active: false };
+    unit.set_other_ports(Some(other));
+    assert_eq!(admit(&mut unit, &[0; 6]), check(UnitAttention::AccessStateChanged.sense()));
+    unit.set_other_ports(Some(OtherPorts { is_active: true, ..other }));
+    assert_eq!(admit(&mut unit, &[0; 6]), check(UnitAttention::AccessStateChanged.sense()));
+    assert_eq!(admit(&mut unit, &[0; 6]), done());
 }
 
 proptest! {

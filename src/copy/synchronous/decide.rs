@@ -140,6 +140,8 @@ pub(crate) struct Synchronous {
     pub(super) confirmed: UpdateNumber,
     /// Nothing above this was answered to a host: what the other array must have to be called synchronised.
     pub(super) answered: UpdateNumber,
+    /// When the last of what the other array has taken was sent to it.
+    pub(super) taken: Option<MonotonicNs>,
     /// Since when hosts' commands wait, in the order of their coming.
     pub(super) waiting: BTreeMap<u64, MonotonicNs>,
     pub(super) tickets: u64,
@@ -179,6 +181,7 @@ impl Synchronous {
             relays: BTreeMap::new(),
             confirmed: UpdateNumber::NONE,
             answered: newest,
+            taken: None,
             waiting: BTreeMap::new(),
             tickets: 0,
             granted: is_together.then_some(now),

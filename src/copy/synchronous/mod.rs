@@ -20,6 +20,7 @@
 //! `tests/sim/synchronous.rs` and `tests/sim/relay_hosts.rs`.
 
 mod decide;
+mod leave;
 mod relayed;
 
 pub(crate) use decide::{Answered, Choice, Over, Phase, Standing, Synchronous};
@@ -33,20 +34,33 @@ use crate::clock::MonotonicNs;
 use crate::volume::kind::Fence;
 use crate::volume::pair::{PairState, SuspendCause};
 use holdfast_journal::{ArrayNumber, UpdateNumber};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
 /// What a group keeps of it outside of its lock.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Waits {
     /// Hosts wait for another array.
     hosts_wait: AtomicBool,
+    /// Until when, in nanoseconds of the monotonic clock, hosts are served that see the other array's volumes as the same.
+    leave_ends: AtomicU64,
     /// What they wait for has changed.
     confirmed: Notify,
     /// One change between apart and together at a time, from its decision to its record.
     turning: Mutex<()>,
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self {
+            hosts_wait: AtomicBool::default(),
+            leave_ends: AtomicU64::new(u64::MAX),
+            confirmed: Notify::default(),
+            turning: Mutex::default(),
+        }
+    }
 }
 
 /// A command of a host that waits; counted until it ends in whatever way.
@@ -162,6 +176,7 @@ impl Group {
     fn note_waits(&self, seq: &Sequencer) {
         let hosts_wait = seq.synchronous.as_ref().is_some_and(Synchronous::hosts_wait);
         self.waits.hosts_wait.store(hosts_wait, Ordering::Release);
+        self.note_leave(seq);
     }
 
     /// How it stands.
@@ -327,8 +342,12 @@ impl Group {
         }
         match self.marks.note_together(self.number, Ok(())) {
             Ok(()) => {
-                if let Some(known) = &mut self.lock().synchronous {
-                    (known.phase, known.reason, known.apart_since) = (Phase::Together, None, None);
+                {
+                    let mut seq = self.lock();
+                    if let Some(known) = &mut seq.synchronous {
+                        (known.phase, known.reason, known.apart_since) = (Phase::Together, None, None);
+                    }
+                    self.note_waits(&seq);
                 }
                 self.changed.notify_waiters();
             }

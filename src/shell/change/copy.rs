@@ -10,7 +10,9 @@ use crate::config::{
 use crate::shell::schedule::ScheduleWords;
 use crate::volume::designation::{Designation, SettingsChange};
 use crate::volume::group::{GroupSettings, JournalOptions};
-use crate::volume::kind::{FENCE_WAIT_DEFAULT, Fence, JournalLayout, JournalRatio, NoRoom, ReleaseBy};
+use crate::volume::kind::{
+    FENCE_WAIT_DEFAULT, Fence, IdentityChoice, JournalLayout, JournalRatio, NoRoom, ReleaseBy,
+};
 use crate::volume::name::{BookmarkName, GroupName, LinkName, PairName, VolumeName};
 use crate::volume::timing::StopWish;
 use clap::{Args, Subcommand};
@@ -27,10 +29,10 @@ pub enum GroupChange {
         /// What is chosen for it; the rest has defaults.
         settings: SettingsWords,
         /// Make the group, which is here already, known at the array behind this link, which shall copy it.
-        #[arg(long, value_name = "LINK", conflicts_with_all = ["source", "svol_access", "release", "release_by", "no_room", "read_updates", "read_bytes", "copy_unit", "throttle", "fence", "fence_wait"])]
+        #[arg(long, value_name = "LINK", conflicts_with_all = ["source", "svol_access", "release", "release_by", "no_room", "read_updates", "read_bytes", "copy_unit", "throttle", "fence", "fence_wait", "identity"])]
         at: Option<LinkName>,
         /// This array copies the group from the array behind this link, which is asked to make it known here.
-        #[arg(long, value_name = "LINK", conflicts_with_all = ["svol_access", "release", "release_by", "no_room", "read_updates", "read_bytes", "copy_unit", "throttle", "fence", "fence_wait"])]
+        #[arg(long, value_name = "LINK", conflicts_with_all = ["svol_access", "release", "release_by", "no_room", "read_updates", "read_bytes", "copy_unit", "throttle", "fence", "fence_wait", "identity"])]
         source: Option<LinkName>,
         #[command(flatten)]
         /// How.
@@ -264,6 +266,10 @@ pub struct SettingsWords {
     /// For synchronous pairs: how long such writes wait before. Default 5s.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub fence_wait: Option<Duration>,
+    /// For synchronous pairs: what hosts are told that the S-VOLs are: own (other volumes), or shared (the same as their P-VOLs, with
+    /// ports at both arrays, of which one side is in standby). Shared needs --fence data and --svol-access none. Default own.
+    #[arg(long)]
+    pub identity: Option<IdentityChoice>,
 }
 
 impl SettingsWords {
@@ -279,6 +285,7 @@ impl SettingsWords {
             no_room: self.no_room,
             fence: self.fence,
             fence_wait: self.fence_wait,
+            identity: self.identity,
         }
     }
 }
@@ -436,4 +443,5 @@ const DEFAULTS: GroupSettings = GroupSettings {
     no_room: NoRoom::Hold,
     fence: Fence::Never,
     fence_wait: FENCE_WAIT_DEFAULT,
+    identity: IdentityChoice::Own,
 };

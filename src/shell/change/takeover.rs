@@ -139,6 +139,12 @@ fn of_copy(group: &GroupView, loss: &LossView, link: &str, number: u64) -> (Vec<
     if loss.keeps_svol_writes {
         says.push("what hosts have written into the S-VOLs stays".to_owned());
     }
+    if let Some(ms) = loss.one_unit_wait_ms {
+        says.push(format!(
+            "hosts see one unit at both arrays and go over by themselves; if {link} does not answer they are let in {ms} ms later, when \
+             it answers them no more, unless an operator has let it go on alone"
+        ));
+    }
     if loss.dropped_svols > 0 {
         lost.push(format!(
             "what hosts have written into {} of the S-VOLs, up to {} bytes: not all S-VOLs were open to them, so none of it \

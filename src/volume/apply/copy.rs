@@ -8,6 +8,7 @@ use super::cascade;
 use super::copy_mode::{check_copy_mode, copy_mode};
 use super::local::{number, within};
 use super::members;
+use super::shown;
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal, RemoteGroup, RemotePair};
 use crate::volume::group::{Generation, GroupEvent, GroupRecord, GroupRole, GroupSettings, GroupState};
 use crate::volume::kind::{CopyMode, SvolSpec};
@@ -64,6 +65,7 @@ pub(super) fn create_pair(
     check_svol_is_free(tables, new.svol, auxiliary)?;
     check_size_stays(&pvol)?;
     members::check_group(tables, &pvol, group)?;
+    let shared = shown::shared_by(tables, group, copy, &pvol, id)?;
     introduce_reader(tables, id, group, &link)?;
     let pair = PairNumber(number(tables)?);
     let own = tables.meta().number;
@@ -83,6 +85,7 @@ pub(super) fn create_pair(
         copy_completion_bytes: 0,
         copy_end: UpdateNumber(0),
         control: PairControl { origin, copies, ..PairControl::default() },
+        shared: shared.map(|shared| shared.spare),
     });
     if origin.is_none() {
         set_volume_state(tables, pvol.number, VolumeState::Main);
@@ -98,6 +101,7 @@ pub(super) fn create_pair(
         size_bytes: pvol.size_bytes,
         block_size_bytes: pvol.block_size_bytes,
         copy,
+        shared,
     });
     tables.forward(&link, id.caused(1), designation);
     Ok(Outcome::Paired { pair, volume: pvol.number })
@@ -251,6 +255,7 @@ pub(super) fn remote_pair(tables: &mut Tables, remote: &RemotePair, who: &Who) -
             svol.name, svol.size_bytes, svol.block_size_bytes, remote.size_bytes, remote.block_size_bytes
         )));
     }
+    shown::check_remote(tables, &svol, remote)?;
     let pair = PairNumber(number(tables)?);
     tables.pairs.put(PairRecord {
         number: pair,
@@ -266,7 +271,11 @@ pub(super) fn remote_pair(tables: &mut Tables, remote: &RemotePair, who: &Who) -
         copy_completion_bytes: 0,
         copy_end: UpdateNumber(0),
         control: PairControl { origin: remote.origin, copies: remote.copies, ..PairControl::default() },
+        shared: remote.shared.map(|shared| shared.spare),
     });
+    if let Some(shared) = &remote.shared {
+        shown::show(tables, svol.number, shared.shown);
+    }
     if !is_source {
         set_volume_state(tables, svol.number, VolumeState::Auxiliary);
     }
@@ -382,7 +391,7 @@ pub(super) fn check_settings(settings: &GroupSettings) -> Result<(), Refusal> {
     if !pages(settings.copy_unit_bytes, 64 << 10, 1 << 20) {
         return Err(Refusal::conflict("the unit of the initial copy is 64KiB to 1MiB, a multiple of 4KiB"));
     }
-    Ok(())
+    shown::check_settings(settings)
 }
 
 /// The group of this name that this array copies from the peer who speaks.

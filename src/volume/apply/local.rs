@@ -89,6 +89,7 @@ pub(super) fn create_volume(tables: &mut Tables, new: &NewVolume) -> Result<Outc
         number: VolumeNumber(number),
         name: new.name.clone(),
         identity: new.identity,
+        shown: None,
         state: VolumeState::Normal,
         reason: None,
         usage: VolumeUsage::Host,

@@ -22,6 +22,7 @@ mod relay;
 mod remote;
 pub(crate) mod reverse;
 mod rivals;
+mod shown;
 mod sources;
 pub(crate) mod taken;
 mod takeover;

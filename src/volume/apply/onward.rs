@@ -541,6 +541,7 @@ fn taken_on(
         copy_completion_bytes: 0,
         copy_end: UpdateNumber(0),
         control,
+        shared: None,
     }
 }
 

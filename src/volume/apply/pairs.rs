@@ -35,6 +35,7 @@ pub(super) fn suspend(
                 format!("nothing of pair {} was ever copied: its S-VOL is no copy to write", pair.name);
             return Err(Refusal::conflict(text));
         }
+        super::shown::check_one_writer(pairs.iter().filter_map(|pair| tables.pairs.get(pair)))?;
     }
     let is_second = |pair: &PairRecord| pair.copy == CopyMode::SyncJournal;
     let lets_go = pairs.iter().filter_map(|pair| tables.pairs.get(pair)).any(is_second);
@@ -245,6 +246,9 @@ pub(super) fn remote_delete_pair(
 ) -> Result<Outcome, Refusal> {
     if tables.pair_named(pair).is_none() {
         return Ok(Outcome::Done); // It is gone already.
+    }
+    if super::shown::is_left_by_its_copy(tables, pair, who)? {
+        return Ok(Outcome::Done);
     }
     let number = followed_pair(tables, pair, who)?;
     if let Some(row) = tables.pairs.edit(&number) {
@@ -518,7 +522,8 @@ impl Tables {
         if pair.primary.array == own {
             // Of an array from which this one took over, none has ever copied from here.
             let is_told = pair.control.asked == Some(Asked::DeleteAccepted)
-                || self.took_over_from(pair.group, pair.auxiliary.array);
+                // … but hosts may take a volume of it for the one here.
+                || pair.shared.is_none() && self.took_over_from(pair.group, pair.auxiliary.array);
             if !is_told {
                 let told = Designation::RemoteDeletePair { pair: pair.name.clone() };
                 self.forward(&pair.link, DesignationId(identity), told);

@@ -14,7 +14,7 @@ use super::local::within;
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal, SettingsChange};
 use crate::volume::group::{GroupRole, GroupSettings, JournalOptions, RemoteJournal};
 use crate::volume::kind::{
-    CopyMode, FENCE_WAIT_DEFAULT, Fence, NoRoom, Release, ReleaseBy, SvolAccess, SvolSpec,
+    CopyMode, FENCE_WAIT_DEFAULT, Fence, IdentityChoice, NoRoom, Release, ReleaseBy, SvolAccess, SvolSpec,
 };
 use crate::volume::name::{GroupName, GroupNumber, LinkName, PairName, VolumeName};
 use crate::volume::record::{VolumeState, VolumeUsage, Who};
@@ -171,6 +171,7 @@ pub(super) fn set_group(
         let text = format!("group {group} is started: only --svol-access can be changed while it runs");
         return Err(Refusal::conflict(text));
     }
+    super::shown::check_change(tables, number, &settings)?;
     if let Some(row) = tables.groups.edit(&number) {
         row.settings = settings;
     }
@@ -252,6 +253,7 @@ const UNKNOWN_SETTINGS: GroupSettings = GroupSettings {
     no_room: NoRoom::Hold,
     fence: Fence::Never,
     fence_wait: FENCE_WAIT_DEFAULT,
+    identity: IdentityChoice::Own,
 };
 /// Designations on their way that operators may add to; more are refused.
 pub(super) const FORWARDS_MAX: usize = 4_096;

@@ -9,6 +9,7 @@ mod members;
 mod onward;
 mod reverse;
 mod rivals;
+mod shown;
 mod synchronous;
 mod taken;
 mod takeover;
@@ -36,6 +37,7 @@ const SETTINGS: GroupSettings = GroupSettings {
     no_room: crate::volume::kind::NoRoom::Hold,
     fence: crate::volume::kind::Fence::Never,
     fence_wait: crate::volume::kind::FENCE_WAIT_DEFAULT,
+    identity: crate::volume::kind::IdentityChoice::Own,
 };
 
 /// One array: its tables, and a supply of identities.

@@ -35,6 +35,7 @@ pub(super) fn remote_svol_write(
         if row.control.svol_write {
             continue; // Said once more.
         }
+        super::shown::check_one_writer(std::iter::once(&*row))?;
         if !row.control.is_image {
             let text = format!("the S-VOL of pair {} is no image of one update: it is half a copy", row.name);
             return Err(Refusal::conflict(text));

@@ -301,7 +301,7 @@ impl Store {
     fn commit(
         &self,
         writer: &mut Writer,
-        tables: Tables,
+        mut tables: Tables,
         audit: &[AuditRecord],
         marks: &[PairMarks],
     ) -> Result<(), String> {
@@ -309,6 +309,7 @@ impl Store {
             return Err(reason.clone());
         }
         let before = self.tables();
+        tables.settle_identities(&before);
         let oldest_kept = writer.next_audit.saturating_sub(self.audit_records_max);
         let written = write(&writer.database, (&before, &tables), audit, oldest_kept, marks);
         if let Err(failure) = written {
