@@ -171,9 +171,8 @@ impl Array {
             return false;
         }
         let open = runtime.volumes.contains_key(&record.number.0);
-        let is_journal = matches!(record.usage, VolumeUsage::Journal(_));
         let known = self.disk.volumes().into_iter().find(|spec| spec.id.0 == record.number.0);
-        !open || known.is_some_and(|spec| is_journal != (spec.kind == VolumeKind::Journal))
+        !open || known.is_some_and(|spec| is_journal(record) != (spec.kind == VolumeKind::Journal))
     }
 
     async fn bring_up_volume(self: &Arc<Self>, record: &VolumeRecord) {
@@ -206,6 +205,7 @@ impl Array {
         let id = VolumeId(record.number.0);
         let kind = match record.usage {
             VolumeUsage::Journal(_) => VolumeKind::Journal,
+            VolumeUsage::Snapshot(_) => VolumeKind::Thin,
             VolumeUsage::Host if record.is_thin => VolumeKind::Thin,
             VolumeUsage::Host => VolumeKind::Thick,
         };
@@ -217,7 +217,7 @@ impl Array {
         }
         let known = self.disk.volumes().into_iter().any(|spec| spec.id == id);
         if !known {
-            if record.is_carved && matches!(record.usage, VolumeUsage::Host) {
+            if record.is_carved && !is_journal(record) {
                 anyhow::bail!("the map of its parity group does not know it");
             }
             let parity_group = ParityGroupId(parity_group.0);
@@ -314,6 +314,10 @@ impl Array {
         let shared = tables.shared_volume(record.number).filter(|_| !is_written);
         super::identity::show(unit, record, shared, access);
     }
+}
+
+fn is_journal(record: &VolumeRecord) -> bool {
+    matches!(record.usage, VolumeUsage::Journal(_))
 }
 
 /// Bytes of an atomic write that are written again at a time.

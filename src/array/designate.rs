@@ -26,9 +26,11 @@ impl Array {
         // Looked at first without a trace: what is refused by the tables has that reason, and what was done before is
         // not measured against the room that it has taken since.
         let rehearsed = self.store.rehearse(orders, who);
+        let _given_up_unless_named = self.reserved_by(orders);
         if rehearsed.as_ref().is_ok_and(|effect| !effect.is_repetition) {
             self.check_room(orders)?;
             self.check_sessions(orders)?;
+            self.check_snapshots(orders, options.dry_run)?;
         }
         let repeated = rehearsed.as_ref().is_ok_and(|effect| effect.is_repetition);
         let unheard = if rehearsed.is_ok() && !repeated { self.unheard(orders, who)? } else { Vec::new() };

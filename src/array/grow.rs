@@ -14,7 +14,7 @@ impl Array {
     /// Takes every growth as far as it can go now, and shows hosts what has become larger.
     pub(crate) async fn grow_volumes(self: &Arc<Self>) {
         let tables = self.store.tables();
-        let growing = tables.volumes.iter().filter(|record| record.usage == VolumeUsage::Host);
+        let growing = tables.volumes.iter().filter(|record| !matches!(record.usage, VolumeUsage::Journal(_)));
         for record in growing {
             let Some(growth) = &record.growth else { continue };
             if growth.has_room && !tables.grows_alone(record.number) {

@@ -41,6 +41,7 @@ mod probe;
 mod rejoin;
 mod relay;
 mod reverse;
+mod snapshots;
 mod sources;
 mod synchronous;
 mod take_down;
@@ -73,7 +74,7 @@ use crate::io::lun::LunUnit;
 use crate::io::volume::Volume;
 use crate::shell::view::{MessageView, SshView};
 use crate::volume::designation::{Designation, DesignationId};
-use crate::volume::name::LinkName;
+use crate::volume::name::{LinkName, VolumeNumber};
 use crate::volume::record::{Identity, Who};
 use crate::volume::store::{Owner, Store};
 use crate::volume::table::Tables;
@@ -150,6 +151,8 @@ pub(crate) struct Runtime {
     pub(crate) upstream_sessions: BTreeMap<LinkName, peer_session::PeerSession>,
     /// Groups whose writes are forwarded to here.
     pub(crate) inflows: BTreeMap<u32, Arc<Inflow>>,
+    /// Numbers that were reserved for snapshots which were given up.
+    pub(crate) given_up: Vec<VolumeNumber>,
     /// Initial copies at work, by pair.
     pub(crate) copying: BTreeSet<u32>,
     /// Readers whose pairs overflowed, by group and array.

@@ -2,11 +2,12 @@
 //!
 //! A volume goes in two steps. The designation takes it out of the volume information and puts it among the *doomed*,
 //! in one transaction; here its extents are given back, and only then is it forgotten. A crash in between is finished
-//! by the next start. Nothing else frees extents.
+//! by the next start. Nothing else frees extents. A snapshot goes the other way at its beginning: its numbers are doomed before
+//! it is made, and it is named by lifting that (`snapshots.rs`).
 
 use super::Array;
 use super::peer_session::peer_name;
-use crate::disk::VolumeId;
+use crate::disk::{VolumeError, VolumeId};
 use crate::volume::record::DoomedRecord;
 use crate::volume::table::Tables;
 use holdfast_iscsi::name::IscsiName;
@@ -17,7 +18,9 @@ impl Array {
         self.hide_luns(tables);
         self.end_targets(tables).await;
         self.end_peers(tables).await;
-        for doomed in tables.doomed.iter() {
+        self.release_given_up();
+        let now = tables.meta().incarnation;
+        for doomed in tables.doomed.iter().filter(|doomed| doomed.reserved_in != Some(now)) {
             if let Err(error) = self.give_back(tables, doomed).await {
                 tracing::error!(volume = doomed.number.0, %error, "the extents of a deleted volume cannot be given back yet");
             }
@@ -94,8 +97,10 @@ impl Array {
         if !is_open {
             return Ok(()); // The map is read when its parity group opens; until then the row waits.
         }
-        if self.disk.volumes().into_iter().any(|spec| spec.id.0 == number) {
-            self.disk.delete_volume(VolumeId(number)).await?;
+        // Asked of it even if it is not known: a snapshot that is given up may come to exist until then.
+        match self.disk.delete_volume(VolumeId(number)).await {
+            Ok(()) | Err(VolumeError::Unknown { .. }) => {}
+            Err(error) => return Err(error.into()),
         }
         self.store.checkpoint(|tables| {
             tables.doomed.remove(&doomed.number);

@@ -1,6 +1,7 @@
 //! The array as the shell shows it: made anew for every question from the store and from what is at work.
 
 use super::Array;
+use super::snapshots::snapshot_view;
 use super::sources::{read_reason, read_state};
 use crate::channel::target::SessionInfo;
 use crate::clock::BoxFuture;
@@ -40,6 +41,7 @@ impl Console for Array {
                 .map(|record| self.parity_group_view(record, &usage))
                 .collect(),
             volumes: tables.volumes.iter().map(|record| self.volume_view(&tables, record, &usage)).collect(),
+            snapshots: tables.snapshots.iter().map(|row| snapshot_view(&tables, row, &usage)).collect(),
             targets: tables.targets.iter().map(|record| self.target_view(&tables, record)).collect(),
             sessions: self.sessions.list().into_iter().map(|info| self.session_view(&info)).collect(),
             links: {
@@ -83,7 +85,10 @@ impl Console for Array {
         })
     }
     fn prepare<'a>(&'a self, orders: &'a mut [Order], who: &'a Who) -> BoxFuture<'a, Result<(), Refusal>> {
-        Box::pin(self.set_bookmarks(orders, who))
+        Box::pin(async move {
+            self.make_snapshots(orders, who).await?;
+            self.set_bookmarks(orders, who).await
+        })
     }
 
     fn designate(&self, orders: &[Order], who: &Who, options: Options) -> Result<Effect, Refusal> {
@@ -249,6 +254,13 @@ impl Array {
             usage: match record.usage {
                 VolumeUsage::Host => "host".to_owned(),
                 VolumeUsage::Journal(_) => "journal".to_owned(),
+                VolumeUsage::Snapshot(_) => "snapshot".to_owned(),
+            },
+            snapshot: match record.usage {
+                VolumeUsage::Snapshot(number) => {
+                    tables.snapshots.get(&number).map(|snapshot| snapshot.name.to_string())
+                }
+                VolumeUsage::Host | VolumeUsage::Journal(_) => None,
             },
             parity_group: parity_group.map(|group| group.name.to_string()),
             size_bytes: record.size_bytes,

@@ -2,7 +2,8 @@
 //!
 //! Applied to an array that has nothing, an export makes the same objects again, and the export of that array is the
 //! same text. Secrets are never written: each is a reference to a file that the operator fills. Groups that are copies
-//! here belong to their primary and are in its export; here stands when they are read and restored.
+//! here belong to their primary and are in its export; here stands when they are read and restored. Snapshots are left out, with
+//! their LUNs: their content cannot be declared.
 
 use super::provision::{
     Chap, ChapUser, GroupSpec, JournalSpec, LinkSpec, LunSpec, MemberSpec, PairSpec, ParityGroupSpec,
@@ -12,7 +13,7 @@ use super::quantity::ByteSize;
 use crate::volume::group::{GroupRecord, GroupRole};
 use crate::volume::kind::{CacheMode, InitiatorRule, Release, Schedule, SvolAccess, SvolSpec};
 use crate::volume::name::{VolumeName, VolumeNumber};
-use crate::volume::record::{Credential, TargetRecord, UnitRecord};
+use crate::volume::record::{Credential, LunRecord, TargetRecord, UnitRecord, VolumeRecord, VolumeUsage};
 use crate::volume::relay::{RelayHosts, RelayRecord};
 use crate::volume::table::Tables;
 use std::fmt::{Display, Write};
@@ -29,7 +30,9 @@ pub fn declared(tables: &Tables) -> Provision {
         units: row.units.iter().map(unit).collect(),
         spares: row.spares.iter().map(unit).collect(),
     });
-    let volumes = tables.volumes.iter().filter_map(|row| {
+    // A declaration cannot make what a snapshot is.
+    let is_declared = |row: &&VolumeRecord| !matches!(row.usage, VolumeUsage::Snapshot(_));
+    let volumes = tables.volumes.iter().filter(is_declared).filter_map(|row| {
         let parity_group = match row.parity_group {
             Some(number) => Some(tables.parity_groups.get(&number)?.name.clone()),
             None => None,
@@ -130,7 +133,11 @@ fn target(tables: &Tables, row: &TargetRecord) -> TargetSpec {
         user: credential.user.clone(),
         secret: credential.secret.clone(),
     };
-    let luns = row.luns.iter();
+    let is_declared = |entry: &&LunRecord| {
+        let volume = tables.volumes.get(&entry.volume);
+        volume.is_some_and(|volume| !matches!(volume.usage, VolumeUsage::Snapshot(_)))
+    };
+    let luns = row.luns.iter().filter(is_declared);
     TargetSpec {
         iqn: row.iqn.clone(),
         luns: luns

@@ -17,8 +17,8 @@
 //! and wait; dropping the image makes room.
 
 use super::error::CopyError;
-use super::group::Group;
-use crate::disk::{DiskAdapter, Snapshot, VolumeError, VolumeId};
+use super::group::{Group, Sequencer};
+use crate::disk::{DiskAdapter, Snapshot, SnapshotsCut, SnapshotsReady, VolumeError, VolumeId};
 use holdfast_journal::UpdateNumber;
 
 /// The volume that keeps the image of a volume. Numbers of volumes are given from 1 on, one by one, and never come
@@ -78,6 +78,44 @@ impl Group {
         Ok(number)
     }
 
+    /// Makes snapshots of volumes of this group, durable when this returns: of all updates up to one number and nothing else,
+    /// or, at an auxiliary, of what was restored up to it. `stand_still` keeps back whoever writes to the volumes past this
+    /// group's lock; `look` sees what they were, before anything more is restored. At a primary hosts wait for the cut alone,
+    /// whose cost is that of the pages that were written since the destage before it.
+    ///
+    /// # Errors
+    /// The volumes cannot be destaged, or the map cannot hold the snapshots: there are none.
+    pub(crate) async fn snapshot<S, L>(
+        &self,
+        wanted: &[Snapshot],
+        stand_still: impl FnOnce() -> S,
+        look: impl FnOnce(Newest) -> L,
+    ) -> Result<L, CopyError> {
+        let volumes: Vec<VolumeId> = wanted.iter().map(|one| one.volume).collect();
+        // Most of it before anything has to stand still.
+        self.disk.destage(&volumes).await?;
+        let (cut, seen) = {
+            let _nothing_is_restored = self.restoring.lock().await;
+            let ready = self.disk.prepare_snapshots(wanted).await?;
+            let (cut, newest) = self.cut(ready, stand_still);
+            (cut, look(newest))
+        };
+        cut.complete().await?;
+        Ok(seen)
+    }
+
+    fn cut<S>(&self, ready: SnapshotsReady, stand_still: impl FnOnce() -> S) -> (SnapshotsCut, Newest) {
+        let _still = stand_still();
+        // Numbers are given, and what has them becomes visible, under this lock.
+        let seq = self.lock();
+        let whole = match &seq.failed {
+            Some(reason) => Err(format!("writes have had no number since the journal failed: {reason}")),
+            None => seq.image_number().map(|_| ()).map_err(|error| error.to_string()),
+        };
+        let newest = Newest { number: seq.restored, whole };
+        (ready.cut(newest.number.get()), newest)
+    }
+
     /// The oldest update that the journal here holds.
     pub(crate) fn first_retained(&self) -> UpdateNumber {
         self.lock().journal.first_retained()
@@ -91,17 +129,7 @@ impl Group {
 
     /// The same, or why there is none.
     pub(super) fn image_number(&self) -> Result<UpdateNumber, CopyError> {
-        let seq = self.lock();
-        match (seq.restored_in_part, seq.inside_until()) {
-            (Some(update), _) => {
-                Err(CopyError::Damaged(format!("update {update} is restored in part: no image now")))
-            }
-            (None, Some(until)) => Err(CopyError::Damaged(format!(
-                "restored is update {}: the S-VOLs are no image of one moment until {until}",
-                seq.restored
-            ))),
-            (None, None) => Ok(seq.restored),
-        }
+        self.lock().image_number()
     }
 
     /// Gives the image up, or what there is of it.
@@ -133,6 +161,30 @@ impl Group {
     /// The image's number is in use by a volume that is none.
     pub fn kept_image(&self, volumes: &[VolumeId]) -> Result<Kept, CopyError> {
         kept_image(&self.disk, volumes)
+    }
+}
+
+/// Where volumes of a group are at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Newest {
+    /// The update that became visible last.
+    pub(crate) number: UpdateNumber,
+    /// They have it and all before it, whole; or why not.
+    pub(crate) whole: Result<(), String>,
+}
+
+impl Sequencer {
+    fn image_number(&self) -> Result<UpdateNumber, CopyError> {
+        match (self.restored_in_part, self.inside_until()) {
+            (Some(update), _) => {
+                Err(CopyError::Damaged(format!("update {update} is restored in part: no image now")))
+            }
+            (None, Some(until)) => Err(CopyError::Damaged(format!(
+                "restored is update {}: the S-VOLs are no image of one moment until {until}",
+                self.restored
+            ))),
+            (None, None) => Ok(self.restored),
+        }
     }
 }
 

@@ -128,7 +128,7 @@ impl Volume {
     }
 
     /// While this lives nothing else becomes visible in the volume.
-    pub(super) fn alone(&self) -> impl Drop + '_ {
+    pub(crate) fn alone(&self) -> impl Drop + '_ {
         let role = self.role.write().unwrap_or_else(PoisonError::into_inner);
         self.alone.fetch_add(1, Ordering::Release);
         role

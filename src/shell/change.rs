@@ -10,6 +10,7 @@ mod copy;
 mod link;
 mod local;
 mod positions;
+mod snapshot;
 mod takeover;
 mod words;
 
@@ -20,12 +21,13 @@ pub use copy::{GroupChange, JournalChange, PairChange};
 pub use link::{LinkChange, RelayWords, TimingWords, TransferWords};
 pub use local::{ChapWords, LunChange, ParityGroupChange, TargetChange, VolumeChange};
 pub(super) use positions::hold_against;
+pub use snapshot::SnapshotChange;
 pub use takeover::{FailbackWords, TakeoverWords};
 pub use words::UnitWord;
 
 use super::parse::{
     ConfigVerb, GroupVerb, JournalVerb, LinkVerb, LunVerb, PairVerb, ParityGroupVerb, ShellCommand,
-    TargetVerb, VolumeVerb,
+    SnapshotVerb, TargetVerb, VolumeVerb,
 };
 use super::view::{Console, PositionView};
 use crate::config::{Provision, References, Secret};
@@ -121,6 +123,7 @@ impl ShellCommand {
         Some(match self {
             Self::ParityGroup(ParityGroupVerb::Change(change)) => change.change(here),
             Self::Volume(VolumeVerb::Change(change)) => change.change(here),
+            Self::Snapshot(SnapshotVerb::Change(change)) => change.change(here),
             Self::Target(TargetVerb::Change(change)) => change.change(here),
             Self::Lun(LunVerb::Change(change)) => change.change(here),
             Self::Link(LinkVerb::Change(change)) => change.change(here),
@@ -132,6 +135,7 @@ impl ShellCommand {
             | Self::Unit(_)
             | Self::ParityGroup(ParityGroupVerb::Look(_))
             | Self::Volume(VolumeVerb::Look(_))
+            | Self::Snapshot(SnapshotVerb::Look(_))
             | Self::Target(TargetVerb::Look(_))
             | Self::Lun(LunVerb::List { .. })
             | Self::Session(_)

@@ -7,7 +7,7 @@ mod takeover;
 use super::change::{Change, Here};
 use super::parse::{
     ArrayVerb, AuditVerb, ConfigVerb, EventVerb, GroupVerb, JournalVerb, Line, LinkVerb, ListShow, LunVerb,
-    PairVerb, PairWait, ParityGroupVerb, ShellCommand, TargetVerb, VolumeVerb,
+    PairVerb, PairWait, ParityGroupVerb, ShellCommand, SnapshotVerb, TargetVerb, VolumeVerb,
 };
 use super::print::{self, Listed};
 use super::view::{Console, LunView, Options, PairView, Snapshot};
@@ -179,6 +179,9 @@ impl Shell {
             ShellCommand::Volume(VolumeVerb::Look(verb)) => {
                 to.list_show(verb, "volume", &now.volumes, |v| v.name.clone())
             }
+            ShellCommand::Snapshot(SnapshotVerb::Look(verb)) => {
+                to.list_show(verb, "snapshot", &now.snapshots, |v| v.name.clone())
+            }
             ShellCommand::Target(TargetVerb::Look(verb)) => {
                 to.list_show(verb, "target", &now.targets, |v| v.name.clone())
             }
@@ -221,6 +224,7 @@ impl Shell {
             ShellCommand::Config(ConfigVerb::Apply { .. })
             | ShellCommand::ParityGroup(ParityGroupVerb::Change(_))
             | ShellCommand::Volume(VolumeVerb::Change(_))
+            | ShellCommand::Snapshot(SnapshotVerb::Change(_))
             | ShellCommand::Target(TargetVerb::Change(_))
             | ShellCommand::Lun(LunVerb::Change(_))
             | ShellCommand::Link(LinkVerb::Change(_))

@@ -18,6 +18,7 @@ pub mod view;
 mod view_event;
 mod view_group;
 mod view_link;
+mod view_snapshot;
 mod view_takeover;
 
 pub(crate) use print::{document, escape};

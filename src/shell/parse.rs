@@ -1,8 +1,8 @@
 //! The commands of the shell: one tree for the binary, the local socket and interactive lines.
 
 use super::change::{
-    GroupChange, JournalChange, LinkChange, LunChange, PairChange, ParityGroupChange, TargetChange,
-    VolumeChange,
+    GroupChange, JournalChange, LinkChange, LunChange, PairChange, ParityGroupChange, SnapshotChange,
+    TargetChange, VolumeChange,
 };
 use crate::config::parse_duration;
 use crate::volume::pair::PairState;
@@ -37,6 +37,9 @@ pub enum ShellCommand {
     /// Volumes.
     #[command(subcommand)]
     Volume(VolumeVerb),
+    /// Snapshots: what volumes were at one moment, as volumes of their own.
+    #[command(subcommand)]
+    Snapshot(SnapshotVerb),
     /// iSCSI targets.
     #[command(subcommand)]
     Target(TargetVerb),
@@ -111,6 +114,10 @@ verbs! {
 verbs! {
     /// What can be done with volumes.
     VolumeVerb, VolumeChange
+}
+verbs! {
+    /// What can be done with snapshots.
+    SnapshotVerb, SnapshotChange
 }
 verbs! {
     /// What can be done with targets.

@@ -2,6 +2,7 @@
 //!
 //! Names may come from peers: whatever a terminal could take for a command is shown escaped, in tables and in JSON.
 
+use super::view::SnapshotView;
 use super::view::{
     AuditView, EventView, GroupView, JournalView, LinkView, LunView, PairView, ParityGroupView, SessionView,
     TargetView, UnitView, VolumeView,
@@ -177,6 +178,12 @@ listed!(VolumeView, |v| {
     "NUMBER" => v.number, "NAME" => v.name, "STATE" => state(&v.state, v.reason.as_ref()), "USE" => v.usage,
     "PARITY GROUP" => dash(v.parity_group.as_ref()), "SIZE" => bytes(v.size_bytes),
     "ALLOCATED" => bytes(v.allocated_bytes), "PAIRS" => v.pairs.join(", "),
+});
+listed!(SnapshotView, |s| {
+    "NUMBER" => s.number, "NAME" => s.name, "OF" => s.of(), "ACCESS" => s.access,
+    "UPDATE" => s.update_number.map_or("-".into(), |n| n.to_string()),
+    "MADE" => universal_time(s.made_unix_ms), "VOLUMES" => s.volumes.len(), "SIZE" => bytes(s.size_bytes),
+    "OWN" => bytes(s.own_bytes), "SHARED" => bytes(s.shared_bytes), "REMARK" => dash(s.reason.as_ref()),
 });
 listed!(TargetView, |t| {
     "NAME" => t.name, "LUNS" => t.luns.len(), "INITIATORS" => t.initiators.join(", "),

@@ -16,6 +16,7 @@ pub use super::view_group::{
     BookmarkView, FollowView, GenerationView, GroupView, LagView, ReaderView, SynchronousView,
 };
 pub use super::view_link::{BackTestView, LinkTestView, LinkView, PortalTestView, RelayView};
+pub use super::view_snapshot::{SnapshotView, SnapshotVolumeView};
 pub use super::view_takeover::{AheadView, JudgedView, LossView, PositionView, RivalView, TakeoverView};
 
 /// What a console offers. Implemented by the array, and by a fixed picture in tests.
@@ -128,6 +129,8 @@ pub struct Snapshot {
     pub parity_groups: Vec<ParityGroupView>,
     /// Volumes by number.
     pub volumes: Vec<VolumeView>,
+    /// Snapshots.
+    pub snapshots: Vec<SnapshotView>,
     /// Targets by name.
     pub targets: Vec<TargetView>,
     /// Sessions by number.
@@ -270,8 +273,10 @@ pub struct VolumeView {
     pub state: String,
     /// Why, when it is abnormal.
     pub reason: Option<String>,
-    /// What it serves for: `host` or `journal`.
+    /// What it serves for: `host`, `journal` or `snapshot`.
     pub usage: String,
+    /// The snapshot to which it belongs.
+    pub snapshot: Option<String>,
     /// Parity group; none for a virtual volume.
     pub parity_group: Option<String>,
     /// Capacity.

@@ -8,7 +8,8 @@ pub use super::ask::{Ask, Wish};
 use super::group::{GroupSettings, JournalOptions};
 use super::kind::{CopyMode, Schedule, SvolSpec};
 use super::name::{
-    ArrayNumber, BookmarkName, GroupName, IscsiName, LinkName, Lun, PairName, UpdateNumber, VolumeName,
+    ArrayNumber, BookmarkName, GroupName, IscsiName, LinkName, Lun, PairName, SnapshotName, UpdateNumber,
+    VolumeName,
 };
 pub use super::objects::{NewParityGroup, NewTarget, NewVolume};
 use super::onward::RemoteOnward;
@@ -20,6 +21,7 @@ pub use super::remote::{RemoteGroup, RemotePair};
 pub use super::resync::{ImageWish, ResyncedPair, SvolHosts};
 use super::reversal::RemoteReversal;
 pub use super::settings::SettingsChange;
+pub use super::snapshot::NewSnapshot;
 use super::takeover::{Branch, RemoteFailback, RemoteTakeover};
 use super::timing::StopWish;
 pub use super::transfer::{LinkSettings, NewLink};
@@ -119,6 +121,13 @@ pub enum Designation {
     DeleteVolume {
         /// Its name.
         volume: VolumeName,
+    },
+    /// Makes a snapshot (decision 24).
+    CreateSnapshot(Box<NewSnapshot>),
+    /// Deletes a snapshot, with its volumes and what was written to them.
+    DeleteSnapshot {
+        /// Its name.
+        snapshot: SnapshotName,
     },
     /// Deletes a target, with its LUNs.
     DeleteTarget {

@@ -5,7 +5,8 @@
 //! changed.
 
 use super::designation::Outcome;
-use super::name::{BookmarkName, GroupName};
+use super::name::{BookmarkName, GroupName, UpdateNumber};
+use super::snapshot::SnapshotRecord;
 use super::table::{Row, Table, Tables};
 use serde::Serialize;
 use serde_json::Value;
@@ -38,14 +39,17 @@ pub struct Changed {
 impl Changed {
     /// A bookmark is in the journal only, not in the tables.
     pub(crate) fn bookmark(group: &GroupName, name: BookmarkName, number: u64) -> Self {
-        let (field, before, after) = ("update_number".to_owned(), Value::Null, Value::from(number));
         Self {
             action: Action::Create,
             kind: "bookmark",
             name: format!("{name} of group {group}"),
-            fields: vec![Field { field, before, after }],
+            fields: vec![of_update(UpdateNumber(number))],
         }
     }
+}
+
+fn of_update(number: UpdateNumber) -> Field {
+    Field { field: "update_number".to_owned(), before: Value::Null, after: Value::from(number.0) }
 }
 
 /// What became of a row.
@@ -77,6 +81,11 @@ pub fn changes(before: &Tables, after: &Tables) -> Vec<Changed> {
     let mut found = Vec::new();
     compare(&mut found, "parity group", &before.parity_groups, &after.parity_groups, |r| r.name.to_string());
     compare(&mut found, "volume", &before.volumes, &after.volumes, |r| r.name.to_string());
+    compare(&mut found, "snapshot", &before.snapshots, &after.snapshots, |r| r.name.to_string());
+    for made in found.iter_mut().filter(|one| one.kind == "snapshot" && one.action == Action::Create) {
+        let row = after.snapshots.iter().find(|row| row.name.as_str() == made.name);
+        made.fields = row.and_then(SnapshotRecord::update_number).map(of_update).into_iter().collect();
+    }
     compare(&mut found, "target", &before.targets, &after.targets, |r| r.iqn.to_string());
     compare(&mut found, "link", &before.links, &after.links, |r| r.name.to_string());
     compare(&mut found, "relay", &before.relays, &after.relays, |r| r.name.to_string());

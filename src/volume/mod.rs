@@ -24,6 +24,7 @@ pub mod reversal;
 pub mod secret;
 mod settings;
 pub mod shown;
+pub mod snapshot;
 pub mod store;
 pub mod table;
 pub mod takeover;

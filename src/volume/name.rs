@@ -46,6 +46,10 @@ number! {
     GroupNumber(u32)
 }
 number! {
+    /// Number of a snapshot of this array.
+    SnapshotNumber(u32)
+}
+number! {
     /// Number of an update of a group: the first is 1, zero stands for "none yet".
     UpdateNumber(u64)
 }
@@ -127,6 +131,10 @@ object_name! {
 object_name! {
     /// Name of a pair.
     PairName
+}
+object_name! {
+    /// Name of a snapshot.
+    SnapshotName
 }
 
 /// Name of a bookmark: a point in the order of a group's updates.

@@ -5,7 +5,7 @@ use super::designation::{Designation, DesignationId, Outcome, Refusal};
 use super::kind::{CacheMode, InitiatorRule, PortalAddress, RaidLevel, Schedule};
 use super::name::{
     ArrayName, ArrayNumber, GroupName, GroupNumber, IscsiName, LinkName, Lun, ParityGroupName,
-    ParityGroupNumber, UpdateNumber, VolumeName, VolumeNumber,
+    ParityGroupNumber, SnapshotNumber, UpdateNumber, VolumeName, VolumeNumber,
 };
 use super::secret::{Secret, stored};
 use super::transfer::LinkOptions;
@@ -200,6 +200,8 @@ pub enum VolumeUsage {
     Host,
     /// The journal of this group; never mapped to hosts.
     Journal(GroupNumber),
+    /// It belongs to this snapshot, which says what hosts may do with it.
+    Snapshot(SnapshotNumber),
 }
 
 /// A target.
@@ -386,14 +388,18 @@ impl ForwardRecord {
     }
 }
 
-/// A volume that was deleted and whose extents are still to be given back. Nothing but this row makes them free, so
-/// that a store that lacks a volume for another reason destroys nothing.
+/// A volume that was deleted, or never came to exist, and whose extents are still to be given back. Nothing but this row
+/// makes them free, so that a store that lacks a volume for another reason destroys nothing.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct DoomedRecord {
     /// Its number, which is never given again.
     pub number: VolumeNumber,
     /// Where its extents are.
     pub parity_group: Option<ParityGroupNumber>,
+    /// A snapshot is being made under this number by the array as it was started for this time
+    /// ([`MetaRecord::incarnation`]): it stays as long as that runs (decision 24).
+    #[serde(default)]
+    pub reserved_in: Option<u64>,
 }
 
 /// What came of a designation, kept so that a repeated one gets the same answer.

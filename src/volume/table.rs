@@ -8,7 +8,7 @@ use super::group::{GroupEvent, GroupRecord, GroupState};
 use super::kind::{CopyMode, SvolAccess};
 use super::name::{
     ArrayNumber, GroupName, GroupNumber, IscsiName, LinkName, PairName, PairNumber, ParityGroupName,
-    ParityGroupNumber, VolumeName, VolumeNumber,
+    ParityGroupNumber, SnapshotNumber, VolumeName, VolumeNumber,
 };
 use super::pair::{PairEvent, PairRecord, PairState};
 use super::pointer::PointerRecord;
@@ -17,6 +17,7 @@ use super::record::{
     ScheduleRecord, TargetRecord, VolumeRecord, VolumeState, VolumeUsage,
 };
 use super::relay::{RelayChainRecord, RelayRecord};
+use super::snapshot::SnapshotRecord;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -129,6 +130,8 @@ pub struct Tables {
     pub results: Table<ResultRecord>,
     /// Volumes whose extents are still to be given back.
     pub doomed: Table<DoomedRecord>,
+    /// Snapshots.
+    pub snapshots: Table<SnapshotRecord>,
 }
 
 impl Tables {
@@ -315,8 +318,12 @@ impl Tables {
             state => state,
         };
         match (volume.usage, state) {
-            (VolumeUsage::Journal(_), _)
-            | (VolumeUsage::Host, VolumeState::Abnormal | VolumeState::Unused) => HostAccess::None,
+            (VolumeUsage::Journal(_), _) | (_, VolumeState::Abnormal | VolumeState::Unused) => {
+                HostAccess::None
+            }
+            (VolumeUsage::Snapshot(snapshot), _) => {
+                self.snapshots.get(&snapshot).map_or(HostAccess::None, |row| row.hosts.access())
+            }
             (VolumeUsage::Host, VolumeState::Normal | VolumeState::Main) => HostAccess::ReadWrite,
             (VolumeUsage::Host, VolumeState::Auxiliary) => {
                 let pair = self.forwarded_here(number).or_else(|| self.pairs_of_volume(number).next());
@@ -397,4 +404,5 @@ row!(ScheduleRecord, "schedules", (LinkName, GroupName), |r| (r.link.clone(), r.
 });
 row!(ForwardRecord, "forwards", u64, |r| r.sequence, |k| k.to_be_bytes().to_vec());
 row!(ResultRecord, "results", super::designation::DesignationId, |r| r.id, |k| k.0.0.to_be_bytes().to_vec());
+row!(SnapshotRecord, "snapshots", SnapshotNumber, |r| r.number, |k| k.0.to_be_bytes().to_vec());
 row!(DoomedRecord, "doomed", VolumeNumber, |r| r.number, |k| k.0.to_be_bytes().to_vec());

@@ -23,6 +23,9 @@ impl Designation {
     pub fn destroys(&self) -> Option<String> {
         match self {
             Self::DeleteVolume { volume } => Some(format!("volume {volume} and everything on it")),
+            Self::DeleteSnapshot { snapshot } => {
+                Some(format!("snapshot {snapshot} with its volumes and what was written to them"))
+            }
             Self::DeleteTarget { target } => Some(format!("target {target} with its LUNs and its secrets")),
             Self::DeletePairs { group, which } => {
                 Some(format!("{which} of group {group}: the S-VOLs follow nothing any more"))
@@ -246,6 +249,8 @@ impl fmt::Display for Designation {
             | Self::JoinRoom { .. }
             | Self::RemoteGrown { .. } => self.fmt_growth(f),
             Self::DeleteVolume { volume } => write!(f, "volume delete {volume}"),
+            Self::CreateSnapshot(new) => write!(f, "{new}"),
+            Self::DeleteSnapshot { snapshot } => write!(f, "snapshot delete {snapshot}"),
             Self::DeleteTarget { target } => write!(f, "target delete {target}"),
             Self::DeleteLink { link } => write!(f, "link delete {link}"),
             Self::PassOn { link, what } => write!(f, "{what} --at {link}"),

@@ -25,6 +25,7 @@ mod relay;
 mod reversal;
 mod reversal_of_three;
 mod rounds;
+mod snapshots;
 mod ssh;
 mod stopped_auxiliary;
 mod suspended;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-const IMAGE_BYTES: u64 = 48 << 20;
+pub(crate) const IMAGE_BYTES: u64 = 48 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_written_by_qemu_is_identical_on_the_primary_and_on_each_auxiliary() {
@@ -31,7 +31,7 @@ async fn an_image_written_by_qemu_is_identical_on_the_primary_and_on_each_auxili
     }
 }
 
-fn compare(source: &Path, url: &str) {
+pub(crate) fn compare(source: &Path, url: &str) {
     let mut compare = Command::new("qemu-img");
     compare.args(["compare", "-f", "raw", "-F", "raw"]).arg(source).arg(url);
     assert!(expect_tool(&mut compare).contains("Images are identical"), "{url}");

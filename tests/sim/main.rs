@@ -64,6 +64,7 @@ mod resync;
 mod reversal;
 mod reversal_failures;
 mod sequences;
+mod snapshots;
 mod stops;
 mod story;
 mod svol_write;

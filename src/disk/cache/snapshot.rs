@@ -214,7 +214,8 @@ impl Forming {
     async fn add(&mut self, from: &Arc<Volume>, snapshot: VolumeId) -> Result<(), VolumeError> {
         let loan = Loan::take(&from.space, from.id()).await?;
         loan.adopt(snapshot)?;
-        let spec = VolumeSpec { id: snapshot, kind: VolumeKind::Thin, ..from.spec };
+        let (kind, size_bytes) = (VolumeKind::Thin, from.size_bytes());
+        let spec = VolumeSpec { id: snapshot, kind, size_bytes, ..from.spec };
         let to = Arc::new(Volume::new(spec, Arc::clone(&from.space)));
         // What it gets of dirty pages waits for the same journal.
         to.set_gate(from.gate());
@@ -374,7 +375,8 @@ impl Inner {
 
     /// Ends a volume for all who use it and forgets its pages; what it goes on as, to be put in its place.
     fn withdraw(&self, volume: &Volume) -> Volume {
-        let renewed = Volume::new(volume.spec, Arc::clone(&volume.space));
+        let spec = VolumeSpec { size_bytes: volume.size_bytes(), ..volume.spec };
+        let renewed = Volume::new(spec, Arc::clone(&volume.space));
         renewed.set_gate(volume.gate());
         renewed.set_may_share();
         self.volumes.write().unwrap_or_else(PoisonError::into_inner).remove(&volume.id());

@@ -515,6 +515,7 @@ pub(super) fn set_volume_state(tables: &mut Tables, volume: VolumeNumber, state:
 pub(super) fn describe(volume: &VolumeRecord) -> String {
     match volume.usage {
         VolumeUsage::Journal(_) => "a journal volume".to_owned(),
+        VolumeUsage::Snapshot(_) => "of a snapshot".to_owned(),
         VolumeUsage::Host if volume.parity_group.is_none() => "virtual".to_owned(),
         VolumeUsage::Host => volume.state.to_string(),
     }

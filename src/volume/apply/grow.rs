@@ -12,7 +12,7 @@ use crate::volume::kind::CopyMode;
 use crate::volume::name::{GroupNumber, LinkName, PairName, VolumeName, VolumeNumber};
 use crate::volume::pair::PairRecord;
 use crate::volume::record::{Growth, Identity, VolumeRecord, VolumeUsage, Who};
-use crate::volume::table::Tables;
+use crate::volume::table::{HostAccess, Tables};
 
 /// An operator wants a volume larger; its present size calls back a growth that waits.
 pub(super) fn resize(
@@ -150,7 +150,13 @@ fn check_size(row: &VolumeRecord, size_bytes: u64) -> Result<(), Refusal> {
 
 /// What cannot grow, here or as somebody's S-VOL.
 fn check_can_grow(tables: &Tables, row: &VolumeRecord) -> Result<(), Refusal> {
-    if row.usage != VolumeUsage::Host {
+    if let VolumeUsage::Snapshot(_) = row.usage
+        && tables.host_access(row.number) != HostAccess::ReadWrite
+    {
+        let text = format!("volume {} is of a read-only snapshot: it stays what it is", row.name);
+        return Err(Refusal::conflict(text));
+    }
+    if let VolumeUsage::Journal(_) = row.usage {
         let text = format!(
             "volume {} is {}: add a larger one to the group and take this one away",
             row.name,

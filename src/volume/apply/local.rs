@@ -65,7 +65,8 @@ pub(super) fn create_volume(tables: &mut Tables, new: &NewVolume) -> Result<Outc
     if tables.volume_named(&new.name).is_some() {
         return Err(Refusal::exists("volume", &new.name));
     }
-    within(tables.volumes.len(), VOLUMES_MAX, "volumes")?;
+    let is_own = |row: &&VolumeRecord| !matches!(row.usage, VolumeUsage::Snapshot(_));
+    within(tables.volumes.iter().filter(is_own).count(), VOLUMES_MAX, "volumes")?;
     let parity_group = match &new.parity_group {
         Some(name) => {
             let group = tables.parity_group_named(name);
@@ -145,7 +146,7 @@ pub(super) fn map_lun(
     volume: &VolumeName,
 ) -> Result<Outcome, Refusal> {
     let found = tables.volume_named(volume).ok_or_else(|| Refusal::missing("volume", volume))?;
-    if found.usage != VolumeUsage::Host {
+    if matches!(found.usage, VolumeUsage::Journal(_)) {
         return Err(Refusal::conflict(format!("{volume} is a journal volume, which hosts never see")));
     }
     let volume = found.number;
@@ -179,6 +180,11 @@ fn users_of_volume(tables: &Tables, volume: &VolumeRecord) -> Vec<String> {
         let name =
             tables.groups.get(&group).map_or_else(|| group.to_string(), |group| group.name.to_string());
         users.push(format!("group {name}, whose journal it is"));
+    }
+    if let VolumeUsage::Snapshot(snapshot) = volume.usage
+        && let Some(snapshot) = tables.snapshots.get(&snapshot)
+    {
+        users.push(format!("snapshot {}, to which it belongs", snapshot.name));
     }
     users
 }
@@ -217,7 +223,7 @@ pub(super) fn delete_volume(tables: &mut Tables, volume: &VolumeName) -> Result<
     unused("volume", volume, &users_of_volume(tables, row))?;
     let (number, parity_group) = (row.number, row.parity_group);
     tables.volumes.remove(&number);
-    tables.doomed.put(DoomedRecord { number, parity_group });
+    tables.doomed.put(DoomedRecord { number, parity_group, reserved_in: None });
     Ok(Outcome::Done)
 }
 

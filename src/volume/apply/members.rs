@@ -4,6 +4,7 @@
 //! group only, cannot become a journal volume, and is not deleted. A pair makes its volumes belong to its group as long as
 //! it lasts; a member stays one without it, so that the pairing can be done anew.
 
+use super::copy::describe;
 use super::local::within;
 use crate::volume::designation::{Outcome, Refusal};
 use crate::volume::group::GroupRecord;
@@ -15,7 +16,7 @@ pub(super) fn add(tables: &mut Tables, group: &GroupName, volume: &VolumeName) -
     let number = tables.group_named(group).ok_or_else(|| Refusal::missing("group", group))?.number;
     let row = tables.volume_named(volume).ok_or_else(|| Refusal::missing("volume", volume))?.clone();
     if row.usage != VolumeUsage::Host {
-        return Err(Refusal::conflict(format!("volume {volume} is a journal volume")));
+        return Err(Refusal::conflict(format!("volume {volume} is {}", describe(&row))));
     }
     check_group(tables, &row, number)?;
     if let Some(pair) = tables.pairs_of_volume(row.number).find(|pair| pair.group != number) {

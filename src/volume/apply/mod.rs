@@ -23,6 +23,7 @@ mod remote;
 pub(crate) mod reverse;
 mod rivals;
 mod shown;
+mod snapshots;
 mod sources;
 pub(crate) mod taken;
 mod takeover;
@@ -173,6 +174,8 @@ impl Tables {
         who: &Who,
     ) -> Result<Outcome, Refusal> {
         match what {
+            Designation::CreateSnapshot(new) => snapshots::create(self, new),
+            Designation::DeleteSnapshot { snapshot } => snapshots::delete(self, snapshot),
             Designation::AddMember { group, volume } => members::add(self, group, volume),
             Designation::RemoveMember { group, volume } => members::remove(self, group, volume),
             Designation::RemoteGrow { pair, size_bytes } => {

@@ -10,6 +10,7 @@ mod onward;
 mod reverse;
 mod rivals;
 mod shown;
+mod snapshots;
 mod synchronous;
 mod taken;
 mod takeover;

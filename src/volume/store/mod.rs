@@ -402,7 +402,8 @@ macro_rules! each_table {
             schedules,
             forwards,
             results,
-            doomed
+            doomed,
+            snapshots
         )
     };
 }
