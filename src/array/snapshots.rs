@@ -14,7 +14,7 @@ use crate::disk::{Snapshot, VolumeId};
 use crate::io::volume::Volume;
 use crate::shell::view::{SnapshotView, SnapshotVolumeView};
 use crate::volume::designation::{Designation, NewSnapshot, Refusal};
-use crate::volume::group::GroupRecord;
+use crate::volume::group::{GroupRecord, GroupState};
 use crate::volume::name::{BookmarkName, UpdateNumber, VolumeNumber};
 use crate::volume::pair::{PairRecord, PairState};
 use crate::volume::record::Who;
@@ -22,6 +22,7 @@ use crate::volume::resync::TakeoverPoint;
 use crate::volume::snapshot::{MadeSnapshot, MadeVolume, Moment, SnapshotOf, SnapshotRecord};
 use crate::volume::store::Order;
 use crate::volume::table::Tables;
+use crate::volume::takeover::Branch;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,10 +65,7 @@ impl Array {
         let sources = tables.snapshot_sources(&new.of)?;
         let (volumes, group) = self.at_work(&tables, &sources)?;
         let reserved = self.reserve(&sources)?;
-        let ids = sources.iter().zip(&reserved.numbers);
-        let wanted: Vec<Snapshot> = ids
-            .map(|(of, number)| Snapshot { volume: VolumeId(of.0), snapshot: VolumeId(number.0) })
-            .collect();
+        let wanted = reserved.wanted(&sources);
         let failed = |error: &dyn std::fmt::Display| {
             Refusal::Conflict(format!("snapshot {} cannot be made: {error}", new.name))
         };
@@ -92,6 +90,17 @@ impl Array {
             (Moment::Update(number), Some((group, _))) => bookmark_at(group, *number),
             (_, _) => None,
         };
+        let made = self.made(&tables, &sources, &reserved, moment);
+        Ok((MadeSnapshot { bookmark, ..made }, reserved))
+    }
+
+    fn made(
+        &self,
+        tables: &Tables,
+        sources: &[VolumeNumber],
+        reserved: &Reserved<'_>,
+        moment: Moment,
+    ) -> MadeSnapshot {
         let volume = |(of, volume): (&VolumeNumber, &VolumeNumber)| MadeVolume {
             of: *of,
             volume: *volume,
@@ -100,7 +109,33 @@ impl Array {
         };
         let volumes = sources.iter().zip(&reserved.numbers).map(volume).collect();
         let made_unix_ns = self.env.clock.wall().0;
-        Ok((MadeSnapshot { volumes, moment, bookmark, made_unix_ns }, reserved))
+        MadeSnapshot { volumes, moment, bookmark: None, made_unix_ns }
+    }
+
+    /// Makes what this array has of a group that it gives up, durably: its hosts are shut out, and its group has ended.
+    pub(super) async fn make_branch(
+        &self,
+        tables: &Tables,
+        record: &GroupRecord,
+        branch: &Branch,
+    ) -> Result<(MadeSnapshot, Reserved<'_>), Refusal> {
+        let sources = tables.branch_sources(record.number);
+        let reserved = self.reserve(&sources)?;
+        let wanted = reserved.wanted(&sources);
+        if let Err(error) = self.disk.snapshot(&wanted, branch.last.0).await {
+            self.pause_before_another_branch().await;
+            let text = format!("what only this array has of group {} cannot be kept: {error}", record.name);
+            return Err(Refusal::Conflict(text));
+        }
+        // A journal that has failed gave no numbers.
+        let is_numbered = record.state == GroupState::Normal;
+        let moment = if is_numbered { Moment::Update(branch.last) } else { Moment::Time };
+        Ok((self.made(tables, &sources, &reserved, moment), reserved))
+    }
+
+    /// What is given up wakes the owner, who would try again at once, and for as long as the cause lasts.
+    pub(super) async fn pause_before_another_branch(&self) {
+        self.env.clock.sleep(ANOTHER_BRANCH).await;
     }
 
     /// The volumes as hosts use them, and the group whose numbers they have, if any.
@@ -272,6 +307,8 @@ pub(super) fn snapshot_view(tables: &Tables, row: &SnapshotRecord, usage: &Adapt
         bookmark: row.bookmark.map(|name| name.to_string()),
         is_image: !matches!(row.moment, Moment::NoImage { .. }),
         reason,
+        differs_from_update_number: row.branch.map(|branch| branch.first.0),
+        branch_updates: row.branch.map(|branch| branch.updates()),
         made_unix_ms: row.made_unix_ns / 1_000_000,
         size_bytes: volumes.iter().map(|one| one.size_bytes).sum(),
         own_bytes: volumes.iter().map(|one| one.own_bytes).sum(),
@@ -293,6 +330,11 @@ pub(super) struct Reserved<'a> {
 }
 
 impl Reserved<'_> {
+    fn wanted(&self, sources: &[VolumeNumber]) -> Vec<Snapshot> {
+        let ids = sources.iter().zip(&self.numbers);
+        ids.map(|(of, number)| Snapshot { volume: VolumeId(of.0), snapshot: VolumeId(number.0) }).collect()
+    }
+
     /// Whoever names them looks after them from now on.
     fn keep(mut self) {
         self.numbers.clear();
@@ -313,5 +355,7 @@ impl Drop for Reserved<'_> {
     }
 }
 
+/// Between two attempts to keep a branch.
+const ANOTHER_BRANCH: Duration = Duration::from_secs(1);
 /// A snapshot waits for the journals and units. While it does no image of a resync is kept.
 const MADE_WITHIN: Duration = Duration::from_secs(30);

@@ -476,11 +476,25 @@ impl Array {
             }
             marks.push(PairMarks::gone(pair.number));
         }
+        // All that its hosts have written, and from here on nobody writes it before the rows say that it is a copy.
+        let branch = match (&yielding.keep_branch, yielding.to.branch) {
+            (Some(name), Some(branch)) => {
+                Some((name, branch, self.make_branch(tables, record, &branch).await?))
+            }
+            (_, _) => None,
+        };
         let what = format!("group {}: a copy of {} from here on", record.name, yielding.to.link);
-        self.store.change_with_marks(&Who::Array, what, &marks, |tables| {
+        let yielded = self.store.change_with_marks(&Who::Array, what, &marks, |tables| {
+            if let Some((name, branch, (made, _))) = &branch {
+                tables.name_branch(&record.name, name, made, *branch)?;
+            }
             tables.yielded(record.number, &written, &mut || self.new_identity());
             Ok(())
-        })?;
+        });
+        if yielded.is_err() {
+            self.pause_before_another_branch().await;
+        }
+        yielded?;
         self.has_turned(record);
         Ok(())
     }

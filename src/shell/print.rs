@@ -183,7 +183,7 @@ listed!(SnapshotView, |s| {
     "NUMBER" => s.number, "NAME" => s.name, "OF" => s.of(), "ACCESS" => s.access,
     "UPDATE" => s.update_number.map_or("-".into(), |n| n.to_string()),
     "MADE" => universal_time(s.made_unix_ms), "VOLUMES" => s.volumes.len(), "SIZE" => bytes(s.size_bytes),
-    "OWN" => bytes(s.own_bytes), "SHARED" => bytes(s.shared_bytes), "REMARK" => dash(s.reason.as_ref()),
+    "OWN" => bytes(s.own_bytes), "SHARED" => bytes(s.shared_bytes), "REMARK" => s.remark(),
 });
 listed!(TargetView, |t| {
     "NAME" => t.name, "LUNS" => t.luns.len(), "INITIATORS" => t.initiators.join(", "),

@@ -24,6 +24,10 @@ pub struct SnapshotView {
     pub is_image: bool,
     /// Why they are not.
     pub reason: Option<String>,
+    /// It is what this array had when it was named as the loser of a takeover: from this number on it differs from the group.
+    pub differs_from_update_number: Option<u64>,
+    /// How many updates only it has.
+    pub branch_updates: Option<u64>,
     /// When it was made: wall time of this array.
     pub made_unix_ms: u64,
     /// Capacity of its volumes.
@@ -41,6 +45,14 @@ impl SnapshotView {
         match (&self.of_volume, &self.of_group) {
             (Some(volume), _) => format!("volume {volume}"),
             (None, Some(group)) => format!("group {group}"),
+            (None, None) => "-".to_owned(),
+        }
+    }
+
+    pub(super) fn remark(&self) -> String {
+        match (&self.reason, self.differs_from_update_number) {
+            (Some(reason), _) => reason.clone(),
+            (None, Some(first)) => format!("branch: differs from update {first} on"),
             (None, None) => "-".to_owned(),
         }
     }

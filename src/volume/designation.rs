@@ -408,6 +408,9 @@ pub enum Designation {
         group: GroupName,
         /// Link to that array.
         to: LinkName,
+        /// It keeps what it had under this name, as a snapshot.
+        #[serde(default)]
+        keep_branch: Option<SnapshotName>,
     },
     /// From an array that has taken over, or is about to: take no writes any more.
     RemoteTakeover(RemoteTakeover),

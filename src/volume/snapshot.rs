@@ -5,6 +5,7 @@ use super::name::{
 };
 use super::record::Identity;
 use super::table::HostAccess;
+use super::takeover::Branch;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -37,6 +38,9 @@ pub struct SnapshotRecord {
     pub made_unix_ns: u64,
     /// What hosts may do with its volumes.
     pub hosts: SnapshotHosts,
+    /// It is what this array had that was named as the loser of a takeover; what only this has.
+    #[serde(default)]
+    pub branch: Option<Branch>,
     /// Its volumes.
     pub volumes: Vec<SnapshotVolume>,
 }

@@ -24,7 +24,7 @@
 //!   them away (`volume/apply/takeover_guard.rs`).
 
 use super::group::{CommonPoint, Generation, common_point};
-use super::name::{ArrayNumber, GroupName, GroupNumber, LinkName, PairName, UpdateNumber};
+use super::name::{ArrayNumber, GroupName, GroupNumber, LinkName, PairName, SnapshotName, UpdateNumber};
 use super::rejoin::Moving;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -126,6 +126,9 @@ pub struct Yielding {
     pub remote: GroupNumber,
     /// From this counter of generations on it speaks as that copy.
     pub since: u64,
+    /// Its volumes are kept under this name before.
+    #[serde(default)]
+    pub keep_branch: Option<SnapshotName>,
 }
 
 /// What an array tells the former primary of a group.
@@ -159,6 +162,9 @@ pub struct RemoteFailback {
     pub branch: Branch,
     /// A counter of generations that is larger than any of the receiver's before.
     pub since: u64,
+    /// The receiver keeps what it has under this name, as a snapshot, before anything of it is overwritten.
+    #[serde(default)]
+    pub keep_branch: Option<SnapshotName>,
 }
 
 /// Where two arrays parted: the first number that only the one with `ours` has, `next` if it has none; and the generation of the other

@@ -56,9 +56,12 @@ impl Designation {
             Self::TakeOverGroup { group } => Some(format!(
                 "whatever the primary of group {group} has and this array has not, and its hosts' access there"
             )),
-            Self::FailBackGroup { group, to } => {
+            Self::FailBackGroup { group, to, keep_branch: None } => {
                 Some(format!("what only {to} has of group {group}, once it copies from here"))
             }
+            Self::FailBackGroup { group, to, keep_branch: Some(name) } => Some(format!(
+                "what only {to} has of group {group}, in the group; it is kept there as snapshot {name}"
+            )),
             _ => None,
         }
     }
@@ -205,7 +208,10 @@ impl Designation {
     fn fmt_takeover(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TakeOverGroup { group } => write!(f, "group takeover {group}"),
-            Self::FailBackGroup { group, to } => write!(f, "group failback {group} --to {to}"),
+            Self::FailBackGroup { group, to, keep_branch } => {
+                write!(f, "group failback {group} --to {to}")?;
+                keep_branch.iter().try_for_each(|name| write!(f, " --keep-branch {name}"))
+            }
             Self::RemoteTakeover(told) if told.is_complete => {
                 write!(f, "group {} taken over by another array, said by it", told.group)
             }

@@ -1,13 +1,16 @@
 //! The primary is killed with SIGKILL under load and its copy takes over by command, on real processes: hosts go on at the copy
 //! within a minute, the old primary comes back shut, becomes a copy when it is named, and the primary again in the end.
 
+use crate::qemu_image::compare;
 use crate::rounds::{
     CATCH_UP, SESSIONS, start_in_time, wait_a_random_time, write_some, write_while, writer_for,
 };
-use crate::support::process::{Array, Cluster, Layout, rows};
+use crate::support::process::{Array, Cluster, Layout, expect_tool, rows};
 use crate::support::random::{Random, seed_from_environment};
 use crate::support::wof::{DurableRule, Observed, Writer, check_crash, read_image};
 use holdfast::clock::{Clock, SystemClock};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 /// From the command to the first write of a host that is answered.
@@ -97,7 +100,14 @@ async fn a_copy_takes_over_from_a_killed_primary_which_comes_back_shut_and_gets_
     let refused = beta.shell(&to_alpha).unwrap_err();
     assert!(refused.contains("also read over gamma"), "{refused}");
     alpha.shell(&["group", "delete", "g1", "--reader", "gamma", "--yes"]).expect("gamma is taken away");
-    beta.wait_until("alpha becomes a copy", CATCH_UP, || beta.shell(&to_alpha).ok().map(|_| ())).await;
+    // Both sides can be read: what alpha has, to the last byte.
+    let exported = tempfile::tempdir().expect("a temporary directory");
+    let before = exported.path().join("before.img");
+    let mut convert = Command::new("qemu-img");
+    convert.args(["convert", "-f", "raw", "-O", "raw", &alpha.url(1)]).arg(&before);
+    expect_tool(&mut convert);
+    let keeping = [&to_alpha[..5], &["--keep-branch", "lost", "--yes"]].concat();
+    beta.wait_until("alpha becomes a copy", CATCH_UP, || beta.shell(&keeping).ok().map(|_| ())).await;
     write_some(&mut writer, &ports, 100).await;
     until_roles(&cluster, 1).await;
     expect_everything(&cluster, &writer, 1).await;
@@ -109,4 +119,16 @@ async fn a_copy_takes_over_from_a_killed_primary_which_comes_back_shut_and_gets_
     write_some(&mut writer, &ports, 100).await;
     until_roles(&cluster, 0).await;
     expect_everything(&cluster, &writer, 0).await;
+    what_it_had_is_kept(&cluster.arrays[0], &before);
+}
+
+/// The branch of the loser is read by a foreign initiator, and dropped.
+fn what_it_had_is_kept(alpha: &Array, before: &Path) {
+    let (target, lun) = (alpha.target(), "50");
+    let kept = alpha.shell(&["snapshot", "show", "lost"]).expect("it is kept");
+    assert!(kept["differs_from_update_number"].as_u64().is_some(), "{kept}");
+    alpha.shell(&["lun", "map", &target, lun, "lost.data1"]).expect("it is mapped");
+    compare(before, &alpha.url(50));
+    alpha.shell(&["lun", "unmap", &target, lun]).expect("it is unmapped");
+    alpha.shell(&["snapshot", "delete", "lost", "--yes"]).expect("it is dropped");
 }

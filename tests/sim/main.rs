@@ -31,6 +31,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 mod support;
 
 mod behind;
+mod branch;
 mod by_load;
 mod centres_troubles;
 mod cluster;

@@ -3,7 +3,7 @@
 use super::{Change, Here, How, one};
 use crate::shell::view::{AheadView, GroupView, LossView, TakeoverView};
 use crate::volume::designation::Designation;
-use crate::volume::name::{GroupName, LinkName};
+use crate::volume::name::{GroupName, LinkName, SnapshotName};
 use crate::volume::takeover::OTHERS_WAIT;
 use crate::volume::timing::universal_time;
 use clap::Args;
@@ -26,6 +26,9 @@ pub struct FailbackWords {
     /// Link to the former primary.
     #[arg(long, value_name = "LINK")]
     to: LinkName,
+    /// Keep what only that array has, before it is overwritten there: a snapshot of this name at that array.
+    #[arg(long, value_name = "NAME")]
+    keep_branch: Option<SnapshotName>,
     #[command(flatten)]
     /// How.
     how: How,
@@ -44,7 +47,8 @@ impl TakeoverWords {
 
 impl FailbackWords {
     pub(super) fn fail_back(&self, here: &Here<'_>) -> Change {
-        let what = Designation::FailBackGroup { group: self.name.clone(), to: self.to.clone() };
+        let (group, to) = (self.name.clone(), self.to.clone());
+        let what = Designation::FailBackGroup { group, to, keep_branch: self.keep_branch.clone() };
         let groups = here.console.snapshot().groups;
         let group = groups.iter().find(|group| group.name == self.name.as_str());
         let change = one(here, &self.how, what);
@@ -55,7 +59,13 @@ impl FailbackWords {
         }
         match group.and_then(|group| group.takeover.as_ref().map(|takeover| (group, takeover))) {
             Some((group, takeover)) => {
-                let (destroys, says) = way_back(group, takeover, self.to.as_str());
+                let (mut destroys, mut says) = way_back(group, takeover, self.to.as_str());
+                if let Some(name) = &self.keep_branch {
+                    destroys
+                        .iter_mut()
+                        .for_each(|lost| *lost += &format!(", in the group; kept as snapshot {name}"));
+                    says.push(kept(takeover, name, self.to.as_str()));
+                }
                 Change { destroys, says, ..change }
             }
             // Nothing is to be copied any more: the roles change.
@@ -220,6 +230,16 @@ fn lead_given_up(known: &AheadView) -> (Vec<String>, Vec<String>) {
         vec![format!(
             "{link} goes on from here: all of it is copied; it keeps an image until that has ended"
         )],
+    )
+}
+
+/// What is kept of it there, and what that costs.
+fn kept(takeover: &TakeoverView, name: &SnapshotName, to: &str) -> String {
+    let from = takeover.branch_first_update_number.unwrap_or(0);
+    format!(
+        "{to} keeps its volumes as they are as snapshot {name}, before the first byte is overwritten: it differs from update \
+         {from} on. It takes no room at first, and as much as is copied to {to} as long as it is kept; `snapshot delete {name}` \
+         there drops it"
     )
 }
 

@@ -2,10 +2,13 @@
 
 use super::local::{number, within};
 use crate::volume::designation::{NewSnapshot, Outcome, Refusal};
-use crate::volume::name::{SnapshotName, SnapshotNumber, VolumeName, VolumeNumber};
+use crate::volume::name::{GroupName, GroupNumber, SnapshotName, SnapshotNumber, VolumeName, VolumeNumber};
 use crate::volume::record::{DoomedRecord, Identity, VolumeRecord, VolumeState, VolumeUsage};
-use crate::volume::snapshot::{MadeSnapshot, MadeVolume, Moment, SnapshotOf, SnapshotRecord, SnapshotVolume};
+use crate::volume::snapshot::{
+    MadeSnapshot, MadeVolume, Moment, SnapshotHosts, SnapshotOf, SnapshotRecord, SnapshotVolume,
+};
 use crate::volume::table::Tables;
+use crate::volume::takeover::Branch;
 use std::collections::BTreeSet;
 
 pub(super) fn create(tables: &mut Tables, new: &NewSnapshot) -> Result<Outcome, Refusal> {
@@ -21,9 +24,18 @@ pub(super) fn create(tables: &mut Tables, new: &NewSnapshot) -> Result<Outcome, 
     if !made.volumes.iter().map(|one| &one.of).eq(&sources) {
         return Err(Refusal::conflict("its volumes have changed meanwhile: say it again"));
     }
+    put(tables, new, &made, None)
+}
+
+fn put(
+    tables: &mut Tables,
+    new: &NewSnapshot,
+    made: &MadeSnapshot,
+    branch: Option<Branch>,
+) -> Result<Outcome, Refusal> {
     let is_snapshot = |row: &&VolumeRecord| matches!(row.usage, VolumeUsage::Snapshot(_));
     let known = tables.volumes.iter().filter(is_snapshot).count();
-    within(known + made.volumes.len() - 1, SNAPSHOT_VOLUMES_MAX, "volumes of snapshots")?;
+    within(known + made.volumes.len().saturating_sub(1), SNAPSHOT_VOLUMES_MAX, "volumes of snapshots")?;
     let number = SnapshotNumber(number(tables)?);
     let mut volumes = Vec::with_capacity(made.volumes.len());
     for one in &made.volumes {
@@ -33,10 +45,11 @@ pub(super) fn create(tables: &mut Tables, new: &NewSnapshot) -> Result<Outcome, 
         number,
         name: new.name.clone(),
         of: new.of.clone(),
-        moment: made.moment,
+        moment: made.moment.clone(),
         bookmark: made.bookmark,
         made_unix_ns: made.made_unix_ns,
         hosts: new.hosts,
+        branch,
         volumes,
     });
     Ok(Outcome::Created { number: number.0 })
@@ -95,6 +108,10 @@ fn name_volume(
         cache: source.cache,
     });
     Ok(SnapshotVolume { of: source.number, of_name: source.name, volume: one.volume })
+}
+
+fn branch_of(name: SnapshotName, group: GroupName) -> NewSnapshot {
+    NewSnapshot { name, of: SnapshotOf::Group(group), hosts: SnapshotHosts::ReadOnly, made: None }
 }
 
 /// What a volume of a snapshot is called.
@@ -164,6 +181,62 @@ impl Tables {
         Ok(numbers.into_iter().collect())
     }
 
+    /// Whether what this array has of a group, which it gives up, can be kept under this name.
+    pub(crate) fn may_keep_branch(&self, group: GroupNumber, name: &SnapshotName) -> Result<(), Refusal> {
+        within(self.snapshots.len(), SNAPSHOTS_MAX, "snapshots")?;
+        if self.snapshots.iter().any(|row| row.name == *name) {
+            return Err(Refusal::exists("snapshot", name));
+        }
+        let row = self.groups.get(&group).ok_or_else(|| Refusal::missing("group", group))?;
+        let new = branch_of(name.clone(), row.name.clone());
+        for source in self.branch_sources(group).iter().filter_map(|number| self.volumes.get(number)) {
+            let name = volume_of(&new, source)?;
+            if self.volume_named(&name).is_some() {
+                return Err(Refusal::exists("volume", &name));
+            }
+        }
+        Ok(())
+    }
+
+    /// The volumes here of which the branch of a group consists.
+    pub(crate) fn branch_sources(&self, group: GroupNumber) -> Vec<VolumeNumber> {
+        let own = |pair| if self.is_served(pair) { &pair.primary } else { &pair.auxiliary };
+        let numbers: BTreeSet<_> = self.pairs_of_group(group).filter_map(|pair| own(pair).volume).collect();
+        numbers.into_iter().collect()
+    }
+
+    /// Names what this array had of a group, in the transaction that makes it a copy. Where that name has been given
+    /// away since it was asked for, it is the next one: nothing is overwritten for want of a name.
+    ///
+    /// # Errors
+    /// No name is free, or there are as many snapshots as there can be.
+    pub(crate) fn name_branch(
+        &mut self,
+        group: &GroupName,
+        wanted: &SnapshotName,
+        made: &MadeSnapshot,
+        branch: Branch,
+    ) -> Result<(), Refusal> {
+        within(self.snapshots.len(), SNAPSHOTS_MAX, "snapshots")?;
+        let mut refusal = Refusal::exists("snapshot", wanted);
+        for turn in 1..=BRANCH_NAMES_MAX {
+            let name = if turn == 1 { wanted.to_string() } else { format!("{wanted}-{turn}") };
+            let Ok(name) = name.parse::<SnapshotName>() else { break };
+            if self.snapshots.iter().any(|row| row.name == name) {
+                continue;
+            }
+            let mut changed = self.clone();
+            match put(&mut changed, &branch_of(name, group.clone()), made, Some(branch)) {
+                Ok(_) => {
+                    *self = changed;
+                    return Ok(());
+                }
+                Err(why) => refusal = why,
+            }
+        }
+        Err(refusal)
+    }
+
     /// Numbers for volumes that begin as what these are; whatever comes to exist under them is given back unless a snapshot
     /// is named before this array is started again. `None`: there are no numbers left.
     pub(crate) fn reserve_snapshot(&mut self, sources: &[VolumeNumber]) -> Option<Vec<VolumeNumber>> {
@@ -188,6 +261,8 @@ impl Tables {
     }
 }
 
+/// Names that are tried for a branch.
+const BRANCH_NAMES_MAX: usize = 99;
 /// Snapshots; more are refused.
 const SNAPSHOTS_MAX: usize = 1_024;
 /// Volumes of snapshots; more are refused. With all other volumes and an image of each a parity group's map can hold them.

@@ -412,7 +412,9 @@ impl Tables {
         let link = self.groups.get(&group).and_then(|row| row.takeover.as_ref()?.link().cloned());
         self.call_back_takeover(group, link.as_ref());
         let Some(row) = self.groups.edit(&group) else { return };
-        let Some(Takeover::Yielding(Yielding { to, remote, since })) = row.takeover.take() else { return };
+        let Some(Takeover::Yielding(Yielding { to, remote, since, .. })) = row.takeover.take() else {
+            return;
+        };
         row.seen_counter = row.largest_counter().max(since);
         // The image that it keeps of itself is of its own branch; in the numbers of the other array it has all before that.
         let begins = common_point(&row.generations, &to.generations);

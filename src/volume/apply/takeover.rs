@@ -5,7 +5,9 @@ use super::copy::{peer, primary_group};
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
 use crate::volume::group::{CommonPoint, Generation, GroupRecord, GroupRole, GroupState, common_point};
 use crate::volume::kind::CopyMode;
-use crate::volume::name::{ArrayNumber, GroupName, GroupNumber, LinkName, PairNumber, UpdateNumber};
+use crate::volume::name::{
+    ArrayNumber, GroupName, GroupNumber, LinkName, PairNumber, SnapshotName, UpdateNumber,
+};
 use crate::volume::pair::{Asked, PairRecord, PairState};
 use crate::volume::record::{ReaderRecord, Who};
 use crate::volume::resync::RESYNC_PAIRS_MAX;
@@ -24,7 +26,9 @@ pub(super) fn dispatch(
 ) -> Result<Outcome, Refusal> {
     match what {
         Designation::TakeOverGroup { group } => take_over(tables, group),
-        Designation::FailBackGroup { group, to } => fail_back(tables, id, group, to),
+        Designation::FailBackGroup { group, to, keep_branch } => {
+            fail_back(tables, id, (group, to), keep_branch.as_ref())
+        }
         Designation::RemoteTakeover(told) => remote_takeover(tables, id, told, who),
         Designation::TakeoverGivenUp { group, attempt } => given_up(tables, group, *attempt, who),
         Designation::RemoteBranch { group, branch } => remote_branch(tables, group, *branch, who),
@@ -140,12 +144,22 @@ fn check_below(tables: &Tables, row: &GroupRecord) -> Result<(), Refusal> {
 fn fail_back(
     tables: &mut Tables,
     id: DesignationId,
-    group: &GroupName,
-    to: &LinkName,
+    (group, to): (&GroupName, &LinkName),
+    keep_branch: Option<&SnapshotName>,
 ) -> Result<Outcome, Refusal> {
     let row = primary_group(tables, group)?;
     let number = row.number;
     let conflict = |text: String| Err(Refusal::Conflict(text));
+    if let (Some(name), false) = (keep_branch, matches!(row.takeover, Some(Takeover::Taken(_)))) {
+        return conflict(format!(
+            "{to} was not taken over from here, so there is no branch to be kept as {name}"
+        ));
+    }
+    if let (Some(name), true) = (keep_branch, row.ahead.iter().any(|known| known.link == *to)) {
+        return conflict(format!(
+            "{to} is another reader, which stays what it is until then: `snapshot create {name} --group {group}` there first"
+        ));
+    }
     if super::rejoin::give_up_lead(tables, number, to) {
         return Ok(Outcome::Done);
     }
@@ -189,6 +203,7 @@ fn fail_back(
         pairs: tables.pairs_over(number, to).map(|pair| pair.name.clone()).collect(),
         branch,
         since,
+        keep_branch: keep_branch.cloned(),
     };
     tables.forward_once(to, id.caused(0), Designation::RemoteFailback(told));
     if let Some(row) = tables.groups.edit(&number) {
@@ -496,11 +511,16 @@ fn remote_failback(tables: &mut Tables, told: &RemoteFailback, who: &Who) -> Res
             return conflict(&text);
         }
     }
+    if let Some(name) = &told.keep_branch {
+        tables.may_keep_branch(number, name)?;
+    }
+    let keep_branch = told.keep_branch.clone();
     let generations = told.generations.clone();
     let to = Overtaken { link, array, generations, is_complete: true, attempt: 0, branch };
     tables.drop_reversal(number);
     if let Some(row) = tables.groups.edit(&number) {
-        row.takeover = Some(Takeover::Yielding(Yielding { to, remote: told.number, since: told.since }));
+        let (remote, since) = (told.number, told.since);
+        row.takeover = Some(Takeover::Yielding(Yielding { to, remote, since, keep_branch }));
     }
     Ok(created)
 }

@@ -311,3 +311,22 @@ fn a_snapshot_that_cannot_be_completed_is_gone_and_the_volume_goes_on() {
         array.adapter.destage(&[volume]).await.unwrap();
     });
 }
+
+/// A snapshot once had the size that its volume had at the start of the array: what lay behind that could not be read.
+#[test]
+fn a_snapshot_of_a_volume_that_has_grown_has_all_of_it() {
+    let bed = bed(4);
+    life(async {
+        let array = bed.open().await.unwrap();
+        array.create(1, BYTES, VolumeKind::Thin).await;
+        array.adapter.grow_volumes(&[VolumeId(1)], 2 * BYTES).await.unwrap();
+        array.write(VolumeId(1), SECTORS + 8, 8, 5).await.unwrap();
+        array.adapter.snapshot(&[pair(1, 2)], 1).await.unwrap();
+        let stamps = array.stamps(VolumeId(2), SECTORS + 8, 8).await.unwrap();
+        assert!(stamps.iter().all(|stamp| stamp.is_some_and(|stamp| stamp.version == 5)));
+        array.write(VolumeId(1), SECTORS + 8, 8, 6).await.unwrap();
+        array.adapter.restore_snapshots(&[pair(1, 2)]).await.unwrap();
+        let stamps = array.stamps(VolumeId(1), SECTORS + 8, 8).await.unwrap();
+        assert!(stamps.iter().all(|stamp| stamp.is_some_and(|stamp| stamp.version == 5)));
+    });
+}

@@ -106,7 +106,11 @@ fn two_primaries_without_pairs_between_them_know_of_each_other() {
         assert!(!array.tables.forwards_to(&to).any(|one| is_call(&one.designation)), "it comes to an end");
         assert_eq!((row(array).role, state(array).as_str()), (GroupRole::Primary, "taken"));
     }
-    let back = Designation::FailBackGroup { group: "g1".parse().unwrap(), to: "gamma".parse().unwrap() };
+    let back = Designation::FailBackGroup {
+        group: "g1".parse().unwrap(),
+        to: "gamma".parse().unwrap(),
+        keep_branch: None,
+    };
     let refusal = beta.say(back).unwrap_err().to_string();
     assert!(refusal.contains("no pairs"), "{refusal}");
 }

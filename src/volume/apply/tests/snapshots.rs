@@ -1,8 +1,10 @@
 //! Snapshots in the tables: reserved by dooming, named by lifting that, never half (decision 24).
 
 use super::*;
+use crate::volume::group::Generation;
 use crate::volume::name::VolumeNumber;
 use crate::volume::snapshot::{MadeSnapshot, MadeVolume, Moment, NewSnapshot, SnapshotHosts, SnapshotOf};
+use crate::volume::takeover::Branch;
 
 const VOLUME: &str = "data1";
 
@@ -147,4 +149,32 @@ fn one_of_a_group_has_a_volume_for_each_that_is_paired_and_is_not_deleted_while_
     alpha.say(map).unwrap();
     assert!(alpha.say(delete("night")).unwrap_err().to_string().contains("LUN 77"));
     assert!(alpha.say(delete("noon")).is_err());
+}
+
+#[test]
+fn the_branch_of_a_loser_has_the_name_that_was_asked_for_or_the_next_one() {
+    let mut alpha = alpha();
+    alpha.say(group()).unwrap();
+    alpha.say(pair("p1", "data1", "beta:copy1")).unwrap();
+    let name: GroupName = "g1".parse().unwrap();
+    let number = alpha.tables.group_named(&name).unwrap().number;
+    let generation = |counter| Generation { counter, array: ArrayNumber(1), first: UpdateNumber(1) };
+    let branch = Branch {
+        of: generation(1),
+        against: generation(2),
+        first: UpdateNumber(5),
+        last: UpdateNumber(9),
+        bytes: 0,
+    };
+    let lost = "lost".parse().unwrap();
+    alpha.tables.may_keep_branch(number, &lost).unwrap();
+    for expected in ["lost", "lost-2", "lost-3"] {
+        let new = made(&mut alpha, &new("any", SnapshotOf::Group(name.clone()), SnapshotHosts::ReadOnly));
+        alpha.tables.name_branch(&name, &lost, &new.made.unwrap(), branch).unwrap();
+        let kept = alpha.tables.snapshots.iter().find(|row| row.name.as_str() == expected).unwrap();
+        assert_eq!(kept.branch, Some(branch));
+        assert_eq!(row(&alpha, &format!("{expected}.data1")).usage, VolumeUsage::Snapshot(kept.number));
+    }
+    assert!(alpha.tables.may_keep_branch(number, &lost).is_err(), "refused before anything is given up");
+    assert!(alpha.tables.doomed.is_empty());
 }

@@ -19,7 +19,7 @@ pub(super) fn take_over() -> Designation {
 }
 
 pub(super) fn fail_back(to: &str) -> Designation {
-    Designation::FailBackGroup { group: "g1".parse().unwrap(), to: to.parse().unwrap() }
+    Designation::FailBackGroup { group: "g1".parse().unwrap(), to: to.parse().unwrap(), keep_branch: None }
 }
 
 pub(super) fn state(array: &Array) -> String {
