@@ -20,8 +20,10 @@ use crate::tree::Tree;
 use bytes::Bytes;
 use holdfast::channel::host::{HostLun, lun};
 use holdfast::channel::initiator::SessionOptions;
+use holdfast::copy::tamper::{SynchronousDefect, Tamper};
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -226,9 +228,12 @@ async fn hosts_go_to(cluster: &Cluster, ports: &[Multipath<'_>], index: usize) {
     .await;
 }
 
-fn story(seed: u64) {
+fn story(seed: u64, defect: Option<SynchronousDefect>) {
     in_virtual_time(async {
         let cluster = shared(seed);
+        if let Some(defect) = defect {
+            cluster.plant(ALPHA, Arc::new(Planted(defect)));
+        }
         let mut random = Random::new(seed ^ 0x6964_656e);
         let mut writer = Writer::new(seed, Plan::mixed(seed, geometry_of(SHAPE)));
         let loss = LOSSES[usize::try_from(seed).unwrap() % LOSSES.len()];
@@ -315,11 +320,32 @@ fn a_host_with_paths_to_both_arrays_goes_over_by_itself_and_back() {
     let seeds = number_from_environment("HOLDFAST_IDENTITY_SEEDS", 4);
     let first = number_from_environment("HOLDFAST_SIM_FIRST_SEED", 0);
     for seed in first..first + seeds {
-        std::panic::catch_unwind(|| story(seed)).unwrap_or_else(|cause| {
+        std::panic::catch_unwind(|| story(seed, None)).unwrap_or_else(|cause| {
             eprintln!("seed {seed} failed (HOLDFAST_SIM_FIRST_SEED={seed} HOLDFAST_IDENTITY_SEEDS=1)");
             std::panic::resume_unwind(cause)
         });
     }
+}
+
+#[derive(Debug)]
+struct Planted(SynchronousDefect);
+
+impl Tamper for Planted {
+    fn synchronous(&self) -> Option<SynchronousDefect> {
+        Some(self.0)
+    }
+}
+
+/// The story is worth what its checks find: a first that is cut off and serves on.
+#[test]
+fn a_first_that_serves_hosts_without_leave_is_found_when_it_is_planted() {
+    let told = std::panic::catch_unwind(|| story(1, Some(SynchronousDefect::ServedWithoutLeave)));
+    let cause = told.expect_err("it is not found");
+    let literal = || cause.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = cause.downcast_ref::<String>().cloned().or_else(literal).unwrap_or_default();
+    println!("{}", text.lines().next().unwrap_or_default());
+    let found = ["alpha has answered", "reads while writing", "left == right"];
+    assert!(found.iter().any(|how| text.contains(how)), "{text}");
 }
 
 /// Serial number and names of a unit, and how many port groups lead to it.

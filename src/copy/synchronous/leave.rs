@@ -16,6 +16,7 @@
 use super::decide::{Phase, Synchronous};
 use crate::clock::MonotonicNs;
 use crate::copy::group::{Group, Sequencer};
+use crate::copy::tamper::SynchronousDefect;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -43,7 +44,9 @@ impl Synchronous {
 impl Group {
     /// Whether hosts may be answered here that take the volumes of this array and of the second for the same.
     pub(crate) fn has_leave(&self) -> bool {
-        self.clock.now().0 < self.waits.leave_ends.load(Ordering::Acquire)
+        let is_given = self.clock.now().0 < self.waits.leave_ends.load(Ordering::Acquire);
+        let tampered = || self.tamper.as_ref().and_then(|tamper| tamper.synchronous());
+        is_given || tampered() == Some(SynchronousDefect::ServedWithoutLeave)
     }
 
     /// The second has taken what was sent to it at this time.
