@@ -20,8 +20,9 @@ use std::fmt;
 /// * Its volumes have identities of their own.
 ///
 /// # How it is proved
-/// `tests/sim/snapshots.rs` compares every snapshot, over eight volumes under load, with the model of what hosts have
-/// written, at exactly its number, while arrays die at every step; `src/disk/cache/tests/` does so below.
+/// `tests/sim/snapshots.rs` compares each, over eight volumes under load, byte for byte with another copy whose restore is stopped at
+/// its number, and with the write-order checker's model of what hosts have written, while arrays die at every step;
+/// `tests/sim/branch.rs` does so with what a loser keeps; `src/disk/cache/tests/` below, at every write of the disks.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SnapshotRecord {
     /// Number.
