@@ -260,6 +260,7 @@ mod tests {
             pointers: PointerDistances::default(),
             room_bytes: 0,
             load_permille: 0,
+            is_second: false,
             heard_ms: 0,
         };
         head.encode(&records)

@@ -292,7 +292,8 @@ impl Array {
         let tables = self.store.tables();
         let Some(record) = tables.groups.get(&GroupNumber(group.number)) else { return };
         group.set_schedule(self.schedule_now(&tables, record));
-        super::synchronous::take_up(&tables, record, group);
+        self.note_if_second(record, group);
+        super::synchronous::take_up(&self.store.tables(), record, group);
         if let Some(reason) = group.failure() {
             self.record_failure(group, record, &reason);
             return;

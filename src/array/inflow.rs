@@ -14,7 +14,6 @@
 
 use super::Array;
 use super::peer_session::PeerSession;
-use crate::channel::initiator::Connector;
 use crate::channel::storage::Nexus;
 use crate::clock::BoxFuture;
 use crate::copy::change::within_page;
@@ -352,15 +351,9 @@ impl Array {
         let session = match known.filter(|session| !session.is_closed()) {
             Some(session) => session,
             None => {
-                let name = self.config.array.name.to_string();
-                let connector = Connector {
-                    network: self.env.network.clone(),
-                    clock: self.env.clock.clone(),
-                    entropy: self.env.entropy.clone(),
-                    initiator_name: super::peer_session::peer_name(&name),
-                };
-                let own = (self.config.array.number.0, name.as_str());
-                let session = PeerSession::open(&connector, own, link, &self.pool, 0).await?;
+                let own = (self.config.array.number.0, self.config.array.name.as_str());
+                let session =
+                    PeerSession::open(&self.connector(&link.name), own, link, &self.pool, 0).await?;
                 self.runtime().upstream_sessions.insert(link.name.clone(), session.clone());
                 session
             }

@@ -3,10 +3,13 @@
 use super::Array;
 use super::groups::record_volume;
 use crate::copy::PairMark;
-use crate::copy::differences::ChangedPart;
+use crate::copy::differences::{ChangedPart, DifferenceMap};
+use crate::copy::freed::{Freed, FreedNote};
+use crate::copy::group::Sequencer;
 use crate::copy::suspend::MarkStore;
 use crate::volume::designation::Refusal;
-use crate::volume::name::{GroupNumber, PairNumber, UpdateNumber as StoredNumber};
+use crate::volume::group::{FreedMap, FreedRecord, GroupRecord, GroupRole};
+use crate::volume::name::{GroupNumber, PairNumber, UpdateNumber as StoredNumber, VolumeNumber};
 use crate::volume::pair::{PairEvent, PairRecord, PairState};
 use crate::volume::record::Who;
 use crate::volume::store::{PairMarks, Store};
@@ -39,6 +42,36 @@ impl MarkStore for Marks {
         recorded.map_err(|refusal| refusal.to_string())
     }
 
+    fn note_freed(&self, group: u32, note: &FreedNote) -> Result<(), String> {
+        let number = GroupNumber(group);
+        let row = || self.0.read(|tables| tables.groups.get(&number).and_then(|row| row.freed.clone()));
+        let known = row().map_or_else(Vec::new, |freed| freed.maps);
+        let is_new = |volume: u32| !known.iter().any(|map| map.volume.0 == volume);
+        let new: Vec<(u32, u64)> =
+            note.parts.iter().filter(|part| is_new(part.0)).map(|part| (part.0, part.1)).collect();
+        if !new.is_empty() {
+            self.reserve_freed(number, &new).map_err(|refusal| refusal.to_string())?;
+        }
+        let maps = row().map_or_else(Vec::new, |freed| freed.maps);
+        let mut marks: Vec<PairMarks> = match note.is_new {
+            true => maps.iter().map(|map| PairMarks::gone(map.marks)).collect(),
+            false => Vec::new(),
+        };
+        for (volume, _, parts) in &note.parts {
+            let Some(map) = maps.iter().find(|map| map.volume.0 == *volume) else { continue };
+            marks.push(PairMarks { pair: map.marks, replace: note.is_new, parts: parts.clone() });
+        }
+        let recorded = self.0.checkpoint_with_marks(&marks, |tables| {
+            let Some(freed) = tables.groups.edit(&number).and_then(|row| row.freed.as_mut()) else { return };
+            (freed.from, freed.through) = (StoredNumber(note.from), StoredNumber(note.through));
+            for map in &mut freed.maps {
+                let size = note.parts.iter().find(|part| part.0 == map.volume.0).map(|part| part.1);
+                map.size_bytes = size.unwrap_or(map.size_bytes);
+            }
+        });
+        recorded.map_err(|refusal| refusal.to_string())
+    }
+
     fn has_pair_of(&self, group: u32, pvol: u32) -> bool {
         self.0.read(|tables| {
             let mut pairs = tables.pairs_of_group(GroupNumber(group));
@@ -67,7 +100,59 @@ impl MarkStore for Marks {
     }
 }
 
+impl Marks {
+    /// Numbers for maps that are of no pair.
+    fn reserve_freed(&self, group: GroupNumber, new: &[(u32, u64)]) -> Result<(), Refusal> {
+        let mut reserved = Ok(());
+        self.0.checkpoint(|tables| {
+            let numbers = match tables.reserve_pair_numbers(new.len()) {
+                Ok(numbers) => numbers,
+                Err(refusal) => {
+                    reserved = Err(refusal);
+                    return;
+                }
+            };
+            let Some(row) = tables.groups.edit(&group) else { return };
+            let nothing = FreedRecord { from: StoredNumber(0), through: StoredNumber(0), maps: Vec::new() };
+            let freed = row.freed.get_or_insert(nothing);
+            for ((volume, size_bytes), marks) in new.iter().zip(numbers) {
+                freed.maps.push(FreedMap { volume: VolumeNumber(*volume), marks, size_bytes: *size_bytes });
+            }
+        })?;
+        reserved
+    }
+}
+
 impl Array {
+    /// What a synchronous copy had freed although others may lack it, as far as its journal goes on right behind that.
+    pub(super) fn load_freed(&self, record: &GroupRecord, sequencer: &mut Sequencer) {
+        let held_from = sequencer.journal.first_retained();
+        let is_whole =
+            |freed: &&FreedRecord| freed.from.0 > 0 && held_from.get() <= freed.through.0.saturating_add(1);
+        let is_copy = record.role != GroupRole::Primary;
+        let Some(known) = record.freed.as_ref().filter(|_| is_copy).filter(is_whole) else { return };
+        let mut freed = Freed {
+            from: UpdateNumber::new(known.from.0),
+            through: UpdateNumber::new(known.through.0),
+            ..Freed::default()
+        };
+        for map in &known.maps {
+            let parts = self.store.marks_of(map.marks);
+            let loaded = parts.and_then(|parts| {
+                DifferenceMap::load(map.size_bytes, parts).map_err(|part| format!("part {part} is none"))
+            });
+            match loaded {
+                Ok(loaded) => drop(freed.maps.insert(map.volume.0, loaded)),
+                Err(error) => {
+                    // Whoever it was for is copied whole.
+                    tracing::warn!(group = %record.name, %error, "what was freed for other copies is not known any more");
+                    return;
+                }
+            }
+        }
+        sequencer.apart.freed = Some(freed);
+    }
+
     /// The state of a pair, recorded by what its data say; a pair that is normal has no map any more.
     pub(crate) fn record_pair_event(
         &self,

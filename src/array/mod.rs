@@ -402,7 +402,8 @@ async fn due(time: &mut Option<BoxFuture<'static, ()>>) {
 /// Gives what has to wait: in the middle of a cascade pairs can be catalogued only when the source has spoken.
 fn provision(store: &Store, config: &Config, env: &Env) -> anyhow::Result<Vec<Designation>> {
     let identity = || Identity(env.entropy.identity());
-    let missing = store.read(|tables| missing_designations(&config.provision, tables, identity));
+    let mut missing = store.read(|tables| missing_designations(&config.provision, tables, identity));
+    store.read(|tables| missing.retain(|(_, what)| !tables.was_dropped(what)));
     let mut deferred = Vec::new();
     for (id, designation) in missing {
         match store.designate(id, &designation, &Who::Provision) {

@@ -57,6 +57,7 @@ impl Array {
                 }
             }
         }
+        self.load_freed(record, sequencer);
         Ok(())
     }
 
@@ -426,7 +427,9 @@ impl Array {
                 continue;
             }
             let what = format!("group {}: what shall go is taken away", record.name);
-            let marks: Vec<PairMarks> = pairs.iter().map(|pair| PairMarks::gone(*pair)).collect();
+            let freed = if empty { record.freed_marks(None) } else { Vec::new() };
+            let marks: Vec<PairMarks> =
+                pairs.iter().chain(&freed).map(|pair| PairMarks::gone(*pair)).collect();
             let recorded = self.store.change_with_marks(&Who::Array, what, &marks, |tables| {
                 pairs.iter().for_each(|pair| tables.pair_is_gone(*pair, self.new_identity()));
                 if empty && record.is_leaving {

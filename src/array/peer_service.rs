@@ -376,10 +376,16 @@ async fn designated(array: &Arc<Array>, id: [u8; 16], bytes: &[u8], who: &Who) -
         array.env.clock.sleep(tamper.before_promising()).await;
     }
     array.prepare_for(id, &designation, who).await?;
-    let is_takeover = matches!(designation, Designation::RemoteTakeover(_));
-    let answer = array.designate_by_peer(id, designation, who);
-    if is_takeover && answer.is_ok() {
+    let taken = match &designation {
+        Designation::RemoteTakeover(told) => Some(told.clone()),
+        _ => None,
+    };
+    let mut answer = array.designate_by_peer(id, designation, who);
+    if let (Some(told), true) = (taken, answer.is_ok()) {
         array.shut_what_is_taken_over();
+        if !told.is_complete {
+            answer = Ok(array.shut_for(&told.group, who));
+        }
     }
     array.wake();
     answer

@@ -362,6 +362,7 @@ impl PeerSession {
             channel: asked.channel,
             in_use: asked.in_use,
             holds_lease: asked.holds_lease,
+            heard: asked.heard,
             allocation_length: TOLD_BYTES,
         };
         let answer = self.control(VendorCommand::Synchronise(ask)).await?;
@@ -432,7 +433,7 @@ fn acknowledgement(report: Report) -> Acknowledgement {
     }
 }
 
-/// The answer to SYNCHRONISE: channel 8, lease 4 and time between two questions 4, both in microseconds.
+/// The answer to SYNCHRONISE: channel 8, lease 4 and time between two questions 4, both in microseconds, what others have 8, its number 4.
 pub(crate) fn encode_told(told: Told) -> Vec<u8> {
     let microseconds = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
     let mut bytes = told.channel.to_be_bytes().to_vec();
@@ -440,6 +441,7 @@ pub(crate) fn encode_told(told: Told) -> Vec<u8> {
     bytes.extend_from_slice(&microseconds(told.every).to_be_bytes());
     let others_have = told.others_have.map_or(u64::MAX, UpdateNumber::get);
     bytes.extend_from_slice(&others_have.to_be_bytes());
+    bytes.extend_from_slice(&told.number.to_be_bytes());
     bytes
 }
 
@@ -447,18 +449,20 @@ fn decode_told(bytes: &[u8]) -> Option<Told> {
     let (channel, rest) = bytes.split_first_chunk::<8>()?;
     let (lease, rest) = rest.split_first_chunk::<4>()?;
     let (every, rest) = rest.split_first_chunk::<4>()?;
-    let others_have = u64::from_be_bytes(*rest.first_chunk::<8>()?);
+    let (others_have, rest) = rest.split_first_chunk::<8>()?;
+    let (others_have, number) = (u64::from_be_bytes(*others_have), rest.first_chunk::<4>()?);
     let time = |bytes: [u8; 4]| Duration::from_micros(u64::from(u32::from_be_bytes(bytes)));
     Some(Told {
         channel: u64::from_be_bytes(*channel),
         lease: time(*lease),
         every: time(*every),
         others_have: (others_have != u64::MAX).then_some(UpdateNumber::new(others_have)),
+        number: u32::from_be_bytes(*number),
     })
 }
 
 /// Bytes of the answer to SYNCHRONISE.
-const TOLD_BYTES: u32 = 24;
+const TOLD_BYTES: u32 = 28;
 /// Version of what `docs/protocol.md` describes.
 pub(crate) const PROTOCOL_VERSION: u32 = 8;
 /// Room for the answer of a control command.

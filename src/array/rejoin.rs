@@ -302,6 +302,23 @@ impl Array {
     }
 }
 
+/// With what the journal had to let go before that, if that is known.
+pub(super) fn with_freed(
+    group: &Group,
+    first: StoredNumber,
+    mut recent: BTreeMap<u32, DifferenceMap>,
+) -> (StoredNumber, BTreeMap<u32, DifferenceMap>) {
+    let Some(freed) = group.freed_before(UpdateNumber::new(first.0)) else { return (first, recent) };
+    if recent.is_empty() {
+        return (first, recent); // Nothing could be looked up.
+    }
+    for (volume, map) in &mut recent {
+        let runs = freed.maps.get(volume).map(|map| map.runs(RUNS_MAX));
+        runs.iter().flatten().for_each(|(start, length)| map.mark(*start, *length));
+    }
+    (first.min(StoredNumber(freed.from.get())), recent)
+}
+
 /// How a reader can be taken on.
 enum Found {
     /// The journal here holds what it lacks, and it is a reader behind that already.

@@ -141,7 +141,7 @@ impl Array {
         if !self.others_are_ready(record, reversal, &group, last).await {
             return Ok(());
         }
-        if !group.is_lease_over_but_for(JournalArray(reversal.array.0)) {
+        if !group.lease_left_but_for(JournalArray(reversal.array.0)).is_zero() {
             return Ok(()); // It gets no further one; the owner looks now and then.
         }
         group.settle().await?;

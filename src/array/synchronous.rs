@@ -4,7 +4,6 @@
 use super::Array;
 use super::peer_service::{GROUP_BYTE, check, group_of, refuse, reply};
 use super::peer_session::{PeerSession, encode_told};
-use crate::channel::initiator::Connector;
 use crate::channel::piece::{Received, Room};
 use crate::channel::storage::{AfterData, Completed, Completion, Execution, Receive, Reserved};
 use crate::clock::BoxFuture;
@@ -18,6 +17,8 @@ use crate::shell::view::SynchronousView;
 use crate::volume::group::{GroupRecord, GroupRole};
 use crate::volume::kind::{CopyMode, Fence};
 use crate::volume::name::{ArrayNumber, GroupNumber};
+use crate::volume::pair::PairRecord;
+use crate::volume::record::Who;
 use crate::volume::table::Tables;
 use crate::volume::takeover::Takeover;
 use holdfast_journal::{ArrayNumber as JournalArray, UpdateNumber};
@@ -68,6 +69,36 @@ pub(super) fn may_go_unjournaled(tables: &Tables, record: &GroupRecord, group: &
 }
 
 impl Array {
+    /// At a copy: whether it is the synchronous one is the primary's to say, and it has said so.
+    pub(super) fn note_if_second(&self, record: &GroupRecord, group: &Group) {
+        let (Some(is_second), GroupRole::Auxiliary { source, .. }) = (group.second_news(), &record.role)
+        else {
+            return;
+        };
+        let mode = if is_second { CopyMode::SyncJournal } else { CopyMode::Async };
+        let differs = |pair: &PairRecord| !matches!(pair.copy, CopyMode::Sync) && pair.copy != mode;
+        let is_theirs =
+            |now: &GroupRecord| now.role == record.role && now.takeover.is_none() && now.reversal.is_none();
+        let is_news = self.store.read(|tables| {
+            tables.groups.get(&record.number).is_some_and(is_theirs)
+                && tables.followed_pairs(record.number).any(differs)
+        });
+        if !is_news {
+            return;
+        }
+        let what = match is_second {
+            true => format!("group {}: its synchronous copy is here", record.name),
+            false => format!("group {}: an asynchronous copy of it is here", record.name),
+        };
+        let noted = self.store.change(&Who::Array, what, |tables| {
+            tables.is_second(record.number, *source, is_second);
+            Ok(())
+        });
+        if let Err(error) = noted {
+            tracing::error!(group = %record.name, %error, "whether it is synchronous cannot be recorded");
+        }
+    }
+
     /// Starts what keeps the synchronous reader of a group level, and looks at the clock for those who wait.
     pub(super) fn run_synchronous(self: &Arc<Self>, group: &Arc<Group>) {
         if group.role != Role::Source {
@@ -118,22 +149,16 @@ impl Array {
         Some(view)
     }
 
-    /// A session with the array behind a group's synchronous pairs.
+    /// A session with the array behind a group's synchronous pairs. What goes over it counts as the link's, and no bandwidth limit holds
+    /// it up: hosts wait for it, and a limit is there to leave room to what hosts do. It is what hosts write, so it is they who limit it.
     async fn second(&self, group: &Group, reader: JournalArray) -> Result<Way, SourceError> {
         let tables = self.store.tables();
         let mut pairs = tables.served_pairs(GroupNumber(group.number));
         let pair = pairs.find(|pair| pair.auxiliary.array == ArrayNumber(reader.0));
         let link = pair.and_then(|pair| tables.links.get(&pair.link));
         let link = link.ok_or_else(|| SourceError("no link leads there".into()))?;
-        let name = self.config.array.name.to_string();
-        let connector = Connector {
-            network: self.env.network.clone(),
-            clock: self.env.clock.clone(),
-            entropy: self.env.entropy.clone(),
-            initiator_name: super::peer_session::peer_name(&name),
-        };
-        let own = (self.config.array.number.0, name.as_str());
-        let session = PeerSession::open(&connector, own, link, &self.pool, 0).await?;
+        let own = (self.config.array.number.0, self.config.array.name.as_str());
+        let session = PeerSession::open(&self.connector(&link.name), own, link, &self.pool, 0).await?;
         Ok(Way { session, group: group.number })
     }
 }
@@ -176,7 +201,7 @@ async fn keep_level(array: Weak<Array>, group: Arc<Group>) {
             Ok(way) => {
                 let channel = u64::try_from(array.env.entropy.identity() >> 64).unwrap_or(1).max(1);
                 array.changed().notify_waiters();
-                group.push_over(&way, channel).await
+                group.push_over(&way, choice.reader, channel).await
             }
             Err(error) => error.to_string(),
         };
@@ -238,11 +263,13 @@ pub(super) fn synchronise(array: &Array, peer: u32, ask: Synchronise) -> Executi
     let Some(group) = group_of(array, ask.group.0).filter(|group| group.is_read_by(reader)) else {
         return refuse(Sense::invalid_field_in_cdb(GROUP_BYTE));
     };
-    let asked = Asked { channel: ask.channel, in_use: ask.in_use, holds_lease: ask.holds_lease };
+    let (channel, in_use) = (ask.channel, ask.in_use);
+    let asked = Asked { channel, in_use, holds_lease: ask.holds_lease, heard: ask.heard };
     let told = group.answer_second(reader, asked);
     // One that this array does not know as synchronous yet asks again later.
     let others_have = Some(UpdateNumber::NONE);
-    let told = told.unwrap_or(Told { channel: 0, lease: Duration::ZERO, every: LATER, others_have });
+    let nothing = Told { channel: 0, lease: Duration::ZERO, every: LATER, others_have, number: 0 };
+    let told = told.unwrap_or(nothing);
     reply(encode_told(told), ask.allocation_length)
 }
 

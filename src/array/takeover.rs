@@ -14,6 +14,7 @@ use super::Array;
 use super::groups::{own_volume, record_volume};
 use super::leave::Leave;
 use super::peer_session::PeerSession;
+use crate::clock::MonotonicNs;
 use crate::copy::answer::Head;
 use crate::copy::differences::DifferenceMap;
 use crate::copy::group::Group;
@@ -22,7 +23,7 @@ use crate::disk::VolumeId;
 use crate::volume::apply::taken::Journal;
 use crate::volume::designation::{Designation, Outcome, Refusal};
 use crate::volume::group::{Generation, GroupRecord, GroupRole, GroupState};
-use crate::volume::name::{GroupNumber, PairNumber, UpdateNumber as StoredNumber};
+use crate::volume::name::{GroupName, GroupNumber, PairNumber, UpdateNumber as StoredNumber};
 use crate::volume::pair::PairRecord;
 use crate::volume::record::Who;
 use crate::volume::resync::{RUNS_MAX, TakeoverPoint};
@@ -32,6 +33,7 @@ use crate::volume::takeover::{Branch, Overtaken, RemoteTakeover, Taken, Takeover
 use holdfast_journal::ArrayNumber as JournalArray;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 impl Array {
@@ -40,6 +42,22 @@ impl Array {
         let tables = self.store.tables();
         let is_shut = |record: &&GroupRecord| record.takeover.as_ref().is_some_and(Takeover::shuts_hosts_out);
         tables.groups.iter().filter(is_shut).for_each(|record| self.shut_p_vols(&tables, record));
+    }
+
+    /// Hosts are shut out for an array that takes the group over: for how long another one may show itself as synchronised still.
+    pub(super) fn shut_for(&self, group: &GroupName, who: &Who) -> Outcome {
+        let number = self.store.read(|tables| tables.group_named(group).map(|row| row.number));
+        let (Some(group), Who::Peer { array, .. }) =
+            (number.and_then(|number| self.open_group_of(number)), who)
+        else {
+            return Outcome::Done;
+        };
+        let left = group.lease_left_but_for(JournalArray(array.0));
+        if left.is_zero() {
+            return Outcome::Done;
+        }
+        let lease_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).saturating_add(1);
+        Outcome::Shut { lease_ms }
     }
 
     /// Takes the next step of every takeover.
@@ -124,8 +142,21 @@ impl Array {
         });
     }
 
-    /// Asks the primary to take no writes any more, and waits until everything that it had is here.
+    /// Asks the primary to take no writes any more, and waits until everything that it had is here; and until no other array can
+    /// call itself synchronised with it any more: before that no host is answered here (invariant 10).
     async fn stop_primary(&self, record: &GroupRecord) -> Result<Reached, SourceError> {
+        let lease_ends = AtomicU64::new(0);
+        let reached = self.shut_and_collect(record, &lease_ends).await;
+        let left = MonotonicNs(lease_ends.load(Ordering::Relaxed)).since(self.env.clock.now());
+        self.env.clock.sleep(left).await;
+        reached
+    }
+
+    async fn shut_and_collect(
+        &self,
+        record: &GroupRecord,
+        lease_ends: &AtomicU64,
+    ) -> Result<Reached, SourceError> {
         let GroupRole::Auxiliary { link, remote: Some(remote), .. } = &record.role else {
             return Err(SourceError("it is not known".into()));
         };
@@ -149,6 +180,12 @@ impl Array {
             let answer: Result<Outcome, Refusal> = serde_json::from_slice(&answer)
                 .map_err(|error| SourceError(format!("its answer: {error}")))?;
             match answer {
+                Ok(Outcome::Shut { lease_ms }) => {
+                    let lease = Duration::from_millis(u64::from(lease_ms)).min(COLLECT_LIMIT);
+                    let lease_ns = u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX);
+                    let ends = self.env.clock.now().0.saturating_add(lease_ns);
+                    lease_ends.store(ends, Ordering::Relaxed);
+                }
                 Ok(_) => {}
                 // It cannot keep what it says: it is as if it had not answered.
                 Err(Refusal::Store(error)) => return Err(SourceError(error)),
@@ -170,14 +207,19 @@ impl Array {
             Err(refusal) => return Ok(Reached::Refused(refusal)),
         };
         let here = || self.open_group_of(record.number).map_or(0, |group| group.status().durable);
+        Ok(self.collect(wanted, here).await)
+    }
+
+    /// Waits until everything that the primary had is here.
+    async fn collect(&self, wanted: u64, here: impl Fn() -> u64) -> Reached {
         let begun = self.env.clock.now();
         while here() < wanted {
             if self.env.clock.now().since(begun) > COLLECT_LIMIT {
-                return Ok(Reached::Short { wanted, here: here() });
+                return Reached::Short { wanted, here: here() };
             }
             self.env.clock.sleep(COLLECT_LOOK).await;
         }
-        Ok(Reached::Collected)
+        Reached::Collected
     }
 
     /// Everything that is here and may be restored is, and that is one image; then this array is the primary.
@@ -322,7 +364,8 @@ impl Array {
     ) -> (StoredNumber, BTreeMap<u32, DifferenceMap>) {
         match open {
             Some(group) if self.others_may_read(tables, record) => {
-                self.recent_changes(tables, group, record.number).await
+                let (first, recent) = self.recent_changes(tables, group, record.number).await;
+                super::rejoin::with_freed(group, first, recent)
             }
             _ => (StoredNumber(u64::MAX), BTreeMap::new()),
         }

@@ -6,7 +6,6 @@
 use super::Array;
 use super::inflow::ForwardingState;
 use super::peer_session::PeerSession;
-use crate::channel::initiator::Connector;
 use crate::clock::BoxFuture;
 use crate::copy::change::{Change, Content, Part};
 use crate::copy::differences::{ChangedPart, DifferenceMap};
@@ -281,14 +280,9 @@ impl Array {
         let tables = self.store.tables();
         let pair = tables.pairs_of_group(number).next();
         let link = pair.and_then(|pair| tables.links.get(&pair.link)).ok_or(Gone::Group)?;
-        let own = (self.config.array.number.0, self.config.array.name.to_string());
-        let connector = Connector {
-            network: self.env.network.clone(),
-            clock: self.env.clock.clone(),
-            entropy: self.env.entropy.clone(),
-            initiator_name: super::peer_session::peer_name(&own.1),
-        };
-        let session = PeerSession::open(&connector, (own.0, &own.1), link, &self.pool, 0).await;
+        let own = (self.config.array.number.0, self.config.array.name.as_str());
+        // Hosts wait for what goes over it: it counts as the link's, and no bandwidth limit holds it up.
+        let session = PeerSession::open(&self.connector(&link.name), own, link, &self.pool, 0).await;
         let session = session.map_err(|error| Gone::Link(error.to_string()))?;
         *connection += 1;
         Ok(Arc::new(Connected {

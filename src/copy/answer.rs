@@ -10,7 +10,7 @@
 //! | 0 | magic `HFJA` |
 //! | 4 | version u16 = 3 |
 //! | 6 | outcome u8 ([`Outcome`]) |
-//! | 7 | reserved |
+//! | 7 | bit 0: hosts there wait for this reader, which asks how that stands (SYNCHRONISE); the rest reserved |
 //! | 8 | group number u32 (of the answering array) |
 //! | 12 | updates in this answer u32 |
 //! | 16 | pages of head and records u32 |
@@ -132,6 +132,8 @@ pub struct Head {
     pub room_bytes: u32,
     /// How busy the answering array is.
     pub load_permille: u32,
+    /// At the array that gives numbers: the reader is its synchronous copy.
+    pub is_second: bool,
 }
 
 /// Why an answer is not believed; the peer is to blame.
@@ -155,7 +157,7 @@ impl Head {
         let mut out = Vec::with_capacity((HEAD_BYTES + records.len()).next_multiple_of(SLOT_BYTES));
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&VERSION.to_be_bytes());
-        out.extend_from_slice(&[self.outcome.code(), 0]);
+        out.extend_from_slice(&[self.outcome.code(), u8::from(self.is_second)]);
         let pages = (HEAD_BYTES + records.len()).div_ceil(SLOT_BYTES);
         for word in [self.group, self.updates, u32::try_from(pages).unwrap_or(u32::MAX), self.generation] {
             out.extend_from_slice(&word.to_be_bytes());
@@ -280,6 +282,7 @@ impl Head {
             },
             room_bytes: word32(bytes, 108)?,
             load_permille: word32(bytes, 112)?,
+            is_second: bytes[7] & 1 != 0,
         };
         Ok((head, records))
     }
@@ -343,6 +346,7 @@ mod tests {
             },
             room_bytes: 13,
             load_permille: 14,
+            is_second: true,
         }
     }
 

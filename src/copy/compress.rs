@@ -173,6 +173,7 @@ mod tests {
             pointers: Default::default(),
             room_bytes: 0,
             load_permille: 0,
+            is_second: false,
         };
         head.encode(b"records")
     }

@@ -481,6 +481,9 @@ impl<'a> Follower<'a> {
     async fn take_answer(&mut self, pages: Vec<Slot>) -> Result<Taken, FetchError> {
         let group = self.group;
         let (head, received) = decode(pages, self.source_group, &group.capacities())?;
+        if self.whose == Whose::Source {
+            group.hears_if_second(head.is_second);
+        }
         let head = self.source.news(head);
         let handed_out = |number: u64| UpdateNumber::new(number);
         match head.outcome {

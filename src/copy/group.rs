@@ -504,6 +504,7 @@ impl Group {
                 || has_left
                 || self.stranded().is_some()
                 || self.must_read_again()
+                || self.second_news().is_some()
                 || self.lock().is_awaited_there()
             {
                 return;

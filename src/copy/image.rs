@@ -272,6 +272,10 @@ mod tests {
     struct NoMarks;
 
     impl MarkStore for NoMarks {
+        fn note_freed(&self, _group: u32, _note: &crate::copy::freed::FreedNote) -> Result<(), String> {
+            Ok(())
+        }
+
         fn note_together(&self, _group: u32, _together: Result<(), &str>) -> Result<(), String> {
             Ok(())
         }

@@ -200,6 +200,10 @@ mod tests {
     }
 
     impl MarkStore for Kept {
+        fn note_freed(&self, _group: u32, _note: &crate::copy::freed::FreedNote) -> Result<(), String> {
+            Ok(())
+        }
+
         fn note_together(&self, _group: u32, _together: Result<(), &str>) -> Result<(), String> {
             Ok(())
         }

@@ -17,6 +17,7 @@ mod edges;
 mod error;
 pub mod fetch;
 pub mod forward;
+pub(crate) mod freed;
 pub mod group;
 mod grow;
 pub mod image;

@@ -91,10 +91,12 @@ impl Group {
         }
     }
 
-    /// Sends updates over a way until it fails or is not wanted any more; why.
-    pub(crate) async fn push_over(&self, to: &dyn Second, channel: u64) -> String {
-        self.open_channel(channel);
-        let _ends = Ends { group: self, channel };
+    /// Sends updates over a way to that reader until it fails or is not wanted any more, or another reader is the synchronous one; why.
+    pub(crate) async fn push_over(&self, to: &dyn Second, reader: ArrayNumber, channel: u64) -> String {
+        if !self.open_channel(channel, reader) {
+            return "it is not the synchronous one any more".into();
+        }
+        let _ends = Ends { group: self, reader, channel };
         let told = async {
             loop {
                 let changed = self.changed.notified();
@@ -117,18 +119,23 @@ impl Group {
         if !is_told {
             return "the other array does not ask for the channel".into();
         }
-        match self.push_all(to, channel).await {
+        match self.push_all(to, reader, channel).await {
             Ok(never) => match never {},
             Err(error) => error,
         }
     }
 
-    async fn push_all(&self, to: &dyn Second, channel: u64) -> Result<std::convert::Infallible, String> {
+    async fn push_all(
+        &self,
+        to: &dyn Second,
+        reader: ArrayNumber,
+        channel: u64,
+    ) -> Result<std::convert::Infallible, String> {
         let mut under_way = FuturesUnordered::new();
         let mut bytes_under_way = 0;
         let mut next: Option<BoxFuture<'_, Result<Push, String>>> = None;
         loop {
-            let Some(choice) = self.wants_channel() else { return Err("it is not wanted now".into()) };
+            let choice = self.wanted_by(reader)?;
             let has_room = under_way.len() < UNDER_WAY_MAX && bytes_under_way < BYTES_UNDER_WAY_MAX;
             if next.is_none() && has_room {
                 next = Some(Box::pin(self.next_push(choice)));
@@ -153,6 +160,7 @@ impl Group {
                 push = following => {
                     next = None;
                     let Push { answer, end } = push?;
+                    self.wanted_by(reader)?;
                     let bytes = answer.head.len() + answer.pages.len() * SLOT_BYTES;
                     bytes_under_way += bytes;
                     let (patience, sent) = (choice.limit.max(ANSWER_MIN), self.clock.now());
@@ -167,6 +175,12 @@ impl Group {
                 }
             }
         }
+    }
+
+    /// Whether the reader is to be sent updates still. What another one is to get is not what this one lacks.
+    fn wanted_by(&self, reader: ArrayNumber) -> Result<Choice, String> {
+        let wanted = self.wants_channel().filter(|choice| choice.reader == reader);
+        wanted.ok_or_else(|| "it is not wanted now".to_owned())
     }
 
     /// What is sent next: updates as soon as there are any, or after a while the number up to which there are none.
@@ -202,12 +216,13 @@ struct Push {
 /// The end of a channel, however it comes.
 struct Ends<'a> {
     group: &'a Group,
+    reader: ArrayNumber,
     channel: u64,
 }
 
 impl Drop for Ends<'_> {
     fn drop(&mut self) {
-        self.group.close_channel(self.channel);
+        self.group.close_channel(self.channel, self.reader);
     }
 }
 
@@ -223,6 +238,23 @@ impl Group {
         seq.for_others = if is_synchronous { ForOthers::Everything } else { ForOthers::Nothing };
         drop(seq);
         self.changed.notify_waiters();
+    }
+
+    /// The source has said whether this array is its synchronous copy.
+    pub(super) fn hears_if_second(&self, is_second: bool) {
+        let mut seq = self.lock();
+        let is_news = seq.apart.said_second.replace(is_second) != Some(is_second);
+        drop(seq);
+        if is_news {
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// The same, where the store does not say so yet.
+    pub(crate) fn second_news(&self) -> Option<bool> {
+        let seq = self.lock();
+        let said = seq.apart.said_second.filter(|_| self.role == Role::Copy);
+        said.filter(|is_second| *is_second != seq.pushed.is_synchronous)
     }
 
     /// Whether this array has every write that any host was answered, for certain; none: its pairs are not synchronous.
@@ -268,7 +300,10 @@ impl Group {
             tokio::pin!(changed);
             changed.as_mut().enable();
             let sent = self.clock.now();
-            let known = self.lock().pushed.clone();
+            let (known, heard) = {
+                let seq = self.lock();
+                (seq.pushed.clone(), seq.apart.heard_answer)
+            };
             if !known.is_synchronous || self.lock().takes_nothing {
                 changed.await;
                 continue;
@@ -277,11 +312,13 @@ impl Group {
                 channel: known.expected,
                 in_use: known.in_use != 0 && known.in_use == known.expected,
                 holds_lease: known.lease.is_some_and(|until| sent < until),
+                heard,
             };
             let told = match source.synchronise(source_group, asked).await {
                 Ok(told) => told,
                 Err(error) => return error.into(),
             };
+            self.lock().apart.heard_answer = told.number;
             self.others_have(told.others_have);
             let is_news = {
                 let mut seq = self.lock();

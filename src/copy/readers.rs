@@ -27,6 +27,12 @@ pub(crate) struct Apart {
     pub(crate) coming: BTreeSet<ArrayNumber>,
     /// At an auxiliary: what was heard of the array that gives numbers.
     pub(crate) top: Top,
+    /// At an auxiliary: what it had to free although others may lack it.
+    pub(crate) freed: Option<super::freed::Freed>,
+    /// At an auxiliary: the number of the last answer to SYNCHRONISE.
+    pub(crate) heard_answer: u32,
+    /// At an auxiliary: whether the source has said that this is its synchronous copy.
+    pub(crate) said_second: Option<bool>,
 }
 
 impl Group {

@@ -70,7 +70,7 @@ impl Group {
             if update.number > need.limit || is_copy || self.withheld(reader, &update) {
                 break;
             }
-            let (update, payload) = self.for_reader(reader, update, payload).await?;
+            let Some((update, payload)) = self.for_reader(reader, update, payload).await? else { break };
             let before = records.len();
             format::encode_wire_to(&update, &mut records)
                 .map_err(|error| CopyError::Damaged(error.to_string()))?;

@@ -19,6 +19,9 @@ pub(crate) trait MarkStore: Send + Sync {
     /// Records whether hosts of a group wait for its synchronous reader; an error is the reason why they do not any more.
     fn note_together(&self, group: u32, together: Result<(), &str>) -> Result<(), String>;
 
+    /// Keeps what a group had to free although other copies may lack it; durable when this returns.
+    fn note_freed(&self, group: u32, note: &super::freed::FreedNote) -> Result<(), String>;
+
     /// Whether a pair is catalogued by which this group restores what records of that P-VOL say.
     fn has_pair_of(&self, group: u32, pvol: u32) -> bool;
 }

@@ -2,7 +2,7 @@
 //!
 //! A reader is handed only what is durable here. An initial-copy record gets its data now: the P-VOL's pages as they
 //! are, with S, the newest number given once they were read; the answer leaves when S is durable, so that a restart
-//! never leaves the reader ahead. Before the pages are read everything in the range is destaged, because writes that
+//! never leaves the reader ahead; and when a synchronous copy that hosts wait for has it, so that no takeover does. Before the pages are read everything in the range is destaged, because writes that
 //! were made before the copy reached them are in no journal.
 
 use super::answer::{HEAD_BYTES, Head, MAX_REASON_BYTES, MAX_RECORD_PAGES, MAX_UPDATES, Outcome};
@@ -322,7 +322,10 @@ impl Group {
                 is_stopped = true;
                 break;
             }
-            let (update, payload) = self.for_reader(request.reader, update, payload).await?;
+            let Some((update, payload)) = self.for_reader(request.reader, update, payload).await? else {
+                is_stopped = true;
+                break;
+            };
             let before = records.len();
             format::encode_wire_to(&update, &mut records)
                 .map_err(|error| CopyError::Damaged(error.to_string()))?;
@@ -370,28 +373,32 @@ impl Group {
         (request.updates.min(MAX_UPDATES).min(self.settings.read_updates).max(1), bytes)
     }
 
-    /// The form in which an update leaves for `reader`.
+    /// The form in which an update leaves for `reader`; none: it may not leave yet.
     pub(super) async fn for_reader(
         &self,
         reader: ArrayNumber,
         update: Arc<Update>,
         payload: Payload,
-    ) -> Result<(Arc<Update>, Payload), CopyError> {
-        match update.kind {
+    ) -> Result<Option<(Arc<Update>, Payload)>, CopyError> {
+        let leaves = match update.kind {
             Kind::InitialCopy(copy)
                 if copy.reader != reader || !self.still_copies(reader, copy, update.number) =>
             {
-                Ok((Arc::new(void_of(&update)), Payload::default()))
+                (Arc::new(void_of(&update)), Payload::default())
             }
             Kind::InitialCopy(copy) if copy.form == CopyForm::RangeOnly => {
                 let (update, payload) = self.copy_payload(&update, copy).await?;
-                Ok((Arc::new(update), payload))
+                if !self.second_has(reader, update.as_of().unwrap_or(update.number)).await {
+                    return Ok(None);
+                }
+                (Arc::new(update), payload)
             }
             Kind::HostWrite if self.withheld(reader, &update) => {
-                Ok((Arc::new(hole_of(&update)), Payload::default()))
+                (Arc::new(hole_of(&update)), Payload::default())
             }
-            _ => Ok((update, payload)),
-        }
+            _ => (update, payload),
+        };
+        Ok(Some(leaves))
     }
 
     /// Whether the pair whose copy this is a step of is still there.
@@ -490,6 +497,7 @@ impl Group {
             pointers: seq.distances(reader),
             room_bytes: 0,
             load_permille: self.load_permille(),
+            is_second: seq.is_pushed_to(reader),
         }
     }
 }

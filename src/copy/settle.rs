@@ -154,6 +154,7 @@ impl Group {
             (seq.next.previous(), settled, seq.readers.releasable(needed), extra)
         };
         self.try_durable(newest).await?;
+        self.mark_freed(up_to).await;
         // What the checkpoint lets go may have left marks, or ended copies: they are durable first.
         self.write_marks()?;
         let promise = extra.0.promise;

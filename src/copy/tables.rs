@@ -278,6 +278,7 @@ mod tests {
             pointers: Default::default(),
             room_bytes: 0,
             load_permille: 0,
+            is_second: false,
         };
         (head, Table { incarnation: Incarnation::new(77), entries })
     }

@@ -286,6 +286,8 @@ pub enum Designation {
         /// Only while the source is under load.
         by_load: bool,
     },
+    /// Which array hosts of a group wait for when they write here, by its link; none: nobody.
+    SetSynchronous(GroupName, Option<LinkName>),
     /// From the source of a group: read it from that array.
     RemoteSource {
         /// The group.

@@ -7,7 +7,9 @@ use super::kind::{
     FENCE_WAIT_DEFAULT, Fence, IdentityChoice, JournalLayout, JournalRatio, NoRoom, Release, ReleaseBy,
     SvolAccess,
 };
-use super::name::{ArrayNumber, GroupName, GroupNumber, LinkName, UpdateNumber, VolumeName, VolumeNumber};
+use super::name::{
+    ArrayNumber, GroupName, GroupNumber, LinkName, PairNumber, UpdateNumber, VolumeName, VolumeNumber,
+};
 use super::pair::PairState;
 use super::record::Identity;
 use super::rejoin::{Ahead, FormerNumbers, Judged, Rival};
@@ -93,6 +95,16 @@ pub struct GroupRecord {
     /// An operator lets hosts go on without that reader, whatever the fence says; until that is recorded.
     #[serde(default)]
     pub goes_alone: bool,
+    /// The array with which this one is the synchronous pair of the group, or was last: when hosts write here, they wait for that
+    /// one, if it is a reader (promise K6).
+    #[serde(default)]
+    pub partner: Option<ArrayNumber>,
+    /// Readers that were taken away by command: what a configuration declares of them is not made again by a start.
+    #[serde(default)]
+    pub dropped: Vec<LinkName>,
+    /// At a synchronous copy: what its journal had to let go although other copies may lack it (promise K1).
+    #[serde(default)]
+    pub freed: Option<FreedRecord>,
     /// A counter of generations that this array has seen of the group; a larger one may stand in the other fields.
     #[serde(default)]
     pub seen_counter: u64,
@@ -123,6 +135,28 @@ pub struct Inherited {
     pub last: UpdateNumber,
     /// Their volumes: the numbers by which they name them, and those here.
     pub volumes: Vec<(VolumeNumber, VolumeNumber)>,
+}
+
+/// Updates that a synchronous copy had to let go although other copies may lack them: where these were is marked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FreedRecord {
+    /// The first of them; zero: nothing counts.
+    pub from: UpdateNumber,
+    /// The last of them.
+    pub through: UpdateNumber,
+    /// Where the marks are.
+    pub maps: Vec<FreedMap>,
+}
+
+/// The marks of one volume.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FreedMap {
+    /// The P-VOL, as the records name it.
+    pub volume: VolumeNumber,
+    /// The number under which the map is kept: that of no pair, and never of one.
+    pub marks: PairNumber,
+    /// The size of the volume for which the map is.
+    pub size_bytes: u64,
 }
 
 /// Another array from which an auxiliary reads a group (promise T5).
@@ -274,6 +308,19 @@ impl GroupRecord {
     /// No suspension that was said here is waited for any more: its stop goes.
     pub(super) fn forget_suspension(&mut self) {
         (self.suspension_stop, self.suspension_is_accepted) = (None, false);
+    }
+
+    /// What is marked as freed here is of a journal that is not gone on with.
+    pub(super) fn forget_freed(&mut self) {
+        if let Some(freed) = &mut self.freed {
+            (freed.from, freed.through) = (UpdateNumber(0), UpdateNumber(0));
+        }
+    }
+
+    /// The numbers of the maps that are kept for a volume, or all of them.
+    pub(crate) fn freed_marks(&self, volume: Option<VolumeNumber>) -> Vec<PairNumber> {
+        let maps = self.freed.iter().flat_map(|freed| &freed.maps);
+        maps.filter(|map| volume.is_none_or(|volume| map.volume == volume)).map(|map| map.marks).collect()
     }
 
     /// Where restore stops: what an operator said, and what a suspension brought, which never lies behind that.

@@ -14,6 +14,11 @@ pub enum Outcome {
         /// The number.
         number: u32,
     },
+    /// Hosts are shut out. Until this time is over another copy may still show that it has all that they were answered.
+    Shut {
+        /// So long.
+        lease_ms: u32,
+    },
     /// A pair.
     Paired {
         /// Its number here.
@@ -28,7 +33,7 @@ impl Outcome {
     #[must_use]
     pub fn number(self) -> Option<u32> {
         match self {
-            Self::Done => None,
+            Self::Done | Self::Shut { .. } => None,
             Self::Created { number } => Some(number),
             Self::Paired { pair, .. } => Some(pair.0),
         }

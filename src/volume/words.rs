@@ -107,6 +107,10 @@ impl Designation {
                 reader.iter().try_for_each(|reader| write!(f, " --reader {reader}"))?;
                 f.write_str(if *by_load { " --by-load" } else { "" })
             }
+            Self::SetSynchronous(group, with) => {
+                let with = with.as_ref().map_or("none", |with| with.as_str());
+                write!(f, "group set {group} --synchronous {with}")
+            }
             Self::RemoteSource { group, array: None, .. } => {
                 write!(f, "group {group} to be read from its source")
             }
@@ -267,6 +271,7 @@ impl fmt::Display for Designation {
                 write!(f, "pair create {name} --group {group} --pvol {link}:{pvol} --svol {svol}")
             }
             Self::SetSource { .. }
+            | Self::SetSynchronous(..)
             | Self::RemoteSource { .. }
             | Self::AttachReader { .. }
             | Self::DetachReader { .. }

@@ -30,6 +30,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod any_role;
 mod behind;
 mod branch;
 mod by_load;
@@ -40,6 +41,7 @@ mod day;
 mod delay;
 mod designations;
 mod drain;
+mod far_behind;
 mod growth;
 mod identity;
 mod journal_gone;

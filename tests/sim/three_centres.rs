@@ -27,9 +27,19 @@ fn centres(seed: u64, fence: &str) -> Cluster {
 }
 
 pub(crate) fn centres_of(seed: u64, shape: Shape, fence: &str) -> Cluster {
+    centres_as(seed, shape, fence, |text| text)
+}
+
+/// The same, with another configuration of beta.
+pub(crate) fn centres_as(
+    seed: u64,
+    shape: Shape,
+    fence: &str,
+    of_beta: impl Fn(String) -> String,
+) -> Cluster {
     three_as(seed, shape, |index, text| {
         if index != ALPHA {
-            return text;
+            return if index == BETA { of_beta(text) } else { text };
         }
         // Little is written at a time: update information needs room, too.
         let journal = "[[provision.journal]]\ngroup = \"g1\"\nvolume = \"jnl\"\n";
@@ -62,7 +72,12 @@ pub(crate) async fn begin(cluster: &Cluster, writer: &mut Writer) {
 }
 
 /// Hosts write at an array until it is lost.
-async fn lose_under_load(cluster: &Cluster, writer: &mut Writer, index: usize, random: &mut Random) {
+pub(crate) async fn lose_under_load(
+    cluster: &Cluster,
+    writer: &mut Writer,
+    index: usize,
+    random: &mut Random,
+) {
     let (stop, ports) = (AtomicBool::new(false), ports(cluster, index));
     let running = writer.run(&ports, &*cluster.clock, 8, Until { commands: u64::MAX, stop: &stop });
     let after_ms = random.below(500);

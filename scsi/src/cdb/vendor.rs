@@ -17,7 +17,7 @@
 //!                                     24-31 sequence number, 32-39 oldest sequence number under way
 //! D1h FORWARDING STATE     32 bytes   20-23 parameter list length
 //! D2h FORWARDED READ       32 bytes   4-7 volume, 8-15 first byte, 20-23 allocation length
-//! C9h SYNCHRONISE          32 bytes   1 flags, 4-7 group, 8-15 channel, 20-23 allocation length
+//! C9h SYNCHRONISE          32 bytes   1 flags, 4-7 group, 8-15 channel, 20-23 allocation length, 24-27 last answer
 //! D3h JOURNAL WRITE        32 bytes   4-7 group, 8-15 channel, 20-23 parameter list length
 //! C6h COPY READ            64 bytes   4-7 group, 8-11 volume, 12-15 copy, 16-23 copied up to, 24-31 restored,
 //!                                     52-55 allocation length, 56-59 wait limit in milliseconds
@@ -174,6 +174,8 @@ pub struct Synchronise {
     pub in_use: bool,
     /// The reader shows itself as synchronised.
     pub holds_lease: bool,
+    /// The number of the last answer that came, over whatever session; zero: none.
+    pub heard: u32,
     /// Room for the answer.
     pub allocation_length: u32,
 }
@@ -326,6 +328,7 @@ impl VendorCommand {
                 channel: u64_at(cdb, CHANNEL),
                 in_use: u8_at(cdb, FLAGS) & CHANNEL_IN_USE != 0,
                 holds_lease: u8_at(cdb, FLAGS) & HOLDS_LEASE != 0,
+                heard: u32_at(cdb, HEARD),
                 allocation_length: u32_at(cdb, LIST_LENGTH),
             }),
             Vendor::JournalWrite => {
@@ -390,16 +393,7 @@ impl VendorCommand {
                 cdb.put(LIST_LENGTH, &allocation_length.to_be_bytes());
                 cdb
             }
-            Self::Synchronise(ask) => {
-                let mut cdb = VendorCdb::new(0xC9, 32);
-                let in_use = if ask.in_use { CHANNEL_IN_USE } else { 0 };
-                let holds_lease = if ask.holds_lease { HOLDS_LEASE } else { 0 };
-                cdb.put(FLAGS, &[in_use | holds_lease]);
-                cdb.put(GROUP, &ask.group.0.to_be_bytes());
-                cdb.put(CHANNEL, &ask.channel.to_be_bytes());
-                cdb.put(LIST_LENGTH, &ask.allocation_length.to_be_bytes());
-                cdb
-            }
+            Self::Synchronise(ask) => ask.to_cdb(),
             Self::JournalWrite(write) => {
                 let mut cdb = VendorCdb::new(0xD3, 32);
                 cdb.put(GROUP, &write.group.0.to_be_bytes());
@@ -492,6 +486,7 @@ const OFFSET: usize = 8;
 const CHANNEL: usize = 8;
 const CONNECTION: usize = 16;
 const LIST_LENGTH: usize = 20;
+const HEARD: usize = 24;
 const SEQUENCE: usize = 24;
 const OLDEST: usize = 32;
 const COPY_VOLUME: usize = 8;
@@ -556,14 +551,15 @@ mod tests {
 
     fn synchronous() -> impl Strategy<Value = VendorCommand> {
         prop_oneof![
-            (any::<[u32; 2]>(), any::<u64>(), any::<[bool; 2]>()).prop_map(
-                |([group, allocation_length], channel, [in_use, holds_lease])| {
+            (any::<[u32; 3]>(), any::<u64>(), any::<[bool; 2]>()).prop_map(
+                |([group, allocation_length, heard], channel, [in_use, holds_lease])| {
                     let group = GroupNumber(group);
                     VendorCommand::Synchronise(Synchronise {
                         group,
                         channel,
                         in_use,
                         holds_lease,
+                        heard,
                         allocation_length,
                     })
                 }

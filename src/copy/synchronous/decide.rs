@@ -81,6 +81,8 @@ pub struct Asked {
     pub in_use: bool,
     /// It shows itself as synchronised.
     pub holds_lease: bool,
+    /// The number of the last answer that it got, over whatever session; zero: none.
+    pub heard: u32,
 }
 
 /// What it is answered.
@@ -94,6 +96,8 @@ pub struct Told {
     pub every: Duration,
     /// Every other reader of the one that answers has settled everything up to this number; none: it has no other.
     pub others_have: Option<UpdateNumber>,
+    /// Its number: one more than that of the answer before it, over whatever session; others in each life of the group.
+    pub number: u32,
 }
 
 /// By whom a write is durable when its host is answered.
@@ -147,6 +151,9 @@ pub(crate) struct Synchronous {
     pub(super) tickets: u64,
     /// The last yes; none if the other array has said since that it does not use it, or if there was none.
     pub(super) granted: Option<MonotonicNs>,
+    /// The number of the answer that was this yes, and of the last answer.
+    pub(super) yes: u32,
+    pub(super) told: u32,
     /// When it asked last.
     pub(super) asked: Option<MonotonicNs>,
     /// When somebody looked at the clock last, and when that had not happened for long: the process was stopped.
@@ -185,6 +192,8 @@ impl Synchronous {
             waiting: BTreeMap::new(),
             tickets: 0,
             granted: is_together.then_some(now),
+            yes: 0,
+            told: 0,
             asked: None,
             looked: now,
             resumed: now,
@@ -194,6 +203,11 @@ impl Synchronous {
             apart_since: None,
             reason: None,
         }
+    }
+
+    /// Answers of this life are numbered from there on: nobody has heard any of them yet.
+    pub(crate) fn numbered_from(self, first: u32) -> Self {
+        Self { yes: first, told: first, ..self }
     }
 
     pub(super) fn hosts_wait(&self) -> bool {
@@ -287,10 +301,11 @@ impl Synchronous {
     /// What the other array is told.
     pub(super) fn answer(&mut self, asked: Asked, all_normal: bool, now: MonotonicNs) -> Told {
         self.asked = Some(now);
-        if !asked.holds_lease {
-            // It asks one question after the other: no yes is on its way.
+        if !asked.holds_lease && asked.heard.wrapping_sub(self.yes) <= self.told.wrapping_sub(self.yes) {
+            // It got the yes, or a later answer, before it asked. A question of an earlier session, however late it is executed, was not.
             self.granted = None;
         }
+        self.told = self.told.wrapping_add(1);
         if let Some(channel) = self.channel.as_mut().filter(|channel| channel.id == asked.channel) {
             channel.is_told = true;
         }
@@ -298,13 +313,14 @@ impl Synchronous {
             && asked.in_use
             && self.may_say_yes(self.confirmed, all_normal, now);
         if is_yes {
-            self.granted = Some(now);
+            (self.granted, self.yes) = (Some(now), self.told);
         }
         Told {
             channel: self.channel.map_or(0, |channel| channel.id),
             lease: if is_yes { self.lease() } else { Duration::ZERO },
             every: (self.lease() / 4).clamp(LOOK_MIN, ASK_MAX),
             others_have: Some(UpdateNumber::NONE),
+            number: self.told,
         }
     }
 
@@ -387,7 +403,7 @@ mod tests {
         (0..=ms).step_by(100).map(|now| state.look(at(now), state.is_fenced)).last().flatten()
     }
 
-    const IN_USE: Asked = Asked { channel: CHANNEL, in_use: true, holds_lease: true };
+    const IN_USE: Asked = Asked { channel: CHANNEL, in_use: true, holds_lease: true, heard: 0 };
 
     #[test]
     fn a_host_is_answered_when_its_write_and_all_before_it_are_confirmed() {
@@ -416,10 +432,12 @@ mod tests {
         ] {
             let mut state = together(fence);
             look_until(&mut state, 2_500);
-            assert!(!state.answer(IN_USE, true, at(2_500)).lease.is_zero());
+            let yes = state.answer(IN_USE, true, at(2_500));
+            assert!(!yes.lease.is_zero());
             if !holds_lease {
                 // It says so itself.
-                state.answer(Asked { in_use: false, holds_lease: false, ..IN_USE }, true, at(2_600));
+                let asked = Asked { in_use: false, holds_lease: false, heard: yes.number, ..IN_USE };
+                state.answer(asked, true, at(2_600));
             }
             look_until(&mut state, 4_000);
             assert_eq!(
@@ -433,6 +451,24 @@ mod tests {
                 assert!(look_until(&mut state, 4_500).is_some(), "the lease of 2.5 s is over at 4.5 s");
             }
         }
+    }
+
+    /// A question that was asked before the yes, over a session that has ended since, is executed behind it.
+    #[test]
+    fn only_who_has_heard_the_last_yes_says_that_no_lease_is_in_use() {
+        let mut state = together(Fence::Status);
+        let earlier = state.answer(IN_USE, true, at(10));
+        let yes = state.answer(Asked { heard: earlier.number, ..IN_USE }, true, at(20));
+        assert!(!yes.lease.is_zero() && yes.number > earlier.number);
+        let late = Asked { in_use: false, holds_lease: false, heard: earlier.number, ..IN_USE };
+        // Zero: of nobody yet; the last one: of an earlier life of the group.
+        for heard in [earlier.number, 0, u32::MAX] {
+            state.answer(Asked { heard, ..late }, true, at(30));
+            assert!(!state.lease_left(at(30)).is_zero() && !state.may_part(), "the lease is in use");
+        }
+        // Over a new session it says that it has heard it.
+        state.answer(Asked { channel: 0, heard: yes.number, ..late }, true, at(40));
+        assert!(state.lease_left(at(40)).is_zero() && state.may_part());
     }
 
     #[test]

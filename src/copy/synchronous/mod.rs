@@ -151,9 +151,12 @@ impl Group {
     /// Takes up what the control store and the operator say of a synchronous reader.
     pub(crate) fn set_synchronous(&self, choice: Option<Choice>, is_together: bool) {
         let now = self.clock.now();
+        // Time serves as a number that was not used before; which one is larger says nothing.
+        let life = u32::try_from(self.clock.wall().0 & u64::from(u32::MAX)).unwrap_or(0);
         {
             let mut seq = self.lock();
             let newest = seq.next.previous();
+            let new = |choice| Synchronous::new(choice, is_together, newest, now).numbered_from(life);
             match (&mut seq.synchronous, choice) {
                 (Some(known), Some(choice))
                     if (known.choice.reader, known.choice.over) == (choice.reader, choice.over) =>
@@ -165,7 +168,7 @@ impl Group {
                     known.parting.get_or_insert_with(|| TAKEN_AWAY.to_owned());
                 }
                 (known, choice) => {
-                    *known = choice.map(|choice| Synchronous::new(choice, is_together, newest, now));
+                    *known = choice.map(new);
                 }
             }
             self.note_waits(&seq);
@@ -202,12 +205,12 @@ impl Group {
         }
     }
 
-    /// Whether no array but this one, and `to`, can still show that it has everything that hosts were answered.
-    pub(crate) fn is_lease_over_but_for(&self, to: ArrayNumber) -> bool {
+    /// For how long an array that is neither this one nor `to` can still show that it has everything that hosts were answered.
+    pub(crate) fn lease_left_but_for(&self, to: ArrayNumber) -> Duration {
         let now = self.clock.now();
         let seq = self.lock();
         let others = seq.synchronous.as_ref().filter(|known| known.choice.reader != to);
-        others.is_none_or(|known| known.lease_left(now).is_zero())
+        others.map_or(Duration::ZERO, |known| known.lease_left(now))
     }
 
     /// Whether nothing keeps updates from going to the reader by another way than to a synchronous one: before its pairs are
@@ -391,32 +394,33 @@ impl Group {
         (is_alive && is_wanted && seq.failed.is_none() && seq.holds(reader)).then_some(known.choice)
     }
 
-    /// A channel begins: what the reader has not reported as durable is sent to it.
-    pub(super) fn open_channel(&self, id: u64) {
-        let mut seq = self.lock();
-        let Some(reader) = seq.synchronous.as_ref().map(|known| known.choice.reader) else { return };
-        if seq.readers.handle_reconnected(reader).is_err() {
-            return;
+    /// A channel to the reader begins: what it has not reported as durable is sent to it. False: it is not the synchronous one.
+    pub(super) fn open_channel(&self, id: u64, reader: ArrayNumber) -> bool {
+        {
+            let mut seq = self.lock();
+            if !seq.is_pushed_to(reader) || seq.readers.handle_reconnected(reader).is_err() {
+                return false;
+            }
+            let has =
+                seq.readers.reader(reader).map_or(UpdateNumber::NONE, |known| known.report.acknowledged);
+            if let Some(known) = &mut seq.synchronous {
+                (known.channel, known.confirmed) = (Some(Channel { id, is_told: false }), has);
+            }
         }
-        let has = seq.readers.reader(reader).map_or(UpdateNumber::NONE, |known| known.report.acknowledged);
-        if let Some(known) = &mut seq.synchronous {
-            (known.channel, known.confirmed) = (Some(Channel { id, is_told: false }), has);
-        }
-        drop(seq);
         self.changed.notify_waiters();
+        true
     }
 
-    /// It ends: the reader reads again.
-    pub(super) fn close_channel(&self, id: u64) {
-        let mut seq = self.lock();
-        let Some(known) = &mut seq.synchronous else { return };
-        if known.channel.is_some_and(|channel| channel.id == id) {
-            known.channel = None;
-            let reader = known.choice.reader;
+    /// It ends: the reader reads again, behind what it has reported, whoever is the synchronous one by now.
+    pub(super) fn close_channel(&self, id: u64, reader: ArrayNumber) {
+        {
+            let mut seq = self.lock();
+            if let Some(known) = &mut seq.synchronous {
+                known.channel = known.channel.filter(|channel| channel.id != id);
+            }
             // It cannot fail but for a reader that is none any more.
             let _ = seq.readers.handle_reconnected(reader);
         }
-        drop(seq);
         self.waits.confirmed.notify_waiters();
         self.changed.notify_waiters();
     }
@@ -442,6 +446,25 @@ impl Group {
         self.come_together();
     }
 
+    /// Whether the reader may be handed what is of that number, because a synchronous one has it, too; that is waited for, not for long.
+    pub(super) async fn second_has(&self, reader: ArrayNumber, number: UpdateNumber) -> bool {
+        let deadline = self.clock.sleep(SECOND_WAIT);
+        tokio::pin!(deadline);
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.lock().confirmed_for(reader).is_none_or(|confirmed| confirmed >= number) {
+                return true;
+            }
+            tokio::select! {
+                biased;
+                () = &mut changed => {}
+                () = &mut deadline => return false,
+            }
+        }
+    }
+
     /// Whether updates are sent to the reader, so that it gets none by reading.
     pub(super) fn pushes_to(&self, reader: ArrayNumber) -> bool {
         let seq = self.lock();
@@ -460,6 +483,11 @@ impl Sequencer {
             let confirmed = is_known.then_some(known.confirmed);
             confirmed.max(reported).unwrap_or(UpdateNumber::NONE)
         })
+    }
+
+    /// Whether that reader is the synchronous one.
+    pub(super) fn is_pushed_to(&self, reader: ArrayNumber) -> bool {
+        self.synchronous.as_ref().is_some_and(|known| known.choice.is_pushed_to(reader))
     }
 
     /// Whether hosts' writes are refused because nobody confirms them, or nobody could.
@@ -512,6 +540,8 @@ impl Sequencer {
 const ENDS: &str = "the group ends here before the other array has confirmed";
 const FENCED: &str =
     "the other array of the synchronous pair does not confirm, and the group's fence forbids to go on alone";
+/// Data of a copy that was read waits no longer for the synchronous reader to have what it was read with; it is read again then.
+const SECOND_WAIT: Duration = Duration::from_millis(500);
 /// An array that has not asked for so long is not there.
 const ALIVE: Duration = Duration::from_secs(5);
 /// Hosts begin to wait when no more than this is on its way.

@@ -7,6 +7,7 @@ mod flows;
 mod promise;
 mod reading;
 pub(crate) mod rig;
+mod second;
 mod sources;
 mod svols;
 mod volumes;

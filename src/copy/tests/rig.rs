@@ -406,6 +406,10 @@ impl crate::copy::suspend::MarkStore for NoMarks {
         Ok(())
     }
 
+    fn note_freed(&self, _group: u32, _note: &crate::copy::freed::FreedNote) -> Result<(), String> {
+        Ok(())
+    }
+
     fn has_pair_of(&self, _group: u32, pvol: u32) -> bool {
         pvol == DATA
     }

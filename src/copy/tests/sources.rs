@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Reads until everything is there, then no more.
-async fn read_all(rig: &Rig, way: &Arc<Way>) {
+pub(super) async fn read_all(rig: &Rig, way: &Arc<Way>) {
     let following = rig.copy.follow(&**way, 1, Whose::Source);
     tokio::select! {
         biased;

@@ -55,6 +55,10 @@ pub enum GroupChange {
         /// With --source: only while the array whose copy it is is under load.
         #[arg(long, requires = "source")]
         by_load: bool,
+        /// The copy behind this link is the one that hosts which write here wait for; "none": they wait for none. At an array that
+        /// copies the group: when it is its primary.
+        #[arg(long, value_name = "LINK", conflicts_with = "source")]
+        synchronous: Option<LinkName>,
         #[command(flatten)]
         /// How.
         how: How,
@@ -178,7 +182,10 @@ impl GroupChange {
                 };
                 one(here, how, what)
             }
-            Self::Set { name, settings, source: Some(source), reader, by_load, how } => {
+            Self::Set { name, settings, synchronous: Some(link), how, .. } => {
+                one(here, how, settings.synchronous(name, link)?)
+            }
+            Self::Set { name, settings, source: Some(source), reader, by_load, how, .. } => {
                 if settings.change() != SettingsChange::default() {
                     return Err("--source is said alone".into());
                 }
@@ -273,6 +280,15 @@ pub struct SettingsWords {
 }
 
 impl SettingsWords {
+    /// Which copy hosts wait for is chosen apart from these.
+    fn synchronous(self, group: &GroupName, link: &LinkName) -> Result<Designation, String> {
+        if self.change() != SettingsChange::default() {
+            return Err("--synchronous is said alone".into());
+        }
+        let with = Some(link.clone()).filter(|with| with.as_str() != NONE);
+        Ok(Designation::SetSynchronous(group.clone(), with))
+    }
+
     fn change(self) -> SettingsChange {
         SettingsChange {
             svol_access: self.svol_access,
@@ -430,6 +446,8 @@ impl PairChange {
 
 /// The word for the array whose copy a group is.
 const PRIMARY: &str = "primary";
+/// With --synchronous: hosts wait for nobody.
+const NONE: &str = "none";
 
 /// What a group has that nothing was chosen for.
 const DEFAULTS: GroupSettings = GroupSettings {

@@ -3,7 +3,7 @@
 //! An array that copies a group may hand it on: it catalogues pairs whose P-VOL is its own S-VOL, and the arrays behind
 //! them read the journal that it has received. What its source says of the group is passed on to them.
 
-use super::copy::{describe, primary_group};
+use super::copy::{READERS_MAX, describe, primary_group};
 use super::pairs;
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal, Which};
 use crate::volume::group::{GroupRecord, GroupRole};
@@ -87,6 +87,10 @@ pub(super) fn delete_reader(
     }
     if let Some(row) = tables.groups.edit(&group) {
         row.remote_journals.retain(|journal| journal.link != *link);
+        row.dropped.retain(|known| known != link);
+        let surplus = (row.dropped.len() + 1).saturating_sub(READERS_MAX);
+        row.dropped.drain(..surplus);
+        row.dropped.push(link.clone());
     }
     tables.forget_leaving_reader(group, array, id.caused(0).0);
     Ok(Outcome::Done)
@@ -103,6 +107,16 @@ pub(super) fn delete_below(tables: &mut Tables, group: GroupNumber, volume: Volu
 }
 
 impl Tables {
+    /// Whether this concerns a reader that was taken away by command, and that nobody has named since.
+    pub(crate) fn was_dropped(&self, declared: &Designation) -> bool {
+        let (group, link) = match declared {
+            Designation::CreatePair { group, svol, .. } => (group, &svol.link),
+            Designation::AddJournal { group, at: Some(at), .. } => (group, at),
+            _ => return false,
+        };
+        self.group_named(group).is_some_and(|row| row.dropped.contains(link))
+    }
+
     /// A reader that shall go and has no pairs any more: it goes, and is told.
     pub(crate) fn forget_leaving_reader(
         &mut self,

@@ -87,6 +87,7 @@ pub(super) fn create_pair(
         control: PairControl { origin, copies, ..PairControl::default() },
         shared: shared.map(|shared| shared.spare),
     });
+    tables.note_partner(group, auxiliary, copy);
     if origin.is_none() {
         set_volume_state(tables, pvol.number, VolumeState::Main);
     }
@@ -276,6 +277,7 @@ pub(super) fn remote_pair(tables: &mut Tables, remote: &RemotePair, who: &Who) -
     if let Some(shared) = &remote.shared {
         shown::show(tables, svol.number, shared.shown);
     }
+    tables.note_partner(group, source, remote.copy);
     if !is_source {
         set_volume_state(tables, svol.number, VolumeState::Auxiliary);
     }
@@ -341,6 +343,9 @@ pub(super) fn new_group(
         former: Vec::new(),
         attempts: 0,
         rivals: Vec::new(),
+        partner: None,
+        dropped: Vec::new(),
+        freed: None,
         restore_stop: None,
         suspension_stop: None,
         suspension_is_accepted: false,
@@ -443,6 +448,9 @@ pub(super) fn introduce_reader(
     let since = row.generations.last().map_or(0, |newest| newest.counter);
     tables.readers.put(ReaderRecord { since, ..ReaderRecord::new(group, array, link.clone()) });
     tables.is_no_rival(group, Some(array));
+    if let Some(row) = tables.groups.edit(&group) {
+        row.dropped.retain(|known| known != link);
+    }
     // That an earlier reader of this name was forgotten means it no more.
     tables.forget_forwards(link, |what| *what == Designation::RemoteDeleteGroup { group: name.clone() });
     tables.forward(link, id.caused(0), Designation::RemoteGroup(remote));

@@ -25,6 +25,7 @@ mod rivals;
 mod shown;
 mod snapshots;
 mod sources;
+mod synchronous;
 pub(crate) mod taken;
 mod takeover;
 mod takeover_guard;
@@ -133,6 +134,9 @@ impl Tables {
             | Designation::AttachReader { .. }
             | Designation::DetachReader { .. }
             | Designation::ReadsElsewhere { .. } => sources::dispatch(self, id, what, who),
+            Designation::SetSynchronous(group, with) => {
+                synchronous::set_synchronous(self, group, with.as_ref())
+            }
             Designation::JoinGroup { group } => remote::join_group(self, id, group, who),
             Designation::AddJournal { .. }
             | Designation::RemoteJournal { .. }

@@ -249,6 +249,7 @@ pub(super) fn remote_onward(
     row.generations.clone_from(&told.generations);
     row.followed_counter = told.generations.last().map_or(0, |newest| newest.counter);
     row.segments.clear();
+    row.forget_freed();
     (row.resume, row.reading_stopped) = (None, None);
     row.forget_suspension();
     let has_moved = matches!(row.takeover.take(), Some(Takeover::Moving(_)));
@@ -453,6 +454,7 @@ impl Tables {
             options: *options,
         });
         row.remote_journals.extend(journals);
+        row.dropped.retain(|known| *known != link);
         let (name, generations, has_failed) =
             (row.name.clone(), row.generations.clone(), row.state != GroupState::Normal);
         self.readers.put(ReaderRecord {
@@ -480,12 +482,11 @@ impl Tables {
             }
             self.pairs.put(record);
         }
+        self.partner_is_waited_for(group);
         let last = UpdateNumber(since.first.0.saturating_sub(1));
         let assumed = if has_failed { UpdateNumber(0) } else { reader.assumed };
         let begins = reader.begins;
-        let ahead =
-            self.groups.get(&group).and_then(|row| row.ahead.iter().find(|one| one.array == reader.array));
-        let gives_up = ahead.filter(|one| one.is_given_up).map(|one| one.has);
+        let gives_up = self.given_up_of(group, reader.array);
         let told = RemoteOnward {
             group: name,
             number: group,
@@ -496,10 +497,16 @@ impl Tables {
             pairs: told,
             gives_up,
         };
-        if let Some(row) = self.groups.edit(&group) {
-            row.ahead.retain(|one| one.array != reader.array);
-        }
         self.forward(&link, DesignationId(identity), Designation::RemoteOnward(told));
+    }
+
+    /// What a reader has more than this array is none of its own any more; up to which number its operator gave that up.
+    fn given_up_of(&mut self, group: GroupNumber, reader: ArrayNumber) -> Option<UpdateNumber> {
+        let row = self.groups.edit(&group)?;
+        let ahead = row.ahead.iter().find(|one| one.array == reader);
+        let gives_up = ahead.filter(|one| one.is_given_up).map(|one| one.has);
+        row.ahead.retain(|one| one.array != reader);
+        gives_up
     }
 }
 

@@ -202,7 +202,7 @@ pub(super) fn goes_on_from(
     pair.primary = PairSide { array, volume: Some(one.pvol), name: Some(one.pvol_name.clone()) };
     pair.link.clone_from(link);
     if pair.copy == CopyMode::SyncJournal {
-        pair.copy = CopyMode::Async; // Hosts wait for nobody who goes on from another array.
+        pair.copy = CopyMode::Async; // Until the new primary says otherwise.
     }
     (pair.copy_completion_bytes, pair.copy_end) = (0, UpdateNumber(0));
     match &one.stopped {

@@ -130,6 +130,7 @@ pub(super) fn group_meant(what: &Designation) -> Option<&GroupName> {
         | Designation::DeleteReader { group, .. }
         | Designation::SetGroup { group, .. }
         | Designation::SetSource { group, .. }
+        | Designation::SetSynchronous(group, _)
         | Designation::StopRestore { group, .. }
         | Designation::SetBookmark { group, .. }
         | Designation::AddJournal { group, .. }
@@ -389,6 +390,7 @@ impl Tables {
             row.remote_journals.clear();
             row.inherited = None;
             row.judged.clear();
+            row.forget_freed();
             (row.is_together, row.goes_alone) = (false, false);
         }
         self.readers.remove(&(group, array));
@@ -442,6 +444,7 @@ impl Tables {
             row.reversal = None;
             (row.reading_stopped, row.restore_stop) = (None, None);
             row.forget_suspension();
+            row.forget_freed();
             // No number of the new generation has been given, so none can be lost.
             row.stopped_cleanly = true;
             // What hosts were answered in an earlier time as the primary binds nobody: both have it, or it was given up.
@@ -479,12 +482,14 @@ impl Tables {
                 pair.reason = Some("the journal had failed when the group was turned round".to_owned());
             }
         }
+        self.partner_stays(group, array);
         let mut numbers = numbers;
         for other in &told.others {
             let (its, left) = numbers.split_at(other.pairs.len().min(numbers.len()));
             self.take_on(group, other, array, its, identity());
             numbers = left;
         }
+        self.partner_is_waited_for(group);
     }
 
     /// The pairs of a group that have their other volume at an array.

@@ -146,6 +146,21 @@ impl Store {
         self.commit(&mut writer, tables, &[], &[]).map_err(Refusal::Store)
     }
 
+    /// The same, with parts of difference maps in the same transaction.
+    ///
+    /// # Errors
+    /// The store's own failure.
+    pub fn checkpoint_with_marks(
+        &self,
+        marks: &[PairMarks],
+        change: impl FnOnce(&mut Tables),
+    ) -> Result<(), Refusal> {
+        let mut writer = self.writer();
+        let mut tables = Tables::clone(&self.tables());
+        change(&mut tables);
+        self.commit(&mut writer, tables, &[], marks).map_err(Refusal::Store)
+    }
+
     /// Writes parts of difference maps; durable when this returns.
     ///
     /// # Errors

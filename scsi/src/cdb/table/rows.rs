@@ -95,7 +95,7 @@ pub(super) const ROWS: [Row; 55] = [
         F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F,
         F, F, F, F, F, F, F, F, F, F, F, F, 0, 0, 0, 0]),
     row(V(Synchronise),        PeerUnits, Open, In, &[0xC9, 3, 0, 0, F, F, F, F, F, F, F, F, F, F, F, F, 0, 0, 0, 0, F, F, F, F,
-        0, 0, 0, 0, 0, 0, 0, 0]),
+        F, F, F, F, 0, 0, 0, 0]),
     row(V(ForwardedWrite),     PeerUnits, Open, Out, &[0xD0, 0, 0, 0, F, F, F, F, F, F, F, F, F, F, F, F,
         F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, F, 0, 0, 0, 0, 0, 0, 0, 0,
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),

@@ -1,14 +1,29 @@
 //! The commands with the most fields, to and from their bytes. Where these lie is said in the parent's text.
 
 use super::{
-    Acknowledgement, COMPRESSION, CONNECTION, CONSISTENT_FROM, DURABLE, Delivery, FLAGS, ForwardedWrite,
-    GROUP, GroupNumber, INCARNATION, JournalRead, LIST_LENGTH, MAX_COMPRESSION_LEVEL, MAX_FORWARDED_BYTES,
-    MAX_UPDATES, OLDEST, POSITION_VALID, READ_ALLOCATION, REPEATED, RESTORED, SEQUENCE, SETTLED, START,
-    START_VALID, UpdateNumber, VendorCdb, WAIT_LIMIT, invalid,
+    Acknowledgement, CHANNEL, CHANNEL_IN_USE, COMPRESSION, CONNECTION, CONSISTENT_FROM, DURABLE, Delivery,
+    FLAGS, ForwardedWrite, GROUP, GroupNumber, HEARD, HOLDS_LEASE, INCARNATION, JournalRead, LIST_LENGTH,
+    MAX_COMPRESSION_LEVEL, MAX_FORWARDED_BYTES, MAX_UPDATES, OLDEST, POSITION_VALID, READ_ALLOCATION,
+    REPEATED, RESTORED, SEQUENCE, SETTLED, START, START_VALID, Synchronise, UpdateNumber, VendorCdb,
+    WAIT_LIMIT, invalid,
 };
 use crate::sense::Sense;
 use crate::wire::{u8_at, u32_at, u64_at};
 use core::num::NonZeroU8;
+
+impl Synchronise {
+    pub(super) fn to_cdb(self) -> VendorCdb {
+        let mut cdb = VendorCdb::new(0xC9, 32);
+        let in_use = if self.in_use { CHANNEL_IN_USE } else { 0 };
+        let holds_lease = if self.holds_lease { HOLDS_LEASE } else { 0 };
+        cdb.put(FLAGS, &[in_use | holds_lease]);
+        cdb.put(GROUP, &self.group.0.to_be_bytes());
+        cdb.put(CHANNEL, &self.channel.to_be_bytes());
+        cdb.put(LIST_LENGTH, &self.allocation_length.to_be_bytes());
+        cdb.put(HEARD, &self.heard.to_be_bytes());
+        cdb
+    }
+}
 
 impl JournalRead {
     pub(super) fn parse(cdb: &[u8]) -> Result<Self, Sense> {
