@@ -5,7 +5,6 @@ use crate::rounds::{CATCH_UP, start_in_time};
 use crate::support::process::{Array, Cluster, Layout, rows};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 /// What a write is long.
 const PIECE_KIB: u64 = 64;
@@ -80,8 +79,7 @@ fn write_until_the_loss(alpha: &mut Array) -> Vec<u64> {
         answered.extend(piece_of(&line));
     }
     alpha.kill();
-    // It would wait for the target to come back; what it had been told until then is in the pipe.
-    std::thread::sleep(Duration::from_millis(300));
+    // It would wait for the target to come back; what it has said until then is in the pipe.
     child.kill().expect("it runs");
     answered.extend(said.map_while(Result::ok).filter_map(|line| piece_of(&line)));
     child.wait().expect("it ends");
@@ -99,7 +97,7 @@ async fn a_foreign_initiator_finds_all_that_it_was_answered_behind_a_takeover_an
     beta.shell(&["group", "takeover", "g1", "--yes"]).expect("it takes over");
     expect_pieces(&beta.url(1), answered.iter().map(|piece| (*piece, pattern(*piece))));
     // It writes on, over half of what it had, and behind it.
-    let later = |piece: u64| piece % 2 == 0 || piece > PIECES - 8;
+    let later = |piece: u64| piece.is_multiple_of(2) || piece > PIECES - 8;
     let writes: Vec<String> =
         (0..PIECES).filter(|piece| later(*piece)).map(|piece| write(piece, 255)).collect();
     expect_qemu_io(&beta.url(1), &writes);
