@@ -52,6 +52,9 @@ pub(crate) enum Command {
         first: PathBuf,
         /// The LUN with control information of the second array.
         second: PathBuf,
+        /// The same three of another relay of the group, where each has a part of the journals.
+        #[arg(long, num_args = 3, value_names = ["JOURNAL", "FIRST", "SECOND"])]
+        with: Vec<PathBuf>,
         /// Write the updates of the P-VOL with this number at the first array onto its image, a file or a block device.
         #[arg(long, value_name = "VOLUME=IMAGE", requires = "as_of", value_parser = image)]
         apply: Vec<(u32, PathBuf)>,
@@ -86,10 +89,17 @@ fn image(text: &str) -> Result<(u32, PathBuf), String> {
 }
 
 /// `holdfast relay-check`.
-pub(crate) fn relay_check(luns: [&Path; 3], apply: &[(u32, PathBuf)], as_of: Option<u64>) -> ExitCode {
-    let [journal, first, second] = luns;
+pub(crate) fn relay_check(
+    luns: [&Path; 3],
+    with: &[PathBuf],
+    apply: &[(u32, PathBuf)],
+    as_of: Option<u64>,
+) -> ExitCode {
+    let mut relays = vec![luns];
+    let (others, _) = with.as_chunks::<3>();
+    relays.extend(others.iter().map(|luns| luns.each_ref().map(PathBuf::as_path)));
     let wanted = as_of.map(|as_of| Wanted { images: apply.to_vec(), as_of });
-    match holdfast::relay_check::check(journal, first, second, wanted.as_ref()) {
+    match holdfast::relay_check::check(&relays, wanted.as_ref()) {
         Ok(found) => {
             let stderr: String = found.damage.iter().map(|line| format!("relay-check: {line}\n")).collect();
             let exit = if stderr.is_empty() { Exit::Done } else { Exit::Failed };

@@ -28,8 +28,8 @@ fn main() -> ExitCode {
         Command::Serve => cli::serve(&cli.config),
         Command::Demo { once, dir } => cli::demo(*once, dir.clone()),
         Command::Check => cli::check(&cli.config),
-        Command::RelayCheck { journal, first, second, apply, as_of } => {
-            cli::relay_check([journal, first, second], apply, *as_of)
+        Command::RelayCheck { journal, first, second, with, apply, as_of } => {
+            cli::relay_check([journal, first, second], with, apply, *as_of)
         }
         Command::Shell => cli::interactive(&cli),
         Command::Completions { shell } => cli::completions(*shell),

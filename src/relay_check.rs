@@ -4,9 +4,11 @@
 //! control information, and the chain of batches from the oldest that is named to where nothing follows.
 
 use crate::copy::answer::{Head, Outcome};
+use crate::copy::readers::decode_generations;
 use crate::relay_apply::{Replay, Wanted};
+use holdfast_journal::Generation;
 use holdfast_journal::format::relay::{
-    Batch, FirstControl, Label, Position, RelayId, RelayLun, SLOT_BLOCKS, SecondControl,
+    Batch, FirstControl, Has, Label, Position, RelayId, RelayLun, SLOT_BLOCKS, SecondControl,
 };
 use holdfast_journal::format::{BLOCK_BYTES, BLOCK_LENGTH, crc32c, decode_wire};
 use std::fmt::Write;
@@ -24,33 +26,68 @@ pub struct Found {
     pub damage: Vec<String>,
 }
 
-/// Looks at the journal LUN and at the control LUNs of the first and the second array.
+/// Looks at the journal LUN and at the control LUNs of the first and the second array of each relay: of one, or of several of one group, each of
+/// which has a part of the journals.
 ///
-/// With `wanted` the updates are written onto images as well.
+/// With `wanted` the updates are written onto images as well: those of several relays in the order of their numbers, if they are of
+/// the history that goes on furthest.
 ///
 /// # Errors
 /// One of them cannot be read, or an image not be written.
-pub fn check(journal: &Path, first: &Path, second: &Path, wanted: Option<&Wanted>) -> io::Result<Found> {
-    let mut replay = wanted.map(Replay::open).transpose()?;
-    let (journal, first, second) = (Lun::open(journal)?, Lun::open(first)?, Lun::open(second)?);
+pub fn check(relays: &[[&Path; 3]], wanted: Option<&Wanted>) -> io::Result<Found> {
+    let replay = wanted.map(Replay::open).transpose()?;
     let mut found = Found { text: String::new(), damage: Vec::new() };
-    let id = found.labels(&[
-        (&journal, RelayLun::Journal),
-        (&first, RelayLun::First),
-        (&second, RelayLun::Second),
-    ])?;
-    let Some(id) = id else { return Ok(found) };
-    found.say(&format!("group {} of array {}, read by array {}", id.group.0, id.first.0, id.second.0));
-    found.second(&second, id)?;
-    match latest_first(&first, id)? {
-        Some(control) => found.chain(&journal, &control, &mut replay)?,
-        None => found.damage.push("no control information of the first array can be believed".into()),
+    let (mut journals, mut batches, mut whose): (Vec<Lun>, Vec<(usize, Batch)>, _) =
+        (Vec::new(), Vec::new(), None);
+    let mut history: Vec<Generation> = Vec::new();
+    for [journal, first, second] in relays {
+        if relays.len() > 1 {
+            found.say(&format!("{}:", journal.display()));
+        }
+        let (journal, first, second) = (Lun::open(journal)?, Lun::open(first)?, Lun::open(second)?);
+        let id = found.labels(&[
+            (&journal, RelayLun::Journal),
+            (&first, RelayLun::First),
+            (&second, RelayLun::Second),
+        ])?;
+        let Some(id) = id else { continue };
+        if *whose.get_or_insert(id) != id {
+            found.damage.push("the relays are not of one group".into());
+            continue;
+        }
+        found.say(&format!("group {} of array {}, read by array {}", id.group.0, id.first.0, id.second.0));
+        found.second(&second, id)?;
+        match latest_first(&first, id)? {
+            Some((control, generations)) => {
+                let whole = found.chain(&journal, &control)?;
+                batches.extend(whole.into_iter().map(|batch| (journals.len(), batch)));
+                let counter = |history: &[Generation]| history.last().map_or(0, |newest| newest.counter);
+                history = if counter(&generations) > counter(&history) { generations } else { history };
+            }
+            None => found.damage.push("no control information of the first array can be believed".into()),
+        }
+        journals.push(journal);
     }
-    if let Some(replay) = replay {
-        let (said, stopped) = replay.end()?;
-        found.say(&said);
-        found.damage.extend(stopped);
+    let Some(mut replay) = replay.filter(|_| whose.is_some()) else { return Ok(found) };
+    if relays.len() > 1 {
+        let before = batches.len();
+        batches.retain(|(_, batch)| {
+            let there = history.iter().rev().find(|generation| generation.first <= batch.last);
+            there == Some(&batch.generation)
+        });
+        if batches.len() < before {
+            found.say(&format!("{} batches are of another history and not used", before - batches.len()));
+        }
+        // Time is shown, never compared.
+        batches.sort_by_key(|(_, batch)| batch.first);
     }
+    for (index, batch) in batches {
+        let Some(journal) = journals.get(index) else { continue };
+        replay.handle_batch(&batch, &journal.read(batch.place + 1, batch.payload_blocks.into())?)?;
+    }
+    let (said, stopped) = replay.end()?;
+    found.say(&said);
+    found.damage.extend(stopped);
     Ok(found)
 }
 
@@ -96,13 +133,12 @@ impl Found {
         Ok(())
     }
 
-    fn chain(
-        &mut self,
-        journal: &Lun,
-        control: &FirstControl,
-        replay: &mut Option<Replay>,
-    ) -> io::Result<()> {
-        let mut at = control.oldest;
+    /// The batches of a chain that are whole.
+    fn chain(&mut self, journal: &Lun, control: &FirstControl) -> io::Result<Vec<Batch>> {
+        let (mut at, mut whole) = (control.oldest, Vec::new());
+        if control.has == Has::Parts {
+            self.say("a part of the journals; the others are on other relays");
+        }
         // No chain on this LUN has more batches than blocks.
         for _ in 0..journal.blocks {
             let Some((batch, hash, answer)) = next(journal, &at, control)? else { break };
@@ -129,9 +165,7 @@ impl Found {
                     self.damage.push(format!("batch {} in block {}: {why}", batch.sequence, batch.place));
                 }
             }
-            if let Some(replay) = replay {
-                replay.handle_batch(&batch, &answer)?;
-            }
+            whole.push(batch);
             at = Position::behind(&batch, hash);
         }
         if at.sequence < control.newest.sequence {
@@ -139,7 +173,7 @@ impl Found {
             self.damage.push(format!("control information names batch {named}, the chain ends with {last}"));
         }
         self.say(&format!("the next update is {} or later", at.number));
-        Ok(())
+        Ok(whole)
     }
 }
 
@@ -181,7 +215,8 @@ fn updates(batch: &Batch, answer: &[u8]) -> Result<u64, String> {
     Ok(bytes)
 }
 
-fn latest_first(lun: &Lun, id: RelayId) -> io::Result<Option<FirstControl>> {
+/// The newest control information, with the history that it names.
+fn latest_first(lun: &Lun, id: RelayId) -> io::Result<Option<(FirstControl, Vec<Generation>)>> {
     let mut found = Vec::new();
     for slot in [0, 1] {
         let slot = 1 + slot * SLOT_BLOCKS;
@@ -190,10 +225,12 @@ fn latest_first(lun: &Lun, id: RelayId) -> io::Result<Option<FirstControl>> {
         let mut information = lun.read(slot + 1, length.div_ceil(BLOCK_LENGTH) as u64)?;
         information.truncate(length);
         if control.id == id && crc32c(&information) == control.information.1 {
-            found.push(control);
+            let said = Head::decode(&information).ok();
+            let generations = said.and_then(|(_, rest)| decode_generations(rest)).unwrap_or_default();
+            found.push((control, generations));
         }
     }
-    Ok(found.into_iter().max_by_key(|control| control.sequence))
+    Ok(found.into_iter().max_by_key(|(control, _)| control.sequence))
 }
 
 /// A LUN as a file or a block device.
@@ -224,9 +261,10 @@ impl Lun {
 mod tests {
     use super::*;
     use crate::copy::answer::PointerDistances;
+    use crate::copy::readers::encode_generations;
     use holdfast_journal::format::encode_wire_to;
     use holdfast_journal::format::relay::Hosts;
-    use holdfast_journal::{ArrayNumber, Generation, GroupNumber, Incarnation, Kind, Update, UpdateNumber};
+    use holdfast_journal::{ArrayNumber, GroupNumber, Incarnation, Kind, Update, UpdateNumber};
     use std::path::PathBuf;
 
     const ID: RelayId = RelayId { first: ArrayNumber(1), group: GroupNumber(6), second: ArrayNumber(2) };
@@ -266,8 +304,16 @@ mod tests {
         head.encode(&records)
     }
 
+    const GENERATION: Generation =
+        Generation { counter: 1, array: ArrayNumber(1), first: UpdateNumber::FIRST };
+
     /// LUNs with three batches, of which control information names two.
     fn luns(directory: &Path) -> [PathBuf; 3] {
+        luns_of(directory, [1, 2, 3])
+    }
+
+    /// The same with these updates.
+    fn luns_of(directory: &Path, numbers: [u64; 3]) -> [PathBuf; 3] {
         let mut images =
             [vec![0; BLOCKS * BLOCK_LENGTH], vec![0; 17 * BLOCK_LENGTH], vec![0; 17 * BLOCK_LENGTH]];
         let mut put = |lun: usize, block: u64, bytes: &[u8]| {
@@ -279,7 +325,7 @@ mod tests {
         }
         let (oldest, mut at, mut named) =
             (Position::start(UpdateNumber::new(1)), Position::start(UpdateNumber::new(1)), None);
-        for number in 1..=3 {
+        for number in numbers {
             let answer = answer(number);
             let batch = Batch {
                 incarnation: Incarnation::new(5),
@@ -288,7 +334,7 @@ mod tests {
                 place: at.place,
                 first: UpdateNumber::new(number),
                 last: UpdateNumber::new(number),
-                generation: Generation::default(),
+                generation: GENERATION,
                 wall_ns: 0,
                 payload_blocks: u32::try_from(answer.len() / BLOCK_LENGTH).unwrap(),
                 payload_crc: crc32c(&answer),
@@ -297,8 +343,14 @@ mod tests {
             let (head, hash) = batch.encode();
             put(0, at.place, &[head, answer].concat());
             at = Position::behind(&batch, hash);
-            named = if number == 2 { Some(at) } else { named };
+            named = if number == numbers[1] { Some(at) } else { named };
         }
+        let information = {
+            let (head, _) = Head::decode(&answer(1)).unwrap();
+            let mut generations = Vec::new();
+            encode_generations(&[GENERATION], &mut generations);
+            Head { outcome: Outcome::NoJournal, updates: 0, ..head }.encode(&generations)
+        };
         let control = FirstControl {
             incarnation: Incarnation::new(5),
             id: ID,
@@ -307,10 +359,12 @@ mod tests {
             oldest,
             newest: named.unwrap(),
             wall_ns: 0,
-            information: (0, crc32c(&[])),
+            information: (u32::try_from(information.len()).unwrap(), crc32c(&information)),
             hosts: Hosts::default(),
+            has: Has::All,
+            by_link: false,
         };
-        put(1, 1 + SLOT_BLOCKS, &control.encode());
+        put(1, 1 + SLOT_BLOCKS, &[control.encode(), information].concat());
         let names = ["journal", "first", "second"];
         std::array::from_fn(|lun| {
             let path = directory.join(names[lun]);
@@ -320,7 +374,7 @@ mod tests {
     }
 
     fn look([journal, first, second]: &[PathBuf; 3]) -> Found {
-        check(journal, first, second, None).unwrap()
+        check(&[[journal, first, second]], None).unwrap()
     }
 
     #[test]
@@ -349,7 +403,7 @@ mod tests {
         std::fs::write(&first, [0; 100]).unwrap();
         assert_eq!(look(&luns).damage.len(), 1);
         std::fs::remove_file(&second).unwrap();
-        assert!(check(&luns[0], &luns[1], &luns[2], None).is_err());
+        assert!(check(&[[&luns[0], &luns[1], &luns[2]]], None).is_err());
     }
 
     /// A batch near the end of the LUN of which only a part was written hid the longer one that took its place.
@@ -376,6 +430,25 @@ mod tests {
     }
 
     #[test]
+    fn parts_of_several_relays_are_put_in_order() {
+        let [one, other] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let (a, b) = (luns_of(one.path(), [1, 3, 4]), luns_of(other.path(), [2, 5, 9]));
+        let image = one.path().join("image");
+        std::fs::write(&image, [7; 2 * BLOCK_LENGTH]).unwrap();
+        let wanted = Wanted { images: vec![(4, image)], as_of: 0 };
+        let both = [a.each_ref().map(PathBuf::as_path), b.each_ref().map(PathBuf::as_path)];
+        let found = check(&both, Some(&wanted)).unwrap();
+        assert!(found.text.contains("updates 1 to 5 are written"), "{}", found.text);
+        assert!(
+            found.damage.len() == 1 && found.damage[0].contains("goes on with update 9"),
+            "{:?}",
+            found.damage
+        );
+        let found = check(&both[..1], Some(&wanted)).unwrap();
+        assert!(found.text.contains("as of update 1"), "{}", found.text);
+    }
+
+    #[test]
     fn updates_are_written_onto_images_from_the_number_that_they_are_of() {
         let directory = tempfile::tempdir().unwrap();
         let [journal, first, second] = luns(directory.path());
@@ -383,7 +456,7 @@ mod tests {
         std::fs::write(&image, [7; 2 * BLOCK_LENGTH]).unwrap();
         let onto = |as_of| {
             let wanted = Wanted { images: vec![(4, image.clone())], as_of };
-            check(&journal, &first, &second, Some(&wanted)).unwrap()
+            check(&[[&journal, &first, &second]], Some(&wanted)).unwrap()
         };
         let found = onto(0);
         assert_eq!(found.damage, Vec::<String>::new());

@@ -141,6 +141,12 @@ pub(crate) struct Runtime {
     /// Relays that have their task, and how they are.
     pub(crate) kept_relays: BTreeSet<LinkName>,
     pub(crate) relays: BTreeMap<String, relay::RelayStatus>,
+    /// Relays of which each gets a part of the journals, by group here and the other array.
+    pub(crate) relay_parts: BTreeMap<(u32, u32), Arc<relay::Parts>>,
+    /// Chains that are written here, by their incarnations, and what is said of them over links.
+    pub(crate) relay_directs: BTreeMap<u128, Arc<relay::Direct>>,
+    /// Relays that are watched, by name.
+    pub(crate) watches: BTreeMap<String, Arc<relay::Watch>>,
     /// Groups, by their numbers here, whose relays are read to their end.
     pub(crate) draining: BTreeSet<u32>,
     /// What other arrays refused of that which operators had passed on, newest last.

@@ -319,14 +319,16 @@ impl PeerService {
 
     fn designation(&self, id: [u8; 16], list_length: u32) -> Execution {
         let (array, results) = (self.array.clone(), self.results.clone());
-        let who = Who::Peer { array: ArrayNumber(self.peer), from: self.from.clone() };
+        let peer = self.peer;
+        let who = Who::Peer { array: ArrayNumber(peer), from: self.from.clone() };
         let then = move |received: Received| -> AfterData {
             let bytes = received.into_vec();
             let moved = bytes.len() as u64;
             let Some(array) = array.upgrade() else { return AfterData::Now(check(Sense::INTERNAL_FAILURE)) };
             AfterData::Later(Box::pin(async move {
                 let answer = match serde_json::from_slice::<Question>(&bytes) {
-                    Ok(question) => serde_json::to_vec(&array.answer_question(&question)),
+                    Ok(Question::Position(ask)) => serde_json::to_vec(&array.answer_question(&ask)),
+                    Ok(Question::Relay(ask)) => serde_json::to_vec(&array.answer_relay(peer, &ask)),
                     Err(_) => serde_json::to_vec(&designated(&array, id, &bytes, &who).await),
                 };
                 let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);

@@ -20,8 +20,7 @@ impl Array {
     ///
     /// # Errors
     /// There is no such group here.
-    pub(super) fn answer_question(&self, question: &Question) -> Result<Position, Refusal> {
-        let Question::Position(ask) = question;
+    pub(super) fn answer_question(&self, ask: &AskPosition) -> Result<Position, Refusal> {
         let tables = self.store.tables();
         let row = tables.group_named(&ask.group).ok_or_else(|| Refusal::missing("group", &ask.group))?;
         Ok(self.position_of(&tables, row, ask.has))

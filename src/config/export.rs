@@ -14,7 +14,7 @@ use crate::volume::group::{GroupRecord, GroupRole};
 use crate::volume::kind::{CacheMode, InitiatorRule, Release, Schedule, SvolAccess, SvolSpec};
 use crate::volume::name::{VolumeName, VolumeNumber};
 use crate::volume::record::{Credential, LunRecord, TargetRecord, UnitRecord, VolumeRecord, VolumeUsage};
-use crate::volume::relay::{RelayHosts, RelayRecord};
+use crate::volume::relay::{RelayControl, RelayHosts, RelayJournals, RelayRecord};
 use crate::volume::table::Tables;
 use std::fmt::{Display, Write};
 use std::time::Duration;
@@ -316,6 +316,12 @@ fn relay_entry(relay: &RelayRecord, secrets: &str) -> Entry {
     entry.raw("portal", list(relay.portals.iter().map(|portal| quoted(&portal.to_string()))));
     if relay.hosts == RelayHosts::Wait {
         entry.text("hosts", relay.hosts);
+    }
+    if relay.journals == RelayJournals::Parts {
+        entry.text("journals", relay.journals);
+    }
+    if relay.control == RelayControl::Link {
+        entry.text("control", relay.control);
     }
     if let Some(chap) = &relay.chap {
         entry.text("user", &chap.user).raw("secret", secret_file(secrets, &format!("relay-{}", relay.name)));

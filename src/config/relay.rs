@@ -19,6 +19,8 @@ pub(super) fn relay(table: &Table<'_>) -> Option<RelayRecord> {
     let target = table.required("target", parsed);
     let luns = luns(table);
     let hosts = table.maybe("hosts", parsed);
+    let journals = table.maybe("journals", parsed);
+    let control = table.maybe("control", parsed);
     let chap = chap(table);
     Some(RelayRecord {
         name: name?,
@@ -29,6 +31,8 @@ pub(super) fn relay(table: &Table<'_>) -> Option<RelayRecord> {
         target: target?,
         luns: luns?,
         hosts: hosts?.unwrap_or_default(),
+        journals: journals?.unwrap_or_default(),
+        control: control?.unwrap_or_default(),
         chap: chap?,
     })
 }
@@ -67,8 +71,10 @@ fn chap(table: &Table<'_>) -> Option<Option<Credential>> {
 }
 
 /// Its keys.
-pub(super) const RELAY_KEYS: [&str; 10] =
-    ["name", "group", "array", "as", "portal", "target", "luns", "hosts", "user", "secret"];
+pub(super) const RELAY_KEYS: [&str; 12] = [
+    "name", "group", "array", "as", "portal", "target", "luns", "hosts", "journals", "control", "user",
+    "secret",
+];
 
 #[cfg(test)]
 mod tests {
@@ -88,7 +94,12 @@ mod tests {
 
     #[test]
     fn a_relay_is_declared_and_exported() {
-        for more in ["", "hosts = \"wait\"\n", "user = \"alpha\"\nsecret = \"a secret of relays\"\n"] {
+        for more in [
+            "",
+            "hosts = \"wait\"\n",
+            "journals = \"parts\"\ncontrol = \"link\"\n",
+            "user = \"alpha\"\nsecret = \"a secret of relays\"\n",
+        ] {
             let provision = read(&format!("{RELAY}{more}")).unwrap();
             let mut tables = Tables::default();
             provision.relays.iter().for_each(|relay| tables.relays.put(relay.clone()));
@@ -108,6 +119,7 @@ mod tests {
             ("as = \"first\"", "as = \"third\"", "first or second"),
             ("luns", "hosts = \"hurry\"\nluns", "wait or go-on"),
             ("portal = [\"relay:3260\"]\n", "", "needs portal"),
+            ("luns", "journals = \"half\"\nluns", "all or parts"),
             ("luns", "user = \"me\"\nluns", "belong together"),
         ] {
             let why_not = read(&RELAY.replace(from, to)).unwrap_err();

@@ -65,8 +65,15 @@ pub struct RelayView {
     pub luns: [u16; 3],
     /// At the first array: `wait` if hosts wait for it, `go-on` if not.
     pub hosts: String,
+    /// At the first array: `all` if all journals go over it, `parts` if each goes over one of several relays. At the second the same, as
+    /// the first one says.
+    pub journals: String,
+    /// Where what this array says of it goes: to its LUN there, `relay`, or straight to the other array while the link is up, `link`.
+    pub control: String,
     /// The newest update that is known to be on it; none as long as none is.
     pub newest_update_number: Option<u64>,
+    /// When the newest journals that are known to be on it were put there, by the clock of the first array, in milliseconds since 1970.
+    pub newest_unix_ms: Option<u64>,
     /// Bytes of the journal LUN in use, as far as known here.
     pub used_bytes: u64,
     /// And all that there are.

@@ -10,6 +10,7 @@
 
 use super::group::{CommonPoint, Generation, common_point};
 use super::name::{ArrayNumber, GroupName, UpdateNumber};
+use super::record::Identity;
 use serde::{Deserialize, Serialize};
 
 /// What one array asks another without changing anything there.
@@ -18,6 +19,24 @@ use serde::{Deserialize, Serialize};
 pub enum Question {
     /// Where is your copy of this group?
     Position(AskPosition),
+    /// What is said of a relay, straight from one array to the other.
+    Relay(AskRelay),
+}
+
+/// What the second array of a relay says over the link, and what it wants to hear there (promise X3).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AskRelay {
+    /// The chain that it reads.
+    pub chain: Identity,
+    /// Its control information, if it has any for the link.
+    pub said: Option<Vec<u8>>,
+}
+
+/// What the first array of a relay answers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TellRelay {
+    /// Its control information, and what stands behind it, if that goes over the link.
+    pub said: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 /// The first question.

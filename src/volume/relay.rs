@@ -27,6 +27,12 @@ pub struct RelayRecord {
     /// At the first array: whether hosts wait until their writes are on it.
     #[serde(default)]
     pub hosts: RelayHosts,
+    /// At the first array: what goes over it.
+    #[serde(default)]
+    pub journals: RelayJournals,
+    /// Where this array's control information goes.
+    #[serde(default)]
+    pub control: RelayControl,
     /// What this array proves there.
     #[serde(default)]
     pub chap: Option<Credential>,
@@ -120,6 +126,70 @@ impl FromStr for RelayHosts {
     }
 }
 
+/// Which journals go over a relay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RelayJournals {
+    /// All that the other array lacks.
+    #[default]
+    All,
+    /// Each goes over one of several relays, and the other array merges them by their numbers (promise X7).
+    Parts,
+}
+
+impl fmt::Display for RelayJournals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::All => "all",
+            Self::Parts => "parts",
+        })
+    }
+}
+
+impl FromStr for RelayJournals {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(Self::All),
+            "parts" => Ok(Self::Parts),
+            _ => Err("all or parts".into()),
+        }
+    }
+}
+
+/// Where an array's control information goes (promise X3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RelayControl {
+    /// To its LUN of the relay.
+    #[default]
+    Relay,
+    /// Straight to the other array, while the link is up; to the LUN otherwise.
+    Link,
+}
+
+impl fmt::Display for RelayControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Relay => "relay",
+            Self::Link => "link",
+        })
+    }
+}
+
+impl FromStr for RelayControl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "relay" => Ok(Self::Relay),
+            "link" => Ok(Self::Link),
+            _ => Err("relay or link".into()),
+        }
+    }
+}
+
 /// Which part an array has at a relay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -166,6 +236,12 @@ mod tests {
         assert_eq!("second".parse::<RelaySide>().unwrap().to_string(), "second");
         for hosts in [RelayHosts::GoOn, RelayHosts::Wait] {
             assert_eq!(hosts.to_string().parse(), Ok(hosts));
+        }
+        for control in [RelayControl::Relay, RelayControl::Link] {
+            assert_eq!(control.to_string().parse(), Ok(control));
+        }
+        for journals in [RelayJournals::All, RelayJournals::Parts] {
+            assert_eq!(journals.to_string().parse(), Ok(journals));
         }
     }
 }

@@ -73,9 +73,13 @@ pub(crate) async fn create(cluster: &Cluster, relay: &str, target: &str) {
 
 /// With more words at the first array.
 pub(crate) async fn create_for(cluster: &Cluster, relay: &str, target: &str, more: &str) {
-    for (index, other, side) in [(ALPHA, 2, "first"), (BETA, 1, "second")] {
+    create_with(cluster, relay, target, [more, ""]).await;
+}
+
+/// With more words at each array.
+pub(crate) async fn create_with(cluster: &Cluster, relay: &str, target: &str, more: [&str; 2]) {
+    for (index, other, side, more) in [(ALPHA, 2, "first", more[0]), (BETA, 1, "second", more[1])] {
         let iqn = target_name(target);
-        let more = if side == "first" { more } else { "" };
         let line = format!(
             "link create {relay} --array {other} --portal {target}:3260 --target {iqn} --group g1 --luns 1,2,3 --as {side}{more}"
         );
@@ -287,9 +291,13 @@ impl Run {
         for index in 0..4 {
             self.cluster.start(index).await;
         }
-        create(&self.cluster, "r1", "gamma").await;
-        if self.random.percent(40) {
-            create(&self.cluster, "r2", "delta").await;
+        let (has_fourth, has_parts) = (self.random.percent(60), self.random.percent(50));
+        let parts = if has_fourth && has_parts { " --journals parts" } else { "" };
+        let control = [0, 1].map(|_| if self.random.percent(40) { " --control link" } else { "" });
+        let more = [&format!("{parts}{}", control[0]), control[1]];
+        create_with(&self.cluster, "r1", "gamma", more).await;
+        if has_fourth {
+            create_with(&self.cluster, "r2", "delta", more).await;
         }
         if self.random.percent(70) {
             wait(&self.cluster, "beta is normal", |cluster| cluster.is_normal(BETA)).await;

@@ -71,9 +71,14 @@ fn a_journal_that_a_delayed_restore_keeps_full_leaves_nothing_on_the_relay() {
 
 /// The journal LUN of r1, as a host reaches it.
 pub(crate) async fn journal_lun(cluster: &Cluster) -> HostLun {
+    lun_of(cluster, 1).await
+}
+
+/// A LUN of r1, by its number.
+pub(crate) async fn lun_of(cluster: &Cluster, number: u16) -> HostLun {
     let (connector, options) = (cluster.connector("host"), SessionOptions::default());
     let session = connector.session("gamma:3260", &target_name("gamma"), &options).await.unwrap();
-    HostLun::open(session, lun(1), Duration::from_secs(10)).await.unwrap()
+    HostLun::open(session, lun(number), Duration::from_secs(10)).await.unwrap()
 }
 
 pub(crate) async fn page(unit: &HostLun, page: u64) -> Vec<u8> {

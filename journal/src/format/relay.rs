@@ -57,7 +57,9 @@
 //! | 120 | 8 | wall clock |
 //! | 128 | 8 | the second array's question that is answered, 0: none; then whether hosts wait for the relay, 0 or 1: 4 |
 //! | 140 | 4 | for so many ms from that question on the second array is synchronised; 0: it is not |
-//! | 144 | 3948 | zeros |
+//! | 144 | 4 | which journals are in the chain: 0 all, 1 a part, the others are on other relays |
+//! | 148 | 4 | whether later control information goes over the link while that is up, 0 or 1 |
+//! | 152 | 3940 | zeros |
 //! | 4092 | 4 | CRC-32C; then the answer to JOURNAL INFORMATION |
 //!
 //! | offset | bytes | [`SecondControl`] |
@@ -191,6 +193,20 @@ pub struct FirstControl {
     pub information: (u32, u32),
     /// What becomes of hosts that write.
     pub hosts: Hosts,
+    /// Which journals are in the chain.
+    pub has: Has,
+    /// Later control information goes straight to the second array while it asks for it.
+    pub by_link: bool,
+}
+
+/// Which journals are in a chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Has {
+    /// All that the second array had not reported when they were put there.
+    #[default]
+    All,
+    /// Some of them; the others are on other relays. Their numbers rise along the chain all the same.
+    Parts,
 }
 
 /// What the first array says of its hosts.
@@ -393,6 +409,7 @@ impl FirstControl {
         out.u64(self.wall_ns);
         let Hosts { wait, question, lease_ms } = self.hosts;
         out.u64(question).u32(wait.into()).u32(lease_ms);
+        out.u32((self.has == Has::Parts).into()).u32(self.by_link.into());
         out.pad_to(SEALED_LENGTH);
         out.seal();
         block
@@ -414,7 +431,9 @@ impl FirstControl {
         let wall_ns = input.u64()?;
         let (question, wait, lease_ms) = (input.u64()?, take_flag(&mut input)?, input.u32()?);
         let hosts = Hosts { wait, question, lease_ms };
-        input.reserved(SEALED_LENGTH - 144)?;
+        let has = if take_flag(&mut input)? { Has::Parts } else { Has::All };
+        let by_link = take_flag(&mut input)?;
+        input.reserved(SEALED_LENGTH - 152)?;
         if usize::try_from(length).is_ok_and(|length| length > MAX_INFORMATION_BYTES) {
             return Err(FormatError::Length);
         }
@@ -425,7 +444,19 @@ impl FirstControl {
             return Err(FormatError::Reserved);
         }
         let information = (length, crc);
-        Ok(Self { incarnation, id, sequence, journal_blocks, oldest, newest, wall_ns, information, hosts })
+        Ok(Self {
+            incarnation,
+            id,
+            sequence,
+            journal_blocks,
+            oldest,
+            newest,
+            wall_ns,
+            information,
+            hosts,
+            has,
+            by_link,
+        })
     }
 }
 

@@ -36,6 +36,8 @@ fn first_control() -> FirstControl {
         wall_ns: 5,
         information: (160, 4),
         hosts: Hosts { wait: true, question: 77, lease_ms: 2_500 },
+        has: Has::Parts,
+        by_link: true,
     }
 }
 

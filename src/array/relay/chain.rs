@@ -8,9 +8,11 @@
 //! * Nothing is passed that may be such a remainder: the last batch of a chain is, if it is not whole.
 
 use super::lun::{RelayError, RelayLun};
+use crate::disk::slot::SLOT_BYTES;
 use holdfast_journal::format::crc32c;
-use holdfast_journal::format::relay::{Batch, FirstControl, Position, RelayId};
+use holdfast_journal::format::relay::{Batch, FIRST_BLOCK, FirstControl, Position, RelayId};
 use holdfast_journal::{Incarnation, UpdateNumber};
+use std::sync::{Mutex, PoisonError};
 
 /// What is read in pages.
 pub(super) trait ReadPages: Sync {
@@ -21,6 +23,78 @@ pub(super) trait ReadPages: Sync {
 impl ReadPages for RelayLun {
     fn read_pages(&self, page: u64, count: u64) -> impl Future<Output = Result<Vec<u8>, RelayError>> + Send {
         self.read(page, count)
+    }
+}
+
+/// Reads what lies behind along with what is asked for, as long as that is asked for next: heads of small batches lie near each other, and each
+/// would be a round trip. To be used for one walk: what was read ahead may be written meanwhile.
+struct Ahead<'a, R> {
+    journal: &'a R,
+    /// Blocks of the LUN.
+    blocks: u64,
+    cache: Mutex<Cache>,
+}
+
+#[derive(Default)]
+struct Cache {
+    start: u64,
+    bytes: Vec<u8>,
+    /// The page at the front of the LUN, where each batch near its end may be followed.
+    front: Option<Vec<u8>>,
+    /// Pages to read at once.
+    pages: u64,
+    /// Something was found in it.
+    is_used: bool,
+}
+
+impl<'a, R> Ahead<'a, R> {
+    fn new(journal: &'a R, blocks: u64) -> Self {
+        Self { journal, blocks, cache: Mutex::default() }
+    }
+
+    fn find(&self, page: u64, count: u64) -> Option<Vec<u8>> {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if (page, count) == (FIRST_BLOCK, 1) && cache.front.is_some() {
+            return cache.front.clone();
+        }
+        let bytes = |pages: u64| usize::try_from(pages).ok()?.checked_mul(SLOT_BYTES);
+        let found = cache.bytes.get(bytes(page.checked_sub(cache.start)?)?..)?.get(..bytes(count)?)?.to_vec();
+        cache.is_used = true;
+        Some(found)
+    }
+
+    /// How many pages to read from one on.
+    fn pages_from(&self, page: u64) -> u64 {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_used = std::mem::take(&mut cache.is_used);
+        cache.pages =
+            if is_used { cache.pages * 4 } else { 1.max(cache.pages / 4) }.clamp(AHEAD_MIN, AHEAD_MAX);
+        cache.pages.min(self.blocks.saturating_sub(page)).max(1)
+    }
+
+    fn put(&self, start: u64, bytes: Vec<u8>) {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        (cache.start, cache.bytes) = (start, bytes);
+    }
+}
+
+impl<R: ReadPages> ReadPages for Ahead<'_, R> {
+    async fn read_pages(&self, page: u64, count: u64) -> Result<Vec<u8>, RelayError> {
+        if let Some(found) = self.find(page, count) {
+            return Ok(found);
+        }
+        if count > 1 {
+            return self.journal.read_pages(page, count).await;
+        }
+        if page == FIRST_BLOCK {
+            let front = self.journal.read_pages(page, 1).await?;
+            self.cache.lock().unwrap_or_else(PoisonError::into_inner).front = Some(front.clone());
+            return Ok(front);
+        }
+        let bytes = self.journal.read_pages(page, self.pages_from(page)).await?;
+        let first = bytes.get(..SLOT_BYTES).unwrap_or_default().to_vec();
+        self.put(page, bytes);
+        Ok(first)
     }
 }
 
@@ -67,6 +141,30 @@ impl Chain {
         Ok(found)
     }
 
+    /// The batches behind a position, one after the other, to where nothing follows or the caller has enough. Heads only: what is
+    /// whole has not been looked at.
+    pub(super) async fn walk(
+        &self,
+        journal: &impl ReadPages,
+        mut at: Position,
+        mut goes_on: impl FnMut(&Position, &Batch, u32) -> bool,
+    ) -> Result<(), RelayError> {
+        let ahead = Ahead::new(journal, self.blocks);
+        // No chain on this LUN has more batches than blocks.
+        for _ in 0..self.blocks {
+            let found = match self.next(&ahead, &at).await? {
+                // Where it ends is looked at once more: something may have come since that was read ahead.
+                None => self.next(journal, &at).await?,
+                found => found,
+            };
+            match found {
+                Some((batch, hash)) if goes_on(&at, &batch, hash) => at = Position::behind(&batch, hash),
+                Some(_) | None => break,
+            }
+        }
+        Ok(())
+    }
+
     /// Where the batch lies that has `wanted`, or behind which it will be.
     pub(super) async fn seek(
         &self,
@@ -74,17 +172,18 @@ impl Chain {
         from: Position,
         wanted: UpdateNumber,
     ) -> Result<Position, RelayError> {
-        let (mut at, mut passed) = (from, None);
-        // No chain on this LUN has more batches than blocks.
-        for _ in 0..self.blocks {
-            match self.next(journal, &at).await? {
-                Some((batch, hash)) if batch.last < wanted => {
-                    passed = Some((at, batch));
-                    at = Position::behind(&batch, hash);
-                }
-                Some(_) => return Ok(at),
-                None => break,
+        let (mut at, mut passed, mut is_found) = (from, None, false);
+        self.walk(journal, from, |before, batch, hash| {
+            is_found = batch.last >= wanted;
+            if !is_found {
+                passed = Some((*before, *batch));
+                at = Position::behind(batch, hash);
             }
+            !is_found
+        })
+        .await?;
+        if is_found {
+            return Ok(at);
         }
         // The ones before the last one were whole before it was sent.
         match passed {
@@ -100,11 +199,14 @@ pub(super) async fn is_whole(journal: &impl ReadPages, batch: &Batch) -> Result<
     Ok(crc32c(&payload) == batch.payload_crc)
 }
 
+/// Pages that are read at once in a walk, at least, and when batches follow each other closely.
+const AHEAD_MIN: u64 = 8;
+/// See [`AHEAD_MIN`].
+const AHEAD_MAX: u64 = 64;
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::slot::SLOT_BYTES;
-    use holdfast_journal::format::relay::FIRST_BLOCK;
     use holdfast_journal::{ArrayNumber, Generation, GroupNumber};
 
     struct Lun(Vec<u8>);
@@ -161,6 +263,33 @@ mod tests {
             all.truncate(if is_whole { usize::MAX } else { SLOT_BYTES });
             self.0[bytes(place)..bytes(place) + all.len()].copy_from_slice(&all);
             Position::behind(&batch, hash)
+        }
+    }
+
+    /// A LUN that counts how often it is read.
+    struct Counted(Lun, std::sync::atomic::AtomicU64);
+
+    impl ReadPages for Counted {
+        fn read_pages(
+            &self,
+            page: u64,
+            count: u64,
+        ) -> impl Future<Output = Result<Vec<u8>, RelayError>> + Send {
+            self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.0.read_pages(page, count)
+        }
+    }
+
+    #[tokio::test]
+    async fn heads_of_small_batches_are_read_in_runs_and_large_ones_are_not_read_along() {
+        for (blocks, batches, most) in [(1, 140, 20), (70, 4, 10)] {
+            let mut lun = Lun::new();
+            let start = Position::start(UpdateNumber::new(1));
+            let end = (0..batches).fold(start, |at, _| lun.put(at, at.place, (1, blocks), true));
+            let lun = Counted(lun, 0.into());
+            assert_eq!(CHAIN.seek(&lun, start, UpdateNumber::new(u64::MAX)).await, Ok(end));
+            let reads = lun.1.into_inner();
+            assert!(reads <= most, "{reads} reads");
         }
     }
 

@@ -11,10 +11,11 @@ use crate::volume::name::LinkName;
 use crate::volume::pair::PairState;
 use crate::volume::table::Tables;
 use crate::volume::timing::{ReadSize, ReadTiming, RestoreTiming};
+use futures_util::future::join_all;
 use std::time::Duration;
 
 impl Array {
-    /// Reads the relays of a group to their end, one after the other, and waits until that is durable here. Gives what
+    /// Reads the relays of a group to their end, one after the other, but those with parts of the journals together, and waits until that is durable here. Gives what
     /// came of it, in words; none if there is no relay. No relay is waited for longer than [`DRAIN_LIMIT`] in which nothing
     /// came, nor than [`READ_LIMIT`] in all, should a first array that lives go on writing to it; one that is not reached,
     /// no longer than [`REACH_LIMIT`] and a whole attempt, of each of its portals, that began meanwhile.
@@ -32,17 +33,26 @@ impl Array {
         }
         self.set_draining(&tables, record, true);
         let mut said = Vec::new();
-        for relay in &relays {
+        let (sets, given_up) = self.drained_together(&relays).await;
+        for set in sets.into_iter().filter(|set| !set.is_empty()) {
             // The other ones wait for their turn: each may hold what the others do not.
             for one in &relays {
-                let avoided = (one != relay).then_some(MonotonicNs(u64::MAX));
-                self.note_relay(one, |status| (status.is_drained, status.avoided) = (one == relay, avoided));
+                let avoided = (!set.contains(one)).then_some(MonotonicNs(u64::MAX));
+                self.note_relay(one, |status| {
+                    (status.is_drained, status.avoided) = (avoided.is_none(), avoided);
+                });
             }
+            let names = names(&set);
+            if set.iter().all(|relay| given_up.contains(relay) && !self.is_connected(relay)) {
+                said.push(format!("{names} is not reached"));
+                continue;
+            }
+            let are_not_reached = join_all(set.iter().map(|relay| self.is_not_reached(relay)));
             said.push(tokio::select! {
                 biased;
-                came = self.drained(record, relay) => came,
-                () = self.is_not_reached(relay) => format!("relay {relay} is not reached"),
-                () = self.env.clock.sleep(READ_LIMIT) => format!("relay {relay} could not be read to its end in time"),
+                came = self.drained(record, &set) => came,
+                _ = are_not_reached => format!("{names} is not reached"),
+                () = self.env.clock.sleep(READ_LIMIT) => format!("{names} could not be read to its end in time"),
             });
         }
         for relay in &relays {
@@ -50,6 +60,41 @@ impl Array {
         }
         self.set_draining(&tables, record, false);
         Some(said.join("; "))
+    }
+
+    /// Which relays are read to their ends together: those that have parts of the journals, if they are reached; each other one
+    /// alone. And which ones are not reached.
+    async fn drained_together(&self, relays: &[LinkName]) -> (Vec<Vec<LinkName>>, Vec<LinkName>) {
+        if relays.len() == 1 {
+            return (vec![relays.to_vec()], Vec::new());
+        }
+        // What a relay has is known when it has been reached.
+        let given_up = join_all(relays.iter().map(|relay| async move {
+            tokio::select! {
+                biased;
+                () = self.is_reached(relay) => None,
+                () = self.is_not_reached(relay) => Some(relay.clone()),
+            }
+        }))
+        .await;
+        let runtime = self.runtime();
+        let is_part =
+            |relay: &&LinkName| runtime.relays.get(relay.as_str()).is_some_and(|status| status.is_part);
+        let (parts, others): (Vec<&LinkName>, Vec<&LinkName>) = relays.iter().partition(is_part);
+        let parts = Some(parts.into_iter().cloned().collect::<Vec<_>>()).filter(|parts| !parts.is_empty());
+        let sets = parts.into_iter().chain(others.into_iter().map(|relay| vec![relay.clone()])).collect();
+        (sets, given_up.into_iter().flatten().collect())
+    }
+
+    fn is_connected(&self, relay: &LinkName) -> bool {
+        self.runtime().relays.get(relay.as_str()).is_some_and(|status| status.connected)
+    }
+
+    /// Resolves when the relay is reached.
+    async fn is_reached(&self, relay: &LinkName) {
+        while !self.is_connected(relay) {
+            self.env.clock.sleep(LOOK).await;
+        }
     }
 
     /// While relays are drained what comes is read and restored at once, whatever the operator chose for other times.
@@ -81,37 +126,44 @@ impl Array {
         }
     }
 
-    async fn drained(&self, record: &GroupRecord, relay: &LinkName) -> String {
+    async fn drained(&self, record: &GroupRecord, set: &[LinkName]) -> String {
+        let names = names(set);
         let begun = self.env.clock.now();
         let (mut came, mut since) = (None, begun);
         loop {
             let now = self.env.clock.now();
             let group = self.runtime().groups.get(&record.number.0).cloned();
             let durable = group.map(|group| group.durable_here());
-            let status: RelayStatus = self.runtime().relays.get(relay.as_str()).cloned().unwrap_or_default();
-            if let (Some((at, next)), Some(durable)) = (status.read_up, durable)
-                && at >= begun
-                && durable >= next.previous()
-            {
-                return format!(
-                    "everything that relay {relay} holds is here, up to update {}",
-                    next.previous()
-                );
-            }
             if durable > came {
                 (came, since) = (durable, now);
             }
             let silent = now.since(since);
-            if status.avoided.is_some() {
-                if silent >= RETRY_FOR {
-                    return format!("relay {relay}: {}", status.trouble.unwrap_or_default());
+            for relay in set {
+                let status: RelayStatus =
+                    self.runtime().relays.get(relay.as_str()).cloned().unwrap_or_default();
+                if let (Some((at, next, relays)), Some(durable)) = (status.read_up, durable)
+                    && at >= begun
+                    && durable >= next.previous()
+                    && (relays >= set.len() || silent >= RETRY_FOR)
+                {
+                    let reached =
+                        if relays >= set.len() { "holds" } else { "holds, as far as it is reached," };
+                    return format!(
+                        "everything that {names} {reached} is here, up to update {}",
+                        next.previous()
+                    );
                 }
-                // What was wrong may be over in a moment: a target that is busy, a group that is opened anew.
-                self.env.clock.sleep(AGAIN).await;
-                self.note_relay(relay, |status| status.avoided = None);
+                if status.avoided.is_some() {
+                    if silent >= RETRY_FOR {
+                        return format!("{names}: {}", status.trouble.unwrap_or_default());
+                    }
+                    // What was wrong may be over in a moment: a target that is busy, a group that is opened anew.
+                    self.env.clock.sleep(AGAIN).await;
+                    self.note_relay(relay, |status| status.avoided = None);
+                }
             }
             if silent >= DRAIN_LIMIT {
-                return format!("relay {relay} could not be read to its end in time");
+                return format!("{names} could not be read to its end in time");
             }
             self.env.clock.sleep(LOOK).await;
         }
@@ -135,6 +187,12 @@ impl Array {
             self.env.clock.sleep(LOOK).await;
         }
     }
+}
+
+/// Relays that are read together, in words.
+fn names(set: &[LinkName]) -> String {
+    let names: Vec<String> = set.iter().map(|relay| format!("relay {relay}")).collect();
+    names.join(" with ")
 }
 
 /// How long nothing may come from a relay that is read to its end.

@@ -49,6 +49,7 @@ pub(super) struct RelayLun {
 }
 
 /// The three of a relay, with their session.
+#[derive(Clone)]
 pub(super) struct Luns {
     pub(super) session: Session,
     pub(super) journal: RelayLun,

@@ -6,11 +6,18 @@
 //! is lost changes no state of a pair.
 
 mod chain;
+mod direct;
 mod drain;
 mod lun;
+mod merge;
+mod parts;
 mod reader;
 mod watch;
 mod writer;
+
+pub(crate) use direct::Direct;
+pub(crate) use parts::Parts;
+pub(crate) use watch::Watch;
 
 use super::Array;
 use crate::channel::counted::CountedNetwork;
@@ -23,7 +30,7 @@ use crate::shell::view::{LinkView, RelayView};
 use crate::volume::group::{GroupRecord, GroupRole, GroupState};
 use crate::volume::name::{GroupNumber, LinkName};
 use crate::volume::pair::PairState;
-use crate::volume::relay::{RelayHosts, RelayRecord, RelaySide};
+use crate::volume::relay::{RelayHosts, RelayJournals, RelayRecord, RelaySide};
 use crate::volume::table::Tables;
 use holdfast_journal::format::crc32c;
 use holdfast_journal::format::relay::{FirstControl, Position, RelayId, SecondControl};
@@ -43,6 +50,10 @@ pub(crate) struct RelayStatus {
     pub(crate) trouble: Option<String>,
     /// The newest update that is known to be on it.
     pub(crate) newest: u64,
+    /// When that was put there, by the first array's clock, ns since 1970.
+    newest_wall_ns: Option<u64>,
+    /// What is on it is only a part of the journals.
+    is_part: bool,
     /// Pages of the journal LUN in use, and all.
     pub(crate) usage: (u64, u64),
     /// At the second array: the first has written control information lately.
@@ -52,8 +63,8 @@ pub(crate) struct RelayStatus {
     synchronised: Option<MonotonicNs>,
     /// At the second array: not to be read before then.
     avoided: Option<MonotonicNs>,
-    /// At the second array: when everything on it had been read, and the number behind that.
-    read_up: Option<(MonotonicNs, UpdateNumber)>,
+    /// At the second array: when everything on it had been read, and the number behind that; and on how many relays together.
+    read_up: Option<(MonotonicNs, UpdateNumber, usize)>,
     /// At the second array: how far the chain was read, by its incarnation: a new session need not begin at the oldest batch.
     read_to: Option<(Incarnation, Position)>,
     /// At the second array: it is read to its end, because the first is taken over.
@@ -245,6 +256,9 @@ impl Array {
                 target: relay.target.to_string(),
                 luns: [relay.luns.journal.0, relay.luns.first.0, relay.luns.second.0],
                 hosts: relay.hosts.to_string(),
+                journals: if status.is_part { RelayJournals::Parts } else { relay.journals }.to_string(),
+                control: relay.control.to_string(),
+                newest_unix_ms: status.newest_wall_ns.map(|wall_ns| wall_ns / 1_000_000),
                 newest_update_number: Some(status.newest).filter(|newest| *newest > 0),
                 used_bytes: status.usage.0 * page,
                 capacity_bytes: status.usage.1 * page,

@@ -5,31 +5,29 @@
 //!   batch of the chain, and is checked as an answer.
 //! * It is read like another copy of the group (promise T5): only while every pair here is normal, from the number behind
 //!   the newest one here, in the same history. So it may be left for the direct way, and taken again, at any update.
+//! * Where each relay has a part of the journals all that are reached are read together (`merge.rs`).
 //! * It is left when the first array has not issued control information for [`FRESH_FOR`] although it is reached directly,
 //!   when the next update is not on it, or when what is on it is damaged.
 //! * The end of the chain is where nothing follows, not where the control information says (errata of `004_…`, claims 1
 //!   and 5).
 
 use super::chain::Chain;
-use super::lun::{Due, Luns, RelayError, trouble};
+use super::lun::{Luns, RelayError, trouble};
+use super::merge::RelaySource;
 use super::watch::{Known, Watch};
 use crate::array::Array;
-use crate::clock::{BoxFuture, MonotonicNs};
+use crate::clock::MonotonicNs;
 use crate::copy::answer::{Head, Outcome};
 use crate::copy::fetch::Whose;
 use crate::copy::group::Group;
-use crate::copy::readers::encode_generations;
-use crate::copy::source::{Ask, Source, SourceError, Wanted};
-use crate::copy::times::UNHEARD;
 use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotMut};
 use crate::volume::group::GroupRole;
 use crate::volume::name::GroupNumber;
 use crate::volume::relay::RelayRecord;
 use holdfast_journal::format::crc32c;
-use holdfast_journal::format::relay::{Batch, FirstControl, Position};
-use holdfast_journal::reader::Report;
+use holdfast_journal::format::relay::{Batch, FirstControl, Has, Position};
 use holdfast_journal::{Incarnation, UpdateNumber};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 impl Array {
@@ -47,9 +45,10 @@ impl Array {
         let Some(remote) = remote else { return trouble("the group is not copied here") };
         let id = super::id_of(relay, self.config.array.number.0, remote.0);
         let watch = match Watch::open(self, relay, luns, id).await {
-            Ok(watch) => watch,
+            Ok(watch) => Arc::new(watch),
             Err(error) => return error,
         };
+        let _watched = Watched::new(&watch);
         self.relay_is_up(&relay.name);
         tokio::select! {
             biased;
@@ -64,7 +63,7 @@ impl Array {
         relay: &RelayRecord,
         number: GroupNumber,
         remote: u32,
-        watch: &Watch<'_>,
+        watch: &Arc<Watch>,
     ) -> RelayError {
         loop {
             self.source_comes(number.0, &relay.name).await;
@@ -79,7 +78,7 @@ impl Array {
             if !self.let_other_in(&group) {
                 continue;
             }
-            let source = RelaySource::new(watch, group.clone());
+            let source = RelaySource::new(Reader { watch: watch.clone(), group: group.clone() });
             let error = tokio::select! {
                 biased;
                 error = group.follow(&source, remote, Whose::Other) => error,
@@ -94,110 +93,81 @@ impl Array {
     }
 }
 
-/// Where reading is.
-struct Cursor {
+/// The relay is watched until this goes: others may read it, too.
+struct Watched<'a>(&'a Arc<Watch>);
+
+impl<'a> Watched<'a> {
+    fn new(watch: &'a Arc<Watch>) -> Self {
+        watch.array.runtime().watches.insert(watch.relay.name.to_string(), watch.clone());
+        Self(watch)
+    }
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        self.0.array.runtime().watches.remove(self.0.relay.name.as_str());
+    }
+}
+
+/// Where reading a relay is.
+pub(super) struct Cursor {
     incarnation: Incarnation,
     at: Position,
     /// The next update that is wanted.
-    wanted: UpdateNumber,
+    pub(super) wanted: UpdateNumber,
     /// When it came to where it is.
     moved: MonotonicNs,
     /// Since when something is there that cannot be used.
-    stuck_since: Option<MonotonicNs>,
+    pub(super) stuck_since: Option<MonotonicNs>,
     /// Pages of the journal LUN that were read ahead, from a page on.
     ahead: (u64, Vec<u8>),
     /// The last look brought something.
     is_busy: bool,
+    /// What comes here next, if that is behind what is wanted.
+    early: Option<Whole>,
+}
+
+/// A batch with its checksum and its answer.
+struct Whole {
+    batch: Batch,
+    hash: u32,
+    payload: Vec<u8>,
 }
 
 /// What lies behind a cursor.
 enum Look {
-    /// A batch with its checksum and its answer.
-    Batch(Batch, u32, Vec<u8>),
+    Batch(Whole),
     /// One of which not everything is what it should be: it is being written, or it is damaged.
     Unusable,
     Nothing,
 }
 
-/// A relay in place of the array that is read.
-struct RelaySource<'a> {
-    watch: &'a Watch<'a>,
-    group: Arc<Group>,
-    cursor: tokio::sync::Mutex<Option<Cursor>>,
-    /// When a journal read may carry where this array is.
-    tell: Mutex<Due>,
+/// What there is.
+pub(super) enum Found {
+    /// The answer to a journal read.
+    Answer(Vec<Slot>),
+    /// What is wanted is on another relay, if it is on any: this one goes on with that update.
+    Early(UpdateNumber),
 }
 
-impl<'a> RelaySource<'a> {
-    fn new(watch: &'a Watch<'a>, group: Arc<Group>) -> Self {
-        let tell = Mutex::new(Due::now(watch.clock(), TELL_EVERY));
-        Self { watch, group, cursor: tokio::sync::Mutex::default(), tell }
-    }
+/// A relay as one reads it.
+pub(super) struct Reader {
+    pub(super) watch: Arc<Watch>,
+    pub(super) group: Arc<Group>,
+}
 
-    async fn read(&self, ask: Ask) -> Result<Vec<Slot>, RelayError> {
-        let is_due = self.tell.lock().unwrap_or_else(PoisonError::into_inner).take(self.watch.clock());
-        if is_due {
-            self.watch.tell(ask.position, self.group.newest_generation()).await?;
-        }
-        let mut kept = self.cursor.lock().await;
-        if let Wanted::Again { first, .. } = ask.what {
-            // What was lost on its way; what follows stays where it is.
-            let mut apart = self.seek(first).await?;
-            let found = self.next(&mut apart, ask.room_bytes).await?;
-            return found.ok_or_else(|| trouble("what was read before is no longer on the relay"));
-        }
-        let mut cursor = match (ask.what, kept.take()) {
-            (Wanted::Next, Some(cursor)) => cursor,
-            (Wanted::From(number), _) => self.seek(number).await?,
-            (Wanted::Next | Wanted::Retry | Wanted::Again { .. }, _) => {
-                self.seek(ask.position.acknowledged.next()).await?
-            }
-        };
-        let answer = self.next_within(&mut cursor, &ask).await;
-        *kept = Some(cursor);
-        answer
-    }
-
-    /// The next answer, or after a while one that says that there is none.
-    async fn next_within(&self, cursor: &mut Cursor, ask: &Ask) -> Result<Vec<Slot>, RelayError> {
-        let clock = self.watch.clock();
-        let begun = clock.now();
-        let mut pause = POLL_MIN;
-        loop {
-            let looked = clock.now();
-            if let Some(answer) = self.next(cursor, ask.room_bytes).await? {
-                return Ok(answer);
-            }
-            if cursor.stuck_since.is_none() {
-                let read_up = Some((looked, cursor.wanted));
-                self.watch.array.note_relay(&self.watch.relay.name, |status| status.read_up = read_up);
-            }
-            let left = ask.wait.saturating_sub(clock.now().since(begun));
-            if left.is_zero() {
-                return self.nothing(Outcome::NoJournal, cursor.wanted, 0).await;
-            }
-            clock.sleep(pause.min(left)).await;
-            pause = (pause * 2).min(POLL_MAX);
-        }
-    }
-
-    /// What the first array said last; and that it had everything that lies on the relay, which is more if it ended before
-    /// it could say so.
-    async fn information(&self) -> Result<Vec<u8>, RelayError> {
+impl Reader {
+    /// The highest number on the relay.
+    pub(super) async fn newest(&self) -> Result<UpdateNumber, RelayError> {
         self.watch.look().await?;
-        let Known { control, information, generations, .. } = self.watch.known()?;
-        let journal = &self.watch.luns.journal;
-        let at = Chain::of(&control).seek(journal, control.newest, UpdateNumber::new(u64::MAX)).await?;
-        let (mut head, _) = Head::decode(&information).map_err(|error| trouble(error.to_string()))?;
-        head.newest_durable = head.newest_durable.max(at.number.previous().get());
-        head.newest_given = head.newest_given.max(head.newest_durable);
-        let mut bytes = Vec::new();
-        encode_generations(&self.group.generations_beyond(&generations), &mut bytes);
-        Ok(head.encode(&bytes))
+        let control = self.watch.known()?.control;
+        let end = UpdateNumber::new(u64::MAX);
+        let at = Chain::of(&control).seek(&self.watch.luns.journal, control.newest, end).await?;
+        Ok(at.number.previous())
     }
 
     /// Looks for the batch that has this update, or behind which it will be.
-    async fn seek(&self, wanted: UpdateNumber) -> Result<Cursor, RelayError> {
+    pub(super) async fn seek(&self, wanted: UpdateNumber) -> Result<Cursor, RelayError> {
         self.watch.look().await?;
         let control = self.watch.known()?.control;
         let start = self.known_start(&control, wanted).await?;
@@ -210,8 +180,9 @@ impl<'a> RelaySource<'a> {
             stuck_since: None,
             ahead: (0, Vec::new()),
             is_busy: false,
+            early: None,
         };
-        if at.number > wanted {
+        if at.number > wanted && !self.watch.is_part() {
             return Err(gap(at.number, wanted));
         }
         Ok(cursor)
@@ -247,14 +218,23 @@ impl<'a> RelaySource<'a> {
     }
 
     /// The next batch as the answer to a journal read; none if it is not there, or not all of it.
-    async fn next(&self, cursor: &mut Cursor, room_bytes: u32) -> Result<Option<Vec<Slot>>, RelayError> {
+    pub(super) async fn next(
+        &self,
+        cursor: &mut Cursor,
+        room_bytes: u32,
+    ) -> Result<Option<Found>, RelayError> {
         let known = self.watch.known()?;
         if known.control.incarnation != cursor.incarnation {
             return self.seek_anew(cursor).await.map(|()| None);
         }
         let chain = Chain::of(&known.control);
-        let (batch, hash, payload) = match self.whole_batch(cursor, chain).await? {
-            Look::Batch(batch, hash, payload) => (batch, hash, payload),
+        let early = cursor.early.take().map(Look::Batch);
+        let looked = match early {
+            Some(look) => look,
+            None => self.whole_batch(cursor, chain).await?,
+        };
+        let whole = match looked {
+            Look::Batch(whole) => whole,
             Look::Unusable => {
                 let is_named = cursor.at.sequence < known.control.newest.sequence;
                 let why = match is_named {
@@ -267,6 +247,7 @@ impl<'a> RelaySource<'a> {
             }
             Look::Nothing => return self.nothing_follows(cursor, &known).await.map(|()| None),
         };
+        let batch = &whole.batch;
         let generations = self.group.generations_beyond(&known.generations);
         let there = generations.iter().rev().find(|generation| generation.first <= batch.last);
         if there != Some(&batch.generation) {
@@ -277,26 +258,34 @@ impl<'a> RelaySource<'a> {
                 .map(|()| None);
         }
         if batch.first > cursor.wanted {
-            return Err(gap(batch.first, cursor.wanted));
+            let first = batch.first;
+            if known.control.has == Has::All {
+                return Err(gap(first, cursor.wanted));
+            }
+            (cursor.stuck_since, cursor.early) = (None, Some(whole));
+            return Ok(Some(Found::Early(first)));
         }
-        if payload.len() > usize::try_from(room_bytes).unwrap_or(usize::MAX) {
-            let needed = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-            return self.nothing(Outcome::MoreRoom, cursor.wanted, needed).await.map(Some);
+        if whole.payload.len() > usize::try_from(room_bytes).unwrap_or(usize::MAX) {
+            let needed = u32::try_from(whole.payload.len()).unwrap_or(u32::MAX);
+            let answer = self.nothing(Outcome::MoreRoom, cursor.wanted, needed).await?;
+            cursor.early = Some(whole);
+            return Ok(Some(Found::Answer(answer)));
         }
-        let answer = self.slots(&payload).await;
-        cursor.at = Position::behind(&batch, hash);
+        let answer = self.slots(&whole.payload).await;
+        cursor.at = Position::behind(batch, whole.hash);
         cursor.wanted = cursor.wanted.max(batch.last.next());
         (cursor.stuck_since, cursor.is_busy) = (None, true);
         cursor.moved = self.watch.clock().now();
         self.watch.array.note_relay(&self.watch.relay.name, |status| {
             status.newest = status.newest.max(batch.last.get());
+            status.newest_wall_ns = status.newest_wall_ns.max(Some(batch.wall_ns));
             status.read_to = Some((chain.incarnation, cursor.at));
             status.trouble = None;
         });
-        Ok(Some(answer))
+        Ok(Some(Found::Answer(answer)))
     }
 
-    fn is_drained(&self) -> bool {
+    pub(super) fn is_drained(&self) -> bool {
         let runtime = self.watch.array.runtime();
         runtime.relays.get(self.watch.relay.name.as_str()).is_some_and(|status| status.is_drained)
     }
@@ -324,7 +313,7 @@ impl<'a> RelaySource<'a> {
                     None => journal.read(place + 1, length).await?,
                 };
                 if crc32c(&payload) == batch.payload_crc {
-                    return Ok(Look::Batch(batch, hash, payload));
+                    return Ok(Look::Batch(Whole { batch, hash, payload }));
                 }
                 if is_fresh {
                     found = Look::Unusable;
@@ -361,7 +350,7 @@ impl<'a> RelaySource<'a> {
     }
 
     /// An answer without updates.
-    async fn nothing(
+    pub(super) async fn nothing(
         &self,
         outcome: Outcome,
         next: UpdateNumber,
@@ -386,35 +375,7 @@ impl<'a> RelaySource<'a> {
     }
 }
 
-impl Source for RelaySource<'_> {
-    fn journal_read(&self, _: usize, _: u32, ask: Ask) -> BoxFuture<'_, Result<Vec<Slot>, SourceError>> {
-        Box::pin(async move { self.read(ask).await.map_err(source_error) })
-    }
-
-    fn journal_information(&self, _: u32) -> BoxFuture<'_, Result<Vec<u8>, SourceError>> {
-        Box::pin(async move { self.information().await.map_err(source_error) })
-    }
-
-    /// A batch may have lain there for hours: only control information that came while this array looked is news.
-    fn news(&self, head: Head) -> Head {
-        let Ok(known) = self.watch.known() else { return Head { heard_ms: UNHEARD, ..head } };
-        let heard_ms = known.age_ms(self.watch.clock().now()).unwrap_or(UNHEARD);
-        Head { newest_given: known.newest_given, heard_ms, ..head }
-    }
-
-    fn report_position(&self, _: u32, position: Report) -> BoxFuture<'_, Result<(), SourceError>> {
-        Box::pin(async move {
-            let generation = self.group.newest_generation();
-            self.watch.tell(position, generation).await.map_err(source_error)
-        })
-    }
-}
-
-fn source_error(error: RelayError) -> SourceError {
-    SourceError(error.0)
-}
-
-fn gap(there: UpdateNumber, wanted: UpdateNumber) -> RelayError {
+pub(super) fn gap(there: UpdateNumber, wanted: UpdateNumber) -> RelayError {
     trouble(format!("the relay goes on with update {there}, {wanted} is wanted"))
 }
 
@@ -428,13 +389,8 @@ fn ahead((start, bytes): &(u64, Vec<u8>), page: u64, count: u64) -> Option<&[u8]
 /// Control information that came so long behind a batch knows of it.
 const ROLLED_BACK: Duration = Duration::from_secs(2);
 /// What is there and cannot be used is looked at again for so long.
-const STUCK_FOR: Duration = Duration::from_secs(2);
+pub(super) const STUCK_FOR: Duration = Duration::from_secs(2);
 /// The same for one that control information does not name: a first array on a slow way gives up its commands after that.
-const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
-/// First and longest pause before the end of the chain is looked at again.
-const POLL_MIN: Duration = Duration::from_millis(2);
-const POLL_MAX: Duration = Duration::from_millis(50);
-/// A journal read carries at most so often where this array is.
-const TELL_EVERY: Duration = Duration::from_millis(20);
+pub(super) const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
 /// Pages that are read at once while batches follow each other.
 const AHEAD_PAGES: u64 = 64;

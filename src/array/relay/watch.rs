@@ -1,7 +1,9 @@
 //! What the second array watches of a relay: the first array's control information; and what it says itself (promises X2,
 //! X3; decision 21).
 
-use super::lun::{Luns, Ours, RelayError, slot_page, trouble};
+use super::direct::{SESSION_STRIDE, Way, for_lun, squeeze, stretch};
+use super::lun::{Due, Luns, Ours, RelayError, slot_page, trouble};
+use super::parts::SILENT_FOR;
 use super::writer::BEAT_EVERY;
 use super::{latest_first, latest_second};
 use crate::array::Array;
@@ -9,9 +11,10 @@ use crate::clock::{Clock, MonotonicNs};
 use crate::copy::answer::Head;
 use crate::copy::readers::decode_generations;
 use crate::volume::name::GroupNumber;
-use crate::volume::relay::RelayRecord;
+use crate::volume::relay::{RelayControl, RelayRecord};
+use holdfast_journal::format::crc32c;
 use holdfast_journal::format::relay::{
-    FIRST_BLOCK, FirstControl, Hosts, RelayId, RelayLun as Which, SecondControl,
+    FIRST_BLOCK, FirstControl, Has, Hosts, RelayId, RelayLun as Which, SecondControl,
 };
 use holdfast_journal::reader::Report;
 use holdfast_journal::{Generation, Incarnation};
@@ -41,15 +44,29 @@ impl Known {
 }
 
 /// The relay as this array sees it.
-pub(super) struct Watch<'a> {
-    pub(super) array: &'a Arc<Array>,
-    pub(super) relay: &'a RelayRecord,
-    pub(super) luns: &'a Luns,
+pub(crate) struct Watch {
+    pub(super) array: Arc<Array>,
+    pub(super) relay: RelayRecord,
+    pub(super) luns: Luns,
     pub(super) id: RelayId,
     known: Mutex<Option<Known>>,
-    /// Of the control information that this array writes next, and what it wrote last.
-    told: tokio::sync::Mutex<(u64, Option<Said>)>,
+    told: tokio::sync::Mutex<Told>,
+    /// Over which what is said goes straight to the other array.
+    pub(super) way: tokio::sync::Mutex<Way>,
     asking: Mutex<Asking>,
+    /// When this array shows itself, where each relay has a part of the journals.
+    show: Mutex<Due>,
+}
+
+/// What this array says.
+struct Told {
+    /// Of the control information that follows.
+    sequence: u64,
+    /// What it said last.
+    said: Option<Said>,
+    /// The newest on its LUN; and whether this session has put it there: the first one goes nowhere else.
+    on_lun: Option<u64>,
+    is_begun: bool,
 }
 
 /// What control information of this array says.
@@ -64,21 +81,35 @@ struct Asking {
     sent: Option<MonotonicNs>,
 }
 
-impl<'a> Watch<'a> {
+impl Watch {
     pub(super) async fn open(
-        array: &'a Arc<Array>,
-        relay: &'a RelayRecord,
-        luns: &'a Luns,
+        array: &Arc<Array>,
+        relay: &RelayRecord,
+        luns: &Luns,
         id: RelayId,
     ) -> Result<Self, RelayError> {
         luns.journal.check_label(Which::Journal, id, Ours::No).await?;
         luns.first.check_label(Which::First, id, Ours::No).await?;
         luns.second.check_label(Which::Second, id, Ours::Yes).await?;
         let last = latest_second(&luns.second, id).await?;
-        let told = last.as_ref().map_or(1, |control| control.sequence.saturating_add(1));
-        let told = tokio::sync::Mutex::new((told, None));
-        let asking = Mutex::new(Asking { number: last.map_or(0, |control| control.question), sent: None });
-        let watch = Self { array, relay, luns, id, known: Mutex::default(), told, asking };
+        let on_lun = last.as_ref().map(|control| control.sequence);
+        let sequence = on_lun.unwrap_or(0).saturating_add(SESSION_STRIDE);
+        let told = tokio::sync::Mutex::new(Told { sequence, said: None, on_lun, is_begun: false });
+        let question = last.map_or(0, |control| control.question).saturating_add(SESSION_STRIDE);
+        let asking = Mutex::new(Asking { number: question, sent: None });
+        let show = Mutex::new(Due::now(array.env.clock.as_ref(), SHOW_EVERY));
+        let (array, relay, luns) = (array.clone(), relay.clone(), luns.clone());
+        let watch = Self {
+            array,
+            relay,
+            luns,
+            id,
+            known: Mutex::default(),
+            told,
+            way: tokio::sync::Mutex::default(),
+            asking,
+            show,
+        };
         watch.look().await?;
         Ok(watch)
     }
@@ -90,16 +121,37 @@ impl<'a> Watch<'a> {
     /// Looks at the first array's control information again and again.
     pub(super) async fn go_on(&self, number: GroupNumber) -> RelayError {
         loop {
-            let asked = match self.look().await {
-                Ok(()) => self.ask(number).await,
-                Err(error) => return error,
-            };
+            if let Err(error) = self.look().await {
+                return error;
+            }
+            if let Err(error) = self.show(number).await {
+                return error;
+            }
+            let asked = self.ask(number).await;
             match asked {
                 Ok(true) => self.clock().sleep(ANSWER_EVERY).await,
                 Ok(false) => self.clock().sleep(LOOK_EVERY).await,
                 Err(error) => return error,
             }
         }
+    }
+
+    /// Where each relay has a part of the journals the first array has to know to which ones this array comes.
+    async fn show(&self, number: GroupNumber) -> Result<(), RelayError> {
+        let is_due = || self.show.lock().unwrap_or_else(PoisonError::into_inner).take(self.clock());
+        if !self.is_part() || !is_due() {
+            return Ok(());
+        }
+        let group = self.array.runtime().groups.get(&number.0).cloned();
+        let Some(group) = group else { return Ok(()) };
+        self.told.lock().await.said = None; // Even if it says nothing new.
+        self.tell(group.position(), group.newest_generation()).await
+    }
+
+    /// Whether what is on it is only a part of the journals.
+    pub(super) fn is_part(&self) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().is_some_and(|known| known.control.has == Has::Parts)
     }
 
     /// Asks whether this array is synchronised, if hosts wait for the relay and it is time; whether an answer is to come.
@@ -135,9 +187,21 @@ impl<'a> Watch<'a> {
         Some(MonotonicNs(sent.0.saturating_add(u64::from(hosts.lease_ms).saturating_mul(1_000_000))))
     }
 
+    /// What the first array says over the link, if it goes that way.
+    async fn heard_directly(&self) -> Option<(FirstControl, Vec<u8>)> {
+        let known = self.known().ok().filter(|known| known.control.by_link)?;
+        let (block, information) = self.exchange(known.control.incarnation, None).await?.said?;
+        let control = FirstControl::decode(&stretch(&block)).ok().filter(|control| control.id == self.id)?;
+        let sum = (u32::try_from(information.len()).ok()?, crc32c(&information));
+        (control.information == sum).then_some((control, information))
+    }
+
     /// Looks at it once.
     pub(super) async fn look(&self) -> Result<(), RelayError> {
-        let found = latest_first(&self.luns.first, self.id).await?;
+        let found = match self.heard_directly().await {
+            Some(found) => Some(found),
+            None => latest_first(&self.luns.first, self.id).await?,
+        };
         let now = self.clock().now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((control, information)) = found {
@@ -172,9 +236,9 @@ impl<'a> Watch<'a> {
             None => (0, (0, 0), false, Hosts::default()),
         };
         drop(known);
-        let lease = self.lease(hosts);
+        let (lease, is_part) = (self.lease(hosts), self.is_part());
         self.array.note_relay(&self.relay.name, |status| {
-            (status.usage, status.is_fresh) = (usage, is_fresh);
+            (status.usage, status.is_fresh, status.is_part) = (usage, is_fresh, is_part);
             status.hosts_wait = hosts.wait;
             // While a newer question is under way the last answer holds to its end.
             if hosts.question == self.asked() {
@@ -201,17 +265,27 @@ impl<'a> Watch<'a> {
         let mut told = self.told.lock().await;
         let question = self.asked();
         let says = (report, incarnation, generation, question);
-        if told.1 == Some(says) {
+        if told.said == Some(says) {
             return Ok(());
         }
-        let sequence = told.0;
-        // Counted first: a write that failed may have landed, and its slot is not the one to be written again.
-        (told.0, told.1) = (sequence.saturating_add(1), None);
         let wall_ns = self.clock().wall().0;
+        let id = self.id;
         let control =
-            SecondControl { incarnation, id: self.id, sequence, report, generation, wall_ns, question };
-        self.luns.second.write(slot_page(sequence), control.encode(), &[]).await?;
-        told.1 = Some(says);
+            |sequence| SecondControl { incarnation, id, sequence, report, generation, wall_ns, question };
+        if self.relay.control == RelayControl::Link && told.is_begun {
+            let sequence = told.sequence;
+            (told.sequence, told.said) = (sequence.saturating_add(1), None);
+            let block = squeeze(&control(sequence).encode());
+            if self.exchange(incarnation, Some(block)).await.is_some() {
+                told.said = Some(says);
+                return Ok(());
+            }
+        }
+        let sequence = for_lun(told.sequence, told.on_lun);
+        // Counted first: a write that failed may have landed, and its slot is not the one to be written again.
+        (told.sequence, told.said) = (sequence.saturating_add(1), None);
+        self.luns.second.write(slot_page(sequence), control(sequence).encode(), &[]).await?;
+        (told.said, told.on_lun, told.is_begun) = (Some(says), Some(sequence), true);
         Ok(())
     }
 }
@@ -238,4 +312,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// A first array that has not written control information for so long does not reach the relay.
 const FRESH_FOR: Duration = Duration::from_secs(5);
 
+/// This array shows itself so often.
+const SHOW_EVERY: Duration = Duration::from_secs(1);
+
+const _: () = assert!(SHOW_EVERY.as_millis() * 4 < SILENT_FOR.as_millis());
 const _: () = assert!(BEAT_EVERY.as_millis() * 4 < FRESH_FOR.as_millis());

@@ -7,10 +7,15 @@
 //!   of this array.
 //! * A batch that the second array may lack is not overwritten: neither while the array runs (places are freed by durable
 //!   control information, `RelayRing`) nor behind a restart, which goes on with the chain that it finds.
+//! * Nothing of a chain is overwritten by another one as long as the second array may show that it has everything hosts were answered.
+//! * Where each relay gets a part of the journals (`parts.rs`) every session, and every round, begins a chain: what the second array has not
+//!   reported is given out anew, out of this array's journal.
 //! * A report is believed only if it was made for this chain and in this history.
 
 use super::chain::{Chain, is_whole};
+use super::direct::{OpenDirect, SESSION_STRIDE, for_lun};
 use super::lun::{Due, Luns, Ours, RelayError, slot_page, trouble};
+use super::parts::{OpenPart, Round};
 use super::{latest_first, latest_second};
 use crate::array::Array;
 use crate::copy::group::Group;
@@ -19,10 +24,10 @@ use crate::copy::serve::Carrier;
 use crate::copy::synchronous::OpenRelay;
 use crate::disk::slot::SLOT_BYTES;
 use crate::volume::record::Identity;
-use crate::volume::relay::{RelayChainRecord, RelayHosts, RelayRecord};
+use crate::volume::relay::{RelayChainRecord, RelayControl, RelayHosts, RelayJournals, RelayRecord};
 use holdfast_journal::format::crc32c;
 use holdfast_journal::format::relay::{
-    Batch, FirstControl, Hosts, MAX_INFORMATION_BYTES, MAX_PAYLOAD_BLOCKS, Position, RelayId, RelayLun,
+    Batch, FirstControl, Has, Hosts, MAX_INFORMATION_BYTES, MAX_PAYLOAD_BLOCKS, Position, RelayId, RelayLun,
     RelayRing,
 };
 use holdfast_journal::{ArrayNumber, Generation, Incarnation, UpdateNumber};
@@ -39,11 +44,18 @@ pub(super) struct Writer<'a> {
     luns: &'a Luns,
     incarnation: Incarnation,
     ring: RelayRing,
-    /// Of the control information that is written next.
+    /// Of the control information that follows, and of the newest on the LUN.
     sequence: u64,
+    on_lun: Option<u64>,
+    /// What is said of the chain over the link.
+    open: OpenDirect,
     /// What the second array is told of the hosts; and, if they wait for the relay, by whom they hear that it has their writes.
     hosts: Hosts,
     waits: Option<OpenRelay<'a>>,
+    /// Where each relay gets a part: this one, and the round in which its chain began.
+    part: Option<(OpenPart, Round)>,
+    /// When the newest batch was put there.
+    newest_wall_ns: Option<u64>,
     /// The newest generation of which control information has been issued.
     told: Option<Generation>,
     /// Control information says less than is so.
@@ -71,7 +83,7 @@ impl<'a> Writer<'a> {
         let reader = ArrayNumber(relay.array.0);
         let clock = array.env.clock.as_ref();
         let known = latest_first(&luns.first, id).await?;
-        let sequence = known.as_ref().map_or(1, |(known, _)| known.sequence.saturating_add(1));
+        let on_lun = known.as_ref().map(|(known, _)| known.sequence);
         let noted = array.store.read(|tables| tables.relay_chains.get(&relay.name).map(|row| row.chain.0));
         let found = match known {
             Some((known, _)) if known.journal_blocks <= luns.journal.pages => {
@@ -80,12 +92,20 @@ impl<'a> Writer<'a> {
             Some(_) | None => None,
         };
         // One that is not its own may fit by its numbers: LUNs that were not cleared when the arrays were set up anew.
-        let found = found.filter(|(incarnation, _)| Some(incarnation.get()) == noted);
+        let is_part = relay.journals == RelayJournals::Parts;
+        let found = found.filter(|(incarnation, _)| Some(incarnation.get()) == noted && !is_part);
+        let mut part = None;
         let (incarnation, ring) = if let Some(found) = found {
             found
         } else {
             let need =
                 group.relay_need(reader).ok_or_else(|| trouble("the other array does not read the group"))?;
+            // What lies there is what the other array shows itself by until then.
+            array.env.clock.sleep(group.lease_left()).await;
+            if is_part {
+                let parts = array.runtime().relay_parts.entry((group.number, reader.0)).or_default().clone();
+                part = Some(parts.open(relay.name.as_str(), need.acknowledged, clock.now()));
+            }
             let chain = array.env.entropy.identity();
             note_chain(array, relay, Some(chain))?;
             let ring = RelayRing::new(luns.journal.pages, Position::start(need.acknowledged.next()));
@@ -100,9 +120,13 @@ impl<'a> Writer<'a> {
             luns,
             incarnation,
             ring,
-            sequence,
+            sequence: on_lun.unwrap_or(0).saturating_add(SESSION_STRIDE),
+            on_lun,
+            open: OpenDirect::new(array, incarnation, id),
             hosts: Hosts { wait: relay.hosts == RelayHosts::Wait, ..Hosts::default() },
             waits: None,
+            part,
+            newest_wall_ns: None,
             told: None,
             is_stale: true,
             seen: None,
@@ -152,13 +176,18 @@ impl<'a> Writer<'a> {
             self.look_at_second().await?;
         }
         let need = self.need()?;
+        if let Some((part, round)) = &mut self.part {
+            let now_on = part.look(need.acknowledged, clock.now());
+            if now_on != std::mem::replace(round, now_on) {
+                self.begin_anew(need).await?;
+            }
+        }
         let is_beat = self.beat.take(clock.as_ref());
         if let Some(waits) = self.waits.as_ref().filter(|_| is_beat) {
             waits.look();
         }
         if is_beat || (self.is_stale && self.tell.take(clock.as_ref())) {
-            self.ring.release(need.acknowledged);
-            self.tell().await?;
+            self.tell_what_came(need).await?;
         }
         self.note_has(need);
         self.verify(need).await?;
@@ -170,18 +199,44 @@ impl<'a> Writer<'a> {
         need.ok_or_else(|| trouble("the other array does not read the group"))
     }
 
+    /// Another round has begun: so does another chain.
+    async fn begin_anew(&mut self, need: RelayNeed) -> Result<(), RelayError> {
+        let chain = self.array.env.entropy.identity();
+        note_chain(self.array, self.relay, Some(chain))?;
+        self.incarnation = Incarnation::new(chain);
+        self.open = OpenDirect::new(self.array, self.incarnation, self.id);
+        self.ring = RelayRing::new(self.luns.journal.pages, Position::start(need.acknowledged.next()));
+        self.tell().await
+    }
+
     /// Puts the next batch on the relay; whether there was one.
     async fn put_batch(&mut self) -> Result<bool, RelayError> {
+        let parts = self.part.as_ref().map(|(part, _)| part.parts());
+        let turn = match &parts {
+            Some(parts) => Some(parts.turn.lock().await),
+            None => None,
+        };
         let need = self.need()?;
-        let first = self.ring.newest().number.max(need.acknowledged.next());
+        let first = match &self.part {
+            None => Some(self.ring.newest().number.max(need.acknowledged.next())),
+            Some((part, round)) => part.next(*round, need.acknowledged, self.array.env.clock.now()),
+        };
+        let Some(first) = first else { return Ok(false) };
         let batch = self.group.relay_batch(self.reader, first, self.room_bytes()).await;
         let Some(batch) = batch.map_err(|error| trouble(error.to_string()))? else { return Ok(false) };
         let pages = (batch.head.len() / SLOT_BYTES + batch.pages.len()) as u64;
         let payload_blocks = u32::try_from(pages).unwrap_or(u32::MAX);
         let Some(place) = self.ring.place_for(pages + 1).filter(|_| payload_blocks <= MAX_PAYLOAD_BLOCKS)
         else {
+            drop(turn);
             return self.make_room(pages + 1).await;
         };
+        if let Some((part, round)) = &self.part
+            && !part.take(*round, batch.last)
+        {
+            return Ok(true); // Another round begins.
+        }
+        drop(turn);
         let at = self.ring.newest();
         let head = Batch {
             incarnation: self.incarnation,
@@ -207,6 +262,7 @@ impl<'a> Writer<'a> {
         }
         self.luns.journal.write(place, front, &batch.pages).await?;
         self.ring.push(&head, hash);
+        self.newest_wall_ns = Some(head.wall_ns);
         self.note_has(need);
         self.is_stale = true;
         self.note(None);
@@ -280,11 +336,34 @@ impl<'a> Writer<'a> {
         (2 * self.group.settings.read_bytes as usize).min(most).min(share)
     }
 
-    /// Issues control information.
-    async fn tell(&mut self) -> Result<(), RelayError> {
-        // A LUN that has grown is used to its end from a moment on in which no batch is held.
-        self.ring.grow(self.luns.journal.pages);
-        let history = self.group.generation_at(UpdateNumber::new(u64::MAX));
+    /// Says what came and that this array lives. What that frees can wait while there is room, if the link carries the rest.
+    async fn tell_what_came(&mut self, need: RelayNeed) -> Result<(), RelayError> {
+        let (used, all) = self.ring.usage();
+        if self.goes_directly() && 2 * used <= all {
+            return self.tell_news();
+        }
+        self.ring.release(need.acknowledged);
+        self.tell().await
+    }
+
+    /// Whether what frees no place and begins no chain goes over the link.
+    fn goes_directly(&self) -> bool {
+        let now = self.array.env.clock.now();
+        self.relay.control == RelayControl::Link && self.open.direct.is_asked(now)
+    }
+
+    /// Issues control information over the link alone.
+    fn tell_news(&mut self) -> Result<(), RelayError> {
+        let (control, information) = self.control(self.sequence)?;
+        self.sequence = self.sequence.saturating_add(1);
+        self.open.direct.say(&control.encode(), &information);
+        self.is_stale = false;
+        self.note(None);
+        Ok(())
+    }
+
+    /// Control information with the answer to JOURNAL INFORMATION.
+    fn control(&self, sequence: u64) -> Result<(FirstControl, Vec<u8>), RelayError> {
         let information = self.group.information(self.reader);
         if information.len() > MAX_INFORMATION_BYTES {
             return Err(trouble("the group has too long a history for control information"));
@@ -293,30 +372,51 @@ impl<'a> Writer<'a> {
         let control = FirstControl {
             incarnation: self.incarnation,
             id: self.id,
-            sequence: self.sequence,
+            sequence,
             journal_blocks: self.ring.journal_blocks(),
             oldest: self.ring.oldest(),
             newest: self.ring.newest(),
             wall_ns: self.array.env.clock.wall().0,
             information: (length, crc32c(&information)),
             hosts: self.hosts,
+            has: if self.part.is_some() { Has::Parts } else { Has::All },
+            by_link: self.relay.control == RelayControl::Link,
         };
-        let page = slot_page(self.sequence);
+        Ok((control, information))
+    }
+
+    /// Issues control information on the relay.
+    async fn tell(&mut self) -> Result<(), RelayError> {
+        // A LUN that has grown is used to its end from a moment on in which no batch is held.
+        self.ring.grow(self.luns.journal.pages);
+        let history = self.group.generation_at(UpdateNumber::new(u64::MAX));
+        let sequence = for_lun(self.sequence, self.on_lun);
+        let (control, information) = self.control(sequence)?;
         // Counted first: a write that failed may have landed, and its slot is not the one to be written again.
-        self.sequence = self.sequence.saturating_add(1);
+        self.sequence = sequence.saturating_add(1);
         let mut front = control.encode();
+        if self.relay.control == RelayControl::Link {
+            self.open.direct.say(&front, &information);
+        }
         front.extend_from_slice(&information);
         front.resize(front.len().next_multiple_of(SLOT_BYTES), 0);
-        self.luns.first.write(page, front, &[]).await?;
-        (self.is_stale, self.told) = (false, history);
+        self.luns.first.write(slot_page(sequence), front, &[]).await?;
+        (self.is_stale, self.told, self.on_lun) = (false, history, Some(sequence));
         self.note(None);
         Ok(())
     }
 
     /// Takes in the second array's control information.
     async fn look_at_second(&mut self) -> Result<(), RelayError> {
-        let Some(control) = latest_second(&self.luns.second, self.id).await? else { return Ok(()) };
+        let found = [latest_second(&self.luns.second, self.id).await?, self.open.direct.heard()];
+        let newest = found.into_iter().flatten().max_by_key(|control| control.sequence);
+        let Some(control) = newest else { return Ok(()) };
         let seen = self.seen.replace(control.sequence);
+        if let Some((part, _)) = &self.part
+            && seen.is_some_and(|seen| control.sequence > seen)
+        {
+            part.note_sign(self.array.env.clock.now());
+        }
         if control.incarnation != self.incarnation || seen.is_some_and(|seen| control.sequence <= seen) {
             return Ok(());
         }
@@ -337,7 +437,11 @@ impl<'a> Writer<'a> {
         if let Some(waits) = self.waits.as_ref().filter(|_| control.question != self.hosts.question) {
             let lease_ms = u32::try_from(waits.answer().as_millis()).unwrap_or(0);
             self.hosts = Hosts { question: control.question, lease_ms, ..self.hosts };
-            self.tell().await?; // The lease runs already.
+            // The lease runs already.
+            match self.goes_directly() {
+                true => self.tell_news()?,
+                false => self.tell().await?,
+            }
         }
         Ok(())
     }
@@ -346,6 +450,7 @@ impl<'a> Writer<'a> {
         let newest = self.ring.newest().number.previous();
         self.array.note_relay(&self.relay.name, |status| {
             (status.newest, status.usage) = (newest.get(), self.ring.usage());
+            status.newest_wall_ns = self.newest_wall_ns;
             status.trouble = trouble;
         });
     }
@@ -358,13 +463,13 @@ async fn continued(
     group: &Group,
 ) -> Result<Option<(Incarnation, RelayRing)>, RelayError> {
     let chain = Chain::of(known);
-    let (mut at, mut found) = (known.oldest, Vec::new());
-    // No chain on this LUN has more batches than pages.
-    for _ in 0..chain.blocks {
-        let Some((batch, hash)) = chain.next(&luns.journal, &at).await? else { break };
-        at = Position::behind(&batch, hash);
-        found.push((batch, hash));
-    }
+    let mut found = Vec::new();
+    chain
+        .walk(&luns.journal, known.oldest, |_, batch, hash| {
+            found.push((*batch, hash));
+            true
+        })
+        .await?;
     // Of the last one only a part may have been written; the ones before it had been, before the next was sent.
     if let Some((last, _)) = found.last()
         && !is_whole(&luns.journal, last).await?

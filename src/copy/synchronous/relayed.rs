@@ -90,6 +90,15 @@ impl Group {
         OpenRelay { group: self, reader, name: name.to_owned() }
     }
 
+    /// For how long another array may still show that it has everything that hosts were answered: what lies on relays stays as it
+    /// is until then.
+    pub(crate) fn lease_left(&self) -> Duration {
+        let now = self.clock.now();
+        let seq = self.lock();
+        let known = seq.synchronous.as_ref().filter(|known| known.choice.over != Over::Push);
+        known.map_or(Duration::ZERO, |known| known.lease_left(now))
+    }
+
     /// The reader's report has been taken in.
     pub(in crate::copy) fn confirm_by_report(&self, reader: ArrayNumber) {
         self.with_relays(reader, Synchronous::note_reported);

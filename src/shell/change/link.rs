@@ -10,7 +10,7 @@ use crate::shell::schedule::ScheduleWords;
 use crate::volume::designation::{Designation, LinkSettings, NewLink, RelayRecord};
 use crate::volume::name::{ArrayNumber, GroupName, IscsiName, LinkName};
 use crate::volume::record::Credential;
-use crate::volume::relay::{RelayHosts, RelayLuns, RelaySide};
+use crate::volume::relay::{RelayControl, RelayHosts, RelayJournals, RelayLuns, RelaySide};
 use crate::volume::timing::{ReadSize, ReadTiming, RestoreTiming};
 use crate::volume::transfer::{CONNECTIONS_MAX, Compression, Fetch, Limit, LinkOptions, Window};
 use clap::{Args, Subcommand};
@@ -93,6 +93,12 @@ pub struct RelayWords {
     /// and what happens then, the group's fence says.
     #[arg(long, requires = "target", value_name = "WAIT")]
     hosts: Option<RelayHosts>,
+    /// At the first array: all journals go over it, or parts, so that each goes over one of the relays with that word.
+    #[arg(long, requires = "target", value_name = "WHICH")]
+    journals: Option<RelayJournals>,
+    /// What this array says of it goes to its LUN there (relay), or straight to the other array while the link is up (link).
+    #[arg(long, requires = "target", value_name = "WAY")]
+    control: Option<RelayControl>,
     /// Name that this array proves there by CHAP, with the secret in the file.
     #[arg(long, requires = "target", requires = "secret_file")]
     user: Option<String>,
@@ -166,7 +172,17 @@ impl LinkChange {
         Ok(match self {
             Self::Create { name, array, portals, secret_file, relay, transfer, schedule, how } => {
                 let secret = secret_file.as_ref().map(|file| here.secret(file)).transpose()?;
-                if let RelayWords { target: Some(target), group, luns, side, hosts, user } = relay.as_ref() {
+                if let RelayWords {
+                    target: Some(target),
+                    group,
+                    luns,
+                    side,
+                    hosts,
+                    journals,
+                    control,
+                    user,
+                } = relay.as_ref()
+                {
                     let missing = || "a relay needs --group, --luns and --as".to_owned();
                     let chap = match (user, secret) {
                         (Some(user), Some(secret)) => Some(Credential { user: user.clone(), secret }),
@@ -182,6 +198,8 @@ impl LinkChange {
                         target: target.clone(),
                         luns: luns.ok_or_else(missing)?,
                         hosts: hosts.unwrap_or_default(),
+                        journals: journals.unwrap_or_default(),
+                        control: control.unwrap_or_default(),
                         chap,
                     };
                     return Ok(one(here, how, Designation::CreateRelay(Box::new(new))));

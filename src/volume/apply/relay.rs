@@ -5,7 +5,7 @@ use crate::volume::designation::{Outcome, Refusal};
 use crate::volume::kind::CopyMode;
 use crate::volume::name::GroupName;
 use crate::volume::pair::PairRecord;
-use crate::volume::relay::{RelayHosts, RelayRecord, RelaySide};
+use crate::volume::relay::{RelayHosts, RelayJournals, RelayRecord, RelaySide};
 use crate::volume::table::Tables;
 
 /// Makes one. The group may still be to come: until it is here the relay rests.
@@ -43,6 +43,9 @@ pub(super) fn create(tables: &mut Tables, new: &RelayRecord) -> Result<Outcome, 
     if new.hosts == RelayHosts::Wait {
         check_hosts(tables, new)?;
     }
+    if new.journals == RelayJournals::Parts {
+        check_parts(new)?;
+    }
     tables.relays.put(new.clone());
     Ok(Outcome::Done)
 }
@@ -69,6 +72,21 @@ fn check_hosts(tables: &Tables, new: &RelayRecord) -> Result<(), Refusal> {
         }
         None => Ok(()),
     }
+}
+
+/// A relay with a part of the journals is none that hosts wait for: what they were answered would be lost with any of them.
+fn check_parts(new: &RelayRecord) -> Result<(), Refusal> {
+    if new.side == RelaySide::Second {
+        return Err(Refusal::conflict(
+            "what goes over a relay is chosen at the first array, which writes it",
+        ));
+    }
+    if new.hosts == RelayHosts::Wait {
+        return Err(Refusal::conflict(
+            "hosts wait for a relay that gets all journals, not for one that gets parts",
+        ));
+    }
+    Ok(())
 }
 
 /// The relays for which hosts of a group wait.
