@@ -96,6 +96,7 @@ macro_rules! verbs {
     ($(#[$doc:meta])* $name:ident, $change:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Subcommand)]
+        #[allow(clippy::large_enum_variant, reason = "one command is parsed at a time, and kept nowhere")]
         pub enum $name {
             /// Questions.
             #[command(flatten)]

@@ -45,7 +45,7 @@ async fn dies_on_the_way(cluster: &Cluster, random: &mut Random, before: &[Vec<u
         deaths += 1;
         cluster.start(ALPHA).await;
         // Nothing of it is overwritten before it is kept.
-        if shown(cluster, "lost").is_none() && takeover(cluster, ALPHA) != "" {
+        if shown(cluster, "lost").is_none() && !takeover(cluster, ALPHA).is_empty() {
             until(cluster, "its volumes can be read", || {
                 let volumes = cluster.snapshot(ALPHA).map(|snapshot| snapshot.volumes).unwrap_or_default();
                 volumes.iter().all(|volume| volume.state != "abnormal")
