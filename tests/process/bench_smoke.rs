@@ -6,7 +6,7 @@ use crate::support::process::{Array, Layout, expect_tool};
 use std::process::Command;
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the release build: `tests/run bench-smoke`"]
+#[ignore = "a part of its own, with nothing beside it: `tests/run bench-smoke`"]
 async fn reads_from_the_cache_are_not_slower_than_those_of_a_plain_target() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let layout = Layout { volumes: 1, volume_bytes: VOLUME_BYTES, engine: "io_uring", ..Layout::default() };

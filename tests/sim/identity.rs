@@ -13,6 +13,7 @@ use crate::port::{SimPort, scribble};
 use crate::story::geometry_of;
 use crate::support::random::{Random, number_from_environment};
 use crate::support::wof::{Durability, HostError, HostPort, Place, Plan, Until, Writer};
+use crate::synchronous::Planted;
 use crate::takeover::{
     BETA, SHAPE, equal, group, has_everything, is_settled, lets_hosts_write, takeover, until, until_overtaken,
 };
@@ -20,7 +21,7 @@ use crate::tree::Tree;
 use bytes::Bytes;
 use holdfast::channel::host::{HostLun, lun};
 use holdfast::channel::initiator::SessionOptions;
-use holdfast::copy::tamper::{SynchronousDefect, Tamper};
+use holdfast::copy::tamper::SynchronousDefect;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -324,15 +325,6 @@ fn a_host_with_paths_to_both_arrays_goes_over_by_itself_and_back() {
             eprintln!("seed {seed} failed (HOLDFAST_SIM_FIRST_SEED={seed} HOLDFAST_IDENTITY_SEEDS=1)");
             std::panic::resume_unwind(cause)
         });
-    }
-}
-
-#[derive(Debug)]
-struct Planted(SynchronousDefect);
-
-impl Tamper for Planted {
-    fn synchronous(&self) -> Option<SynchronousDefect> {
-        Some(self.0)
     }
 }
 

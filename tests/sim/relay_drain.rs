@@ -22,7 +22,7 @@ pub(crate) async fn has_arrived_on_r1(cluster: &Cluster) -> u64 {
 }
 
 /// Beta takes over: the command answers when it is the primary.
-async fn take_over(cluster: &Cluster) {
+pub(super) async fn take_over(cluster: &Cluster) {
     say(cluster, BETA, "group takeover g1 --yes").await;
     wait(cluster, "beta is the primary", |cluster| {
         cluster.snapshot(BETA).unwrap().groups[0].role == "primary"

@@ -18,9 +18,10 @@ use crate::support::wof::{
     Durability, HostError, HostPort, Observed, Place, Plan, SECTOR_BYTES, Until, Writer, check_prefix,
     lost_writes,
 };
+use crate::synchronous::Planted;
 use crate::tree::SMALL;
 use holdfast::clock::Clock;
-use holdfast::copy::tamper::{SynchronousDefect, Tamper};
+use holdfast::copy::tamper::SynchronousDefect;
 use holdfast::shell::view::SynchronousView;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -254,15 +255,6 @@ fn what_was_answered_is_found_by_a_takeover_whenever_it_is_shown_to_be_in_a_seco
     println!("hosts that wait for relays: {seeds} seeds, {all:?}");
     let happened = 2 * all.shown >= seeds && 3 * all.shown_by_copy >= seeds && all.found > 0;
     assert!(seeds < 10 || happened, "too little happened: {all:?}");
-}
-
-#[derive(Debug)]
-struct Planted(SynchronousDefect);
-
-impl Tamper for Planted {
-    fn synchronous(&self) -> Option<SynchronousDefect> {
-        Some(self.0)
-    }
 }
 
 /// The story is worth what its checks find.

@@ -4,9 +4,9 @@
 use crate::cluster::{ALPHA, Cluster, Death, Way, target_name};
 use crate::in_virtual_time;
 use crate::port::SimPort;
-use crate::readers::{say, wait, write};
+use crate::readers::{wait, write};
 use crate::relay::{BETA, DELTA, GAMMA, create_for, equal, has_everything, reads_over, running};
-use crate::relay_drain::{PAGE_BYTES, page};
+use crate::relay_drain::{PAGE_BYTES, page, take_over};
 use crate::support::wof::{DurableRule, Observed, Writer, check_crash, check_prefix};
 use holdfast::channel::host::{HostLun, lun};
 use holdfast::channel::initiator::SessionOptions;
@@ -56,14 +56,6 @@ async fn everything_is_on_relays(cluster: &Cluster) -> u64 {
     .await;
     cluster.sleep_ms(1_000).await;
     cluster.newest().unwrap()
-}
-
-async fn take_over(cluster: &Cluster) {
-    say(cluster, BETA, "group takeover g1 --yes").await;
-    wait(cluster, "beta is the primary", |cluster| {
-        cluster.snapshot(BETA).unwrap().groups[0].role == "primary"
-    })
-    .await;
 }
 
 #[test]

@@ -459,8 +459,9 @@ fn what_was_answered_is_at_the_second_array_whenever_it_says_that_it_is_synchron
     assert!(seeds < 6 || happened, "too little happened: {all:?}");
 }
 
+/// The defect, at the array that gets it.
 #[derive(Debug)]
-struct Planted(SynchronousDefect);
+pub(super) struct Planted(pub(super) SynchronousDefect);
 
 impl Tamper for Planted {
     fn synchronous(&self) -> Option<SynchronousDefect> {
