@@ -3,9 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
 use crate::support::iscsi::Transfer;
-use crate::support::process::{Cluster, GROUP, Layout, rows};
+use crate::support::process::{Cluster, GROUP, Layout, free_port, rows};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
 /// Writes of 64 KiB.
@@ -32,7 +32,7 @@ fn value(text: &str, series: &str) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_scraped_agrees_with_the_shell() {
     let mut cluster = Cluster::new(Layout { volumes: 2, ..Layout::default() }).await;
-    let web = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let web = format!("127.0.0.1:{}", free_port());
     let path = cluster.primary().config_path();
     let config = std::fs::read_to_string(&path).unwrap() + &format!("\n[web]\nlisten = \"{web}\"\n");
     cluster.primary().write_config(&config);

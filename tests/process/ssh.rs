@@ -2,12 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
-use crate::support::process::{Array, Layout, run_tool};
+use crate::support::process::{Array, Layout, free_port, run_tool};
 use holdfast::clock::{Clock, SystemClock};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -24,7 +24,7 @@ impl Desk {
     async fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("holdfast-").tempdir().unwrap();
         let mut array = Array::alone(directory.path(), &Layout { volumes: 2, ..Layout::default() });
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         for (name, comment) in [("alice", "alice@desk"), ("mallory", "mallory@street")] {
             let key = directory.path().join(name);
             let made = run_tool(

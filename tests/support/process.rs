@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 /// An array has to serve within this time after a start, whatever happened before.
@@ -510,12 +511,24 @@ pub(crate) fn rows(document: &Value) -> Vec<Value> {
     }
 }
 
-/// A port that nobody listens on. Another process may take it before we do; a test then fails to start and says so.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
-    listener.local_addr().expect("bound").port()
+/// A port that nobody listens on, and that an array finds free again when it is killed and started anew. It lies below those
+/// that the system gives to outgoing connections, one of which would otherwise have it in the moment nobody listens.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: std::sync::OnceLock<AtomicU16> = std::sync::OnceLock::new();
+    // Test processes that run beside each other begin at different ports.
+    let spread = PORTS.end - PORTS.start;
+    let next = NEXT.get_or_init(|| AtomicU16::new((std::process::id() % u32::from(spread)) as u16));
+    for _ in 0..spread {
+        let port = PORTS.start + next.fetch_add(1, Ordering::Relaxed) % spread;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port of {PORTS:?} is free");
 }
 
+/// Below `ip_local_port_range` (from 32,768), and away from what the tests' foreign targets listen on (from 30,000).
+const PORTS: std::ops::Range<u16> = 12_000..29_000;
 const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
 const POLL: Duration = Duration::from_millis(50);
 /// Longer than an array may take, so that the figure is reported rather than "timed out".
