@@ -25,6 +25,7 @@ pub mod secret;
 mod settings;
 pub mod shown;
 pub mod snapshot;
+mod speaker;
 pub mod store;
 pub mod table;
 pub mod takeover;
