@@ -264,6 +264,6 @@ impl Tables {
 /// Names that are tried for a branch.
 const BRANCH_NAMES_MAX: usize = 99;
 /// Snapshots; more are refused.
-const SNAPSHOTS_MAX: usize = 1_024;
+const SNAPSHOTS_MAX: usize = 2_048;
 /// Volumes of snapshots; more are refused. With all other volumes and an image of each a parity group's map can hold them.
 const SNAPSHOT_VOLUMES_MAX: usize = 2_048;
