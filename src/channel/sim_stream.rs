@@ -196,8 +196,11 @@ impl Pipe {
         }
         self.departs = self.departs.max(now);
         // What takes its time arrives piece by piece.
-        let piece = if link.bytes_per_second.is_some() { PIECE_BYTES } else { count.max(1) };
-        bytes.chunks(piece).for_each(|piece| self.send(link, piece.to_vec()));
+        match link.bytes_per_second {
+            Some(_) => bytes.chunks(PIECE_BYTES).for_each(|piece| self.send(link, piece.to_vec())),
+            None if count > 0 => self.send(link, bytes),
+            None => {}
+        }
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }

@@ -407,9 +407,15 @@ impl State {
     }
 
     fn begin_write(&mut self, first: u64, from: &[Slot], write: u64) {
-        for (slot, bytes) in (first..).zip(from) {
-            let version = Version { bytes: Arc::new(**bytes), write, completed: false };
-            self.pending.entry(slot).or_default().push_back(version);
+        // A page that is written to many places, zeros mostly, is kept once.
+        let mut last: Option<(*const u8, Arc<[u8; SLOT_BYTES]>)> = None;
+        for (slot, page) in (first..).zip(from) {
+            let bytes = match last.take() {
+                Some((at, bytes)) if at == page.as_ptr() => bytes,
+                _ => Arc::new(**page),
+            };
+            last = Some((page.as_ptr(), Arc::clone(&bytes)));
+            self.pending.entry(slot).or_default().push_back(Version { bytes, write, completed: false });
             self.bad_slots.remove(&slot);
         }
     }
