@@ -41,6 +41,7 @@ mod probe;
 mod rejoin;
 mod relay;
 mod reverse;
+mod rewind;
 mod snapshots;
 mod sources;
 mod synchronous;
@@ -72,9 +73,9 @@ use crate::disk::{DiskAdapter, VolumeKind};
 use crate::io::host::LunMap;
 use crate::io::lun::LunUnit;
 use crate::io::volume::Volume;
-use crate::shell::view::{MessageView, SshView};
+use crate::shell::view::{MessageView, RewindView, SshView};
 use crate::volume::designation::{Designation, DesignationId};
-use crate::volume::name::{LinkName, VolumeNumber};
+use crate::volume::name::{GroupNumber, LinkName, VolumeNumber};
 use crate::volume::record::{Identity, Who};
 use crate::volume::store::{Owner, Store};
 use crate::volume::table::Tables;
@@ -159,6 +160,8 @@ pub(crate) struct Runtime {
     pub(crate) inflows: BTreeMap<u32, Arc<Inflow>>,
     /// Numbers that were reserved for snapshots which were given up.
     pub(crate) given_up: Vec<VolumeNumber>,
+    /// Rewinds at work, with their groups.
+    pub(crate) rewinds: BTreeMap<u64, (GroupNumber, RewindView)>,
     /// Initial copies at work, by pair.
     pub(crate) copying: BTreeSet<u32>,
     /// Readers whose pairs overflowed, by group and array.

@@ -19,7 +19,7 @@ use crate::volume::name::{BookmarkName, UpdateNumber, VolumeNumber};
 use crate::volume::pair::{PairRecord, PairState};
 use crate::volume::record::Who;
 use crate::volume::resync::TakeoverPoint;
-use crate::volume::snapshot::{MadeSnapshot, MadeVolume, Moment, SnapshotOf, SnapshotRecord};
+use crate::volume::snapshot::{MadeSnapshot, MadeVolume, Moment, SnapshotAt, SnapshotOf, SnapshotRecord};
 use crate::volume::store::Order;
 use crate::volume::table::Tables;
 use crate::volume::takeover::Branch;
@@ -40,15 +40,10 @@ impl Array {
         let mut all = Vec::new();
         for (_, what) in orders {
             let Designation::CreateSnapshot(new) = what else { continue };
-            let making = self.make_snapshot(new);
-            let (made, reserved) = tokio::select! {
-                biased;
-                made = making => made?,
-                () = self.env.clock.sleep(MADE_WITHIN) => {
-                    return Err(Refusal::Conflict(format!(
-                        "snapshot {} cannot be made in {} s: journals or units do not take what is in the cache",
-                        new.name, MADE_WITHIN.as_secs()
-                    )));
+            let (made, reserved) = match new.at {
+                SnapshotAt::Now => self.made_in_time(new, self.make_snapshot(new)).await?,
+                SnapshotAt::Update(_) | SnapshotAt::Time { .. } | SnapshotAt::Bookmark(_) => {
+                    self.image_at(new).await?
                 }
             };
             new.made = Some(made);
@@ -58,7 +53,26 @@ impl Array {
         Ok(())
     }
 
-    async fn make_snapshot(&self, new: &NewSnapshot) -> Result<(MadeSnapshot, Reserved<'_>), Refusal> {
+    /// What is made, or the refusal when that takes too long.
+    pub(super) async fn made_in_time<T>(
+        &self,
+        new: &NewSnapshot,
+        making: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        tokio::select! {
+            biased;
+            made = making => made,
+            () = self.env.clock.sleep(MADE_WITHIN) => Err(Refusal::Conflict(format!(
+                "snapshot {} cannot be made in {} s: journals or units do not take what is in the cache",
+                new.name, MADE_WITHIN.as_secs()
+            ))),
+        }
+    }
+
+    pub(super) async fn make_snapshot(
+        &self,
+        new: &NewSnapshot,
+    ) -> Result<(MadeSnapshot, Reserved<'_>), Refusal> {
         // No image is kept or gone back to meanwhile, and no volume grows.
         let _one_at_a_time = self.images.lock().await;
         let tables = self.store.tables();
@@ -90,11 +104,17 @@ impl Array {
             (Moment::Update(number), Some((group, _))) => bookmark_at(group, *number),
             (_, _) => None,
         };
+        let base = match (&moment, &group, &new.of) {
+            (Moment::Update(number), Some((group, record)), SnapshotOf::Group(_)) => {
+                self.base_of(record, group, *number)
+            }
+            (_, _, _) => None,
+        };
         let made = self.made(&tables, &sources, &reserved, moment);
-        Ok((MadeSnapshot { bookmark, ..made }, reserved))
+        Ok((MadeSnapshot { bookmark, base, ..made }, reserved))
     }
 
-    fn made(
+    pub(super) fn made(
         &self,
         tables: &Tables,
         sources: &[VolumeNumber],
@@ -109,7 +129,7 @@ impl Array {
         };
         let volumes = sources.iter().zip(&reserved.numbers).map(volume).collect();
         let made_unix_ns = self.env.clock.wall().0;
-        MadeSnapshot { volumes, moment, bookmark: None, made_unix_ns }
+        MadeSnapshot { volumes, moment, bookmark: None, made_unix_ns, base: None }
     }
 
     /// Makes what this array has of a group that it gives up, durably: its hosts are shut out, and its group has ended.
@@ -140,7 +160,7 @@ impl Array {
 
     /// The volumes as hosts use them, and the group whose numbers they have, if any.
     #[expect(clippy::type_complexity, reason = "two lists that belong together")]
-    fn at_work(
+    pub(super) fn at_work(
         &self,
         tables: &Tables,
         sources: &[VolumeNumber],
@@ -175,7 +195,7 @@ impl Array {
     }
 
     /// Of what these volumes of a group are at this moment.
-    fn moment(&self, record: &GroupRecord, sources: &[VolumeNumber], newest: Newest) -> Moment {
+    pub(super) fn moment(&self, record: &GroupRecord, sources: &[VolumeNumber], newest: Newest) -> Moment {
         let tables = self.store.tables();
         let number = UpdateNumber(newest.number.get());
         let no_image = |why: String| Moment::NoImage { restored: number, why };
@@ -215,7 +235,7 @@ impl Array {
     }
 
     /// Takes numbers for the volumes of a snapshot, durably.
-    fn reserve(&self, sources: &[VolumeNumber]) -> Result<Reserved<'_>, Refusal> {
+    pub(super) fn reserve(&self, sources: &[VolumeNumber]) -> Result<Reserved<'_>, Refusal> {
         let mut numbers = None;
         self.store.checkpoint(|tables| numbers = tables.reserve_snapshot(sources))?;
         let numbers =
@@ -307,6 +327,7 @@ pub(super) fn snapshot_view(tables: &Tables, row: &SnapshotRecord, usage: &Adapt
         bookmark: row.bookmark.map(|name| name.to_string()),
         is_image: !matches!(row.moment, Moment::NoImage { .. }),
         reason,
+        is_scheduled: row.base.as_ref().is_some_and(|base| base.is_scheduled),
         differs_from_update_number: row.branch.map(|branch| branch.first.0),
         branch_updates: row.branch.map(|branch| branch.updates()),
         made_unix_ms: row.made_unix_ns / 1_000_000,
@@ -317,7 +338,7 @@ pub(super) fn snapshot_view(tables: &Tables, row: &SnapshotRecord, usage: &Adapt
     }
 }
 
-fn bookmark_at(group: &Group, number: UpdateNumber) -> Option<BookmarkName> {
+pub(super) fn bookmark_at(group: &Group, number: UpdateNumber) -> Option<BookmarkName> {
     let (bookmarks, _) = group.bookmarks();
     let found = bookmarks.iter().find(|bookmark| bookmark.number.get() == number.0);
     found.map(|bookmark| BookmarkName(bookmark.name))
@@ -326,11 +347,11 @@ fn bookmark_at(group: &Group, number: UpdateNumber) -> Option<BookmarkName> {
 /// Numbers that are reserved for a snapshot; given back when this is dropped.
 pub(super) struct Reserved<'a> {
     array: &'a Array,
-    numbers: Vec<VolumeNumber>,
+    pub(super) numbers: Vec<VolumeNumber>,
 }
 
 impl Reserved<'_> {
-    fn wanted(&self, sources: &[VolumeNumber]) -> Vec<Snapshot> {
+    pub(super) fn wanted(&self, sources: &[VolumeNumber]) -> Vec<Snapshot> {
         let ids = sources.iter().zip(&self.numbers);
         ids.map(|(of, number)| Snapshot { volume: VolumeId(of.0), snapshot: VolumeId(number.0) }).collect()
     }

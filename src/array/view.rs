@@ -402,6 +402,7 @@ impl Array {
             follows: self.follow_view(tables, record, status.as_ref()),
             synchronous: self.synchronous_view(tables, record),
             bookmarks: self.bookmark_views(record),
+            rewinds: self.rewind_views(record),
         }
     }
 

@@ -192,6 +192,8 @@ pub(crate) struct Sequencer {
     pub(crate) for_others: super::inherited::ForOthers,
     /// At a copy: nothing is taken from its source any more, because this array takes over.
     pub(crate) takes_nothing: bool,
+    /// At a copy: what is kept beside what it and its readers need.
+    pub(crate) retained: super::replay::Retained,
 }
 
 impl Sequencer {
@@ -246,6 +248,7 @@ impl Sequencer {
             inherited: None,
             for_others: super::inherited::ForOthers::default(),
             takes_nothing: false,
+            retained: super::replay::Retained::default(),
             apart: super::readers::Apart::default(),
             other_allowed: false,
             generations: vec![generation],

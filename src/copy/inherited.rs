@@ -84,6 +84,10 @@ impl Sequencer {
         if self.takes_nothing {
             return UpdateNumber::NONE; // In the midst of a takeover: what others lack is looked for in here.
         }
+        self.retained_up_to(self.needed_by_others(settled))
+    }
+
+    fn needed_by_others(&self, settled: UpdateNumber) -> UpdateNumber {
         let kept_behind = match self.for_others {
             ForOthers::Nothing => return settled,
             ForOthers::Everything => UpdateNumber::NONE,
@@ -99,8 +103,10 @@ impl Sequencer {
     /// The same, for a checkpoint that lets go. What a primary has let go once is kept for nobody any more: it would never be whole
     /// again.
     pub(super) fn lets_go(&mut self, settled: UpdateNumber) -> UpdateNumber {
+        let is_let_go = self.needed_by_others(settled) == settled;
         let needed = self.needed_here(settled);
-        if self.for_others == ForOthers::Everything && needed == settled && self.inherited.is_some() {
+        let keeps_for_others = self.for_others == ForOthers::Everything && self.inherited.is_some();
+        if keeps_for_others && is_let_go && !self.takes_nothing {
             self.for_others = ForOthers::Nothing;
         }
         needed

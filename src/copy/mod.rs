@@ -38,6 +38,7 @@ pub(crate) mod readers;
 pub(crate) mod received;
 pub(crate) mod recover;
 pub(crate) mod relay;
+pub(crate) mod replay;
 mod report;
 pub mod restore;
 pub mod rule;

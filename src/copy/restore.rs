@@ -211,16 +211,17 @@ impl Group {
                         update.number
                     ))
                 })?;
-                self.restore_extent(VolumeId(volume), extent, slots, number).await?;
+                self.restore_extent((VolumeId(volume), Class::Restore), extent, slots, number).await?;
             }
             first_page += pages;
         }
         Ok(())
     }
 
-    async fn restore_extent(
+    /// Applies one range to a volume, with memory of that class.
+    pub(super) async fn restore_extent(
         &self,
-        volume: VolumeId,
+        (volume, class): (VolumeId, Class),
         extent: &Extent,
         slots: &[Slot],
         number: u64,
@@ -235,17 +236,17 @@ impl Group {
                 Content::Data => {
                     let prepared = match self.disk.try_prepare(volume, at, bytes) {
                         Some(prepared) => prepared,
-                        None => self.disk.prepare(volume, at, bytes, Class::Restore).await?,
+                        None => self.disk.prepare(volume, at, bytes, class).await?,
                     };
                     self.disk.apply(prepared, slots, number);
                 }
                 Content::Zero => {
-                    let prepared = self.disk.prepare_zero(volume, at, bytes, Class::Restore).await?;
+                    let prepared = self.disk.prepare_zero(volume, at, bytes, class).await?;
                     self.disk.apply_zero(prepared, number);
                 }
                 Content::Pattern { bytes: pattern } => {
                     let page = self.pattern_page(&slots[0], pattern, extent).await?;
-                    let prepared = self.disk.prepare(volume, at, bytes, Class::Restore).await?;
+                    let prepared = self.disk.prepare(volume, at, bytes, class).await?;
                     self.disk.apply_pattern(prepared, &page, number);
                 }
             }

@@ -10,6 +10,7 @@ mod copy;
 mod link;
 mod local;
 mod positions;
+mod rewind;
 mod snapshot;
 mod takeover;
 mod words;

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 pub use super::view_event::EventView;
 pub use super::view_group::{
-    BookmarkView, FollowView, GenerationView, GroupView, LagView, ReaderView, SynchronousView,
+    BookmarkView, FollowView, GenerationView, GroupView, LagView, ReaderView, RewindView, SynchronousView,
 };
 pub use super::view_link::{BackTestView, LinkTestView, LinkView, PortalTestView, RelayView};
 pub use super::view_snapshot::{SnapshotView, SnapshotVolumeView};

@@ -58,6 +58,21 @@ pub struct GroupView {
     pub synchronous: Option<SynchronousView>,
     /// Bookmarks that the journal here holds, oldest first.
     pub bookmarks: Vec<BookmarkView>,
+    /// Rewinds at work.
+    pub rewinds: Vec<RewindView>,
+}
+
+/// A rewind at work: clones of an image, onto which updates are being replayed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RewindView {
+    /// The snapshot that it will be.
+    pub name: String,
+    /// The number of the image that it began from.
+    pub from_update_number: u64,
+    /// How far it is.
+    pub at_update_number: u64,
+    /// Where it goes.
+    pub to_update_number: u64,
 }
 
 /// How the synchronous copy of a group stands.

@@ -24,6 +24,8 @@ pub struct SnapshotView {
     pub is_image: bool,
     /// Why they are not.
     pub reason: Option<String>,
+    /// The array made it on the group's schedule of images, and deletes it when its time is over.
+    pub is_scheduled: bool,
     /// It is what this array had when it was named as the loser of a takeover: from this number on it differs from the group.
     pub differs_from_update_number: Option<u64>,
     /// How many updates only it has.
@@ -52,6 +54,7 @@ impl SnapshotView {
     pub(super) fn remark(&self) -> String {
         match (&self.reason, self.differs_from_update_number) {
             (Some(reason), _) => reason.clone(),
+            (None, None) if self.is_scheduled => "kept for rewinds".to_owned(),
             (None, Some(first)) => format!("branch: differs from update {first} on"),
             (None, None) => "-".to_owned(),
         }

@@ -1,11 +1,14 @@
 //! Snapshots as objects of the array: rows and what is designated of them (decision 24).
 
+use super::group::Generation;
 use super::name::{
-    BookmarkName, GroupName, SnapshotName, SnapshotNumber, UpdateNumber, VolumeName, VolumeNumber,
+    BookmarkName, GroupName, GroupNumber, PairNumber, SnapshotName, SnapshotNumber, UpdateNumber, VolumeName,
+    VolumeNumber,
 };
 use super::record::Identity;
 use super::table::HostAccess;
 use super::takeover::Branch;
+use super::timing::universal_time;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -42,8 +45,36 @@ pub struct SnapshotRecord {
     /// It is what this array had that was named as the loser of a takeover; what only this has.
     #[serde(default)]
     pub branch: Option<Branch>,
+    /// What updates can be replayed onto clones of it (decision 27); none: it is no image of S-VOLs, or hosts may write it.
+    #[serde(default)]
+    pub base: Option<Base>,
     /// Its volumes.
     pub volumes: Vec<SnapshotVolume>,
+}
+
+/// Which updates follow on an image of a copied group's S-VOLs: those of the same history, while the same copies go on. A copy of
+/// differences, another pair or another generation in between, and nothing can be replayed onto it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Base {
+    /// The group.
+    pub group: GroupNumber,
+    /// The generation of its number; none: the group had no number yet.
+    pub generation: Option<Generation>,
+    /// Its pairs here, by number, and which copy of each it was.
+    pub copies: Vec<CopyOf>,
+    /// The array made it on the group's schedule of images, and deletes it.
+    pub is_scheduled: bool,
+}
+
+/// A copy of a pair: what tells it from an earlier and from a later one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CopyOf {
+    /// The pair.
+    pub pair: PairNumber,
+    /// With which number it began, where numbers say it.
+    pub from: UpdateNumber,
+    /// Which one it is, where they do not.
+    pub copies: u32,
 }
 
 impl SnapshotRecord {
@@ -134,8 +165,40 @@ pub struct NewSnapshot {
     pub of: SnapshotOf,
     /// What hosts may do with it.
     pub hosts: SnapshotHosts,
+    /// Which moment.
+    #[serde(default)]
+    pub at: SnapshotAt,
     /// What the array has made of it; none: nothing yet, it can only be rehearsed.
     pub made: Option<MadeSnapshot>,
+}
+
+/// Which moment a snapshot shall be of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SnapshotAt {
+    /// That of its making.
+    #[default]
+    Now,
+    /// Of a copied group: this update and all before it.
+    Update(UpdateNumber),
+    /// Of a copied group: the newest update at this time, by the clock of its primary.
+    Time {
+        /// Since 1970, universal time.
+        unix_ns: u64,
+    },
+    /// Of a copied group: the newest bookmark of this name that is known here.
+    Bookmark(BookmarkName),
+}
+
+impl fmt::Display for SnapshotAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Now => f.write_str("now"),
+            Self::Update(number) => write!(f, "{number}"),
+            Self::Time { unix_ns } => f.write_str(&universal_time(unix_ns / 1_000_000)),
+            Self::Bookmark(name) => write!(f, "bookmark:{name}"),
+        }
+    }
 }
 
 /// A snapshot that the disk adapter has made durable and nobody names yet.
@@ -149,6 +212,9 @@ pub struct MadeSnapshot {
     pub bookmark: Option<BookmarkName>,
     /// Wall time, ns since 1970.
     pub made_unix_ns: u64,
+    /// What follows on it, if it is an image of S-VOLs.
+    #[serde(default)]
+    pub base: Option<Base>,
 }
 
 /// A volume of it.
@@ -167,14 +233,15 @@ pub struct MadeVolume {
 impl fmt::Display for NewSnapshot {
     /// The command, without what was made: who says it again gets the first answer, and does not know that.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "snapshot create {}", self.name)?;
-        match &self.of {
-            SnapshotOf::Volume(volume) => write!(f, " --volume {volume}")?,
-            SnapshotOf::Group(group) => write!(f, " --group {group}")?,
+        let is_writable = self.hosts == SnapshotHosts::ReadWrite;
+        match (&self.of, self.at) {
+            (SnapshotOf::Group(group), at) if at != SnapshotAt::Now => {
+                write!(f, "group rewind {group} {} --to {at}", self.name)?;
+                return f.write_str(if is_writable { "" } else { " --read-only" });
+            }
+            (SnapshotOf::Volume(volume), _) => write!(f, "snapshot create {} --volume {volume}", self.name)?,
+            (SnapshotOf::Group(group), _) => write!(f, "snapshot create {} --group {group}", self.name)?,
         }
-        f.write_str(match self.hosts {
-            SnapshotHosts::ReadOnly => "",
-            SnapshotHosts::ReadWrite => " --writable",
-        })
+        f.write_str(if is_writable { " --writable" } else { "" })
     }
 }

@@ -68,6 +68,7 @@ mod relay_troubles;
 mod resync;
 mod reversal;
 mod reversal_failures;
+mod rewind;
 mod sequences;
 mod snapshots;
 mod stops;

@@ -1,6 +1,7 @@
 //! Changes of copies: groups, journal volumes, pairs (figure 10), said at either array.
 
 use super::copies::{PairResyncWords, PairSuspendWords, PairWords, ResyncWords, ReverseWords, SuspendWords};
+use super::rewind::RewindWords;
 use super::takeover::{FailbackWords, TakeoverWords};
 use super::words::{PvolWord, SvolWord, copy_mode, release, svol_access};
 use super::{Change, Here, How, one, one_at};
@@ -123,6 +124,8 @@ pub enum GroupChange {
         /// How.
         how: How,
     },
+    /// At an array that copies it: its S-VOLs as they are at another moment, as a snapshot, while restore and reading go on.
+    Rewind(RewindWords),
     /// At its primary: let the array behind a link be the primary, and this one copy from it. Hosts are shut out here first.
     Reverse(ReverseWords),
     /// At an array that copies it: be its primary, because that one is gone. Or at a primary whose hosts were shut out.
@@ -219,6 +222,7 @@ impl GroupChange {
                 let (group, name) = (name.clone(), *bookmark);
                 one(here, how, Designation::SetBookmark { group, name, number: None })
             }
+            Self::Rewind(words) => words.rewind(here),
             Self::Reverse(words) => words.reverse(here),
             Self::Takeover(words) => words.take_over(here)?,
             Self::Failback(words) => words.fail_back(here),

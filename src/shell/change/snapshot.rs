@@ -3,7 +3,7 @@
 use super::{Change, Here, How, one};
 use crate::volume::designation::{Designation, NewSnapshot};
 use crate::volume::name::{GroupName, SnapshotName, VolumeName};
-use crate::volume::snapshot::{SnapshotHosts, SnapshotOf};
+use crate::volume::snapshot::{SnapshotAt, SnapshotHosts, SnapshotOf};
 use clap::{ArgGroup, Subcommand};
 
 /// What can be changed about snapshots.
@@ -50,7 +50,7 @@ impl SnapshotChange {
                     (None, None) => return Err("say --volume or --group".to_owned()),
                 };
                 let hosts = if *writable { SnapshotHosts::ReadWrite } else { SnapshotHosts::ReadOnly };
-                let new = NewSnapshot { name: name.clone(), of, hosts, made: None };
+                let new = NewSnapshot { name: name.clone(), of, hosts, at: SnapshotAt::Now, made: None };
                 (Designation::CreateSnapshot(Box::new(new)), how)
             }
             Self::Delete { name, how } => (Designation::DeleteSnapshot { snapshot: name.clone() }, how),

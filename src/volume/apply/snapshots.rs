@@ -2,10 +2,15 @@
 
 use super::local::{number, within};
 use crate::volume::designation::{NewSnapshot, Outcome, Refusal};
-use crate::volume::name::{GroupName, GroupNumber, SnapshotName, SnapshotNumber, VolumeName, VolumeNumber};
+use crate::volume::group::GroupRole;
+use crate::volume::name::{
+    GroupName, GroupNumber, SnapshotName, SnapshotNumber, UpdateNumber, VolumeName, VolumeNumber,
+};
+use crate::volume::pair::PairRecord;
 use crate::volume::record::{DoomedRecord, Identity, VolumeRecord, VolumeState, VolumeUsage};
 use crate::volume::snapshot::{
-    MadeSnapshot, MadeVolume, Moment, SnapshotHosts, SnapshotOf, SnapshotRecord, SnapshotVolume,
+    CopyOf, MadeSnapshot, MadeVolume, Moment, SnapshotAt, SnapshotHosts, SnapshotOf, SnapshotRecord,
+    SnapshotVolume,
 };
 use crate::volume::table::Tables;
 use crate::volume::takeover::Branch;
@@ -17,6 +22,9 @@ pub(super) fn create(tables: &mut Tables, new: &NewSnapshot) -> Result<Outcome, 
     }
     within(tables.snapshots.len(), SNAPSHOTS_MAX, "snapshots")?;
     let sources = tables.snapshot_sources(&new.of)?;
+    if new.at != SnapshotAt::Now {
+        tables.may_rewind(&new.of)?;
+    }
     let made = match &new.made {
         Some(made) => made.clone(),
         None => unmade(tables, &sources)?,
@@ -50,6 +58,7 @@ fn put(
         made_unix_ns: made.made_unix_ns,
         hosts: new.hosts,
         branch,
+        base: made.base.clone().filter(|_| new.hosts == SnapshotHosts::ReadOnly),
         volumes,
     });
     Ok(Outcome::Created { number: number.0 })
@@ -65,7 +74,7 @@ fn unmade(tables: &mut Tables, sources: &[VolumeNumber]) -> Result<MadeSnapshot,
         size_bytes: tables.volumes.get(of).map_or(0, |row| row.size_bytes),
     };
     let volumes = sources.iter().zip(reserved).map(volume).collect();
-    Ok(MadeSnapshot { volumes, moment: Moment::Time, bookmark: None, made_unix_ns: 0 })
+    Ok(MadeSnapshot { volumes, moment: Moment::Time, bookmark: None, made_unix_ns: 0, base: None })
 }
 
 fn all_given() -> Refusal {
@@ -111,7 +120,8 @@ fn name_volume(
 }
 
 fn branch_of(name: SnapshotName, group: GroupName) -> NewSnapshot {
-    NewSnapshot { name, of: SnapshotOf::Group(group), hosts: SnapshotHosts::ReadOnly, made: None }
+    let (of, hosts) = (SnapshotOf::Group(group), SnapshotHosts::ReadOnly);
+    NewSnapshot { name, of, hosts, at: SnapshotAt::Now, made: None }
 }
 
 /// What a volume of a snapshot is called.
@@ -235,6 +245,50 @@ impl Tables {
             }
         }
         Err(refusal)
+    }
+
+    /// Refuses another moment than now of anything but a group that is copied here.
+    fn may_rewind(&self, of: &SnapshotOf) -> Result<(), Refusal> {
+        let SnapshotOf::Group(name) = of else {
+            return Err(Refusal::conflict("only a group has moments that have a number"));
+        };
+        let row = self.group_named(name).ok_or_else(|| Refusal::missing("group", name))?;
+        match row.role {
+            GroupRole::Auxiliary { .. } => Ok(()),
+            GroupRole::Primary => Err(Refusal::conflict(format!(
+                "hosts write group {name} here: say it at an array that copies it"
+            ))),
+        }
+    }
+
+    /// Which copies of its pairs a group is here.
+    pub(crate) fn copies_here(&self, group: GroupNumber) -> Vec<CopyOf> {
+        let copy = |pair: &PairRecord| {
+            let (from, copies) = (pair.control.copy_from, pair.control.copies);
+            CopyOf { pair: pair.number, from, copies }
+        };
+        let mut copies: Vec<CopyOf> = self.followed_pairs(group).map(copy).collect();
+        copies.sort_by_key(|one| one.pair);
+        copies
+    }
+
+    /// Images of these S-VOLs, the newest first, onto clones of which what has come since can be replayed.
+    pub(crate) fn bases(
+        &self,
+        group: GroupNumber,
+        svols: &[VolumeNumber],
+    ) -> Vec<(UpdateNumber, &SnapshotRecord)> {
+        let copies = self.copies_here(group);
+        let is_base = |row: &&SnapshotRecord| {
+            let is_of_it = row.base.as_ref().is_some_and(|base| base.group == group && base.copies == copies);
+            let size = |number: &VolumeNumber| self.volumes.get(number).map(|row| row.size_bytes);
+            let is_same = row.volumes.iter().all(|one| size(&one.of) == size(&one.volume));
+            is_of_it && is_same && row.volumes.iter().map(|one| &one.of).eq(svols)
+        };
+        let bases = self.snapshots.iter().filter(is_base);
+        let mut bases: Vec<_> = bases.filter_map(|row| Some((row.update_number()?, row))).collect();
+        bases.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
+        bases
     }
 
     /// Numbers for volumes that begin as what these are; whatever comes to exist under them is given back unless a snapshot

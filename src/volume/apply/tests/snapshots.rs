@@ -3,13 +3,15 @@
 use super::*;
 use crate::volume::group::Generation;
 use crate::volume::name::VolumeNumber;
-use crate::volume::snapshot::{MadeSnapshot, MadeVolume, Moment, NewSnapshot, SnapshotHosts, SnapshotOf};
+use crate::volume::snapshot::{
+    MadeSnapshot, MadeVolume, Moment, NewSnapshot, SnapshotAt, SnapshotHosts, SnapshotOf,
+};
 use crate::volume::takeover::Branch;
 
 const VOLUME: &str = "data1";
 
 fn new(name: &str, of: SnapshotOf, hosts: SnapshotHosts) -> NewSnapshot {
-    NewSnapshot { name: name.parse().unwrap(), of, hosts, made: None }
+    NewSnapshot { name: name.parse().unwrap(), of, hosts, at: SnapshotAt::Now, made: None }
 }
 
 fn of_volume(name: &str) -> NewSnapshot {
@@ -49,6 +51,7 @@ fn made(array: &mut Array, new: &NewSnapshot) -> NewSnapshot {
         moment: Moment::Update(UpdateNumber(7)),
         bookmark: None,
         made_unix_ns: 1,
+        base: None,
     };
     NewSnapshot { made: Some(made), ..new.clone() }
 }

@@ -1,0 +1,237 @@
+//! The S-VOLs of a group at any update (promise O9, decision 27), over eight volumes under load: what a rewind shows is another copy's
+//! state at exactly that number, to the last byte, and one moment of the hosts' history, whoever dies while it is made. Restore and reading
+//! do not notice, and of what was not finished nothing is left.
+
+use crate::cluster::{ALPHA, Cluster, Death, EIGHT, Second, Shape};
+use crate::in_virtual_time;
+use crate::port::SimPort;
+use crate::readers::{say, wait, write};
+use crate::story::geometry_of;
+use crate::support::random::{Random, number_from_environment};
+use crate::support::wof::{Observed, Plan, Until, Writer, check_prefix};
+use crate::tree::Tree;
+use holdfast::shell::view::SnapshotView;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const BETA: usize = 1;
+const GAMMA: usize = 2;
+/// While copies stand still their journals have room.
+const SHAPE: Shape = Shape { second: Second::None, journal_kib: 8192, ..EIGHT };
+
+struct Story {
+    cluster: Cluster,
+    random: Random,
+    writer: Writer,
+    ports: Vec<SimPort>,
+    made: u32,
+    deaths: u32,
+}
+
+impl Story {
+    async fn begin(seed: u64) -> Self {
+        let cluster = Tree::star(2).cluster(seed, SHAPE);
+        for index in 0..3 {
+            cluster.start(index).await;
+        }
+        let writer = Writer::new(seed, Plan::mixed(seed, geometry_of(SHAPE)));
+        let ports = (1..=2).map(|number| SimPort::new(&cluster, "host", number, ALPHA).thinking_ms(3));
+        let ports = ports.collect();
+        let random = Random::new(seed ^ 0x7265_7769);
+        let mut story = Self { cluster, random, writer, ports, made: 0, deaths: 0 };
+        wait(&story.cluster, "all pairs are normal", |cluster| (0..3).all(|index| cluster.is_normal(index)))
+            .await;
+        story.write(60).await;
+        story
+    }
+
+    async fn write(&mut self, commands: u64) {
+        write(&self.cluster, &mut self.writer, &self.ports, commands).await;
+    }
+
+    fn shown(&self, name: &str) -> Option<SnapshotView> {
+        let snapshots = self.cluster.snapshot(BETA)?.snapshots;
+        snapshots.into_iter().find(|snapshot| snapshot.name == name)
+    }
+
+    async fn stands_still(&self, index: usize) -> u64 {
+        say(&self.cluster, index, "group restore g1 --go-on").await;
+        self.has_restored_all(index).await;
+        say(&self.cluster, index, "group restore g1 --until now").await;
+        follows(&self.cluster, index).expect("it follows").restored
+    }
+
+    async fn has_restored_all(&self, index: usize) {
+        wait(&self.cluster, "it has restored everything", |cluster| {
+            cluster.is_normal(index)
+                && follows(cluster, index).map(|follows| follows.restored) == cluster.newest()
+        })
+        .await;
+    }
+
+    async fn has_received_all(&self, index: usize) -> u64 {
+        wait(&self.cluster, "it has received everything", |cluster| {
+            follows(cluster, index).map(|follows| follows.received) == cluster.newest()
+        })
+        .await;
+        follows(&self.cluster, index).expect("it follows").received
+    }
+
+    /// Hosts write while an operator at beta says something until it is answered, though beta dies meanwhile.
+    async fn say_in_danger(&mut self, line: &str) {
+        loop {
+            let dies = self.random.percent(50);
+            let (before_ms, after_ms) = (self.random.below(20), self.random.below(60));
+            let death = if self.random.percent(50) { Death::Kill } else { Death::PowerLoss };
+            let stop = AtomicBool::new(false);
+            let until = Until { commands: u64::MAX, stop: &stop };
+            let Self { cluster, writer, ports, .. } = self;
+            let operator = async {
+                cluster.sleep_ms(before_ms).await;
+                let answer = tokio::select! {
+                    biased;
+                    answer = cluster.command(BETA, line) => Some(answer),
+                    () = cluster.sleep_ms(after_ms), if dies => None,
+                };
+                if dies {
+                    cluster.die(BETA, death).await;
+                }
+                stop.store(true, Ordering::Relaxed);
+                answer
+            };
+            let (summary, answer) = tokio::join!(writer.run(&*ports, &*cluster.clock, 4, until), operator);
+            assert_eq!(summary.violations, [], "reads while writing");
+            if !dies {
+                if let Some(Err(error)) = answer {
+                    panic!("{line}: {error}: {}", self.cluster.state());
+                }
+                return;
+            }
+            self.deaths += 1;
+            self.cluster.start(BETA).await;
+            wait(&self.cluster, "beta follows again", |cluster| follows(cluster, BETA).is_some()).await;
+        }
+    }
+
+    async fn images(&self, name: &str) -> Vec<Vec<u8>> {
+        let array = self.cluster.array(BETA).expect("it runs");
+        let mut images = Vec::new();
+        for volume in 1..=SHAPE.volumes {
+            let read = array.read_volume(&format!("{name}.copy{volume}")).await;
+            images.push(read.unwrap_or_else(|error| panic!("{name}: {error}: {}", self.cluster.state())));
+        }
+        let log = self.writer.log();
+        check_prefix(log, &Observed::from_images(log, &images)).expect_clean(name);
+        images
+    }
+
+    /// Beta makes what it is at that number; its name.
+    async fn rewind(&mut self, to: u64) -> String {
+        self.made += 1;
+        let name = format!("r{}", self.made);
+        let access = if self.random.percent(50) { " --read-only" } else { "" };
+        self.say_in_danger(&format!("group rewind g1 {name} --to {to}{access} --id make-{name}")).await;
+        let shown = self.shown(&name).expect("it was made");
+        assert_eq!((shown.update_number, shown.is_image), (Some(to), true), "{shown:?}");
+        name
+    }
+
+    /// Gamma restores to exactly that number, and is the same.
+    async fn is_what_gamma_is(&self, number: u64, name: &str) {
+        say(&self.cluster, GAMMA, &format!("group restore g1 --until {number}")).await;
+        wait(&self.cluster, "gamma has stopped there", |cluster| {
+            follows(cluster, GAMMA).is_some_and(|at| at.state == "stopped" && at.restored == number)
+        })
+        .await;
+        let copies = self.cluster.visible_copies(GAMMA).await;
+        for (volume, (copy, image)) in (1..).zip(copies.iter().zip(self.images(name).await)) {
+            assert!(*copy == image, "volume {volume} of {name} is not what it is at update {number}");
+        }
+    }
+
+    /// Every extent that is not free belongs to a volume that is shown.
+    async fn nothing_is_left(&self) {
+        wait(&self.cluster, "the room of rewinds is given back", |cluster| {
+            let Some(shown) = cluster.snapshot(BETA) else { return false };
+            let used: u64 = shown.volumes.iter().map(|volume| volume.allocated_bytes).sum();
+            let group = &shown.parity_groups[0];
+            shown.snapshots.is_empty() && used + group.free_bytes == group.size_bytes
+        })
+        .await;
+    }
+
+    async fn equal(&self) {
+        let top = self.cluster.array(ALPHA).expect("it runs");
+        for index in [BETA, GAMMA] {
+            say(&self.cluster, index, "group restore g1 --go-on").await;
+            self.has_restored_all(index).await;
+            for (volume, copy) in (1..).zip(self.cluster.visible_copies(index).await) {
+                let data = top.read_volume(&format!("data{volume}")).await.expect("it can be read");
+                assert!(copy == data, "volume {volume} of array {index} differs");
+            }
+        }
+    }
+
+    async fn end(self) -> (u32, u32) {
+        for index in 0..3 {
+            self.cluster.die(index, Death::Kill).await;
+        }
+        (self.deaths, self.made)
+    }
+}
+
+struct Follows {
+    state: String,
+    received: u64,
+    restored: u64,
+}
+
+fn follows(cluster: &Cluster, index: usize) -> Option<Follows> {
+    let follows = cluster.snapshot(index)?.groups.first()?.follows.clone()?;
+    let (received, restored) = (follows.durable_update_number, follows.restored_update_number);
+    Some(Follows { state: follows.restore_state, received, restored })
+}
+
+/// Numbers of a range by chance, in order.
+fn some_of(random: &mut Random, from: u64, to: u64, count: usize) -> BTreeSet<u64> {
+    (0..count).map(|_| from + random.below(to - from + 1)).chain([to]).collect()
+}
+
+async fn between_restored_and_received(seed: u64) -> (u32, u32) {
+    let mut story = Story::begin(seed).await;
+    for _ in 0..2 {
+        story.stands_still(GAMMA).await;
+        let restored = story.stands_still(BETA).await;
+        story.write(80).await;
+        let received = story.has_received_all(BETA).await;
+        for number in some_of(&mut story.random, restored, received, 3) {
+            let name = story.rewind(number).await;
+            story.is_what_gamma_is(number, &name).await;
+            let at = follows(&story.cluster, BETA).expect("it follows");
+            assert_eq!((at.state.as_str(), at.restored), ("stopped", restored), "restore has moved");
+            story.say_in_danger(&format!("snapshot delete {name} --yes --id delete-{name}")).await;
+        }
+        for (to, why) in [(restored - 1, "out of reach"), (story.cluster.newest().unwrap() + 9, "have come")]
+        {
+            let refused = story.cluster.command(BETA, &format!("group rewind g1 no --to {to}")).await;
+            let refused = refused.expect_err("it is not here");
+            assert!(refused.contains(why), "{refused}");
+        }
+    }
+    story.nothing_is_left().await;
+    story.equal().await;
+    story.end().await
+}
+
+#[test]
+fn what_is_received_and_not_restored_can_be_seen_at_every_number() {
+    let seeds = (number_from_environment("HOLDFAST_SIM_SEEDS", 400) / 200).max(2);
+    let first = number_from_environment("HOLDFAST_SIM_FIRST_SEED", 1);
+    let (mut deaths, mut made) = (0, 0);
+    for seed in first..first + seeds {
+        let told = in_virtual_time(between_restored_and_received(seed));
+        (deaths, made) = (deaths + told.0, made + told.1);
+    }
+    eprintln!("{seeds} seeds, {deaths} deaths, {made} rewinds compared with a copy at their number");
+    assert!(deaths > 3 && made > 10, "only {deaths} deaths, {made} made");
+}
