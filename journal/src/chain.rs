@@ -31,7 +31,7 @@ use crate::journal::{Checkpoint, Journal, Located, Usage};
 use crate::number::{Generation, Incarnation, UpdateNumber, VolumeNumber};
 use crate::pointer::{Place, PointerInformation};
 use crate::sequencer::{AppendError, Commit, Placement};
-use crate::update::{Draft, Stored};
+use crate::update::{Draft, DraftSize, Stored};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
@@ -330,6 +330,11 @@ impl Chain {
     /// See [`Journal::append`].
     pub fn append(&mut self, draft: Draft) -> Result<Placement, AppendError> {
         self.last.journal.append(draft)
+    }
+
+    /// See [`Journal::fits`].
+    pub fn fits(&self, size: DraftSize) -> bool {
+        self.last.journal.fits(size)
     }
 
     /// See [`Journal::poll_commit`]. It belongs into [`volume`](Self::volume).

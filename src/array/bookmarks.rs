@@ -1,6 +1,7 @@
 //! Bookmarks: setting them, and showing those that the journal here holds (`copy/bookmark.rs`).
 
 use super::Array;
+use crate::copy::group::Group;
 use crate::shell::view::BookmarkView;
 use crate::volume::designation::{Designation, Refusal};
 use crate::volume::effect::{Changed, Effect};
@@ -21,21 +22,35 @@ impl Array {
         if !orders.iter().any(is_bookmark) || self.store.rehearse(orders, who)?.is_repetition {
             return Ok(());
         }
-        for (_, what) in orders {
-            let Designation::SetBookmark { group: name, name: bookmark, number } = what else { continue };
-            let group = self.group_at_work(name)?;
-            let update = group.append_bookmark(bookmark.0).map_err(Refusal::Conflict)?;
-            tokio::select! {
-                biased;
-                durable = group.try_durable(update) => {
-                    durable.map_err(|error| Refusal::Conflict(error.to_string()))?;
-                }
-                () = self.env.clock.sleep(DURABLE_WITHIN) => {
-                    return Err(Refusal::Conflict(format!(
-                        "bookmark {bookmark} is not durable in the journal of group {name} yet; group show says whether it comes"
-                    )));
-                }
+        let mut wanted = Vec::new();
+        for (_, what) in orders.iter() {
+            let Designation::SetBookmark { group, name, .. } = what else { continue };
+            wanted.push((self.group_at_work(group)?, name.0));
+        }
+        let updates = Group::append_bookmarks(&wanted).map_err(Refusal::Conflict)?;
+        let durable = async {
+            for ((group, _), update) in wanted.iter().zip(&updates) {
+                let durable = group.try_durable(*update).await;
+                durable.map_err(|error| Refusal::Conflict(error.to_string()))?;
             }
+            Ok(())
+        };
+        tokio::select! {
+            biased;
+            durable = durable => durable?,
+            () = self.env.clock.sleep(DURABLE_WITHIN) => {
+                let names: Vec<&str> = wanted.iter().map(|(group, _)| group.name.as_str()).collect();
+                return Err(Refusal::Conflict(format!(
+                    "the bookmark is not durable yet in the journals of {}; group show says whether it comes",
+                    names.join(", ")
+                )));
+            }
+        }
+        let set = orders.iter_mut().filter_map(|(_, what)| match what {
+            Designation::SetBookmark { number, .. } => Some(number),
+            _ => None,
+        });
+        for (number, update) in set.zip(updates) {
             *number = Some(UpdateNumber(update.get()));
         }
         Ok(())

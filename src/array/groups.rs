@@ -172,13 +172,13 @@ impl Array {
         group.set_schedule(schedule);
         super::synchronous::take_up(tables, record, &group);
         group.set_restore_stops(record.restore_stops());
-        let delay = schedule.restore_delay;
+        self.retain_journal(&group, record);
         let attached = self.attach(tables, record, &group);
         if record.state == GroupState::Normal {
             self.sync_journals(&group); // Should the journal fail to be written, another volume takes over.
         }
         let replayed = match attached {
-            Ok(()) => group.replay(delay).await.map_err(anyhow::Error::from),
+            Ok(()) => group.replay(schedule.restore_delay).await.map_err(anyhow::Error::from),
             Err(error) => Err(error),
         };
         if let Err(error) = replayed {

@@ -24,6 +24,7 @@ mod images;
 mod inflow;
 mod journal_unit;
 mod journals;
+mod keep;
 mod lacking;
 mod leave;
 mod link_meter;
@@ -259,6 +260,8 @@ impl Array {
         array.start_events();
         let owner = array.clone();
         array.tasks.spawn(async move { owner.own().await });
+        let keeper = array.clone();
+        array.tasks.spawn(keeper.look_after_images());
         Ok(array)
     }
 

@@ -9,6 +9,7 @@
 
 use super::Array;
 use super::groups::{own_volume, record_volume};
+use super::keep::is_crowded;
 use super::snapshots::{Reserved, bookmark_at};
 use crate::copy::group::Group;
 use crate::copy::replay::Clones;
@@ -17,7 +18,9 @@ use crate::shell::view::RewindView;
 use crate::volume::designation::Refusal;
 use crate::volume::group::{Generation, GroupRecord};
 use crate::volume::name::{ArrayNumber, UpdateNumber as StoredNumber, VolumeNumber};
-use crate::volume::snapshot::{Base, MadeSnapshot, Moment, NewSnapshot, SnapshotAt, SnapshotOf};
+use crate::volume::snapshot::{
+    Base, MadeSnapshot, Moment, NewSnapshot, SnapshotAt, SnapshotOf, SnapshotRecord,
+};
 use crate::volume::table::Tables;
 use holdfast_journal::UpdateNumber;
 use std::sync::Arc;
@@ -55,7 +58,10 @@ impl Array {
         let between = (cloned.number, to);
         group.may_replay(cloned.number, to, &clones).await.map_err(failed)?;
         let shown = self.show_rewind(new, &record, between);
-        let told = |at: UpdateNumber| shown.is_at(at);
+        let told = |at: UpdateNumber| {
+            shown.is_at(at);
+            self.has_room_for(&cloned.made)
+        };
         group.replay_onto(&held, between, &clones, told).await.map_err(failed)?;
         let number = StoredNumber(to.get());
         let base = Base { generation: stored_generation(&group, to), ..cloned.base };
@@ -88,9 +94,13 @@ impl Array {
             *restored <= to && kept.as_ref().is_none_or(|(number, ..)| restored >= number)
         };
         let now = group.whole_number().filter(is_near);
-        match (now, kept) {
-            (Some(_), _) => self.clone_now(&tables, &record, group, &sources, to).await,
-            (None, Some((number, base, volumes))) => {
+        if now.is_some()
+            && let Some(cloned) = self.clone_now(&tables, &record, group, &sources, to).await?
+        {
+            return Ok(cloned);
+        }
+        match kept {
+            Some((number, base, volumes)) => {
                 let reserved = self.reserve(&sources)?;
                 let wanted: Vec<Snapshot> = volumes
                     .iter()
@@ -103,11 +113,11 @@ impl Array {
                     self.made(&tables, &sources, &reserved, Moment::Update(StoredNumber(number.get())));
                 Ok(Cloned { reserved, made, number, base })
             }
-            (None, None) => Err(unreachable(&tables, &record, group, &sources, to)),
+            None => Err(unreachable(&tables, &record, group, &sources, to)),
         }
     }
 
-    /// Clones of what the S-VOLs are, between two restored updates.
+    /// Clones of what the S-VOLs are, between two restored updates; none: they are behind `to` by now.
     async fn clone_now(
         &self,
         tables: &Tables,
@@ -115,7 +125,7 @@ impl Array {
         group: &Arc<Group>,
         sources: &[VolumeNumber],
         to: UpdateNumber,
-    ) -> Result<Cloned<'_>, Refusal> {
+    ) -> Result<Option<Cloned<'_>>, Refusal> {
         let reserved = self.reserve(sources)?;
         let failed = |why: String| Refusal::Conflict(format!("group {}: {why}", record.name));
         let (volumes, _) = self.at_work(tables, sources)?;
@@ -128,13 +138,21 @@ impl Array {
             Moment::NoImage { why, .. } => return Err(failed(why)),
         };
         if number > to {
-            let text = format!("its S-VOLs have just passed update {to}, and no image before it is kept");
-            return Err(failed(text));
+            return Ok(None);
         }
         let base = self.base_of(record, group, StoredNumber(number.get()));
         let base = base.ok_or_else(|| failed("it is not copied here".into()))?;
         let made = self.made(tables, sources, &reserved, Moment::Update(StoredNumber(number.get())));
-        Ok(Cloned { reserved, made, number, base })
+        Ok(Some(Cloned { reserved, made, number, base }))
+    }
+
+    /// A rewind never takes the last room, which restore may need.
+    fn has_room_for(&self, made: &MadeSnapshot) -> Result<(), String> {
+        let (tables, usage) = (self.store.tables(), self.disk.usage());
+        match made.volumes.iter().find(|one| is_crowded(&tables, &usage, one.of)) {
+            None => Ok(()),
+            Some(_) => Err("its parity group has less than 1/16 free, which restore may need".to_owned()),
+        }
     }
 
     /// What follows on an image of the S-VOLs of a group as they are; none where it is not copied. No copy of differences begins
@@ -260,13 +278,12 @@ pub(super) fn oldest_reachable(
     group: &Group,
     sources: &[VolumeNumber],
 ) -> Option<UpdateNumber> {
-    let last = group.within_reach().last;
-    let first = group.within_reach().first;
+    let reach = group.within_reach();
     let bases = tables.bases(record.number, sources).into_iter();
     let numbers = bases.filter_map(|(number, row)| {
-        let (number, base) = (UpdateNumber::new(number.0), row.base.as_ref()?);
-        let leads_on = number.next() >= first && number <= last;
-        (leads_on && base.generation == stored_generation(group, number)).then_some(number)
+        let number = UpdateNumber::new(number.0);
+        let leads_on = number.next() >= reach.first && number <= reach.last;
+        (leads_on && is_of_generation(row, group)).then_some(number)
     });
     numbers.min()
 }
@@ -279,6 +296,12 @@ fn clones_of(tables: &Tables, record: &GroupRecord, made: &MadeSnapshot) -> Clon
         Some((record_volume(pair), VolumeId(one.volume.0)))
     };
     tables.followed_pairs(record.number).filter_map(clone).collect()
+}
+
+/// Whether the number of an image is still of the generation in which it was given.
+pub(super) fn is_of_generation(image: &SnapshotRecord, group: &Group) -> bool {
+    let (Some(base), Some(number)) = (&image.base, image.update_number()) else { return false };
+    base.generation == stored_generation(group, UpdateNumber::new(number.0))
 }
 
 fn stored_generation(group: &Group, number: UpdateNumber) -> Option<Generation> {

@@ -357,7 +357,7 @@ impl Reserved<'_> {
     }
 
     /// Whoever names them looks after them from now on.
-    fn keep(mut self) {
+    pub(super) fn keep(mut self) {
         self.numbers.clear();
     }
 }

@@ -403,6 +403,7 @@ impl Array {
             synchronous: self.synchronous_view(tables, record),
             bookmarks: self.bookmark_views(record),
             rewinds: self.rewind_views(record),
+            window: self.window_view(tables, record),
         }
     }
 

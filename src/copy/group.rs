@@ -414,11 +414,8 @@ impl Group {
         update: &Arc<Update>,
         payload: &Payload,
     ) -> Result<(), Refusal> {
-        if seq.is_changing || seq.leaving.blocks() {
+        if self.is_full_for_now(seq) {
             return Err(Refusal::NoRoom);
-        }
-        if seq.kept.bytes() > 2 * self.cache.bytes().max(1 << 20) {
-            return Err(Refusal::NoRoom); // What is not durable yet may not fill the memory.
         }
         let number = update.number;
         match seq.journal.append(Draft::new(update.clone())) {
@@ -441,6 +438,13 @@ impl Group {
         }
         seq.gathered_bytes = gathered;
         Ok(())
+    }
+
+    /// Whether nothing is appended now, whatever room the journal has.
+    pub(super) fn is_full_for_now(&self, seq: &Sequencer) -> bool {
+        // What is not durable yet may not fill the memory.
+        let is_gathering = seq.kept.bytes() > 2 * self.cache.bytes().max(1 << 20);
+        seq.is_changing || seq.leaving.blocks() || is_gathering
     }
 
     /// Stores what a peer sent, with the peer's numbers (figure 20): takes from `arrived` what follows the newest number

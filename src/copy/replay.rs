@@ -8,8 +8,8 @@
 //! inside of a stretch in which the P-VOLs were no image (`whole.rs`).
 //!
 //! S-VOLs, restore and reading are not touched: what is replayed are records that are durable here, and who replays has the last
-//! claim on memory. While records are replayed ([`Held`])
-//! they are not let go though restore and readers are done with them. That is only a wish: where the journal
+//! claim on memory. While records are replayed ([`Held`]), and for as long as images are kept that they follow on
+//! ([`Group::retain_for`]), they are not let go though restore and readers are done with them. That is only a wish: where the journal
 //! fills ([`HELD_UNTIL_PERCENT`], [`RETAINED_UNTIL_PERCENT`]) they go, the oldest first, and a replay that wants them ends.
 //!
 //! # How it is proved
@@ -76,6 +76,12 @@ impl Group {
         seq.retained.next_id += 1;
         seq.retained.held.insert(id, behind);
         Held { group: self.clone(), id }
+    }
+
+    /// There are images of these numbers: what has come behind them is kept while there is room.
+    pub(crate) fn retain_for(&self, mut images: Vec<UpdateNumber>) {
+        images.sort_unstable();
+        self.lock().retained.images = images;
     }
 
     /// What can be replayed.
@@ -196,7 +202,7 @@ impl Group {
     }
 
     /// Replays `base`+1 to `to` onto clones, which nobody else uses, and makes that durable on the units. `at` is told how far it
-    /// is. What a crash leaves of it is for the caller to give back.
+    /// is, and may end it. What a crash leaves of it is for the caller to give back.
     ///
     /// # Errors
     /// Why it ends before that: the group does, a record had to be let go, a unit cannot be written.
@@ -205,7 +211,7 @@ impl Group {
         held: &Held,
         (base, to): (UpdateNumber, UpdateNumber),
         clones: &Clones,
-        at: impl Fn(UpdateNumber),
+        at: impl Fn(UpdateNumber) -> Result<(), String>,
     ) -> Result<(), String> {
         let _running = self.running();
         let ends = || format!("group {} ends here, or begins anew", self.name);
@@ -234,7 +240,7 @@ impl Group {
                 next = update.number.next();
             }
             held.only_behind(next.previous());
-            at(next.previous());
+            at(next.previous())?;
             tokio::task::yield_now().await;
         }
         let volumes: Vec<VolumeId> = clones.values().copied().collect();

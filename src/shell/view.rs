@@ -14,6 +14,7 @@ use serde::Serialize;
 pub use super::view_event::EventView;
 pub use super::view_group::{
     BookmarkView, FollowView, GenerationView, GroupView, LagView, ReaderView, RewindView, SynchronousView,
+    WindowView,
 };
 pub use super::view_link::{BackTestView, LinkTestView, LinkView, PortalTestView, RelayView};
 pub use super::view_snapshot::{SnapshotView, SnapshotVolumeView};

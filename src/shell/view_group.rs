@@ -60,6 +60,31 @@ pub struct GroupView {
     pub bookmarks: Vec<BookmarkView>,
     /// Rewinds at work.
     pub rewinds: Vec<RewindView>,
+    /// How far a rewind reaches, where this array keeps the copy.
+    pub window: Option<WindowView>,
+}
+
+/// Which updates a rewind can show.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct WindowView {
+    /// The oldest of them; none: no image is here from which the journal leads on.
+    pub from_update_number: Option<u64>,
+    /// When the image of it was made, in milliseconds since 1970; none: it is what the S-VOLs are.
+    pub from_unix_ms: Option<u64>,
+    /// The newest.
+    pub to_update_number: u64,
+    /// Images that the array has made and keeps.
+    pub images: u64,
+    /// What each of them alone has, together.
+    pub images_own_bytes: u64,
+    /// What the journal here takes.
+    pub journal_bytes: u64,
+    /// How far back images are wanted; none: none are made.
+    pub keep_ms: Option<u64>,
+    /// How often they are made.
+    pub every_ms: Option<u64>,
+    /// What images and updates may take.
+    pub bytes_max: Option<u64>,
 }
 
 /// A rewind at work: clones of an image, onto which updates are being replayed.

@@ -6,6 +6,7 @@
 
 pub use super::ask::{Ask, Wish};
 use super::group::{GroupSettings, JournalOptions};
+use super::keep::KeepImages;
 use super::kind::{CopyMode, Schedule, SvolSpec};
 use super::name::{
     ArrayNumber, BookmarkName, GroupName, IscsiName, LinkName, Lun, PairName, SnapshotName, UpdateNumber,
@@ -264,6 +265,13 @@ pub enum Designation {
         /// Only until the primary has heard that its pairs are suspended, which cannot be told now.
         #[serde(default)]
         for_suspension: bool,
+    },
+    /// At an array that copies it: which images of the S-VOLs are made and kept; none: none.
+    KeepImages {
+        /// Its name.
+        group: GroupName,
+        /// How far back, how often, for how much room.
+        keep: Option<KeepImages>,
     },
     /// At the primary: gives the point that the group has reached a name.
     SetBookmark {

@@ -3,6 +3,7 @@
 //! The first update number is 1. The number in the store is a checkpoint: the true one is recovered from the journal.
 //! A group without pairs, or with pairs that are being copied, is `normal`.
 
+use super::keep::KeepImages;
 use super::kind::{
     FENCE_WAIT_DEFAULT, Fence, IdentityChoice, JournalLayout, JournalRatio, NoRoom, Release, ReleaseBy,
     SvolAccess,
@@ -73,6 +74,9 @@ pub struct GroupRecord {
     /// that is over. The one that an operator said counts beside it.
     #[serde(default)]
     pub suspension_stop: Option<RestoreStop>,
+    /// At an auxiliary: images of the S-VOLs that it makes and keeps.
+    #[serde(default)]
+    pub keep_images: Option<KeepImages>,
     /// At an auxiliary: its primary has accepted a suspension of all pairs here, and has not said yet that it is over.
     #[serde(default)]
     pub suspension_is_accepted: bool,

@@ -7,6 +7,7 @@ pub mod ask;
 pub mod designation;
 pub mod effect;
 pub mod group;
+pub mod keep;
 pub mod kind;
 pub mod name;
 mod objects;

@@ -99,6 +99,8 @@ impl Designation {
         match self {
             Self::SetSchedule { link, group, .. } => write!(f, "schedule {group} from {link}"),
             Self::StopRestore { group, wish, .. } => write!(f, "group restore {group} {wish}"),
+            Self::KeepImages { group, keep: Some(keep) } => write!(f, "group set {group} {keep}"),
+            Self::KeepImages { group, keep: None } => write!(f, "group set {group} --keep-images off"),
             // Without the number: who says it again gets the first answer, and does not know it.
             Self::SetBookmark { group, name, number: _ } => write!(f, "group bookmark {group} {name}"),
             Self::SetSource { group, reader, from, by_load } => {
@@ -278,6 +280,7 @@ impl fmt::Display for Designation {
             | Self::ReadsElsewhere { .. }
             | Self::SetSchedule { .. }
             | Self::StopRestore { .. }
+            | Self::KeepImages { .. }
             | Self::SetBookmark { .. } => self.fmt_following(f),
             Self::JoinGroup { group } => write!(f, "group {group} asked for by an auxiliary"),
             Self::AddJournal { .. }

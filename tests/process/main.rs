@@ -24,6 +24,7 @@ mod qemu_image;
 mod relay;
 mod reversal;
 mod reversal_of_three;
+mod rewind;
 mod rounds;
 mod snapshots;
 mod ssh;

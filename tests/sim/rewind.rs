@@ -10,7 +10,7 @@ use crate::story::geometry_of;
 use crate::support::random::{Random, number_from_environment};
 use crate::support::wof::{Observed, Plan, Until, Writer, check_prefix};
 use crate::tree::Tree;
-use holdfast::shell::view::SnapshotView;
+use holdfast::shell::view::{SnapshotView, WindowView};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -29,12 +29,16 @@ struct Story {
 }
 
 impl Story {
-    async fn begin(seed: u64) -> Self {
-        let cluster = Tree::star(2).cluster(seed, SHAPE);
+    async fn begin(seed: u64, shape: Shape) -> Self {
+        // What images cost is whole extents, and here every volume is one.
+        let tree = Tree::star(2);
+        let cluster = Cluster::of(seed, shape, tree.count(), &tree.links(), |index, shape, random| {
+            tree.config(index, shape, random).replace("size = \"16MiB\" }", "size = \"64MiB\" }")
+        });
         for index in 0..3 {
             cluster.start(index).await;
         }
-        let writer = Writer::new(seed, Plan::mixed(seed, geometry_of(SHAPE)));
+        let writer = Writer::new(seed, Plan::mixed(seed, geometry_of(shape)));
         let ports = (1..=2).map(|number| SimPort::new(&cluster, "host", number, ALPHA).thinking_ms(3));
         let ports = ports.collect();
         let random = Random::new(seed ^ 0x7265_7769);
@@ -77,6 +81,18 @@ impl Story {
         follows(&self.cluster, index).expect("it follows").received
     }
 
+    async fn dies(&mut self) {
+        let death = if self.random.percent(50) { Death::Kill } else { Death::PowerLoss };
+        self.cluster.die(BETA, death).await;
+        self.starts_again().await;
+    }
+
+    async fn starts_again(&mut self) {
+        self.deaths += 1;
+        self.cluster.start(BETA).await;
+        wait(&self.cluster, "beta follows again", |cluster| follows(cluster, BETA).is_some()).await;
+    }
+
     /// Hosts write while an operator at beta says something until it is answered, though beta dies meanwhile.
     async fn say_in_danger(&mut self, line: &str) {
         loop {
@@ -107,9 +123,7 @@ impl Story {
                 }
                 return;
             }
-            self.deaths += 1;
-            self.cluster.start(BETA).await;
-            wait(&self.cluster, "beta follows again", |cluster| follows(cluster, BETA).is_some()).await;
+            self.starts_again().await;
         }
     }
 
@@ -192,13 +206,17 @@ fn follows(cluster: &Cluster, index: usize) -> Option<Follows> {
     Some(Follows { state: follows.restore_state, received, restored })
 }
 
+fn window(cluster: &Cluster) -> Option<WindowView> {
+    cluster.snapshot(BETA)?.groups.first()?.window.clone()
+}
+
 /// Numbers of a range by chance, in order.
 fn some_of(random: &mut Random, from: u64, to: u64, count: usize) -> BTreeSet<u64> {
     (0..count).map(|_| from + random.below(to - from + 1)).chain([to]).collect()
 }
 
 async fn between_restored_and_received(seed: u64) -> (u32, u32) {
-    let mut story = Story::begin(seed).await;
+    let mut story = Story::begin(seed, SHAPE).await;
     for _ in 0..2 {
         story.stands_still(GAMMA).await;
         let restored = story.stands_still(BETA).await;
@@ -234,4 +252,96 @@ fn what_is_received_and_not_restored_can_be_seen_at_every_number() {
     }
     eprintln!("{seeds} seeds, {deaths} deaths, {made} rewinds compared with a copy at their number");
     assert!(deaths > 3 && made > 10, "only {deaths} deaths, {made} made");
+}
+
+/// Beta keeps images and is killed now and then, gamma stands still; then beta shows any number of all that time.
+async fn back_by_kept_images(seed: u64) -> (u32, u32) {
+    let mut story = Story::begin(seed, Shape { journal_kib: 24576, ..SHAPE }).await;
+    let line = "group set g1 --keep-images 120s --image-interval 2s";
+    say(&story.cluster, BETA, line).await;
+    story.cluster.sleep_ms(3_000).await;
+    let first = story.stands_still(GAMMA).await;
+    for _ in 0..4 {
+        story.write(40).await;
+        story.cluster.sleep_ms(story.random.below(3_000)).await;
+        if story.random.percent(50) {
+            story.dies().await;
+        }
+    }
+    story.has_restored_all(BETA).await;
+    let newest = story.cluster.newest().expect("alpha runs");
+    let reached = window(&story.cluster).expect("beta keeps images");
+    assert!(reached.images > 1 && reached.from_update_number <= Some(first), "{reached:?}, from {first} on");
+    for number in some_of(&mut story.random, first, newest, 4) {
+        let name = story.rewind(number).await;
+        story.is_what_gamma_is(number, &name).await;
+        story.say_in_danger(&format!("snapshot delete {name} --yes --id delete-{name}")).await;
+    }
+    let refused = story.cluster.command(BETA, "group set g1 --keep-images 1d --image-interval 1s").await;
+    assert!(refused.expect_err("they would be too many").contains("less often"));
+    let refused = story.cluster.command(ALPHA, line).await;
+    assert!(refused.expect_err("hosts write it there").contains("not copied here"));
+    say(&story.cluster, BETA, "group set g1 --keep-images off").await;
+    story.nothing_is_left().await;
+    story.equal().await;
+    story.end().await
+}
+
+#[test]
+fn what_was_restored_can_be_seen_at_every_number_of_the_time_for_which_images_are_kept() {
+    let seeds = (number_from_environment("HOLDFAST_SIM_SEEDS", 400) / 200).max(2);
+    let first = number_from_environment("HOLDFAST_SIM_FIRST_SEED", 1);
+    let (mut deaths, mut made) = (0, 0);
+    for seed in first..first + seeds {
+        let told = in_virtual_time(back_by_kept_images(seed));
+        (deaths, made) = (deaths + told.0, made + told.1);
+    }
+    eprintln!("{seeds} seeds, {deaths} deaths, {made} rewinds compared with a copy at their number");
+    assert!(deaths > 3 && made > 6, "only {deaths} deaths, {made} made");
+}
+
+/// A journal that is too small for all that is wanted: nobody waits for it, the window is shorter, and says so.
+#[test]
+fn images_that_are_kept_never_hold_up_reading_and_restore() {
+    in_virtual_time(async {
+        let mut story = Story::begin(5, Shape { journal_kib: 2048, ..SHAPE }).await;
+        say(&story.cluster, BETA, "group set g1 --keep-images 1h --image-interval 30s").await;
+        let first = story.cluster.newest().expect("alpha runs");
+        story.cluster.sleep_ms(2_000).await;
+        let from = |cluster: &Cluster| window(cluster).and_then(|window| window.from_update_number);
+        let before = from(&story.cluster).expect("there is an image");
+        let mut rounds = 0;
+        while from(&story.cluster) == Some(before) {
+            story.write(120).await;
+            story.cluster.sleep_ms(11_000).await;
+            rounds += 1;
+            assert!(rounds < 40, "nothing was ever let go: {}", story.cluster.state());
+        }
+        story.has_restored_all(BETA).await;
+        let shown = story.cluster.snapshot(BETA).expect("it runs");
+        for journal in shown.journals.iter().filter(|journal| journal.write_data_bytes > 0) {
+            let (used, of) = (journal.write_data_used_bytes, journal.write_data_bytes);
+            assert!(used * 100 < of * 65, "{used} of {of} bytes in use at rest");
+        }
+        story.write(20).await;
+        story.has_restored_all(BETA).await;
+        wait(&story.cluster, "there is another image", |cluster| {
+            window(cluster).is_some_and(|window| window.from_unix_ms.is_some())
+        })
+        .await;
+        let (reached, newest) = (from(&story.cluster).expect("there is an image"), story.cluster.newest());
+        assert!(reached > before);
+        let number = reached.midpoint(newest.expect("alpha runs"));
+        let name = story.rewind(number).await;
+        story.images(&name).await;
+        let refused = story.cluster.command(BETA, &format!("group rewind g1 no --to {}", first - 1)).await;
+        assert!(refused.expect_err("it is gone").contains("out of reach"));
+        // Images that have lost what came behind them are still what they were.
+        let images = story.cluster.snapshot(BETA).expect("it runs").snapshots;
+        for image in images.iter().filter(|image| image.is_scheduled) {
+            story.images(&image.name).await;
+        }
+        story.equal().await;
+        story.end().await;
+    });
 }

@@ -1,5 +1,6 @@
 //! One group reading from another, figure by figure.
 
+mod bookmarks;
 mod cache;
 mod claims;
 mod figures;

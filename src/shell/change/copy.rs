@@ -1,7 +1,7 @@
 //! Changes of copies: groups, journal volumes, pairs (figure 10), said at either array.
 
 use super::copies::{PairResyncWords, PairSuspendWords, PairWords, ResyncWords, ReverseWords, SuspendWords};
-use super::rewind::RewindWords;
+use super::rewind::{KeepWords, RewindWords};
 use super::takeover::{FailbackWords, TakeoverWords};
 use super::words::{PvolWord, SvolWord, copy_mode, release, svol_access};
 use super::{Change, Here, How, one, one_at};
@@ -61,6 +61,9 @@ pub enum GroupChange {
         #[arg(long, value_name = "LINK", conflicts_with = "source")]
         synchronous: Option<LinkName>,
         #[command(flatten)]
+        /// Images that are kept for rewinds.
+        keep: KeepWords,
+        #[command(flatten)]
         /// How.
         how: How,
     },
@@ -114,10 +117,12 @@ pub enum GroupChange {
         /// How.
         how: How,
     },
-    /// At its primary: give the point that it has reached a name, which travels to every copy.
+    /// At its primary: give the point that it has reached a name, which travels to every copy. Of several groups all have it at one
+    /// instant.
     Bookmark {
-        /// Its name.
-        name: GroupName,
+        /// The group, or several of them.
+        #[arg(required = true, num_args = 1..)]
+        names: Vec<GroupName>,
         /// The bookmark's.
         bookmark: BookmarkName,
         #[command(flatten)]
@@ -188,6 +193,13 @@ impl GroupChange {
             Self::Set { name, settings, synchronous: Some(link), how, .. } => {
                 one(here, how, settings.synchronous(name, link)?)
             }
+            Self::Set { name, settings, source: None, keep, how, .. } if keep.designation(name).is_some() => {
+                if settings.change() != SettingsChange::default() {
+                    return Err("--keep-images is said alone".into());
+                }
+                let what = keep.designation(name);
+                one(here, how, what.ok_or("nothing is chosen anew: say what")?)
+            }
             Self::Set { name, settings, source: Some(source), reader, by_load, how, .. } => {
                 if settings.change() != SettingsChange::default() {
                     return Err("--source is said alone".into());
@@ -218,10 +230,7 @@ impl GroupChange {
                 let wish = until.unwrap_or(StopWish::GoOn);
                 one(here, how, Designation::StopRestore { group: name.clone(), wish, for_suspension: false })
             }
-            Self::Bookmark { name, bookmark, how } => {
-                let (group, name) = (name.clone(), *bookmark);
-                one(here, how, Designation::SetBookmark { group, name, number: None })
-            }
+            Self::Bookmark { names, bookmark, how } => bookmarks(here, how, names, *bookmark)?,
             Self::Rewind(words) => words.rewind(here),
             Self::Reverse(words) => words.reverse(here),
             Self::Takeover(words) => words.take_over(here)?,
@@ -241,6 +250,21 @@ impl GroupChange {
             }
         })
     }
+}
+
+/// One bookmark in each group, all in one transaction.
+fn bookmarks(here: &Here<'_>, how: &How, names: &[GroupName], name: BookmarkName) -> Result<Change, String> {
+    let (first, others) = names.split_first().ok_or("say a group")?;
+    if others.len() >= BOOKMARK_GROUPS_MAX {
+        return Err(format!("a bookmark is set in {BOOKMARK_GROUPS_MAX} groups at a time at most"));
+    }
+    let set = |group: &GroupName| Designation::SetBookmark { group: group.clone(), name, number: None };
+    let mut change = one(here, how, set(first));
+    let id = change.orders.first().map(|(id, _)| *id).ok_or("say a group")?;
+    for (index, group) in (1..).zip(others) {
+        change.orders.push((id.caused(index), set(group)));
+    }
+    Ok(change)
 }
 
 /// What an operator chooses for a group.
@@ -450,6 +474,8 @@ impl PairChange {
 
 /// The word for the array whose copy a group is.
 const PRIMARY: &str = "primary";
+/// Groups of one bookmark: while it is set none of them gives a number.
+const BOOKMARK_GROUPS_MAX: usize = 64;
 /// With --synchronous: hosts wait for nobody.
 const NONE: &str = "none";
 

@@ -348,6 +348,7 @@ pub(super) fn new_group(
         freed: None,
         restore_stop: None,
         suspension_stop: None,
+        keep_images: None,
         suspension_is_accepted: false,
         is_together: false,
         goes_alone: false,

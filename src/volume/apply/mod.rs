@@ -154,6 +154,7 @@ impl Tables {
             Designation::StopRestore { group, wish, for_suspension } => {
                 copy::stop_restore(self, group, *wish, *for_suspension)
             }
+            Designation::KeepImages { group, keep } => super::keep::keep_images(self, group, *keep),
             Designation::SetBookmark { group, .. } => copy::set_bookmark(self, group),
             Designation::CreateGroup { name, settings } => copy::create_group(self, id, name, *settings),
             Designation::CreatePair { name, group, pvol, svol, copy } => {

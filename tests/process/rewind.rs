@@ -1,0 +1,98 @@
+//! Somebody overwrites everything, and the overwriting is copied as faithfully as all before: a copy that keeps images shows what was at
+//! a bookmark, foreign tools find the file system in it sound, and the primary gets it back through its LUN (promise O9).
+
+use crate::qemu_image::{IMAGE_BYTES, compare, make_image};
+use crate::support::process::{Array, Cluster, GROUP, Layout, expect_tool, run_tool};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+const BACK: u16 = 31;
+
+fn say(array: &Array, line: &str) -> serde_json::Value {
+    let words: Vec<&str> = line.split(' ').collect();
+    array.shell(&words).unwrap_or_else(|error| panic!("{line}: {error}"))
+}
+
+fn convert(from: &str, to: &str, is_new: bool) {
+    let mut convert = Command::new("qemu-img");
+    convert.args(["convert", "-f", "raw", "-O", "raw"]);
+    if !is_new {
+        convert.arg("-n");
+    }
+    expect_tool(convert.args([from, to]));
+}
+
+async fn has_restored_all(cluster: &Cluster) {
+    let newest = cluster.arrays[0].group().and_then(|group| group["durable_update_number"].as_u64());
+    cluster.arrays[1]
+        .wait_until("everything is restored", Duration::from_secs(60), || {
+            let restored = cluster.arrays[1].group()?["follows"]["restored_update_number"].as_u64();
+            (restored >= newest).then_some(())
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_overwritten_comes_back_as_it_was_at_a_bookmark() {
+    let layout = Layout {
+        volumes: 2,
+        volume_bytes: IMAGE_BYTES,
+        journal_bytes: 384 << 20,
+        unit_bytes: Some(1 << 30),
+        ..Layout::default()
+    };
+    let mut cluster = Cluster::running(layout).await;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let source = path("source.img");
+    make_image(Path::new(&source));
+    let beta = &cluster.arrays[1];
+    say(beta, &format!("group set {GROUP} --keep-images 1h --image-interval 1s"));
+    let data = [1, 2].map(|lun| cluster.arrays[0].url(lun));
+    convert(&source, &data[0], false);
+    say(&cluster.arrays[0], &format!("group bookmark {GROUP} evening"));
+    for url in &data {
+        let overwrite = format!("write -P 0x13 0 {IMAGE_BYTES}");
+        expect_tool(Command::new("qemu-io").args(["-f", "raw", "-c", &overwrite, url]));
+    }
+    has_restored_all(&cluster).await;
+    let lost =
+        run_tool(Command::new("qemu-img").args(["compare", "-f", "raw", "-F", "raw", &source, &data[0]]));
+    assert!(!lost.status.success(), "nothing was overwritten");
+
+    // The copy dies as well: what it keeps is on its disks.
+    cluster.arrays[1].kill();
+    cluster.arrays[1].start().await;
+    let beta = &cluster.arrays[1];
+    beta.wait_until("the group is open", Duration::from_secs(30), || {
+        beta.group()?["window"]["from_update_number"].as_u64()
+    })
+    .await;
+    let made = say(beta, &format!("group rewind {GROUP} back --to bookmark:evening --read-only"));
+    assert_eq!(made["changes"].as_array().map(Vec::len), Some(3), "a snapshot and two volumes: {made}");
+    let shown = say(beta, "snapshot show back");
+    assert_eq!((shown["bookmark"].as_str(), shown["is_image"].as_bool()), (Some("evening"), Some(true)));
+    say(beta, &format!("lun map {} {BACK} back.copy1", beta.target()));
+    let back = beta.url(BACK);
+    compare(Path::new(&source), &back);
+    let exported = path("back.img");
+    convert(&back, &exported, true);
+    expect_tool(Command::new("e2fsck").args(["-f", "-n", &exported]));
+
+    // Given back to those who lost it, over the LUN of the primary; and copied.
+    convert(&back, &data[0], false);
+    compare(Path::new(&source), &data[0]);
+    has_restored_all(&cluster).await;
+    let beta = &cluster.arrays[1];
+    say(beta, &format!("lun unmap {} {BACK}", beta.target()));
+    say(beta, "snapshot delete back --yes");
+    say(beta, &format!("group set {GROUP} --keep-images off"));
+    beta.wait_until("the images are gone", Duration::from_secs(20), || {
+        say(beta, "snapshot list").as_array().is_some_and(Vec::is_empty).then_some(())
+    })
+    .await;
+    for array in &mut cluster.arrays {
+        array.stop().await;
+    }
+}
