@@ -45,6 +45,7 @@ impl Array {
         self.grow_volumes().await;
         self.reconcile_forwarding().await;
         self.open_written_svols().await;
+        self.apply_rewinds().await;
         let tables = self.store.tables();
         for target in tables.targets.iter() {
             self.show_luns(&tables, target);

@@ -32,6 +32,25 @@ impl Array {
                     self.look_after(record).await;
                 }
             }
+            self.delete_orphans(&tables);
+        }
+    }
+
+    /// Images of groups that are gone.
+    fn delete_orphans(&self, tables: &Tables) {
+        let is_orphan = |image: &&SnapshotRecord| {
+            let base = image.base.as_ref().filter(|base| base.is_scheduled);
+            base.is_some_and(|base| tables.groups.get(&base.group).is_none())
+        };
+        tables.snapshots.iter().filter(is_orphan).for_each(|image| self.delete_image(image));
+    }
+
+    fn delete_image(&self, image: &SnapshotRecord) {
+        let what = Designation::DeleteSnapshot { snapshot: image.name.clone() };
+        match self.store.designate(DesignationId(self.new_identity()), &what, &Who::Array) {
+            Ok(_) => self.wake(),
+            // Hosts are shown it.
+            Err(refusal) => tracing::debug!(image = %image.name, %refusal, "an image is kept for longer"),
         }
     }
 
@@ -110,15 +129,7 @@ impl Array {
         let tables = self.store.tables();
         let images = tables.scheduled_images(record.number);
         let over = self.over(&tables, record, &images);
-        for image in images.into_iter().take(over) {
-            let id = DesignationId(self.new_identity());
-            let what = Designation::DeleteSnapshot { snapshot: image.name.clone() };
-            match self.store.designate(id, &what, &Who::Array) {
-                Ok(_) => self.wake(),
-                // Hosts are shown it.
-                Err(refusal) => tracing::debug!(image = %image.name, %refusal, "an image is kept for longer"),
-            }
-        }
+        images.into_iter().take(over).for_each(|image| self.delete_image(image));
     }
 
     /// How many of the oldest images are to go.

@@ -43,6 +43,7 @@ mod rejoin;
 mod relay;
 mod reverse;
 mod rewind;
+mod rewind_apply;
 mod snapshots;
 mod sources;
 mod synchronous;

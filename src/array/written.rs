@@ -95,7 +95,10 @@ impl Array {
         let store = Arc::new(super::marks::Marks(self.store.clone()));
         let marks = SvolMarks::new(pair.number.0, map, store);
         self.spawn(marks.clone().write_marks());
-        volume.set_role(VolumeRole::Marked(marks.clone()));
+        // On the way to a snapshot they are no image, and nobody sees them.
+        let is_rewound = tables.groups.get(&pair.group).is_some_and(|group| group.rewinding.is_some());
+        let role = if is_rewound { VolumeRole::Waiting } else { VolumeRole::Marked(marks.clone()) };
+        volume.set_role(role);
         self.runtime().written.insert(pair.number.0, marks);
         Ok(())
     }

@@ -273,6 +273,13 @@ pub enum Designation {
         /// How far back, how often, for how much room.
         keep: Option<KeepImages>,
     },
+    /// At an array that copies it: its S-VOLs, which hosts may write, become what a snapshot of them is.
+    ApplyRewind {
+        /// Its name.
+        group: GroupName,
+        /// The snapshot's.
+        snapshot: SnapshotName,
+    },
     /// At the primary: gives the point that the group has reached a name.
     SetBookmark {
         /// Its name.

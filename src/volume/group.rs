@@ -9,7 +9,8 @@ use super::kind::{
     SvolAccess,
 };
 use super::name::{
-    ArrayNumber, GroupName, GroupNumber, LinkName, PairNumber, UpdateNumber, VolumeName, VolumeNumber,
+    ArrayNumber, GroupName, GroupNumber, LinkName, PairNumber, SnapshotNumber, UpdateNumber, VolumeName,
+    VolumeNumber,
 };
 use super::pair::PairState;
 use super::record::Identity;
@@ -77,6 +78,9 @@ pub struct GroupRecord {
     /// At an auxiliary: images of the S-VOLs that it makes and keeps.
     #[serde(default)]
     pub keep_images: Option<KeepImages>,
+    /// At an auxiliary: its S-VOLs, which hosts may write, are on the way to this snapshot.
+    #[serde(default)]
+    pub rewinding: Option<SnapshotNumber>,
     /// At an auxiliary: its primary has accepted a suspension of all pairs here, and has not said yet that it is over.
     #[serde(default)]
     pub suspension_is_accepted: bool,

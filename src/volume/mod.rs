@@ -22,6 +22,7 @@ pub mod relay;
 mod remote;
 pub mod resync;
 pub mod reversal;
+mod rewind;
 pub mod secret;
 mod settings;
 pub mod shown;

@@ -102,6 +102,10 @@ impl Tables {
         let groups =
             pairs.filter_map(|name| self.pair_named(name)).filter_map(|pair| self.groups.get(&pair.group));
         for group in groups {
+            if group.rewinding.is_some() {
+                let text = format!("the S-VOLs of group {} there are on the way to a snapshot", group.name);
+                return Err(Refusal::Conflict(text));
+            }
             if let Some(stop) = group.restore_stops().into_iter().flatten().last() {
                 return Err(Refusal::Conflict(format!(
                     "restore is stopped there at {stop}: `group restore {} --go-on` at that array lets it go on",

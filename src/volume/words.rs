@@ -26,6 +26,10 @@ impl Designation {
             Self::DeleteSnapshot { snapshot } => {
                 Some(format!("snapshot {snapshot} with its volumes and what was written to them"))
             }
+            Self::ApplyRewind { group, snapshot } => Some(format!(
+                "what the S-VOLs of group {group} are here, and what hosts have written to them: they become what snapshot {snapshot} is, \
+                 under hosts that use them"
+            )),
             Self::DeleteTarget { target } => Some(format!("target {target} with its LUNs and its secrets")),
             Self::DeletePairs { group, which } => {
                 Some(format!("{which} of group {group}: the S-VOLs follow nothing any more"))
@@ -101,6 +105,7 @@ impl Designation {
             Self::StopRestore { group, wish, .. } => write!(f, "group restore {group} {wish}"),
             Self::KeepImages { group, keep: Some(keep) } => write!(f, "group set {group} {keep}"),
             Self::KeepImages { group, keep: None } => write!(f, "group set {group} --keep-images off"),
+            Self::ApplyRewind { group, snapshot } => write!(f, "group rewind {group} {snapshot} --apply"),
             // Without the number: who says it again gets the first answer, and does not know it.
             Self::SetBookmark { group, name, number: _ } => write!(f, "group bookmark {group} {name}"),
             Self::SetSource { group, reader, from, by_load } => {
@@ -281,6 +286,7 @@ impl fmt::Display for Designation {
             | Self::SetSchedule { .. }
             | Self::StopRestore { .. }
             | Self::KeepImages { .. }
+            | Self::ApplyRewind { .. }
             | Self::SetBookmark { .. } => self.fmt_following(f),
             Self::JoinGroup { group } => write!(f, "group {group} asked for by an auxiliary"),
             Self::AddJournal { .. }

@@ -300,6 +300,59 @@ fn what_was_restored_can_be_seen_at_every_number_of_the_time_for_which_images_ar
     assert!(deaths > 3 && made > 6, "only {deaths} deaths, {made} made");
 }
 
+/// Beta's S-VOLs, which hosts may write, become what a rewind was, and are all of one moment whenever beta dies on the way; then they
+/// follow again.
+async fn opened_at_another_moment(seed: u64) -> (u32, u32) {
+    let mut story = Story::begin(seed, SHAPE).await;
+    let restored = story.stands_still(BETA).await;
+    story.write(60).await;
+    let received = story.has_received_all(BETA).await;
+    let number = restored + story.random.below(received - restored + 1);
+    let name = story.rewind(number).await;
+    let images = story.images(&name).await;
+    let line = format!("group rewind g1 {name} --apply --yes");
+    let refused = story.cluster.command(BETA, &line).await.expect_err("no host may write the S-VOLs");
+    assert!(refused.contains("svol-write"), "{refused}");
+    say(&story.cluster, BETA, "group restore g1 --go-on").await;
+    story.has_restored_all(BETA).await;
+    say(&story.cluster, ALPHA, "group suspend g1 --reader beta --svol-write").await;
+    wait(&story.cluster, "hosts are let in at beta", |cluster| {
+        let shown = cluster.snapshot(BETA).expect("it runs");
+        let mut luns = shown.targets.iter().flat_map(|target| &target.luns);
+        luns.any(|lun| lun.access == "read-write")
+    })
+    .await;
+    let before = story.cluster.visible_copies(BETA).await;
+    let asked = story.cluster.command(BETA, &format!("group rewind g1 {name} --apply")).await;
+    assert!(asked.expect_err("it destroys").contains("hosts have written"));
+    story.say_in_danger(&format!("{line} --id apply-{name}")).await;
+    assert!(story.cluster.visible_copies(BETA).await == images, "the S-VOLs are not what was rewound");
+    assert!(before != images || number == received, "nothing would have shown");
+    assert!(story.images(&name).await == images, "the snapshot has changed");
+    if story.random.percent(50) {
+        story.dies().await;
+        assert!(story.cluster.visible_copies(BETA).await == images);
+    }
+    story.write(20).await;
+    say(&story.cluster, ALPHA, "group resync g1").await;
+    story.equal().await;
+    assert!(story.images(&name).await == images, "the snapshot has changed");
+    say(&story.cluster, BETA, &format!("snapshot delete {name} --yes")).await;
+    story.nothing_is_left().await;
+    story.end().await
+}
+
+#[test]
+fn s_vols_are_opened_at_any_moment_and_follow_again_whoever_dies() {
+    let seeds = (number_from_environment("HOLDFAST_SIM_SEEDS", 400) / 130).max(3);
+    let first = number_from_environment("HOLDFAST_SIM_FIRST_SEED", 1);
+    let mut deaths = 0;
+    for seed in first..first + seeds {
+        deaths += in_virtual_time(opened_at_another_moment(seed)).0;
+    }
+    assert!(deaths > 3, "only {deaths} deaths");
+}
+
 /// A journal that is too small for all that is wanted: nobody waits for it, the window is shorter, and says so.
 #[test]
 fn images_that_are_kept_never_hold_up_reading_and_restore() {

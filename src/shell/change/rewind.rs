@@ -18,11 +18,15 @@ pub struct RewindWords {
     /// The snapshot that it will be; its volumes are called NAME.VOLUME.
     snapshot: SnapshotName,
     /// An update number, bookmark:NAME, or a time like 2026-11-21T20:00:00Z.
-    #[arg(long, value_name = "WHEN", value_parser = moment)]
-    to: SnapshotAt,
+    #[arg(long, value_name = "WHEN", value_parser = moment, required_unless_present = "apply")]
+    to: Option<SnapshotAt>,
     /// Hosts may read it. Else they may write it, too: a clone.
     #[arg(long)]
     read_only: bool,
+    /// The S-VOLs become what this snapshot is. Hosts may write them already (`group suspend --svol-write` at the primary), and do not use
+    /// them at that moment.
+    #[arg(long, conflicts_with_all = ["to", "read_only"])]
+    apply: bool,
     #[command(flatten)]
     /// How.
     how: How,
@@ -30,9 +34,13 @@ pub struct RewindWords {
 
 impl RewindWords {
     pub(super) fn rewind(&self, here: &Here<'_>) -> Change {
+        let Some(at) = self.to else {
+            let (group, snapshot) = (self.name.clone(), self.snapshot.clone());
+            return one(here, &self.how, Designation::ApplyRewind { group, snapshot });
+        };
         let (name, of) = (self.snapshot.clone(), SnapshotOf::Group(self.name.clone()));
         let hosts = if self.read_only { SnapshotHosts::ReadOnly } else { SnapshotHosts::ReadWrite };
-        let new = NewSnapshot { name, of, hosts, at: self.to, made: None };
+        let new = NewSnapshot { name, of, hosts, at, made: None };
         one(here, &self.how, Designation::CreateSnapshot(Box::new(new)))
     }
 }

@@ -349,6 +349,7 @@ pub(super) fn new_group(
         restore_stop: None,
         suspension_stop: None,
         keep_images: None,
+        rewinding: None,
         suspension_is_accepted: false,
         is_together: false,
         goes_alone: false,

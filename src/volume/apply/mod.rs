@@ -155,6 +155,9 @@ impl Tables {
                 copy::stop_restore(self, group, *wish, *for_suspension)
             }
             Designation::KeepImages { group, keep } => super::keep::keep_images(self, group, *keep),
+            Designation::ApplyRewind { group, snapshot } => {
+                super::rewind::apply_rewind(self, group, snapshot)
+            }
             Designation::SetBookmark { group, .. } => copy::set_bookmark(self, group),
             Designation::CreateGroup { name, settings } => copy::create_group(self, id, name, *settings),
             Designation::CreatePair { name, group, pvol, svol, copy } => {

@@ -136,6 +136,11 @@ fn volume_of(new: &NewSnapshot, source: &VolumeRecord) -> Result<VolumeName, Ref
 pub(super) fn delete(tables: &mut Tables, name: &SnapshotName) -> Result<Outcome, Refusal> {
     let row = tables.snapshots.iter().find(|row| row.name == *name);
     let row = row.ok_or_else(|| Refusal::missing("snapshot", name))?.clone();
+    if tables.is_rewound_to(row.number) {
+        return Err(Refusal::Conflict(format!(
+            "S-VOLs are on the way to snapshot {name}: wait until they are there"
+        )));
+    }
     for target in tables.targets.iter() {
         let shown = target.luns.iter().find(|lun| row.volumes.iter().any(|one| one.volume == lun.volume));
         if let Some(lun) = shown {

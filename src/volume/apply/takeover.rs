@@ -88,6 +88,9 @@ fn begin(tables: &Tables, row: &GroupRecord) -> Result<Option<Takeover>, Refusal
         return Ok(None); // On its way already, by command or by promise.
     }
     let conflict = |text: &str| Err(Refusal::conflict(format!("group {} {text}", row.name)));
+    if row.rewinding.is_some() {
+        return conflict("is on the way to a snapshot: say it again when its S-VOLs are there");
+    }
     let GroupRole::Auxiliary { source, remote: Some(_), .. } = &row.role else {
         return conflict("was never made known by its primary");
     };
