@@ -176,6 +176,12 @@ impl Group {
             if is_sent() {
                 return Ok(self.while_sent(request.reader));
             }
+            // All its pairs were suspended while it waited: of those that know it something is kept from it already, and what
+            // goes to the others beside that is no image.
+            let turned = self.lock().has_turned(request.reader, &[]);
+            if let Some(outcome) = turned {
+                return Ok(self.empty(request.reader, outcome));
+            }
             let limit = self.limit_for(request.reader);
             let first = self.lock().readers.poll_send(request.reader, limit);
             if let Some(first) = first {
@@ -316,7 +322,7 @@ impl Group {
         let found = self.load(first, count as usize, budget / 2, Class::JournalRead).await?;
         let (mut records, mut pages, mut sent) = (Vec::new(), Vec::new(), 0);
         let (mut last, mut as_of) = (first, UpdateNumber::NONE);
-        let mut is_stopped = false;
+        let (mut is_stopped, mut whole) = (false, Vec::new());
         for (update, payload) in found {
             if update.number > limit || self.stops_at(request.reader, &update) {
                 is_stopped = true;
@@ -343,6 +349,9 @@ impl Group {
             sent += 1;
             as_of = as_of.max(update.as_of().unwrap_or(UpdateNumber::NONE));
             last = update.number;
+            if update.kind == Kind::HostWrite {
+                whole.push(update);
+            }
         }
         if sent == 0 {
             let outcome = if is_stopped { Outcome::NoJournal } else { Outcome::NotHeld };
@@ -352,6 +361,10 @@ impl Group {
         if seq.readers.reader(request.reader).map(|known| known.began) != began {
             drop(seq);
             return Ok(self.empty(request.reader, Outcome::NotHeld)); // It began anew meanwhile.
+        }
+        if let Some(outcome) = seq.has_turned(request.reader, &whole) {
+            drop(seq);
+            return Ok(self.empty(request.reader, outcome));
         }
         match cursor {
             Cursor::Moves => seq.readers.handle_sent(request.reader, last, as_of)?,
@@ -411,9 +424,7 @@ impl Group {
     /// Whether the update belongs to a pair of the reader whose differences are marked instead. A command changes one
     /// volume.
     pub(super) fn withheld(&self, reader: ArrayNumber, update: &Update) -> bool {
-        let seq = self.lock();
-        let pairs = update.extents.first().and_then(|extent| seq.pairs.get(&extent.volume.0));
-        pairs.into_iter().flatten().any(|pair| pair.reader == reader && pair.resync.withholds(update.number))
+        self.lock().withholds(reader, update)
     }
 
     /// The data of an initial-copy record, read now.
@@ -499,6 +510,22 @@ impl Group {
             load_permille: self.load_permille(),
             is_second: seq.is_pushed_to(reader),
         }
+    }
+}
+
+impl Sequencer {
+    fn withholds(&self, reader: ArrayNumber, update: &Update) -> bool {
+        let pairs = update.extents.first().and_then(|extent| self.pairs.get(&extent.volume.0));
+        pairs.into_iter().flatten().any(|pair| pair.reader == reader && pair.resync.withholds(update.number))
+    }
+
+    /// Why the reader may not be handed what was gathered for it: its pairs were suspended meanwhile, all of them, or one of
+    /// which something is in there as a `whole` that is to be kept from it now.
+    pub(super) fn has_turned(&self, reader: ArrayNumber, whole: &[Arc<Update>]) -> Option<Outcome> {
+        if !self.readers.reader(reader).is_some_and(|known| known.holds) {
+            return Some(Outcome::Suspended);
+        }
+        whole.iter().any(|update| self.withholds(reader, update)).then_some(Outcome::NoJournal)
     }
 }
 

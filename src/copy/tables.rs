@@ -31,6 +31,7 @@ use super::restore::pages_of;
 use super::serve::{Answer, Request, ServeError};
 use crate::disk::slot::{Class, SLOT_BYTES};
 use holdfast_journal::{Incarnation, Kind, Located, Update, UpdateNumber, VolumeNumber};
+use std::sync::Arc;
 
 /// Where to find some updates.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +122,8 @@ struct Draft {
     record_bytes: usize,
     data_pages: usize,
     info_bytes: u64,
+    /// Hosts' writes of which the reader is told where they lie.
+    whole: Vec<Arc<Update>>,
 }
 
 impl Draft {
@@ -147,7 +150,12 @@ impl Group {
             let before = draft.updates;
             for update in found.iter().take_while(|update| update.number <= limit) {
                 match self.add_to_table(request, update, &mut draft) {
-                    Added::Yes => number = update.number.next(),
+                    Added::Yes => {
+                        number = update.number.next();
+                        if update.kind == Kind::HostWrite {
+                            draft.whole.push(update.clone());
+                        }
+                    }
                     Added::No => break,
                     Added::MoreRoom(bytes) => return Ok(Some(self.more_room(request.reader, bytes))),
                 }
@@ -162,6 +170,10 @@ impl Group {
         if seq.readers.reader(request.reader).map(|known| known.began) != began {
             drop(seq);
             return Ok(Some(self.empty(request.reader, Outcome::NotHeld))); // It began anew meanwhile.
+        }
+        if let Some(outcome) = seq.has_turned(request.reader, &draft.whole) {
+            drop(seq);
+            return Ok(Some(self.empty(request.reader, outcome)));
         }
         seq.readers.handle_sent(request.reader, number.previous(), UpdateNumber::NONE)?;
         let total = seq.sent.entry(request.reader).or_default();

@@ -6,7 +6,7 @@ use crate::copy::cascade::CopyAsk;
 use crate::copy::checkpoint::{CheckpointExtra, PairMark};
 use crate::copy::fetch::{FetchError, Whose};
 use crate::copy::group::SvolRuntime;
-use crate::copy::serve::Carrier;
+use crate::copy::serve::{Carrier, Form, Request};
 use crate::volume::pair::PairState;
 use holdfast_journal::reader::Report;
 use holdfast_journal::{ArrayNumber, Generation, UpdateNumber};
@@ -201,5 +201,44 @@ fn nothing_is_handed_out_behind_the_number_from_which_on_a_pair_is_kept_back_unt
         assert_eq!(rig.source.withhold(pair), Some(from), "it stays the same one");
         rig.source.withholding_recorded(pair);
         assert_eq!(rig.source.limit_for(READER), newest);
+    });
+}
+
+/// A read once waited in the source while all pairs of its reader were suspended. What came then was handed out, without
+/// the updates of the pairs whose suspension the reader knew already: an image behind which one volume had stayed.
+#[test]
+fn a_read_that_waits_gets_nothing_more_when_all_pairs_of_its_reader_are_suspended() {
+    life(async {
+        let rig = Rig::new(Choice::default()).await;
+        let last = rig.write(1, 1, 7).await;
+        rig.until("durable", |rig| rig.source.durable_here() == last).await;
+        let waiting = Request {
+            reader: READER,
+            start: None,
+            retry: false,
+            updates: 64,
+            bytes: 1 << 20,
+            wait: Duration::from_secs(60),
+            form: Form::Journals,
+        };
+        let read = async || {
+            let answer = rig.source.answer(waiting).await.unwrap();
+            Head::decode(&answer.head).unwrap().0
+        };
+        let first = read().await;
+        assert_eq!((first.outcome, first.updates), (Outcome::Updates, 1));
+        let (source, pair) =
+            (rig.source.clone(), rig.source.lock().pairs.values().flatten().next().unwrap().pair);
+        let suspended = async {
+            rig.sleep_ms(5).await;
+            let marking = source.begin_marking(READER, &[pair]);
+            source.mark_unsettled(&marking).await.unwrap();
+            source.suspended(&marking);
+            source.withhold(pair).unwrap();
+            source.withholding_recorded(pair);
+            rig.write(2, 1, 7).await
+        };
+        let (answered, _) = tokio::join!(read(), suspended);
+        assert_eq!((answered.outcome, answered.updates), (Outcome::Suspended, 0));
     });
 }
