@@ -8,7 +8,7 @@ use crate::copy::readers::decode_generations;
 use crate::relay_apply::{Replay, Wanted};
 use holdfast_journal::Generation;
 use holdfast_journal::format::relay::{
-    Batch, FirstControl, Has, Label, Position, RelayId, RelayLun, SLOT_BLOCKS, SecondControl,
+    Batch, FirstControl, Has, Kept, Label, Position, RelayId, RelayLun, SLOT_BLOCKS, SecondControl,
 };
 use holdfast_journal::format::{BLOCK_BYTES, BLOCK_LENGTH, crc32c, decode_wire};
 use std::fmt::Write;
@@ -40,6 +40,7 @@ pub fn check(relays: &[[&Path; 3]], wanted: Option<&Wanted>) -> io::Result<Found
     let (mut journals, mut batches, mut whose): (Vec<Lun>, Vec<(usize, Batch)>, _) =
         (Vec::new(), Vec::new(), None);
     let mut history: Vec<Generation> = Vec::new();
+    let mut is_merged = relays.len() > 1;
     for [journal, first, second] in relays {
         if relays.len() > 1 {
             found.say(&format!("{}:", journal.display()));
@@ -59,7 +60,15 @@ pub fn check(relays: &[[&Path; 3]], wanted: Option<&Wanted>) -> io::Result<Found
         found.second(&second, id)?;
         match latest_first(&first, id)? {
             Some((control, generations)) => {
-                let whole = found.chain(&journal, &control)?;
+                let mut whole = found.chain(&journal, &control)?;
+                if let Some(kept) = &control.kept {
+                    found.say("a chain from before is kept beside it");
+                    is_merged = true;
+                    let Kept { incarnation, journal_blocks, oldest, newest } = *kept;
+                    let before =
+                        FirstControl { incarnation, journal_blocks, oldest, newest, kept: None, ..control };
+                    whole.extend(found.chain(&journal, &before)?);
+                }
                 batches.extend(whole.into_iter().map(|batch| (journals.len(), batch)));
                 let counter = |history: &[Generation]| history.last().map_or(0, |newest| newest.counter);
                 history = if counter(&generations) > counter(&history) { generations } else { history };
@@ -69,7 +78,7 @@ pub fn check(relays: &[[&Path; 3]], wanted: Option<&Wanted>) -> io::Result<Found
         journals.push(journal);
     }
     let Some(mut replay) = replay.filter(|_| whose.is_some()) else { return Ok(found) };
-    if relays.len() > 1 {
+    if is_merged {
         let before = batches.len();
         batches.retain(|(_, batch)| {
             let there = history.iter().rev().find(|generation| generation.first <= batch.last);
@@ -363,6 +372,7 @@ mod tests {
             hosts: Hosts::default(),
             has: Has::All,
             by_link: false,
+            kept: None,
         };
         put(1, 1 + SLOT_BLOCKS, &[control.encode(), information].concat());
         let names = ["journal", "first", "second"];

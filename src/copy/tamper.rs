@@ -68,6 +68,8 @@ pub enum SynchronousDefect {
     GapAccepted,
     /// The copy goes on showing itself as synchronised when nobody says so any more.
     LeaseKept,
+    /// Relays with parts of the journals keep nothing of a round while the next one is written.
+    RoundsForgotten,
     /// The primary goes on serving hosts that see both arrays' volumes as one when it does not hear of the copy any more.
     ServedWithoutLeave,
 }

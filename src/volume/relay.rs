@@ -45,6 +45,10 @@ pub struct RelayChainRecord {
     pub relay: LinkName,
     /// The chain's incarnation.
     pub chain: Identity,
+    /// Of a relay with a part of the journals: the chain before, which lies there as well and is needed until the one above, and those on
+    /// the other relays, have everything; none: that one is needed.
+    #[serde(default)]
+    pub kept: Option<Identity>,
 }
 
 /// The LUNs of a relay.

@@ -2,7 +2,8 @@
 //! between them fail at random while hosts write; then the primary is lost, and the copy with it for a moment; and the copy takes over.
 //!
 //! What is checked: whenever the primary, or the copy, shows in the moment of the loss that everything is in a second place, the takeover
-//! finds **every write that a host was answered by then**; with the fence `data` always, once hosts have waited.
+//! finds **every write that a host was answered by then**; with the fence `data` always, once hosts have waited. The same where each of two relays
+//! has a part of the journals, and the primary comes back for moments.
 
 use crate::cluster::{ALPHA, Cluster, Death, Way, target_name};
 use crate::in_virtual_time;
@@ -45,10 +46,18 @@ struct Story {
     writer: Writer,
     ports: Vec<SimPort>,
     fence: &'static str,
+    journals: Journals,
+}
+
+/// What goes over each relay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Journals {
+    All,
+    Parts,
 }
 
 impl Story {
-    async fn new(seed: u64, defect: Option<(usize, SynchronousDefect)>) -> Self {
+    async fn new(seed: u64, journals: Journals, defect: Option<(usize, SynchronousDefect)>) -> Self {
         let mut random = Random::new(seed ^ 0x686f_7374);
         let fence = ["never", "never", "data"][usize::try_from(seed % 3).unwrap()];
         let limit_ms = [500, 1000, 4000][random.index(3)];
@@ -65,14 +74,19 @@ impl Story {
         }
         wait(&cluster, "beta is normal", |cluster| cluster.is_normal(BETA)).await;
         let control = [0, 1].map(|_| if random.percent(30) { " --control link" } else { "" });
-        create_with(&cluster, "r1", "gamma", [&format!(" --hosts wait{}", control[0]), control[1]]).await;
+        let parts = if journals == Journals::Parts { " --journals parts" } else { "" };
+        let more = format!(" --hosts wait{parts}{}", control[0]);
+        create_with(&cluster, "r1", "gamma", [&more, control[1]]).await;
         match random.below(3) {
+            _ if journals == Journals::Parts => {
+                create_with(&cluster, "r2", "delta", [&more, control[1]]).await;
+            }
             0 => create(&cluster, "r2", "delta").await,
             1 => create_for(&cluster, "r2", "delta", " --hosts wait").await,
             _ => {}
         }
         wait(&cluster, "hosts wait", |cluster| state(cluster, ALPHA) == SYNCHRONISED).await;
-        Self { cluster, random, writer, ports, fence }
+        Self { cluster, random, writer, ports, fence, journals }
     }
 
     async fn tell(mut self) -> Sum {
@@ -115,6 +129,9 @@ impl Story {
         let (summary, (shown, had, at_ns)) = tokio::join!(running, ending);
         assert_eq!(summary.violations, [], "reads while writing");
         sum.acknowledged += summary.acknowledged;
+        if self.journals == Journals::Parts {
+            self.comes_back_for_moments().await;
+        }
         self.cluster.heal();
         for index in [GAMMA, DELTA, BETA] {
             if !self.cluster.runs(index) {
@@ -147,6 +164,23 @@ impl Story {
             self.fence
         );
         sum
+    }
+
+    /// The primary starts to put on its relays anew what the copy lacks, and is lost before it has.
+    async fn comes_back_for_moments(&mut self) {
+        for _ in 0..self.random.below(3) {
+            if self.random.percent(70) {
+                self.cluster.heal();
+            }
+            for index in [GAMMA, DELTA] {
+                if self.random.percent(70) && !self.cluster.runs(index) {
+                    self.cluster.start(index).await;
+                }
+            }
+            let after_ms = [30, 300, 3_000][self.random.index(3)];
+            let (after_ms, death) = (self.random.below(after_ms), any_death(&mut self.random));
+            self.cluster.start_and_die(ALPHA, after_ms, death).await;
+        }
     }
 }
 
@@ -225,60 +259,74 @@ fn standing(cluster: &Cluster, index: usize) -> Option<SynchronousView> {
     cluster.snapshot(index)?.groups.first()?.synchronous.clone()
 }
 
-fn state(cluster: &Cluster, index: usize) -> String {
+pub(crate) fn state(cluster: &Cluster, index: usize) -> String {
     standing(cluster, index).map(|view| view.state).unwrap_or_default()
 }
 
-fn run_seed(seed: u64, defect: Option<(usize, SynchronousDefect)>) -> Sum {
-    let outcome =
-        std::panic::catch_unwind(|| in_virtual_time(async { Story::new(seed, defect).await.tell().await }));
-    outcome.unwrap_or_else(|cause| {
+fn run_seed(seed: u64, journals: Journals, defect: Option<(usize, SynchronousDefect)>) -> Sum {
+    let story = || in_virtual_time(async { Story::new(seed, journals, defect).await.tell().await });
+    std::panic::catch_unwind(story).unwrap_or_else(|cause| {
         if defect.is_none() {
-            eprintln!("hosts that wait for relays: seed {seed} failed");
+            eprintln!("hosts that wait for relays ({journals:?}): seed {seed} failed");
         }
         std::panic::resume_unwind(cause)
     })
 }
 
-#[test]
-fn what_was_answered_is_found_by_a_takeover_whenever_it_is_shown_to_be_in_a_second_place() {
+fn run_seeds(journals: Journals) {
     let seeds = (number_from_environment("HOLDFAST_SIM_SEEDS", 400) / 40).max(2);
     let first = number_from_environment("HOLDFAST_SIM_FIRST_SEED", 1);
     let mut all = Sum::default();
     for seed in first..first + seeds {
-        let sum = run_seed(seed, None);
+        let sum = run_seed(seed, journals, None);
         all.acknowledged += sum.acknowledged;
         all.shown += sum.shown;
         all.shown_by_copy += sum.shown_by_copy;
         all.found += sum.found;
     }
-    println!("hosts that wait for relays: {seeds} seeds, {all:?}");
+    println!("hosts that wait for relays ({journals:?}): {seeds} seeds, {all:?}");
     let happened = 2 * all.shown >= seeds && 3 * all.shown_by_copy >= seeds && all.found > 0;
     assert!(seeds < 10 || happened, "too little happened: {all:?}");
+}
+
+#[test]
+fn what_was_answered_is_found_by_a_takeover_whenever_it_is_shown_to_be_in_a_second_place() {
+    run_seeds(Journals::All);
+}
+
+/// X7 with hosts that wait; and a first array that is lost while what was on its relays is written again.
+#[test]
+fn what_was_answered_is_found_by_a_takeover_on_all_relays_with_parts_together() {
+    run_seeds(Journals::Parts);
 }
 
 /// The story is worth what its checks find.
 #[test]
 fn each_defect_planted_where_hosts_wait_for_a_relay_is_found() {
-    for (index, first, defect) in [
-        (ALPHA, 1, SynchronousDefect::AnsweredEarly),
-        (ALPHA, 1, SynchronousDefect::ConfirmedEarly),
-        (BETA, 1, SynchronousDefect::LeaseKept),
+    for (journals, index, defect) in [
+        (Journals::All, ALPHA, SynchronousDefect::AnsweredEarly),
+        (Journals::All, ALPHA, SynchronousDefect::ConfirmedEarly),
+        (Journals::All, BETA, SynchronousDefect::LeaseKept),
+        (Journals::Parts, ALPHA, SynchronousDefect::AnsweredEarly),
+        (Journals::Parts, ALPHA, SynchronousDefect::RoundsForgotten),
     ] {
-        let is_found = (first..first + 24).any(|seed| {
-            let told = std::panic::catch_unwind(|| run_seed(seed, Some((index, defect))));
+        let is_found = (1..25).any(|seed| {
+            let told = std::panic::catch_unwind(|| run_seed(seed, journals, Some((index, defect))));
             told.is_err_and(|cause| {
                 let text = cause.downcast_ref::<String>().cloned().unwrap_or_default();
-                println!("{defect:?}, seed {seed}: {}", text.lines().next().unwrap_or_default());
+                println!(
+                    "{defect:?} ({journals:?}), seed {seed}: {}",
+                    text.lines().next().unwrap_or_default()
+                );
                 text.contains("lacks what was answered")
             })
         });
-        assert!(is_found, "{defect:?} is not found");
+        assert!(is_found, "{defect:?} ({journals:?}) is not found");
     }
 }
 
 /// A host writes once; how long that took, and what it was answered.
-async fn one_write(cluster: &Cluster, lba: u64) -> (u64, Result<(), HostError>) {
+pub(crate) async fn one_write(cluster: &Cluster, lba: u64) -> (u64, Result<(), HostError>) {
     let port = SimPort::new(cluster, "host", 5, ALPHA);
     let place = Place { volume: 0, lba, sectors: 1 };
     port.read(place).await.expect("alpha can be read"); // It logs in.

@@ -4,9 +4,12 @@
 use crate::cluster::{ALPHA, Cluster, Death, Way, target_name};
 use crate::in_virtual_time;
 use crate::port::SimPort;
-use crate::readers::{wait, write};
-use crate::relay::{BETA, DELTA, GAMMA, create_for, equal, has_everything, reads_over, running};
+use crate::readers::{say, wait, write};
+use crate::relay::{
+    BETA, DELTA, GAMMA, cluster_with, create_for, equal, has_everything, reads_over, running,
+};
 use crate::relay_drain::{PAGE_BYTES, page, take_over};
+use crate::relay_hosts::{one_write, state};
 use crate::support::wof::{DurableRule, Observed, Writer, check_crash, check_prefix};
 use holdfast::channel::host::{HostLun, lun};
 use holdfast::channel::initiator::SessionOptions;
@@ -171,24 +174,106 @@ fn a_takeover_that_reaches_one_of_two_relays_finds_one_moment() {
     }
 }
 
+/// Hosts that wait are answered by all of them together, and by those that are left when one is lost.
 #[test]
-fn parts_are_chosen_at_the_first_array_and_nobody_waits_for_them() {
+fn hosts_wait_for_relays_with_parts_together() {
+    in_virtual_time(async {
+        let cluster = cluster_with(5, "fence = \"data\"\nfence_wait = \"4000ms\"\n");
+        for index in 0..4 {
+            cluster.start(index).await;
+        }
+        wait(&cluster, "beta is normal", |cluster| cluster.is_normal(BETA)).await;
+        for (relay, target) in TARGETS {
+            create_for(&cluster, relay, target, " --journals parts --hosts wait").await;
+        }
+        let both = |cluster: &Cluster| {
+            [ALPHA, BETA].map(|index| state(cluster, index)) == ["synchronised", "synchronised"]
+        };
+        wait(&cluster, "both show it", both).await;
+        // The copy is away, and so is the direct way to it: what hosts are answered is on the relays.
+        cluster.die(BETA, Death::PowerLoss).await;
+        let mut took = Vec::new();
+        for lba in 1..40 {
+            took.push(one_write(&cluster, lba).await);
+        }
+        assert!(took.iter().all(|(ms, outcome)| *ms < 100 && outcome.is_ok()), "{took:?}");
+        // One is lost: a host waits until what it had is on the other one, and no longer.
+        cluster.die(DELTA, Death::PowerLoss).await;
+        let (took_ms, outcome) = one_write(&cluster, 41).await;
+        assert!(took_ms < 4_000 && outcome.is_ok(), "{took_ms} ms: {outcome:?}");
+        wait(&cluster, "everything is on the other one", |cluster| state(cluster, ALPHA) == "synchronised")
+            .await;
+        let newest = cluster.newest().unwrap();
+        cluster.die(ALPHA, Death::PowerLoss).await;
+        cluster.start(BETA).await;
+        take_over(&cluster).await;
+        let next = cluster.snapshot(BETA).unwrap().groups[0].next_update_number;
+        assert!(next > Some(newest), "{next:?}, {newest} was answered");
+    });
+}
+
+/// A relay is lost, and the first array while what that had is written again: what was there before is there still.
+#[test]
+fn a_first_array_that_is_lost_while_parts_are_written_again_leaves_what_it_had() {
+    for seed in 1..=4 {
+        in_virtual_time(async {
+            let (cluster, mut writer, ports) = with_parts(seed).await;
+            write(&cluster, &mut writer, &ports, 60).await;
+            equal(&cluster).await;
+            cluster.die(BETA, Death::PowerLoss).await;
+            write(&cluster, &mut writer, &ports, 25).await;
+            let newest = everything_is_on_relays(&cluster).await;
+            let (lost, kept, target) =
+                [(GAMMA, "r2", "delta"), (DELTA, "r1", "gamma")][usize::try_from(seed % 2).unwrap()];
+            let before = newest_on(&cluster, ALPHA, kept);
+            assert!(before > 0);
+            // The other one is slow, so that its new chain is never as long as the two were.
+            cluster.set_way("alpha", target, Way::Slow);
+            cluster.die(lost, Death::PowerLoss).await;
+            wait(&cluster, "it is begun anew", |cluster| newest_on(cluster, ALPHA, kept) < before).await;
+            cluster.sleep_ms([0, 3][usize::try_from(seed / 2 % 2).unwrap()]).await;
+            cluster.die(ALPHA, Death::PowerLoss).await;
+            if seed > 2 {
+                // And once more, started anew.
+                cluster.start(ALPHA).await;
+                cluster.sleep_ms(300).await;
+                cluster.die(ALPHA, Death::PowerLoss).await;
+            }
+            cluster.heal();
+            cluster.start(lost).await;
+            cluster.start(BETA).await;
+            take_over(&cluster).await;
+            let next = cluster.snapshot(BETA).unwrap().groups[0].next_update_number;
+            assert!(next > Some(newest), "{next:?}, {newest} was on the relays");
+            let log = writer.log();
+            let found = Observed::from_images(log, &cluster.visible_copies(BETA).await);
+            check_crash(log, &found, DurableRule::Acknowledged).expect_clean("the new primary");
+        });
+    }
+}
+
+#[test]
+fn parts_are_chosen_at_the_first_array_and_hosts_wait_for_all_of_them_or_for_none() {
     in_virtual_time(async {
         let (cluster, ..) = running(4).await;
-        let line = |side: &str, array: u32, more: &str| {
+        let line = |relay: &str, side: &str, array: u32, more: &str| {
             format!(
-                "link create r1 --array {array} --portal gamma:3260 --target iqn.2026-11.example:r1 --group g1 --luns 1,2,3 \
-                 --as {side} --journals {more}"
+                "link create {relay} --array {array} --portal gamma:3260 --target iqn.2026-11.example:{relay} --group g1 \
+                 --luns 1,2,3 --as {side} --journals {more}"
             )
         };
+        say(&cluster, ALPHA, &line("r1", "first", 2, "parts --hosts wait")).await;
         for (index, side, other, more, why) in [
             (BETA, "second", 1, "parts", "at the first array"),
-            (ALPHA, "first", 2, "parts --hosts wait", "that gets all journals"),
+            (ALPHA, "first", 2, "parts", "for all of these relays or for none"),
+            (ALPHA, "first", 2, "all --hosts wait", "wait for relay r1, which gets parts"),
             (ALPHA, "first", 2, "half", "all or parts"),
         ] {
-            let said = cluster.command(index, &line(side, other, more)).await.expect_err("it is refused");
+            let said =
+                cluster.command(index, &line("r2", side, other, more)).await.expect_err("it is refused");
             assert!(said.contains(why), "{said}");
         }
+        say(&cluster, ALPHA, &line("r2", "first", 2, "parts --hosts wait")).await;
         assert!(has_everything(&cluster));
     });
 }

@@ -59,7 +59,11 @@
 //! | 140 | 4 | for so many ms from that question on the second array is synchronised; 0: it is not |
 //! | 144 | 4 | which journals are in the chain: 0 all, 1 a part, the others are on other relays |
 //! | 148 | 4 | whether later control information goes over the link while that is up, 0 or 1 |
-//! | 152 | 3940 | zeros |
+//! | 152 | 4 | of relays with parts: so many the second array has to reach for that time to count |
+//! | 156 | 4 | whether another chain is kept on the journal LUN, 0 or 1; if 0, zeros follow |
+//! | 160 | 24 | that one ([`Kept`]): incarnation 16, blocks of the journal LUN that it uses 8 |
+//! | 184 | 56 | its [`Position`]s: of the oldest batch, and behind the newest |
+//! | 240 | 3852 | zeros |
 //! | 4092 | 4 | CRC-32C; then the answer to JOURNAL INFORMATION |
 //!
 //! | offset | bytes | [`SecondControl`] |
@@ -197,6 +201,37 @@ pub struct FirstControl {
     pub has: Has,
     /// Later control information goes straight to the second array while it asks for it.
     pub by_link: bool,
+    /// The chain before, if it has what this one and those on the other relays do not have yet.
+    pub kept: Option<Kept>,
+}
+
+/// A chain that lies on a journal LUN beside the one that is written, as it was when it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The chain.
+    pub incarnation: Incarnation,
+    /// Blocks of the journal LUN that it uses.
+    pub journal_blocks: u64,
+    /// Where its oldest batch is.
+    pub oldest: Position,
+    /// Behind its newest batch.
+    pub newest: Position,
+}
+
+impl Kept {
+    fn put(&self, out: &mut Writer<'_>) {
+        out.put(&self.incarnation.get().to_le_bytes()).u64(self.journal_blocks);
+        self.oldest.put(out);
+        self.newest.put(out);
+    }
+
+    fn take(input: &mut Reader<'_>) -> Result<Self, FormatError> {
+        let incarnation = Incarnation::new(input.u128()?);
+        let journal_blocks = input.u64()?;
+        let (oldest, newest) = (Position::take(input)?, Position::take(input)?);
+        check_chain(&oldest, &newest, journal_blocks)?;
+        Ok(Self { incarnation, journal_blocks, oldest, newest })
+    }
 }
 
 /// Which journals are in a chain.
@@ -219,6 +254,8 @@ pub struct Hosts {
     /// For so long, from the asking of that question on, everything that hosts are answered is on this relay or at the
     /// second array; 0: that is not said. In milliseconds.
     pub lease_ms: u32,
+    /// Of relays with parts: everything is on so many of them together. 0: on this one.
+    pub relays: u32,
 }
 
 /// Control information of the second array.
@@ -245,6 +282,12 @@ impl Position {
     #[must_use]
     pub fn start(number: UpdateNumber) -> Self {
         Self { place: FIRST_BLOCK, sequence: 1, number, previous_hash: 0 }
+    }
+
+    /// The same, at another place than the front of the LUN.
+    #[must_use]
+    pub fn start_at(place: u64, number: UpdateNumber) -> Self {
+        Self { place, ..Self::start(number) }
     }
 
     /// Blocks in which the next batch may lie, on a journal LUN of so many blocks.
@@ -407,9 +450,13 @@ impl FirstControl {
         self.oldest.put(&mut out);
         self.newest.put(&mut out);
         out.u64(self.wall_ns);
-        let Hosts { wait, question, lease_ms } = self.hosts;
+        let Hosts { wait, question, lease_ms, relays } = self.hosts;
         out.u64(question).u32(wait.into()).u32(lease_ms);
         out.u32((self.has == Has::Parts).into()).u32(self.by_link.into());
+        out.u32(relays).u32(self.kept.is_some().into());
+        if let Some(kept) = &self.kept {
+            kept.put(&mut out);
+        }
         out.pad_to(SEALED_LENGTH);
         out.seal();
         block
@@ -430,19 +477,20 @@ impl FirstControl {
         let newest = Position::take(&mut input)?;
         let wall_ns = input.u64()?;
         let (question, wait, lease_ms) = (input.u64()?, take_flag(&mut input)?, input.u32()?);
-        let hosts = Hosts { wait, question, lease_ms };
         let has = if take_flag(&mut input)? { Has::Parts } else { Has::All };
         let by_link = take_flag(&mut input)?;
-        input.reserved(SEALED_LENGTH - 152)?;
+        let hosts = Hosts { wait, question, lease_ms, relays: input.u32()? };
+        let kept = if take_flag(&mut input)? {
+            Some(Kept::take(&mut input)?)
+        } else {
+            input.reserved(KEPT_LENGTH)?;
+            None
+        };
+        input.reserved(SEALED_LENGTH - 160 - KEPT_LENGTH)?;
         if usize::try_from(length).is_ok_and(|length| length > MAX_INFORMATION_BYTES) {
             return Err(FormatError::Length);
         }
-        let is_ordered = oldest.sequence <= newest.sequence && oldest.number <= newest.number;
-        // The end of the LUN is a place, too: the next batch is looked for at its beginning.
-        let is_within = oldest.place.max(newest.place) <= journal_blocks;
-        if !is_ordered || !is_within || journal_blocks > MAX_JOURNAL_BLOCKS {
-            return Err(FormatError::Reserved);
-        }
+        check_chain(&oldest, &newest, journal_blocks)?;
         let information = (length, crc);
         Ok(Self {
             incarnation,
@@ -456,7 +504,18 @@ impl FirstControl {
             hosts,
             has,
             by_link,
+            kept,
         })
+    }
+}
+
+fn check_chain(oldest: &Position, newest: &Position, journal_blocks: u64) -> Result<(), FormatError> {
+    let is_ordered = oldest.sequence <= newest.sequence && oldest.number <= newest.number;
+    // The end of the LUN is a place, too: the next batch is looked for at its beginning.
+    let is_within = oldest.place.max(newest.place) <= journal_blocks;
+    match is_ordered && is_within && journal_blocks <= MAX_JOURNAL_BLOCKS {
+        true => Ok(()),
+        false => Err(FormatError::Reserved),
     }
 }
 
@@ -511,6 +570,8 @@ const BATCH_MAGIC: &[u8; 8] = b"HFRELAYB";
 const FIRST_MAGIC: &[u8; 8] = b"HFRELAY1";
 const SECOND_MAGIC: &[u8; 8] = b"HFRELAY2";
 const SEALED_LENGTH: usize = BLOCK_LENGTH - 4;
+/// Bytes of [`Kept`].
+const KEPT_LENGTH: usize = 80;
 /// Blocks of the largest journal LUN that is believed: 2 EiB.
 const MAX_JOURNAL_BLOCKS: u64 = 1 << 49;
 

@@ -35,10 +35,17 @@ fn first_control() -> FirstControl {
         newest: Position { place: 300, sequence: 9, number: UpdateNumber::new(44), previous_hash: 9 },
         wall_ns: 5,
         information: (160, 4),
-        hosts: Hosts { wait: true, question: 77, lease_ms: 2_500 },
+        hosts: Hosts { wait: true, question: 77, lease_ms: 2_500, relays: 2 },
         has: Has::Parts,
         by_link: true,
+        kept: Some(kept()),
     }
+}
+
+fn kept() -> Kept {
+    let oldest = Position { place: 77, sequence: 9, number: UpdateNumber::new(10), previous_hash: 3 };
+    let newest = Position { place: 4, sequence: 12, number: UpdateNumber::new(21), previous_hash: 7 };
+    Kept { incarnation: Incarnation::new(76), journal_blocks: 300, oldest, newest }
 }
 
 fn second_control() -> SecondControl {
@@ -67,11 +74,13 @@ fn what_is_encoded_is_decoded_and_no_flipped_bit_passes() {
     assert_eq!(Label::decode(&label.encode()), Ok(label));
     assert_eq!(Batch::decode(&head), Ok((made, hash)));
     assert_eq!(FirstControl::decode(&first_control().encode()), Ok(first_control()));
+    let alone = FirstControl { kept: None, ..first_control() };
+    assert_eq!(FirstControl::decode(&alone.encode()), Ok(alone));
     assert_eq!(SecondControl::decode(&second_control().encode()), Ok(second_control()));
     let blocks = [label.encode(), head, first_control().encode(), second_control().encode()];
     for good in &blocks {
         assert_eq!(good.len(), BLOCK_LENGTH);
-        for at in (0..160).chain(SEALED_LENGTH - 3..BLOCK_LENGTH) {
+        for at in (0..250).chain(SEALED_LENGTH - 3..BLOCK_LENGTH) {
             for bit in 0..8 {
                 let mut bad = good.clone();
                 bad[at] ^= 1 << bit;
@@ -106,6 +115,12 @@ fn lengths_that_no_array_writes_are_not_believed() {
         FirstControl { newest: Position { place: 301, ..good.newest }, ..good.clone() },
         FirstControl { newest: Position { place: 0, ..good.newest }, ..good.clone() },
         FirstControl { newest: good.oldest, oldest: good.newest, ..good.clone() },
+        FirstControl { kept: Some(Kept { journal_blocks: 76, ..kept() }), ..good.clone() },
+        FirstControl { kept: Some(Kept { journal_blocks: u64::MAX, ..kept() }), ..good.clone() },
+        FirstControl {
+            kept: Some(Kept { newest: kept().oldest, oldest: kept().newest, ..kept() }),
+            ..good.clone()
+        },
     ] {
         assert!(FirstControl::decode(&bad.encode()).is_err(), "{bad:?}");
     }
@@ -135,6 +150,35 @@ fn only_the_next_batch_of_this_chain_at_this_place_follows() {
     // Numbers that the second array has reported may be passed over.
     let later = Batch { first: UpdateNumber::new(60), last: UpdateNumber::new(61), ..good };
     assert!(at.is_followed_by(&later, CHAIN, 5_000));
+}
+
+/// What a chain before has is not overwritten while it is kept, and neither takes more than half of the LUN.
+#[test]
+fn a_chain_beside_one_that_is_kept_spares_it_and_each_has_half_of_the_lun() {
+    let put = |ring: &mut RelayRing, blocks: u64| {
+        let at = ring.newest();
+        let place = ring.place_for(blocks)?;
+        ring.push(&batch(at, place, 1, &vec![0; BLOCK_LENGTH * usize::try_from(blocks - 1).unwrap()]), 7);
+        Some(place)
+    };
+    // 40 blocks behind the label; the first chain begins near the end, so it goes round.
+    let mut ring = RelayRing::halved(41, Position::start_at(36, UpdateNumber::FIRST), None);
+    let places: Vec<_> = (0..6).map(|_| put(&mut ring, 5)).collect();
+    assert_eq!(places, [Some(36), Some(1), Some(6), Some(11), None, None]);
+    let kept = ring.kept_as(Incarnation::new(3)).unwrap();
+    assert_eq!((kept.oldest.place, kept.newest.place, kept.journal_blocks), (36, 16, 41));
+    let begin = || RelayRing::halved(41, Position::start_at(16, UpdateNumber::FIRST), Some(kept));
+    let mut ring = begin();
+    assert_eq!((put(&mut ring, 21), ring.usage().0), (None, 0), "no more than half");
+    let places: Vec<_> = (0..6).map(|_| put(&mut ring, 5)).collect();
+    assert_eq!(places, [Some(16), Some(21), Some(26), Some(31), None, None]);
+    ring.release(UpdateNumber::new(1));
+    assert_eq!(put(&mut ring, 5), None, "what is kept lies there");
+    ring.grow(100);
+    assert_eq!(ring.journal_blocks(), 41);
+    assert!(ring.forget_kept() && !ring.forget_kept());
+    assert_eq!(put(&mut ring, 5), Some(36));
+    assert_eq!(begin().kept_as(Incarnation::new(4)), None, "there is nothing in it");
 }
 
 /// No structure of any kind.

@@ -5,10 +5,11 @@
 //! * What is handed on begins with the update that is wanted, whichever relay it is on; generations are checked for each batch.
 //! * Whoever reads, reads all relays with a part that this array reaches. What none of them has is waited for while it may still be
 //!   written; then reading ends, and goes on directly or when the first array has given it to another relay.
+//! * While a relay keeps another chain beside the one that is written (`parts.rs`), that is read like one more relay.
 //! * The end is there when nothing follows on any of them; with how many were looked at, because another one may be away.
 
 use super::lun::{Due, RelayError, trouble};
-use super::reader::{Cursor, Found, Reader, STUCK_FOR, WRITTEN_WITHIN, gap};
+use super::reader::{Cursor, Found, Reader, STUCK_FOR, WRITTEN_WITHIN, Which, gap};
 use super::watch::Watch;
 use crate::clock::{BoxFuture, MonotonicNs};
 use crate::copy::answer::{Head, Outcome};
@@ -34,8 +35,8 @@ pub(super) struct RelaySource {
 /// Where reading is.
 struct Reading {
     wanted: UpdateNumber,
-    /// By the names of relays.
-    cursors: BTreeMap<String, (Reader, Cursor)>,
+    /// By the names of relays and their chains.
+    cursors: BTreeMap<(String, Which), (Reader, Cursor)>,
     /// Since when something is there, and not what is wanted.
     stuck_since: Option<MonotonicNs>,
 }
@@ -149,17 +150,22 @@ impl RelaySource {
     async fn look(&self, reading: &mut Reading, room_bytes: u32) -> Result<Merged, RelayError> {
         let watches = self.watches();
         let (mut stuck, mut is_waiting) = (None, false);
-        for watch in &watches {
+        let chains = watches.iter().flat_map(|watch| {
+            let kept = watch.keeps_another().then_some(Which::Kept);
+            [Some(Which::Written), kept].into_iter().flatten().map(move |which| (watch, which))
+        });
+        for (watch, which) in chains {
             let name = watch.relay.name.as_str();
+            let key = (name.to_owned(), which);
             // One of an earlier session of that relay is of no use.
-            let kept = reading.cursors.remove(name).filter(|(reader, _)| Arc::ptr_eq(&reader.watch, watch));
-            let reader = || Reader { watch: watch.clone(), group: self.own.group.clone() };
+            let kept = reading.cursors.remove(&key).filter(|(reader, _)| Arc::ptr_eq(&reader.watch, watch));
+            let reader = || Reader { watch: watch.clone(), group: self.own.group.clone(), which };
             let (reader, kept) =
                 kept.map_or_else(|| (reader(), None), |(reader, cursor)| (reader, Some(cursor)));
             match Self::look_at(&reader, kept, reading.wanted, room_bytes).await {
                 Ok((found, cursor)) => {
                     let (wanted, is_stuck) = (cursor.wanted, cursor.stuck_since.is_some());
-                    reading.cursors.insert(name.to_owned(), (reader, cursor));
+                    reading.cursors.insert(key, (reader, cursor));
                     match found {
                         Some(Found::Answer(answer)) => {
                             reading.wanted = wanted;
@@ -171,7 +177,9 @@ impl RelaySource {
                     }
                 }
                 // The one that answers for all; the others may be away.
-                Err(error) if Arc::ptr_eq(watch, &self.own.watch) => return Err(error),
+                Err(error) if Arc::ptr_eq(watch, &self.own.watch) && which == Which::Written => {
+                    return Err(error);
+                }
                 Err(error) => stuck = Some(trouble(format!("relay {name}: {error}"))),
             }
         }
@@ -202,7 +210,7 @@ impl RelaySource {
         let own = &self.own;
         let mut newest = own.newest().await?;
         for watch in self.watches().into_iter().skip(1) {
-            let other = Reader { watch, group: own.group.clone() }.newest().await;
+            let other = Reader { watch, group: own.group.clone(), which: Which::Written }.newest().await;
             newest = newest.max(other.unwrap_or(UpdateNumber::NONE));
         }
         let known = own.watch.known()?;

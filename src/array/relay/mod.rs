@@ -5,6 +5,7 @@
 //! carrying designations and reports. After any error the session is dropped and opened again after a pause. A relay that
 //! is lost changes no state of a pair.
 
+mod begun;
 mod chain;
 mod direct;
 mod drain;
@@ -61,6 +62,8 @@ pub(crate) struct RelayStatus {
     /// At the second array: the first lets hosts wait for it; and until then everything that they are answered is on it or here.
     hosts_wait: bool,
     synchronised: Option<MonotonicNs>,
+    /// At the second array: on how many relays with parts together that is; 0: on this one.
+    together: u32,
     /// At the second array: not to be read before then.
     avoided: Option<MonotonicNs>,
     /// At the second array: when everything on it had been read, and the number behind that; and on how many relays together.
@@ -314,11 +317,18 @@ impl Array {
         let can_store = are_images && open.is_some_and(|group| group.failure().is_none());
         let keeps = open.is_some_and(Group::keeps_lease);
         let runtime = self.runtime();
+        let is_reached =
+            |status: &RelayStatus| status.connected && status.avoided.is_none_or(|until| now >= until);
+        let parts = relays_of_copy(tables, record).filter(|relay| {
+            let status = runtime.relays.get(relay.name.as_str());
+            status.is_some_and(|status| is_reached(status) && status.is_part && status.is_fresh)
+        });
+        let parts = u32::try_from(parts.count()).unwrap_or(u32::MAX);
         let says = relays_of_copy(tables, record).filter_map(|relay| {
             let status = runtime.relays.get(relay.name.as_str()).filter(|status| status.hosts_wait)?;
-            let is_avoided = status.avoided.is_some_and(|until| now < until);
             let is_certain = status.synchronised.is_some_and(|until| now < until || keeps);
-            Some((relay.name.clone(), can_store && status.connected && !is_avoided && is_certain))
+            let is_all = status.together <= parts;
+            Some((relay.name.clone(), can_store && is_reached(status) && is_all && is_certain))
         });
         // One of which it is certain, if there is one.
         says.max_by_key(|(_, is_synchronised)| *is_synchronised)

@@ -78,7 +78,11 @@ impl Array {
             if !self.let_other_in(&group) {
                 continue;
             }
-            let source = RelaySource::new(Reader { watch: watch.clone(), group: group.clone() });
+            let source = RelaySource::new(Reader {
+                watch: watch.clone(),
+                group: group.clone(),
+                which: Which::Written,
+            });
             let error = tokio::select! {
                 biased;
                 error = group.follow(&source, remote, Whose::Other) => error,
@@ -150,30 +154,57 @@ pub(super) enum Found {
     Early(UpdateNumber),
 }
 
+/// Which chain on a relay: the one that is written, or the one that is kept beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Which {
+    Written,
+    Kept,
+}
+
+impl Which {
+    /// The chain, its oldest batch, and the place behind its newest one.
+    fn of(self, control: &FirstControl) -> Result<(Chain, Position, Position), RelayError> {
+        match self {
+            Self::Written => Ok((Chain::of(control), control.oldest, control.newest)),
+            Self::Kept => {
+                let kept = control.kept.ok_or_else(|| trouble("no other chain is kept there any more"))?;
+                let (incarnation, blocks) = (kept.incarnation, kept.journal_blocks);
+                Ok((Chain { incarnation, id: control.id, blocks }, kept.oldest, kept.newest))
+            }
+        }
+    }
+}
+
 /// A relay as one reads it.
 pub(super) struct Reader {
     pub(super) watch: Arc<Watch>,
     pub(super) group: Arc<Group>,
+    pub(super) which: Which,
 }
 
 impl Reader {
-    /// The highest number on the relay.
+    /// The highest number on the relay, in either chain.
     pub(super) async fn newest(&self) -> Result<UpdateNumber, RelayError> {
         self.watch.look().await?;
         let control = self.watch.known()?.control;
         let end = UpdateNumber::new(u64::MAX);
         let at = Chain::of(&control).seek(&self.watch.luns.journal, control.newest, end).await?;
-        Ok(at.number.previous())
+        let kept = control.kept.map_or(UpdateNumber::NONE, |kept| kept.newest.number.previous());
+        Ok(at.number.previous().max(kept))
     }
 
     /// Looks for the batch that has this update, or behind which it will be.
     pub(super) async fn seek(&self, wanted: UpdateNumber) -> Result<Cursor, RelayError> {
         self.watch.look().await?;
         let control = self.watch.known()?.control;
-        let start = self.known_start(&control, wanted).await?;
-        let at = Chain::of(&control).seek(&self.watch.luns.journal, start, wanted).await?;
+        let (chain, oldest, _) = self.which.of(&control)?;
+        let start = match self.which {
+            Which::Written => self.known_start(&control, wanted).await?,
+            Which::Kept => oldest,
+        };
+        let at = chain.seek(&self.watch.luns.journal, start, wanted).await?;
         let cursor = Cursor {
-            incarnation: control.incarnation,
+            incarnation: chain.incarnation,
             at,
             wanted,
             moved: self.watch.clock().now(),
@@ -224,10 +255,10 @@ impl Reader {
         room_bytes: u32,
     ) -> Result<Option<Found>, RelayError> {
         let known = self.watch.known()?;
-        if known.control.incarnation != cursor.incarnation {
+        let (chain, _, newest) = self.which.of(&known.control)?;
+        if chain.incarnation != cursor.incarnation {
             return self.seek_anew(cursor).await.map(|()| None);
         }
-        let chain = Chain::of(&known.control);
         let early = cursor.early.take().map(Look::Batch);
         let looked = match early {
             Some(look) => look,
@@ -236,7 +267,7 @@ impl Reader {
         let whole = match looked {
             Look::Batch(whole) => whole,
             Look::Unusable => {
-                let is_named = cursor.at.sequence < known.control.newest.sequence;
+                let is_named = cursor.at.sequence < newest.sequence;
                 let why = match is_named {
                     true => "a batch is damaged",
                     false => "the last batch is not whole: it was being written, or is damaged",
@@ -245,7 +276,7 @@ impl Reader {
                 let patience = if is_named || self.is_drained() { STUCK_FOR } else { WRITTEN_WITHIN };
                 return self.stuck(cursor, why, patience).map(|()| None);
             }
-            Look::Nothing => return self.nothing_follows(cursor, &known).await.map(|()| None),
+            Look::Nothing => return self.nothing_follows(cursor, &known, newest).await.map(|()| None),
         };
         let batch = &whole.batch;
         let generations = self.group.generations_beyond(&known.generations);
@@ -279,7 +310,9 @@ impl Reader {
         self.watch.array.note_relay(&self.watch.relay.name, |status| {
             status.newest = status.newest.max(batch.last.get());
             status.newest_wall_ns = status.newest_wall_ns.max(Some(batch.wall_ns));
-            status.read_to = Some((chain.incarnation, cursor.at));
+            if self.which == Which::Written {
+                status.read_to = Some((chain.incarnation, cursor.at));
+            }
             status.trouble = None;
         });
         Ok(Some(Found::Answer(answer)))
@@ -325,8 +358,12 @@ impl Reader {
     }
 
     /// Nothing follows. If control information says otherwise, the chain has been written anew from somewhere before.
-    async fn nothing_follows(&self, cursor: &mut Cursor, known: &Known) -> Result<(), RelayError> {
-        let newest = &known.control.newest;
+    async fn nothing_follows(
+        &self,
+        cursor: &mut Cursor,
+        known: &Known,
+        newest: Position,
+    ) -> Result<(), RelayError> {
         if newest.sequence <= cursor.at.sequence {
             cursor.stuck_since = None;
             // What was written since says something else than what was read: the end of the chain was lost, and is written anew.

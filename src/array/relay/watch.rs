@@ -154,6 +154,12 @@ impl Watch {
         known.as_ref().is_some_and(|known| known.control.has == Has::Parts)
     }
 
+    /// Whether another chain lies there beside the one that is written.
+    pub(super) fn keeps_another(&self) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().is_some_and(|known| known.control.kept.is_some())
+    }
+
     /// Asks whether this array is synchronised, if hosts wait for the relay and it is time; whether an answer is to come.
     async fn ask(&self, number: GroupNumber) -> Result<bool, RelayError> {
         let hosts = self
@@ -242,7 +248,7 @@ impl Watch {
             status.hosts_wait = hosts.wait;
             // While a newer question is under way the last answer holds to its end.
             if hosts.question == self.asked() {
-                status.synchronised = lease;
+                (status.synchronised, status.together) = (lease, hosts.relays);
             }
             status.newest = status.newest.max(newest);
         });

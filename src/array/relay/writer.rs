@@ -9,9 +9,10 @@
 //!   control information, `RelayRing`) nor behind a restart, which goes on with the chain that it finds.
 //! * Nothing of a chain is overwritten by another one as long as the second array may show that it has everything hosts were answered.
 //! * Where each relay gets a part of the journals (`parts.rs`) every session, and every round, begins a chain: what the second array has not
-//!   reported is given out anew, out of this array's journal.
+//!   reported is given out anew, out of this array's journal. The chain of the last whole round stays where it is until the new one is whole.
 //! * A report is believed only if it was made for this chain and in this history.
 
+use super::begun::{continued, forget_kept, note_chain, ring_of_part};
 use super::chain::{Chain, is_whole};
 use super::direct::{OpenDirect, SESSION_STRIDE, for_lun};
 use super::lun::{Due, Luns, Ours, RelayError, slot_page, trouble};
@@ -24,11 +25,11 @@ use crate::copy::serve::Carrier;
 use crate::copy::synchronous::OpenRelay;
 use crate::disk::slot::SLOT_BYTES;
 use crate::volume::record::Identity;
-use crate::volume::relay::{RelayChainRecord, RelayControl, RelayHosts, RelayJournals, RelayRecord};
+use crate::volume::relay::{RelayControl, RelayHosts, RelayJournals, RelayRecord};
 use holdfast_journal::format::crc32c;
 use holdfast_journal::format::relay::{
-    Batch, FirstControl, Has, Hosts, MAX_INFORMATION_BYTES, MAX_PAYLOAD_BLOCKS, Position, RelayId, RelayLun,
-    RelayRing,
+    Batch, FirstControl, Has, Hosts, Kept, MAX_INFORMATION_BYTES, MAX_PAYLOAD_BLOCKS, Position, RelayId,
+    RelayLun, RelayRing,
 };
 use holdfast_journal::{ArrayNumber, Generation, Incarnation, UpdateNumber};
 use std::sync::Arc;
@@ -49,11 +50,11 @@ pub(super) struct Writer<'a> {
     on_lun: Option<u64>,
     /// What is said of the chain over the link.
     open: OpenDirect,
+    /// Where each relay gets a part: this one, and the round in which its chain began. It goes before hosts hear that nothing is there.
+    part: Option<(OpenPart, Round)>,
     /// What the second array is told of the hosts; and, if they wait for the relay, by whom they hear that it has their writes.
     hosts: Hosts,
     waits: Option<OpenRelay<'a>>,
-    /// Where each relay gets a part: this one, and the round in which its chain began.
-    part: Option<(OpenPart, Round)>,
     /// When the newest batch was put there.
     newest_wall_ns: Option<u64>,
     /// The newest generation of which control information has been issued.
@@ -84,32 +85,55 @@ impl<'a> Writer<'a> {
         let clock = array.env.clock.as_ref();
         let known = latest_first(&luns.first, id).await?;
         let on_lun = known.as_ref().map(|(known, _)| known.sequence);
-        let noted = array.store.read(|tables| tables.relay_chains.get(&relay.name).map(|row| row.chain.0));
-        let found = match known {
-            Some((known, _)) if known.journal_blocks <= luns.journal.pages => {
-                continued(luns, &known, group).await?
-            }
-            Some(_) | None => None,
+        let noted = array.store.read(|tables| tables.relay_chains.get(&relay.name).cloned());
+        let known = known.filter(|(known, _)| known.journal_blocks <= luns.journal.pages);
+        let known = known.map(|(known, _)| known);
+        let found = match &known {
+            Some(known) => continued(luns, Chain::of(known), known.oldest, group).await?,
+            None => None,
         };
-        // One that is not its own may fit by its numbers: LUNs that were not cleared when the arrays were set up anew.
         let is_part = relay.journals == RelayJournals::Parts;
-        let found = found.filter(|(incarnation, _)| Some(incarnation.get()) == noted && !is_part);
-        let mut part = None;
-        let (incarnation, ring) = if let Some(found) = found {
-            found
-        } else {
-            let need =
-                group.relay_need(reader).ok_or_else(|| trouble("the other array does not read the group"))?;
-            // What lies there is what the other array shows itself by until then.
-            array.env.clock.sleep(group.lease_left()).await;
-            if is_part {
-                let parts = array.runtime().relay_parts.entry((group.number, reader.0)).or_default().clone();
-                part = Some(parts.open(relay.name.as_str(), need.acknowledged, clock.now()));
+        // One that is not its own may fit by its numbers: LUNs that were not cleared when the arrays were set up anew.
+        let found = match (noted, known.and_then(|known| known.kept)) {
+            (Some(row), Some(kept)) if is_part && row.kept == Some(Identity(kept.incarnation.get())) => {
+                let Kept { incarnation, journal_blocks: blocks, oldest, .. } = kept;
+                continued(luns, Chain { incarnation, id, blocks }, oldest, group).await?
             }
-            let chain = array.env.entropy.identity();
-            note_chain(array, relay, Some(chain))?;
-            let ring = RelayRing::new(luns.journal.pages, Position::start(need.acknowledged.next()));
-            (Incarnation::new(chain), ring)
+            (Some(row), _) => {
+                let needed = row.kept.filter(|_| is_part).unwrap_or(row.chain);
+                found.filter(|(incarnation, _)| incarnation.get() == needed.0)
+            }
+            (None, _) => None,
+        };
+        if found.is_none() {
+            // What lies there is what the other array shows itself by until then.
+            clock.sleep(group.lease_left()).await;
+        }
+        let mut part = None;
+        let (incarnation, ring) = match found {
+            Some(found) if !is_part => found,
+            found => {
+                let need = group.relay_need(reader);
+                let need = need.ok_or_else(|| trouble("the other array does not read the group"))?;
+                let chain = array.env.entropy.identity();
+                let ring = if is_part {
+                    let parts =
+                        array.runtime().relay_parts.entry((group.number, reader.0)).or_default().clone();
+                    let _turn = parts.turn.lock().await;
+                    let newest = group.newest_number();
+                    let opened = parts.open(relay.name.as_str(), need.acknowledged, newest, clock.now());
+                    let is_needed = !opened.0.is_whole(opened.1) && !group.forgets_rounds();
+                    let kept = found.filter(|_| is_needed).and_then(|(chain, ring)| ring.kept_as(chain));
+                    let ring = ring_of_part(luns, need, kept);
+                    note_chain(array, relay, Some(chain), ring.kept())?;
+                    part = Some(opened);
+                    ring
+                } else {
+                    note_chain(array, relay, Some(chain), None)?;
+                    RelayRing::new(luns.journal.pages, Position::start(need.acknowledged.next()))
+                };
+                (Incarnation::new(chain), ring)
+            }
         };
         let mut writer = Self {
             array,
@@ -138,8 +162,9 @@ impl<'a> Writer<'a> {
         // Whoever reads another chain finds this one before anything of the other is overwritten.
         writer.tell().await?;
         if writer.hosts.wait {
-            writer.waits =
-                Some(group.open_relay(reader, relay.name.as_str(), writer.ring.newest().number.previous()));
+            // Of a part nothing counts yet.
+            let has = if is_part { UpdateNumber::NONE } else { writer.ring.newest().number.previous() };
+            writer.waits = Some(group.open_relay(reader, relay.name.as_str(), has, is_part));
         }
         Ok(writer)
     }
@@ -182,6 +207,7 @@ impl<'a> Writer<'a> {
                 self.begin_anew(need).await?;
             }
         }
+        self.look_at_round(need).await?;
         let is_beat = self.beat.take(clock.as_ref());
         if let Some(waits) = self.waits.as_ref().filter(|_| is_beat) {
             waits.look();
@@ -199,14 +225,48 @@ impl<'a> Writer<'a> {
         need.ok_or_else(|| trouble("the other array does not read the group"))
     }
 
-    /// Another round has begun: so does another chain.
+    /// Another round has begun: so does another chain. That of the last whole round is kept; the one that ends, if it was that.
     async fn begin_anew(&mut self, need: RelayNeed) -> Result<(), RelayError> {
+        self.note_has(need);
         let chain = self.array.env.entropy.identity();
-        note_chain(self.array, self.relay, Some(chain))?;
+        let Some(parts) = self.part.as_ref().map(|(part, _)| part.parts()) else { return Ok(()) };
+        {
+            let _turn = parts.turn.lock().await;
+            let row = self.array.store.read(|tables| tables.relay_chains.get(&self.relay.name).cloned());
+            let kept = match row {
+                Some(row) if row.kept.is_some() => self.ring.kept().copied(),
+                Some(_) => self.ring.kept_as(self.incarnation),
+                None => None,
+            };
+            let kept = kept.filter(|_| !self.group.forgets_rounds());
+            let ring = ring_of_part(self.luns, need, kept);
+            note_chain(self.array, self.relay, Some(chain), ring.kept())?;
+            self.ring = ring;
+        }
         self.incarnation = Incarnation::new(chain);
         self.open = OpenDirect::new(self.array, self.incarnation, self.id);
-        self.ring = RelayRing::new(self.luns.journal.pages, Position::start(need.acknowledged.next()));
         self.tell().await
+    }
+
+    /// Where a relay has a part: a round that has become whole is recorded, and what was kept until then is not needed any more.
+    async fn look_at_round(&mut self, need: RelayNeed) -> Result<(), RelayError> {
+        let Some((part, round)) = &self.part else { return Ok(()) };
+        if part.is_written(*round, need.acknowledged) {
+            let parts = part.parts();
+            let _turn = parts.turn.lock().await;
+            // In this turn no relay begins another chain.
+            if part.is_written(*round, need.acknowledged) {
+                self.array.store.checkpoint(|tables| forget_kept(tables, self.relay)).map_err(|error| {
+                    trouble(format!("that everything is on the relays cannot be recorded: {error}"))
+                })?;
+                part.is_recorded(*round);
+                self.group.changed.notify_waiters(); // The others look.
+            }
+        }
+        if part.is_whole(*round) && self.ring.forget_kept() {
+            self.tell().await?;
+        }
+        Ok(())
     }
 
     /// Puts the next batch on the relay; whether there was one.
@@ -219,7 +279,10 @@ impl<'a> Writer<'a> {
         let need = self.need()?;
         let first = match &self.part {
             None => Some(self.ring.newest().number.max(need.acknowledged.next())),
-            Some((part, round)) => part.next(*round, need.acknowledged, self.array.env.clock.now()),
+            Some((part, round)) => {
+                let is_promised = self.waits.is_some() && !self.group.lease_left().is_zero();
+                part.next(*round, need.acknowledged, is_promised, self.array.env.clock.now())
+            }
         };
         let Some(first) = first else { return Ok(false) };
         let batch = self.group.relay_batch(self.reader, first, self.room_bytes()).await;
@@ -232,7 +295,7 @@ impl<'a> Writer<'a> {
             return self.make_room(pages + 1).await;
         };
         if let Some((part, round)) = &self.part
-            && !part.take(*round, batch.last)
+            && !part.take(*round, first, batch.last)
         {
             return Ok(true); // Another round begins.
         }
@@ -262,6 +325,9 @@ impl<'a> Writer<'a> {
         }
         self.luns.journal.write(place, front, &batch.pages).await?;
         self.ring.push(&head, hash);
+        if let Some((part, round)) = &self.part {
+            part.put(*round);
+        }
         self.newest_wall_ns = Some(head.wall_ns);
         self.note_has(need);
         self.is_stale = true;
@@ -300,15 +366,34 @@ impl<'a> Writer<'a> {
 
     /// The relay has lost what was on it: another chain begins with what the second array lacks.
     fn lost(&self) -> Result<(), RelayError> {
-        note_chain(self.array, self.relay, None)?;
+        note_chain(self.array, self.relay, None, None)?;
         Err(trouble("what was written there is damaged or gone: it is written again"))
     }
 
     /// Hosts hear what is on the relay, or needs not go there.
     fn note_has(&self, need: RelayNeed) {
-        if let Some(waits) = &self.waits {
-            waits.note_has(self.ring.newest().number.previous().max(need.acknowledged));
+        match (&self.waits, &self.part) {
+            (Some(waits), None) => {
+                waits.note_has(self.ring.newest().number.previous().max(need.acknowledged));
+            }
+            (Some(waits), Some((part, _))) => {
+                let parts = part.parts();
+                waits.note_together(|reported, is_promised| parts.have(reported, is_promised));
+            }
+            (None, _) => {}
         }
+    }
+
+    /// The second array's question is answered: for how long it is synchronised, in milliseconds, and how many relays it has to reach for
+    /// that.
+    fn lease(&self, waits: &OpenRelay<'_>, need: RelayNeed) -> (u32, u32) {
+        self.note_has(need);
+        let relays = match &self.part {
+            None => Some(0),
+            Some((part, _)) => part.parts().needed(need.acknowledged).filter(|relays| *relays > 0),
+        };
+        let Some(relays) = relays else { return (0, 0) };
+        (u32::try_from(waits.answer().as_millis()).unwrap_or(0), relays)
     }
 
     /// There is no place for so many pages: whether there is more room now.
@@ -331,7 +416,10 @@ impl<'a> Writer<'a> {
     /// Room for an answer, in which a single update may be larger.
     fn room_bytes(&self) -> usize {
         let (_, all) = self.ring.usage();
-        let share = usize::try_from(all / RING_SHARE).unwrap_or(usize::MAX).saturating_mul(SLOT_BYTES);
+        // Half of the LUN is left to another chain, and that may lie around its end.
+        let share =
+            if self.part.is_some() { (all / RING_SHARE / 2).saturating_sub(1) } else { all / RING_SHARE };
+        let share = usize::try_from(share).unwrap_or(usize::MAX).saturating_mul(SLOT_BYTES);
         let most = MAX_PAYLOAD_BLOCKS as usize * SLOT_BYTES;
         (2 * self.group.settings.read_bytes as usize).min(most).min(share)
     }
@@ -381,6 +469,7 @@ impl<'a> Writer<'a> {
             hosts: self.hosts,
             has: if self.part.is_some() { Has::Parts } else { Has::All },
             by_link: self.relay.control == RelayControl::Link,
+            kept: self.ring.kept().copied(),
         };
         Ok((control, information))
     }
@@ -435,8 +524,8 @@ impl<'a> Writer<'a> {
             tracing::warn!(relay = %self.relay.name, %error, "control information of the second array is not believed");
         }
         if let Some(waits) = self.waits.as_ref().filter(|_| control.question != self.hosts.question) {
-            let lease_ms = u32::try_from(waits.answer().as_millis()).unwrap_or(0);
-            self.hosts = Hosts { question: control.question, lease_ms, ..self.hosts };
+            let (lease_ms, relays) = self.lease(waits, self.need()?);
+            self.hosts = Hosts { question: control.question, lease_ms, relays, ..self.hosts };
             // The lease runs already.
             match self.goes_directly() {
                 true => self.tell_news()?,
@@ -454,54 +543,6 @@ impl<'a> Writer<'a> {
             status.trouble = trouble;
         });
     }
-}
-
-/// The chain that a relay holds, if this array can go on with it; none if one has to begin.
-async fn continued(
-    luns: &Luns,
-    known: &FirstControl,
-    group: &Group,
-) -> Result<Option<(Incarnation, RelayRing)>, RelayError> {
-    let chain = Chain::of(known);
-    let mut found = Vec::new();
-    chain
-        .walk(&luns.journal, known.oldest, |_, batch, hash| {
-            found.push((*batch, hash));
-            true
-        })
-        .await?;
-    // Of the last one only a part may have been written; the ones before it had been, before the next was sent.
-    if let Some((last, _)) = found.last()
-        && !is_whole(&luns.journal, last).await?
-    {
-        found.pop();
-    }
-    let mut ring = RelayRing::new(chain.blocks, known.oldest);
-    found.iter().for_each(|(batch, hash)| ring.push(batch, *hash));
-    let (last, here) = (ring.newest().number.previous(), group.durable_here());
-    let Some((newest, _)) = found.last() else {
-        return Ok((last <= here).then_some((known.incarnation, ring)));
-    };
-    let is_ours = group.generation_at(newest.last) == Some(newest.generation);
-    match (is_ours, last <= here) {
-        (true, true) => Ok(Some((known.incarnation, ring))),
-        // This array was a copy of another one since: what lies there was decided against.
-        (false, true) => Ok(None),
-        (_, false) => Err(trouble(format!(
-            "the relay holds updates up to {last}, the journal here ends at {here}: nothing there is overwritten. If those \
-             updates are not needed, delete the relay, clear the first page of its LUNs, and make it again"
-        ))),
-    }
-}
-
-/// Records which chain this array has begun; none: it begins another one next time.
-fn note_chain(array: &Array, relay: &RelayRecord, chain: Option<u128>) -> Result<(), RelayError> {
-    let name = relay.name.clone();
-    let noted = array.store.checkpoint(|tables| match chain {
-        Some(chain) => tables.relay_chains.put(RelayChainRecord { relay: name, chain: Identity(chain) }),
-        None => drop(tables.relay_chains.remove(&name)),
-    });
-    noted.map_err(|error| trouble(format!("the chain cannot be recorded: {error}")))
 }
 
 fn checksum(batch: &RelayBatch) -> u32 {

@@ -6,6 +6,8 @@
 //! * The other array is told that it is synchronised over a relay that has everything that hosts were answered, for the time
 //!   of a lease from its asking on; it asks one question after the other over the relay, and takes the answer to the
 //!   newest one only. Whether an answer landed is not known here: a lease counts from when it was made up.
+//! * Where each relay has a part of the journals they count together: what all of them have without a gap, each of them has; and that may become
+//!   less, when one is lost, until it is on the others.
 //! * Everything else is as with a synchronous copy: the limit, the fence, the record, the lease. That the other array does
 //!   not show itself any more is never heard, so the fence `status` decides as `data` once a lease was given.
 
@@ -53,6 +55,14 @@ impl Synchronous {
         self.note_confirmed(has, svols)
     }
 
+    /// Relays with parts have everything up to there together. Whether that is news.
+    fn note_together(&mut self, has: UpdateNumber, svols: Svols) -> bool {
+        let is_same = self.relays.values().all(|relay| relay.has == has);
+        self.relays.values_mut().for_each(|relay| relay.has = has);
+        let is_more = self.confirmed < has;
+        (!is_same || is_more) && self.note_confirmed(has, svols)
+    }
+
     /// The other array does not lack anything up to there, so no relay does.
     fn note_reported(&mut self, number: UpdateNumber, svols: Svols) -> bool {
         self.relays.values_mut().for_each(|relay| relay.has = relay.has.max(number));
@@ -79,15 +89,16 @@ impl Synchronous {
 /// For those who write relays.
 impl Group {
     /// A relay for which hosts wait is written from here on, until what is returned goes. It has everything up to `has`
-    /// that the reader lacks.
+    /// that the reader lacks. `is_part`: together with others, so that less is there when it goes.
     pub(crate) fn open_relay<'a>(
         &'a self,
         reader: ArrayNumber,
         name: &str,
         has: UpdateNumber,
+        is_part: bool,
     ) -> OpenRelay<'a> {
         self.with_relays(reader, |known, reported, _| known.open_relay(name, has, reported));
-        OpenRelay { group: self, reader, name: name.to_owned() }
+        OpenRelay { group: self, reader, name: name.to_owned(), is_part }
     }
 
     /// For how long another array may still show that it has everything that hosts were answered: what lies on relays stays as it
@@ -108,6 +119,12 @@ impl Group {
     pub(crate) fn keeps_lease(&self) -> bool {
         let tamper = self.tamper.as_ref();
         tamper.and_then(|tamper| tamper.synchronous()) == Some(SynchronousDefect::LeaseKept)
+    }
+
+    /// On purpose, for the test of the tests: what relays with parts had is overwritten before it is there again.
+    pub(crate) fn forgets_rounds(&self) -> bool {
+        let tamper = self.tamper.as_ref();
+        tamper.and_then(|tamper| tamper.synchronous()) == Some(SynchronousDefect::RoundsForgotten)
     }
 
     /// Changes what is known, if hosts wait for relays to that reader, and tells everybody if that is news. It is told what
@@ -138,12 +155,23 @@ pub(crate) struct OpenRelay<'a> {
     group: &'a Group,
     reader: ArrayNumber,
     name: String,
+    is_part: bool,
 }
 
 impl OpenRelay<'_> {
     /// Everything up to there that the reader lacks is durable on it.
     pub(crate) fn note_has(&self, has: UpdateNumber) {
         self.group.with_relays(self.reader, |known, _, svols| known.note_on_relay(&self.name, has, svols));
+    }
+
+    /// Everything up to what `has` says that the reader lacks is durable on this one and the other relays with parts. It is told what the reader has
+    /// reported, and whether that may show itself as synchronised, and must not wait.
+    pub(crate) fn note_together(&self, has: impl FnOnce(UpdateNumber, bool) -> UpdateNumber) {
+        let now = self.group.clock.now();
+        self.group.with_relays(self.reader, |known, reported, svols| {
+            let is_promised = !known.lease_left(now).is_zero();
+            known.note_together(has(reported, is_promised), svols)
+        });
     }
 
     /// To be called again and again: a group that came apart joins again when it has rested, though nobody writes.
@@ -170,6 +198,12 @@ impl OpenRelay<'_> {
 
 impl Drop for OpenRelay<'_> {
     fn drop(&mut self) {
-        self.group.with_relays(self.reader, |known, _, _| known.relays.remove(&self.name).is_some());
+        self.group.with_relays(self.reader, |known, reported, _| {
+            if self.is_part {
+                // Who writes the others says at once what they have without it.
+                known.relays.values_mut().for_each(|relay| relay.has = reported);
+            }
+            known.relays.remove(&self.name).is_some()
+        });
     }
 }

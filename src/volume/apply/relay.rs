@@ -44,7 +44,7 @@ pub(super) fn create(tables: &mut Tables, new: &RelayRecord) -> Result<Outcome, 
         check_hosts(tables, new)?;
     }
     if new.journals == RelayJournals::Parts {
-        check_parts(new)?;
+        check_parts(tables, new)?;
     }
     tables.relays.put(new.clone());
     Ok(Outcome::Done)
@@ -62,6 +62,14 @@ fn check_hosts(tables: &Tables, new: &RelayRecord) -> Result<(), Refusal> {
             format!("hosts of group {} wait for its synchronous copy, by pair {}", new.group, pair.name);
         return Err(Refusal::conflict(text));
     }
+    // What hosts wait for is on each of the relays, or on all of them together.
+    if let Some(other) = waits_for(tables, &new.group).find(|other| other.journals != new.journals) {
+        let (name, journals) = (&other.name, other.journals);
+        return Err(Refusal::conflict(format!(
+            "hosts of group {} wait for relay {name}, which gets {journals} journals: for relays that get {journals} only",
+            new.group
+        )));
+    }
     match waits_for(tables, &new.group).find(|other| other.array != new.array) {
         Some(other) => {
             let (name, array) = (&other.name, other.array);
@@ -74,19 +82,26 @@ fn check_hosts(tables: &Tables, new: &RelayRecord) -> Result<(), Refusal> {
     }
 }
 
-/// A relay with a part of the journals is none that hosts wait for: what they were answered would be lost with any of them.
-fn check_parts(new: &RelayRecord) -> Result<(), Refusal> {
+/// Relays with parts of the journals belong together: hosts wait for all of them, or for none.
+fn check_parts(tables: &Tables, new: &RelayRecord) -> Result<(), Refusal> {
     if new.side == RelaySide::Second {
         return Err(Refusal::conflict(
             "what goes over a relay is chosen at the first array, which writes it",
         ));
     }
-    if new.hosts == RelayHosts::Wait {
-        return Err(Refusal::conflict(
-            "hosts wait for a relay that gets all journals, not for one that gets parts",
-        ));
+    let is_one = |other: &&RelayRecord| {
+        (other.side, other.array, &other.group) == (new.side, new.array, &new.group)
+            && other.journals == RelayJournals::Parts
+    };
+    match tables.relays.iter().filter(is_one).find(|other| other.hosts != new.hosts) {
+        Some(other) => {
+            let (name, hosts) = (&other.name, other.hosts);
+            Err(Refusal::conflict(format!(
+                "relay {name} gets parts of the same journals, with --hosts {hosts}: hosts wait for all of these relays or for none"
+            )))
+        }
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// The relays for which hosts of a group wait.
