@@ -19,12 +19,25 @@ use crate::volume::rejoin::{JoinOnward, Judged, Moving, WayOn};
 use crate::volume::resync::{RUNS_MAX, TakeoverPoint};
 use crate::volume::store::PairMarks;
 use crate::volume::table::Tables;
-use crate::volume::takeover::Takeover;
+use crate::volume::takeover::{Taken, Takeover};
 use holdfast_journal::{ArrayNumber as JournalArray, UpdateNumber};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 impl Array {
+    /// The array that was overtaken has nothing of its own: it becomes a copy by itself, if the operator wants that.
+    pub(super) fn let_rejoin(&self, record: &GroupRecord, taken: &Taken) -> anyhow::Result<()> {
+        if !self.store.read(|tables| tables.may_rejoin(record.number)) {
+            return Ok(());
+        }
+        let what =
+            format!("group {}: {} has nothing of its own, and copies from here", record.name, taken.link);
+        self.store
+            .change(&Who::Array, what, |tables| tables.let_rejoin(record.number, self.new_identity()))?;
+        self.changed().notify_waiters();
+        Ok(())
+    }
+
     /// At a reader: nothing more is read. Everything that came is restored, then the new primary hears how far that is.
     pub(super) async fn stop_following(&self, record: &GroupRecord, moving: &Moving) -> anyhow::Result<()> {
         if moving.has.is_some() {

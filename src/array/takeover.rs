@@ -77,7 +77,9 @@ impl Array {
                     Ok(())
                 }
                 Takeover::Restoring => self.restore_and_turn(&tables, record).await,
-                Takeover::Taken(taken) => self.tell_rival(&tables, record, taken),
+                Takeover::Taken(taken) => {
+                    self.tell_rival(&tables, record, taken).and_then(|()| self.let_rejoin(record, taken))
+                }
                 Takeover::Overtaken(other) if other.is_complete && other.branch.is_none() => {
                     self.count_branch(&tables, record, other).await
                 }

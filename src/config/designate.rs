@@ -139,6 +139,7 @@ fn group(spec: &GroupSpec) -> Designation {
         fence: spec.fence,
         fence_wait: spec.fence_wait,
         identity: spec.identity,
+        overtaken: spec.overtaken,
     };
     Designation::CreateGroup { name: spec.name.clone(), settings }
 }

@@ -120,6 +120,7 @@ fn primary_group(row: &GroupRecord) -> GroupSpec {
         fence: row.settings.fence,
         fence_wait: row.settings.fence_wait,
         identity: row.settings.identity,
+        overtaken: row.settings.overtaken,
         source: None,
     }
 }
@@ -349,7 +350,7 @@ fn group_entry(group: &GroupSpec) -> Entry {
     entry.text("throttle", ms(group.throttle));
     entry.text("release_by", group.release_by).text("no_room", group.no_room);
     entry.text("fence", group.fence).text("fence_wait", ms(group.fence_wait));
-    entry.text("identity", group.identity);
+    entry.text("identity", group.identity).text("overtaken", group.overtaken);
     entry
 }
 

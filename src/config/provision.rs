@@ -8,7 +8,7 @@ use super::quantity::ByteSize;
 use crate::volume::group::JournalOptions;
 use crate::volume::kind::{
     CacheMode, CopyMode, FENCE_WAIT_DEFAULT, Fence, IdentityChoice, InitiatorRule, NoRoom, PortalAddress,
-    RaidLevel, Release, ReleaseBy, Schedule, SvolAccess, SvolSpec,
+    RaidLevel, Release, ReleaseBy, Schedule, SvolAccess, SvolSpec, WhenOvertaken,
 };
 use crate::volume::name::{
     ArrayNumber, GroupName, IscsiName, LinkName, Lun, PairName, ParityGroupName, VolumeName,
@@ -172,6 +172,8 @@ pub struct GroupSpec {
     pub fence_wait: Duration,
     /// Whose identity the S-VOLs of a synchronous copy show.
     pub identity: IdentityChoice,
+    /// What becomes of a primary that was overtaken and has nothing of its own.
+    pub overtaken: WhenOvertaken,
     /// It is a copy here, read over this link, which is handed on to other arrays; what is chosen for it is chosen at its
     /// primary. None: this array is the primary.
     pub source: Option<LinkName>,
@@ -246,6 +248,7 @@ impl GroupSpec {
             fence: Fence::Never,
             fence_wait: FENCE_WAIT_DEFAULT,
             identity: IdentityChoice::Own,
+            overtaken: WhenOvertaken::Wait,
             source: Some(source),
         }
     }

@@ -16,7 +16,7 @@ use super::walk::{Read, Table, Value, boolean, parsed, small, text, whole, word}
 use crate::volume::group::JournalOptions;
 use crate::volume::kind::{
     CacheMode, CopyMode, FENCE_WAIT_DEFAULT, Fence, IdentityChoice, InitiatorRule, JournalLayout,
-    JournalRatio, NoRoom, RaidLevel, Release, ReleaseBy, Schedule, SvolAccess,
+    JournalRatio, NoRoom, RaidLevel, Release, ReleaseBy, Schedule, SvolAccess, WhenOvertaken,
 };
 use crate::volume::name::{ARRAY_NUMBER_MAX, ArrayNumber, LUN_MAX, LinkName, Lun};
 use crate::volume::secret::Secret;
@@ -338,6 +338,7 @@ fn group(table: &Table<'_>) -> Option<GroupSpec> {
     let fence = table.or("fence", Fence::Never, |value| text(value)?.parse());
     let fence_wait = table.or("fence_wait", FENCE_WAIT_DEFAULT, |value| parse_duration(text(value)?));
     let identity = table.or("identity", IdentityChoice::Own, |value| text(value)?.parse());
+    let overtaken = table.or("overtaken", WhenOvertaken::Wait, |value| text(value)?.parse());
     let source = table.maybe("source", parsed::<LinkName>);
     if let Some(Some(source)) = &source {
         return Some(GroupSpec::followed(name?, source.clone()));
@@ -355,6 +356,7 @@ fn group(table: &Table<'_>) -> Option<GroupSpec> {
         fence: fence?,
         fence_wait: fence_wait?,
         identity: identity?,
+        overtaken: overtaken?,
         source: None,
     })
 }
@@ -431,7 +433,8 @@ const READER_KEYS: [&str; 10] = [
     "restore_interval",
     "restore_delay",
 ];
-const GROUP_KEYS: [&str; 13] = [
+const GROUP_KEYS: [&str; 14] = [
+    "overtaken",
     "identity",
     "fence",
     "fence_wait",

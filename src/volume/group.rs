@@ -6,7 +6,7 @@
 use super::keep::KeepImages;
 use super::kind::{
     FENCE_WAIT_DEFAULT, Fence, IdentityChoice, JournalLayout, JournalRatio, NoRoom, Release, ReleaseBy,
-    SvolAccess,
+    SvolAccess, WhenOvertaken,
 };
 use super::name::{
     ArrayNumber, GroupName, GroupNumber, LinkName, PairNumber, SnapshotNumber, UpdateNumber, VolumeName,
@@ -228,6 +228,9 @@ pub struct GroupSettings {
     /// Whether the S-VOLs of a synchronous copy show hosts the identity of their P-VOLs.
     #[serde(default)]
     pub identity: IdentityChoice,
+    /// What becomes of a primary that was overtaken and has nothing of its own.
+    #[serde(default)]
+    pub overtaken: WhenOvertaken,
 }
 
 fn fence_wait_default() -> Duration {

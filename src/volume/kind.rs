@@ -442,6 +442,37 @@ impl FromStr for IdentityChoice {
     }
 }
 
+/// What becomes of an array that another one has overtaken while it has nothing that the other one lacks (decision 19).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenOvertaken {
+    /// It waits until an operator names it as the one that copies.
+    #[default]
+    Wait,
+    /// It becomes a copy of the other one by itself: nothing is lost by that.
+    Rejoin,
+}
+
+impl fmt::Display for WhenOvertaken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Wait => "wait",
+            Self::Rejoin => "rejoin",
+        })
+    }
+}
+
+impl FromStr for WhenOvertaken {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Wait, Self::Rejoin]
+            .into_iter()
+            .find(|choice| choice.to_string() == text)
+            .ok_or_else(|| format!("{text:?} is none of \"wait\", \"rejoin\""))
+    }
+}
+
 /// How long hosts' writes wait for the other array of a synchronous pair, unless the operator says otherwise.
 pub const FENCE_WAIT_DEFAULT: Duration = Duration::from_secs(5);
 

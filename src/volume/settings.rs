@@ -1,7 +1,7 @@
 //! What an operator chooses anew for a group.
 
 use super::group::GroupSettings;
-use super::kind::{Fence, IdentityChoice, NoRoom, Release, ReleaseBy, SvolAccess};
+use super::kind::{Fence, IdentityChoice, NoRoom, Release, ReleaseBy, SvolAccess, WhenOvertaken};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -35,6 +35,9 @@ pub struct SettingsChange {
     /// Whose identity the S-VOLs of a synchronous copy show.
     #[serde(default)]
     pub identity: Option<IdentityChoice>,
+    /// What becomes of a primary that was overtaken and has nothing of its own.
+    #[serde(default)]
+    pub overtaken: Option<WhenOvertaken>,
 }
 
 impl SettingsChange {
@@ -53,6 +56,7 @@ impl SettingsChange {
             fence: self.fence.unwrap_or(old.fence),
             fence_wait: self.fence_wait.unwrap_or(old.fence_wait),
             identity: self.identity.unwrap_or(old.identity),
+            overtaken: self.overtaken.unwrap_or(old.overtaken),
         }
     }
 }

@@ -303,3 +303,50 @@ fn three_data_centres_are_lost_and_come_back_in_any_order() {
         });
     }
 }
+
+/// The first is cut off, or lost for a while, and finds on its return that the second has taken over. Where the group is made so and it has nothing
+/// of its own it becomes the synchronous copy by itself, the third reading from the second all along; what it has of its own is an
+/// operator's to give up.
+#[test]
+fn a_first_that_was_overtaken_and_has_nothing_of_its_own_comes_back_by_itself() {
+    for (seed, is_cut, has_own) in [(21, true, false), (22, false, false), (23, true, true)] {
+        in_virtual_time(async {
+            let fence = if has_own { "never" } else { "data" };
+            let cluster = centres(seed, &format!("{fence}\"\novertaken = \"rejoin"));
+            let mut writer = Writer::new(seed, Plan::mixed(seed, geometry_of(SHAPE)));
+            begin(&cluster, &mut writer).await;
+            until_synchronised(&cluster).await;
+            if is_cut {
+                cluster.set_way("alpha", "beta", Way::Cut);
+                cluster.set_way("alpha", "gamma", Way::Cut);
+            } else {
+                cluster.die(ALPHA, Death::PowerLoss).await;
+            }
+            if has_own {
+                // It goes on alone when the limit is over.
+                write(&cluster, &mut writer, ALPHA, 3).await;
+            }
+            take_over(&cluster, BETA).await;
+            go_on(&cluster, &mut writer, BETA, !has_own).await;
+            cluster.heal();
+            if !is_cut {
+                cluster.start(ALPHA).await;
+            }
+            if has_own {
+                cluster.sleep_ms(15_000).await;
+                assert_eq!(
+                    (takeover(&cluster, ALPHA).as_str(), lets_hosts_write(&cluster, ALPHA)),
+                    ("overtaken", false)
+                );
+                cluster
+                    .command(BETA, "group failback g1 --to alpha --yes")
+                    .await
+                    .expect("its loser is named");
+            }
+            until(&cluster, "alpha is no copy", || group(&cluster, ALPHA).role == "auxiliary").await;
+            until_synchronised(&cluster).await;
+            equal(&cluster, &writer, BETA).await;
+            assert!(follows(&cluster, BETA, GAMMA) && follows(&cluster, BETA, ALPHA), "{}", cluster.state());
+        });
+    }
+}

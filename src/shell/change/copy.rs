@@ -12,7 +12,7 @@ use crate::shell::schedule::ScheduleWords;
 use crate::volume::designation::{Designation, SettingsChange};
 use crate::volume::group::{GroupSettings, JournalOptions};
 use crate::volume::kind::{
-    FENCE_WAIT_DEFAULT, Fence, IdentityChoice, JournalLayout, JournalRatio, NoRoom, ReleaseBy,
+    FENCE_WAIT_DEFAULT, Fence, IdentityChoice, JournalLayout, JournalRatio, NoRoom, ReleaseBy, WhenOvertaken,
 };
 use crate::volume::name::{BookmarkName, GroupName, LinkName, PairName, VolumeName};
 use crate::volume::timing::StopWish;
@@ -30,10 +30,10 @@ pub enum GroupChange {
         /// What is chosen for it; the rest has defaults.
         settings: SettingsWords,
         /// Make the group, which is here already, known at the array behind this link, which shall copy it.
-        #[arg(long, value_name = "LINK", conflicts_with_all = ["source", "svol_access", "release", "release_by", "no_room", "read_updates", "read_bytes", "copy_unit", "throttle", "fence", "fence_wait", "identity"])]
+        #[arg(long, value_name = "LINK", conflicts_with_all = ["source", "svol_access", "release", "release_by", "no_room", "read_updates", "read_bytes", "copy_unit", "throttle", "fence", "fence_wait", "identity", "overtaken"])]
         at: Option<LinkName>,
         /// This array copies the group from the array behind this link, which is asked to make it known here.
-        #[arg(long, value_name = "LINK", conflicts_with_all = ["svol_access", "release", "release_by", "no_room", "read_updates", "read_bytes", "copy_unit", "throttle", "fence", "fence_wait", "identity"])]
+        #[arg(long, value_name = "LINK", conflicts_with_all = ["svol_access", "release", "release_by", "no_room", "read_updates", "read_bytes", "copy_unit", "throttle", "fence", "fence_wait", "identity", "overtaken"])]
         source: Option<LinkName>,
         #[command(flatten)]
         /// How.
@@ -305,6 +305,10 @@ pub struct SettingsWords {
     /// ports at both arrays, of which one side is in standby). Shared needs --fence data and --svol-access none. Default own.
     #[arg(long)]
     pub identity: Option<IdentityChoice>,
+    /// What becomes of a primary that another array has overtaken, where it has nothing that the other one lacks: wait (for
+    /// group failback there), or rejoin (it becomes a copy by itself, by differences). Default wait.
+    #[arg(long)]
+    pub overtaken: Option<WhenOvertaken>,
 }
 
 impl SettingsWords {
@@ -330,6 +334,7 @@ impl SettingsWords {
             fence: self.fence,
             fence_wait: self.fence_wait,
             identity: self.identity,
+            overtaken: self.overtaken,
         }
     }
 }
@@ -492,4 +497,5 @@ const DEFAULTS: GroupSettings = GroupSettings {
     fence: Fence::Never,
     fence_wait: FENCE_WAIT_DEFAULT,
     identity: IdentityChoice::Own,
+    overtaken: WhenOvertaken::Wait,
 };

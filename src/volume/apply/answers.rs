@@ -1,6 +1,6 @@
 //! What the answers of other arrays to designations tell.
 
-use super::{asked, onward, pairs, reverse, sources, takeover, written};
+use super::{asked, failback, onward, pairs, reverse, sources, written};
 use crate::volume::designation::{Designation, Outcome};
 use crate::volume::name::GroupNumber;
 use crate::volume::record::ForwardRecord;
@@ -32,7 +32,7 @@ pub(super) fn accepted(tables: &mut Tables, forward: &ForwardRecord, outcome: Ou
             onward::accepted(tables, told, array, GroupNumber(number));
         }
         (Designation::RemoteFailback(told), Outcome::Created { number }) => {
-            takeover::accepted(tables, told, GroupNumber(number));
+            failback::accepted(tables, told, GroupNumber(number));
         }
         (Designation::JoinMarks { pair, .. }, Outcome::Done) => written::marks_joined(tables, pair),
         (Designation::RemoteDeletePair { pair }, Outcome::Done) => pairs::deletion_accepted(tables, pair),

@@ -9,6 +9,7 @@ mod asked;
 mod cascade;
 mod copy;
 mod copy_mode;
+mod failback;
 mod grow;
 mod journals;
 mod lacking;
@@ -297,7 +298,7 @@ impl Tables {
                 if let Some(what) = &ended {
                     reverse::refused(self, what);
                     asked::refused(self, what);
-                    takeover::refused(self, what);
+                    failback::refused(self, what);
                 }
             }
             Err(refusal) => {

@@ -15,6 +15,7 @@ use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal, S
 use crate::volume::group::{GroupRole, GroupSettings, JournalOptions, RemoteJournal};
 use crate::volume::kind::{
     CopyMode, FENCE_WAIT_DEFAULT, Fence, IdentityChoice, NoRoom, Release, ReleaseBy, SvolAccess, SvolSpec,
+    WhenOvertaken,
 };
 use crate::volume::name::{GroupName, GroupNumber, LinkName, PairName, VolumeName};
 use crate::volume::record::{VolumeState, VolumeUsage, Who};
@@ -254,6 +255,7 @@ const UNKNOWN_SETTINGS: GroupSettings = GroupSettings {
     fence: Fence::Never,
     fence_wait: FENCE_WAIT_DEFAULT,
     identity: IdentityChoice::Own,
+    overtaken: WhenOvertaken::Wait,
 };
 /// Designations on their way that operators may add to; more are refused.
 pub(super) const FORWARDS_MAX: usize = 4_096;

@@ -1,21 +1,18 @@
 //! Designations of a takeover and of the way back (promises O3, O4, O6; decision 19), and what the arrays at work record of
 //! them.
 
-use super::copy::{peer, primary_group};
+use super::copy::peer;
+use super::failback;
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
 use crate::volume::group::{CommonPoint, Generation, GroupRecord, GroupRole, GroupState, common_point};
 use crate::volume::kind::CopyMode;
-use crate::volume::name::{
-    ArrayNumber, GroupName, GroupNumber, LinkName, PairNumber, SnapshotName, UpdateNumber,
-};
-use crate::volume::pair::{Asked, PairRecord, PairState};
-use crate::volume::record::{ReaderRecord, Who};
+use crate::volume::name::{ArrayNumber, GroupName, GroupNumber, LinkName, UpdateNumber};
+use crate::volume::pair::{PairRecord, PairState};
+use crate::volume::record::Who;
 use crate::volume::resync::RESYNC_PAIRS_MAX;
 use crate::volume::reversal::{Reversal, ReversalStep};
 use crate::volume::table::Tables;
-use crate::volume::takeover::{
-    Branch, OTHERS_WAIT, Overtaken, RemoteFailback, RemoteTakeover, Taken, Takeover, Yielding, parting,
-};
+use crate::volume::takeover::{Branch, Overtaken, RemoteTakeover, Taken, Takeover, parting};
 
 /// What is said by operators and other arrays of a takeover.
 pub(super) fn dispatch(
@@ -27,12 +24,12 @@ pub(super) fn dispatch(
     match what {
         Designation::TakeOverGroup { group } => take_over(tables, group),
         Designation::FailBackGroup { group, to, keep_branch } => {
-            fail_back(tables, id, (group, to), keep_branch.as_ref())
+            failback::fail_back(tables, id, (group, to), keep_branch.as_ref())
         }
         Designation::RemoteTakeover(told) => remote_takeover(tables, id, told, who),
         Designation::TakeoverGivenUp { group, attempt } => given_up(tables, group, *attempt, who),
         Designation::RemoteBranch { group, branch } => remote_branch(tables, group, *branch, who),
-        Designation::RemoteFailback(told) => remote_failback(tables, told, who),
+        Designation::RemoteFailback(told) => failback::remote_failback(tables, told, who),
         _ => Err(Refusal::conflict("this is no takeover")),
     }
 }
@@ -142,82 +139,6 @@ fn check_below(tables: &Tables, row: &GroupRecord) -> Result<(), Refusal> {
     }
 }
 
-/// By the operator of the primary whose data stays: the array behind the link copies it from here on, and what only that one
-/// has is lost. Where nothing is to be lost any more, it becomes the primary again.
-fn fail_back(
-    tables: &mut Tables,
-    id: DesignationId,
-    (group, to): (&GroupName, &LinkName),
-    keep_branch: Option<&SnapshotName>,
-) -> Result<Outcome, Refusal> {
-    let row = primary_group(tables, group)?;
-    let number = row.number;
-    let conflict = |text: String| Err(Refusal::Conflict(text));
-    if let (Some(name), false) = (keep_branch, matches!(row.takeover, Some(Takeover::Taken(_)))) {
-        return conflict(format!(
-            "{to} was not taken over from here, so there is no branch to be kept as {name}"
-        ));
-    }
-    if let (Some(name), true) = (keep_branch, row.ahead.iter().any(|known| known.link == *to)) {
-        return conflict(format!(
-            "{to} is another reader, which stays what it is until then: `snapshot create {name} --group {group}` there first"
-        ));
-    }
-    if super::rejoin::give_up_lead(tables, number, to) {
-        return Ok(Outcome::Done);
-    }
-    let row = primary_group(tables, group)?;
-    let taken = match &row.takeover {
-        _ if row.rivals.iter().any(|rival| rival.link == *to) => {
-            return conflict(format!(
-                "{to} is a primary of group {group} as well, and has no pairs with this array: `group delete {group}` there, \
-                 when nothing of it is wanted any more, and `pair create` here"
-            ));
-        }
-        None => return super::reverse::reverse(tables, group, to, OTHERS_WAIT),
-        Some(Takeover::Taken(taken)) if taken.link == *to => taken,
-        Some(Takeover::Taken(taken)) => {
-            return conflict(format!("group {group} was taken over from {}, not from {to}", taken.link));
-        }
-        Some(_) => {
-            let text = format!(
-                "{to} has taken over group {group}: say it there to keep what is there, or take over here first"
-            );
-            return conflict(text);
-        }
-    };
-    if taken.is_told {
-        return Ok(Outcome::Done);
-    }
-    let Some(branch) = taken.branch else {
-        return conflict(format!("{to} has not said yet what it would lose: it has not been reached since"));
-    };
-    if row.state != GroupState::Normal {
-        return conflict(format!("group {group} is {}: let its journal go on first", row.state));
-    }
-    let since = row.largest_counter().max(branch.of.counter).saturating_add(1);
-    if since >= super::reverse::COUNTER_MAX {
-        return conflict(format!("group {group} has had more generations than there can be"));
-    }
-    let told = RemoteFailback {
-        group: group.clone(),
-        number,
-        generations: row.generations.clone(),
-        pairs: tables.pairs_over(number, to).map(|pair| pair.name.clone()).collect(),
-        branch,
-        since,
-        keep_branch: keep_branch.cloned(),
-    };
-    tables.forward_once(to, id.caused(0), Designation::RemoteFailback(told));
-    if let Some(row) = tables.groups.edit(&number) {
-        row.seen_counter = since;
-        if let Some(Takeover::Taken(taken)) = &mut row.takeover {
-            taken.is_told = true;
-        }
-    }
-    Ok(Outcome::Done)
-}
-
 /// From an array that has taken over, or is about to: hosts are shut out here from now on.
 fn remote_takeover(
     tables: &mut Tables,
@@ -240,6 +161,8 @@ fn remote_takeover(
         return conflict(format!("has no pairs with array {array} here"));
     }
     is_said_now(tables, (number, array), told)?;
+    tables.call_rejoin_back(number);
+    let row = tables.group_named(&told.group).ok_or_else(|| Refusal::missing("group", &told.group))?;
     let overtaken = Overtaken {
         link: link.clone(),
         array,
@@ -395,7 +318,7 @@ fn is_taken_back(
         && !may_go_back())
 }
 
-fn is_leaving_to(row: &GroupRecord, array: ArrayNumber) -> bool {
+pub(super) fn is_leaving_to(row: &GroupRecord, array: ArrayNumber) -> bool {
     row.reversal
         .as_ref()
         .is_some_and(|reversal| reversal.array == array && matches!(reversal.step, ReversalStep::Leaving(..)))
@@ -437,6 +360,7 @@ fn remote_branch(
     }
     // To an earlier takeover: it has been a copy in between, in that generation or a later one.
     let since = tables.readers.get(&(number, array)).map_or(0, |reader| reader.since);
+    let mut is_other = false;
     if let Some(row) = tables.groups.edit(&number)
         && let Some(Takeover::Taken(taken)) = &mut row.takeover
         && taken.array == array
@@ -444,117 +368,11 @@ fn remote_branch(
         && row.generations.contains(&branch.against)
         && taken.branch.is_none_or(|known| known.age() <= branch.age())
     {
-        taken.branch = Some(branch);
+        is_other = taken.branch.replace(branch) != Some(branch);
         row.seen_counter = row.seen_counter.max(branch.of.counter);
     }
+    if is_other {
+        tables.call_rejoin_back(number);
+    }
     Ok(Outcome::Done)
-}
-
-/// The operator of the other array has named this one as the loser: it will copy from there. A promise, so everything that could keep
-/// it from it is looked at first.
-fn remote_failback(tables: &mut Tables, told: &RemoteFailback, who: &Who) -> Result<Outcome, Refusal> {
-    let (array, link) = peer(tables, who)?;
-    let row = tables.group_named(&told.group).ok_or_else(|| Refusal::missing("group", &told.group))?;
-    let number = row.number;
-    let created = Outcome::Created { number: number.0 };
-    let conflict = |text: &str| Err(Refusal::Conflict(format!("group {} {text}", told.group)));
-    if told.since >= super::reverse::COUNTER_MAX {
-        return conflict("has a generation that nobody opens");
-    }
-    if let GroupRole::Auxiliary { source, .. } = row.role {
-        if source != array {
-            return conflict("is a copy of another array there");
-        }
-        // The sender believes nothing older from here on: what this array says next must bear that.
-        if let Some(row) = tables.groups.edit(&number) {
-            row.seen_counter = row.seen_counter.max(told.since);
-        }
-        return Ok(created);
-    }
-    // What was said of itself last, and in a split brain to whom took over as well.
-    let (said, branch) = match &row.takeover {
-        Some(Takeover::Yielding(yielding)) if yielding.to.array == array => return Ok(created),
-        Some(Takeover::Overtaken(other)) if other.array == array => (other.branch, other.branch),
-        Some(Takeover::Taken(taken)) if taken.array == array => (taken.told, None),
-        _ => (None, None),
-    };
-    if said != Some(told.branch) {
-        return conflict("is not what was given up: it has gone on there since, by command");
-    }
-    if branch_begins(row, &told.generations)?.is_none() {
-        return conflict("goes on there in the newer generation");
-    }
-    if row.state != GroupState::Normal || row.journals.is_empty() {
-        return conflict("is not at work there: let its journal go on first");
-    }
-    if is_leaving_to(row, array) {
-        return conflict("is being reversed there");
-    }
-    // One that shall go need not hear of it first: it may be dead, or on its way to the new primary.
-    let stays = |reader: &&ReaderRecord| reader.array != array && !reader.has_left && !reader.is_leaving;
-    if let Some(other) = tables.all_readers_of_group(number).find(stays) {
-        return conflict(&format!(
-            "is also read over {} there: take that reader away there first (group delete {} --reader {})",
-            other.link, told.group, other.link
-        ));
-    }
-    let pairs: Vec<&PairRecord> = tables.pairs_over(number, &link).collect();
-    if pairs.len() != told.pairs.len() || !pairs.iter().all(|pair| told.pairs.contains(&pair.name)) {
-        return conflict("has other pairs there");
-    }
-    for pair in pairs {
-        let volume = pair.primary.volume.and_then(|volume| tables.volumes.get(&volume));
-        let is_forwarded = volume.is_some_and(|row| tables.forwarded_here(row.number).is_some());
-        if volume.is_none_or(|row| row.parity_group.is_none())
-            || is_forwarded
-            || tables.is_forwarded(number)
-            || pair.is_leaving()
-        {
-            let text = format!("cannot be copied there: pair {} has no P-VOL of its own, or goes", pair.name);
-            return conflict(&text);
-        }
-    }
-    if let Some(name) = &told.keep_branch {
-        tables.may_keep_branch(number, name)?;
-    }
-    let keep_branch = told.keep_branch.clone();
-    let generations = told.generations.clone();
-    let to = Overtaken { link, array, generations, is_complete: true, attempt: 0, branch };
-    tables.drop_reversal(number);
-    if let Some(row) = tables.groups.edit(&number) {
-        let (remote, since) = (told.number, told.since);
-        row.takeover = Some(Takeover::Yielding(Yielding { to, remote, since, keep_branch }));
-    }
-    Ok(created)
-}
-
-/// The loser will copy from here: its pairs are copied as soon as it has told what it has changed.
-pub(super) fn accepted(tables: &mut Tables, told: &RemoteFailback, remote: GroupNumber) {
-    let Some(row) = tables.groups.edit(&told.number) else { return };
-    let Some(Takeover::Taken(taken)) = &row.takeover else { return };
-    if !taken.is_told {
-        return;
-    }
-    let (link, array) = (taken.link.clone(), taken.array);
-    row.takeover = None;
-    if let Some(reader) = tables.readers.edit(&(told.number, array)) {
-        reader.remote_group = Some(remote);
-        reader.since = reader.since.max(told.since);
-    }
-    let pairs: Vec<PairNumber> = tables.pairs_over(told.number, &link).map(|pair| pair.number).collect();
-    for number in pairs {
-        if let Some(pair) = tables.pairs.edit(&number) {
-            pair.control.asked = Some(Asked::Resync);
-        }
-    }
-}
-
-/// The array that was named as the loser cannot be it.
-pub(super) fn refused(tables: &mut Tables, what: &Designation) {
-    if let Designation::RemoteFailback(told) = what
-        && let Some(Takeover::Taken(taken)) =
-            tables.groups.edit(&told.number).and_then(|row| row.takeover.as_mut())
-    {
-        taken.is_told = false;
-    }
 }

@@ -39,6 +39,7 @@ const SETTINGS: GroupSettings = GroupSettings {
     fence: crate::volume::kind::Fence::Never,
     fence_wait: crate::volume::kind::FENCE_WAIT_DEFAULT,
     identity: crate::volume::kind::IdentityChoice::Own,
+    overtaken: crate::volume::kind::WhenOvertaken::Wait,
 };
 
 /// One array: its tables, and a supply of identities.
