@@ -26,6 +26,7 @@ impl Array {
         self.designate_deferred();
         self.reverse_groups().await;
         self.take_over_groups().await;
+        self.end_journals().await;
         let tables = self.store.tables();
         self.close_deleted_groups(&tables).await;
         self.close_replaced_groups(&tables).await;

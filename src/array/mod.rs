@@ -10,6 +10,7 @@
 //! [`Array::stop`] closes the portals, settles every group, destages everything and only then notes that it stopped
 //! cleanly. [`Array::kill`] is for simulations: every future is dropped where it stands.
 
+mod anew;
 mod bookmarks;
 mod bring_up;
 mod cascade;

@@ -8,7 +8,6 @@ use super::journals::forget_loss;
 use super::marks::pair_marks;
 use crate::clock::MonotonicNs;
 use crate::copy::differences::DifferenceMap;
-use crate::copy::fetch::FetchError;
 use crate::copy::group::{Group, Role, Sequencer};
 use crate::disk::VolumeId;
 use crate::io::volume::VolumeRole;
@@ -496,57 +495,6 @@ impl Array {
             runtime.groups.remove(&group.number);
             runtime.journal_begins.remove(&group.number);
         }
-    }
-
-    /// At an auxiliary: what lies before the number that the source names is in difference maps. If no pair here claims
-    /// to be an image, everything that is held is restored and the journal begins anew where the source says.
-    pub(crate) async fn begin_journal_anew(&self, group: &Arc<Group>, error: &FetchError) -> bool {
-        let FetchError::NotHeld(first) = error else { return false };
-        if group.role == Role::Source {
-            return false;
-        }
-        let tables = self.store.tables();
-        let number = GroupNumber(group.number);
-        let is_copied = |pair: &PairRecord| !matches!(pair.state, PairState::Normal | PairState::Abnormal);
-        if group.has_stop() {
-            return false; // What is behind it would be lost.
-        }
-        if !tables.followed_pairs(number).all(is_copied) || !Self::is_quiet_below(&tables, number) {
-            return false;
-        }
-        tracing::info!(group = %group.name, first, "the journal begins anew: differences follow");
-        let settled = match group.restore_available(Duration::ZERO).await {
-            Ok(_) => group.settle().await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = settled {
-            tracing::error!(group = %group.name, %error, "cannot be restored to the end; trying again");
-            return false;
-        }
-        group.close().await;
-        let what = format!("group {}: the journal begins anew at update {first}", group.name);
-        let restored = group.whole_number().map(|number| StoredNumber(number.get()));
-        let recorded = self.store.change(&Who::Array, what, |tables| {
-            tables.stop_images(number, restored);
-            if let Some(row) = tables.groups.edit(&number) {
-                row.segments.clear();
-                row.resume = None;
-            }
-            Ok(())
-        });
-        if let Err(error) = recorded {
-            tracing::error!(group = %group.name, %error, "the end of its journal cannot be recorded");
-        }
-        for pair in tables.pairs_of_group(number) {
-            let Some(volume) = super::groups::own_volume(&tables, pair) else { continue };
-            if let Err(error) = self.disk.set_gate(VolumeId(volume), None) {
-                tracing::warn!(volume, %error, "the gate of a volume cannot be taken away");
-            }
-        }
-        let mut runtime = self.runtime();
-        runtime.groups.remove(&group.number);
-        runtime.journal_begins.remove(&group.number);
-        true
     }
 
     /// The journal of a primary has failed: nobody can say what its readers lack, so everything counts as different.

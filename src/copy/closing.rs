@@ -6,13 +6,15 @@
 use super::error::CopyError;
 use super::group::Group;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
 /// Whether the group ends, and how many of its tasks still run.
 #[derive(Debug, Default)]
 pub(crate) struct Closing {
     begun: AtomicBool,
+    /// Where the journal begins that takes this one's place; 0: none was asked for.
+    anew_from: AtomicU64,
     running: AtomicUsize,
     asked: Notify,
     ended: Notify,
@@ -31,6 +33,21 @@ impl Drop for Running {
 impl Closing {
     pub(crate) fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Acquire)
+    }
+
+    /// The owner of the groups is to end this one; another journal follows that begins with this number.
+    pub(crate) fn ask_for_end(&self, first: u64) {
+        self.anew_from.store(first.max(1), Ordering::Release);
+    }
+
+    /// It need not end.
+    pub(crate) fn take_back_end(&self) {
+        self.anew_from.store(0, Ordering::Release);
+    }
+
+    /// What was asked for.
+    pub(crate) fn wanted_end(&self) -> Option<u64> {
+        Some(self.anew_from.load(Ordering::Acquire)).filter(|first| *first > 0)
     }
 
     /// Waits until the group shall end.

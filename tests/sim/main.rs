@@ -185,6 +185,13 @@ fn the_seed_that_was_asked_for() {
     }
 }
 
+/// Seeds of long runs, each with what it found once.
+#[test]
+fn seeds_that_once_found_a_defect() {
+    run_named(1195, EIGHT); // A copy was handed half of what came behind an overflow.
+    run_named(2971, EIGHT); // A link was cut while a journal began anew, which then never ended.
+}
+
 #[test]
 fn a_seed_is_always_the_same_story() {
     let (first, again) = (run_named(4, EIGHT), run_named(4, EIGHT));
