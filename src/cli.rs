@@ -62,6 +62,16 @@ pub(crate) enum Command {
         #[arg(long, value_name = "UPDATE", requires = "apply")]
         as_of: Option<u64>,
     },
+    /// Check what `group proof` has printed: no array is needed.
+    ///
+    /// Exit codes: 0 every entry is what was sealed, and follows the one before it; 1 not, or an image is another one.
+    VerifyProof {
+        /// The file.
+        file: PathBuf,
+        /// An image of a volume as of the update of the newest comparison, a file or a block device: whether it is what was compared.
+        #[arg(long, value_name = "VOLUME=IMAGE", value_parser = volume_image)]
+        image: Vec<(String, PathBuf)>,
+    },
     /// The maintenance shell of a running array: one command a line.
     Shell,
     /// Print the completion script of a shell.
@@ -79,6 +89,23 @@ pub(crate) fn check(config: &Path) -> ExitCode {
     let text: String = mistakes.iter().map(|mistake| format!("{mistake}\n")).collect();
     let exit = if mistakes.is_empty() { Exit::Done } else { Exit::Failed };
     print(&Response { exit: exit as u8, stderr: text, ..Response::default() })
+}
+
+fn volume_image(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((volume, path)) if !volume.is_empty() && !path.is_empty() => {
+            Ok((volume.to_owned(), path.into()))
+        }
+        _ => Err("the name of a volume and its image, as in data1=data1.img".to_owned()),
+    }
+}
+
+/// `holdfast verify-proof`.
+pub(crate) fn verify_proof(file: &Path, images: &[(String, PathBuf)]) -> ExitCode {
+    match holdfast::proof_check::check(file, images) {
+        Ok(text) => print(&Response { stdout: text, ..Response::default() }),
+        Err(error) => print(&Response::failed(Exit::Failed, "verify-proof", &error)),
+    }
 }
 
 fn image(text: &str) -> Result<(u32, PathBuf), String> {

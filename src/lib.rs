@@ -10,6 +10,7 @@ pub mod copy;
 pub mod demo;
 pub mod disk;
 pub mod io;
+pub mod proof_check;
 pub mod relay_apply;
 pub mod relay_check;
 pub mod serve;

@@ -14,6 +14,7 @@ mod anew;
 mod bookmarks;
 mod bring_up;
 mod cascade;
+mod compare;
 mod designate;
 mod direct;
 pub mod env;
@@ -114,6 +115,8 @@ pub struct Array {
     edges: OnceLock<Edges>,
     /// Images of S-VOLs are kept, noted, dropped and gone back to by one at a time; and meanwhile no group is opened.
     images: tokio::sync::Mutex<()>,
+    /// Comparisons with other arrays.
+    compares: compare::Compares,
     /// One change of where restore stops at a time: what the groups do and what the store says stay the same.
     stops: Mutex<()>,
     /// What upstream arrays say of their forwarding is recorded by one at a time.
@@ -248,6 +251,7 @@ impl Array {
             events: events::Events::default(),
             edges: OnceLock::new(),
             images: tokio::sync::Mutex::default(),
+            compares: compare::Compares::default(),
             stops: Mutex::default(),
             inflow_turn: Arc::default(),
             asked: AtomicU64::new(0),
@@ -260,6 +264,8 @@ impl Array {
         array.start_links();
         array.start_relays();
         array.start_events();
+        let scheduler = array.clone();
+        array.tasks.spawn(async move { scheduler.compare_by_schedule().await });
         let owner = array.clone();
         array.tasks.spawn(async move { owner.own().await });
         let keeper = array.clone();
@@ -313,6 +319,7 @@ impl Array {
             self.reconcile().await;
             self.start_links();
             self.start_relays();
+            self.start_compares();
             self.reconciled.send_replace(asked);
         }
     }

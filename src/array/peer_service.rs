@@ -100,7 +100,7 @@ impl PeerService {
                     None => refuse(Sense::invalid_field_in_cdb(GROUP_BYTE)),
                 }
             }
-            VendorCommand::Designation { id, list_length } => self.designation(id.0, list_length),
+            VendorCommand::Designation { id, list_length } => self.designation(id.0, list_length, nexus),
             VendorCommand::DesignationResult { id, allocation_length } => {
                 let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
                 match results.get(&id.0) {
@@ -317,8 +317,8 @@ impl PeerService {
         }))
     }
 
-    fn designation(&self, id: [u8; 16], list_length: u32) -> Execution {
-        let (array, results) = (self.array.clone(), self.results.clone());
+    fn designation(&self, id: [u8; 16], list_length: u32, nexus: &Arc<Nexus>) -> Execution {
+        let (array, results, nexus) = (self.array.clone(), self.results.clone(), nexus.clone());
         let peer = self.peer;
         let who = Who::Peer { array: ArrayNumber(peer), from: self.from.clone() };
         let then = move |received: Received| -> AfterData {
@@ -329,6 +329,10 @@ impl PeerService {
                 let answer = match serde_json::from_slice::<Question>(&bytes) {
                     Ok(Question::Position(ask)) => serde_json::to_vec(&array.answer_question(&ask)),
                     Ok(Question::Relay(ask)) => serde_json::to_vec(&array.answer_relay(peer, &ask)),
+                    Ok(Question::Compare(ask)) => {
+                        let (_, from) = who.named();
+                        serde_json::to_vec(&array.answer_compare((peer, &from), &ask, &nexus).await)
+                    }
                     Err(_) => serde_json::to_vec(&designated(&array, id, &bytes, &who).await),
                 };
                 let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);

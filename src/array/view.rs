@@ -11,16 +11,17 @@ use crate::disk::cache::AdapterUsage;
 use crate::disk::raid::MemberState;
 use crate::disk::slot::SLOT_BYTES;
 use crate::shell::view::{
-    ArrayView, AuditView, Console, EventView, FollowView, GenerationView, GroupView, LagView, LinkTestView,
-    LunView, MessageView, Options, ParityGroupView, PointerView, PortalView, PositionView, ReaderView,
-    SessionView, Snapshot, TargetView, UnitView, VolumeView,
+    ArrayView, AuditView, CompareStartView, CompareWish, Console, EventView, FollowView, GenerationView,
+    GroupView, LagView, LinkTestView, LunView, MessageView, Options, ParityGroupView, PointerView,
+    PortalView, PositionView, ReaderView, SessionView, Snapshot, TargetView, UnitView, VolumeView,
 };
 use crate::volume::designation::{DesignationId, Refusal};
 use crate::volume::effect::Effect;
 use crate::volume::group::{GroupRecord, GroupRole, summary};
 use crate::volume::kind::{CacheMode, Release, SvolAccess};
-use crate::volume::name::VolumeNumber;
+use crate::volume::name::{GroupName, VolumeNumber};
 use crate::volume::pair::{PairRecord, PairState};
+use crate::volume::proof::{FORMAT, Proof};
 use crate::volume::record::{Identity, ParityGroupRecord, TargetRecord, VolumeRecord, VolumeUsage, Who};
 use crate::volume::resync::TakeoverPoint;
 use crate::volume::store::Order;
@@ -124,6 +125,21 @@ impl Console for Array {
 
     fn try_link<'a>(&'a self, link: &'a str) -> BoxFuture<'a, Result<LinkTestView, String>> {
         Box::pin(Array::try_link(self, link))
+    }
+
+    fn compare<'a>(
+        &'a self,
+        group: &'a GroupName,
+        wish: &'a CompareWish,
+        who: &'a Who,
+    ) -> BoxFuture<'a, Result<CompareStartView, Refusal>> {
+        Box::pin(Array::compare(self, group, wish, who))
+    }
+
+    fn proof(&self, group: &GroupName) -> Result<Proof, Refusal> {
+        let entries = self.store.read(|tables| tables.group_named(group).map(|row| row.compared.clone()));
+        let entries = entries.ok_or_else(|| Refusal::missing("group", group))?;
+        Ok(Proof { format: FORMAT.to_owned(), group: group.clone(), entries })
     }
 
     fn positions<'a>(&'a self, group: &'a str) -> BoxFuture<'a, Vec<PositionView>> {
@@ -404,6 +420,9 @@ impl Array {
             bookmarks: self.bookmark_views(record),
             rewinds: self.rewind_views(record),
             window: self.window_view(tables, record),
+            comparing: self.compare_views(record),
+            compared: self.compared_views(record),
+            compare_every_ms: record.compare_schedule.map(|schedule| ms(schedule.every)),
         }
     }
 

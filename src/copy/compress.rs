@@ -43,7 +43,10 @@ impl Workbench {
     }
 
     /// What came of `work`; none if it could not be done at all.
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
         let _place = self.places.acquire().await.ok()?;
         match self.kind {
             Kind::InPlace => Some(work()),

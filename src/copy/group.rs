@@ -127,6 +127,8 @@ pub(crate) struct Sequencer {
     pub(crate) restored: UpdateNumber,
     /// The update that is being restored: some of its ranges may be visible already, also after an error.
     pub(crate) restored_in_part: Option<UpdateNumber>,
+    /// Its own restore goes no further (at an auxiliary; `compare/hold.rs`).
+    pub(crate) held_behind: Option<UpdateNumber>,
     /// Durable in the volumes.
     pub(crate) settled: UpdateNumber,
     /// Where an operator wants restore to stop (at an auxiliary; `stop.rs`).
@@ -221,6 +223,7 @@ impl Sequencer {
             reading: super::fetch::Reading::default(),
             restored: settled,
             restored_in_part: None,
+            held_behind: None,
             restore_stops: [None; 2],
             unrecorded_stop: None,
             has_stopped: false,

@@ -104,7 +104,11 @@ impl Group {
         Ok(seen)
     }
 
-    fn cut<S>(&self, ready: SnapshotsReady, stand_still: impl FnOnce() -> S) -> (SnapshotsCut, Newest) {
+    pub(super) fn cut<S>(
+        &self,
+        ready: SnapshotsReady,
+        stand_still: impl FnOnce() -> S,
+    ) -> (SnapshotsCut, Newest) {
         let _still = stand_still();
         // Numbers are given, and what has them becomes visible, under this lock.
         let seq = self.lock();

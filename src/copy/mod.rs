@@ -10,6 +10,7 @@ pub mod change;
 mod checkpoint;
 mod closing;
 mod commit;
+pub mod compare;
 pub mod compress;
 pub mod demand;
 pub mod differences;

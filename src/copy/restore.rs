@@ -27,7 +27,7 @@ impl Group {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            match self.restore_due(delay).await {
+            match self.restore_due(delay, Holds::Count).await {
                 _ if self.closing.has_begun() => return,
                 // With a delay something may fall due although nothing changes.
                 Ok(0) if delay.is_zero() => {
@@ -85,7 +85,7 @@ impl Group {
     /// # Errors
     /// An update cannot be applied or promised, or the group ends.
     pub(crate) async fn restore_available(&self, delay: Duration) -> Result<u64, CopyError> {
-        let restored = self.restore_due(delay).await;
+        let restored = self.restore_due(delay, Holds::DoNot).await;
         if delay < self.schedule.borrow().restore_delay {
             self.schedule.send_modify(|_| {}); // Its pause may be long.
         }
@@ -94,7 +94,7 @@ impl Group {
 
     /// It ends between two steps when the group does, and never in the midst of a checkpoint: that lands before the next
     /// journal begins.
-    async fn restore_due(&self, delay: Duration) -> Result<u64, CopyError> {
+    async fn restore_due(&self, delay: Duration, holds: Holds) -> Result<u64, CopyError> {
         let _one_at_a_time = tokio::select! {
             biased;
             turn = self.restoring.lock() => turn,
@@ -102,15 +102,16 @@ impl Group {
         };
         let mut told = Told { group: self, applied: 0 };
         loop {
-            let (next, failed) = {
+            let (next, failed, is_held) = {
                 let seq = self.lock();
-                (seq.restored.next(), seq.failed.is_some())
+                let next = seq.restored.next();
+                (next, seq.failed.is_some(), holds == Holds::Count && seq.is_held(next))
             };
             if self.closing.has_begun() {
                 return Err(self.ends());
             }
             // Where a failed journal is left, the copy stays as it is.
-            if failed {
+            if failed || is_held {
                 return Ok(told.applied);
             }
             let reach = self.reach(delay).await?;
@@ -136,12 +137,14 @@ impl Group {
                 if update.number > reach {
                     break; // Perhaps a stretch was entered whose end lies behind it.
                 }
-                if !self.may_pass(&update).await? {
+                let is_held = || holds == Holds::Count && self.lock().is_held(update.number);
+                if is_held() || !self.may_pass(&update).await? {
                     return Ok(told.applied);
                 }
                 let begins = {
                     let mut seq = self.lock();
-                    seq.failed.is_none() && seq.begin_restore(&update)
+                    let is_held = holds == Holds::Count && seq.is_held(update.number);
+                    !is_held && seq.failed.is_none() && seq.begin_restore(&update)
                 };
                 if !begins {
                     return Ok(told.applied);
@@ -296,6 +299,14 @@ impl Group {
             svol.copy_end = Some(update.number);
         }
     }
+}
+
+/// Whether restore stands still where somebody holds it (`compare/hold.rs`).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    Count,
+    /// Somebody needs what is there.
+    DoNot,
 }
 
 /// Tells those who look at the numbers about a batch, not about each update: who wakes up costs more than an update.

@@ -141,7 +141,7 @@ impl ShellCommand {
             | Self::Lun(LunVerb::List { .. })
             | Self::Session(_)
             | Self::Link(LinkVerb::Look(_) | LinkVerb::Test { .. })
-            | Self::Group(GroupVerb::Look(_))
+            | Self::Group(GroupVerb::Look(_) | GroupVerb::Compare(_) | GroupVerb::Proof { .. })
             | Self::Journal(JournalVerb::Look(_))
             | Self::Pair(PairVerb::List | PairVerb::Show { .. } | PairVerb::Wait(_))
             | Self::Event(_)

@@ -161,6 +161,9 @@ impl Shell {
             input: request.input.as_deref(),
             is_remote: request.is_remote,
         };
+        if let ShellCommand::Group(GroupVerb::Compare(words)) = &line.command {
+            return self.compare(&answer, words, who).await;
+        }
         match line.command.change(&here) {
             Some(Ok(change)) => self.change(&answer, change, who).await,
             Some(Err(why)) => answer.fail(Exit::Failed, &why),
@@ -193,6 +196,10 @@ impl Shell {
                 to.list_show(verb, "link", &now.links, |v| v.name.clone())
             }
             ShellCommand::Link(LinkVerb::Test { name }) => self.test_link(to, name).await,
+            ShellCommand::Group(GroupVerb::Proof { name }) => match self.console.proof(name) {
+                Ok(proof) => Response::done(print::object(&proof, true, 0)),
+                Err(refusal) => to.refused(&refusal),
+            },
             ShellCommand::Group(GroupVerb::Look(verb)) => {
                 to.list_show(verb, "group", &now.groups, |v| v.name.clone())
             }
@@ -228,7 +235,7 @@ impl Shell {
             | ShellCommand::Target(TargetVerb::Change(_))
             | ShellCommand::Lun(LunVerb::Change(_))
             | ShellCommand::Link(LinkVerb::Change(_))
-            | ShellCommand::Group(GroupVerb::Change(_))
+            | ShellCommand::Group(GroupVerb::Change(_) | GroupVerb::Compare(_))
             | ShellCommand::Journal(JournalVerb::Change(_))
             | ShellCommand::Pair(PairVerb::Change(_)) => {
                 to.fail(Exit::Failed, "this is a change, not a question")
@@ -364,7 +371,7 @@ fn left(now: MonotonicNs, start: MonotonicNs, limit: Option<Duration>) -> Option
 }
 
 /// How the answer to one command is written.
-struct Answer {
+pub(super) struct Answer {
     asked: String,
     json: bool,
     columns: u16,
@@ -406,15 +413,15 @@ impl Answer {
         Response::done(print::list(rows, self.json, self.columns))
     }
 
-    fn object<T: Serialize>(&self, object: &T) -> Response {
+    pub(super) fn object<T: Serialize>(&self, object: &T) -> Response {
         Response::done(print::object(object, self.json, self.columns))
     }
 
-    fn missing(&self, what: &str, name: &str) -> Response {
+    pub(super) fn missing(&self, what: &str, name: &str) -> Response {
         self.fail(Exit::Failed, &format!("there is no {what} {name:?}"))
     }
 
-    fn fail(&self, exit: Exit, why: &str) -> Response {
+    pub(super) fn fail(&self, exit: Exit, why: &str) -> Response {
         Response::failed(exit, &self.asked, why)
     }
 
@@ -424,7 +431,7 @@ impl Answer {
         Response::done(if self.json { print::object(&document, true, 0) } else { toml.to_owned() })
     }
 
-    fn refused(&self, refusal: &Refusal) -> Response {
+    pub(super) fn refused(&self, refusal: &Refusal) -> Response {
         let exit = if matches!(refusal, Refusal::Unreachable(_)) { Exit::Unreachable } else { Exit::Failed };
         self.fail(exit, &refusal.to_string())
     }

@@ -5,6 +5,7 @@
 pub mod change;
 pub mod client;
 pub mod command;
+mod compare;
 pub mod complete;
 pub mod edit;
 pub mod parse;
@@ -15,6 +16,7 @@ pub mod schedule;
 pub mod socket;
 pub mod ssh;
 pub mod view;
+mod view_compare;
 mod view_event;
 mod view_group;
 mod view_link;

@@ -4,7 +4,9 @@ use super::change::{
     GroupChange, JournalChange, LinkChange, LunChange, PairChange, ParityGroupChange, SnapshotChange,
     TargetChange, VolumeChange,
 };
+use super::compare::CompareWords;
 use crate::config::parse_duration;
+use crate::volume::name::GroupName;
 use crate::volume::pair::PairState;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -141,9 +143,26 @@ pub enum LinkVerb {
         name: String,
     },
 }
-verbs! {
-    /// What can be done with groups.
-    GroupVerb, GroupChange
+/// What can be done with groups.
+#[derive(Clone, Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "one command is parsed at a time, and kept nowhere")]
+pub enum GroupVerb {
+    /// Questions.
+    #[command(flatten)]
+    Look(ListShow),
+    /// Changes.
+    #[command(flatten)]
+    Change(GroupChange),
+    /// Compare the volumes of a copy with what they are copies of, at one update number, while hosts write; at either array.
+    ///
+    /// Exit codes with --wait: 0 equal, or repaired, 3 the time is over, 5 something differs, or it could not be done.
+    Compare(CompareWords),
+    /// What came of its last comparisons, sealed one after the other, with the roots of the newest: for `holdfast verify-proof`. Always one JSON
+    /// document.
+    Proof {
+        /// Group.
+        name: GroupName,
+    },
 }
 verbs! {
     /// What can be done with journal volumes.

@@ -7,10 +7,15 @@ use crate::clock::BoxFuture;
 use crate::config::Provision;
 use crate::volume::designation::{DesignationId, Refusal};
 use crate::volume::effect::Effect;
+use crate::volume::name::GroupName;
+use crate::volume::proof::Proof;
 use crate::volume::record::{Identity, Who};
 use crate::volume::store::Order;
 use serde::Serialize;
 
+pub use super::view_compare::{
+    CompareStartView, CompareView, CompareWish, ComparedView, ComparesView, DifferentRangeView,
+};
 pub use super::view_event::EventView;
 pub use super::view_group::{
     BookmarkView, FollowView, GenerationView, GroupView, LagView, ReaderView, RewindView, SynchronousView,
@@ -80,6 +85,27 @@ pub trait Console: Send + Sync {
     /// Tries a link: logins both ways, round trip, rate.
     fn try_link<'a>(&'a self, _link: &'a str) -> BoxFuture<'a, Result<LinkTestView, String>> {
         Box::pin(std::future::ready(Err("no link can be tried here".into())))
+    }
+
+    /// Begins or ends a comparison of a group's volumes.
+    ///
+    /// # Errors
+    /// Why it cannot be done.
+    fn compare<'a>(
+        &'a self,
+        _group: &'a GroupName,
+        _wish: &'a CompareWish,
+        _who: &'a Who,
+    ) -> BoxFuture<'a, Result<CompareStartView, Refusal>> {
+        Box::pin(std::future::ready(Err(Refusal::Conflict("nothing can be compared here".into()))))
+    }
+
+    /// The sealed results that are kept of a group.
+    ///
+    /// # Errors
+    /// There is no such group.
+    fn proof(&self, group: &GroupName) -> Result<Proof, Refusal> {
+        Err(Refusal::missing("group", group))
     }
 
     /// What every other array that can be reached has of a group that is copied here.

@@ -1,5 +1,6 @@
 //! A group as it is shown, with those who read it and the array from which it is copied.
 
+use super::view_compare::{CompareView, ComparedView};
 use super::view_takeover::{AheadView, JudgedView, LossView, RivalView, TakeoverView};
 use serde::Serialize;
 
@@ -62,6 +63,12 @@ pub struct GroupView {
     pub rewinds: Vec<RewindView>,
     /// How far a rewind reaches, where this array keeps the copy.
     pub window: Option<WindowView>,
+    /// Comparisons with other arrays at work.
+    pub comparing: Vec<CompareView>,
+    /// What came of those before, the newest last.
+    pub compared: Vec<ComparedView>,
+    /// At an array that copies it: between two comparisons that it begins by itself.
+    pub compare_every_ms: Option<u64>,
 }
 
 /// Which updates a rewind can show.

@@ -3,6 +3,7 @@
 //! The first update number is 1. The number in the store is a checkpoint: the true one is recovered from the journal.
 //! A group without pairs, or with pairs that are being copied, is `normal`.
 
+use super::compare::{CompareSchedule, Compared};
 use super::keep::KeepImages;
 use super::kind::{
     FENCE_WAIT_DEFAULT, Fence, IdentityChoice, JournalLayout, JournalRatio, NoRoom, Release, ReleaseBy,
@@ -134,6 +135,12 @@ pub struct GroupRecord {
     /// At a primary: arrays that are primaries of the group as well, and have no pairs with this one.
     #[serde(default)]
     pub rivals: Vec<Rival>,
+    /// What came of comparisons with other arrays, the newest last.
+    #[serde(default)]
+    pub compared: Vec<Compared>,
+    /// At an auxiliary: when it is compared with its source by itself.
+    #[serde(default)]
+    pub compare_schedule: Option<CompareSchedule>,
 }
 
 /// Updates that an array had as a copy, and goes on with as the primary (decision 22).

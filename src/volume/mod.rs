@@ -4,6 +4,7 @@
 
 pub(crate) mod apply;
 pub mod ask;
+pub mod compare;
 pub mod designation;
 pub mod effect;
 pub mod group;
@@ -16,6 +17,7 @@ mod outcome;
 pub mod pair;
 pub mod pointer;
 pub mod position;
+pub mod proof;
 pub mod record;
 pub mod rejoin;
 pub mod relay;

@@ -8,6 +8,7 @@
 //! * **Nothing that is answered is believed for more than words**: a takeover loses what it loses whatever the others say. They
 //!   decide what the operator is told before.
 
+use super::compare::AskCompare;
 use super::group::{CommonPoint, Generation, common_point};
 use super::name::{ArrayNumber, GroupName, UpdateNumber};
 use super::record::Identity;
@@ -21,6 +22,8 @@ pub enum Question {
     Position(AskPosition),
     /// What is said of a relay, straight from one array to the other.
     Relay(AskRelay),
+    /// A comparison of volumes: of what is asked here only a repair changes anything, by updates like those of hosts.
+    Compare(Box<AskCompare>),
 }
 
 /// What the second array of a relay says over the link, and what it wants to hear there (promise X3).

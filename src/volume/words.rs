@@ -12,7 +12,7 @@ impl Refusal {
         Self::Missing { what: what.to_owned(), name: name.to_string() }
     }
 
-    pub(super) fn conflict(text: impl Into<String>) -> Self {
+    pub(crate) fn conflict(text: impl Into<String>) -> Self {
         Self::Conflict(text.into())
     }
 }

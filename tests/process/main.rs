@@ -8,6 +8,7 @@ mod bench_smoke;
 mod block_device;
 mod by_command;
 mod cascade;
+mod compare;
 mod configuration;
 mod foreign_clients;
 mod foreign_takeover;

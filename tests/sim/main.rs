@@ -36,6 +36,7 @@ mod branch;
 mod by_load;
 mod centres_troubles;
 mod cluster;
+mod compare;
 mod copying;
 mod day;
 mod delay;

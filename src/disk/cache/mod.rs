@@ -15,6 +15,7 @@
 mod background;
 mod destage;
 mod gate;
+mod lay;
 mod manage;
 mod page;
 mod pieces;
@@ -30,6 +31,7 @@ mod write;
 pub(crate) mod tests;
 
 pub use gate::Gate;
+pub(crate) use lay::Laid;
 pub use pieces::{Piece, Pieces};
 pub use raw::RawVolume;
 pub use snapshot::{Snapshot, SnapshotsCut, SnapshotsReady};

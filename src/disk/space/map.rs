@@ -13,6 +13,7 @@
 //!   could bring the old owner back, with the new owner's bytes in its extent.
 
 use super::bits::{PAGES_PER_EXTENT, PageBits};
+use super::digests::Digests;
 use super::family::Families;
 use super::free::FreeExtents;
 use super::share::Borrowed;
@@ -119,6 +120,8 @@ pub(crate) struct Map {
     pub(super) changes: Changes,
     /// Changes were taken, and the log has not said yet what became of them.
     pub(super) on_the_way: bool,
+    /// What extents are known to hold.
+    pub(super) digests: Digests,
     /// Records that state the whole map, at most; see [`Map::records`].
     pub(super) records_bound: u64,
 }
@@ -135,6 +138,7 @@ impl Map {
             doomed: Vec::new(),
             changes: Changes::default(),
             on_the_way: false,
+            digests: Digests::default(),
             records_bound: 0,
         }
     }
@@ -278,6 +282,7 @@ impl Map {
                 // The others are gone since a move began.
                 self.changes.given_up.extend(waiting);
                 self.moves.remove(&(volume, extent));
+                self.digests.forget(known.physical);
                 Ok(Place { physical: known.physical, from: None })
             }
             Some(known) if !known.written.is_empty() => {

@@ -9,6 +9,7 @@
 //! serves all that came until it began.
 
 pub(crate) mod bits;
+mod digests;
 mod family;
 mod free;
 mod log;

@@ -199,6 +199,7 @@ impl Map {
         *owners = owners.checked_sub(1).expect("an extent that is given up has an owner");
         if *owners == 0 {
             self.free.release(physical);
+            self.digests.forget(physical);
         }
     }
 

@@ -343,6 +343,8 @@ pub(super) fn new_group(
         former: Vec::new(),
         attempts: 0,
         rivals: Vec::new(),
+        compared: Vec::new(),
+        compare_schedule: None,
         partner: None,
         dropped: Vec::new(),
         freed: None,

@@ -1,0 +1,516 @@
+//! The array that leads a comparison: the one that has the copy.
+
+use super::super::Array;
+use super::super::snapshots::Reserved;
+use super::source::is_image_of;
+use super::{CUT_WITHIN, LEASE, Line, within};
+use crate::clock::MonotonicNs;
+use crate::copy::compare::hash::{Hashed, Progress};
+use crate::copy::compare::hold::Hold;
+use crate::copy::compare::tree::{Digest, Node, PAGES};
+use crate::copy::group::Group;
+use crate::disk::VolumeId;
+use crate::volume::compare::{
+    CompareOptions, CompareOutcome, Compared, DifferentRange, NODES_MAX, RANGES_KEPT, Side, Step,
+    TellCompare, VOLUMES_MAX,
+};
+use crate::volume::designation::Refusal;
+use crate::volume::group::GroupRole;
+use crate::volume::name::{ArrayNumber, GroupNumber, UpdateNumber, VolumeName, VolumeNumber};
+use crate::volume::pair::PairState;
+use crate::volume::proof::{VolumeRoots, last_seal};
+use crate::volume::record::{Identity, LinkRecord};
+use futures_util::future::try_join;
+use holdfast_journal::UpdateNumber as JournalNumber;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// A comparison that is led here.
+pub(in crate::array) struct Job {
+    pub(super) id: Identity,
+    pub(super) group: GroupNumber,
+    pub(super) source: ArrayNumber,
+    pub(super) options: CompareOptions,
+    pub(super) began_unix_ns: u64,
+    pub(super) is_cancelled: watch::Sender<bool>,
+    pub(super) progress: Arc<Progress>,
+    shown: Mutex<Shown>,
+}
+
+/// How far it is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shown {
+    pub(super) phase: Phase,
+    pub(super) number: Option<UpdateNumber>,
+    /// Bytes that the source hashes, has hashed, and has read.
+    pub(super) source: [u64; 3],
+    pub(super) hashing_since: Option<MonotonicNs>,
+    pub(super) found: Found,
+}
+
+/// What it does.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub(super) enum Phase {
+    /// Until both sides have an image of one number; then the next two too.
+    #[default]
+    Preparing,
+    /// Until what has come is restored up to the number.
+    Waiting,
+    Hashing,
+    Searching,
+    Repairing,
+}
+
+/// What differs.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Found {
+    pub(super) different_bytes: u64,
+    pub(super) repaired_bytes: u64,
+    /// The first of the ranges.
+    pub(super) ranges: Vec<DifferentRange>,
+    /// What both sides found of each volume.
+    pub(super) roots: Vec<VolumeRoots>,
+}
+
+/// The volumes that are compared, and the way to the source.
+pub(super) struct Plan {
+    pub(super) link: LinkRecord,
+    /// The group's number there.
+    pub(super) remote: u32,
+    pub(super) group: Arc<Group>,
+    pub(super) volumes: Vec<Compare>,
+}
+
+/// One of them.
+pub(super) struct Compare {
+    pub(super) pvol: VolumeNumber,
+    pub(super) svol: VolumeNumber,
+    pub(super) svol_name: VolumeName,
+}
+
+/// An image of the S-VOLs, and of what.
+struct Image<'a> {
+    number: UpdateNumber,
+    volumes: Vec<VolumeId>,
+    pvols: Vec<VolumeName>,
+    _reserved: Reserved<'a>,
+}
+
+/// Pages of one volume that differ, with the side that is proven wrong there.
+pub(super) struct DifferentPages {
+    /// Which volume.
+    pub(super) at: usize,
+    pub(super) pages: std::ops::Range<u64>,
+    pub(super) wrong: Option<Side>,
+}
+
+impl Job {
+    pub(super) fn new(
+        (id, group, source): (Identity, GroupNumber, ArrayNumber),
+        options: CompareOptions,
+        began_unix_ns: u64,
+    ) -> Self {
+        let (is_cancelled, progress, shown) = (watch::Sender::new(false), Arc::default(), Mutex::default());
+        Self { id, group, source, options, began_unix_ns, is_cancelled, progress, shown }
+    }
+
+    pub(super) fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Array {
+    /// The task of a comparison.
+    pub(super) async fn lead_compare(&self, job: &Arc<Job>) {
+        let mut cancelled = job.is_cancelled.subscribe();
+        let outcome = tokio::select! {
+            biased;
+            _ = cancelled.wait_for(|is_cancelled| *is_cancelled) => CompareOutcome::Cancelled,
+            done = self.compare_steps(job) => match done {
+                Ok(()) if job.shown().found.different_bytes == 0 => CompareOutcome::Equal,
+                Ok(()) => CompareOutcome::Different,
+                Err(refusal) => CompareOutcome::Failed(refusal.to_string()),
+            },
+        };
+        let result = self.result_of(job, outcome);
+        // Whoever sees the result may begin another one.
+        self.compares.lock().led.remove(&job.group.0);
+        if let Err(error) = self.keep_compared(job.group, result.clone()) {
+            tracing::warn!(%error, "the result of a comparison is not kept");
+        }
+        // The images are gone here; the source gives its own back now rather than when its patience ends.
+        if let Ok(plan) = self.compare_plan(job.group) {
+            let mut line = self.line(job, &plan);
+            let step = Step::End { result: Box::new(result) };
+            let _ = within(self, END_WITHIN, line.ask(step)).await;
+        }
+    }
+
+    fn result_of(&self, job: &Job, outcome: CompareOutcome) -> Compared {
+        let shown = job.shown().clone();
+        let of = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
+        let result = Compared {
+            id: job.id,
+            source: job.source,
+            copy: self.config.array.number,
+            number: shown.number,
+            began_unix_ns: job.began_unix_ns,
+            ended_unix_ns: self.env.clock.wall().0,
+            options: job.options,
+            compared_bytes: of(&job.progress.done_bytes).max(shown.source[1]),
+            read_bytes: of(&job.progress.read_bytes),
+            source_read_bytes: shown.source[2],
+            outcome,
+            different_bytes: shown.found.different_bytes,
+            ranges: shown.found.ranges,
+            repaired_bytes: shown.found.repaired_bytes,
+            previous: Digest::ZERO,
+            roots_digest: Digest::ZERO,
+            roots: Vec::new(),
+            seal: Digest::ZERO,
+        };
+        let result = result.within_limits();
+        let previous = self.store.read(|tables| {
+            let all = tables.groups.get(&job.group).map(|row| row.compared.as_slice());
+            last_seal(all.unwrap_or_default(), &result)
+        });
+        // What was not compared to the end has no roots that say anything.
+        let is_whole = matches!(result.outcome, CompareOutcome::Equal | CompareOutcome::Different);
+        result.sealed(previous, if is_whole { shown.found.roots } else { Vec::new() })
+    }
+
+    /// What is compared, and with whom.
+    pub(super) fn compare_plan(&self, number: GroupNumber) -> Result<Plan, Refusal> {
+        let tables = self.store.tables();
+        let record = tables.groups.get(&number).ok_or_else(|| Refusal::missing("group", &number))?;
+        let conflict = |text: String| Err(Refusal::Conflict(format!("group {}: {text}", record.name)));
+        let GroupRole::Auxiliary { source, remote, .. } = &record.role else {
+            return conflict("it is not copied here".into());
+        };
+        let Some(remote) = remote else { return conflict("its source has not let this array in yet".into()) };
+        let link = tables.link_to(*source).ok_or_else(|| Refusal::missing("link to array", source))?;
+        let mut volumes = Vec::new();
+        for pair in tables.followed_pairs(number) {
+            if pair.state != PairState::Normal {
+                return conflict(format!("pair {} is {}", pair.name, pair.state));
+            }
+            let names = pair.auxiliary.volume.and_then(|svol| tables.volumes.get(&svol));
+            let (Some(row), Some(pvol), true) = (names, pair.primary.volume, pair.primary.array == *source)
+            else {
+                return conflict(format!("pair {} is not complete", pair.name));
+            };
+            volumes.push(Compare { pvol, svol: row.number, svol_name: row.name.clone() });
+        }
+        if volumes.is_empty() || volumes.len() > VOLUMES_MAX {
+            return conflict(format!("1 to {VOLUMES_MAX} volumes can be compared, it has {}", volumes.len()));
+        }
+        let group = self.open_group_of(number);
+        let Some(group) = group else { return conflict("it is not open here".into()) };
+        Ok(Plan { link: link.clone(), remote: remote.0, group, volumes })
+    }
+
+    fn line(&self, job: &Job, plan: &Plan) -> Line<'_> {
+        Line {
+            array: self,
+            link: plan.link.clone(),
+            id: job.id,
+            group: plan.remote,
+            attempt: 0,
+            session: None,
+        }
+    }
+
+    async fn compare_steps(&self, job: &Job) -> Result<(), Refusal> {
+        let plan = self.compare_plan(job.group)?;
+        let mut line = self.line(job, &plan);
+        let volumes = plan.volumes.iter().map(|one| one.pvol).collect();
+        line.ask(Step::Begin { volumes, options: job.options }).await?;
+        let image = self.cut_both(job, &plan, &mut line).await?;
+        {
+            let mut shown = job.shown();
+            (shown.phase, shown.number) = (Phase::Hashing, Some(image.number));
+            shown.hashing_since = Some(self.env.clock.now());
+        }
+        line.ask(Step::Hash).await?;
+        let own = async {
+            let hashed = self.hash_image(&plan.group, &image.volumes, job.options, &job.progress).await;
+            hashed.map_err(Refusal::Conflict)
+        };
+        let (hashed, roots) = try_join(own, self.await_roots(job, &mut line)).await?;
+        if roots.len() != hashed.len() {
+            return Err(Refusal::conflict("the source answers for other volumes"));
+        }
+        {
+            let all = plan.volumes.iter().zip(&image.pvols).zip(hashed.iter().zip(&roots));
+            let mut shown = job.shown();
+            shown.phase = Phase::Searching;
+            shown.found.roots = all
+                .map(|((one, pvol), (ours, theirs))| VolumeRoots {
+                    pvol: pvol.clone(),
+                    svol: one.svol_name.clone(),
+                    source: *theirs,
+                    copy: ours.tree.root(),
+                })
+                .collect();
+        }
+        let differing = self.search(&plan, &mut line, &hashed, &roots).await?;
+        let different = self.search_pages(job, &plan, (&mut line, &image, &hashed), &differing).await?;
+        if job.options.repair.is_some() && !different.is_empty() {
+            job.shown().phase = Phase::Repairing;
+            self.repair(job, &plan, (&mut line, &image.volumes), &different).await?;
+        }
+        Ok(())
+    }
+
+    /// Both have an image of one number when this returns.
+    async fn cut_both<'a>(
+        &'a self,
+        job: &Job,
+        plan: &Plan,
+        line: &mut Line<'_>,
+    ) -> Result<Image<'a>, Refusal> {
+        let mut why = Refusal::conflict("restore goes past every number before an image can be cut");
+        for _ in 0..CUTS_MAX {
+            job.shown().phase = Phase::Preparing;
+            match self.try_to_cut(job, plan, line).await {
+                Ok(Some(image)) => return Ok(image),
+                Ok(None) => {}
+                Err(unreachable @ Refusal::Unreachable(_)) => return Err(unreachable),
+                Err(refusal) => why = refusal,
+            }
+            self.env.clock.sleep(CUT_AGAIN).await;
+            line.ask(Step::State).await?; // It may have been ended there.
+        }
+        Err(why)
+    }
+
+    async fn try_to_cut<'a>(
+        &'a self,
+        job: &Job,
+        plan: &Plan,
+        line: &mut Line<'_>,
+    ) -> Result<Option<Image<'a>>, Refusal> {
+        let svols: Vec<VolumeNumber> = plan.volumes.iter().map(|one| one.svol).collect();
+        let ids: Vec<VolumeId> = svols.iter().map(|svol| VolumeId(svol.0)).collect();
+        let failed = |error: &dyn std::fmt::Display| Refusal::Conflict(error.to_string());
+        for id in &ids {
+            if !self.disk.has_extents_to_spare(*id).map_err(|error| failed(&error))? {
+                return Err(Refusal::conflict(
+                    "the parity group has hardly any room left: an image would make restore wait",
+                ));
+            }
+        }
+        // Most of it before restore has to wait.
+        self.disk.destage(&ids).await.map_err(|error| failed(&error))?;
+        let hold = plan.group.hold_restore();
+        let hold = hold.ok_or_else(|| Refusal::conflict("restore is held by somebody else"))?;
+        line.attempt += 1;
+        let cut = within(self, CUT_WITHIN * 2, line.ask(Step::Cut)).await;
+        let cut = cut.ok_or_else(|| Refusal::conflict("the source does not cut its image in time"))??;
+        let TellCompare::Cut { number, generation, names } = cut else {
+            return Err(Refusal::conflict("it is no answer"));
+        };
+        if names.len() != svols.len() {
+            return Err(Refusal::conflict("the source answers for other volumes"));
+        }
+        if !self.come_to(job, plan, line, (&hold, number)).await? {
+            return Ok(None);
+        }
+        let made = within(self, CUT_WITHIN, self.cut_copy(job.group, plan, &svols, number)).await;
+        drop(hold);
+        let made = made.ok_or_else(|| Refusal::conflict("no image of the S-VOLs could be cut in time"))?;
+        let Some((volumes, reserved)) = made? else { return Ok(None) };
+        let tables = self.store.tables();
+        let is_same = tables.groups.get(&job.group).is_some_and(|row| row.generations.contains(&generation));
+        if !is_same {
+            return Err(Refusal::conflict("the source has opened another generation meanwhile"));
+        }
+        Ok(Some(Image { number, volumes, pvols: names, _reserved: reserved }))
+    }
+
+    /// Waits until just this number is restored; false when it was gone past.
+    async fn come_to(
+        &self,
+        job: &Job,
+        plan: &Plan,
+        line: &mut Line<'_>,
+        (hold, number): (&Hold, UpdateNumber),
+    ) -> Result<bool, Refusal> {
+        let wanted = JournalNumber::new(number.0);
+        {
+            let mut shown = job.shown();
+            (shown.phase, shown.number) = (Phase::Waiting, Some(number));
+        }
+        hold.move_to(wanted);
+        let mut heard = self.env.clock.now();
+        loop {
+            let changed = plan.group.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let now = plan.group.restored_now();
+            if now >= wanted {
+                return Ok(now == wanted);
+            }
+            // What has ended, is suspended or stopped may never come there.
+            let still = self.compare_plan(job.group)?;
+            if plan.group.is_stopped() {
+                return Err(Refusal::conflict("restore is stopped here"));
+            }
+            if !Arc::ptr_eq(&still.group, &plan.group) {
+                return Err(Refusal::conflict("the group was opened anew"));
+            }
+            if self.env.clock.now().since(heard) > LEASE / 4 {
+                line.ask(Step::State).await?;
+                heard = self.env.clock.now();
+            }
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = self.env.clock.sleep(LOOK_AGAIN) => {}
+            }
+        }
+    }
+
+    async fn cut_copy(
+        &self,
+        number: GroupNumber,
+        plan: &Plan,
+        svols: &[VolumeNumber],
+        at: UpdateNumber,
+    ) -> Result<Option<(Vec<VolumeId>, Reserved<'_>)>, Refusal> {
+        let _one_at_a_time = self.images.lock().await;
+        let reserved = self.reserve(svols)?;
+        let wanted = reserved.wanted(svols);
+        let look = |newest: crate::copy::image::Newest| {
+            newest.whole?;
+            let tables = self.store.tables();
+            let record = tables.groups.get(&number).ok_or("the group is gone")?;
+            is_image_of(&tables, record, UpdateNumber(newest.number.get()))
+        };
+        let made = plan.group.snapshot_at(JournalNumber::new(at.0), &wanted, look).await;
+        match made.map_err(|error| Refusal::Conflict(error.to_string()))? {
+            None => Ok(None),
+            Some(Err(why)) => Err(Refusal::Conflict(why)),
+            Some(Ok(())) => Ok(Some((wanted.iter().map(|one| one.snapshot).collect(), reserved))),
+        }
+    }
+
+    async fn await_roots(&self, job: &Job, line: &mut Line<'_>) -> Result<Vec<Digest>, Refusal> {
+        loop {
+            if let TellCompare::State { total_bytes, done_bytes, read_bytes, roots } =
+                line.ask(Step::State).await?
+            {
+                job.shown().source = [total_bytes, done_bytes, read_bytes];
+                if let Some(roots) = roots {
+                    return Ok(roots);
+                }
+            }
+            self.env.clock.sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// The extents that differ, by volume.
+    async fn search(
+        &self,
+        plan: &Plan,
+        line: &mut Line<'_>,
+        hashed: &[Hashed],
+        roots: &[Digest],
+    ) -> Result<Vec<(usize, u32)>, Refusal> {
+        let mut differing = Vec::new();
+        for (at, ((one, ours), theirs)) in plan.volumes.iter().zip(hashed).zip(roots).enumerate() {
+            let mut nodes = if ours.tree.root() == *theirs { Vec::new() } else { vec![Node::ROOT] };
+            while nodes.first().is_some_and(|node| node.level > 0) {
+                let mut below = Vec::new();
+                for some in nodes.chunks(NODES_MAX) {
+                    let step = Step::Nodes { volume: one.pvol, nodes: some.to_vec() };
+                    let TellCompare::Nodes(children) = line.ask(step).await? else { continue };
+                    for (node, theirs) in some.iter().zip(&children) {
+                        below.extend(ours.tree.differing(*node, theirs));
+                    }
+                }
+                nodes = below;
+            }
+            differing.extend(nodes.iter().map(|node| (at, node.number)));
+        }
+        Ok(differing)
+    }
+
+    /// The pages that differ in these extents; of those beyond the first ones all pages.
+    async fn search_pages(
+        &self,
+        job: &Job,
+        plan: &Plan,
+        (line, image, hashed): (&mut Line<'_>, &Image<'_>, &[Hashed]),
+        extents: &[(usize, u32)],
+    ) -> Result<Vec<DifferentPages>, Refusal> {
+        let hasher = self.hasher(&plan.group, job.options, &job.progress);
+        let mut different: Vec<DifferentPages> = Vec::new();
+        for (count, (at, extent)) in extents.iter().enumerate() {
+            let all = u64::from(*extent) * PAGES as u64..(u64::from(*extent) + 1) * PAGES as u64;
+            let (mut runs, mut wrong) = (vec![all.clone()], None);
+            if count < SEARCHED_MAX {
+                let step = Step::Pages { volume: plan.volumes[*at].pvol, extent: *extent };
+                let (ours, rotten) = hasher
+                    .pages(image.volumes[*at], *extent)
+                    .await
+                    .map_err(|error| Refusal::Conflict(error.to_string()))?;
+                let TellCompare::Pages { digests, is_rotten } = line.ask(step).await? else { continue };
+                wrong = match (rotten || hashed[*at].rotten.contains(extent), is_rotten) {
+                    (true, false) => Some(Side::Copy),
+                    (false, true) => Some(Side::Primary),
+                    (true, true) | (false, false) => None,
+                };
+                let pages = (all.start..).zip(ours.iter().zip(&digests));
+                let found = pages.filter(|(_, (ours, theirs))| ours != theirs).map(|(page, _)| page);
+                runs = joined(found);
+                if runs.is_empty() {
+                    runs = vec![all]; // The extents differed, and one was read as another one now.
+                }
+            }
+            different.extend(runs.into_iter().map(|pages| DifferentPages { at: *at, pages, wrong }));
+        }
+        let mut shown = job.shown();
+        for one in &different {
+            let bytes = (one.pages.end - one.pages.start) * PAGE_BYTES;
+            shown.found.different_bytes += bytes;
+            if shown.found.ranges.len() < RANGES_KEPT {
+                shown.found.ranges.push(DifferentRange {
+                    pvol: image.pvols[one.at].clone(),
+                    svol: plan.volumes[one.at].svol_name.clone(),
+                    offset_bytes: one.pages.start * PAGE_BYTES,
+                    length_bytes: bytes,
+                    wrong: one.wrong,
+                });
+            }
+        }
+        drop(shown);
+        Ok(different)
+    }
+}
+
+/// Neighbours as ranges.
+fn joined(pages: impl Iterator<Item = u64>) -> Vec<std::ops::Range<u64>> {
+    let mut runs: Vec<std::ops::Range<u64>> = Vec::new();
+    for page in pages {
+        match runs.last_mut() {
+            Some(run) if run.end == page => run.end += 1,
+            _ => runs.push(page..page + 1),
+        }
+    }
+    runs
+}
+
+/// Attempts at two images of one number.
+const CUTS_MAX: u32 = 8;
+/// Between two of them.
+const CUT_AGAIN: Duration = Duration::from_secs(2);
+/// How often is looked how far the other one is.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// Extents of which the pages are compared; of those beyond them only the extent is named.
+const SEARCHED_MAX: usize = 1024;
+/// How long the source is told that it is over.
+const END_WITHIN: Duration = Duration::from_secs(10);
+const PAGE_BYTES: u64 = 4096;

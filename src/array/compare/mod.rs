@@ -1,0 +1,193 @@
+//! `group compare`: the volumes of a group here and at the array from which they are copied, as of one update number (promise
+//! O8, decision 28).
+//!
+//! # What it guarantees
+//! * **No false alarm.** Both sides hash images of the same update number: the source's was cut under the lock that gives numbers, the
+//!   copy's between two restored updates, and each is refused where its array does not know that it is exactly that. Images do not change
+//!   while they are hashed, whatever hosts write.
+//! * **What differs is found**, to the page, as far as it is read: extents that were not written since they were read last are read again
+//!   only with `--full`, which therefore also finds what units have changed by themselves, and whose fault it is.
+//! * **Nothing waits for it** but the copy's own restore, from when the source is asked for its image until it has said the number.
+//! * **It leaves nothing.** Images are numbers that the store has doomed before they exist (decision 24): whatever ends, a comparison, a
+//!   link, or an array, they are given back. A parity group that runs out of room ends it, too.
+//! * **A repair is updates**: what is right is written once more at the primary, as hosts write, so S-VOLs are images the whole time.
+//!
+//! The copy leads ([`copy`]): it asks the source step by step ([`source`]), which forgets a comparison of which it hears nothing. The picture
+//! of one at the copy: preparing → waiting (for its restore to come to the number) → hashing → searching → repairing → ended.
+//!
+//! # How it is proved
+//! `tests/sim/compare.rs`: under load, over many seeds, while arrays die and links are cut, nothing is ever found that was not planted, and
+//! everything that was is, where it was.
+
+mod copy;
+mod repair;
+mod source;
+mod start;
+mod view;
+
+use super::Array;
+use super::peer_session::PeerSession;
+use crate::clock::{BoxFuture, MonotonicNs};
+use crate::copy::compare::hash::{Hasher, Progress};
+use crate::copy::group::Group;
+use crate::copy::source::SourceError;
+use crate::volume::compare::{AskCompare, CompareOptions, Step, TellCompare};
+use crate::volume::designation::Refusal;
+use crate::volume::name::LinkName;
+use crate::volume::position::Question;
+use crate::volume::record::{Identity, LinkRecord};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The comparisons at work in an array.
+#[derive(Default)]
+pub(super) struct Compares(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// Those that are led here, by the group's number; whether they have been begun.
+    led: BTreeMap<u32, (Arc<copy::Job>, bool)>,
+    /// Those in which this array is the source.
+    served: BTreeMap<Identity, Arc<source::Served>>,
+    /// When one was begun by schedule, or tried to be, by the group's number.
+    tried: BTreeMap<u32, MonotonicNs>,
+}
+
+impl Compares {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Array {
+    /// Begins what was asked for since the last call.
+    pub(super) fn start_compares(self: &Arc<Self>) {
+        let begun: Vec<Arc<copy::Job>> = {
+            let mut state = self.compares.lock();
+            let new = state.led.values_mut().filter(|(_, is_begun)| !is_begun);
+            new.map(|(job, is_begun)| {
+                *is_begun = true;
+                job.clone()
+            })
+            .collect()
+        };
+        for job in begun {
+            let array = self.clone();
+            self.spawn(async move { array.lead_compare(&job).await });
+        }
+    }
+
+    fn hasher(&self, group: &Arc<Group>, options: CompareOptions, progress: &Arc<Progress>) -> Hasher {
+        let group = group.clone();
+        Hasher {
+            disk: self.disk.clone(),
+            bench: self.env.workbench.clone(),
+            clock: self.env.clock.clone(),
+            load: Box::new(move || group.load_permille()),
+            rate_bytes_per_s: options.rate_bytes_per_s,
+            is_full: options.is_full,
+            progress: progress.clone(),
+        }
+    }
+
+    /// Asks once; `limit` is for all of it.
+    async fn ask_compare(
+        &self,
+        session: &mut Option<PeerSession>,
+        link: &LinkRecord,
+        ask: &AskCompare,
+        limit: Duration,
+    ) -> Result<Result<TellCompare, Refusal>, SourceError> {
+        let asking = async {
+            let open = match session.take().filter(|session| !session.is_closed()) {
+                Some(open) => open,
+                None => {
+                    let own = (self.config.array.number.0, self.config.array.name.as_str());
+                    PeerSession::open(&self.connector(&link.name), own, link, &self.pool, 0).await?
+                }
+            };
+            let question = Question::Compare(Box::new(ask.clone()));
+            let question = serde_json::to_vec(&question).map_err(|error| SourceError(error.to_string()))?;
+            let answer = open.designate(self.new_identity().0.to_be_bytes(), &question).await?;
+            *session = Some(open);
+            serde_json::from_slice::<Result<TellCompare, Refusal>>(&answer)
+                .map_err(|error| SourceError(format!("its answer: {error}")))
+        };
+        tokio::select! {
+            biased;
+            answer = asking => answer,
+            () = self.env.clock.sleep(limit) => Err(SourceError("it does not answer in time".to_owned())),
+        }
+    }
+
+    fn link_record(&self, name: &LinkName) -> Result<LinkRecord, Refusal> {
+        let link = self.store.read(|tables| tables.links.get(name).cloned());
+        link.ok_or_else(|| Refusal::missing("link", name))
+    }
+}
+
+/// The way to the source of one comparison: it is asked again when the link fails, for as long as the source remembers.
+struct Line<'a> {
+    array: &'a Array,
+    link: LinkRecord,
+    id: Identity,
+    /// The group's number there.
+    group: u32,
+    /// Attempts at an image so far.
+    attempt: u32,
+    session: Option<PeerSession>,
+}
+
+impl Line<'_> {
+    async fn ask(&mut self, step: Step) -> Result<TellCompare, Refusal> {
+        let ask =
+            AskCompare::Step { id: self.id, group: self.group, attempt: self.attempt, step: step.clone() };
+        let began: MonotonicNs = self.array.env.clock.now();
+        loop {
+            let answer = self.array.ask_compare(&mut self.session, &self.link, &ask, ASK_LIMIT).await;
+            match answer {
+                Ok(Ok(told)) if told.is_possible(&step) => return Ok(told),
+                Ok(Ok(_)) => {
+                    return Err(Refusal::Conflict(format!("array {}: its answer cannot be", self.link.name)));
+                }
+                Ok(Err(Refusal::Missing { .. })) => {
+                    let text = format!(
+                        "array {} knows nothing of it any more: it was started anew, or had heard nothing for {} s",
+                        self.link.name,
+                        LEASE.as_secs()
+                    );
+                    return Err(Refusal::Conflict(text));
+                }
+                Ok(Err(refusal)) => {
+                    return Err(Refusal::Conflict(format!("array {}: {refusal}", self.link.name)));
+                }
+                Err(error) if self.array.env.clock.now().since(began) > PATIENCE => {
+                    return Err(Refusal::Unreachable(format!("link {}: {error}", self.link.name)));
+                }
+                Err(_) => self.array.env.clock.sleep(ASK_AGAIN).await,
+            }
+        }
+    }
+}
+
+/// Runs `work`, but not for longer than that.
+async fn within<T>(array: &Array, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let over: BoxFuture<'static, ()> = array.env.clock.sleep(limit);
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = over => None,
+    }
+}
+
+/// The source forgets a comparison of which it has heard nothing for so long.
+const LEASE: Duration = Duration::from_secs(120);
+/// For so long the copy tries to reach the source.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// One attempt; the source answers within a shorter time.
+const ASK_LIMIT: Duration = Duration::from_secs(30);
+/// Between two attempts.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// An image that is not cut within this time is given up: images of a resync are not kept meanwhile, and restore may be held.
+const CUT_WITHIN: Duration = Duration::from_secs(15);

@@ -1,0 +1,589 @@
+//! The array from which a group is copied, in a comparison: it cuts an image when it is told, hashes it, and answers what its digests are.
+
+use super::super::Array;
+use super::super::snapshots::Reserved;
+use super::{CUT_WITHIN, LEASE, within};
+use crate::channel::storage::Nexus;
+use crate::clock::MonotonicNs;
+use crate::copy::compare::hash::{Hashed, Progress};
+use crate::copy::compare::tree::{Digest, Node};
+use crate::copy::group::Group;
+use crate::copy::image::Newest;
+use crate::disk::VolumeId;
+use crate::volume::compare::{
+    AskCompare, CompareOptions, Compared, NODES_MAX, REWRITE_MAX, Step, TellCompare, VOLUMES_MAX, keep,
+};
+use crate::volume::designation::Refusal;
+use crate::volume::group::{Generation, GroupRecord};
+use crate::volume::name::{ArrayNumber, GroupNumber, UpdateNumber, VolumeNumber};
+use crate::volume::pair::{PairRecord, PairState};
+use crate::volume::record::{Identity, Who};
+use crate::volume::resync::TakeoverPoint;
+use crate::volume::table::Tables;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// A comparison that another array leads.
+pub(in crate::array) struct Served {
+    pub(super) id: Identity,
+    pub(super) peer: ArrayNumber,
+    pub(super) group: GroupNumber,
+    volumes: Vec<VolumeNumber>,
+    pub(super) options: CompareOptions,
+    pub(super) began: MonotonicNs,
+    pub(super) began_unix_ns: u64,
+    state: Mutex<Serving>,
+    pub(super) progress: Arc<Progress>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Serving {
+    heard: MonotonicNs,
+    /// What is asked and answered belongs to this attempt.
+    attempt: u32,
+    wanted: Option<Wanted>,
+    /// What came of the last cut.
+    cut: Option<Result<Image, String>>,
+    hashed: Option<Result<Arc<Vec<Hashed>>, String>>,
+    /// It is over here; why, if its operator ended it.
+    ended: Option<Option<String>>,
+}
+
+#[derive(Clone, Copy)]
+enum Wanted {
+    Cut,
+    Hash,
+}
+
+#[derive(Clone)]
+struct Image {
+    number: UpdateNumber,
+    /// In the order of the P-VOLs.
+    volumes: Vec<VolumeId>,
+}
+
+impl Served {
+    fn lock(&self) -> MutexGuard<'_, Serving> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends it; the array that leads it hears why.
+    pub(super) fn end(&self, why: Option<&str>) {
+        self.lock().ended.get_or_insert_with(|| why.map(str::to_owned));
+        self.changed.notify_waiters();
+    }
+
+    pub(super) fn number(&self) -> Option<UpdateNumber> {
+        self.lock().cut.as_ref().and_then(|cut| cut.as_ref().ok()).map(|image| image.number)
+    }
+
+    fn want(&self, attempt: u32, wanted: Wanted) {
+        let mut state = self.lock();
+        match wanted {
+            // Said once more: it is on its way, or was cut.
+            Wanted::Cut if attempt <= state.attempt => return,
+            Wanted::Cut => (state.attempt, state.cut, state.hashed) = (attempt, None, None),
+            Wanted::Hash if attempt != state.attempt || state.hashed.is_some() => return,
+            Wanted::Hash => {}
+        }
+        state.wanted = Some(wanted);
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// What came of an attempt, unless there is another one since.
+    fn cut_done(&self, attempt: u32, cut: Result<Image, String>) {
+        let mut state = self.lock();
+        if state.attempt == attempt {
+            state.cut = Some(cut);
+        }
+    }
+
+    fn hash_done(&self, attempt: u32, hashed: Result<Arc<Vec<Hashed>>, String>) {
+        let mut state = self.lock();
+        if state.attempt == attempt {
+            state.hashed = Some(hashed);
+        }
+    }
+
+    /// Waits until `look` gives something.
+    async fn until<T>(&self, look: impl Fn(&mut Serving) -> Option<T>) -> T {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(found) = look(&mut self.lock()) {
+                return found;
+            }
+            changed.await;
+        }
+    }
+
+    fn volume(&self, volume: VolumeNumber) -> Result<usize, Refusal> {
+        let at = self.volumes.iter().position(|one| *one == volume);
+        at.ok_or_else(|| Refusal::conflict("this volume is not compared"))
+    }
+
+    fn image(&self) -> Result<Image, Refusal> {
+        match &self.lock().cut {
+            Some(Ok(image)) => Ok(image.clone()),
+            Some(Err(why)) => Err(Refusal::Conflict(why.clone())),
+            None => Err(Refusal::conflict("no image has been cut")),
+        }
+    }
+
+    fn hashed(&self) -> Result<Arc<Vec<Hashed>>, Refusal> {
+        match &self.lock().hashed {
+            Some(Ok(hashed)) => Ok(hashed.clone()),
+            Some(Err(why)) => Err(Refusal::Conflict(why.clone())),
+            None => Err(Refusal::conflict("it is not hashed yet")),
+        }
+    }
+}
+
+impl Array {
+    /// The answer to what another array says of a comparison.
+    pub(in crate::array) async fn answer_compare(
+        self: &Arc<Self>,
+        (peer, from): (u32, &str),
+        ask: &AskCompare,
+        nexus: &Arc<Nexus>,
+    ) -> Result<TellCompare, Refusal> {
+        let peer = ArrayNumber(peer);
+        match ask {
+            AskCompare::Start { group, options, by } => {
+                let who = Who::Peer { array: peer, from: from.to_owned() };
+                self.start_compare_for(peer, group, *options, by, &who)?;
+                Ok(TellCompare::Done)
+            }
+            AskCompare::Step { id, group, attempt, step } => {
+                self.serve_step((peer, *id, GroupNumber(*group)), *attempt, step, nexus).await
+            }
+        }
+    }
+
+    /// The comparison to which a step belongs.
+    fn served_one(
+        &self,
+        (peer, id, group): (ArrayNumber, Identity, GroupNumber),
+        attempt: u32,
+        step: &Step,
+    ) -> Result<Arc<Served>, Refusal> {
+        let served = self.compares.lock().served.get(&id).cloned();
+        let served = served.filter(|served| (served.peer, served.group) == (peer, group));
+        let served = served.ok_or_else(|| Refusal::missing("comparison", &id))?;
+        {
+            let mut state = served.lock();
+            state.heard = self.env.clock.now();
+            if let Some(ended) = &state.ended {
+                return Err(match ended {
+                    Some(why) => Refusal::Conflict(why.clone()),
+                    None => Refusal::missing("comparison", &id),
+                });
+            }
+            let is_late = match step {
+                Step::Cut => attempt < state.attempt,
+                _ => attempt != state.attempt,
+            };
+            if is_late {
+                return Err(Refusal::conflict("another image has been cut since"));
+            }
+        }
+        Ok(served)
+    }
+
+    async fn serve_step(
+        self: &Arc<Self>,
+        (peer, id, group): (ArrayNumber, Identity, GroupNumber),
+        attempt: u32,
+        step: &Step,
+        nexus: &Arc<Nexus>,
+    ) -> Result<TellCompare, Refusal> {
+        if let Step::Begin { volumes, options } = step {
+            return self.begin_to_serve(peer, id, group, (volumes, *options));
+        }
+        if let Step::End { result } = step {
+            return self.served_to_the_end(peer, id, group, (**result).clone());
+        }
+        let served = self.served_one((peer, id, group), attempt, step)?;
+        match step {
+            Step::Begin { .. } | Step::End { .. } => Ok(TellCompare::Done),
+            Step::Cut => self.cut_served(&served, attempt).await,
+            Step::Hash => {
+                served.image()?;
+                served.want(attempt, Wanted::Hash);
+                Ok(TellCompare::Done)
+            }
+            Step::State => Self::served_state(&served),
+            Step::Nodes { volume, nodes } => Self::served_nodes(&served, *volume, nodes),
+            Step::Pages { volume, extent } => self.served_pages(&served, *volume, *extent).await,
+            Step::Rewrite { volume, pages } => {
+                served.volume(*volume)?;
+                if pages.len() > REWRITE_MAX {
+                    return Err(Refusal::conflict("these are too many pages at once"));
+                }
+                self.rewrite_pages(group, *volume, pages, nexus).await
+            }
+            Step::Put { volume, page, bytes } => {
+                let at = served.volume(*volume)?;
+                let image = served.image()?.volumes[at];
+                self.put_page(group, (*volume, image), *page, bytes, nexus).await
+            }
+        }
+    }
+
+    fn served_nodes(served: &Served, volume: VolumeNumber, nodes: &[Node]) -> Result<TellCompare, Refusal> {
+        let (at, hashed) = (served.volume(volume)?, served.hashed()?);
+        if nodes.len() > NODES_MAX || !nodes.iter().all(|node| node.is_inner()) {
+            return Err(Refusal::conflict("no tree has such nodes"));
+        }
+        let tree = hashed.get(at).map(|hashed| &hashed.tree);
+        let children = nodes.iter().filter_map(|node| tree.map(|tree| tree.children(*node)));
+        Ok(TellCompare::Nodes(children.collect()))
+    }
+
+    async fn served_pages(
+        &self,
+        served: &Served,
+        volume: VolumeNumber,
+        extent: u32,
+    ) -> Result<TellCompare, Refusal> {
+        let at = served.volume(volume)?;
+        let (image, hashed) = (served.image()?, served.hashed()?);
+        let open = self.open_group_of(served.group);
+        let open = open.ok_or_else(|| Refusal::conflict("the group has ended"))?;
+        let hasher = self.hasher(&open, served.options, &served.progress);
+        let pages = hasher.pages(image.volumes[at], extent).await;
+        let (digests, is_rotten) = pages.map_err(|error| Refusal::Conflict(error.to_string()))?;
+        let was_rotten = hashed.get(at).is_some_and(|hashed| hashed.rotten.contains(&extent));
+        Ok(TellCompare::Pages { digests: digests.to_vec(), is_rotten: is_rotten || was_rotten })
+    }
+
+    fn begin_to_serve(
+        self: &Arc<Self>,
+        peer: ArrayNumber,
+        id: Identity,
+        group: GroupNumber,
+        (volumes, options): (&[VolumeNumber], CompareOptions),
+    ) -> Result<TellCompare, Refusal> {
+        let tables = self.store.tables();
+        let record = tables.groups.get(&group).ok_or_else(|| Refusal::missing("group", &group))?;
+        if volumes.is_empty() || volumes.len() > VOLUMES_MAX {
+            return Err(Refusal::Limit { what: "volumes of a comparison".into(), limit: VOLUMES_MAX });
+        }
+        can_be_compared(&tables, record, peer, volumes).map_err(Refusal::Conflict)?;
+        let now = self.env.clock.now();
+        let served = {
+            let mut state = self.compares.lock();
+            if state.served.contains_key(&id) {
+                return Ok(TellCompare::Done);
+            }
+            // That array leads one at a time of a group: another one was given up.
+            let given_up = |served: &&Arc<Served>| (served.peer, served.group) == (peer, group);
+            state.served.values().filter(given_up).for_each(|served| served.end(None));
+            if state.served.len() >= SERVED_MAX {
+                return Err(Refusal::Limit { what: "comparisons at once".into(), limit: SERVED_MAX });
+            }
+            let served = Arc::new(Served {
+                id,
+                peer,
+                group,
+                volumes: volumes.to_vec(),
+                options,
+                began: now,
+                began_unix_ns: self.env.clock.wall().0,
+                state: Mutex::new(Serving { heard: now, ..Serving::default() }),
+                progress: Arc::default(),
+                changed: Notify::new(),
+            });
+            state.served.insert(id, served.clone());
+            served
+        };
+        let array = self.clone();
+        self.spawn(async move { array.serve_compare(&served).await });
+        Ok(TellCompare::Done)
+    }
+
+    fn served_to_the_end(
+        &self,
+        peer: ArrayNumber,
+        id: Identity,
+        group: GroupNumber,
+        result: Compared,
+    ) -> Result<TellCompare, Refusal> {
+        let served = self.compares.lock().served.get(&id).cloned();
+        let served = served.filter(|served| served.peer == peer);
+        let hashed = served.as_ref().and_then(|served| served.hashed().ok());
+        if let Some(served) = served {
+            served.end(None);
+        }
+        let tables = self.store.tables();
+        let is_reader = tables.served_pairs(group).any(|pair| pair.auxiliary.array == peer);
+        let own = self.config.array.number;
+        if !is_reader || (result.source, result.copy, result.id) != (own, peer, id) {
+            return Err(Refusal::conflict("it is no result of a comparison with this array"));
+        }
+        if result.clone().within_limits() != result {
+            return Err(Refusal::conflict("no array makes such a result"));
+        }
+        if let Err(why) = result.check_seal() {
+            return Err(Refusal::Conflict(format!("the result: {why}")));
+        }
+        // What it says that this array has found is what this array has found.
+        let theirs = result.roots.iter().map(|one| one.source);
+        if hashed.is_some_and(|own| {
+            !result.roots.is_empty() && !own.iter().map(|one| one.tree.root()).eq(theirs.clone())
+        }) {
+            return Err(Refusal::conflict("the result names other roots than were found here"));
+        }
+        self.keep_compared(group, result)?;
+        Ok(TellCompare::Done)
+    }
+
+    /// Keeps a result, and notes it in the audit log.
+    pub(super) fn keep_compared(&self, group: GroupNumber, result: Compared) -> Result<(), Refusal> {
+        let known = |tables: &Tables| {
+            let row = tables.groups.get(&group)?;
+            Some((row.name.clone(), row.compared.iter().any(|one| one.id == result.id)))
+        };
+        let Some((name, is_known)) = self.store.read(known) else {
+            return Err(Refusal::missing("group", &group));
+        };
+        if is_known {
+            return Ok(());
+        }
+        let what = format!("group compare {name}: {result}");
+        self.store.change(&Who::Array, what, |tables| {
+            let row = tables.groups.edit(&group).ok_or_else(|| Refusal::missing("group", &group))?;
+            keep(&mut row.compared, result);
+            Ok(())
+        })?;
+        self.wake();
+        Ok(())
+    }
+
+    /// The task of one comparison. What it has reserved is given back when it ends, in whatever way.
+    async fn serve_compare(self: Arc<Self>, served: &Arc<Served>) {
+        let mut _image: Option<Reserved<'_>> = None;
+        loop {
+            let lapse = self.env.clock.sleep(LEASE / 4);
+            let wanted = tokio::select! {
+                biased;
+                wanted = served.until(|state| match (&state.ended, state.wanted.take()) {
+                    (Some(_), _) => Some(None),
+                    (None, Some(wanted)) => Some(Some((state.attempt, wanted))),
+                    (None, None) => None,
+                }) => wanted,
+                () = lapse => {
+                    let silent = self.env.clock.now().since(served.lock().heard);
+                    if silent < LEASE { continue } else { None }
+                }
+            };
+            match wanted {
+                None => break,
+                Some((attempt, Wanted::Cut)) => {
+                    _image = None;
+                    let made = within(&self, CUT_WITHIN, self.cut_image(served)).await;
+                    let cut = match made {
+                        Some(Ok((reserved, image))) => {
+                            _image = Some(reserved);
+                            Ok(image)
+                        }
+                        Some(Err(why)) => Err(why),
+                        None => Err(format!("no image could be cut in {} s", CUT_WITHIN.as_secs())),
+                    };
+                    served.cut_done(attempt, cut);
+                }
+                Some((attempt, Wanted::Hash)) => {
+                    let hashed = tokio::select! {
+                        biased;
+                        hashed = self.hash_served(served) => hashed,
+                        () = self.is_given_up(served) => break,
+                    };
+                    served.hash_done(attempt, hashed.map(Arc::new));
+                }
+            }
+            served.changed.notify_waiters();
+        }
+        served.end(None);
+        let is_to_be_told = served.lock().ended.clone().flatten().is_some();
+        if is_to_be_told {
+            // Who leads it shall hear why.
+            drop(_image.take());
+            self.env.clock.sleep(LEASE).await;
+        }
+        self.compares.lock().served.remove(&served.id);
+    }
+
+    async fn is_given_up(&self, served: &Served) {
+        loop {
+            let lapse = self.env.clock.sleep(LEASE / 4);
+            tokio::select! {
+                biased;
+                () = served.until(|state| state.ended.is_some().then_some(())) => return,
+                () = lapse => {
+                    if self.env.clock.now().since(served.lock().heard) >= LEASE {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn hash_served(&self, served: &Served) -> Result<Vec<Hashed>, String> {
+        let image = served.image().map_err(|error| error.to_string())?;
+        let group = self.open_group_of(served.group).ok_or_else(|| "the group has ended".to_owned())?;
+        self.hash_image(&group, &image.volumes, served.options, &served.progress).await
+    }
+
+    /// The trees of the volumes of an image.
+    pub(super) async fn hash_image(
+        &self,
+        group: &Arc<Group>,
+        volumes: &[VolumeId],
+        options: CompareOptions,
+        progress: &Arc<Progress>,
+    ) -> Result<Vec<Hashed>, String> {
+        let extents = volumes.iter().map(|volume| self.disk.laid_extents(*volume));
+        let extents: u64 = extents.map(|count| count.map_or(0, u64::from)).sum();
+        progress.total_bytes.store(extents << 20, Ordering::Relaxed);
+        let hasher = self.hasher(group, options, progress);
+        let mut all = Vec::with_capacity(volumes.len());
+        for volume in volumes {
+            all.push(hasher.volume(*volume).await.map_err(|error| error.to_string())?);
+        }
+        Ok(all)
+    }
+
+    async fn cut_image(&self, served: &Served) -> Result<(Reserved<'_>, Image), String> {
+        let _one_at_a_time = self.images.lock().await;
+        let tables = self.store.tables();
+        let record = tables.groups.get(&served.group).ok_or("the group is gone")?;
+        can_be_compared(&tables, record, served.peer, &served.volumes)?;
+        let group = self.open_group_of(served.group).ok_or("the group is not open")?;
+        for volume in &served.volumes {
+            let is_roomy = self.disk.has_extents_to_spare(VolumeId(volume.0));
+            if !is_roomy.map_err(|error| error.to_string())? {
+                return Err(
+                    "the parity group has hardly any room left: an image would make hosts wait".into()
+                );
+            }
+        }
+        let open: Option<Vec<_>> = {
+            let runtime = self.runtime();
+            served.volumes.iter().map(|volume| runtime.volumes.get(&volume.0).cloned()).collect()
+        };
+        let open = open.ok_or("a volume is not open")?;
+        let reserved = self.reserve(&served.volumes).map_err(|error| error.to_string())?;
+        let wanted = reserved.wanted(&served.volumes);
+        let stand_still = || open.iter().map(|volume| volume.alone()).collect::<Vec<_>>();
+        let look = |newest| {
+            let tables = self.store.tables();
+            let record = tables.groups.get(&served.group).ok_or("the group is gone")?;
+            source_moment(&tables, record, served.peer, &served.volumes, newest)
+        };
+        let number =
+            group.snapshot(&wanted, stand_still, look).await.map_err(|error| error.to_string())??;
+        let volumes = wanted.iter().map(|one| one.snapshot).collect();
+        Ok((reserved, Image { number, volumes }))
+    }
+
+    async fn cut_served(&self, served: &Served, attempt: u32) -> Result<TellCompare, Refusal> {
+        served.want(attempt, Wanted::Cut);
+        let cut = served.until(|state| match (&state.cut, &state.ended) {
+            _ if state.attempt != attempt => Some(()),
+            (Some(_), _) | (_, Some(_)) => Some(()),
+            (None, None) => None,
+        });
+        if within(self, CUT_WITHIN + Duration::from_secs(1), cut).await.is_none() {
+            return Err(Refusal::conflict("no image could be cut in time"));
+        }
+        let image = served.image()?;
+        if served.lock().attempt != attempt {
+            return Err(Refusal::conflict("another image has been cut since"));
+        }
+        let number = image.number;
+        let tables = self.store.tables();
+        let generations = tables.groups.get(&served.group).map(|row| row.generations.as_slice());
+        let of_number = |all: &[Generation]| all.iter().rev().find(|one| one.first <= number).copied();
+        let generation = generations.and_then(of_number);
+        let generation = generation.ok_or_else(|| Refusal::missing("group", &served.group))?;
+        let names = served.volumes.iter().filter_map(|volume| tables.volumes.get(volume));
+        Ok(TellCompare::Cut { number, generation, names: names.map(|row| row.name.clone()).collect() })
+    }
+
+    fn served_state(served: &Served) -> Result<TellCompare, Refusal> {
+        let hashed = served.lock().hashed.clone();
+        let roots = match hashed {
+            Some(Err(why)) => return Err(Refusal::Conflict(why)),
+            Some(Ok(hashed)) => Some(hashed.iter().map(|one| one.tree.root()).collect::<Vec<Digest>>()),
+            None => None,
+        };
+        let of = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
+        let progress = &served.progress;
+        Ok(TellCompare::State {
+            total_bytes: of(&progress.total_bytes),
+            done_bytes: of(&progress.done_bytes),
+            read_bytes: of(&progress.read_bytes),
+            roots,
+        })
+    }
+}
+
+/// Whether these P-VOLs have copies at that array that are images of their group.
+fn can_be_compared(
+    tables: &Tables,
+    record: &GroupRecord,
+    peer: ArrayNumber,
+    volumes: &[VolumeNumber],
+) -> Result<(), String> {
+    if record.takeover.as_ref().is_some_and(|takeover| takeover.shuts_hosts_out()) {
+        return Err("the group has been taken over".to_owned());
+    }
+    for volume in volumes {
+        let is_it = |pair: &&PairRecord| pair.auxiliary.array == peer && pair.primary.volume == Some(*volume);
+        let pair = tables.served_pairs(record.number).find(is_it);
+        let pair = pair.ok_or_else(|| format!("volume {volume} has no pair with array {peer}"))?;
+        if pair.state != PairState::Normal || pair.control.asked.is_some() {
+            return Err(format!("pair {} is {}", pair.name, pair.state));
+        }
+    }
+    Ok(())
+}
+
+/// The number that an image of these volumes is of, which was cut at this moment.
+fn source_moment(
+    tables: &Tables,
+    record: &GroupRecord,
+    peer: ArrayNumber,
+    volumes: &[VolumeNumber],
+    newest: Newest,
+) -> Result<UpdateNumber, String> {
+    newest.whole?;
+    can_be_compared(tables, record, peer, volumes)?;
+    let number = UpdateNumber(newest.number.get());
+    if tables.followed_pairs(record.number).next().is_some() {
+        is_image_of(tables, record, number)?;
+    }
+    Ok(number)
+}
+
+/// Whether the S-VOLs of a group here are the image of exactly this number.
+pub(super) fn is_image_of(tables: &Tables, record: &GroupRecord, number: UpdateNumber) -> Result<(), String> {
+    let is_other = |pair: &&PairRecord| {
+        pair.state != PairState::Normal || pair.control.svol_write || pair.control.is_written
+    };
+    if let Some(pair) = tables.followed_pairs(record.number).find(is_other) {
+        return Err(format!("pair {} is {}, or hosts may have written its S-VOL", pair.name, pair.state));
+    }
+    match tables.takeover_point(record.number, Some(number))? {
+        TakeoverPoint::Volumes(found) if found == number => Ok(()),
+        point => Err(format!("the S-VOLs are as of update {}", point.number())),
+    }
+}
+
+/// Comparisons in which an array is the source, at once; each may read with all that its units give.
+const SERVED_MAX: usize = 4;

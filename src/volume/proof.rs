@@ -1,0 +1,211 @@
+//! What a comparison leaves to whoever was not there: sealed results, each of which names the one before (promise O8, decision 28).
+//!
+//! # What it guarantees
+//! A [`Proof`] is what both arrays keep, as text. Its entries are in the order in which they were made: each carries the seal of the one before it, a SHA-256 over all that it
+//! says. So whoever kept one seal knows of every later proof whether that entry is still what it was, and whoever has an image of a volume as of the number can compute its
+//! root and find it here. What it does not say: that an array did not lie from the beginning. Both arrays would have to, and the same.
+
+use super::compare::{CompareOutcome, Compared, Digest};
+use super::name::{GroupName, VolumeName};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// What both sides found of one volume.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct VolumeRoots {
+    /// The volume at the source.
+    pub pvol: VolumeName,
+    /// The volume at the copy.
+    pub svol: VolumeName,
+    /// The root of its tree at the source.
+    pub source: Digest,
+    /// The same at the copy.
+    pub copy: Digest,
+}
+
+/// The results that are kept of a group.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Proof {
+    /// [`FORMAT`].
+    pub format: String,
+    /// The group.
+    pub group: GroupName,
+    /// Its results, the newest last, those of each pair of arrays sealed one after the other.
+    pub entries: Vec<Compared>,
+}
+
+impl Compared {
+    /// Puts the roots in, names the result before, and seals all of it.
+    #[must_use]
+    pub fn sealed(mut self, previous: Digest, roots: Vec<VolumeRoots>) -> Self {
+        (self.previous, self.roots_digest, self.roots) = (previous, digest_of_roots(&roots), roots);
+        self.seal = self.computed_seal();
+        self
+    }
+
+    /// What its seal has to be.
+    #[must_use]
+    pub fn computed_seal(&self) -> Digest {
+        let said = Self { seal: Digest::ZERO, roots: Vec::new(), ..self.clone() };
+        sha256(&[b"holdfast comparison 1\n", &serde_json::to_vec(&said).unwrap_or_default()])
+    }
+
+    /// Why it is not what was sealed.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn check_seal(&self) -> Result<(), String> {
+        if self.computed_seal() != self.seal {
+            return Err("it is not what was sealed".to_owned());
+        }
+        if !self.roots.is_empty() && digest_of_roots(&self.roots) != self.roots_digest {
+            return Err("its roots are not what was sealed".to_owned());
+        }
+        let differs = self.roots.iter().any(|one| one.source != one.copy);
+        match self.outcome {
+            CompareOutcome::Equal if differs => Err("it says equal, and its roots differ".to_owned()),
+            CompareOutcome::Different if !differs && !self.roots.is_empty() => {
+                Err("it says different, and its roots are equal".to_owned())
+            }
+            CompareOutcome::Equal
+            | CompareOutcome::Different
+            | CompareOutcome::Cancelled
+            | CompareOutcome::Failed(_) => Ok(()),
+        }
+    }
+}
+
+/// The seal of the newest result of two arrays.
+#[must_use]
+pub fn last_seal(all: &[Compared], like: &Compared) -> Digest {
+    let same = |one: &&Compared| (one.source, one.copy) == (like.source, like.copy);
+    all.iter().rfind(same).map_or(Digest::ZERO, |one| one.seal)
+}
+
+impl Proof {
+    /// Whether every entry is what was sealed, and each follows the one before it; a sentence for each.
+    ///
+    /// # Errors
+    /// What is wrong, and with which.
+    pub fn check(&self) -> Result<Vec<String>, String> {
+        if self.format != FORMAT {
+            return Err(format!("the format is {:?}, not {FORMAT:?}", self.format));
+        }
+        let mut said = Vec::new();
+        for (at, one) in self.entries.iter().enumerate() {
+            let wrong = |why: &str| format!("comparison {}: {why}", one.id);
+            one.check_seal().map_err(|why| wrong(&why))?;
+            let before = &self.entries[..at];
+            if before.iter().any(|other| (other.source, other.copy) == (one.source, one.copy))
+                && last_seal(before, one) != one.previous
+            {
+                return Err(wrong("it does not follow the one before it: one is missing, or was put in"));
+            }
+            said.push(format!("{}  {one}", one.seal));
+        }
+        Ok(said)
+    }
+
+    /// The newest roots of a volume, by its name on either side, and as of which update.
+    #[must_use]
+    pub fn roots_of(&self, volume: &str) -> Option<(&VolumeRoots, &Compared)> {
+        let is_it = |one: &&VolumeRoots| one.pvol.as_str() == volume || one.svol.as_str() == volume;
+        self.entries.iter().rev().find_map(|one| Some((one.roots.iter().find(is_it)?, one)))
+    }
+}
+
+fn digest_of_roots(roots: &[VolumeRoots]) -> Digest {
+    sha256(&[b"holdfast roots 1\n", &serde_json::to_vec(roots).unwrap_or_default()])
+}
+
+fn sha256(parts: &[&[u8]]) -> Digest {
+    let mut sha = Sha256::new();
+    parts.iter().for_each(|part| sha.update(part));
+    Digest(sha.finalize().into())
+}
+
+/// What stands in a proof of this form.
+pub const FORMAT: &str = "holdfast-proof-1";
+
+#[cfg(test)]
+mod tests {
+    use super::super::compare::CompareOptions;
+    use super::super::name::{ArrayNumber, UpdateNumber};
+    use super::super::record::Identity;
+    use super::*;
+
+    fn result(id: u64, number: u64) -> Compared {
+        Compared {
+            id: Identity(id.into()),
+            source: ArrayNumber(1),
+            copy: ArrayNumber(2),
+            number: Some(UpdateNumber(number)),
+            began_unix_ns: id,
+            ended_unix_ns: id + 5,
+            options: CompareOptions::default(),
+            compared_bytes: 1 << 20,
+            read_bytes: 0,
+            source_read_bytes: 0,
+            outcome: CompareOutcome::Equal,
+            different_bytes: 0,
+            ranges: Vec::new(),
+            repaired_bytes: 0,
+            previous: Digest::ZERO,
+            roots_digest: Digest::ZERO,
+            roots: Vec::new(),
+            seal: Digest::ZERO,
+        }
+    }
+
+    fn roots(of: u8) -> Vec<VolumeRoots> {
+        let (pvol, svol) = ("data1".parse().unwrap(), "copy1".parse().unwrap());
+        vec![VolumeRoots { pvol, svol, source: Digest([of; 32]), copy: Digest([of; 32]) }]
+    }
+
+    fn proof() -> Proof {
+        let mut entries: Vec<Compared> = Vec::new();
+        for n in 1..=4 {
+            let one = result(n.into(), u64::from(n) * 10);
+            let previous = last_seal(&entries, &one);
+            super::super::compare::keep(&mut entries, one.sealed(previous, roots(n)));
+        }
+        Proof { format: FORMAT.to_owned(), group: "g1".parse().unwrap(), entries }
+    }
+
+    #[test]
+    fn a_proof_is_believed_as_it_was_made_and_after_no_change_at_all() {
+        let proof = proof();
+        assert_eq!(proof.check().unwrap().len(), 4);
+        let text = serde_json::to_string(&proof).unwrap();
+        assert_eq!(serde_json::from_str::<Proof>(&text).unwrap().check(), proof.check());
+        let (found, of) = proof.roots_of("copy1").unwrap();
+        assert_eq!((found.source, of.number), (Digest([4; 32]), Some(UpdateNumber(40))));
+        type Change = fn(&mut Proof);
+        let changes: [(&str, Change); 7] = [
+            ("a number", |proof| proof.entries[1].number = Some(UpdateNumber(21))),
+            ("an outcome", |proof| proof.entries[0].outcome = CompareOutcome::Cancelled),
+            ("one is gone", |proof| _ = proof.entries.remove(2)),
+            ("their order", |proof| proof.entries.swap(0, 1)),
+            ("a root", |proof| proof.entries[3].roots[0].source = Digest([9; 32])),
+            ("a seal", |proof| proof.entries[2].seal = Digest([9; 32])),
+            ("made anew", |proof| {
+                let one = proof.entries[1].clone();
+                proof.entries[1] = Compared { compared_bytes: 7, ..one }.sealed(Digest::ZERO, roots(2));
+            }),
+        ];
+        for (what, change) in changes {
+            let mut changed = self::proof();
+            change(&mut changed);
+            assert!(changed.check().is_err(), "{what}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_has_to_be_what_the_roots_say() {
+        let mut different = roots(1);
+        different[0].copy = Digest([2; 32]);
+        assert!(result(1, 1).sealed(Digest::ZERO, different).check_seal().is_err());
+        let says_different = Compared { outcome: CompareOutcome::Different, ..result(1, 1) };
+        assert!(says_different.sealed(Digest::ZERO, roots(1)).check_seal().is_err());
+    }
+}
