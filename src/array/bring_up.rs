@@ -299,6 +299,8 @@ impl Array {
 
     /// What hosts may do with each volume follows from its state.
     pub(crate) fn set_access(&self, tables: &Tables) {
+        // First: a volume that is mapped no more may be one that its hosts must not reach as what it becomes now (decision 25).
+        self.hide_luns(&self.store.tables());
         let units = self.runtime().units.clone();
         for (number, units) in units {
             let Some(record) = tables.volumes.iter().find(|record| record.number.0 == number) else {

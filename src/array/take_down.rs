@@ -28,7 +28,7 @@ impl Array {
     }
 
     /// LUNs that are mapped no more, or to another volume.
-    fn hide_luns(&self, tables: &Tables) {
+    pub(super) fn hide_luns(&self, tables: &Tables) {
         let mut runtime = self.runtime();
         let mut hidden = Vec::new();
         for (name, map) in &runtime.targets {
@@ -40,6 +40,7 @@ impl Array {
             let before = hidden.len();
             for (lun, unit) in map.all() {
                 if !is_shown(lun, unit.volume.number) {
+                    tracing::info!(target_name = %name, lun, "hosts are shown this LUN no more");
                     map.remove(lun);
                     hidden.push(unit);
                 }

@@ -10,18 +10,21 @@
 //! * However a shared pair ends, one of its volumes stops showing the identity: the one that is no primary's. Whoever gives it
 //!   up shows its own from then on, or, if it had been its own, the spare one that was drawn with the pair. Two arrays that are both
 //!   primaries and cannot hear of each other both show it; that ends with the first word that one hears of the other.
+//! * Whoever gives it up is mapped to no host any more, in the same transaction. A host that was told of one unit goes on to use the path
+//!   that it has, whatever it is told there (Linux keeps what it was told first, and its multipath software notices some seconds
+//!   later): were it let in, it would write to either of two different volumes. Only an operator maps the volume anew.
 //! * Where both have taken over and know it, the one that did later answers hosts; the other one's ports are in standby until an operator
 //!   has decided.
 //!
 //! The end of a pair has many causes (deleted, another source, another primary). All of them pass by `Tables::settle_identities`,
 //! which the store calls in every transaction; so none can be forgotten. How it is proved: tests in
-//! `apply/tests/shown.rs`; whole arrays in `tests/sim/identity.rs`.
+//! `apply/tests/shown.rs`; whole arrays in `tests/sim/identity.rs`; a Linux host under load in `tests/kernel/`.
 
 use super::group::{Generation, GroupRecord, GroupRole};
 use super::kind::CacheMode;
 use super::name::{ArrayNumber, VolumeNumber};
 use super::pair::PairRecord;
-use super::record::{Identity, VolumeRecord};
+use super::record::{Identity, TargetRecord, VolumeRecord};
 use super::table::Tables;
 use super::takeover::{Taken, Takeover};
 use serde::{Deserialize, Serialize};
@@ -101,9 +104,21 @@ impl Tables {
                 continue;
             }
             let side = if before.is_served(&pair) { &pair.primary } else { &pair.auxiliary };
-            if let Some(volume) = side.volume.and_then(|volume| self.volumes.edit(&volume)) {
+            let Some(number) = side.volume else { continue };
+            if let Some(volume) = self.volumes.edit(&number) {
                 let is_own = volume.shown() == volume.identity;
                 volume.shown = pair.shared.filter(|_| is_own);
+            }
+            self.unmap_everywhere(number);
+        }
+    }
+
+    fn unmap_everywhere(&mut self, volume: VolumeNumber) {
+        let maps = |target: &&TargetRecord| target.luns.iter().any(|lun| lun.volume == volume);
+        let targets: Vec<_> = self.targets.iter().filter(maps).map(|target| target.iqn.clone()).collect();
+        for iqn in &targets {
+            if let Some(target) = self.targets.edit(iqn) {
+                target.luns.retain(|lun| lun.volume != volume);
             }
         }
     }

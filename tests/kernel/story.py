@@ -245,6 +245,13 @@ def shared_identity(guest, alpha, beta, ways, figures):
     lost_second("the second is lost and comes back", beta.start)
     lost_second("the second is lost for long", lambda: alpha.do("group", "suspend", "g1", "--reader", "beta"))
     grow(guest, host, alpha, beta)
+    # The second becomes a volume of its own. A host takes some seconds until it believes that, and must not write to it meanwhile.
+    moment = time.time()
+    alpha.do("group", "delete", "g1", "--reader", "beta", "--yes")
+    wait_for("the pairs end", 60, lambda: "p1" not in beta.do("pair", "list"))
+    time.sleep(15)
+    goes_on("the pair ends: the host goes on at the first", loads, moment + 10)
+    check("the pair ends: nothing leads to what was the second", host.states()["alpha"] == "ready" and host.states()["beta"] != "ready", f"{host.states()}")
     [load.stop() for load in loads]
     loads[0].check("every acknowledged write of the disk is there")
     loads[1].check("every acknowledged file is there")

@@ -347,6 +347,21 @@ async fn names(cluster: &Cluster, index: usize) -> (Vec<Vec<u8>>, usize) {
     (seen.unit.into_iter().filter(|page| page[0] != 0 || page[1] == 0x80).collect(), seen.groups.len())
 }
 
+/// Hosts at an array whose volumes gave the identity up see nothing until an operator maps them anew.
+async fn maps_anew(cluster: &Cluster, index: usize) {
+    until(cluster, "hosts still reach what was the other volume", || {
+        let shown = cluster.snapshot(index).map(|now| now.targets).unwrap_or_default();
+        shown.iter().all(|target| target.luns.is_empty())
+    })
+    .await;
+    let gone = described(cluster, index, 1).await;
+    assert!(gone.test_unit_ready().await.is_err());
+    let (target, prefix) = (target_name(NAMES[index]), ["data", "copy"][index]);
+    for volume in 1..=SHAPE.volumes {
+        say(cluster, index, &format!("lun map {target} {volume} {prefix}{volume}")).await;
+    }
+}
+
 async fn are_strangers(cluster: &Cluster, kept: &[Vec<u8>], by: usize) {
     let ((keeper, groups), (other, others)) = (names(cluster, by).await, names(cluster, BETA - by).await);
     assert_eq!((keeper.as_slice(), groups, others), (kept, 1, 1));
@@ -374,10 +389,14 @@ fn when_the_pair_ends_the_primary_keeps_the_identity_and_the_other_volume_gets_o
             [ALPHA, BETA].iter().all(|index| cluster.snapshot(*index).is_some_and(|now| now.pairs.is_empty()))
         })
         .await;
+        let until_told = cluster.clock_ms() + 10_000;
+        while watched.test_unit_ready().await.is_ok() {
+            assert!(cluster.clock_ms() < until_told, "a host goes on to use what is another volume now");
+            cluster.sleep_ms(100).await;
+        }
+        maps_anew(&cluster, BETA).await;
         until(&cluster, "beta's volumes are not its own", || lets_hosts_write(&cluster, BETA)).await;
         are_strangers(&cluster, &shown, ALPHA).await;
-        watched.test_unit_ready().await.unwrap();
-        assert!(watched.attentions() > 0, "its hosts are told");
         // Alpha would make the pairs again that its configuration declares.
         cluster.die(BETA, Death::PowerLoss).await;
         cluster.start(BETA).await;
@@ -409,6 +428,7 @@ fn an_array_that_took_over_keeps_the_identity_and_the_lost_one_gives_it_up_when_
             pairs.iter().all(|pair| pair.identity == "own")
         })
         .await;
+        maps_anew(&cluster, ALPHA).await;
         are_strangers(&cluster, &shown, BETA).await;
         assert_eq!(scribble(&cluster, ALPHA, &mut random, 3).await, 0, "hosts are shut out");
     });

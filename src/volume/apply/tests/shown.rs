@@ -79,6 +79,10 @@ fn pair_of_one() -> (Array, Array) {
     (alpha, beta)
 }
 
+fn is_mapped(array: &Array) -> bool {
+    array.tables.targets.iter().any(|target| !target.luns.is_empty())
+}
+
 fn gone(array: &mut Array, name: &str) {
     let number: PairNumber = number(array, name);
     in_store(array, |array| array.tables.pair_is_gone(number, ids()()));
@@ -180,10 +184,14 @@ fn other_copies_of_the_group_show_their_own_identity() {
 #[test]
 fn when_the_pair_is_taken_away_the_primary_keeps_the_identity() {
     let (mut alpha, mut beta) = pair_of_one();
+    alpha.say(target(&[(1, "data1")])).unwrap();
+    beta.say(target(&[(1, "copy1")])).unwrap();
     gone(&mut beta, "p1");
     assert_eq!(shown(&beta, "copy1"), S_VOL);
+    assert!(!is_mapped(&beta), "hosts would go on to use it as the other one");
     gone(&mut alpha, "p1");
     assert_eq!((shown(&alpha, "data1"), is_active(&alpha, "data1")), (P_VOL, None));
+    assert!(is_mapped(&alpha));
 }
 
 /// Whoever is the primary when the pair ends keeps it, also if it was never its own; the other one gets a new one then.
@@ -214,6 +222,8 @@ fn when_the_roles_have_changed_the_identity_stays_with_the_new_primary() {
 #[test]
 fn an_array_that_was_given_up_for_lost_shows_the_identity_no_more_when_it_hears_of_it() {
     let (mut alpha, mut beta) = pair_of_one();
+    alpha.say(target(&[(1, "data1")])).unwrap();
+    beta.say(target(&[(1, "copy1")])).unwrap();
     takes_over(&mut beta);
     let lost = Designation::DeleteReader { group: "g1".parse().unwrap(), link: "alpha".parse().unwrap() };
     beta.say(lost).unwrap();
@@ -223,6 +233,7 @@ fn an_array_that_was_given_up_for_lost_shows_the_identity_no_more_when_it_hears_
     assert_eq!(in_store(&mut alpha, |alpha| deliver(&mut beta, alpha, "alpha")), 0);
     assert_eq!((state(&alpha).as_str(), is_active(&alpha, "data1")), ("overtaken", None));
     assert_ne!(shown(&alpha, "data1"), P_VOL);
+    assert_eq!((is_mapped(&alpha), is_mapped(&beta)), (false, true));
 }
 
 /// The other way round: alpha gave beta up for lost, which took over without hearing of it.
