@@ -1,9 +1,14 @@
 //! S-VOLs that hosts write become what a snapshot of them is (promise O9, decision 27).
 //!
 //! Nothing else follows them then: they are suspended, out of restore, and open to hosts. In this order, whoever dies in between:
-//! 1. it is designated, durably; 2. hosts are shut out, of reads too; 3. what may differ is marked, durably, like what hosts write: 4. the S-VOLs get the extents of the snapshot,
-//! those of a parity group in one commit; 5. that is recorded, and hosts are let in again. A start between 1 and 5 does 2 to 5 before it lets a
-//! host in, so nobody sees some S-VOLs as they were and others as they are to be. The snapshot stays what it is.
+//! 1. it is designated, durably;
+//! 2. hosts are shut out, of reads too;
+//! 3. what may differ is marked, durably, like what hosts write;
+//! 4. the S-VOLs get the extents of the snapshot, those of a parity group in one commit;
+//! 5. that is recorded, and hosts are let in again.
+//!
+//! A start between 1 and 5 does 2 to 5 before it lets a host in, so nobody sees some S-VOLs as they were and others as they are to be. The
+//! snapshot stays what it is.
 
 use super::Array;
 use super::groups::own_volume;

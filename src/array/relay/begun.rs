@@ -1,15 +1,77 @@
 //! Chains that this array has begun on a relay: which it goes on with, which it keeps beside the one that it writes (`parts.rs`).
 
 use super::chain::{Chain, is_whole};
+use super::latest_first;
 use super::lun::{Luns, RelayError, trouble};
+use super::parts::{OpenPart, Round};
 use crate::array::Array;
 use crate::copy::group::Group;
 use crate::copy::relay::RelayNeed;
 use crate::volume::record::Identity;
 use crate::volume::relay::{RelayChainRecord, RelayJournals, RelayRecord};
 use crate::volume::table::Tables;
-use holdfast_journal::Incarnation;
 use holdfast_journal::format::relay::{Kept, Position, RelayRing};
+use holdfast_journal::{ArrayNumber, Incarnation};
+
+/// The number of the newest control information on the LUN, and the chain there that this array goes on with.
+pub(super) async fn found_chain(
+    array: &Array,
+    relay: &RelayRecord,
+    group: &Group,
+    luns: &Luns,
+) -> Result<(Option<u64>, Option<(Incarnation, RelayRing)>), RelayError> {
+    let id = super::id_of(relay, array.config.array.number.0, group.number);
+    let known = latest_first(&luns.first, id).await?;
+    let on_lun = known.as_ref().map(|(known, _)| known.sequence);
+    let noted = array.store.read(|tables| tables.relay_chains.get(&relay.name).cloned());
+    let known = known.filter(|(known, _)| known.journal_blocks <= luns.journal.pages);
+    let known = known.map(|(known, _)| known);
+    let found = match &known {
+        Some(known) => continued(luns, Chain::of(known), known.oldest, group).await?,
+        None => None,
+    };
+    let is_part = relay.journals == RelayJournals::Parts;
+    // One that is not its own may fit by its numbers: LUNs that were not cleared when the arrays were set up anew.
+    let found = match (noted, known.and_then(|known| known.kept)) {
+        (Some(row), Some(kept)) if is_part && row.kept == Some(Identity(kept.incarnation.get())) => {
+            let Kept { incarnation, journal_blocks: blocks, oldest, .. } = kept;
+            continued(luns, Chain { incarnation, id, blocks }, oldest, group).await?
+        }
+        (Some(row), _) => {
+            let needed = row.kept.filter(|_| is_part).unwrap_or(row.chain);
+            found.filter(|(incarnation, _)| incarnation.get() == needed.0)
+        }
+        (None, _) => None,
+    };
+    Ok((on_lun, found))
+}
+
+/// Begins a chain, which is noted before anything of it is written; with its part and round where each relay gets a part.
+pub(super) async fn begin_chain(
+    array: &Array,
+    relay: &RelayRecord,
+    group: &Group,
+    luns: &Luns,
+    found: Option<(Incarnation, RelayRing)>,
+) -> Result<(Incarnation, RelayRing, Option<(OpenPart, Round)>), RelayError> {
+    let reader = ArrayNumber(relay.array.0);
+    let need = group.relay_need(reader).ok_or_else(|| trouble("the other array does not read the group"))?;
+    let chain = array.env.entropy.identity();
+    if relay.journals != RelayJournals::Parts {
+        note_chain(array, relay, Some(chain), None)?;
+        let ring = RelayRing::new(luns.journal.pages, Position::start(need.acknowledged.next()));
+        return Ok((Incarnation::new(chain), ring, None));
+    }
+    let parts = array.runtime().relay_parts.entry((group.number, reader.0)).or_default().clone();
+    let _turn = parts.turn.lock().await;
+    let now = array.env.clock.now();
+    let opened = parts.open(relay.name.as_str(), need.acknowledged, group.newest_number(), now);
+    let is_needed = !opened.0.is_whole(opened.1) && !group.forgets_rounds();
+    let kept = found.filter(|_| is_needed).and_then(|(chain, ring)| ring.kept_as(chain));
+    let ring = ring_of_part(luns, need, kept);
+    note_chain(array, relay, Some(chain), ring.kept())?;
+    Ok((Incarnation::new(chain), ring, Some(opened)))
+}
 
 /// A chain that a relay holds, if this array can go on with it; none if one has to begin.
 pub(super) async fn continued(

@@ -12,24 +12,23 @@
 //!   reported is given out anew, out of this array's journal. The chain of the last whole round stays where it is until the new one is whole.
 //! * A report is believed only if it was made for this chain and in this history.
 
-use super::begun::{continued, forget_kept, note_chain, ring_of_part};
+use super::begun::{begin_chain, forget_kept, found_chain, note_chain, ring_of_part};
 use super::chain::{Chain, is_whole};
 use super::direct::{OpenDirect, SESSION_STRIDE, for_lun};
+use super::latest_second;
 use super::lun::{Due, Luns, Ours, RelayError, slot_page, trouble};
 use super::parts::{OpenPart, Round};
-use super::{latest_first, latest_second};
 use crate::array::Array;
 use crate::copy::group::Group;
 use crate::copy::relay::{RelayBatch, RelayNeed};
 use crate::copy::serve::Carrier;
 use crate::copy::synchronous::OpenRelay;
 use crate::disk::slot::SLOT_BYTES;
-use crate::volume::record::Identity;
 use crate::volume::relay::{RelayControl, RelayHosts, RelayJournals, RelayRecord};
 use holdfast_journal::format::crc32c;
 use holdfast_journal::format::relay::{
-    Batch, FirstControl, Has, Hosts, Kept, MAX_INFORMATION_BYTES, MAX_PAYLOAD_BLOCKS, Position, RelayId,
-    RelayLun, RelayRing,
+    Batch, FirstControl, Has, Hosts, MAX_INFORMATION_BYTES, MAX_PAYLOAD_BLOCKS, Position, RelayId, RelayLun,
+    RelayRing,
 };
 use holdfast_journal::{ArrayNumber, Generation, Incarnation, UpdateNumber};
 use std::sync::Arc;
@@ -83,57 +82,15 @@ impl<'a> Writer<'a> {
         luns.first.check_label(RelayLun::First, id, Ours::Yes).await?;
         let reader = ArrayNumber(relay.array.0);
         let clock = array.env.clock.as_ref();
-        let known = latest_first(&luns.first, id).await?;
-        let on_lun = known.as_ref().map(|(known, _)| known.sequence);
-        let noted = array.store.read(|tables| tables.relay_chains.get(&relay.name).cloned());
-        let known = known.filter(|(known, _)| known.journal_blocks <= luns.journal.pages);
-        let known = known.map(|(known, _)| known);
-        let found = match &known {
-            Some(known) => continued(luns, Chain::of(known), known.oldest, group).await?,
-            None => None,
-        };
+        let (on_lun, found) = found_chain(array, relay, group, luns).await?;
         let is_part = relay.journals == RelayJournals::Parts;
-        // One that is not its own may fit by its numbers: LUNs that were not cleared when the arrays were set up anew.
-        let found = match (noted, known.and_then(|known| known.kept)) {
-            (Some(row), Some(kept)) if is_part && row.kept == Some(Identity(kept.incarnation.get())) => {
-                let Kept { incarnation, journal_blocks: blocks, oldest, .. } = kept;
-                continued(luns, Chain { incarnation, id, blocks }, oldest, group).await?
-            }
-            (Some(row), _) => {
-                let needed = row.kept.filter(|_| is_part).unwrap_or(row.chain);
-                found.filter(|(incarnation, _)| incarnation.get() == needed.0)
-            }
-            (None, _) => None,
-        };
         if found.is_none() {
             // What lies there is what the other array shows itself by until then.
             clock.sleep(group.lease_left()).await;
         }
-        let mut part = None;
-        let (incarnation, ring) = match found {
-            Some(found) if !is_part => found,
-            found => {
-                let need = group.relay_need(reader);
-                let need = need.ok_or_else(|| trouble("the other array does not read the group"))?;
-                let chain = array.env.entropy.identity();
-                let ring = if is_part {
-                    let parts =
-                        array.runtime().relay_parts.entry((group.number, reader.0)).or_default().clone();
-                    let _turn = parts.turn.lock().await;
-                    let newest = group.newest_number();
-                    let opened = parts.open(relay.name.as_str(), need.acknowledged, newest, clock.now());
-                    let is_needed = !opened.0.is_whole(opened.1) && !group.forgets_rounds();
-                    let kept = found.filter(|_| is_needed).and_then(|(chain, ring)| ring.kept_as(chain));
-                    let ring = ring_of_part(luns, need, kept);
-                    note_chain(array, relay, Some(chain), ring.kept())?;
-                    part = Some(opened);
-                    ring
-                } else {
-                    note_chain(array, relay, Some(chain), None)?;
-                    RelayRing::new(luns.journal.pages, Position::start(need.acknowledged.next()))
-                };
-                (Incarnation::new(chain), ring)
-            }
+        let (incarnation, ring, part) = match found {
+            Some((incarnation, ring)) if !is_part => (incarnation, ring, None),
+            found => begin_chain(array, relay, group, luns, found).await?,
         };
         let mut writer = Self {
             array,

@@ -176,6 +176,7 @@ pub enum GroupChange {
 }
 
 impl GroupChange {
+    #[expect(clippy::too_many_lines, reason = "a line or two for each word, and none may be forgotten")]
     pub(super) fn change(&self, here: &Here<'_>) -> Result<Change, String> {
         Ok(match self {
             Self::Create { name, settings, at, source, how } => {
