@@ -50,6 +50,9 @@ impl Array {
         let group = self.group_at_work(name)?;
         let held = group.hold();
         let to = number_wanted(&group, new.at).await.map_err(failed)?;
+        let number = StoredNumber(to.get());
+        // What has been replayed the journal may let go, and its name with it.
+        let bookmark = bookmark_at(&group, number);
         let cloned = self.made_in_time(new, self.clone_before(new, &group, to)).await?;
         held.only_behind(cloned.number);
         let record = self.store.read(|tables| tables.group_named(name).cloned());
@@ -63,14 +66,8 @@ impl Array {
             self.has_room_for(&cloned.made)
         };
         group.replay_onto(&held, between, &clones, told).await.map_err(failed)?;
-        let number = StoredNumber(to.get());
         let base = Base { generation: stored_generation(&group, to), ..cloned.base };
-        let made = MadeSnapshot {
-            moment: Moment::Update(number),
-            bookmark: bookmark_at(&group, number),
-            base: Some(base),
-            ..cloned.made
-        };
+        let made = MadeSnapshot { moment: Moment::Update(number), bookmark, base: Some(base), ..cloned.made };
         Ok((made, cloned.reserved))
     }
 

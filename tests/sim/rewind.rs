@@ -30,12 +30,17 @@ struct Story {
 
 impl Story {
     async fn begin(seed: u64, shape: Shape) -> Self {
+        Self::with_readers(seed, shape, 2).await
+    }
+
+    async fn with_readers(seed: u64, shape: Shape, readers: usize) -> Self {
         // What images cost is whole extents, and here every volume is one.
-        let tree = Tree::star(2);
+        let tree = Tree::star(readers);
         let cluster = Cluster::of(seed, shape, tree.count(), &tree.links(), |index, shape, random| {
             tree.config(index, shape, random).replace("size = \"16MiB\" }", "size = \"64MiB\" }")
         });
-        for index in 0..3 {
+        cluster.readers.set(readers);
+        for index in 0..=readers {
             cluster.start(index).await;
         }
         let writer = Writer::new(seed, Plan::mixed(seed, geometry_of(shape)));
@@ -43,8 +48,10 @@ impl Story {
         let ports = ports.collect();
         let random = Random::new(seed ^ 0x7265_7769);
         let mut story = Self { cluster, random, writer, ports, made: 0, deaths: 0 };
-        wait(&story.cluster, "all pairs are normal", |cluster| (0..3).all(|index| cluster.is_normal(index)))
-            .await;
+        wait(&story.cluster, "all pairs are normal", |cluster| {
+            (0..=readers).all(|index| cluster.is_normal(index))
+        })
+        .await;
         story.write(60).await;
         story
     }
@@ -95,8 +102,9 @@ impl Story {
 
     /// Hosts write while an operator at beta says something until it is answered, though beta dies meanwhile.
     async fn say_in_danger(&mut self, line: &str) {
-        loop {
-            let dies = self.random.percent(50);
+        for attempt in 0.. {
+            // What hosts write meanwhile has to stay within the window.
+            let dies = attempt < 3 && self.random.percent(50);
             let (before_ms, after_ms) = (self.random.below(20), self.random.below(60));
             let death = if self.random.percent(50) { Death::Kill } else { Death::PowerLoss };
             let stop = AtomicBool::new(false);
@@ -150,6 +158,36 @@ impl Story {
         name
     }
 
+    /// Beta's S-VOLs, which hosts may write then, become what they were at some number; the snapshot, and what is in it.
+    async fn apply_some_rewind(&mut self) -> (String, Vec<Vec<u8>>) {
+        let restored = self.stands_still(BETA).await;
+        self.write(60).await;
+        let received = self.has_received_all(BETA).await;
+        let number = restored + self.random.below(received - restored + 1);
+        let name = self.rewind(number).await;
+        let images = self.images(&name).await;
+        let line = format!("group rewind g1 {name} --apply --yes");
+        let refused = self.cluster.command(BETA, &line).await.expect_err("no host may write the S-VOLs");
+        assert!(refused.contains("svol-write"), "{refused}");
+        say(&self.cluster, BETA, "group restore g1 --go-on").await;
+        self.has_restored_all(BETA).await;
+        say(&self.cluster, ALPHA, "group suspend g1 --reader beta --svol-write").await;
+        wait(&self.cluster, "hosts are let in at beta", |cluster| {
+            let shown = cluster.snapshot(BETA).expect("it runs");
+            let mut luns = shown.targets.iter().flat_map(|target| &target.luns);
+            luns.any(|lun| lun.access == "read-write")
+        })
+        .await;
+        let before = self.cluster.visible_copies(BETA).await;
+        let asked = self.cluster.command(BETA, &format!("group rewind g1 {name} --apply")).await;
+        assert!(asked.expect_err("it destroys").contains("hosts have written"));
+        self.say_in_danger(&format!("{line} --id apply-{name}")).await;
+        assert!(self.cluster.visible_copies(BETA).await == images, "the S-VOLs are not what was rewound");
+        assert!(before != images || number == received, "nothing would have shown");
+        assert!(self.images(&name).await == images, "the snapshot has changed");
+        (name, images)
+    }
+
     /// Gamma restores to exactly that number, and is the same.
     async fn is_what_gamma_is(&self, number: u64, name: &str) {
         say(&self.cluster, GAMMA, &format!("group restore g1 --until {number}")).await;
@@ -187,7 +225,7 @@ impl Story {
     }
 
     async fn end(self) -> (u32, u32) {
-        for index in 0..3 {
+        for index in 0..self.cluster.count() {
             self.cluster.die(index, Death::Kill).await;
         }
         (self.deaths, self.made)
@@ -269,13 +307,21 @@ async fn back_by_kept_images(seed: u64) -> (u32, u32) {
         }
     }
     story.has_restored_all(BETA).await;
-    let newest = story.cluster.newest().expect("alpha runs");
     let reached = window(&story.cluster).expect("beta keeps images");
     assert!(reached.images > 1 && reached.from_update_number <= Some(first), "{reached:?}, from {first} on");
-    for number in some_of(&mut story.random, first, newest, 4) {
+    let mut from = first;
+    for _ in 0..4 {
+        // What is written while beta dies may cost the journal its oldest part: that is not what is looked at here.
+        let newest = follows(&story.cluster, BETA).expect("it follows").restored;
+        let reached = window(&story.cluster).and_then(|window| window.from_update_number).unwrap_or(newest);
+        if reached > from {
+            from = reached.midpoint(newest).max(from);
+        }
+        let number = from + story.random.below(newest.saturating_sub(from) + 1);
         let name = story.rewind(number).await;
         story.is_what_gamma_is(number, &name).await;
-        story.say_in_danger(&format!("snapshot delete {name} --yes --id delete-{name}")).await;
+        from = number;
+        say(&story.cluster, BETA, &format!("snapshot delete {name} --yes")).await;
     }
     let refused = story.cluster.command(BETA, "group set g1 --keep-images 1d --image-interval 1s").await;
     assert!(refused.expect_err("they would be too many").contains("less often"));
@@ -304,31 +350,7 @@ fn what_was_restored_can_be_seen_at_every_number_of_the_time_for_which_images_ar
 /// follow again.
 async fn opened_at_another_moment(seed: u64) -> (u32, u32) {
     let mut story = Story::begin(seed, SHAPE).await;
-    let restored = story.stands_still(BETA).await;
-    story.write(60).await;
-    let received = story.has_received_all(BETA).await;
-    let number = restored + story.random.below(received - restored + 1);
-    let name = story.rewind(number).await;
-    let images = story.images(&name).await;
-    let line = format!("group rewind g1 {name} --apply --yes");
-    let refused = story.cluster.command(BETA, &line).await.expect_err("no host may write the S-VOLs");
-    assert!(refused.contains("svol-write"), "{refused}");
-    say(&story.cluster, BETA, "group restore g1 --go-on").await;
-    story.has_restored_all(BETA).await;
-    say(&story.cluster, ALPHA, "group suspend g1 --reader beta --svol-write").await;
-    wait(&story.cluster, "hosts are let in at beta", |cluster| {
-        let shown = cluster.snapshot(BETA).expect("it runs");
-        let mut luns = shown.targets.iter().flat_map(|target| &target.luns);
-        luns.any(|lun| lun.access == "read-write")
-    })
-    .await;
-    let before = story.cluster.visible_copies(BETA).await;
-    let asked = story.cluster.command(BETA, &format!("group rewind g1 {name} --apply")).await;
-    assert!(asked.expect_err("it destroys").contains("hosts have written"));
-    story.say_in_danger(&format!("{line} --id apply-{name}")).await;
-    assert!(story.cluster.visible_copies(BETA).await == images, "the S-VOLs are not what was rewound");
-    assert!(before != images || number == received, "nothing would have shown");
-    assert!(story.images(&name).await == images, "the snapshot has changed");
+    let (name, images) = story.apply_some_rewind().await;
     if story.random.percent(50) {
         story.dies().await;
         assert!(story.cluster.visible_copies(BETA).await == images);
@@ -351,6 +373,36 @@ fn s_vols_are_opened_at_any_moment_and_follow_again_whoever_dies() {
         deaths += in_virtual_time(opened_at_another_moment(seed)).0;
     }
     assert!(deaths > 3, "only {deaths} deaths");
+}
+
+/// What beta went back to is kept: the primary gets it by a reversal, as what either side has changed.
+#[test]
+fn the_primary_gets_back_what_its_copy_was_rewound_to() {
+    for seed in [1, 2] {
+        in_virtual_time(async {
+            let mut story = Story::with_readers(seed, SHAPE, 1).await;
+            let (_, images) = story.apply_some_rewind().await;
+            story.write(20).await;
+            say(&story.cluster, ALPHA, "group reverse g1 --to beta --yes").await;
+            let role = |cluster: &Cluster, index: usize| {
+                let group = cluster.snapshot(index)?.groups.first().cloned()?;
+                Some((group.role, group.pairs_state))
+            };
+            wait(&story.cluster, "they have changed places", |cluster| {
+                let normal = |name: &str| Some((name.to_owned(), "normal".to_owned()));
+                role(cluster, BETA) == normal("primary") && role(cluster, ALPHA) == normal("auxiliary")
+            })
+            .await;
+            for (index, name) in [(BETA, "copy"), (ALPHA, "data")] {
+                let array = story.cluster.array(index).expect("it runs");
+                for (volume, image) in (1..).zip(&images) {
+                    let now = array.read_volume(&format!("{name}{volume}")).await.expect("it can be read");
+                    assert!(now == *image, "{name}{volume} is not what it was rewound to");
+                }
+            }
+            story.end().await;
+        });
+    }
 }
 
 /// A journal that is too small for all that is wanted: nobody waits for it, the window is shorter, and says so.

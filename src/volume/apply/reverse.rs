@@ -201,6 +201,9 @@ pub(super) fn remote_reverse(
     if row.state != GroupState::Normal || !row.is_started || row.journals.is_empty() {
         return conflict("is not at work here");
     }
+    if row.rewinding.is_some() {
+        return conflict("is on the way to a snapshot here");
+    }
     if row.other_source.is_some() {
         return conflict("is read from another array than its primary here");
     }
