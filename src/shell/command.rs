@@ -196,10 +196,7 @@ impl Shell {
                 to.list_show(verb, "link", &now.links, |v| v.name.clone())
             }
             ShellCommand::Link(LinkVerb::Test { name }) => self.test_link(to, name).await,
-            ShellCommand::Group(GroupVerb::Proof { name }) => match self.console.proof(name) {
-                Ok(proof) => Response::done(print::object(&proof, true, 0)),
-                Err(refusal) => to.refused(&refusal),
-            },
+            ShellCommand::Group(GroupVerb::Proof { name }) => self.proof(to, name),
             ShellCommand::Group(GroupVerb::Look(verb)) => {
                 to.list_show(verb, "group", &now.groups, |v| v.name.clone())
             }
@@ -240,6 +237,13 @@ impl Shell {
             | ShellCommand::Pair(PairVerb::Change(_)) => {
                 to.fail(Exit::Failed, "this is a change, not a question")
             }
+        }
+    }
+
+    fn proof(&self, to: &Answer, group: &crate::volume::name::GroupName) -> Response {
+        match self.console.proof(group) {
+            Ok(proof) => Response::done(print::object(&proof, true, 0)),
+            Err(refusal) => to.refused(&refusal),
         }
     }
 

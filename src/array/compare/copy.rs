@@ -184,7 +184,7 @@ impl Array {
     /// What is compared, and with whom.
     pub(super) fn compare_plan(&self, number: GroupNumber) -> Result<Plan, Refusal> {
         let tables = self.store.tables();
-        let record = tables.groups.get(&number).ok_or_else(|| Refusal::missing("group", &number))?;
+        let record = tables.groups.get(&number).ok_or_else(|| Refusal::missing("group", number))?;
         let conflict = |text: String| Err(Refusal::Conflict(format!("group {}: {text}", record.name)));
         let GroupRole::Auxiliary { source, remote, .. } = &record.role else {
             return conflict("it is not copied here".into());

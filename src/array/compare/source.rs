@@ -174,14 +174,14 @@ impl Array {
     ) -> Result<Arc<Served>, Refusal> {
         let served = self.compares.lock().served.get(&id).cloned();
         let served = served.filter(|served| (served.peer, served.group) == (peer, group));
-        let served = served.ok_or_else(|| Refusal::missing("comparison", &id))?;
+        let served = served.ok_or_else(|| Refusal::missing("comparison", id))?;
         {
             let mut state = served.lock();
             state.heard = self.env.clock.now();
             if let Some(ended) = &state.ended {
                 return Err(match ended {
                     Some(why) => Refusal::Conflict(why.clone()),
-                    None => Refusal::missing("comparison", &id),
+                    None => Refusal::missing("comparison", id),
                 });
             }
             let is_late = match step {
@@ -270,7 +270,7 @@ impl Array {
         (volumes, options): (&[VolumeNumber], CompareOptions),
     ) -> Result<TellCompare, Refusal> {
         let tables = self.store.tables();
-        let record = tables.groups.get(&group).ok_or_else(|| Refusal::missing("group", &group))?;
+        let record = tables.groups.get(&group).ok_or_else(|| Refusal::missing("group", group))?;
         if volumes.is_empty() || volumes.len() > VOLUMES_MAX {
             return Err(Refusal::Limit { what: "volumes of a comparison".into(), limit: VOLUMES_MAX });
         }
@@ -350,14 +350,14 @@ impl Array {
             Some((row.name.clone(), row.compared.iter().any(|one| one.id == result.id)))
         };
         let Some((name, is_known)) = self.store.read(known) else {
-            return Err(Refusal::missing("group", &group));
+            return Err(Refusal::missing("group", group));
         };
         if is_known {
             return Ok(());
         }
         let what = format!("group compare {name}: {result}");
         self.store.change(&Who::Array, what, |tables| {
-            let row = tables.groups.edit(&group).ok_or_else(|| Refusal::missing("group", &group))?;
+            let row = tables.groups.edit(&group).ok_or_else(|| Refusal::missing("group", group))?;
             keep(&mut row.compared, result);
             Ok(())
         })?;
@@ -510,7 +510,7 @@ impl Array {
         let generations = tables.groups.get(&served.group).map(|row| row.generations.as_slice());
         let of_number = |all: &[Generation]| all.iter().rev().find(|one| one.first <= number).copied();
         let generation = generations.and_then(of_number);
-        let generation = generation.ok_or_else(|| Refusal::missing("group", &served.group))?;
+        let generation = generation.ok_or_else(|| Refusal::missing("group", served.group))?;
         let names = served.volumes.iter().filter_map(|volume| tables.volumes.get(volume));
         Ok(TellCompare::Cut { number, generation, names: names.map(|row| row.name.clone()).collect() })
     }
