@@ -517,7 +517,8 @@ pub(crate) fn free_port() -> u16 {
     static NEXT: std::sync::OnceLock<AtomicU16> = std::sync::OnceLock::new();
     // Test processes that run beside each other begin at different ports.
     let spread = PORTS.end - PORTS.start;
-    let next = NEXT.get_or_init(|| AtomicU16::new((std::process::id() % u32::from(spread)) as u16));
+    let begin = u16::try_from(std::process::id() % u32::from(spread)).unwrap_or(0);
+    let next = NEXT.get_or_init(|| AtomicU16::new(begin));
     for _ in 0..spread {
         let port = PORTS.start + next.fetch_add(1, Ordering::Relaxed) % spread;
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
