@@ -308,7 +308,6 @@ fn each_defect_planted_where_hosts_wait_for_a_relay_is_found() {
         (Journals::All, ALPHA, SynchronousDefect::ConfirmedEarly),
         (Journals::All, BETA, SynchronousDefect::LeaseKept),
         (Journals::Parts, ALPHA, SynchronousDefect::AnsweredEarly),
-        (Journals::Parts, ALPHA, SynchronousDefect::RoundsForgotten),
     ] {
         let is_found = (1..25).any(|seed| {
             let told = std::panic::catch_unwind(|| run_seed(seed, journals, Some((index, defect))));
