@@ -79,7 +79,7 @@ async fn what_was_overwritten_comes_back_as_it_was_at_a_bookmark() {
     assert_eq!(made["changes"].as_array().map(Vec::len), Some(2), "a snapshot and a volume: {made}");
     let shown = say(beta, "snapshot show back");
     assert_eq!((shown["bookmark"].as_str(), shown["is_image"].as_bool()), (Some("evening"), Some(true)));
-    say(beta, &format!("lun map {} {BACK} back.copy1", beta.target()));
+    say(beta, &format!("lun map {} {BACK} back.data1", beta.target()));
     let back = beta.url(BACK);
     compare(Path::new(&source), &back);
     let exported = path("back.img");
