@@ -99,8 +99,8 @@ impl Story {
         let known = self.group(index).compared;
         let line = format!("group compare g1{more} --wait --timeout 300s");
         let answer = self.cluster.command(index, &line).await;
-        let new = self.group(index).compared.into_iter().filter(|one| !known.contains(one));
-        let one = new.last().unwrap_or_else(|| panic!("{line}: {answer:?}: {}", self.cluster.state()));
+        let mut new = self.group(index).compared.into_iter().filter(|one| !known.contains(one));
+        let one = new.next_back().unwrap_or_else(|| panic!("{line}: {answer:?}: {}", self.cluster.state()));
         assert!(one.result == "equal" || one.result == "different", "{line}: {one:?}");
         assert_eq!(answer.is_ok(), one.different_bytes == one.repaired_bytes, "{one:?}");
         one
@@ -108,10 +108,10 @@ impl Story {
 
     /// Nobody has found anything that is not there.
     fn judge(&mut self) {
-        for index in 0..self.count() {
+        for (index, name) in NAMES.iter().enumerate().take(self.count()) {
             let Some(shown) = self.cluster.snapshot(index) else { continue };
             for one in &shown.groups[0].compared {
-                assert_eq!(one.different_bytes, 0, "a false alarm at {}: {one:?}", NAMES[index]);
+                assert_eq!(one.different_bytes, 0, "a false alarm at {name}: {one:?}");
                 assert!(one.differences.is_empty() && one.result != "different", "{one:?}");
             }
         }
