@@ -20,6 +20,7 @@ mod bytes;
 pub mod head;
 pub mod record;
 pub mod relay;
+mod relay_control;
 mod relay_ring;
 pub mod wire;
 
