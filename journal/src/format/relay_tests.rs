@@ -1,5 +1,6 @@
 use super::super::crc32c;
 use super::*;
+use crate::reader::Report;
 use alloc::collections::VecDeque;
 use alloc::vec;
 use proptest::prelude::*;
