@@ -86,5 +86,7 @@ async fn a_byte_that_a_unit_has_changed_is_found_named_and_repaired_while_a_host
     cluster.arrays[1].start().await;
     cluster.wait_for_normal_pairs(Duration::from_secs(60)).await;
     let copy = cluster.arrays[1].url(1);
-    expect_tool(&mut io("read -P 0xa7 1M 4k", &copy));
+    let mut read = Command::new("qemu-io");
+    let said = expect_tool(read.args(["-r", "-f", "raw", "-c", "read -P 0xa7 1M 4k", &copy]));
+    assert!(said.contains("read 4096/4096") && !said.contains("failed"), "{said}");
 }
