@@ -47,6 +47,7 @@ impl Array {
         self.reconcile_forwarding().await;
         self.open_written_svols().await;
         self.apply_rewinds().await;
+        self.meter_drills();
         let tables = self.store.tables();
         for target in tables.targets.iter() {
             self.show_luns(&tables, target);

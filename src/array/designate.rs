@@ -47,6 +47,10 @@ impl Array {
             rehearsed?;
             return self.designate_bookmarks(orders, who);
         }
+        if !repeated && is(|what| matches!(what, Designation::Drill(_))) {
+            rehearsed?;
+            return self.designate_drills(orders, who);
+        }
         if repeated || !is(|what| matches!(what, Designation::StopRestore { .. })) {
             let effect = self.store.designate_all(orders, who)?;
             self.take_up_stops(orders.iter().map(|(_, what)| what));

@@ -60,7 +60,7 @@ impl Events {
 }
 
 /// States by kind and name: the state, and why.
-type States = BTreeMap<(&'static str, String), (String, Option<String>)>;
+pub(super) type States = BTreeMap<(&'static str, String), (String, Option<String>)>;
 
 impl Array {
     /// Notes events for as long as the array lives.
@@ -168,6 +168,7 @@ impl Array {
         for pair in tables.pairs.iter() {
             states.insert(("pair", pair.name.to_string()), (pair.state.to_string(), pair.reason.clone()));
         }
+        self.drill_states(tables, &mut states);
         states
     }
 

@@ -171,8 +171,7 @@ impl Array {
         let schedule = self.schedule_now(tables, record);
         group.set_schedule(schedule);
         super::synchronous::take_up(tables, record, &group);
-        group.set_restore_stops(record.restore_stops());
-        self.retain_journal(&group, record);
+        self.set_stops(record, &group);
         let attached = self.attach(tables, record, &group);
         if record.state == GroupState::Normal {
             self.sync_journals(&group); // Should the journal fail to be written, another volume takes over.

@@ -17,6 +17,8 @@ mod cascade;
 mod compare;
 mod designate;
 mod direct;
+mod drill_view;
+mod drills;
 pub mod env;
 mod events;
 mod groups;
@@ -70,6 +72,7 @@ use crate::copy::group::Group;
 use crate::copy::inflow::Inflow;
 use crate::copy::kept::JournalCache;
 use crate::copy::marked::SvolMarks;
+use crate::copy::quota::Quota;
 use crate::disk::cache::{CacheSettings, VolumeSpec};
 use crate::disk::raid::group::ParityGroup;
 use crate::disk::slot::SlotPool;
@@ -174,6 +177,8 @@ pub(crate) struct Runtime {
     pub(crate) overflows: BTreeMap<(u32, u32), pairs::Overflow>,
     /// S-VOLs that hosts may write, by pair, with what they wrote.
     pub(crate) written: BTreeMap<u32, Arc<SvolMarks>>,
+    /// Clones of drills that have a quota, by volume.
+    pub(crate) quotas: BTreeMap<u32, Arc<Quota>>,
     /// Groups whose P-VOLs hosts write no more, because they are turned round; since when.
     pub(crate) shut: BTreeMap<u32, MonotonicNs>,
     /// Groups that are being taken over, whose primary is spoken to.
@@ -266,6 +271,7 @@ impl Array {
         array.start_events();
         let scheduler = array.clone();
         array.tasks.spawn(async move { scheduler.compare_by_schedule().await });
+        array.start_drills();
         let owner = array.clone();
         array.tasks.spawn(async move { owner.own().await });
         let keeper = array.clone();

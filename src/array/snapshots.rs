@@ -248,6 +248,7 @@ impl Array {
     pub(super) fn reserved_by(&self, orders: &[Order]) -> Option<Reserved<'_>> {
         let made = orders.iter().filter_map(|(_, what)| match what {
             Designation::CreateSnapshot(new) => new.made.as_ref(),
+            Designation::Drill(order) => order.made(),
             _ => None,
         });
         let numbers: Vec<VolumeNumber> =

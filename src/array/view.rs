@@ -49,7 +49,7 @@ impl Console for Array {
                 let links = tables.links.iter().map(|link| self.link_view(link));
                 links.chain(tables.relays.iter().map(|relay| self.relay_view(relay))).collect()
             },
-            groups: tables.groups.iter().map(|record| self.group_view(&tables, record)).collect(),
+            groups: tables.groups.iter().map(|record| self.group_view(&tables, record, &usage)).collect(),
             journals: tables.groups.iter().flat_map(|record| self.journal_views(&tables, record)).collect(),
             pairs: tables.pairs.iter().map(|pair| self.pair_view(&tables, pair)).collect(),
         }
@@ -88,6 +88,7 @@ impl Console for Array {
     fn prepare<'a>(&'a self, orders: &'a mut [Order], who: &'a Who) -> BoxFuture<'a, Result<(), Refusal>> {
         Box::pin(async move {
             self.make_snapshots(orders, who).await?;
+            self.make_drills(orders, who).await?;
             self.set_bookmarks(orders, who).await
         })
     }
@@ -357,7 +358,7 @@ impl Array {
         self.runtime().groups.get(&record.number.0).map(|group| group.status())
     }
 
-    fn group_view(&self, tables: &Tables, record: &GroupRecord) -> GroupView {
+    fn group_view(&self, tables: &Tables, record: &GroupRecord, usage: &AdapterUsage) -> GroupView {
         let status = self.status_of(record);
         let pairs: Vec<&PairRecord> = tables.pairs_of_group(record.number).collect();
         let trouble = self.runtime().group_trouble.get(&record.number.0).cloned();
@@ -423,6 +424,7 @@ impl Array {
             comparing: self.compare_views(record),
             compared: self.compared_views(record),
             compare_every_ms: record.compare_schedule.map(|schedule| ms(schedule.every)),
+            drills: self.drill_views(tables, record, usage),
         }
     }
 

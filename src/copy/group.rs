@@ -137,6 +137,8 @@ pub(crate) struct Sequencer {
     pub(crate) unrecorded_stop: Option<RestoreStop>,
     /// What came next was behind it.
     pub(crate) has_stopped: bool,
+    /// Where the group's own restore pauses (`cut.rs`).
+    pub(crate) cuts: BTreeSet<UpdateNumber>,
     /// The latest time of what was restored since the start, by the primary's clock.
     pub(crate) restored_time_ns: Option<u64>,
     /// Largest S of restored initial-copy data (auxiliary).
@@ -227,6 +229,7 @@ impl Sequencer {
             restore_stops: [None; 2],
             unrecorded_stop: None,
             has_stopped: false,
+            cuts: BTreeSet::new(),
             restored_time_ns: None,
             settled,
             consistent_from,

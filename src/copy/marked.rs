@@ -96,6 +96,42 @@ impl SvolMarks {
         }
     }
 
+    /// Whether the range is marked durably.
+    pub(crate) fn is_durable(&self, start_bytes: u64, length_bytes: u64) -> bool {
+        self.lock().durable.is_marked(start_bytes, length_bytes)
+    }
+
+    /// Marks runs of whole pieces, not durably yet, if `take` agrees to the bytes of those pieces among them that nobody has
+    /// marked before. It is not asked for nothing, and they are not counted beyond `most_bytes`: that is a refusal.
+    pub(crate) fn claim(
+        &self,
+        runs: &[(u64, u64)],
+        piece_bytes: u64,
+        most_bytes: u64,
+        take: impl FnOnce(u64) -> bool,
+    ) -> bool {
+        let mut state = self.lock();
+        let mut new_bytes = 0_u64;
+        for (start, length) in runs {
+            let past = start.saturating_add(*length).min(state.map.capacity_bytes());
+            let mut at = *start;
+            while at < past {
+                if !state.map.is_marked(at, piece_bytes) {
+                    new_bytes += piece_bytes;
+                }
+                if new_bytes > most_bytes {
+                    return false;
+                }
+                at += piece_bytes;
+            }
+        }
+        if new_bytes > 0 && !take(new_bytes) {
+            return false;
+        }
+        runs.iter().for_each(|(start, length)| state.map.mark(*start, *length));
+        true
+    }
+
     /// Makes marks durable as they are wanted; ends when hosts may not write any more.
     pub(crate) async fn write_marks(self: Arc<Self>) {
         loop {

@@ -137,13 +137,13 @@ impl Group {
                 if update.number > reach {
                     break; // Perhaps a stretch was entered whose end lies behind it.
                 }
-                let is_held = || holds == Holds::Count && self.lock().is_held(update.number);
+                let is_held = || holds == Holds::Count && self.lock().is_kept_back(&update);
                 if is_held() || !self.may_pass(&update).await? {
                     return Ok(told.applied);
                 }
                 let begins = {
                     let mut seq = self.lock();
-                    let is_held = holds == Holds::Count && seq.is_held(update.number);
+                    let is_held = holds == Holds::Count && seq.is_kept_back(&update);
                     !is_held && seq.failed.is_none() && seq.begin_restore(&update)
                 };
                 if !begins {

@@ -1,6 +1,7 @@
 //! Why a host's command fails, and what the host is told: the one place that maps it to sense data.
 
 use crate::copy::CopyError;
+use crate::copy::quota::NotAdmitted;
 use crate::disk::VolumeError;
 use crate::disk::raid::DiskError;
 use holdfast_scsi::{Lba, Sense};
@@ -23,12 +24,24 @@ pub enum IoError {
     /// The synchronous copy does not confirm the write, and the group's fence forbids to go on alone; it may be visible.
     #[error("{0}")]
     Fenced(String),
+    /// The volume is a clone of a drill whose quota does not suffice; nothing of the change is visible.
+    #[error("the quota of the drill to which the volume belongs is used up")]
+    OverQuota,
     /// COMPARE AND WRITE or VERIFY: the first byte that differs, counted from the first one compared.
     #[error("byte {0} is not as expected")]
     Differs(u64),
     /// Others changed or evicted the range again and again meanwhile; a repeat may succeed.
     #[error("the range did not stay still for long enough")]
     Contended,
+}
+
+impl From<NotAdmitted> for IoError {
+    fn from(why: NotAdmitted) -> Self {
+        match why {
+            NotAdmitted::UsedUp => Self::OverQuota,
+            NotAdmitted::Ended(reason) => Self::Refused(reason),
+        }
+    }
 }
 
 impl IoError {
@@ -45,6 +58,7 @@ impl IoError {
             Self::Copy(CopyError::Damaged(_) | CopyError::Journal { .. }) | Self::Refused(_) => {
                 Sense::INTERNAL_FAILURE
             }
+            Self::OverQuota => Sense::SPACE_ALLOCATION_FAILED,
             Self::Fenced(_) => Sense::MANUAL_INTERVENTION,
             Self::SessionEnded => Sense::NEXUS_TIMEOUT,
             Self::Differs(offset_bytes) => Sense::miscompare(*offset_bytes),

@@ -15,6 +15,7 @@ use crate::copy::forward::Forwarder;
 use crate::copy::group::{Group, Refusal, Sequenced};
 use crate::copy::inflow::Ticket;
 use crate::copy::marked::SvolMarks;
+use crate::copy::quota::Quota;
 use crate::disk::slot::Class;
 use crate::disk::{DiskAdapter, Pieces, Prepared, VolumeId};
 use holdfast_scsi::{BlockRange, Lba, LbaStatus};
@@ -54,6 +55,8 @@ pub enum VolumeRole {
     Copy,
     /// It goes to the cache once its regions are marked: the volume follows another one and is suspended.
     Marked(Arc<SvolMarks>),
+    /// It goes to the cache once the room that it needs is counted: the volume is a clone of a drill that has a quota.
+    Metered(Arc<Quota>),
     /// It is refused, and so is a read: the volume's group cannot be opened, and its journal may hold what the volume
     /// lacks.
     Waiting,
@@ -111,7 +114,7 @@ impl Volume {
     pub(super) fn has_leave(&self, needs_group: bool) -> bool {
         match &*self.role() {
             VolumeRole::Source(group) => group.has_leave(),
-            VolumeRole::Plain => !needs_group,
+            VolumeRole::Plain | VolumeRole::Metered(_) => !needs_group,
             VolumeRole::Forwarding(_) | VolumeRole::Copy | VolumeRole::Marked(_) | VolumeRole::Waiting => {
                 false
             }
@@ -141,6 +144,7 @@ impl Volume {
             | VolumeRole::Source(_)
             | VolumeRole::Copy
             | VolumeRole::Marked(_)
+            | VolumeRole::Metered(_)
             | VolumeRole::Waiting => None,
         }
     }
@@ -157,19 +161,24 @@ impl Volume {
             | VolumeRole::Forwarding(_)
             | VolumeRole::Copy
             | VolumeRole::Marked(_)
+            | VolumeRole::Metered(_)
             | VolumeRole::Waiting => None,
         }
     }
 
-    fn marks(&self) -> Option<Arc<SvolMarks>> {
-        match &*self.role() {
-            VolumeRole::Marked(marks) => Some(marks.clone()),
+    /// Sees to it that a change may become visible that [`Stop::Unmarked`] has held up, if the role still does.
+    async fn mark(&self, change: &Change) -> Result<(), IoError> {
+        let role = self.role().clone();
+        match role {
+            VolumeRole::Marked(marks) => marks.mark(change).await.map_err(IoError::Refused)?,
+            VolumeRole::Metered(quota) => quota.admit(change).await?,
             VolumeRole::Plain
             | VolumeRole::Forwarding(_)
             | VolumeRole::Copy
             | VolumeRole::Source(_)
-            | VolumeRole::Waiting => None,
+            | VolumeRole::Waiting => {}
         }
+        Ok(())
     }
 
     /// Reads, at once if the cache holds it all. Of a change that became visible alone all is read or nothing.
@@ -341,7 +350,7 @@ pub(super) enum Stop {
     Refused(Refusal),
     /// What it has to look at is not in the cache.
     NotCached,
-    /// What it touches has to be marked first.
+    /// What it touches has to be marked, or counted, first.
     Unmarked,
     /// The range does not hold what was expected, from this byte on.
     Differs(u64),
@@ -389,6 +398,7 @@ impl Pending {
     fn check_marked(&self, role: &VolumeRole) -> Result<(), Stop> {
         match role {
             VolumeRole::Marked(marks) if !marks.covers(&self.change) => Err(Stop::Unmarked),
+            VolumeRole::Metered(quota) if !quota.covers(&self.change) => Err(Stop::Unmarked),
             _ => Ok(()),
         }
     }
@@ -434,13 +444,13 @@ impl Pending {
                 }
                 group.try_sequence(&self.change, &self.payload, self.checksum, prepared)
             }
-            VolumeRole::Plain | VolumeRole::Marked(_) if self.volume.is_virtual => {
+            VolumeRole::Plain | VolumeRole::Marked(_) | VolumeRole::Metered(_) if self.volume.is_virtual => {
                 Err(Refusal::Invalid(VIRTUAL.into()))
             }
-            VolumeRole::Plain | VolumeRole::Marked(_) if self.change.whole => {
+            VolumeRole::Plain | VolumeRole::Marked(_) | VolumeRole::Metered(_) if self.change.whole => {
                 Err(Refusal::Invalid(NOT_ATOMIC.into()))
             }
-            VolumeRole::Plain | VolumeRole::Marked(_) => {
+            VolumeRole::Plain | VolumeRole::Marked(_) | VolumeRole::Metered(_) => {
                 self.group = None;
                 apply(&self.volume.disk, &self.change, prepared, 0);
                 Ok(Sequenced::Unjournaled)
@@ -492,10 +502,9 @@ impl Pending {
                     }
                 }
                 Err(Stop::Unmarked) => {
-                    let Some(marks) = self.volume.marks() else { continue };
                     tokio::select! {
                         biased;
-                        marked = marks.mark(&self.change) => marked.map_err(IoError::Refused)?,
+                        marked = self.volume.mark(&self.change) => marked?,
                         () = self.nexus.ending() => return Err(IoError::SessionEnded),
                     }
                 }

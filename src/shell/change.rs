@@ -7,6 +7,7 @@
 
 mod copies;
 mod copy;
+mod drill;
 mod link;
 mod local;
 mod positions;
@@ -19,6 +20,7 @@ pub use copies::{
     PairResyncWords, PairSuspendWords, PairWords, ResyncWords, ReverseWords, SuspendWords, WhichWords,
 };
 pub use copy::{GroupChange, JournalChange, PairChange};
+pub use drill::DrillWords;
 pub use link::{LinkChange, RelayWords, TimingWords, TransferWords};
 pub use local::{ChapWords, LunChange, ParityGroupChange, TargetChange, VolumeChange};
 pub(super) use positions::hold_against;
@@ -128,6 +130,7 @@ impl ShellCommand {
             Self::Target(TargetVerb::Change(change)) => change.change(here),
             Self::Lun(LunVerb::Change(change)) => change.change(here),
             Self::Link(LinkVerb::Change(change)) => change.change(here),
+            Self::Group(GroupVerb::Change(GroupChange::Drill(words))) if words.list => return None,
             Self::Group(GroupVerb::Change(change)) => change.change(here),
             Self::Journal(JournalVerb::Change(change)) => change.change(here),
             Self::Pair(PairVerb::Change(change)) => change.change(here),

@@ -1,10 +1,11 @@
 //! Runs one command of the shell against a console.
 
 mod changed;
+mod drill;
 mod more;
 mod takeover;
 
-use super::change::{Change, Here};
+use super::change::{Change, GroupChange, Here};
 use super::parse::{
     ArrayVerb, AuditVerb, ConfigVerb, EventVerb, GroupVerb, JournalVerb, Line, LinkVerb, ListShow, LunVerb,
     PairVerb, PairWait, ParityGroupVerb, ShellCommand, SnapshotVerb, TargetVerb, VolumeVerb,
@@ -200,6 +201,7 @@ impl Shell {
             ShellCommand::Group(GroupVerb::Look(verb)) => {
                 to.list_show(verb, "group", &now.groups, |v| v.name.clone())
             }
+            ShellCommand::Group(GroupVerb::Change(GroupChange::Drill(words))) => to.drills(words, &now),
             ShellCommand::Journal(JournalVerb::Look(verb)) => {
                 to.list_show(verb, "journal volume", &now.journals, |v| v.volume.clone())
             }
@@ -279,7 +281,9 @@ impl Shell {
         let on_their_way = self.console.on_their_way(&ids);
         let trouble = match change.dry_run {
             true => None,
-            false => trouble(&self.console.snapshot(), &effect).or_else(|| self.not_taken_over(&change)),
+            false => trouble(&self.console.snapshot(), &effect)
+                .or_else(|| self.not_taken_over(&change))
+                .or_else(|| self.drill_not_made(&change)),
         };
         to.changed(&change, &effect, on_their_way, trouble)
     }
@@ -289,6 +293,7 @@ impl Shell {
     async fn taken_up(&self, ids: &[DesignationId], change: &Change) {
         self.console.settled().await;
         self.taken_over(change).await;
+        self.drills_made(change).await;
         // A pair that is said at its auxiliary comes back from the primary.
         let awaited: Vec<String> = change.orders.iter().filter_map(|(_, what)| what.awaited_pair()).collect();
         loop {

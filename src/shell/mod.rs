@@ -17,6 +17,7 @@ pub mod socket;
 pub mod ssh;
 pub mod view;
 mod view_compare;
+mod view_drill;
 mod view_event;
 mod view_group;
 mod view_link;

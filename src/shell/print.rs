@@ -2,11 +2,11 @@
 //!
 //! Names may come from peers: whatever a terminal could take for a command is shown escaped, in tables and in JSON.
 
-use super::view::SnapshotView;
 use super::view::{
     AuditView, EventView, GroupView, JournalView, LinkView, LunView, PairView, ParityGroupView, SessionView,
     TargetView, UnitView, VolumeView,
 };
+use super::view::{DrillView, SnapshotView};
 use crate::volume::timing::universal_time;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
@@ -184,6 +184,17 @@ listed!(SnapshotView, |s| {
     "UPDATE" => s.update_number.map_or("-".into(), |n| n.to_string()),
     "MADE" => universal_time(s.made_unix_ms), "VOLUMES" => s.volumes.len(), "SIZE" => bytes(s.size_bytes),
     "OWN" => bytes(s.own_bytes), "SHARED" => bytes(s.shared_bytes), "REMARK" => s.remark(),
+});
+listed!(DrillView, |d| {
+    "NUMBER" => d.number, "NAME" => d.name, "STATE" => state(&d.state, d.reason.as_ref()), "VERDICT" => d.verdict,
+    "UPDATE" => d.update_number.map_or("-".into(), |n| n.to_string()),
+    "BEGUN" => universal_time(d.begun_unix_ms), "BY" => d.by,
+    "EXPIRES" => d.expires_unix_ms.map_or("-".into(), universal_time), "OWN" => bytes(d.own_bytes),
+    "WRITTEN" => match (d.written_bytes, d.quota_bytes) {
+        (Some(written), Some(quota)) => format!("{} of {}", bytes(written), bytes(quota)),
+        (_, _) => "-".to_owned(),
+    },
+    "NOTE" => dash(d.verdict_note.as_ref().or(d.note.as_ref())),
 });
 listed!(TargetView, |t| {
     "NAME" => t.name, "LUNS" => t.luns.len(), "INITIATORS" => t.initiators.join(", "),

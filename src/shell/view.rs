@@ -16,6 +16,7 @@ use serde::Serialize;
 pub use super::view_compare::{
     CompareStartView, CompareView, CompareWish, ComparedView, ComparesView, DifferentRangeView,
 };
+pub use super::view_drill::DrillView;
 pub use super::view_event::EventView;
 pub use super::view_group::{
     BookmarkView, FollowView, GenerationView, GroupView, LagView, ReaderView, RewindView, SynchronousView,

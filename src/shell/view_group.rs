@@ -1,6 +1,7 @@
 //! A group as it is shown, with those who read it and the array from which it is copied.
 
 use super::view_compare::{CompareView, ComparedView};
+use super::view_drill::DrillView;
 use super::view_takeover::{AheadView, JudgedView, LossView, RivalView, TakeoverView};
 use serde::Serialize;
 
@@ -69,6 +70,8 @@ pub struct GroupView {
     pub compared: Vec<ComparedView>,
     /// At an array that copies it: between two comparisons that it begins by itself.
     pub compare_every_ms: Option<u64>,
+    /// Disaster drills of which there is a record here, oldest first.
+    pub drills: Vec<DrillView>,
 }
 
 /// Which updates a rewind can show.

@@ -5,6 +5,7 @@
 //! transaction on the list of designations on their way. A repeated identity gets the recorded answer.
 
 pub use super::ask::{Ask, Wish};
+pub use super::drill::DrillOrder;
 use super::group::{GroupSettings, JournalOptions};
 use super::keep::KeepImages;
 use super::kind::{CopyMode, Schedule, SvolSpec};
@@ -130,6 +131,8 @@ pub enum Designation {
         /// Its name.
         snapshot: SnapshotName,
     },
+    /// What is said of a disaster drill (decision 26).
+    Drill(Box<DrillOrder>),
     /// Deletes a target, with its LUNs.
     DeleteTarget {
         /// Its name.

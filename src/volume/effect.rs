@@ -86,6 +86,9 @@ pub fn changes(before: &Tables, after: &Tables) -> Vec<Changed> {
         let row = after.snapshots.iter().find(|row| row.name.as_str() == made.name);
         made.fields = row.and_then(SnapshotRecord::update_number).map(of_update).into_iter().collect();
     }
+    compare(&mut found, "drill", &before.drills, &after.drills, |r| {
+        format!("{} of group {}", r.name, r.group)
+    });
     compare(&mut found, "target", &before.targets, &after.targets, |r| r.iqn.to_string());
     compare(&mut found, "link", &before.links, &after.links, |r| r.name.to_string());
     compare(&mut found, "relay", &before.relays, &after.relays, |r| r.name.to_string());

@@ -6,6 +6,7 @@ pub(crate) mod apply;
 pub mod ask;
 pub mod compare;
 pub mod designation;
+pub mod drill;
 pub mod effect;
 pub mod group;
 pub mod keep;

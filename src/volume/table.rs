@@ -4,6 +4,7 @@
 //! readers keep the picture they began with, and the store sees by comparing pointers which rows have changed.
 
 use super::designation::Refusal;
+use super::drill::{DrillNumber, DrillRecord};
 use super::group::{GroupEvent, GroupRecord, GroupState};
 use super::kind::{CopyMode, SvolAccess};
 use super::name::{
@@ -132,6 +133,8 @@ pub struct Tables {
     pub doomed: Table<DoomedRecord>,
     /// Snapshots.
     pub snapshots: Table<SnapshotRecord>,
+    /// Disaster drills, those included of which only the record is left.
+    pub drills: Table<DrillRecord>,
 }
 
 impl Tables {
@@ -405,4 +408,5 @@ row!(ScheduleRecord, "schedules", (LinkName, GroupName), |r| (r.link.clone(), r.
 row!(ForwardRecord, "forwards", u64, |r| r.sequence, |k| k.to_be_bytes().to_vec());
 row!(ResultRecord, "results", super::designation::DesignationId, |r| r.id, |k| k.0.0.to_be_bytes().to_vec());
 row!(SnapshotRecord, "snapshots", SnapshotNumber, |r| r.number, |k| k.0.to_be_bytes().to_vec());
+row!(DrillRecord, "drills", DrillNumber, |r| r.number, |k| k.0.to_be_bytes().to_vec());
 row!(DoomedRecord, "doomed", VolumeNumber, |r| r.number, |k| k.0.to_be_bytes().to_vec());

@@ -30,6 +30,7 @@ impl Designation {
                 "what the S-VOLs of group {group} are here, and what hosts have written to them: they become what snapshot {snapshot} is, \
                  under hosts that use them"
             )),
+            Self::Drill(order) => order.destroys(),
             Self::DeleteTarget { target } => Some(format!("target {target} with its LUNs and its secrets")),
             Self::DeletePairs { group, which } => {
                 Some(format!("{which} of group {group}: the S-VOLs follow nothing any more"))
@@ -268,6 +269,7 @@ impl fmt::Display for Designation {
             Self::DeleteVolume { volume } => write!(f, "volume delete {volume}"),
             Self::CreateSnapshot(new) => write!(f, "{new}"),
             Self::DeleteSnapshot { snapshot } => write!(f, "snapshot delete {snapshot}"),
+            Self::Drill(order) => write!(f, "{order}"),
             Self::DeleteTarget { target } => write!(f, "target delete {target}"),
             Self::DeleteLink { link } => write!(f, "link delete {link}"),
             Self::PassOn { link, what } => write!(f, "{what} --at {link}"),

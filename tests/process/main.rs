@@ -10,6 +10,7 @@ mod by_command;
 mod cascade;
 mod compare;
 mod configuration;
+mod drills;
 mod foreign_clients;
 mod foreign_takeover;
 mod foreign_target;

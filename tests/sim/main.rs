@@ -42,6 +42,7 @@ mod day;
 mod delay;
 mod designations;
 mod drain;
+mod drills;
 mod far_behind;
 mod growth;
 mod identity;

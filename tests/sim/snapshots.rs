@@ -27,27 +27,27 @@ const SHAPE: Shape = Shape { second: Second::None, journal_kib: 8192, ..EIGHT };
 /// A LUN that shows a clone.
 const CLONE_LUN: u16 = 60;
 
-struct Story {
-    cluster: Cluster,
-    random: Random,
-    writer: Writer,
-    ports: Vec<SimPort>,
+pub(crate) struct Story {
+    pub(crate) cluster: Cluster,
+    pub(crate) random: Random,
+    pub(crate) writer: Writer,
+    pub(crate) ports: Vec<SimPort>,
     /// What there is, and what it was when it was made.
-    kept: Vec<Kept>,
+    pub(crate) kept: Vec<Kept>,
     /// Where gamma's restore stands still.
     stopped: u64,
-    deaths: u32,
-    compared: u32,
+    pub(crate) deaths: u32,
+    pub(crate) compared: u32,
 }
 
-struct Kept {
-    array: usize,
-    name: String,
-    images: Vec<Vec<u8>>,
+pub(crate) struct Kept {
+    pub(crate) array: usize,
+    pub(crate) name: String,
+    pub(crate) images: Vec<Vec<u8>>,
 }
 
 impl Story {
-    async fn begin(seed: u64) -> Self {
+    pub(crate) async fn begin(seed: u64) -> Self {
         let cluster = Tree::star(2).cluster(seed, SHAPE);
         for index in 0..3 {
             cluster.start(index).await;
@@ -69,7 +69,13 @@ impl Story {
     }
 
     /// Hosts write while an operator says something until it is answered, whoever dies meanwhile.
-    async fn say_in_danger(&mut self, index: usize, line: &str) {
+    pub(crate) async fn say_in_danger(&mut self, index: usize, line: &str) {
+        if let Err(error) = self.try_in_danger(index, line).await {
+            panic!("{line}: {error}: {}", self.cluster.state());
+        }
+    }
+
+    pub(crate) async fn try_in_danger(&mut self, index: usize, line: &str) -> Result<(), String> {
         loop {
             let dies = self.random.percent(55);
             let (before_ms, after_ms) = (self.random.below(20), self.random.below(50));
@@ -92,17 +98,15 @@ impl Story {
             };
             let (summary, answer) = tokio::join!(writer.run(&*ports, &*cluster.clock, 4, until), operator);
             assert_eq!(summary.violations, [], "reads while writing");
-            if !dies {
-                if let Some(Err(error)) = answer {
-                    panic!("{line}: {error}: {}", self.cluster.state());
-                }
-                return;
+            match answer {
+                Some(Err(error)) if !dies => return Err(error),
+                _ if !dies => return Ok(()),
+                _ => self.comes_back(index).await,
             }
-            self.comes_back(index).await;
         }
     }
 
-    async fn comes_back(&mut self, index: usize) {
+    pub(crate) async fn comes_back(&mut self, index: usize) {
         self.deaths += 1;
         self.cluster.start(index).await;
         if index != ALPHA {
@@ -114,7 +118,7 @@ impl Story {
         self.writer.resume_after_crash(&observed).expect("the volumes are of one moment");
     }
 
-    async fn images(&self, index: usize, name: impl Fn(u16) -> String) -> Vec<Vec<u8>> {
+    pub(crate) async fn images(&self, index: usize, name: impl Fn(u16) -> String) -> Vec<Vec<u8>> {
         let array = self.cluster.array(index).expect("it runs");
         let mut images = Vec::new();
         for volume in 1..=SHAPE.volumes {
@@ -137,7 +141,7 @@ impl Story {
     }
 
     /// Gamma has everything, and nothing more until it is told.
-    async fn gamma_stands_still(&mut self) {
+    pub(crate) async fn gamma_stands_still(&mut self) {
         say(&self.cluster, GAMMA, "group restore g1 --go-on").await;
         wait(&self.cluster, "gamma has caught up", |cluster| {
             let follows = follows(cluster, GAMMA).map(|follows| follows.1);
@@ -165,7 +169,7 @@ impl Story {
     }
 
     /// A copy that has restored exactly that number is the same.
-    async fn is_of(&mut self, number: u64, images: &[Vec<u8>]) {
+    pub(crate) async fn is_of(&mut self, number: u64, images: &[Vec<u8>]) {
         if number < self.stopped {
             return;
         }
@@ -183,7 +187,7 @@ impl Story {
     }
 
     /// They are what they were, whatever has been written since, here or to others.
-    async fn are_as_they_were(&self) {
+    pub(crate) async fn are_as_they_were(&self) {
         for kept in &self.kept {
             let prefix = if kept.array == ALPHA { "data" } else { "copy" };
             let now = self.images(kept.array, |volume| format!("{}.{prefix}{volume}", kept.name)).await;
@@ -236,7 +240,7 @@ impl Story {
     }
 
     /// Every extent that is not free belongs to a volume that is shown.
-    async fn nothing_is_left(&self, index: usize) {
+    pub(crate) async fn nothing_is_left(&self, index: usize) {
         wait(&self.cluster, "the room of snapshots is given back", |cluster| {
             let Some(shown) = cluster.snapshot(index) else { return false };
             let used: u64 = shown.volumes.iter().map(|volume| volume.allocated_bytes).sum();
@@ -246,7 +250,7 @@ impl Story {
         .await;
     }
 
-    async fn equal(&self) {
+    pub(crate) async fn equal(&self) {
         say(&self.cluster, GAMMA, "group restore g1 --go-on").await;
         for index in [BETA, GAMMA] {
             wait(&self.cluster, "it has caught up", |cluster| {

@@ -3,6 +3,7 @@
 mod bookmarks;
 mod cache;
 mod claims;
+mod cut;
 mod figures;
 mod flows;
 mod promise;

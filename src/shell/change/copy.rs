@@ -1,6 +1,7 @@
 //! Changes of copies: groups, journal volumes, pairs (figure 10), said at either array.
 
 use super::copies::{PairResyncWords, PairSuspendWords, PairWords, ResyncWords, ReverseWords, SuspendWords};
+use super::drill::DrillWords;
 use super::rewind::{KeepWords, RewindWords};
 use super::takeover::{FailbackWords, TakeoverWords};
 use super::words::{PvolWord, SvolWord, copy_mode, release, svol_access};
@@ -131,6 +132,8 @@ pub enum GroupChange {
     },
     /// At an array that copies it: its S-VOLs as they are at another moment, as a snapshot, while restore and reading go on.
     Rewind(RewindWords),
+    /// Try the copy in earnest, on clones of it, while it goes on being read and restored; keep what was found.
+    Drill(DrillWords),
     /// At its primary: let the array behind a link be the primary, and this one copy from it. Hosts are shut out here first.
     Reverse(ReverseWords),
     /// At an array that copies it: be its primary, because that one is gone. Or at a primary whose hosts were shut out.
@@ -233,6 +236,7 @@ impl GroupChange {
             }
             Self::Bookmark { names, bookmark, how } => bookmarks(here, how, names, *bookmark)?,
             Self::Rewind(words) => words.rewind(here),
+            Self::Drill(words) => words.drill(here)?,
             Self::Reverse(words) => words.reverse(here),
             Self::Takeover(words) => words.take_over(here)?,
             Self::Failback(words) => words.fail_back(here),

@@ -156,6 +156,12 @@ fn check_can_grow(tables: &Tables, row: &VolumeRecord) -> Result<(), Refusal> {
         let text = format!("volume {} is of a read-only snapshot: it stays what it is", row.name);
         return Err(Refusal::conflict(text));
     }
+    if let VolumeUsage::Snapshot(snapshot) = row.usage
+        && tables.drills.iter().any(|drill| drill.snapshot() == Some(snapshot))
+    {
+        let text = format!("volume {} is of a drill: it has the size of what it is of", row.name);
+        return Err(Refusal::conflict(text));
+    }
     if let VolumeUsage::Journal(_) = row.usage {
         let text = format!(
             "volume {} is {}: add a larger one to the group and take this one away",

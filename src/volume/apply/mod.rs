@@ -9,6 +9,7 @@ mod asked;
 mod cascade;
 mod copy;
 mod copy_mode;
+mod drills;
 mod failback;
 mod grow;
 mod journals;
@@ -185,6 +186,7 @@ impl Tables {
         match what {
             Designation::CreateSnapshot(new) => snapshots::create(self, new),
             Designation::DeleteSnapshot { snapshot } => snapshots::delete(self, snapshot),
+            Designation::Drill(order) => drills::apply(self, order, who),
             Designation::AddMember { group, volume } => members::add(self, group, volume),
             Designation::RemoveMember { group, volume } => members::remove(self, group, volume),
             Designation::RemoteGrow { pair, size_bytes } => {

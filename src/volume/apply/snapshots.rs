@@ -141,6 +141,10 @@ pub(super) fn delete(tables: &mut Tables, name: &SnapshotName) -> Result<Outcome
             "S-VOLs are on the way to snapshot {name}: wait until they are there"
         )));
     }
+    if let Some(drill) = tables.drills.iter().find(|drill| drill.snapshot() == Some(row.number)) {
+        let text = format!("snapshot {name} is that of a drill: `group drill {} {name} --end`", drill.group);
+        return Err(Refusal::conflict(text));
+    }
     for target in tables.targets.iter() {
         let shown = target.luns.iter().find(|lun| row.volumes.iter().any(|one| one.volume == lun.volume));
         if let Some(lun) = shown {
@@ -151,13 +155,18 @@ pub(super) fn delete(tables: &mut Tables, name: &SnapshotName) -> Result<Outcome
             return Err(Refusal::conflict(text));
         }
     }
+    doom(tables, &row);
+    Ok(Outcome::Done)
+}
+
+/// Takes a snapshot out that nobody is shown, with its volumes; their extents are given back behind it.
+pub(super) fn doom(tables: &mut Tables, row: &SnapshotRecord) {
     for one in &row.volumes {
         let parity_group = tables.volumes.get(&one.volume).and_then(|volume| volume.parity_group);
         tables.volumes.remove(&one.volume);
         tables.doomed.put(DoomedRecord { number: one.volume, parity_group, reserved_in: None });
     }
     tables.snapshots.remove(&row.number);
-    Ok(Outcome::Done)
 }
 
 impl Tables {

@@ -3,6 +3,7 @@
 mod asked;
 mod attempts;
 mod cascade;
+mod drills;
 mod figure_10;
 mod grow;
 mod members;

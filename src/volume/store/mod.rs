@@ -418,7 +418,8 @@ macro_rules! each_table {
             forwards,
             results,
             doomed,
-            snapshots
+            snapshots,
+            drills
         )
     };
 }
