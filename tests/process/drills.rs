@@ -46,6 +46,7 @@ async fn caught_up(cluster: &Cluster) {
         .await;
 }
 
+#[expect(clippy::too_many_lines, reason = "one story from the file system to the verdict")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_system_is_tried_at_the_copy_while_the_primary_is_written_and_the_verdict_stays() {
     let layout = Layout { volumes: 2, volume_bytes: IMAGE_BYTES, ..Layout::default() };

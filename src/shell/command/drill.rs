@@ -43,8 +43,7 @@ impl Shell {
     pub(super) fn drill_not_made(&self, change: &Change) -> Option<String> {
         let groups = self.console.snapshot().groups;
         let drills = groups.iter().flat_map(|group| &group.drills);
-        let given_up =
-            drills.filter(|drill| is_this(change, drill) && drill.verdict == "never made").last()?;
+        let given_up = drills.rev().find(|drill| is_this(change, drill) && drill.verdict == "never made")?;
         Some(format!("drill {} was not made: {}", given_up.name, given_up.reason.as_deref().unwrap_or("-")))
     }
 }
