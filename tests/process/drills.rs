@@ -78,7 +78,7 @@ async fn a_file_system_is_tried_at_the_copy_while_the_primary_is_written_and_the
     assert_eq!((shown["update_number"].as_u64(), shown["verdict"].as_str()), (Some(at), Some("open")));
 
     let target = copy.target();
-    say(copy, &format!("lun map {target} {LAB} friday.copy1"));
+    say(copy, &format!("lun map {target} {LAB} friday.data1"));
     let lab = url(copy, LAB);
     compare(Path::new(&source), &lab);
     let exported = path("friday.img");
@@ -121,7 +121,7 @@ async fn a_file_system_is_tried_at_the_copy_while_the_primary_is_written_and_the
     .await;
     assert_eq!(say(copy, "snapshot list").as_array().map(Vec::len), Some(0));
     let luns = say(copy, "lun list");
-    assert!(luns.as_array().is_some_and(|luns| luns.iter().all(|lun| lun["volume"] != "friday.copy1")));
+    assert!(luns.as_array().is_some_and(|luns| luns.iter().all(|lun| lun["volume"] != "friday.data1")));
     let audit = say(copy, "audit list --last 50").to_string();
     for what in ["drill friday --at", "drill friday --passed", "drill friday --end", "is made at update"] {
         let what = what.replace("drill friday", &format!("drill {GROUP} friday"));
