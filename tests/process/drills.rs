@@ -2,28 +2,14 @@
 //! system in its clones is sound by `e2fsck` and what the primary's host had written by `qemu-img compare`, it is written into
 //! as far as the quota allows, the verdict and the record stay through a SIGKILL, and the copy is what it would have been.
 
-use crate::qemu_image::{IMAGE_BYTES, compare, make_image};
+use crate::by_command::say;
+use crate::qemu_image::{IMAGE_BYTES, compare, convert, make_image};
 use crate::support::process::{Array, Cluster, GROUP, Layout, binary, expect_tool, run_tool};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const LAB: u16 = 31;
-
-fn say(array: &Array, line: &str) -> serde_json::Value {
-    let words: Vec<&str> = line.split(' ').collect();
-    array.shell(&words).unwrap_or_else(|error| panic!("{line}: {error}"))
-}
-
-fn convert(from: &str, to: &str, is_new: bool) -> Command {
-    let mut convert = Command::new("qemu-img");
-    convert.args(["convert", "-f", "raw", "-O", "raw"]);
-    if !is_new {
-        convert.arg("-n");
-    }
-    convert.args([from, to]);
-    convert
-}
 
 fn write(url: &str, what: &str) -> bool {
     let output = run_tool(Command::new("qemu-io").args(["-f", "raw", "-c", what, url]));

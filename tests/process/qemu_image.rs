@@ -17,9 +17,7 @@ async fn an_image_written_by_qemu_is_identical_on_the_primary_and_on_each_auxili
     let directory = tempfile::tempdir().expect("a temporary directory");
     let source = directory.path().join("source.img");
     make_image(&source);
-    let mut convert = Command::new("qemu-img");
-    convert.args(["convert", "-n", "-f", "raw", "-O", "raw"]).arg(&source).arg(cluster.arrays[0].url(1));
-    expect_tool(&mut convert);
+    expect_tool(&mut convert(&source.display().to_string(), &cluster.arrays[0].url(1), false));
     compare(&source, &cluster.arrays[0].url(1));
     cluster.wait_for_readers(&[2, 3], Duration::from_secs(60)).await;
     cluster.primary().stop().await;
@@ -29,6 +27,17 @@ async fn an_image_written_by_qemu_is_identical_on_the_primary_and_on_each_auxili
     for array in &mut cluster.arrays[1..] {
         array.stop().await;
     }
+}
+
+/// A copy of an image, or of a disk; what is not new has its size already.
+pub(crate) fn convert(from: &str, to: &str, is_new: bool) -> Command {
+    let mut convert = Command::new("qemu-img");
+    convert.args(["convert", "-f", "raw", "-O", "raw"]);
+    if !is_new {
+        convert.arg("-n");
+    }
+    convert.args([from, to]);
+    convert
 }
 
 pub(crate) fn compare(source: &Path, url: &str) {

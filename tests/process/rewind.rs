@@ -1,27 +1,14 @@
 //! Somebody overwrites everything, and the overwriting is copied as faithfully as all before: a copy that keeps images shows what was at
 //! a bookmark, foreign tools find the file system in it sound, and the primary gets it back through its LUN (promise O9).
 
-use crate::qemu_image::{IMAGE_BYTES, compare, make_image};
-use crate::support::process::{Array, Cluster, GROUP, Layout, expect_tool, run_tool};
+use crate::by_command::say;
+use crate::qemu_image::{IMAGE_BYTES, compare, convert, make_image};
+use crate::support::process::{Cluster, GROUP, Layout, expect_tool, run_tool};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 const BACK: u16 = 31;
-
-fn say(array: &Array, line: &str) -> serde_json::Value {
-    let words: Vec<&str> = line.split(' ').collect();
-    array.shell(&words).unwrap_or_else(|error| panic!("{line}: {error}"))
-}
-
-fn convert(from: &str, to: &str, is_new: bool) {
-    let mut convert = Command::new("qemu-img");
-    convert.args(["convert", "-f", "raw", "-O", "raw"]);
-    if !is_new {
-        convert.arg("-n");
-    }
-    expect_tool(convert.args([from, to]));
-}
 
 async fn has_restored_all(cluster: &Cluster) {
     let newest = cluster.arrays[0].group().and_then(|group| group["durable_update_number"].as_u64());
@@ -51,7 +38,7 @@ async fn what_was_overwritten_comes_back_as_it_was_at_a_bookmark() {
     let beta = &cluster.arrays[1];
     say(beta, &format!("group set {GROUP} --keep-images 2min --image-interval 1s"));
     let data = cluster.arrays[0].url(1);
-    convert(&source, &data, false);
+    expect_tool(&mut convert(&source, &data, false));
     // The journal of the copy holds what comes behind this image, and no more.
     let written = cluster.arrays[0].group().and_then(|group| group["durable_update_number"].as_u64());
     beta.wait_until("there is an image of that", Duration::from_secs(60), || {
@@ -83,11 +70,11 @@ async fn what_was_overwritten_comes_back_as_it_was_at_a_bookmark() {
     let back = beta.url(BACK);
     compare(Path::new(&source), &back);
     let exported = path("back.img");
-    convert(&back, &exported, true);
+    expect_tool(&mut convert(&back, &exported, true));
     expect_tool(Command::new("e2fsck").args(["-f", "-n", &exported]));
 
     // Given back to those who lost it, over the LUN of the primary; and copied.
-    convert(&back, &data, false);
+    expect_tool(&mut convert(&back, &data, false));
     compare(Path::new(&source), &data);
     has_restored_all(&cluster).await;
     let beta = &cluster.arrays[1];

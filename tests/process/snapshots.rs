@@ -2,7 +2,8 @@
 //! just its number is the same by `qemu-img compare`, nothing that hosts write afterwards changes it, a clone of it is
 //! written without its noticing, and it is another disk than its original for every host.
 
-use crate::qemu_image::{IMAGE_BYTES, compare, make_image};
+use crate::by_command::say;
+use crate::qemu_image::{IMAGE_BYTES, compare, convert, make_image};
 use crate::support::process::{Array, Cluster, GROUP, Layout, binary, expect_tool, run_tool};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,21 +11,6 @@ use std::time::Duration;
 
 const NIGHT: u16 = 21;
 const LAB: u16 = 22;
-
-fn say(array: &Array, line: &str) -> serde_json::Value {
-    let words: Vec<&str> = line.split(' ').collect();
-    array.shell(&words).unwrap_or_else(|error| panic!("{line}: {error}"))
-}
-
-fn convert(from: &str, to: &str, is_new: bool) -> Command {
-    let mut convert = Command::new("qemu-img");
-    convert.args(["convert", "-f", "raw", "-O", "raw"]);
-    if !is_new {
-        convert.arg("-n");
-    }
-    convert.args([from, to]);
-    convert
-}
 
 fn serial(url: &str) -> String {
     expect_tool(Command::new("iscsi-inq").args(["-e", "1", "-c", "131"]).arg(url))
