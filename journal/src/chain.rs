@@ -83,6 +83,11 @@ impl Held {
         self.superblock.incarnation
     }
 
+    /// Whether both are the same bytes. The volume may have got an end meanwhile: the chain has gone on in another one.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        (self.volume, self.located, self.superblock) == (other.volume, other.located, other.superblock)
+    }
+
     /// The updates in the bytes that were read from here, as [`Located::decode`] gives them, as far as they are this
     /// volume's.
     pub fn decode(&self, bytes: &[u8]) -> Result<Vec<Stored>, FormatError> {

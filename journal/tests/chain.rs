@@ -365,6 +365,33 @@ fn volumes_take_turns_for_many_rounds_and_each_is_dropped_when_nothing_needs_it(
     assert_eq!(UpdateNumber::new(bench.durable), bench.chain.durable());
 }
 
+/// A read that met the moment in which the chain goes on was once taken for one of what is no longer held.
+#[test]
+fn what_a_read_finds_is_still_there_when_the_chain_has_gone_on_meanwhile() {
+    let mut bench = Bench::new();
+    (0..4).for_each(|seed| bench.append(seed));
+    bench.commit();
+    let before = bench.chain.locate(number(2)).unwrap();
+    bench.change(true);
+    let after = bench.chain.locate(number(2)).unwrap();
+    assert_ne!(before, after, "the volume has an end now");
+    assert!(after.is_same_place(&before));
+    bench.append(5);
+    bench.commit();
+    assert!(!bench.chain.locate(number(5)).unwrap().is_same_place(&before), "another volume");
+    // The first volume is written again from its beginning.
+    for seed in 6..4000 {
+        bench.append(seed);
+        bench.commit();
+        bench.checkpoint(bench.durable - 1, bench.durable);
+        if bench.chain.has_made_a_lap() && bench.spare().is_some() {
+            bench.change(true);
+        }
+        let now = bench.chain.locate(bench.chain.durable()).unwrap();
+        assert!(!now.is_same_place(&before), "update {} lies elsewhere, or is another", bench.durable);
+    }
+}
+
 #[test]
 fn damage_below_the_end_of_an_earlier_volume_is_corruption_although_nothing_in_it_claims_so() {
     let mut bench = Bench::new();

@@ -38,11 +38,17 @@ impl Group {
         bytes: usize,
         class: Class,
     ) -> Result<Vec<(Arc<Update>, Payload)>, CopyError> {
-        let from_memory = self.load_from_memory(first, count, bytes);
-        if !from_memory.is_empty() || first > self.durable_here() {
-            return Ok(from_memory);
+        loop {
+            let from_memory = self.load_from_memory(first, count, bytes);
+            if !from_memory.is_empty() || first > self.durable_here() {
+                return Ok(from_memory);
+            }
+            let found = self.load_from_volume(first, count, bytes, class).await?;
+            // It may have become durable in between, and is in memory.
+            if !found.is_empty() || self.lock().kept.get(first).is_none() {
+                return Ok(found);
+            }
         }
-        self.load_from_volume(first, count, bytes, class).await
     }
 
     /// The information of updates from `first` on, durable or not, without their data; empty if `first` is no longer
@@ -67,10 +73,16 @@ impl Group {
             }
             seq.journal.locate(first)
         };
-        let Some(held) = located else { return Ok(Vec::new()) };
-        let stored = match self.load_records(first, &held, class).await {
-            Err(error) if self.lose(first, &held, &error) => return Ok(Vec::new()),
-            stored => stored?,
+        let Some(mut held) = located else { return Ok(Vec::new()) };
+        let stored = loop {
+            let stored = match self.load_records(first, &held, class).await {
+                Err(error) if self.lose(first, &held, &error) => Vec::new(),
+                stored => stored?,
+            };
+            match self.moved(first, &held) {
+                Some(place) if stored.is_empty() => held = place,
+                _ => break stored,
+            }
         };
         let wanted = stored.into_iter().map(|stored| stored.update).filter(|update| update.number >= first);
         Ok(wanted.collect())
@@ -87,14 +99,18 @@ impl Group {
         let pages = usize::try_from(located.info_bytes).unwrap_or(usize::MAX) / SLOT_BYTES;
         let info = self.read_journal(held.volume, located.info_offset, pages, class).await?;
         let joined = info.iter().map(|slot| slot.as_slice()).collect::<Vec<_>>().concat();
-        // Freed and written again while it was read? Then the number is no longer held.
-        if self.lock().journal.locate(first).as_ref() != Some(held) {
-            return Ok(Vec::new());
-        }
+        // Freed and written again while it was read? Then the number is no longer held there.
+        let now = self.lock().journal.locate(first);
+        let Some(now) = now.filter(|now| now.is_same_place(held)) else { return Ok(Vec::new()) };
         // Outside of the lock: hosts do not wait for a reader that catches up.
-        let stored = held.decode(&joined).map_err(|error| self.damaged(first, &error.to_string()))?;
+        let stored = now.decode(&joined).map_err(|error| self.damaged(first, &error.to_string()))?;
         let inherited = self.lock().inherited.clone();
         Ok(named_here(inherited.as_deref(), stored))
+    }
+
+    /// Where `first` lies, if that is another place than this one.
+    fn moved(&self, first: UpdateNumber, held: &Held) -> Option<Held> {
+        self.lock().journal.locate(first).filter(|now| !now.is_same_place(held))
     }
 
     /// The highest number that is durable in the journal here. Not the gate: that opens when a journal is left.
@@ -148,10 +164,17 @@ impl Group {
         bytes: usize,
         class: Class,
     ) -> Result<Vec<(Arc<Update>, Payload)>, CopyError> {
-        let Some(held) = self.lock().journal.locate(first) else { return Ok(Vec::new()) };
-        match self.load_held(first, &held, count, bytes, class).await {
-            Err(error) if self.lose(first, &held, &error) => Ok(Vec::new()),
-            found => found,
+        let located = self.lock().journal.locate(first);
+        let Some(mut held) = located else { return Ok(Vec::new()) };
+        loop {
+            let found = match self.load_held(first, &held, count, bytes, class).await {
+                Err(error) if self.lose(first, &held, &error) => Vec::new(),
+                found => found?,
+            };
+            match self.moved(first, &held) {
+                Some(place) if found.is_empty() => held = place,
+                _ => return Ok(found),
+            }
         }
     }
 
@@ -176,7 +199,8 @@ impl Group {
             })
             .collect();
         let found = self.load_payloads(held.volume, wanted, class).await;
-        if self.lock().journal.locate(first).as_ref() != Some(held) {
+        let now = self.lock().journal.locate(first);
+        if !now.is_some_and(|now| now.is_same_place(held)) {
             return Ok(Vec::new()); // Written again while it was read: what looks damaged is something else.
         }
         found

@@ -368,7 +368,7 @@ impl Group {
     /// `held` is none of the journal any more.
     pub(crate) fn lose(&self, number: UpdateNumber, held: &Held, error: &CopyError) -> bool {
         let mut seq = self.lock();
-        if seq.journal.locate(number).as_ref() != Some(held) {
+        if !seq.journal.locate(number).is_some_and(|now| now.is_same_place(held)) {
             return true;
         }
         seq.volumes.unread = Some((held.volume.0, error.to_string()));
