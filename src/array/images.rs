@@ -140,9 +140,13 @@ impl Array {
                 group.name
             ))
         };
+        let rests = is_stopped(tables, number);
+        if rests {
+            group.come_to_rest().await.map_err(failed)?;
+        }
         // What a takeover would restore belongs to the image. Where others go on behind a delay, it stays theirs.
         let delay = self.restore_delay(tables, number);
-        if (held == Held::Restored && is_stopped(tables, number)) || delay.is_zero() {
+        if (held == Held::Restored && rests) || delay.is_zero() {
             group.restore_available(Duration::ZERO).await.map_err(failed)?;
         }
         self.check_room_for(tables, wanted)?;
@@ -163,8 +167,9 @@ impl Array {
         let newest = numbers.first().cloned().unwrap_or_default();
         let what =
             format!("group {}: images of {} S-VOLs kept, as of update {newest}", group.name, kept.len());
-        // What is stopped with them and is not resynchronised now stays as of this moment, whatever comes for the others.
-        let stopped_at = is_stopped(tables, number).then(|| group.whole_number()).flatten();
+        // What is stopped with them and is not resynchronised now stays as of this moment, whatever comes for the others. Where
+        // something is held back still, its number is known when this journal ends.
+        let stopped_at = rests.then(|| group.number_at_rest()).flatten();
         self.store.change(&Who::Array, what, |tables| {
             tables.images_kept(&kept);
             if let Some(stopped_at) = stopped_at {

@@ -198,9 +198,16 @@ impl Array {
             return Err(Refusal::Missing { what: "group".to_owned(), name: told.group.to_string() });
         };
         self.lift_answered_suspension(record)?;
+        let at_work = self.open_group_of(number);
         let found = self.restore_all(record, told).await?;
         let failed = |error: anyhow::Error| Refusal::Conflict(error.to_string());
         self.end_group(&tables, record).await.map_err(failed)?;
+        if let (Found::Image(judged), Some(group)) = (&found, at_work)
+            && group.whole_number().map(UpdateNumber::get) != Some(judged.0)
+        {
+            self.wake(); // It was judged as of another number than it has.
+            return Err(Refusal::Conflict(format!("group {} has gone on meanwhile", record.name)));
+        }
         let outcome = self.store.change(who, what.to_string(), |tables| {
             match found {
                 Found::Nothing => {}
@@ -230,6 +237,7 @@ impl Array {
             };
         };
         let failed = |error: crate::copy::CopyError| Refusal::Conflict(error.to_string());
+        group.come_to_rest().await.map_err(failed)?;
         group.restore_available(Duration::ZERO).await.map_err(failed)?;
         let Some(restored) = group.whole_number() else {
             if told.assumed.0 > 0 {

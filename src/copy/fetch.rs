@@ -17,6 +17,7 @@ pub use super::error::FetchError;
 use super::group::{Group, Refusal, SvolRuntime};
 use super::pace::{self, Pacer, Readings, adaptive_size, permille};
 use super::received::decode;
+use super::rest::Rests;
 use super::source::{Ask, Source, SourceError, Wanted};
 use crate::clock::{BoxFuture, MonotonicNs};
 use crate::disk::slot::{Class, SLOT_BYTES, Slot};
@@ -121,6 +122,7 @@ impl Group {
             room_bytes: None,
             is_busy: false,
             whose,
+            begun: self.rests(),
         };
         let reading = follower.run();
         tokio::pin!(reporting, reading, copying, leasing);
@@ -198,6 +200,8 @@ struct Follower<'a> {
     /// The last answer brought something.
     is_busy: bool,
     whose: Whose,
+    /// What was asked for by it counts as long as this is so (`rest.rs`).
+    begun: Rests,
 }
 
 impl<'a> Follower<'a> {
@@ -532,7 +536,7 @@ impl<'a> Follower<'a> {
             let room = group.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            match group.try_store(&mut ready, self.whose) {
+            match group.try_store(&mut ready, self.whose, Some(self.begun)) {
                 Ok(()) => {
                     group.set_reading(Reading::Going);
                     return Ok(Taken::Updates);

@@ -27,6 +27,7 @@ pub use super::error::Refusal;
 use super::fetch::Whose;
 use super::kept::{CacheShare, Kept};
 use super::load::Opened;
+use super::rest::Rests;
 use super::rule::needs_journal;
 pub(crate) use super::runtime::{PairRuntime, Role, SvolRuntime};
 pub use super::settings::Settings;
@@ -196,6 +197,8 @@ pub(crate) struct Sequencer {
     pub(crate) for_others: super::inherited::ForOthers,
     /// At a copy: nothing is taken from its source any more, because this array takes over.
     pub(crate) takes_nothing: bool,
+    /// At a copy: reads that began before the last of these are stale (`rest.rs`).
+    pub(crate) rests: Rests,
     /// At a copy: what is kept beside what it and its readers need.
     pub(crate) retained: super::replay::Retained,
 }
@@ -254,6 +257,7 @@ impl Sequencer {
             inherited: None,
             for_others: super::inherited::ForOthers::default(),
             takes_nothing: false,
+            rests: Rests::default(),
             retained: super::replay::Retained::default(),
             apart: super::readers::Apart::default(),
             other_allowed: false,
@@ -454,24 +458,15 @@ impl Group {
     }
 
     /// Stores what a peer sent, with the peer's numbers (figure 20): takes from `arrived` what follows the newest number
-    /// held, up to a gap. Durable when the gate says so. What is refused stays in `arrived`.
+    /// held, up to a gap. Durable when the gate says so. What is refused stays in `arrived`. `begun`: see `rest.rs`.
     pub(crate) fn try_store(
         &self,
         arrived: &mut BTreeMap<UpdateNumber, (Arc<Update>, Payload)>,
         whose: Whose,
+        begun: Option<Rests>,
     ) -> Result<(), Refusal> {
         let mut seq = self.lock();
-        if whose == Whose::Other && !seq.other_allowed {
-            return Err(Refusal::Invalid(
-                "a pair here is not normal: what it needs comes from the source".into(),
-            ));
-        }
-        if seq.failed.is_some() {
-            return Err(Refusal::Invalid("the journal has failed".into()));
-        }
-        if seq.takes_nothing {
-            return Err(Refusal::Invalid("this array is taking over".into()));
-        }
+        seq.may_store(whose, begun)?;
         let mut stored = Ok(());
         while let Some(next) = arrived.first_entry().filter(|next| *next.key() == seq.next) {
             let (update, payload) = next.get();

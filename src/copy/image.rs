@@ -178,7 +178,7 @@ pub(crate) struct Newest {
 }
 
 impl Sequencer {
-    fn image_number(&self) -> Result<UpdateNumber, CopyError> {
+    pub(super) fn image_number(&self) -> Result<UpdateNumber, CopyError> {
         match (self.restored_in_part, self.inside_until()) {
             (Some(update), _) => {
                 Err(CopyError::Damaged(format!("update {update} is restored in part: no image now")))
@@ -244,6 +244,7 @@ mod tests {
     use crate::clock::{Clock, SeededEntropy};
     use crate::copy::change::Payload;
     use crate::copy::differences::ChangedPart;
+    use crate::copy::fetch::Whose;
     use crate::copy::group::{Parts, Role, Sequencer, Settings, SvolRuntime};
     use crate::copy::kept::JournalCache;
     use crate::copy::recover;
@@ -378,8 +379,10 @@ mod tests {
         number * 37 % PAGES
     }
 
-    /// Stores one update that writes a page of each of the volumes, stamped with its number.
-    async fn store(group: &Arc<Group>, number: u64) {
+    type Arrived = BTreeMap<UpdateNumber, (Arc<Update>, Payload)>;
+
+    /// An update that writes a page of each of the volumes, stamped with its number.
+    async fn update(group: &Arc<Group>, number: u64) -> Arrived {
         let mut slots = group.pool.take(Class::Inbound, 4).await;
         for (pvol, slot) in (1..).zip(&mut slots) {
             for (at, bytes) in slot.chunks_exact_mut(512).enumerate() {
@@ -404,8 +407,12 @@ mod tests {
             data_bytes: payload.bytes,
             data_checksum: payload.checksum(),
         };
-        let mut arrived = BTreeMap::from([(update.number, (Arc::new(update), payload))]);
-        while group.try_store(&mut arrived, crate::copy::fetch::Whose::Source).is_err() {
+        BTreeMap::from([(update.number, (Arc::new(update), payload))])
+    }
+
+    async fn store(group: &Arc<Group>, number: u64) {
+        let mut arrived = update(group, number).await;
+        while group.try_store(&mut arrived, Whose::Source, None).is_err() {
             // No room in the journal: what is there is restored and settled.
             restore(group, number - 1).await;
             group.settle().await.unwrap();
@@ -517,6 +524,35 @@ mod tests {
             }
         }
         assert!(whole > 10 && none > 0, "{whole} {none}");
+    }
+
+    /// A copy once noted that its S-VOLs stay as of a number while updates behind it were on their way to its journal; they were
+    /// restored all the same.
+    #[test]
+    fn what_was_asked_for_before_a_copy_came_to_rest_is_not_taken_and_what_had_come_counts() {
+        let bed = Bed::new(2, 1, Level::Raid0, 24 * MIB, 4 << 20);
+        life(async {
+            let array = bed.open().await.unwrap();
+            let group = group(&array, true).await;
+            bed.gate.advance(u64::MAX);
+            working(&group, async {
+                restore_to(&group, 1, 10).await;
+                assert_eq!(group.number_at_rest().map(UpdateNumber::get), Some(10));
+                let begun = group.rests();
+                let mut early = update(&group, 11).await;
+                group.try_store(&mut early, Whose::Source, Some(begun)).unwrap();
+                assert_eq!(group.number_at_rest(), None, "it will be restored");
+                let mut late = update(&group, 12).await;
+                group.come_to_rest().await.unwrap();
+                group.restore_available(Duration::ZERO).await.unwrap();
+                assert_eq!(group.number_at_rest().map(UpdateNumber::get), Some(11));
+                assert!(group.try_store(&mut late, Whose::Source, Some(begun)).is_err());
+                assert_eq!((late.len(), group.next_number().get()), (1, 12), "it is not stored");
+                group.try_store(&mut late, Whose::Source, Some(group.rests())).unwrap();
+                assert_eq!(group.next_number().get(), 13, "asked for since");
+            })
+            .await;
+        });
     }
 
     #[test]

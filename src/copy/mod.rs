@@ -43,6 +43,7 @@ pub(crate) mod recover;
 pub(crate) mod relay;
 pub(crate) mod replay;
 mod report;
+mod rest;
 pub mod restore;
 pub mod rule;
 mod runtime;

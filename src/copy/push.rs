@@ -281,7 +281,7 @@ impl Group {
             return;
         }
         seq.takes_nothing = !is_allowed;
-        seq.pushed = Pushed { is_synchronous: seq.pushed.is_synchronous, ..Pushed::default() };
+        seq.pushed.begin_anew();
         drop(seq);
         self.changed.notify_waiters();
     }
@@ -404,7 +404,7 @@ impl Group {
                 PushRefused::Gap(head.first)
             } else {
                 arrived = arrived.split_off(&next);
-                match self.try_store(&mut arrived, Whose::Source) {
+                match self.try_store(&mut arrived, Whose::Source, None) {
                     Ok(()) => match self.next_number() {
                         after if after >= end => break,
                         // What was read meanwhile was stored in between.
@@ -449,6 +449,11 @@ impl Group {
 }
 
 impl Pushed {
+    /// Nothing is taken over the channel any more, and nothing is promised.
+    pub(super) fn begin_anew(&mut self) {
+        *self = Self { is_synchronous: self.is_synchronous, ..Self::default() };
+    }
+
     fn is_in_use(&self) -> bool {
         self.in_use != 0 && self.in_use == self.expected
     }

@@ -192,6 +192,8 @@ fn the_seed_that_was_asked_for() {
 fn seeds_that_once_found_a_defect() {
     run_named(1195, EIGHT); // A copy was handed half of what came behind an overflow.
     run_named(2971, EIGHT); // A link was cut while a journal began anew, which then never ended.
+    run_named(8598, EIGHT); // A copy noted as of which number it stays while more was on its way to its journal.
+    run_named(9096, EIGHT); // A read met the moment in which the journal goes on in another volume: "no longer held".
 }
 
 #[test]
