@@ -35,6 +35,7 @@ mod behind;
 mod branch;
 mod by_load;
 mod centres_troubles;
+mod clones;
 mod cluster;
 mod compare;
 mod copying;
@@ -131,7 +132,7 @@ fn arrays_survive_what_the_seeds_do_to_them() {
     let seeds = number_from_environment("HOLDFAST_SIM_SEEDS", 500);
     let first = number_from_environment("HOLDFAST_SIM_FIRST_SEED", 1);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let (next, sums) = (AtomicU64::new(first), Mutex::new(([0; 6], Vec::new())));
+    let (next, sums) = (AtomicU64::new(first), Mutex::new(([0; 8], Vec::new())));
     let begun = std::time::Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -151,10 +152,14 @@ fn arrays_survive_what_the_seeds_do_to_them() {
                             deaths,
                             most_lost,
                             gone_back,
+                            clones,
+                            equal_numbers,
                             ..
                         }) => {
-                            let [commands, images, points, ends, lost, kept] = &mut sums.0;
+                            let [commands, images, points, ends, lost, kept, cloned, equal] = &mut sums.0;
                             *kept += gone_back;
+                            *cloned += clones;
+                            *equal += equal_numbers;
                             *commands += acknowledged;
                             *images += captures;
                             *points += takeovers;
@@ -168,14 +173,16 @@ fn arrays_survive_what_the_seeds_do_to_them() {
         }
     });
     let seconds = begun.elapsed().as_secs_f64();
-    let ([commands, images, points, deaths, lost, kept], failed) = sums.into_inner().unwrap();
+    let ([commands, images, points, deaths, lost, kept, cloned, equal], failed) = sums.into_inner().unwrap();
     println!(
         "{seeds} seeds from {first} in {seconds:.1} s on {threads} threads, {:.1} seeds/s: {commands} commands, {points} takeovers \
-         (at most {lost} acknowledged writes behind; {kept} in the middle of a resync), {images} images read by hosts, {deaths} deaths of the primary, {} failed",
+         (at most {lost} acknowledged writes behind; {kept} in the middle of a resync), {images} images read by hosts, {cloned} clones, \
+         {equal} times the same again as of a number, {deaths} deaths of the primary, {} failed",
         f64::from(u32::try_from(seeds).unwrap_or(u32::MAX)) / seconds,
         failed.len()
     );
     assert!(kept > 0 || seeds < 20, "no takeover met a resync");
+    assert!(cloned > seeds && equal > seeds, "hardly anything was cloned, or found twice");
     assert!(failed.is_empty(), "seeds that failed: {failed:?}");
 }
 
@@ -190,6 +197,9 @@ fn the_seed_that_was_asked_for() {
 /// Seeds of long runs, each with what it found once.
 #[test]
 fn seeds_that_once_found_a_defect() {
+    let run_named = |seed, shape| {
+        in_virtual_time(async { Story::new(seed, shape).without_clones().tell().await });
+    };
     run_named(1195, EIGHT); // A copy was handed half of what came behind an overflow.
     run_named(2971, EIGHT); // A link was cut while a journal began anew, which then never ended.
     run_named(8598, EIGHT); // A copy noted as of which number it stays while more was on its way to its journal.

@@ -1,5 +1,6 @@
 //! One seed: load, faults, deaths, checks, and the comparison when the faults have stopped.
 
+use crate::clones::{Cloned, digest_of, make_clones};
 use crate::cluster::{ALPHA, ARRAYS, Cluster, Death, Shape, ShownLag, Takeover, Way};
 use crate::port::{SimPort, scribble};
 use crate::support::random::Random;
@@ -9,6 +10,7 @@ use crate::support::wof::{
 };
 use holdfast::clock::Clock;
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a seed came to: the same for every run of it.
@@ -24,6 +26,10 @@ pub(crate) struct Result {
     pub(crate) most_lost: u64,
     /// Takeovers that found the image kept during a resync.
     pub(crate) gone_back: u64,
+    /// Clones that were images.
+    pub(crate) clones: u64,
+    /// Times that something was found as of a number of which there had been something before, and it was the same.
+    pub(crate) equal_numbers: u64,
 }
 
 /// An image of all copies of an array.
@@ -34,8 +40,17 @@ struct Look {
     /// The update it is as of.
     number: u64,
     images: Vec<Vec<u8>>,
-    /// It is what a takeover finds; otherwise what hosts read there.
-    takeover: Option<TakeoverFacts>,
+    what: What,
+}
+
+/// How it was found.
+enum What {
+    /// Hosts read the copies.
+    Read,
+    /// An operator made a clone.
+    Clone,
+    /// It is what a takeover finds.
+    Takeover(TakeoverFacts),
 }
 
 /// What was said in the moment of a takeover.
@@ -49,7 +64,13 @@ impl From<Takeover> for Look {
     fn from(takeover: Takeover) -> Self {
         let Takeover { array, at_ns, restored, said, shown, images, has_gone_back } = takeover;
         let facts = TakeoverFacts { said, shown, has_gone_back };
-        Self { array, at_ns, number: restored, images, takeover: Some(facts) }
+        Self { array, at_ns, number: restored, images, what: What::Takeover(facts) }
+    }
+}
+
+impl From<Cloned> for Look {
+    fn from(Cloned { array, at_ns, number, images }: Cloned) -> Self {
+        Self { array, at_ns, number, images, what: What::Clone }
     }
 }
 
@@ -65,6 +86,8 @@ pub(crate) fn geometry_of(shape: Shape) -> Geometry {
 pub(crate) struct Story {
     cluster: Cluster,
     random: Random,
+    /// None: no clones are made.
+    clone_random: Option<Random>,
     writer: Writer,
     ports: Vec<SimPort>,
     queue_depth: usize,
@@ -73,7 +96,11 @@ pub(crate) struct Story {
     seen: [Option<Verdict>; 3],
     /// Copies below this number may hold what the primary's crash has undone and the host has not repeated yet.
     comparable_from: u64,
+    /// What was found as of each number, and where.
+    at_number: BTreeMap<u64, (usize, u32)>,
     captures: u64,
+    clones: u64,
+    equal_numbers: u64,
     takeovers: u64,
     most_lost: u64,
     gone_back: u64,
@@ -100,6 +127,7 @@ impl Story {
             .collect();
         Self {
             random,
+            clone_random: Some(Random::new(seed ^ 0x63_6c6f_6e65)),
             cluster,
             writer,
             ports,
@@ -107,7 +135,10 @@ impl Story {
             known: None,
             seen: Default::default(),
             comparable_from: 0,
+            at_number: BTreeMap::new(),
             captures: 0,
+            clones: 0,
+            equal_numbers: 0,
             takeovers: 0,
             most_lost: 0,
             gone_back: 0,
@@ -115,6 +146,11 @@ impl Story {
             acknowledged: 0,
             last_image: Vec::new(),
         }
+    }
+
+    /// The same story as before there were clones in it.
+    pub(crate) fn without_clones(self) -> Self {
+        Self { clone_random: None, ..self }
     }
 
     /// What the host did.
@@ -146,6 +182,7 @@ impl Story {
         let until = Until { commands: 700, stop: &stop };
         let is_over = Cell::new(false);
         let observing = observe(&self.cluster, Random::new(self.random.next_u64()), &is_over);
+        let cloning = make_clones(&self.cluster, self.clone_random.as_mut(), &is_over);
         let running = self.writer.run(&self.ports, &*self.cluster.clock, self.queue_depth, until);
         let trouble = async {
             let captures = trouble(&self.cluster, &mut random).await;
@@ -168,12 +205,14 @@ impl Story {
             stop.store(true, Ordering::Relaxed);
             (captures, last_looks, was_normal)
         };
-        let (summary, looks, (captures, last_looks, was_normal)) = tokio::join!(running, observing, trouble);
+        let (summary, looks, clones, (captures, last_looks, was_normal)) =
+            tokio::join!(running, observing, cloning, trouble);
         assert_eq!(summary.violations, [], "reads while writing");
         self.acknowledged += summary.acknowledged;
         self.cluster.note(format!("{} commands, {} retries", summary.acknowledged, summary.retries));
         let mut looks: Vec<Look> =
             looks.into_iter().chain(last_looks).map(Look::from).chain(captures).collect();
+        looks.extend(clones.into_iter().map(Look::from));
         looks.sort_by_key(|look| look.at_ns);
         for look in looks {
             self.check_copy(look);
@@ -219,6 +258,7 @@ impl Story {
         self.settle_writer().await;
         self.comparable_from = self.cluster.newest().expect("the primary runs");
         self.seen = Default::default();
+        self.at_number.clear();
     }
 
     /// Until every command that was sent has been acknowledged.
@@ -257,12 +297,22 @@ impl Story {
             }
         }
         verdict.expect_clean(&format!("the copies at {name} at update {}", capture.number));
-        if let Some(before) = &self.seen[capture.array] {
+        let (digest, before_len) = (digest_of(&capture.images), self.at_number.len());
+        let (elsewhere, known) = *self.at_number.entry(capture.number).or_insert((capture.array, digest));
+        assert_eq!(
+            digest, known,
+            "update {} is one thing at {name} and another at {}",
+            capture.number, ARRAYS[elsewhere]
+        );
+        self.equal_numbers += u64::from(self.at_number.len() == before_len);
+        if let (Some(before), false) = (&self.seen[capture.array], matches!(capture.what, What::Clone)) {
             assert_eq!(check_monotone(log.geometry(), before, &verdict), [], "{name} moved backwards");
         }
-        match &capture.takeover {
+        match &capture.what {
+            // It was made some time before it was looked at.
+            What::Clone => self.clones += 1,
             // What a takeover finds may hold more than was durable yet, by chance; it binds nobody.
-            Some(facts) => {
+            What::Takeover(facts) => {
                 let lost = expect_honest(log, &capture, facts, &verdict);
                 if facts.said.is_some() {
                     self.most_lost = self.most_lost.max(lost);
@@ -270,7 +320,7 @@ impl Story {
                 self.gone_back += u64::from(facts.has_gone_back);
                 self.takeovers += 1;
             }
-            None => {
+            What::Read => {
                 self.seen[capture.array] = Some(verdict);
                 self.captures += 1;
             }
@@ -316,17 +366,18 @@ impl Story {
             }
         }
         assert_eq!(self.cluster.newest(), newest, "the comparison was at one number");
-        let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
-        primary.iter().for_each(|image| digest.update(image));
+        let images_crc32c = digest_of(&primary);
         self.last_image = primary;
         Result {
             events: self.cluster.events(),
-            images_crc32c: u32::try_from(digest.finalize()).unwrap(),
+            images_crc32c,
             acknowledged: self.acknowledged,
             captures: self.captures,
             takeovers: self.takeovers,
             most_lost: self.most_lost,
             gone_back: self.gone_back,
+            clones: self.clones,
+            equal_numbers: self.equal_numbers,
             deaths: self.deaths,
         }
     }
@@ -447,7 +498,7 @@ async fn capture(cluster: &Cluster, array: usize) -> Option<Look> {
     cluster.set_way("alpha", ARRAYS[array], Way::Up);
     let images = images.unwrap_or_else(|error| panic!("{} cannot be read: {error:?}", ARRAYS[array]));
     cluster.note(format!("image of {} at {before:?}, then {after:?}", ARRAYS[array]));
-    (before == after).then_some(Look { array, at_ns, number: before.1, images, takeover: None })
+    (before == after).then_some(Look { array, at_ns, number: before.1, images, what: What::Read })
 }
 
 /// A link between arrays that comes and goes.
