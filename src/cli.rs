@@ -32,7 +32,12 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the array in the foreground until SIGTERM.
-    Serve,
+    Serve {
+        /// The control store is lost, and this is an older copy of it: take it all the same. What was made, paired or taken over since is
+        /// forgotten here; see docs/operations.md.
+        #[arg(long)]
+        take_older_store: bool,
+    },
     /// Three arrays on this machine: write, copy, compare, and stay up until Ctrl-C.
     Demo {
         /// End after the comparison.
@@ -137,7 +142,7 @@ pub(crate) fn relay_check(
 }
 
 /// `holdfast serve`.
-pub(crate) fn serve(path: &Path) -> ExitCode {
+pub(crate) fn serve(path: &Path, takes_older_store: bool) -> ExitCode {
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(mistakes) => {
@@ -145,7 +150,7 @@ pub(crate) fn serve(path: &Path) -> ExitCode {
             return print(&Response { exit: Exit::Failed as u8, stderr: text, ..Response::default() });
         }
     };
-    run(holdfast::serve::serve(config), "serve")
+    run(holdfast::serve::serve(config, takes_older_store), "serve")
 }
 
 /// `holdfast demo`.

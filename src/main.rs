@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     keep_memory();
     let cli = Cli::parse();
     match &cli.command {
-        Command::Serve => cli::serve(&cli.config),
+        Command::Serve { take_older_store } => cli::serve(&cli.config, *take_older_store),
         Command::Demo { once, dir } => cli::demo(*once, dir.clone()),
         Command::Check => cli::check(&cli.config),
         Command::RelayCheck { journal, first, second, with, apply, as_of } => {

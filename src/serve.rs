@@ -13,15 +13,16 @@ use std::sync::Arc;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Runs the array until SIGTERM or SIGINT, then stops it cleanly. SIGHUP reloads nothing yet and says so.
+/// Runs the array until SIGTERM or SIGINT, then stops it cleanly. SIGHUP reloads nothing yet and says so. `takes_older_store`: the control
+/// store may be an older copy than the units know.
 ///
 /// # Errors
 /// The array cannot be started, or not everything could be made durable at its end.
-pub async fn serve(config: Config) -> anyhow::Result<()> {
+pub async fn serve(config: Config, takes_older_store: bool) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let env = Env::real(&config)?;
+    let env = Env { takes_older_store, ..Env::real(&config)? };
     let (clock, entropy) = (env.clock.clone(), env.entropy.clone());
     let (path, clients) = (config.socket(), config.limits.shell_clients);
     let outside = config.clone();

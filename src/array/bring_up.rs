@@ -2,6 +2,7 @@
 
 use super::Array;
 use crate::copy::change::{Change, Part, apply, pages_touched, within_page};
+use crate::copy::image::volume_of;
 use crate::disk::cache::{ParityGroupId, VolumeSpec};
 use crate::disk::device::BlockDevice;
 use crate::disk::io::opener::{OpenMode, OpenUnitError};
@@ -9,8 +10,8 @@ use crate::disk::raid::assemble::Making;
 use crate::disk::raid::group::ParityGroup;
 use crate::disk::raid::{ArrayIdentity, GroupIdentity, GroupSpec, Level, Owner};
 use crate::disk::slot::{Class, SLOT_BYTES, SlotMut};
-use crate::disk::space::MapStart;
-use crate::disk::{VolumeId, VolumeKind};
+use crate::disk::space::{MapStart, Opening, has_map};
+use crate::disk::{VolumeError, VolumeId, VolumeKind};
 use crate::io::lun::LunUnit;
 use crate::io::volume::Volume;
 use crate::volume::kind::{CacheMode, RaidLevel};
@@ -56,9 +57,34 @@ impl Array {
         self.changed().notify_waiters();
     }
 
+    /// Opens what units there are, before anything else is done.
+    ///
+    /// # Errors
+    /// They were used with a newer control store than this one.
+    pub(super) async fn open_parity_groups(&self) -> anyhow::Result<()> {
+        let tables = self.store.tables();
+        for record in tables.parity_groups.iter() {
+            self.bring_up_parity_group(record).await;
+        }
+        if let Some(reason) = self.runtime().older_store.clone() {
+            anyhow::bail!(reason);
+        }
+        if self.env.takes_older_store {
+            // Numbers are never given twice, also those that this store has forgotten.
+            let known = self.disk.volumes().into_iter().map(|spec| volume_of(spec.id).unwrap_or(spec.id).0);
+            let last = known.max().unwrap_or(0);
+            self.store.checkpoint(|tables| tables.number_at_least(last))?;
+        }
+        Ok(())
+    }
+
     async fn bring_up_parity_group(&self, record: &ParityGroupRecord) {
         let opened = self.open_parity_group(record).await.map_err(|error| {
             tracing::error!(parity_group = %record.name, %error, "cannot be used");
+            let cause = error.downcast_ref::<VolumeError>();
+            if matches!(cause, Some(VolumeError::OlderStore { .. })) {
+                self.runtime().older_store = Some(error.to_string());
+            }
             error.to_string()
         });
         self.runtime().parity_groups.insert(record.number.0, opened);
@@ -67,16 +93,17 @@ impl Array {
     async fn open_parity_group(&self, record: &ParityGroupRecord) -> anyhow::Result<ParityGroup> {
         let meta = self.store.read(|tables| tables.meta().clone());
         let owner = Owner { array: ArrayIdentity(meta.identity.0), number: u64::from(meta.number.0) };
-        let group = if record.is_formatted {
-            self.open_units(record, owner).await?
+        let (group, is_new) = if record.is_formatted {
+            (self.open_units(record, owner).await?, false)
         } else {
             self.make_units(record, owner).await?
         };
         for refused in group.state().refused {
             tracing::error!(parity_group = %record.name, unit = %refused, "unit refused");
         }
-        let start = if record.is_formatted { MapStart::Recover } else { MapStart::Format };
-        self.disk.add_parity_group(ParityGroupId(record.number.0), group.clone(), start).await?;
+        let start = if is_new { MapStart::Format } else { MapStart::Recover };
+        let opening = Opening { count: meta.incarnation, takes_older: self.env.takes_older_store };
+        self.disk.add_parity_group(ParityGroupId(record.number.0), group.clone(), start, opening).await?;
         if !record.is_formatted {
             self.store.checkpoint(|tables| {
                 if let Some(row) = tables.parity_groups.edit(&record.number) {
@@ -108,9 +135,20 @@ impl Array {
         })
     }
 
-    /// Makes the group on new units. A start that was cut off here has left files that it had made itself: those are
-    /// wiped and used again. Whatever else is not empty is refused.
-    async fn make_units(&self, record: &ParityGroupRecord, owner: Owner) -> anyhow::Result<ParityGroup> {
+    /// Makes the group on new units; whether it is new. A start that was cut off here has left files that it had made itself: those are
+    /// wiped and used again. Whatever else is not empty is refused. What has a map is not new, whatever the store knows of it: an
+    /// older copy of the store may say so of units that are full of data.
+    async fn make_units(
+        &self,
+        record: &ParityGroupRecord,
+        owner: Owner,
+    ) -> anyhow::Result<(ParityGroup, bool)> {
+        if record.units.iter().any(|unit| unit.is_ours)
+            && let Ok(group) = self.open_units(record, owner).await
+            && has_map(&group, &self.pool).await?
+        {
+            return Ok((group, false));
+        }
         let mut units = Vec::new();
         for (index, unit) in record.units.iter().enumerate() {
             let path = unit.path.display().to_string();
@@ -142,12 +180,13 @@ impl Array {
         };
         let making = Making { entropy: self.env.entropy.as_ref(), created: self.env.clock.wall() };
         match ParityGroup::create(owner, spec, units.clone(), self.pool.clone(), making).await {
-            Ok(group) => Ok(group),
+            Ok(group) => Ok((group, true)),
             Err(error) => {
                 let identity = GroupIdentity(record.identity.0);
                 let opened = ParityGroup::open(owner, identity, units, self.pool.clone()).await;
                 // Anything less than all of them is a making that was cut off half-way.
-                opened.ok().filter(|group| !group.state().degraded).ok_or_else(|| {
+                let whole = opened.ok().filter(|group| !group.state().degraded);
+                whole.map(|group| (group, false)).ok_or_else(|| {
                     anyhow::anyhow!(
                         "{error}; if an earlier start was cut off here, delete these units and start again"
                     )

@@ -24,6 +24,8 @@ pub struct Env {
     pub engine: String,
     /// The array lasts as long as its process, and takes the memory of its cache when it starts.
     pub takes_memory_at_once: bool,
+    /// The newer control store is lost, the operator says: an older copy of it is taken.
+    pub takes_older_store: bool,
     /// Where the control store lies.
     pub store: Backend,
     /// Where work is done that takes the processor for long.
@@ -55,6 +57,7 @@ impl Env {
             units: Arc::new(FileOpener::new(engine)),
             engine: name.to_owned(),
             takes_memory_at_once: is_there(config.cache.memory.0),
+            takes_older_store: false,
             store: Backend::Directory(config.array.data_dir.clone()),
             workbench: Workbench::threads(),
             tamper: None,

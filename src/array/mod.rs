@@ -133,6 +133,8 @@ pub struct Array {
 #[derive(Default)]
 pub(crate) struct Runtime {
     pub(crate) parity_groups: BTreeMap<u32, Result<ParityGroup, String>>,
+    /// The control store is an older copy than its units know; and what they say.
+    pub(crate) older_store: Option<String>,
     pub(crate) volumes: BTreeMap<u32, Arc<Volume>>,
     /// Why a volume cannot be used.
     pub(crate) volume_trouble: BTreeMap<u32, String>,
@@ -264,6 +266,7 @@ impl Array {
         });
         let disk = array.disk.clone();
         array.tasks.spawn(async move { disk.run().await });
+        array.open_parity_groups().await?;
         array.reconcile().await;
         array.open_portals().await?;
         array.start_links();

@@ -38,6 +38,20 @@ pub enum VolumeError {
         /// Why.
         reason: String,
     },
+    /// The control store is an older copy: whoever goes on with it forgets what has been done since.
+    #[error(
+        "the control store is older than parity group {group}: the array has been started {found} times, the store knows of {}; put the \
+         newer store back, or start with --take-older-store if it is lost",
+        own.saturating_sub(1)
+    )]
+    OlderStore {
+        /// Which.
+        group: String,
+        /// How often the store had been opened.
+        found: u64,
+        /// How often this one has been, this time included.
+        own: u64,
+    },
     /// The parity group holds as many volumes as it can.
     #[error("parity group {group} has as many volumes as it can have")]
     TooManyVolumes {

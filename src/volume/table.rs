@@ -158,6 +158,12 @@ impl Tables {
         Some(meta.last_number)
     }
 
+    /// No number up to this one is given any more.
+    pub(crate) fn number_at_least(&mut self, number: u32) {
+        let meta = self.meta_mut();
+        meta.last_number = meta.last_number.max(number);
+    }
+
     pub(super) fn next_sequence(&mut self) -> u64 {
         let meta = self.meta_mut();
         meta.last_sequence += 1;

@@ -22,6 +22,7 @@ mod kill_auxiliary;
 mod kill_primary;
 mod link;
 mod metrics;
+mod operator_errors;
 mod qemu_image;
 mod relay;
 mod reversal;

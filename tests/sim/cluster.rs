@@ -15,8 +15,7 @@ use holdfast::disk::io::sim::{Latency, SimDisk};
 use holdfast::shell::command::{Request, Shell};
 use holdfast::shell::view::{Console, PairView, Snapshot};
 use holdfast::volume::record::Who;
-use holdfast::volume::store::Backend;
-use holdfast::volume::store::SimStorage;
+use holdfast::volume::store::{Backend, SimStorage};
 use std::cell::{Cell, RefCell};
 use std::fmt::Write;
 use std::path::Path;
@@ -316,6 +315,7 @@ impl Cluster {
             units: Arc::new(units),
             engine: "simulated".into(),
             takes_memory_at_once: false,
+            takes_older_store: false,
             store: Backend::Simulated(storage),
             workbench: Workbench::in_place(),
             tamper: self.members[index].tamper.borrow().clone(),

@@ -336,7 +336,12 @@ impl Array {
 
     /// Starts it and waits until it serves hosts and its shell answers. Returns how long that took.
     pub(crate) async fn start(&mut self) -> Duration {
-        self.spawn();
+        self.start_with(&[]).await
+    }
+
+    /// The same with options of `holdfast serve`.
+    pub(crate) async fn start_with(&mut self, options: &[&str]) -> Duration {
+        self.spawn_with(options);
         let began = self.clock.now();
         loop {
             let answers = tokio::net::TcpStream::connect(&self.portal).await.is_ok()
@@ -354,11 +359,16 @@ impl Array {
 
     /// Starts the process and waits for nothing.
     pub(crate) fn spawn(&mut self) {
+        self.spawn_with(&[]);
+    }
+
+    fn spawn_with(&mut self, options: &[&str]) {
         assert!(self.child.is_none(), "{} is already running", self.name);
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
         let child = binary()
             .args(["serve", "--config"])
             .arg(self.config_path())
+            .args(options)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a descriptor"))
             .stderr(log)

@@ -134,6 +134,7 @@ impl Primary {
             units: Arc::new(SimOpener::new(latency, 5, clock.clone())),
             engine: "simulated".into(),
             takes_memory_at_once: false,
+            takes_older_store: false,
             store: Backend::Simulated(SimStorage::default()),
             workbench: Workbench::in_place(),
             tamper: None,

@@ -18,7 +18,7 @@ use crate::disk::raid::assemble::Making;
 use crate::disk::raid::group::ParityGroup;
 use crate::disk::raid::{ArrayIdentity, GroupIdentity, GroupSpec, Level, Owner};
 use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotPool};
-use crate::disk::space::MapStart;
+use crate::disk::space::{MapStart, Opening};
 use crate::disk::{DiskAdapter, VolumeId, VolumeKind};
 use crate::volume::kind::{NoRoom, ReleaseBy};
 use crate::volume::pair::PairState;
@@ -297,7 +297,7 @@ async fn adapter(clock: &Arc<SimClock>, number: u32, pool: &SlotPool, journal_mi
     let making = Making { entropy: &entropy, created: WallNs(1) };
     let units = vec![("u0".to_owned(), Arc::new(unit) as _)];
     let made = ParityGroup::create(owner, spec, units, pool.clone(), making).await.unwrap();
-    disk.add_parity_group(ParityGroupId(1), made, MapStart::Format).await.unwrap();
+    disk.add_parity_group(ParityGroupId(1), made, MapStart::Format, Opening::default()).await.unwrap();
     for (id, size_bytes, kind) in
         [(DATA, 16 * MIB, VolumeKind::Thin), (JOURNAL, journal_mib * MIB, VolumeKind::Journal)]
     {

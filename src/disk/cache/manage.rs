@@ -7,7 +7,7 @@ use crate::disk::VolumeError;
 use crate::disk::raid::group::ParityGroup;
 use crate::disk::slot::SLOT_BYTES;
 use crate::disk::space::map::{MapRefusal, VOLUME_BYTES_MAX, VolumeId, VolumeKind};
-use crate::disk::space::{MapStart, Space};
+use crate::disk::space::{MapStart, Opening, Space};
 use std::sync::{Arc, PoisonError};
 
 impl DiskAdapter {
@@ -20,13 +20,14 @@ impl DiskAdapter {
         id: ParityGroupId,
         group: ParityGroup,
         start: MapStart,
+        opening: Opening,
     ) -> Result<(), VolumeError> {
         let _one_at_a_time = self.0.manage.lock().await;
         let refused = |reason: String| VolumeError::GroupRefused { number: id.0, reason };
         if self.0.groups.read().unwrap_or_else(PoisonError::into_inner).contains_key(&id) {
             return Err(refused("it was added before".to_owned()));
         }
-        let space = Arc::new(Space::open(group, self.0.pool.clone(), start).await?);
+        let space = Arc::new(Space::open(group, self.0.pool.clone(), start, opening).await?);
         let found: Vec<_> = space
             .map()
             .volumes()

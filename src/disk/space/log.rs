@@ -8,13 +8,13 @@
 //!   damage, when the other says that it was taken over. It is never a guess.
 //! * Opening always starts a new half. What a crash left behind the end of the log is void from then on.
 
-use super::GroupIo;
 use super::map::Map;
 use super::record::Record;
 use super::replay::Replay;
 use super::unit::{
     Block, Body, Found, Half, Head, Layout, PLACE_BYTES, RECORDS_PER_PLACE, Stamp, decode, encode,
 };
+use super::{GroupIo, Opening};
 use crate::disk::VolumeError;
 use crate::disk::raid::Run;
 use crate::disk::slot::{Class, SLOT_BYTES};
@@ -81,6 +81,14 @@ impl Log {
             return Err(
                 io.damaged(format!("its log was made for an area of {area} bytes and {extents} extents"))
             );
+        }
+        let Opening { count, takes_older } = io.opening;
+        if count > 0 && head.opened_as >= count && !takes_older {
+            return Err(VolumeError::OlderStore {
+                group: io.name.clone(),
+                found: head.opened_as,
+                own: count,
+            });
         }
         let map = reader.replay(half, generation, head.snapshot_places).await?;
         let mut log = Self::at(layout, identity, half, generation);
@@ -202,6 +210,7 @@ impl Log {
             extents: self.layout.extents,
             snapshot_places,
             area_bytes: 2 * self.layout.half_bytes,
+            opened_as: io.opening.count,
         };
         encode(&stamp, &Body::Head(head), &mut slot);
         let slot = slot.freeze();

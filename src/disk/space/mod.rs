@@ -53,6 +53,7 @@ pub(crate) struct GroupIo {
     pub(crate) pool: SlotPool,
     name: String,
     flushes: Shared,
+    opening: Opening,
 }
 
 impl GroupIo {
@@ -83,6 +84,16 @@ impl GroupIo {
     }
 }
 
+/// Who opens a parity group: what he may not have forgotten. The map of a parity group says how often the control store of its array had
+/// been opened; a store that has been opened less often is an older copy of it, which knows neither volumes nor roles of since.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Opening {
+    /// How often the control store has been opened, this time included; 0: nobody counts.
+    pub count: u64,
+    /// The newer store is lost: an older one is taken.
+    pub takes_older: bool,
+}
+
 /// Whether a parity group's map is read or made anew.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MapStart {
@@ -92,16 +103,34 @@ pub enum MapStart {
     Format,
 }
 
+/// Whether a parity group has a map already.
+///
+/// # Errors
+/// It has one that cannot be believed.
+pub(crate) async fn has_map(group: &ParityGroup, pool: &SlotPool) -> Result<bool, VolumeError> {
+    let state = group.state();
+    let io = GroupIo {
+        group: group.clone(),
+        pool: pool.clone(),
+        name: state.name,
+        flushes: Shared::default(),
+        opening: Opening::default(),
+    };
+    let Some(layout) = Layout::of(io.group.capacity_bytes()) else { return Ok(false) };
+    Ok(Log::recover(&io, layout, state.identity.0).await?.is_some())
+}
+
 impl Space {
-    /// Opens the map of a parity group. Always ends with a new half of the log.
+    /// Opens the map of a parity group. Always ends with a new half of the log, which says how often the control store has been opened.
     pub(crate) async fn open(
         group: ParityGroup,
         pool: SlotPool,
         start: MapStart,
+        opening: Opening,
     ) -> Result<Self, VolumeError> {
         let state = group.state();
         let identity = state.identity.0;
-        let io = GroupIo { group, pool, name: state.name, flushes: Shared::default() };
+        let io = GroupIo { group, pool, name: state.name, flushes: Shared::default(), opening };
         let capacity_bytes = io.group.capacity_bytes();
         let layout = Layout::of(capacity_bytes)
             .ok_or_else(|| VolumeError::TooSmall { group: io.name.clone(), capacity_bytes })?;

@@ -5,7 +5,7 @@ use super::map::{EXTENT_BYTES, VolumeId, VolumeKind, VolumeMap};
 use super::unit::{Found, Half, Layout, PLACE_BYTES, Stamp, decode, encode};
 use super::*;
 use crate::clock::SeededEntropy;
-use crate::disk::cache::tests::rig::{Bed, MIB, life};
+use crate::disk::cache::tests::rig::{Bed, MIB, life, settings};
 use crate::disk::io::sim::Fault;
 use crate::disk::raid::Level;
 use crate::disk::slot::SLOT_BYTES;
@@ -292,4 +292,29 @@ fn the_first_format_may_be_cut_off_anywhere() {
         }
     }
     assert_eq!(Half::A.other(), Half::B);
+}
+
+#[test]
+fn a_store_that_was_opened_less_often_than_the_units_know_is_refused_until_it_is_taken_by_name() {
+    let bed = bed(9);
+    let open = |count, takes_older| {
+        let opening = Opening { count, takes_older };
+        life(async {
+            let opened = bed.open_as(settings(), opening).await;
+            opened.map(|array| array.adapter.volumes().len())
+        })
+    };
+    assert_eq!(open(3, false), Ok(0), "new units");
+    let older = |own| VolumeError::OlderStore { group: "pg".into(), found: 3, own };
+    let content =
+        || (0..8 * MIB).step_by(SLOT_BYTES).map(|at| bed.watches[0].disk.peek(at)).collect::<Vec<_>>();
+    let before = content();
+    let refused = [2, 3].map(|own| (open(own, false).unwrap_err(), older(own)));
+    refused.into_iter().for_each(|(said, expected)| assert_eq!(said.to_string(), expected.to_string()));
+    assert!(content() == before, "nothing was written");
+    assert_eq!(open(4, false), Ok(0), "the next start");
+    assert!(open(4, false).is_err(), "a copy of the store from before it");
+    assert_eq!(open(2, true), Ok(0));
+    assert_eq!(open(3, false), Ok(0), "from then on that one counts");
+    assert_eq!(open(0, false), Ok(0), "nobody counts");
 }

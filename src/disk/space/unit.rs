@@ -122,6 +122,8 @@ pub(crate) struct Head {
     pub(crate) extents: u32,
     pub(crate) snapshot_places: u64,
     pub(crate) area_bytes: u64,
+    /// How often the control store had been opened when it was written; 0: nobody counted.
+    pub(crate) opened_as: u64,
 }
 
 /// A block that passed its checksum.
@@ -170,6 +172,7 @@ pub(crate) fn encode(stamp: &Stamp, body: &Body, bytes: &mut [u8; SLOT_BYTES]) -
             bytes[72..80].copy_from_slice(&head.snapshot_places.to_le_bytes());
             bytes[80..88].copy_from_slice(&head.successor.unwrap_or(0).to_le_bytes());
             bytes[88..96].copy_from_slice(&head.area_bytes.to_le_bytes());
+            bytes[96..104].copy_from_slice(&head.opened_as.to_le_bytes());
         }
         Body::Records(records) => {
             bytes[10] = KIND_RECORDS;
@@ -218,6 +221,7 @@ pub(crate) fn decode(bytes: &[u8; SLOT_BYTES]) -> Result<Found, String> {
             extents: u32_at(68),
             snapshot_places: u64_at(72),
             area_bytes: u64_at(88),
+            opened_as: u64_at(96),
         }),
         (KIND_RECORDS, _) => {
             let count = usize::from(u16::from_le_bytes([bytes[12], bytes[13]]));

@@ -17,7 +17,7 @@ use crate::disk::raid::assemble::Making;
 use crate::disk::raid::group::ParityGroup;
 use crate::disk::raid::{ArrayIdentity, GroupIdentity, GroupSpec, Level, Owner};
 use crate::disk::slot::{Class, SLOT_BYTES, SlotPool};
-use crate::disk::space::MapStart;
+use crate::disk::space::{MapStart, Opening};
 use crate::disk::{DiskAdapter, VolumeId, VolumeKind};
 use crate::io::manner::Manner;
 use crate::io::volume::{IoError, Outcome, Volume, VolumeRole};
@@ -268,7 +268,7 @@ async fn disk(clock: &Arc<SimClock>, pool: &SlotPool, capacity: u64) -> DiskAdap
     let making = Making { entropy: &entropy, created: WallNs(1) };
     let units = vec![("u0".to_owned(), Arc::new(unit) as _)];
     let made = ParityGroup::create(owner, spec, units, pool.clone(), making).await.unwrap();
-    disk.add_parity_group(ParityGroupId(1), made, MapStart::Format).await.unwrap();
+    disk.add_parity_group(ParityGroupId(1), made, MapStart::Format, Opening::default()).await.unwrap();
     let (id, kind) = (VolumeId(VOLUME), VolumeKind::Thin);
     let spec = VolumeSpec { id, parity_group: ParityGroupId(1), size_bytes: capacity, kind };
     disk.create_volume(spec).await.unwrap();

@@ -11,8 +11,8 @@ use crate::disk::raid::assemble::Making;
 use crate::disk::raid::group::ParityGroup;
 use crate::disk::raid::{ArrayIdentity, GroupIdentity, GroupSpec, Level, Owner};
 use crate::disk::slot::{Class, SLOT_BYTES, Slot, SlotMut, SlotPool};
-use crate::disk::space::MapStart;
 use crate::disk::space::map::VolumeKind;
+use crate::disk::space::{MapStart, Opening};
 
 pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const PAGE: u64 = SLOT_BYTES as u64;
@@ -184,11 +184,19 @@ impl Bed {
     }
 
     pub(crate) async fn open_with(&self, settings: CacheSettings) -> Result<Array, VolumeError> {
+        self.open_as(settings, Opening::default()).await
+    }
+
+    pub(crate) async fn open_as(
+        &self,
+        settings: CacheSettings,
+        opening: Opening,
+    ) -> Result<Array, VolumeError> {
         let clock = Arc::new(SimClock::new(0));
         let pool = SlotPool::new(self.pool_bytes);
         let adapter = DiskAdapter::new(pool.clone(), clock.clone(), settings);
         let group = ParityGroup::open(OWNER, IDENTITY, self.given(), pool.clone()).await.unwrap();
-        adapter.add_parity_group(GROUP, group, MapStart::Recover).await?;
+        adapter.add_parity_group(GROUP, group, MapStart::Recover, opening).await?;
         Ok(Array { adapter, pool, clock })
     }
 
