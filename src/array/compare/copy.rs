@@ -398,6 +398,7 @@ impl Array {
     }
 
     async fn await_roots(&self, job: &Job, line: &mut Line<'_>) -> Result<Vec<Digest>, Refusal> {
+        let since = self.env.clock.now();
         loop {
             if let TellCompare::State { total_bytes, done_bytes, read_bytes, roots } =
                 line.ask(Step::State).await?
@@ -407,7 +408,9 @@ impl Array {
                     return Ok(roots);
                 }
             }
-            self.env.clock.sleep(LOOK_AGAIN).await;
+            // An eighth longer than it takes, at most.
+            let waited = self.env.clock.now().since(since);
+            self.env.clock.sleep((waited / 8).clamp(LOOK_SOON, LOOK_AGAIN)).await;
         }
     }
 
@@ -509,6 +512,8 @@ const CUTS_MAX: u32 = 8;
 const CUT_AGAIN: Duration = Duration::from_secs(2);
 /// How often is looked how far the other one is.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// The first time.
+const LOOK_SOON: Duration = Duration::from_millis(5);
 /// Extents of which the pages are compared; of those beyond them only the extent is named.
 const SEARCHED_MAX: usize = 1024;
 /// How long the source is told that it is over.
