@@ -22,7 +22,7 @@ use std::sync::Arc;
 /// known yet.
 pub(super) fn may_wait(config: &Config, what: &Designation) -> bool {
     let (Designation::AddJournal { group, .. } | Designation::CreatePair { group, .. }) = what else {
-        return matches!(what, Designation::SetSource { .. });
+        return matches!(what, Designation::SetSource { .. } | Designation::KeepImages { .. });
     };
     config.provision.groups.iter().any(|spec| spec.name == *group && spec.source.is_some())
 }

@@ -37,6 +37,7 @@ pub fn missing_designations(
     missing.extend(pairs(provision, tables));
     missing.extend(starts(provision, tables));
     missing.extend(sources(provision, tables));
+    missing.extend(kept_images(provision, tables));
     missing.retain(|what| !is_turned_round(provision, tables, what));
     missing.into_iter().map(|designation| (DesignationId(identity()), designation)).collect()
 }
@@ -47,7 +48,8 @@ fn is_turned_round(provision: &Provision, tables: &Tables, what: &Designation) -
     let (Designation::AddJournal { group, .. }
     | Designation::CreatePair { group, .. }
     | Designation::StartGroup { group }
-    | Designation::SetSource { group, .. }) = what
+    | Designation::SetSource { group, .. }
+    | Designation::KeepImages { group, .. }) = what
     else {
         return false;
     };
@@ -195,6 +197,17 @@ fn sources(provision: &Provision, tables: &Tables) -> impl Iterator<Item = Desig
             known.is_none_or(|group| matches!(group.role, GroupRole::Auxiliary { remote: None, .. }));
         let (group, from, by_load) = (reader.group.clone(), Some(source), reader.by_load);
         is_open.then_some(Designation::SetSource { group, reader: None, from, by_load })
+    })
+}
+
+/// Images that are kept of copies. As for their sources, what is chosen later stays.
+fn kept_images(provision: &Provision, tables: &Tables) -> impl Iterator<Item = Designation> {
+    provision.readers.iter().filter_map(|reader| {
+        let keep = Some(reader.keep_images?);
+        let known = tables.group_named(&reader.group);
+        let is_open =
+            known.is_none_or(|group| matches!(group.role, GroupRole::Auxiliary { remote: None, .. }));
+        is_open.then_some(Designation::KeepImages { group: reader.group.clone(), keep })
     })
 }
 

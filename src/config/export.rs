@@ -63,6 +63,7 @@ pub fn declared(tables: &Tables) -> Provision {
             schedule: row.schedule,
             source: other.map(|other| other.link.clone()),
             by_load: other.is_some_and(|other| other.by_load),
+            keep_images: group.and_then(|group| group.keep_images),
         }
     });
     let readers = scheduled.chain(tables.groups.iter().filter_map(|row| unscheduled(tables, row)));
@@ -89,11 +90,13 @@ pub fn declared(tables: &Tables) -> Provision {
     }
 }
 
-/// A group that is read from another array than its source, on the schedule of its link.
+/// A group that is read from another array than its source, or of which images are kept, on the schedule of its link.
 fn unscheduled(tables: &Tables, row: &GroupRecord) -> Option<ReaderSpec> {
-    let (GroupRole::Auxiliary { link, .. }, Some(other)) = (&row.role, &row.other_source) else {
+    let GroupRole::Auxiliary { link, .. } = &row.role else { return None };
+    let other = row.other_source.as_ref();
+    if other.is_none() && row.keep_images.is_none() {
         return None;
-    };
+    }
     if tables.schedules.get(&(link.clone(), row.name.clone())).is_some() {
         return None;
     }
@@ -101,8 +104,9 @@ fn unscheduled(tables: &Tables, row: &GroupRecord) -> Option<ReaderSpec> {
         link: link.clone(),
         group: row.name.clone(),
         schedule: tables.links.get(link).map(|link| link.schedule).unwrap_or_default(),
-        source: Some(other.link.clone()),
-        by_load: other.by_load,
+        source: other.map(|other| other.link.clone()),
+        by_load: other.is_some_and(|other| other.by_load),
+        keep_images: row.keep_images,
     })
 }
 
@@ -236,12 +240,21 @@ pub fn to_toml(provision: &Provision, secrets: &str) -> String {
     }
     provision.journals.iter().for_each(|spec| journal_entry(spec).append_to(&mut text));
     provision.pairs.iter().for_each(|spec| pair_entry(spec).append_to(&mut text));
-    for reader in &provision.readers {
-        let mut entry = Entry::new("reader");
-        entry.text("link", &reader.link).text("group", &reader.group).schedule(reader.schedule);
-        entry.append_to(&mut text);
-    }
+    provision.readers.iter().for_each(|spec| reader_entry(spec).append_to(&mut text));
     text
+}
+
+fn reader_entry(reader: &ReaderSpec) -> Entry {
+    let mut entry = Entry::new("reader");
+    entry.text("link", &reader.link).text("group", &reader.group).schedule(reader.schedule);
+    if let Some(source) = &reader.source {
+        entry.text("source", source).raw("by_load", reader.by_load);
+    }
+    if let Some(keep) = reader.keep_images {
+        entry.text("keep_images", ms(keep.for_time)).text("image_interval", ms(keep.every));
+        keep.bytes.iter().for_each(|bytes| _ = entry.text("keep_images_bytes", ByteSize(*bytes)));
+    }
+    entry
 }
 
 fn secret_file(secrets: &str, name: &str) -> String {
@@ -444,6 +457,7 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
     use crate::config::{Config, missing_designations};
+    use crate::volume::designation::Designation;
     use crate::volume::record::{Identity, Who};
     use crate::volume::store::{Backend, Owner, SimStorage, Store};
     use std::path::Path;
@@ -503,6 +517,34 @@ mod tests {
             apply(&second, &read);
             assert_eq!(to_toml(&declared(&second.tables()), "secrets"), exported);
             assert!(second.read(|tables| missing_designations(&read, tables, Identity::default)).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_reader_is_exported_with_its_source_and_the_images_that_it_keeps() {
+        let common = "[[provision.link]]\nname = \"beta\"\narray = 2\nportal = [\"h:3260\"]\nsecret = \"a secret of this test\"\n\
+                      [[provision.reader]]\nlink = \"beta\"\ngroup = \"g2\"\n";
+        let parse = |more: &str| {
+            let text = format!("{common}{more}");
+            Provision::parse(Path::new("e.toml"), &text, Path::new("/")).map(|(_, read)| read)
+        };
+        let one = parse("source = \"beta\"\nkeep_images = \"12h\"\nkeep_images_bytes = \"8GiB\"\n").unwrap();
+        let keep = one.readers[0].keep_images.expect("it keeps images");
+        assert_eq!(
+            (keep.for_time.as_secs(), keep.every.as_secs(), keep.bytes),
+            (43_200, 1_800, Some(8 << 30))
+        );
+        let exported = to_toml(&Provision { links: Vec::new(), ..one.clone() }, "secrets");
+        let again = parse(
+            exported.split("[[provision.reader]]").nth(1).unwrap().split_once("group = \"g2\"\n").unwrap().1,
+        );
+        assert_eq!(again.unwrap().readers, one.readers);
+        let missing = missing_designations(&one, &empty_array(1).tables(), Identity::default);
+        assert!(
+            missing.iter().any(|(_, what)| matches!(what, Designation::KeepImages { keep: Some(_), .. }))
+        );
+        for bad in ["image_interval = \"1h\"\n", "keep_images = \"1h\"\nimage_interval = \"2h\"\n"] {
+            assert!(parse(bad).is_err(), "{bad}");
         }
     }
 

@@ -6,6 +6,7 @@
 
 use super::quantity::ByteSize;
 use crate::volume::group::JournalOptions;
+use crate::volume::keep::KeepImages;
 use crate::volume::kind::{
     CacheMode, CopyMode, FENCE_WAIT_DEFAULT, Fence, IdentityChoice, InitiatorRule, NoRoom, PortalAddress,
     RaidLevel, Release, ReleaseBy, Schedule, SvolAccess, SvolSpec, WhenOvertaken,
@@ -229,6 +230,8 @@ pub struct ReaderSpec {
     pub source: Option<LinkName>,
     /// Only while the array behind `link` is under load.
     pub by_load: bool,
+    /// Images that are kept of the copies, for rewinds.
+    pub keep_images: Option<KeepImages>,
 }
 
 impl GroupSpec {

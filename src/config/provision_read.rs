@@ -14,6 +14,7 @@ use super::timing::{
 use super::transfer::{parse_compression, parse_fetch, parse_limit, parse_window};
 use super::walk::{Read, Table, Value, boolean, parsed, small, text, whole, word};
 use crate::volume::group::JournalOptions;
+use crate::volume::keep::KeepImages;
 use crate::volume::kind::{
     CacheMode, CopyMode, FENCE_WAIT_DEFAULT, Fence, IdentityChoice, InitiatorRule, JournalLayout,
     JournalRatio, NoRoom, RaidLevel, Release, ReleaseBy, Schedule, SvolAccess, WhenOvertaken,
@@ -396,8 +397,33 @@ fn reader(table: &Table<'_>) -> Option<ReaderSpec> {
     let schedule = schedule(table);
     let source = table.maybe("source", parsed);
     let by_load = table.or("by_load", false, boolean);
-    let (source, by_load) = (source?, by_load?);
-    Some(ReaderSpec { link: link?, group: group?, schedule: schedule?, source, by_load })
+    let keep_images = keep_images(table);
+    let (source, by_load, keep_images) = (source?, by_load?, keep_images?);
+    Some(ReaderSpec { link: link?, group: group?, schedule: schedule?, source, by_load, keep_images })
+}
+
+/// How often and how large mean something only with how long.
+fn keep_images(table: &Table<'_>) -> Option<Option<KeepImages>> {
+    let time = |value: &Value<'_>| parse_duration(text(value)?);
+    let for_time = table.maybe("keep_images", time);
+    let every = table.maybe("image_interval", time);
+    let bytes = table.maybe("keep_images_bytes", size_within(ByteSize(1), SIZE_MAX));
+    let (for_time, every, bytes) = (for_time?, every?, bytes?);
+    let Some(for_time) = for_time else {
+        let alone =
+            ["image_interval", "keep_images_bytes"].into_iter().find(|key| table.value(key).is_some());
+        return match alone {
+            Some(key) => {
+                table.note(key, format!("{key}: nothing is kept without keep_images"));
+                None
+            }
+            None => Some(None),
+        };
+    };
+    let every = every.unwrap_or_else(|| KeepImages::usual_interval(for_time));
+    let keep = KeepImages { for_time, every, bytes: bytes.map(|bytes| bytes.0) };
+    keep.check().map_err(|refusal| table.note("keep_images", format!("keep_images: {refusal}"))).ok()?;
+    Some(Some(keep))
 }
 
 pub(super) const PROVISION_KEYS: [&str; 10] =
@@ -421,7 +447,10 @@ const LINK_KEYS: [&str; 15] = [
     "restore_interval",
     "restore_delay",
 ];
-const READER_KEYS: [&str; 10] = [
+const READER_KEYS: [&str; 13] = [
+    "keep_images",
+    "image_interval",
+    "keep_images_bytes",
     "source",
     "by_load",
     "link",

@@ -36,7 +36,11 @@ impl KeepImages {
         (for_time / USUAL_IMAGES).max(INTERVAL_MIN)
     }
 
-    fn check(self) -> Result<(), Refusal> {
+    /// Whether that can be done.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn check(self) -> Result<(), Refusal> {
         if self.every < INTERVAL_MIN {
             return Err(Refusal::conflict("images are made every second at most"));
         }

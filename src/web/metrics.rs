@@ -6,7 +6,7 @@
 //! together.
 
 use crate::shell::escape;
-use crate::shell::view::{LagView, ReaderView, Snapshot};
+use crate::shell::view::{GroupView, LagView, ReaderView, Snapshot};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text::encode};
 use prometheus_client::metrics::MetricType;
@@ -244,7 +244,7 @@ fn links(build: &mut Build, now: &Snapshot) {
 }
 
 fn groups(build: &mut Build, now: &Snapshot) {
-    let labels = |group: &crate::shell::view::GroupView| {
+    let labels = |group: &GroupView| {
         let mut labels = named("group", &group.name);
         labels.push(("role", group.role.clone()));
         labels
@@ -276,6 +276,38 @@ fn groups(build: &mut Build, now: &Snapshot) {
     build.gauge("holdfast_group_durable_update_number", "Largest number durable in the journal.", number);
     let bytes = now.groups.iter().map(|group| (labels(group), float(group.journaled_bytes)));
     build.counter("holdfast_group_journaled_bytes", "Write data put into the journal.", bytes);
+    drills(build, now);
+}
+
+/// Drills of groups that have had some.
+fn drills(build: &mut Build, now: &Snapshot) {
+    let with_drills = || now.groups.iter().filter(|group| !group.drills.is_empty());
+    let of =
+        |group: &GroupView, state: &str| group.drills.iter().filter(|drill| drill.state == state).count();
+    let count = with_drills().flat_map(|group| {
+        ["waiting", "running", "ending"].map(|state| {
+            let labels = [named("group", &group.name), vec![("state", state.to_owned())]].concat();
+            (labels, float(of(group, state) as u64))
+        })
+    });
+    build.gauge("holdfast_group_drills", "Drills of a group here that have not ended.", count);
+    let bytes = with_drills().map(|group| {
+        let own: u64 = group.drills.iter().map(|drill| drill.own_bytes).sum();
+        (named("group", &group.name), float(own))
+    });
+    build.gauge("holdfast_group_drills_own_bytes", "What only clones of drills have.", bytes);
+    let used_up = with_drills().map(|group| {
+        let count = group.drills.iter().filter(|drill| drill.is_quota_used_up).count();
+        (named("group", &group.name), float(count as u64))
+    });
+    build.gauge("holdfast_group_drills_without_quota", "Drills whose quota is used up.", used_up);
+    let passed = with_drills().filter_map(|group| {
+        let passed = group.drills.iter().filter(|drill| drill.verdict == "passed");
+        let newest = passed.filter_map(|drill| drill.verdict_unix_ms).max()?;
+        Some((named("group", &group.name), seconds(newest)))
+    });
+    let help = "When a drill was last judged to have passed, in seconds since 1970.";
+    build.gauge("holdfast_group_drill_passed_time_seconds", help, passed);
 }
 
 /// Every array that reads a group, with the labels of its series.
@@ -462,8 +494,8 @@ fn float(value: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::shell::view::{
-        FollowView, GroupView, JournalView, LinkView, PairView, ParityGroupView, SynchronousView, UnitView,
-        VolumeView,
+        DrillView, FollowView, GroupView, JournalView, LinkView, PairView, ParityGroupView, SynchronousView,
+        UnitView, VolumeView,
     };
 
     /// One of everything.
@@ -490,6 +522,14 @@ mod tests {
                 ..FollowView::default()
             }),
             synchronous: Some(SynchronousView { state: state(), ..SynchronousView::default() }),
+            drills: vec![DrillView {
+                state: "running".into(),
+                verdict: "passed".into(),
+                verdict_unix_ms: Some(1_700_000_000_500),
+                own_bytes: 3 << 20,
+                is_quota_used_up: true,
+                ..DrillView::default()
+            }],
             ..GroupView::default()
         };
         Snapshot {
@@ -537,6 +577,11 @@ mod tests {
             "holdfast_pair_state{pair=\"p1\",group=\"\",state=\"suspended\"} 0.0",
             "holdfast_pair_copy_time_left_seconds{pair=\"p1\",group=\"\"} 2.5",
             "# TYPE holdfast_group_updates counter",
+            "holdfast_group_drills{group=\"g1\",state=\"running\"} 1.0",
+            "holdfast_group_drills{group=\"g1\",state=\"waiting\"} 0.0",
+            "holdfast_group_drills_own_bytes{group=\"g1\"} 3145728.0",
+            "holdfast_group_drills_without_quota{group=\"g1\"} 1.0",
+            "holdfast_group_drill_passed_time_seconds{group=\"g1\"} 1700000000.5",
             "holdfast_group_updates_total{group=\"g1\",role=\"primary\"} 11.0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
