@@ -511,7 +511,6 @@ mod tests {
     use crate::number::{ArrayNumber, GroupNumber, Incarnation, VolumeNumber};
     use crate::update::{Content, Extent, Kind, Update};
     use alloc::sync::Arc;
-    use alloc::vec;
 
     fn sequencer() -> Sequencer {
         let params = FormatParams {
@@ -534,12 +533,8 @@ mod tests {
             generation: Generation::default(),
             kind: Kind::HostWrite,
             time_ns: 0,
-            extents: vec![Extent {
-                volume: VolumeNumber(1),
-                start_bytes,
-                length_bytes,
-                content: Content::Data,
-            }],
+            extents: Extent { volume: VolumeNumber(1), start_bytes, length_bytes, content: Content::Data }
+                .into(),
             data_bytes,
             data_checksum: 1,
         })

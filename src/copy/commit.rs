@@ -3,6 +3,7 @@
 //! One task of a group runs [`Group::write_journal`]. Whoever needs durability (FUA, SYNCHRONIZE CACHE, a journal
 //! read) waits in [`Group::durable`] and by that ends the gathering.
 
+use super::change::Slots;
 use super::error::CopyError;
 use super::group::{Group, PairRuntime, Role, Sequencer};
 use super::kept::KeptUpdate;
@@ -210,8 +211,8 @@ impl Group {
             let data: Vec<_> = data.collect();
             (raw, commit, data)
         };
-        let mut runs = joined(&data);
-        drop(data);
+        let mut runs = Vec::new();
+        data.into_iter().for_each(|(offset, slots)| join(&mut runs, offset, slots));
         runs.push((commit.info_offset, pages_from(&self.pool, &commit.info).await));
         // Records and data may reach the units in any order: a record carries the checksum of its data, and recovery
         // believes a record above the flushed claim only when its data matches. So one flush serves both.
@@ -323,18 +324,15 @@ impl Group {
     }
 }
 
-/// Pages that lie one behind the other as one run.
-pub(super) fn joined(data: &[(u64, Arc<[Slot]>)]) -> Vec<(u64, Vec<Slot>)> {
-    let mut runs: Vec<(u64, Vec<Slot>)> = Vec::new();
-    for (offset, slots) in data {
-        match runs.last_mut() {
-            Some((start, run)) if *start + (run.len() * SLOT_BYTES) as u64 == *offset => {
-                run.extend_from_slice(slots);
-            }
-            _ => runs.push((*offset, slots.to_vec())),
-        }
+/// Adds pages to runs: those that lie one behind the other are one.
+pub(super) fn join(runs: &mut Vec<(u64, Vec<Slot>)>, offset: u64, slots: Slots) {
+    let follows = runs.last().is_some_and(|(start, run)| *start + (run.len() * SLOT_BYTES) as u64 == offset);
+    if !follows {
+        runs.push((offset, Vec::new()));
     }
-    runs
+    if let Some((_, run)) = runs.last_mut() {
+        slots.append_to(run);
+    }
 }
 
 /// Counts who waits for durability, however the wait ends.
