@@ -127,7 +127,8 @@ impl Inner {
                         && let Ok(_turn) = Arc::clone(&volume.pass).try_lock_owned()
                     {
                         // The volume knows the error; it is tried again.
-                        let _ = inner.pass(&volume, extents, Gates::Skip, &mut swept).await;
+                        let mut extents = extents.into_iter().peekable();
+                        let _ = inner.pass_until_wanted(&volume, &mut extents, Gates::Skip, &mut swept).await;
                     }
                     swept
                 })
