@@ -20,7 +20,10 @@
 //! everything that was is, where it was.
 
 mod copy;
+mod cut;
+mod image;
 mod repair;
+mod served;
 mod source;
 mod start;
 mod view;
@@ -49,7 +52,7 @@ struct State {
     /// Those that are led here, by the group's number; whether they have been begun.
     led: BTreeMap<u32, (Arc<copy::Job>, bool)>,
     /// Those in which this array is the source.
-    served: BTreeMap<Identity, Arc<source::Served>>,
+    served: BTreeMap<Identity, Arc<served::Served>>,
     /// When one was begun by schedule, or tried to be, by the group's number.
     tried: BTreeMap<u32, MonotonicNs>,
 }

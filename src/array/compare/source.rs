@@ -2,147 +2,24 @@
 
 use super::super::Array;
 use super::super::snapshots::Reserved;
+use super::image::can_be_compared;
+use super::served::{Image, Served, Serving, Wanted};
 use super::{CUT_WITHIN, LEASE, within};
 use crate::channel::storage::Nexus;
-use crate::clock::MonotonicNs;
-use crate::copy::compare::hash::{Hashed, Progress};
+use crate::copy::compare::hash::Hashed;
 use crate::copy::compare::tree::{Digest, Node};
-use crate::copy::group::Group;
-use crate::copy::image::Newest;
-use crate::disk::VolumeId;
 use crate::volume::compare::{
     AskCompare, CompareOptions, Compared, NODES_MAX, REWRITE_MAX, Step, TellCompare, VOLUMES_MAX, keep,
 };
 use crate::volume::designation::Refusal;
-use crate::volume::group::{Generation, GroupRecord};
-use crate::volume::name::{ArrayNumber, GroupNumber, UpdateNumber, VolumeNumber};
-use crate::volume::pair::{PairRecord, PairState};
+use crate::volume::group::Generation;
+use crate::volume::name::{ArrayNumber, GroupNumber, VolumeNumber};
 use crate::volume::record::{Identity, Who};
-use crate::volume::resync::TakeoverPoint;
 use crate::volume::table::Tables;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Notify;
-
-/// A comparison that another array leads.
-pub(in crate::array) struct Served {
-    pub(super) id: Identity,
-    pub(super) peer: ArrayNumber,
-    pub(super) group: GroupNumber,
-    volumes: Vec<VolumeNumber>,
-    pub(super) options: CompareOptions,
-    pub(super) began: MonotonicNs,
-    pub(super) began_unix_ns: u64,
-    state: Mutex<Serving>,
-    pub(super) progress: Arc<Progress>,
-    changed: Notify,
-}
-
-#[derive(Default)]
-struct Serving {
-    heard: MonotonicNs,
-    /// What is asked and answered belongs to this attempt.
-    attempt: u32,
-    wanted: Option<Wanted>,
-    /// What came of the last cut.
-    cut: Option<Result<Image, String>>,
-    hashed: Option<Result<Arc<Vec<Hashed>>, String>>,
-    /// It is over here; why, if its operator ended it.
-    ended: Option<Option<String>>,
-}
-
-#[derive(Clone, Copy)]
-enum Wanted {
-    Cut,
-    Hash,
-}
-
-#[derive(Clone)]
-struct Image {
-    number: UpdateNumber,
-    /// In the order of the P-VOLs.
-    volumes: Vec<VolumeId>,
-}
-
-impl Served {
-    fn lock(&self) -> MutexGuard<'_, Serving> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Ends it; the array that leads it hears why.
-    pub(super) fn end(&self, why: Option<&str>) {
-        self.lock().ended.get_or_insert_with(|| why.map(str::to_owned));
-        self.changed.notify_waiters();
-    }
-
-    pub(super) fn number(&self) -> Option<UpdateNumber> {
-        self.lock().cut.as_ref().and_then(|cut| cut.as_ref().ok()).map(|image| image.number)
-    }
-
-    fn want(&self, attempt: u32, wanted: Wanted) {
-        let mut state = self.lock();
-        match wanted {
-            // Said once more: it is on its way, or was cut.
-            Wanted::Cut if attempt <= state.attempt => return,
-            Wanted::Cut => (state.attempt, state.cut, state.hashed) = (attempt, None, None),
-            Wanted::Hash if attempt != state.attempt || state.hashed.is_some() => return,
-            Wanted::Hash => {}
-        }
-        state.wanted = Some(wanted);
-        drop(state);
-        self.changed.notify_waiters();
-    }
-
-    /// What came of an attempt, unless there is another one since.
-    fn cut_done(&self, attempt: u32, cut: Result<Image, String>) {
-        let mut state = self.lock();
-        if state.attempt == attempt {
-            state.cut = Some(cut);
-        }
-    }
-
-    fn hash_done(&self, attempt: u32, hashed: Result<Arc<Vec<Hashed>>, String>) {
-        let mut state = self.lock();
-        if state.attempt == attempt {
-            state.hashed = Some(hashed);
-        }
-    }
-
-    /// Waits until `look` gives something.
-    async fn until<T>(&self, look: impl Fn(&mut Serving) -> Option<T>) -> T {
-        loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if let Some(found) = look(&mut self.lock()) {
-                return found;
-            }
-            changed.await;
-        }
-    }
-
-    fn volume(&self, volume: VolumeNumber) -> Result<usize, Refusal> {
-        let at = self.volumes.iter().position(|one| *one == volume);
-        at.ok_or_else(|| Refusal::conflict("this volume is not compared"))
-    }
-
-    fn image(&self) -> Result<Image, Refusal> {
-        match &self.lock().cut {
-            Some(Ok(image)) => Ok(image.clone()),
-            Some(Err(why)) => Err(Refusal::Conflict(why.clone())),
-            None => Err(Refusal::conflict("no image has been cut")),
-        }
-    }
-
-    fn hashed(&self) -> Result<Arc<Vec<Hashed>>, Refusal> {
-        match &self.lock().hashed {
-            Some(Ok(hashed)) => Ok(hashed.clone()),
-            Some(Err(why)) => Err(Refusal::Conflict(why.clone())),
-            None => Err(Refusal::conflict("it is not hashed yet")),
-        }
-    }
-}
 
 impl Array {
     /// The answer to what another array says of a comparison.
@@ -439,58 +316,6 @@ impl Array {
         self.hash_image(&group, &image.volumes, served.options, &served.progress).await
     }
 
-    /// The trees of the volumes of an image.
-    pub(super) async fn hash_image(
-        &self,
-        group: &Arc<Group>,
-        volumes: &[VolumeId],
-        options: CompareOptions,
-        progress: &Arc<Progress>,
-    ) -> Result<Vec<Hashed>, String> {
-        let extents = volumes.iter().map(|volume| self.disk.laid_extents(*volume));
-        let extents: u64 = extents.map(|count| count.map_or(0, u64::from)).sum();
-        progress.total_bytes.store(extents << 20, Ordering::Relaxed);
-        let hasher = self.hasher(group, options, progress);
-        let mut all = Vec::with_capacity(volumes.len());
-        for volume in volumes {
-            all.push(hasher.volume(*volume).await.map_err(|error| error.to_string())?);
-        }
-        Ok(all)
-    }
-
-    async fn cut_image(&self, served: &Served) -> Result<(Reserved<'_>, Image), String> {
-        let _one_at_a_time = self.images.lock().await;
-        let tables = self.store.tables();
-        let record = tables.groups.get(&served.group).ok_or("the group is gone")?;
-        can_be_compared(&tables, record, served.peer, &served.volumes)?;
-        let group = self.open_group_of(served.group).ok_or("the group is not open")?;
-        for volume in &served.volumes {
-            let is_roomy = self.disk.has_extents_to_spare(VolumeId(volume.0));
-            if !is_roomy.map_err(|error| error.to_string())? {
-                return Err(
-                    "the parity group has hardly any room left: an image would make hosts wait".into()
-                );
-            }
-        }
-        let open: Option<Vec<_>> = {
-            let runtime = self.runtime();
-            served.volumes.iter().map(|volume| runtime.volumes.get(&volume.0).cloned()).collect()
-        };
-        let open = open.ok_or("a volume is not open")?;
-        let reserved = self.reserve(&served.volumes).map_err(|error| error.to_string())?;
-        let wanted = reserved.wanted(&served.volumes);
-        let stand_still = || open.iter().map(|volume| volume.alone()).collect::<Vec<_>>();
-        let look = |newest| {
-            let tables = self.store.tables();
-            let record = tables.groups.get(&served.group).ok_or("the group is gone")?;
-            source_moment(&tables, record, served.peer, &served.volumes, newest)
-        };
-        let number =
-            group.snapshot(&wanted, stand_still, look).await.map_err(|error| error.to_string())??;
-        let volumes = wanted.iter().map(|one| one.snapshot).collect();
-        Ok((reserved, Image { number, volumes }))
-    }
-
     async fn cut_served(&self, served: &Served, attempt: u32) -> Result<TellCompare, Refusal> {
         served.want(attempt, Wanted::Cut);
         let cut = served.until(|state| match (&state.cut, &state.ended) {
@@ -530,58 +355,6 @@ impl Array {
             read_bytes: of(&progress.read_bytes),
             roots,
         })
-    }
-}
-
-/// Whether these P-VOLs have copies at that array that are images of their group.
-fn can_be_compared(
-    tables: &Tables,
-    record: &GroupRecord,
-    peer: ArrayNumber,
-    volumes: &[VolumeNumber],
-) -> Result<(), String> {
-    if record.takeover.as_ref().is_some_and(|takeover| takeover.shuts_hosts_out()) {
-        return Err("the group has been taken over".to_owned());
-    }
-    for volume in volumes {
-        let is_it = |pair: &&PairRecord| pair.auxiliary.array == peer && pair.primary.volume == Some(*volume);
-        let pair = tables.served_pairs(record.number).find(is_it);
-        let pair = pair.ok_or_else(|| format!("volume {volume} has no pair with array {peer}"))?;
-        if pair.state != PairState::Normal || pair.control.asked.is_some() {
-            return Err(format!("pair {} is {}", pair.name, pair.state));
-        }
-    }
-    Ok(())
-}
-
-/// The number that an image of these volumes is of, which was cut at this moment.
-fn source_moment(
-    tables: &Tables,
-    record: &GroupRecord,
-    peer: ArrayNumber,
-    volumes: &[VolumeNumber],
-    newest: Newest,
-) -> Result<UpdateNumber, String> {
-    newest.whole?;
-    can_be_compared(tables, record, peer, volumes)?;
-    let number = UpdateNumber(newest.number.get());
-    if tables.followed_pairs(record.number).next().is_some() {
-        is_image_of(tables, record, number)?;
-    }
-    Ok(number)
-}
-
-/// Whether the S-VOLs of a group here are the image of exactly this number.
-pub(super) fn is_image_of(tables: &Tables, record: &GroupRecord, number: UpdateNumber) -> Result<(), String> {
-    let is_other = |pair: &&PairRecord| {
-        pair.state != PairState::Normal || pair.control.svol_write || pair.control.is_written
-    };
-    if let Some(pair) = tables.followed_pairs(record.number).find(is_other) {
-        return Err(format!("pair {} is {}, or hosts may have written its S-VOL", pair.name, pair.state));
-    }
-    match tables.takeover_point(record.number, Some(number))? {
-        TakeoverPoint::Volumes(found) if found == number => Ok(()),
-        point => Err(format!("the S-VOLs are as of update {}", point.number())),
     }
 }
 

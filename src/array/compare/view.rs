@@ -2,7 +2,7 @@
 
 use super::super::Array;
 use super::copy::{Job, Phase};
-use super::source::Served;
+use super::served::Served;
 use crate::shell::view::{CompareView, ComparedView, DifferentRangeView};
 use crate::volume::compare::{CompareOutcome, Compared, Side};
 use crate::volume::group::GroupRecord;
