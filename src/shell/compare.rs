@@ -17,6 +17,9 @@ pub struct CompareWords {
     /// from which it is copied; else with the only copy.
     #[arg(long, value_name = "LINK")]
     reader: Option<LinkName>,
+    /// At an array that copies the group: with the array behind this link, which copies it from the same array, or is that array.
+    #[arg(long, value_name = "LINK", conflicts_with_all = ["reader", "repair"])]
+    with: Option<LinkName>,
     /// What each side reads in a second at most, as in 100MiB.
     #[arg(long, value_name = "SIZE", value_parser = rate)]
     rate: Option<u64>,
@@ -40,13 +43,13 @@ pub struct CompareWords {
     timeout: Option<Duration>,
     /// At an array that copies the group: from now on by itself, so long after the last one, with the other words as they are said
     /// now; "never": not any more.
-    #[arg(long, value_name = "TIME", value_parser = every, conflicts_with_all = ["reader", "dry_run", "wait", "show", "cancel"])]
+    #[arg(long, value_name = "TIME", value_parser = every, conflicts_with_all = ["reader", "with", "dry_run", "wait", "show", "cancel"])]
     every: Option<Every>,
     /// Show what is at work and what came of those before.
-    #[arg(long, conflicts_with_all = ["reader", "rate", "full", "repair", "dry_run", "cancel"])]
+    #[arg(long, conflicts_with_all = ["reader", "with", "rate", "full", "repair", "dry_run", "cancel"])]
     show: bool,
     /// End what is at work; it leaves nothing behind.
-    #[arg(long, conflicts_with_all = ["reader", "rate", "full", "repair", "dry_run"])]
+    #[arg(long, conflicts_with_all = ["reader", "with", "rate", "full", "repair", "dry_run"])]
     cancel: bool,
 }
 
@@ -96,7 +99,8 @@ impl CompareWords {
         if let Some(Every(every)) = self.every {
             return CompareWish::Schedule(every.map(|every| CompareSchedule { every, options }));
         }
-        CompareWish::Start { reader: self.reader.clone(), options, is_dry_run: self.dry_run }
+        let (reader, with) = (self.reader.clone(), self.with.clone());
+        CompareWish::Start { reader, with, options, is_dry_run: self.dry_run }
     }
 }
 

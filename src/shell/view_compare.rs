@@ -11,6 +11,8 @@ pub enum CompareWish {
     Start {
         /// At the primary: with the copy behind this link.
         reader: Option<LinkName>,
+        /// At a copy: with the array behind this link, which may be another copy.
+        with: Option<LinkName>,
         /// How.
         options: CompareOptions,
         /// Only say what would be done.
@@ -44,7 +46,7 @@ pub struct CompareView {
     pub id: String,
     /// The link to the other array.
     pub with: String,
-    /// What this array is in it: `copy`, which leads, or `source`.
+    /// What this array is in it: `copy`, which leads, `source`, or `other-copy`, which another copy has asked.
     pub role: String,
     /// `preparing` (until both have an image of one number), `waiting` (for restore to come to that), `hashing`, `searching`,
     /// `repairing`; at the source also `answering`.
@@ -84,6 +86,9 @@ pub struct ComparedView {
     pub update_number: Option<u64>,
     /// Also what was not written since it was read last was read.
     pub is_full: bool,
+    /// `source-and-copy`; or `copies`: both copy from the same array. Of these the one that led is meant where it says copy here, the
+    /// other one where it says source.
+    pub between: String,
     /// When it began, by the clock of the array that copies.
     pub started_unix_ms: u64,
     /// When it ended.
@@ -107,15 +112,16 @@ pub struct ComparedView {
 /// Where two volumes differ.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct DifferentRangeView {
-    /// The volume at the array from which it is copied.
+    /// The volume at the array from which it is copied; of two copies at the one that was asked.
     pub pvol: String,
-    /// The volume at the copy.
+    /// The volume at the copy; of two copies at the one that led.
     pub svol: String,
     /// First byte, the same in both.
     pub offset_bytes: u64,
     /// How many.
     pub length_bytes: u64,
-    /// `primary` or `copy`, where that side is proven wrong: what was read there before has changed without being written.
+    /// `primary` or `copy`, of two copies the array, where that side is proven wrong: what was read there before has changed
+    /// without being written.
     pub proven_wrong: Option<String>,
 }
 

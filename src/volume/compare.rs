@@ -3,7 +3,7 @@
 
 use super::ask::AskedBy;
 use super::group::Generation;
-use super::name::{ArrayNumber, GroupName, UpdateNumber, VolumeName, VolumeNumber};
+use super::name::{ArrayNumber, GroupName, GroupNumber, UpdateNumber, VolumeName, VolumeNumber};
 use super::proof::VolumeRoots;
 use super::record::Identity;
 use serde::{Deserialize, Serialize};
@@ -72,17 +72,39 @@ pub enum AskCompare {
         /// Who asked there.
         by: AskedBy,
     },
-    /// To the source: a step of a comparison.
+    /// To an array that copies the group from the same array as the one that asks: make ready to compare these copies.
+    Beside {
+        /// Which comparison.
+        id: Identity,
+        /// The group.
+        group: GroupName,
+        /// Of what they are copies.
+        of: CopiesOf,
+        /// How.
+        options: CompareOptions,
+    },
+    /// To the source, or to the other copy: a step of a comparison.
     Step {
         /// Which comparison.
         id: Identity,
-        /// The group's number at the source.
+        /// The group's number there.
         group: u32,
         /// Which attempt at two images of one number it is: 0 before the first. What belongs to an earlier one comes too late.
         attempt: u32,
         /// What.
         step: Step,
     },
+}
+
+/// Of what two copies are copies.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CopiesOf {
+    /// The array from which both copy.
+    pub source: ArrayNumber,
+    /// The group's number there.
+    pub group: GroupNumber,
+    /// The numbers there of the volumes whose copies are compared; the steps name them so.
+    pub volumes: Vec<VolumeNumber>,
 }
 
 /// What the copy asks of the source.
@@ -98,6 +120,11 @@ pub enum Step {
     },
     /// Cut an image of them now, in place of the one that was cut before.
     Cut,
+    /// To another copy: cut an image at this update or any later one, as soon as that many are restored; in place of the one before.
+    CutFrom {
+        /// What is restored at the array that asks, and held there.
+        at_least: UpdateNumber,
+    },
     /// Hash it: the copy has one of the same number.
     Hash,
     /// How far is it?
@@ -145,6 +172,11 @@ pub enum Step {
 pub enum TellCompare {
     /// It is begun, or noted.
     Done,
+    /// It is begun at another copy.
+    Begun {
+        /// The group's number there.
+        group: u32,
+    },
     /// An image was cut.
     Cut {
         /// It has all updates up to this one and nothing else.
@@ -153,6 +185,13 @@ pub enum TellCompare {
         generation: Generation,
         /// What the volumes are called there, in the order in which they were named.
         names: Vec<VolumeName>,
+    },
+    /// Restore at the other copy is not that far: it is held at that number, and the image is cut when it comes there.
+    Behind {
+        /// What is restored there.
+        restored: UpdateNumber,
+        /// So much later than it can it restores, ms.
+        delay_ms: u64,
     },
     /// How far hashing is.
     State {
@@ -186,6 +225,8 @@ impl TellCompare {
             (Self::Done, Step::Begin { .. } | Step::Hash | Step::End { .. })
             | (Self::Cut { .. }, Step::Cut)
             | (Self::State { .. }, Step::State) => true,
+            (Self::Cut { number, .. }, Step::CutFrom { at_least }) => number >= at_least,
+            (Self::Behind { restored, .. }, Step::CutFrom { at_least }) => restored <= at_least,
             (Self::Nodes(all), Step::Nodes { nodes, .. }) => {
                 all.len() == nodes.len() && all.iter().all(|children| children.len() == FAN)
             }
@@ -204,12 +245,18 @@ impl TellCompare {
 pub struct Compared {
     /// Which it was.
     pub id: Identity,
-    /// The array that gives or hands on the numbers.
+    /// What the two have to do with each other.
+    #[serde(default, skip_serializing_if = "Between::is_source_and_copy")]
+    pub between: Between,
+    /// The array that gives or hands on the numbers; of two copies the one that was asked.
     pub source: ArrayNumber,
-    /// The array that copies.
+    /// The array that copies; of two copies the one that led.
     pub copy: ArrayNumber,
     /// Both were compared as of this update.
     pub number: Option<UpdateNumber>,
+    /// The generation to which it belonged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<Generation>,
     /// By the clock of the copy, ns since 1970.
     pub began_unix_ns: u64,
     /// The same.
@@ -244,6 +291,25 @@ pub struct Compared {
     pub seal: Digest,
 }
 
+/// What two arrays that were compared have to do with each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Between {
+    /// One copies from the other.
+    #[default]
+    SourceAndCopy,
+    /// Both copy from the same array: neither is right by itself.
+    Copies,
+}
+
+impl Between {
+    /// What results say that were sealed before there was anything else; so it is left out.
+    #[must_use]
+    pub fn is_source_and_copy(&self) -> bool {
+        *self == Self::SourceAndCopy
+    }
+}
+
 /// What came of it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -261,9 +327,9 @@ pub enum CompareOutcome {
 /// Where two volumes differ.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct DifferentRange {
-    /// The volume at the source.
+    /// The volume at the source; of two copies at the one that was asked.
     pub pvol: VolumeName,
-    /// The volume at the copy.
+    /// The volume at the copy; of two copies at the one that led.
     pub svol: VolumeName,
     /// First byte, the same in both.
     pub offset_bytes: u64,
@@ -277,9 +343,9 @@ pub struct DifferentRange {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Side {
-    /// Where the numbers come from.
+    /// Where the numbers come from; of two copies the one that was asked.
     Primary,
-    /// Where they are restored.
+    /// Where they are restored; of two copies the one that led.
     Copy,
 }
 
@@ -299,7 +365,10 @@ impl Compared {
 impl fmt::Display for Compared {
     /// What the audit log says.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "array {} with array {}", self.copy, self.source)?;
+        match self.between {
+            Between::SourceAndCopy => write!(f, "array {} with array {}", self.copy, self.source)?,
+            Between::Copies => write!(f, "array {} with array {}, two copies,", self.copy, self.source)?,
+        }
         if let Some(number) = self.number {
             write!(f, " as of update {number}")?;
         }
@@ -324,14 +393,19 @@ impl fmt::Display for Compared {
     }
 }
 
-/// Puts a result behind the others and lets the oldest go.
+/// Puts a result behind the others and lets the oldest go; the newest of two arrays goes last.
 pub fn keep(all: &mut Vec<Compared>, one: Compared) {
     all.retain(|kept| kept.id != one.id);
     let same = |kept: &&mut Compared| (kept.source, kept.copy) == (one.source, one.copy);
     all.iter_mut().filter(same).for_each(|kept| kept.roots = Vec::new());
     all.push(one);
-    let more = all.len().saturating_sub(RESULTS_KEPT);
-    all.drain(..more);
+    while all.len() > RESULTS_KEPT {
+        let is_followed = |(at, one): (usize, &Compared)| {
+            all[at + 1..].iter().any(|later| (later.source, later.copy) == (one.source, one.copy))
+        };
+        let goes = all.iter().enumerate().position(is_followed);
+        all.remove(goes.unwrap_or(0));
+    }
 }
 
 /// A digest; [`Digest::ZERO`] of zeros.

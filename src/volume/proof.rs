@@ -129,7 +129,7 @@ pub const FORMAT: &str = "holdfast-proof-1";
 
 #[cfg(test)]
 mod tests {
-    use super::super::compare::CompareOptions;
+    use super::super::compare::{Between, CompareOptions};
     use super::super::name::{ArrayNumber, UpdateNumber};
     use super::super::record::Identity;
     use super::*;
@@ -137,9 +137,11 @@ mod tests {
     fn result(id: u64, number: u64) -> Compared {
         Compared {
             id: Identity(id.into()),
+            between: Between::SourceAndCopy,
             source: ArrayNumber(1),
             copy: ArrayNumber(2),
             number: Some(UpdateNumber(number)),
+            generation: None,
             began_unix_ns: id,
             ended_unix_ns: id + 5,
             options: CompareOptions::default(),
@@ -198,6 +200,31 @@ mod tests {
             change(&mut changed);
             assert!(changed.check().is_err(), "{what}");
         }
+    }
+
+    /// Results that were sealed when there was only one kind of them say nothing of it.
+    #[test]
+    fn the_kind_of_a_result_is_sealed_and_changes_no_seal_of_before() {
+        let one = result(1, 1).sealed(Digest::ZERO, roots(1));
+        let text = serde_json::to_string(&one).unwrap();
+        assert!(!text.contains("between"), "{text}");
+        assert_eq!(serde_json::from_str::<Compared>(&text).unwrap(), one);
+        let other = Compared { between: Between::Copies, ..one.clone() };
+        assert!(other.check_seal().is_err());
+        let other = other.sealed(Digest::ZERO, roots(1));
+        assert_eq!(serde_json::from_str::<Compared>(&serde_json::to_string(&other).unwrap()).unwrap(), other);
+    }
+
+    /// Comparisons with one array, however many, push those with another one out last.
+    #[test]
+    fn the_newest_result_of_two_arrays_is_kept_while_there_are_older_ones_of_others() {
+        let mut kept = Vec::new();
+        let other = Compared { copy: ArrayNumber(3), ..result(100, 1) };
+        for one in (1..=3).map(|n| result(n, n)).chain([other]).chain((4..=40).map(|n| result(n, n))) {
+            super::super::compare::keep(&mut kept, one);
+        }
+        let ids: Vec<u128> = kept.iter().map(|one| one.id.0).collect();
+        assert_eq!(ids, [100, 34, 35, 36, 37, 38, 39, 40]);
     }
 
     #[test]

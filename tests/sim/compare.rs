@@ -15,12 +15,12 @@ use crate::tree::Tree;
 use holdfast::shell::view::{ComparedView, Console, DifferentRangeView, GroupView};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-const BETA: usize = 1;
-const GAMMA: usize = 2;
-const PAGE: usize = 4096;
+pub(crate) const BETA: usize = 1;
+pub(crate) const GAMMA: usize = 2;
+pub(crate) const PAGE: usize = 4096;
 const PAGES: u64 = 3 * 256;
 /// On the disks `u0` to `u2` lies nothing but volumes, three extents each.
-const SHAPE: Shape = Shape {
+pub(crate) const SHAPE: Shape = Shape {
     volumes: 3,
     volume_kib: 3072,
     journal_kib: 8192,
@@ -29,20 +29,23 @@ const SHAPE: Shape = Shape {
     ..EIGHT
 };
 
-struct Story {
-    cluster: Cluster,
-    random: Random,
-    writer: Writer,
-    ports: Vec<SimPort>,
-    deaths: u32,
-    equal: u32,
-    unfinished: u32,
+pub(crate) struct Story {
+    pub(crate) cluster: Cluster,
+    pub(crate) random: Random,
+    pub(crate) writer: Writer,
+    pub(crate) ports: Vec<SimPort>,
+    pub(crate) deaths: u32,
+    pub(crate) equal: u32,
+    pub(crate) unfinished: u32,
 }
 
 impl Story {
     async fn begin(seed: u64, tree: &Tree) -> Self {
-        let cluster = tree.cluster(seed, SHAPE);
-        for index in 0..tree.count() {
+        Self::begin_with(seed, tree.cluster(seed, SHAPE)).await
+    }
+
+    pub(crate) async fn begin_with(seed: u64, cluster: Cluster) -> Self {
+        for index in 0..cluster.count() {
             cluster.start(index).await;
         }
         let writer = Writer::new(seed, Plan::mixed(seed, geometry_of(SHAPE)));
@@ -59,7 +62,7 @@ impl Story {
     }
 
     /// All pairs are normal, and every copy has everything.
-    async fn settled(&mut self) {
+    pub(crate) async fn settled(&mut self) {
         for index in 0..self.count() {
             wait(&self.cluster, "all pairs are normal", |cluster| cluster.is_normal(index)).await;
         }
@@ -70,7 +73,7 @@ impl Story {
     }
 
     /// The same, and on the units.
-    async fn quiet(&mut self) {
+    pub(crate) async fn quiet(&mut self) {
         self.settled().await;
         for index in 0..self.count() {
             wait(&self.cluster, "everything is on the units", |cluster| {
@@ -80,12 +83,12 @@ impl Story {
         }
     }
 
-    fn group(&self, index: usize) -> GroupView {
+    pub(crate) fn group(&self, index: usize) -> GroupView {
         self.cluster.snapshot(index).expect("it runs").groups.remove(0)
     }
 
     /// Nothing is being compared: what was cut off has found that out, which takes two minutes at most.
-    async fn idle(&self) {
+    pub(crate) async fn idle(&self) {
         let since = self.cluster.clock_ms();
         while (0..self.count()).any(|index| !self.group(index).comparing.is_empty()) {
             assert!(self.cluster.clock_ms() < since + 300_000, "{}", self.cluster.state());
@@ -94,7 +97,7 @@ impl Story {
     }
 
     /// A comparison that nothing disturbs, and what came of it.
-    async fn compare(&mut self, index: usize, more: &str) -> ComparedView {
+    pub(crate) async fn compare(&mut self, index: usize, more: &str) -> ComparedView {
         self.idle().await;
         let known = self.group(index).compared;
         let line = format!("group compare g1{more} --wait --timeout 300s");
@@ -107,7 +110,7 @@ impl Story {
     }
 
     /// Nobody has found anything that is not there.
-    fn judge(&mut self) {
+    pub(crate) fn judge(&mut self) {
         for (index, name) in NAMES.iter().enumerate().take(self.count()) {
             let Some(shown) = self.cluster.snapshot(index) else { continue };
             for one in &shown.groups[0].compared {
@@ -118,7 +121,7 @@ impl Story {
     }
 
     /// Hosts write while something happens.
-    async fn under_load<T>(&mut self, work: impl AsyncFnOnce(&Cluster, &mut Random) -> T) -> T {
+    pub(crate) async fn under_load<T>(&mut self, work: impl AsyncFnOnce(&Cluster, &mut Random) -> T) -> T {
         let stop = AtomicBool::new(false);
         let until = Until { commands: u64::MAX, stop: &stop };
         let Self { cluster, writer, ports, random, .. } = self;
@@ -132,7 +135,7 @@ impl Story {
         done
     }
 
-    async fn comes_back(&mut self, index: usize) {
+    pub(crate) async fn comes_back(&mut self, index: usize) {
         self.deaths += 1;
         self.cluster.start(index).await;
         if index == ALPHA {
@@ -143,7 +146,7 @@ impl Story {
         }
     }
 
-    async fn images(&self, index: usize, prefix: &str) -> Vec<Vec<u8>> {
+    pub(crate) async fn images(&self, index: usize, prefix: &str) -> Vec<Vec<u8>> {
         let array = self.cluster.array(index).expect("it runs");
         let mut images = Vec::new();
         for volume in 1..=SHAPE.volumes {
@@ -207,7 +210,7 @@ impl Story {
     }
 
     /// Every extent that is not free belongs to a volume that is shown: the images are gone.
-    async fn nothing_is_left(&self) {
+    pub(crate) async fn nothing_is_left(&self) {
         for index in 0..self.count() {
             let since = self.cluster.clock_ms();
             loop {
@@ -231,7 +234,7 @@ impl Story {
         }
     }
 
-    async fn equal_at_the_end(&mut self) {
+    pub(crate) async fn equal_at_the_end(&mut self) {
         self.settled().await;
         let data = self.images(ALPHA, "data").await;
         for index in 1..self.count() {
@@ -239,14 +242,14 @@ impl Story {
         }
     }
 
-    async fn end(&self) {
+    pub(crate) async fn end(&self) {
         for index in 0..self.count() {
             self.cluster.die(index, Death::Kill).await;
         }
     }
 
     /// Pages that hosts have written in one go, so that they are found on the disks.
-    fn pages(&self, image: &[u8]) -> Vec<u64> {
+    pub(crate) fn pages(&self, image: &[u8]) -> Vec<u64> {
         let is_written = |page: &u64| {
             let at = usize::try_from(*page).unwrap() * PAGE;
             image[at..at + PAGE].chunks(512).all(|sector| sector.iter().any(|byte| *byte != 0))
@@ -255,7 +258,7 @@ impl Story {
     }
 
     /// Replaces what the disks of an array hold of a page, behind its back.
-    fn plant(&self, index: usize, was: &[u8], now: &[u8]) {
+    pub(crate) fn plant(&self, index: usize, was: &[u8], now: &[u8]) {
         let mut places = 0;
         for name in ["u0", "u1", "u2"] {
             let disk = self.cluster.disk(index, name);
@@ -271,18 +274,18 @@ impl Story {
     }
 }
 
-fn restored(cluster: &Cluster, index: usize) -> Option<u64> {
+pub(crate) fn restored(cluster: &Cluster, index: usize) -> Option<u64> {
     let follows = cluster.snapshot(index)?.groups.first()?.follows.clone()?;
     Some(follows.restored_update_number)
 }
 
-fn page(image: &[u8], page: u64) -> &[u8] {
+pub(crate) fn page(image: &[u8], page: u64) -> &[u8] {
     let at = usize::try_from(page).unwrap() * PAGE;
     &image[at..at + PAGE]
 }
 
 /// What is found, page by page.
-fn found(ranges: &[DifferentRangeView]) -> Vec<(String, String, u64)> {
+pub(crate) fn found(ranges: &[DifferentRangeView]) -> Vec<(String, String, u64)> {
     let pages = |range: &DifferentRangeView| {
         let first = range.offset_bytes / PAGE as u64;
         let (pvol, svol) = (range.pvol.clone(), range.svol.clone());

@@ -38,6 +38,7 @@ mod centres_troubles;
 mod clones;
 mod cluster;
 mod compare;
+mod compare_copies;
 mod copying;
 mod day;
 mod delay;

@@ -7,13 +7,12 @@ use crate::clock::MonotonicNs;
 use crate::copy::compare::hash::{Hashed, Progress};
 use crate::copy::compare::tree::{Digest, Node, PAGES};
 use crate::copy::group::Group;
-use crate::disk::VolumeId;
 use crate::volume::compare::{
-    CompareOptions, CompareOutcome, Compared, DifferentRange, NODES_MAX, RANGES_KEPT, Side, Step,
-    TellCompare, VOLUMES_MAX,
+    Between, CompareOptions, CompareOutcome, Compared, CopiesOf, DifferentRange, NODES_MAX, RANGES_KEPT,
+    Side, Step, TellCompare, VOLUMES_MAX,
 };
 use crate::volume::designation::Refusal;
-use crate::volume::group::GroupRole;
+use crate::volume::group::{Generation, GroupRole};
 use crate::volume::name::{ArrayNumber, GroupNumber, UpdateNumber, VolumeName, VolumeNumber};
 use crate::volume::pair::PairState;
 use crate::volume::proof::{VolumeRoots, last_seal};
@@ -28,7 +27,9 @@ use tokio::sync::watch;
 pub(in crate::array) struct Job {
     pub(super) id: Identity,
     pub(super) group: GroupNumber,
-    pub(super) source: ArrayNumber,
+    /// The other array: the source, or another copy.
+    pub(super) other: ArrayNumber,
+    pub(super) between: Between,
     pub(super) options: CompareOptions,
     pub(super) began_unix_ns: u64,
     pub(super) is_cancelled: watch::Sender<bool>,
@@ -41,6 +42,13 @@ pub(in crate::array) struct Job {
 pub(super) struct Shown {
     pub(super) phase: Phase,
     pub(super) number: Option<UpdateNumber>,
+    generation: Option<Generation>,
+    /// The other array was heard.
+    is_begun: bool,
+    /// The group's number there, where that has said it.
+    remote: Option<u32>,
+    /// Attempts at an image so far.
+    attempt: u32,
     /// Bytes that the source hashes, has hashed, and has read.
     pub(super) source: [u64; 3],
     pub(super) hashing_since: Option<MonotonicNs>,
@@ -71,11 +79,13 @@ pub(super) struct Found {
     pub(super) roots: Vec<VolumeRoots>,
 }
 
-/// The volumes that are compared, and the way to the source.
+/// The volumes that are compared, and the way to the other array.
 pub(super) struct Plan {
     pub(super) link: LinkRecord,
-    /// The group's number there.
-    pub(super) remote: u32,
+    /// The group's number at the source.
+    pub(super) remote: GroupNumber,
+    /// The source, if it is another copy with which they are compared.
+    pub(super) beside: Option<ArrayNumber>,
     pub(super) group: Arc<Group>,
     pub(super) volumes: Vec<Compare>,
 }
@@ -97,12 +107,25 @@ pub(super) struct DifferentPages {
 
 impl Job {
     pub(super) fn new(
-        (id, group, source): (Identity, GroupNumber, ArrayNumber),
+        (id, group): (Identity, GroupNumber),
+        (other, between): (ArrayNumber, Between),
         options: CompareOptions,
         began_unix_ns: u64,
     ) -> Self {
         let (is_cancelled, progress, shown) = (watch::Sender::new(false), Arc::default(), Mutex::default());
-        Self { id, group, source, options, began_unix_ns, is_cancelled, progress, shown }
+        Self { id, group, other, between, options, began_unix_ns, is_cancelled, progress, shown }
+    }
+
+    /// Nothing of it is shown any more; whether the other array had been heard.
+    fn begin_again(&self) -> bool {
+        let mut shown = self.shown();
+        let fresh = Shown { remote: shown.remote, attempt: shown.attempt, ..Shown::default() };
+        std::mem::replace(&mut *shown, fresh).is_begun
+    }
+
+    /// The other array, if it is another copy.
+    pub(super) fn beside(&self) -> Option<ArrayNumber> {
+        (self.between == Between::Copies).then_some(self.other)
     }
 
     pub(super) fn shown(&self) -> MutexGuard<'_, Shown> {
@@ -117,7 +140,7 @@ impl Array {
         let outcome = tokio::select! {
             biased;
             _ = cancelled.wait_for(|is_cancelled| *is_cancelled) => CompareOutcome::Cancelled,
-            done = self.compare_steps(job) => match done {
+            done = self.compare_patiently(job) => match done {
                 Ok(()) if job.shown().found.different_bytes == 0 => CompareOutcome::Equal,
                 Ok(()) => CompareOutcome::Different,
                 Err(refusal) => CompareOutcome::Failed(refusal.to_string()),
@@ -130,7 +153,7 @@ impl Array {
             tracing::warn!(%error, "the result of a comparison is not kept");
         }
         // The images are gone here; the source gives its own back now rather than when its patience ends.
-        if let Ok(plan) = self.compare_plan(job.group) {
+        if let Ok(plan) = self.compare_plan(job.group, job.beside()) {
             let mut line = self.line(job, &plan);
             let step = Step::End { result: Box::new(result) };
             let _ = within(self, END_WITHIN, line.ask(step)).await;
@@ -142,9 +165,11 @@ impl Array {
         let of = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
         let result = Compared {
             id: job.id,
-            source: job.source,
+            between: job.between,
+            source: job.other,
             copy: self.config.array.number,
             number: shown.number,
+            generation: shown.generation,
             began_unix_ns: job.began_unix_ns,
             ended_unix_ns: self.env.clock.wall().0,
             options: job.options,
@@ -170,8 +195,12 @@ impl Array {
         result.sealed(previous, if is_whole { shown.found.roots } else { Vec::new() })
     }
 
-    /// What is compared, and with whom.
-    pub(super) fn compare_plan(&self, number: GroupNumber) -> Result<Plan, Refusal> {
+    /// What is compared, and with whom: with its source, or with the other copy at that array.
+    pub(super) fn compare_plan(
+        &self,
+        number: GroupNumber,
+        beside: Option<ArrayNumber>,
+    ) -> Result<Plan, Refusal> {
         let tables = self.store.tables();
         let record = tables.groups.get(&number).ok_or_else(|| Refusal::missing("group", number))?;
         let conflict = |text: String| Err(Refusal::Conflict(format!("group {}: {text}", record.name)));
@@ -179,7 +208,8 @@ impl Array {
             return conflict("it is not copied here".into());
         };
         let Some(remote) = remote else { return conflict("its source has not let this array in yet".into()) };
-        let link = tables.link_to(*source).ok_or_else(|| Refusal::missing("link to array", source))?;
+        let other = beside.unwrap_or(*source);
+        let link = tables.link_to(other).ok_or_else(|| Refusal::missing("link to array", other))?;
         let mut volumes = Vec::new();
         for pair in tables.followed_pairs(number) {
             if pair.state != PairState::Normal {
@@ -197,29 +227,64 @@ impl Array {
         }
         let group = self.open_group_of(number);
         let Some(group) = group else { return conflict("it is not open here".into()) };
-        Ok(Plan { link: link.clone(), remote: remote.0, group, volumes })
+        Ok(Plan { link: link.clone(), remote: *remote, beside: beside.map(|_| *source), group, volumes })
     }
 
     fn line(&self, job: &Job, plan: &Plan) -> Line<'_> {
-        Line {
-            array: self,
-            link: plan.link.clone(),
-            id: job.id,
-            group: plan.remote,
-            attempt: 0,
-            session: None,
+        let (remote, attempt) = {
+            let shown = job.shown();
+            (shown.remote, shown.attempt)
+        };
+        let group = remote.unwrap_or(plan.remote.0);
+        Line { array: self, link: plan.link.clone(), id: job.id, group, attempt, session: None }
+    }
+
+    /// All of it; and once more when the other array was lost on the way. What has been hashed is known and need not be read again, except
+    /// where something was written since, or at an array that was started anew.
+    async fn compare_patiently(&self, job: &Job) -> Result<(), Refusal> {
+        let mut lost_since = None;
+        let mut why = Refusal::conflict("it is lost again and again");
+        for _ in 0..ROUNDS_MAX {
+            let lost = match self.compare_steps(job).await {
+                Err(lost @ Refusal::Unreachable(_)) => lost,
+                done => return done,
+            };
+            let now = self.env.clock.now();
+            if job.begin_again() {
+                lost_since = Some(now);
+            }
+            if lost_since.is_none_or(|since| now.since(since) > LOST_MAX) {
+                return Err(lost);
+            }
+            why = lost;
+            self.env.clock.sleep(BEGIN_AGAIN).await;
         }
+        Err(why)
     }
 
     async fn compare_steps(&self, job: &Job) -> Result<(), Refusal> {
-        let plan = self.compare_plan(job.group)?;
+        let plan = self.compare_plan(job.group, job.beside())?;
         let mut line = self.line(job, &plan);
         let volumes = plan.volumes.iter().map(|one| one.pvol).collect();
-        line.ask(Step::Begin { volumes, options: job.options }).await?;
-        let image = self.cut_both(job, &plan, &mut line).await?;
+        match plan.beside {
+            None => _ = line.ask(Step::Begin { volumes, options: job.options }).await?,
+            Some(source) => {
+                let of = CopiesOf { source, group: plan.remote, volumes };
+                let name =
+                    self.store.read(|tables| tables.groups.get(&job.group).map(|row| row.name.clone()));
+                let group = name.ok_or_else(|| Refusal::missing("group", job.group))?;
+                line.group = line.begin_beside(group, of, job.options).await?;
+                job.shown().remote = Some(line.group);
+            }
+        }
+        job.shown().is_begun = true;
+        let image = self.cut_both(job, &plan, &mut line).await;
+        job.shown().attempt = line.attempt;
+        let image = image?;
         {
             let mut shown = job.shown();
             (shown.phase, shown.number) = (Phase::Hashing, Some(image.number));
+            shown.generation = Some(image.generation);
             shown.hashing_since = Some(self.env.clock.now());
         }
         line.ask(Step::Hash).await?;
@@ -229,7 +294,7 @@ impl Array {
         };
         let (hashed, roots) = try_join(own, self.await_roots(job, &mut line)).await?;
         if roots.len() != hashed.len() {
-            return Err(Refusal::conflict("the source answers for other volumes"));
+            return Err(Refusal::conflict("the other array answers for other volumes"));
         }
         {
             let all = plan.volumes.iter().zip(&image.pvols).zip(hashed.iter().zip(&roots));
@@ -362,6 +427,12 @@ fn joined(pages: impl Iterator<Item = u64>) -> Vec<std::ops::Range<u64>> {
     runs
 }
 
+/// For so long the other array may be away before it is given up.
+const LOST_MAX: Duration = Duration::from_secs(3600);
+/// How often it begins.
+const ROUNDS_MAX: u32 = 100;
+/// Before it does so again.
+const BEGIN_AGAIN: Duration = Duration::from_secs(5);
 /// How often is looked how far the other one is.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// The first time.

@@ -1,14 +1,22 @@
-//! How the array that leads a comparison and its source come to images of one update number.
+//! How the array that leads a comparison and the other one come to images of one update number.
+//!
+//! With the source, which gives the numbers or hands them on: restore here is held, the source cuts whenever it likes and says the number, restore
+//! comes to it. With another copy either may have restored more. Restore here is held at H, and the other one is asked for an image of H or any
+//! later number: what it has, if that is not less; then all goes on as with the source. If it has less, its restore is held at H ahead of time, which holds up
+//! nothing until it comes there; the image here is cut at H, and restore goes on. So each holds restore only for as long as a
+//! question and a cut take, whatever the distance between the two.
 
 use super::super::Array;
 use super::super::snapshots::Reserved;
 use super::copy::{Job, LOOK_AGAIN, Phase, Plan};
-use super::image::is_image_of;
+use super::image::{generation_of, is_image_of};
 use super::{CUT_WITHIN, LEASE, Line, within};
+use crate::clock::MonotonicNs;
 use crate::copy::compare::hold::Hold;
 use crate::disk::VolumeId;
 use crate::volume::compare::{Step, TellCompare};
 use crate::volume::designation::Refusal;
+use crate::volume::group::Generation;
 use crate::volume::name::{GroupNumber, UpdateNumber, VolumeName, VolumeNumber};
 use holdfast_journal::UpdateNumber as JournalNumber;
 use std::sync::Arc;
@@ -17,9 +25,29 @@ use std::time::Duration;
 /// An image of the S-VOLs, and of what.
 pub(super) struct Image<'a> {
     pub(super) number: UpdateNumber,
+    pub(super) generation: Generation,
     pub(super) volumes: Vec<VolumeId>,
     pub(super) pvols: Vec<VolumeName>,
     _reserved: Reserved<'a>,
+}
+
+/// Why there are no two images of one number.
+enum NotCut {
+    /// Restore was past the number, here or there.
+    Past,
+    /// It may do the next time.
+    Refused(Refusal),
+    /// It will not.
+    Over(Refusal),
+}
+
+impl From<Refusal> for NotCut {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            unreachable @ Refusal::Unreachable(_) => Self::Over(unreachable),
+            refusal => Self::Refused(refusal),
+        }
+    }
 }
 
 impl Array {
@@ -34,10 +62,10 @@ impl Array {
         for _ in 0..CUTS_MAX {
             job.shown().phase = Phase::Preparing;
             match self.try_to_cut(job, plan, line).await {
-                Ok(Some(image)) => return Ok(image),
-                Ok(None) => {}
-                Err(unreachable @ Refusal::Unreachable(_)) => return Err(unreachable),
-                Err(refusal) => why = refusal,
+                Ok(image) => return Ok(image),
+                Err(NotCut::Past) => {}
+                Err(NotCut::Refused(refusal)) => why = refusal,
+                Err(NotCut::Over(refusal)) => return Err(refusal),
             }
             self.env.clock.sleep(CUT_AGAIN).await;
             line.ask(Step::State).await?; // It may have been ended there.
@@ -50,53 +78,90 @@ impl Array {
         job: &Job,
         plan: &Plan,
         line: &mut Line<'_>,
-    ) -> Result<Option<Image<'a>>, Refusal> {
+    ) -> Result<Image<'a>, NotCut> {
         let svols: Vec<VolumeNumber> = plan.volumes.iter().map(|one| one.svol).collect();
-        let ids: Vec<VolumeId> = svols.iter().map(|svol| VolumeId(svol.0)).collect();
-        let failed = |error: &dyn std::fmt::Display| Refusal::Conflict(error.to_string());
-        for id in &ids {
-            if !self.disk.has_extents_to_spare(*id).map_err(|error| failed(&error))? {
-                return Err(Refusal::conflict(
-                    "the parity group has hardly any room left: an image would make restore wait",
-                ));
-            }
+        if !self.is_roomy(&svols) {
+            return Err(no_room().into());
         }
         // Most of it before restore has to wait.
-        self.disk.destage(&ids).await.map_err(|error| failed(&error))?;
+        let ids: Vec<VolumeId> = svols.iter().map(|svol| VolumeId(svol.0)).collect();
+        self.disk.destage(&ids).await.map_err(|error| Refusal::Conflict(error.to_string()))?;
         let hold = plan.group.hold_restore();
         let hold = hold.ok_or_else(|| Refusal::conflict("restore is held by somebody else"))?;
+        let held = UpdateNumber(hold.number().get());
         line.attempt += 1;
-        let cut = within(self, CUT_WITHIN * 2, line.ask(Step::Cut)).await;
-        let cut = cut.ok_or_else(|| Refusal::conflict("the source does not cut its image in time"))??;
-        let TellCompare::Cut { number, generation, names } = cut else {
-            return Err(Refusal::conflict("it is no answer"));
+        let step = match plan.beside {
+            None => Step::Cut,
+            Some(_) => Step::CutFrom { at_least: held },
         };
-        if names.len() != svols.len() {
-            return Err(Refusal::conflict("the source answers for other volumes"));
-        }
-        if !self.come_to(job, plan, line, (&hold, number)).await? {
-            return Ok(None);
-        }
+        let told = within(self, CUT_WITHIN * 2, line.ask(step)).await;
+        let mut told =
+            told.ok_or_else(|| Refusal::conflict("the other array does not cut its image in time"))??;
+        // Whoever has restored more says the number, and restore of the other one comes to it and no further.
+        let number = match &told {
+            TellCompare::Cut { number, .. } => *number,
+            _ => held,
+        };
+        self.come_to(job, plan, line, (&hold, number)).await?;
         let made = within(self, CUT_WITHIN, self.cut_copy(job.group, plan, &svols, number)).await;
         drop(hold);
         let made = made.ok_or_else(|| Refusal::conflict("no image of the S-VOLs could be cut in time"))?;
-        let Some((volumes, reserved)) = made? else { return Ok(None) };
-        let tables = self.store.tables();
-        let is_same = tables.groups.get(&job.group).is_some_and(|row| row.generations.contains(&generation));
-        if !is_same {
-            return Err(Refusal::conflict("the source has opened another generation meanwhile"));
+        let (volumes, reserved, own) = made?.ok_or(NotCut::Past)?;
+        if let TellCompare::Behind { .. } = told {
+            told = self.await_other(plan, line, (number, &svols)).await?;
         }
-        Ok(Some(Image { number, volumes, pvols: names, _reserved: reserved }))
+        let TellCompare::Cut { number: theirs, generation, names } = told else {
+            return Err(Refusal::conflict("it is no answer").into());
+        };
+        if theirs != number {
+            return Err(NotCut::Past);
+        }
+        if names.len() != svols.len() {
+            return Err(Refusal::conflict("the other array answers for other volumes").into());
+        }
+        let is_same = match plan.beside {
+            None => self.store.read(|tables| {
+                tables.groups.get(&job.group).is_some_and(|row| row.generations.contains(&generation))
+            }),
+            // Neither gives numbers: that both know this generation does not say that each had this number from it.
+            Some(_) => own == Some(generation),
+        };
+        if !is_same {
+            let text =
+                "the two have this number from different generations: another one was opened meanwhile";
+            return Err(Refusal::conflict(text).into());
+        }
+        Ok(Image { number, generation, volumes, pvols: names, _reserved: reserved })
     }
 
-    /// Waits until just this number is restored; false when it was gone past.
+    /// The image of the other copy, whose restore comes to this number; the one here is cut, and restore goes on.
+    async fn await_other(
+        &self,
+        plan: &Plan,
+        line: &mut Line<'_>,
+        (number, svols): (UpdateNumber, &[VolumeNumber]),
+    ) -> Result<TellCompare, NotCut> {
+        let mut still = Still::since(self.env.clock.now());
+        loop {
+            let told = line.ask(Step::CutFrom { at_least: number }).await?;
+            let TellCompare::Behind { restored, delay_ms } = told else { return Ok(told) };
+            if !self.is_roomy(svols) {
+                return Err(NotCut::Over(no_room()));
+            }
+            let delay = Duration::from_millis(delay_ms);
+            still.look(self.env.clock.now(), (restored, delay), plan.link.name.as_str())?;
+            self.env.clock.sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Waits until just this number is restored.
     async fn come_to(
         &self,
         job: &Job,
         plan: &Plan,
         line: &mut Line<'_>,
         (hold, number): (&Hold, UpdateNumber),
-    ) -> Result<bool, Refusal> {
+    ) -> Result<(), NotCut> {
         let wanted = JournalNumber::new(number.0);
         {
             let mut shown = job.shown();
@@ -104,21 +169,26 @@ impl Array {
         }
         hold.move_to(wanted);
         let mut heard = self.env.clock.now();
+        let mut still = Still::since(heard);
         loop {
             let changed = plan.group.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             let now = plan.group.restored_now();
             if now >= wanted {
-                return Ok(now == wanted);
+                return if now == wanted { Ok(()) } else { Err(NotCut::Past) };
             }
             // What has ended, is suspended or stopped may never come there.
-            let still = self.compare_plan(job.group)?;
+            let is_open = Arc::ptr_eq(&self.compare_plan(job.group, job.beside())?.group, &plan.group);
             if plan.group.is_stopped() {
-                return Err(Refusal::conflict("restore is stopped here"));
+                return Err(Refusal::conflict("restore is stopped here").into());
             }
-            if !Arc::ptr_eq(&still.group, &plan.group) {
-                return Err(Refusal::conflict("the group was opened anew"));
+            if !is_open {
+                return Err(Refusal::conflict("the group was opened anew").into());
+            }
+            if plan.beside.is_some() {
+                let now = (UpdateNumber(now.get()), plan.group.restore_delay());
+                still.look(self.env.clock.now(), now, "this one")?;
             }
             if self.env.clock.now().since(heard) > LEASE / 4 {
                 line.ask(Step::State).await?;
@@ -132,13 +202,14 @@ impl Array {
         }
     }
 
+    /// None if another number is restored; with the generation to which this one belongs at that moment.
     async fn cut_copy(
         &self,
         number: GroupNumber,
         plan: &Plan,
         svols: &[VolumeNumber],
         at: UpdateNumber,
-    ) -> Result<Option<(Vec<VolumeId>, Reserved<'_>)>, Refusal> {
+    ) -> Result<Option<(Vec<VolumeId>, Reserved<'_>, Option<Generation>)>, Refusal> {
         let _one_at_a_time = self.images.lock().await;
         let reserved = self.reserve(svols)?;
         let wanted = reserved.wanted(svols);
@@ -146,17 +217,59 @@ impl Array {
             newest.whole?;
             let tables = self.store.tables();
             let record = tables.groups.get(&number).ok_or("the group is gone")?;
-            is_image_of(&tables, record, UpdateNumber(newest.number.get()))
+            let number = UpdateNumber(newest.number.get());
+            is_image_of(&tables, record, number)?;
+            Ok(generation_of(&record.generations, number))
         };
         let made = plan.group.snapshot_at(JournalNumber::new(at.0), &wanted, look).await;
         match made.map_err(|error| Refusal::Conflict(error.to_string()))? {
             None => Ok(None),
             Some(Err(why)) => Err(Refusal::Conflict(why)),
-            Some(Ok(())) => Ok(Some((wanted.iter().map(|one| one.snapshot).collect(), reserved))),
+            Some(Ok(own)) => Ok(Some((wanted.iter().map(|one| one.snapshot).collect(), reserved, own))),
         }
     }
 }
 
+/// How long restore has stood still that another copy waits for: what that one has may never come here, if this one's source is away.
+struct Still {
+    since: MonotonicNs,
+    at: Option<UpdateNumber>,
+}
+
+impl Still {
+    fn since(since: MonotonicNs) -> Self {
+        Self { since, at: None }
+    }
+
+    fn look(
+        &mut self,
+        now: MonotonicNs,
+        (restored, delay): (UpdateNumber, Duration),
+        whose: &str,
+    ) -> Result<(), NotCut> {
+        if self.at != Some(restored) {
+            (self.since, self.at) = (now, Some(restored));
+        }
+        if now.since(self.since) <= delay.saturating_add(STILL_MAX) {
+            return Ok(());
+        }
+        let mut text = format!(
+            "array {whose} has restored only up to update {restored}, and nothing for {} s",
+            now.since(self.since).as_secs()
+        );
+        if !delay.is_zero() {
+            text += &format!(" (it restores {} s later than it can)", delay.as_secs());
+        }
+        Err(NotCut::Over(Refusal::Conflict(text)))
+    }
+}
+
+fn no_room() -> Refusal {
+    Refusal::conflict("the parity group has hardly any room left: an image would make restore wait")
+}
+
+/// Of two copies one may wait for the other for so long in which that restores nothing, and for its delay beside.
+const STILL_MAX: Duration = Duration::from_secs(120);
 /// Attempts at two images of one number.
 const CUTS_MAX: u32 = 8;
 /// Between two of them.

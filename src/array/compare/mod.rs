@@ -1,5 +1,5 @@
-//! `group compare`: the volumes of a group here and at the array from which they are copied, as of one update number (promise
-//! O8, decision 28).
+//! `group compare`: the volumes of a group here and at the array from which they are copied, or at another one that copies them from
+//! there too, as of one update number (promise O8, decision 28).
 //!
 //! # What it guarantees
 //! * **No false alarm.** Both sides hash images of the same update number: the source's was cut under the lock that gives numbers, the
@@ -10,10 +10,14 @@
 //! * **Nothing waits for it** but the copy's own restore, from when the source is asked for its image until it has said the number.
 //! * **It leaves nothing.** Images are numbers that the store has doomed before they exist (decision 24): whatever ends, a comparison, a
 //!   link, or an array, they are given back. A parity group that runs out of room ends it, too.
-//! * **A repair is updates**: what is right is written once more at the primary, as hosts write, so S-VOLs are images the whole time.
+//! * **A repair is updates**: what is right is written once more at the primary, as hosts write, so S-VOLs are images the whole time. Of two copies
+//!   neither is right by itself, and nothing is repaired.
+//! * **Two copies have the number from one history**: they copy the same volumes of the same group of the same array, and the number belongs
+//!   to the same generation at both.
 //!
-//! The copy leads ([`copy`]): it asks the source step by step ([`source`]), which forgets a comparison of which it hears nothing. The picture
-//! of one at the copy: preparing → waiting (for its restore to come to the number) → hashing → searching → repairing → ended.
+//! The copy leads ([`copy`]): it asks the source, or the other copy, step by step ([`source`]), which forgets a comparison of which it hears nothing. How
+//! both come to one number: [`cut`]. The picture of one at the copy: preparing → waiting (for its restore, or the other copy's, to come to the
+//! number) → hashing → searching → repairing → ended. When the other array is lost on the way, from the beginning.
 //!
 //! # How it is proved
 //! `tests/sim/compare.rs`: under load, over many seeds, while arrays die and links are cut, nothing is ever found that was not planted, and
@@ -34,9 +38,9 @@ use crate::clock::{BoxFuture, MonotonicNs};
 use crate::copy::compare::hash::{Hasher, Progress};
 use crate::copy::group::Group;
 use crate::copy::source::SourceError;
-use crate::volume::compare::{AskCompare, CompareOptions, Step, TellCompare};
+use crate::volume::compare::{AskCompare, CompareOptions, CopiesOf, Step, TellCompare};
 use crate::volume::designation::Refusal;
-use crate::volume::name::LinkName;
+use crate::volume::name::{GroupName, LinkName};
 use crate::volume::position::Question;
 use crate::volume::record::{Identity, LinkRecord};
 use std::collections::BTreeMap;
@@ -130,7 +134,7 @@ impl Array {
     }
 }
 
-/// The way to the source of one comparison: it is asked again when the link fails, for as long as the source remembers.
+/// The way to the other array of one comparison: it is asked again when the link fails, for as long as that remembers.
 struct Line<'a> {
     array: &'a Array,
     link: LinkRecord,
@@ -146,25 +150,42 @@ impl Line<'_> {
     async fn ask(&mut self, step: Step) -> Result<TellCompare, Refusal> {
         let ask =
             AskCompare::Step { id: self.id, group: self.group, attempt: self.attempt, step: step.clone() };
+        match self.say(&ask).await? {
+            Ok(told) if told.is_possible(&step) => Ok(told),
+            Ok(_) => Err(Refusal::Conflict(format!("array {}: its answer cannot be", self.link.name))),
+            Err(Refusal::Missing { .. }) => {
+                let text = format!(
+                    "array {} knows nothing of it any more: it was started anew, or had heard nothing for {} s",
+                    self.link.name,
+                    LEASE.as_secs()
+                );
+                Err(Refusal::Unreachable(text))
+            }
+            Err(refusal) => Err(Refusal::Conflict(format!("array {}: {refusal}", self.link.name))),
+        }
+    }
+
+    /// The group's number at another copy, which is ready to be compared.
+    async fn begin_beside(
+        &mut self,
+        group: GroupName,
+        of: CopiesOf,
+        options: CompareOptions,
+    ) -> Result<u32, Refusal> {
+        let ask = AskCompare::Beside { id: self.id, group, of, options };
+        match self.say(&ask).await? {
+            Ok(TellCompare::Begun { group }) => Ok(group),
+            Ok(_) => Err(Refusal::Conflict(format!("array {}: its answer cannot be", self.link.name))),
+            Err(refusal) => Err(Refusal::Conflict(format!("array {}: {refusal}", self.link.name))),
+        }
+    }
+
+    /// What it answers; asked again when the link fails.
+    async fn say(&mut self, ask: &AskCompare) -> Result<Result<TellCompare, Refusal>, Refusal> {
         let began: MonotonicNs = self.array.env.clock.now();
         loop {
-            let answer = self.array.ask_compare(&mut self.session, &self.link, &ask, ASK_LIMIT).await;
-            match answer {
-                Ok(Ok(told)) if told.is_possible(&step) => return Ok(told),
-                Ok(Ok(_)) => {
-                    return Err(Refusal::Conflict(format!("array {}: its answer cannot be", self.link.name)));
-                }
-                Ok(Err(Refusal::Missing { .. })) => {
-                    let text = format!(
-                        "array {} knows nothing of it any more: it was started anew, or had heard nothing for {} s",
-                        self.link.name,
-                        LEASE.as_secs()
-                    );
-                    return Err(Refusal::Conflict(text));
-                }
-                Ok(Err(refusal)) => {
-                    return Err(Refusal::Conflict(format!("array {}: {refusal}", self.link.name)));
-                }
+            match self.array.ask_compare(&mut self.session, &self.link, ask, ASK_LIMIT).await {
+                Ok(answer) => return Ok(answer),
                 Err(error) if self.array.env.clock.now().since(began) > PATIENCE => {
                     return Err(Refusal::Unreachable(format!("link {}: {error}", self.link.name)));
                 }

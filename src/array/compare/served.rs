@@ -5,17 +5,30 @@ use crate::copy::compare::hash::{Hashed, Progress};
 use crate::disk::VolumeId;
 use crate::volume::compare::CompareOptions;
 use crate::volume::designation::Refusal;
+use crate::volume::group::Generation;
 use crate::volume::name::{ArrayNumber, GroupNumber, UpdateNumber, VolumeNumber};
 use crate::volume::record::Identity;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
+
+/// What the images here are of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Basis {
+    /// P-VOLs, which the array that leads copies.
+    Source,
+    /// S-VOLs: both arrays copy the group from this one, where it has this number.
+    Copies(ArrayNumber, GroupNumber),
+}
 
 /// A comparison that another array leads.
 pub(in crate::array) struct Served {
     pub(super) id: Identity,
     pub(super) peer: ArrayNumber,
     pub(super) group: GroupNumber,
+    pub(super) basis: Basis,
+    /// As the steps name them, and as they are numbered here.
     pub(super) volumes: Vec<VolumeNumber>,
+    pub(super) here: Vec<VolumeNumber>,
     pub(super) options: CompareOptions,
     pub(super) began: MonotonicNs,
     pub(super) began_unix_ns: u64,
@@ -30,6 +43,8 @@ pub(super) struct Serving {
     /// What is asked and answered belongs to this attempt.
     pub(super) attempt: u32,
     pub(super) wanted: Option<Wanted>,
+    /// Restore is on its way to the number at which the image is cut.
+    pub(super) is_coming: bool,
     /// What came of the last cut.
     pub(super) cut: Option<Result<Image, String>>,
     pub(super) hashed: Option<Result<Arc<Vec<Hashed>>, String>>,
@@ -40,12 +55,15 @@ pub(super) struct Serving {
 #[derive(Clone, Copy)]
 pub(super) enum Wanted {
     Cut,
+    CutFrom(UpdateNumber),
     Hash,
 }
 
 #[derive(Clone)]
 pub(super) struct Image {
     pub(super) number: UpdateNumber,
+    /// The one to which it belonged when the image was cut.
+    pub(super) generation: Generation,
     /// In the order of the P-VOLs.
     pub(super) volumes: Vec<VolumeId>,
 }
@@ -69,8 +87,10 @@ impl Served {
         let mut state = self.lock();
         match wanted {
             // Said once more: it is on its way, or was cut.
-            Wanted::Cut if attempt <= state.attempt => return,
-            Wanted::Cut => (state.attempt, state.cut, state.hashed) = (attempt, None, None),
+            Wanted::Cut | Wanted::CutFrom(_) if attempt <= state.attempt => return,
+            Wanted::Cut | Wanted::CutFrom(_) => {
+                (state.attempt, state.is_coming, state.cut, state.hashed) = (attempt, false, None, None);
+            }
             Wanted::Hash if attempt != state.attempt || state.hashed.is_some() => return,
             Wanted::Hash => {}
         }
@@ -83,7 +103,7 @@ impl Served {
     pub(super) fn cut_done(&self, attempt: u32, cut: Result<Image, String>) {
         let mut state = self.lock();
         if state.attempt == attempt {
-            state.cut = Some(cut);
+            (state.is_coming, state.cut) = (false, Some(cut));
         }
     }
 

@@ -1,21 +1,25 @@
-//! The array from which a group is copied, in a comparison: it cuts an image when it is told, hashes it, and answers what its digests are.
+//! The array that is asked in a comparison, the one from which a group is copied or another that copies it: it cuts an image when it is told, hashes
+//! it, and answers what its digests are.
 
 use super::super::Array;
 use super::super::snapshots::Reserved;
-use super::image::can_be_compared;
-use super::served::{Image, Served, Serving, Wanted};
+use super::copy::LOOK_AGAIN;
+use super::image::volumes_here;
+use super::served::{Basis, Image, Served, Serving, Wanted};
 use super::{CUT_WITHIN, LEASE, within};
 use crate::channel::storage::Nexus;
 use crate::copy::compare::hash::Hashed;
 use crate::copy::compare::tree::{Digest, Node};
 use crate::volume::compare::{
-    AskCompare, CompareOptions, Compared, NODES_MAX, REWRITE_MAX, Step, TellCompare, VOLUMES_MAX, keep,
+    AskCompare, Between, CompareOptions, Compared, NODES_MAX, REWRITE_MAX, Step, TellCompare, VOLUMES_MAX,
+    keep,
 };
 use crate::volume::designation::Refusal;
-use crate::volume::group::Generation;
-use crate::volume::name::{ArrayNumber, GroupNumber, VolumeNumber};
+use crate::volume::name::{ArrayNumber, GroupNumber, UpdateNumber, VolumeNumber};
 use crate::volume::record::{Identity, Who};
 use crate::volume::table::Tables;
+use holdfast_journal::UpdateNumber as JournalNumber;
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -35,6 +39,13 @@ impl Array {
                 let who = Who::Peer { array: peer, from: from.to_owned() };
                 self.start_compare_for(peer, group, *options, by, &who)?;
                 Ok(TellCompare::Done)
+            }
+            AskCompare::Beside { id, group, of, options } => {
+                let number = self.store.read(|tables| tables.group_named(group).map(|row| row.number));
+                let number = number.ok_or_else(|| Refusal::missing("group", group))?;
+                let basis = Basis::Copies(of.source, of.group);
+                self.begin_to_serve(peer, *id, (number, basis), (&of.volumes, *options))?;
+                Ok(TellCompare::Begun { group: number.0 })
             }
             AskCompare::Step { id, group, attempt, step } => {
                 self.serve_step((peer, *id, GroupNumber(*group)), *attempt, step, nexus).await
@@ -62,7 +73,7 @@ impl Array {
                 });
             }
             let is_late = match step {
-                Step::Cut => attempt < state.attempt,
+                Step::Cut | Step::CutFrom { .. } => attempt < state.attempt,
                 _ => attempt != state.attempt,
             };
             if is_late {
@@ -80,15 +91,24 @@ impl Array {
         nexus: &Arc<Nexus>,
     ) -> Result<TellCompare, Refusal> {
         if let Step::Begin { volumes, options } = step {
-            return self.begin_to_serve(peer, id, group, (volumes, *options));
+            self.begin_to_serve(peer, id, (group, Basis::Source), (volumes, *options))?;
+            return Ok(TellCompare::Done);
         }
         if let Step::End { result } = step {
             return self.served_to_the_end(peer, id, group, (**result).clone());
         }
         let served = self.served_one((peer, id, group), attempt, step)?;
+        let is_of_copies = served.basis != Basis::Source;
         match step {
+            Step::Rewrite { .. } | Step::Put { .. } | Step::Cut if is_of_copies => {
+                Err(Refusal::conflict("this is asked of the array from which a group is copied"))
+            }
+            Step::CutFrom { .. } if !is_of_copies => Err(Refusal::conflict("this is asked of another copy")),
             Step::Begin { .. } | Step::End { .. } => Ok(TellCompare::Done),
-            Step::Cut => self.cut_served(&served, attempt).await,
+            Step::Cut => self.cut_served(&served, (attempt, Wanted::Cut)).await,
+            Step::CutFrom { at_least } => {
+                self.cut_served(&served, (attempt, Wanted::CutFrom(*at_least))).await
+            }
             Step::Hash => {
                 served.image()?;
                 served.want(attempt, Wanted::Hash);
@@ -143,20 +163,27 @@ impl Array {
         self: &Arc<Self>,
         peer: ArrayNumber,
         id: Identity,
-        group: GroupNumber,
+        (group, basis): (GroupNumber, Basis),
         (volumes, options): (&[VolumeNumber], CompareOptions),
-    ) -> Result<TellCompare, Refusal> {
+    ) -> Result<(), Refusal> {
         let tables = self.store.tables();
         let record = tables.groups.get(&group).ok_or_else(|| Refusal::missing("group", group))?;
         if volumes.is_empty() || volumes.len() > VOLUMES_MAX {
             return Err(Refusal::Limit { what: "volumes of a comparison".into(), limit: VOLUMES_MAX });
         }
-        can_be_compared(&tables, record, peer, volumes).map_err(Refusal::Conflict)?;
+        if volumes.iter().collect::<BTreeSet<_>>().len() != volumes.len() {
+            return Err(Refusal::conflict("a volume is named twice"));
+        }
+        if basis != Basis::Source && options.repair.is_some() {
+            return Err(Refusal::conflict("of two copies neither is repaired from the other"));
+        }
+        let here = volumes_here(&tables, record, (peer, basis), volumes).map_err(Refusal::Conflict)?;
         let now = self.env.clock.now();
         let served = {
             let mut state = self.compares.lock();
-            if state.served.contains_key(&id) {
-                return Ok(TellCompare::Done);
+            if let Some(served) = state.served.get(&id) {
+                let is_it = (served.peer, served.group, served.basis) == (peer, group, basis);
+                return if is_it { Ok(()) } else { Err(Refusal::conflict("it is another comparison")) };
             }
             // That array leads one at a time of a group: another one was given up.
             let given_up = |served: &&Arc<Served>| (served.peer, served.group) == (peer, group);
@@ -168,7 +195,9 @@ impl Array {
                 id,
                 peer,
                 group,
+                basis,
                 volumes: volumes.to_vec(),
+                here,
                 options,
                 began: now,
                 began_unix_ns: self.env.clock.wall().0,
@@ -181,7 +210,7 @@ impl Array {
         };
         let array = self.clone();
         self.spawn(async move { array.serve_compare(&served).await });
-        Ok(TellCompare::Done)
+        Ok(())
     }
 
     fn served_to_the_end(
@@ -193,14 +222,24 @@ impl Array {
     ) -> Result<TellCompare, Refusal> {
         let served = self.compares.lock().served.get(&id).cloned();
         let served = served.filter(|served| served.peer == peer);
-        let hashed = served.as_ref().and_then(|served| served.hashed().ok());
-        if let Some(served) = served {
+        let hashed = served.as_ref().and_then(|served| Some((served.image().ok()?, served.hashed().ok()?)));
+        if let Some(served) = &served {
             served.end(None);
         }
         let tables = self.store.tables();
-        let is_reader = tables.served_pairs(group).any(|pair| pair.auxiliary.array == peer);
+        let basis = served.as_ref().map(|served| (served.group, served.basis));
+        let is_its = match (result.between, basis) {
+            (Between::SourceAndCopy, None | Some((_, Basis::Source))) => {
+                tables.served_pairs(group).any(|pair| pair.auxiliary.array == peer)
+            }
+            // Of two copies nothing says that they have to do with each other but a comparison that is known here.
+            (Between::Copies, Some((known, Basis::Copies(..)))) => {
+                known == group && (hashed.is_some() || result.roots.is_empty())
+            }
+            _ => false,
+        };
         let own = self.config.array.number;
-        if !is_reader || (result.source, result.copy, result.id) != (own, peer, id) {
+        if !is_its || (result.source, result.copy, result.id) != (own, peer, id) {
             return Err(Refusal::conflict("it is no result of a comparison with this array"));
         }
         if result.clone().within_limits() != result {
@@ -210,11 +249,13 @@ impl Array {
             return Err(Refusal::Conflict(format!("the result: {why}")));
         }
         // What it says that this array has found is what this array has found.
-        let theirs = result.roots.iter().map(|one| one.source);
-        if hashed.is_some_and(|own| {
-            !result.roots.is_empty() && !own.iter().map(|one| one.tree.root()).eq(theirs.clone())
-        }) {
-            return Err(Refusal::conflict("the result names other roots than were found here"));
+        if let (Some((image, own)), false) = (hashed, result.roots.is_empty()) {
+            let is_number = result.number == Some(image.number)
+                && result.generation.is_none_or(|generation| generation == image.generation);
+            let theirs = result.roots.iter().map(|one| one.source);
+            if !is_number || !own.iter().map(|one| one.tree.root()).eq(theirs) {
+                return Err(Refusal::conflict("the result names other roots than were found here"));
+            }
         }
         self.keep_compared(group, result)?;
         Ok(TellCompare::Done)
@@ -256,29 +297,42 @@ impl Array {
                 }) => wanted,
                 () = lapse => {
                     let silent = self.env.clock.now().since(served.lock().heard);
+                    if _image.is_some() && !self.is_roomy(&served.here) {
+                        served.end(Some("the parity group has hardly any room left: the image would make hosts wait"));
+                    }
                     if silent < LEASE { continue } else { None }
                 }
             };
             match wanted {
                 None => break,
                 Some((attempt, Wanted::Cut)) => {
-                    _image = None;
-                    let made = within(&self, CUT_WITHIN, self.cut_image(served)).await;
-                    let cut = match made {
-                        Some(Ok((reserved, image))) => {
-                            _image = Some(reserved);
-                            Ok(image)
-                        }
-                        Some(Err(why)) => Err(why),
-                        None => Err(format!("no image could be cut in {} s", CUT_WITHIN.as_secs())),
+                    drop(_image.take());
+                    let made = self.cut_soon(served, None).await;
+                    served.cut_done(
+                        attempt,
+                        made.map(|(reserved, image)| keep_image(&mut _image, reserved, image)),
+                    );
+                }
+                Some((attempt, Wanted::CutFrom(number))) => {
+                    drop(_image.take());
+                    let made = tokio::select! {
+                        biased;
+                        made = self.cut_from(served, attempt, number) => made,
+                        () = self.is_given_up(served) => break,
+                        () = served.until(|state| (state.attempt != attempt).then_some(())) => continue,
                     };
-                    served.cut_done(attempt, cut);
+                    served.cut_done(
+                        attempt,
+                        made.map(|(reserved, image)| keep_image(&mut _image, reserved, image)),
+                    );
                 }
                 Some((attempt, Wanted::Hash)) => {
                     let hashed = tokio::select! {
                         biased;
                         hashed = self.hash_served(served) => hashed,
                         () = self.is_given_up(served) => break,
+                        // The array that leads was out of reach, and has begun again.
+                        () = served.until(|state| (state.attempt != attempt).then_some(())) => continue,
                     };
                     served.hash_done(attempt, hashed.map(Arc::new));
                 }
@@ -310,33 +364,95 @@ impl Array {
         }
     }
 
+    async fn cut_soon(
+        &self,
+        served: &Served,
+        at: Option<UpdateNumber>,
+    ) -> Result<(Reserved<'_>, Image), String> {
+        let made = within(self, CUT_WITHIN, self.cut_image(served, at)).await;
+        made.unwrap_or_else(|| Err(format!("no image could be cut in {} s", CUT_WITHIN.as_secs())))
+    }
+
+    /// An image of this number or a later one. While restore is on the way to it nothing stands still; there it does until the image is cut.
+    async fn cut_from(
+        &self,
+        served: &Served,
+        attempt: u32,
+        number: UpdateNumber,
+    ) -> Result<(Reserved<'_>, Image), String> {
+        let group = self.open_group_of(served.group).ok_or("the group is not open")?;
+        let wanted = JournalNumber::new(number.0);
+        if group.restored_now() >= wanted {
+            return self.cut_soon(served, None).await;
+        }
+        let hold = group.hold_restore().ok_or("restore is held by somebody else")?;
+        hold.move_to(wanted.max(hold.number()));
+        {
+            let mut state = served.lock();
+            state.is_coming = state.attempt == attempt;
+        }
+        served.changed.notify_waiters();
+        loop {
+            let changed = group.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if group.restored_now() >= wanted {
+                break;
+            }
+            if group.is_stopped() {
+                return Err("restore is stopped there".to_owned());
+            }
+            let is_open = self.open_group_of(served.group).is_some_and(|now| Arc::ptr_eq(&now, &group));
+            if !is_open {
+                return Err("the group was opened anew".to_owned());
+            }
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = self.env.clock.sleep(LOOK_AGAIN) => {}
+            }
+        }
+        let made = self.cut_soon(served, Some(number)).await;
+        drop(hold);
+        made
+    }
+
     async fn hash_served(&self, served: &Served) -> Result<Vec<Hashed>, String> {
         let image = served.image().map_err(|error| error.to_string())?;
         let group = self.open_group_of(served.group).ok_or_else(|| "the group has ended".to_owned())?;
         self.hash_image(&group, &image.volumes, served.options, &served.progress).await
     }
 
-    async fn cut_served(&self, served: &Served, attempt: u32) -> Result<TellCompare, Refusal> {
-        served.want(attempt, Wanted::Cut);
+    async fn cut_served(
+        &self,
+        served: &Served,
+        (attempt, wanted): (u32, Wanted),
+    ) -> Result<TellCompare, Refusal> {
+        served.want(attempt, wanted);
         let cut = served.until(|state| match (&state.cut, &state.ended) {
-            _ if state.attempt != attempt => Some(()),
+            _ if state.attempt != attempt || state.is_coming => Some(()),
             (Some(_), _) | (_, Some(_)) => Some(()),
             (None, None) => None,
         });
         if within(self, CUT_WITHIN + Duration::from_secs(1), cut).await.is_none() {
             return Err(Refusal::conflict("no image could be cut in time"));
         }
-        let image = served.image()?;
-        if served.lock().attempt != attempt {
-            return Err(Refusal::conflict("another image has been cut since"));
+        let is_coming = {
+            let state = served.lock();
+            if state.attempt != attempt {
+                return Err(Refusal::conflict("another image has been cut since"));
+            }
+            state.is_coming
+        };
+        if let (true, Some(group)) = (is_coming, self.open_group_of(served.group)) {
+            let delay_ms = u64::try_from(group.restore_delay().as_millis()).unwrap_or(u64::MAX);
+            let at_most = if let Wanted::CutFrom(number) = wanted { number } else { UpdateNumber(0) };
+            let restored = UpdateNumber(group.restored_now().get()).min(at_most);
+            return Ok(TellCompare::Behind { restored, delay_ms });
         }
-        let number = image.number;
+        let Image { number, generation, .. } = served.image()?;
         let tables = self.store.tables();
-        let generations = tables.groups.get(&served.group).map(|row| row.generations.as_slice());
-        let of_number = |all: &[Generation]| all.iter().rev().find(|one| one.first <= number).copied();
-        let generation = generations.and_then(of_number);
-        let generation = generation.ok_or_else(|| Refusal::missing("group", served.group))?;
-        let names = served.volumes.iter().filter_map(|volume| tables.volumes.get(volume));
+        let names = served.here.iter().filter_map(|volume| tables.volumes.get(volume));
         Ok(TellCompare::Cut { number, generation, names: names.map(|row| row.name.clone()).collect() })
     }
 
@@ -358,5 +474,10 @@ impl Array {
     }
 }
 
-/// Comparisons in which an array is the source, at once; each may read with all that its units give.
+fn keep_image<'a>(kept: &mut Option<Reserved<'a>>, reserved: Reserved<'a>, image: Image) -> Image {
+    *kept = Some(reserved);
+    image
+}
+
+/// Comparisons in which an array is asked, at once; each may read with all that its units give.
 const SERVED_MAX: usize = 4;

@@ -4,7 +4,7 @@ use super::super::Array;
 use super::copy::Job;
 use crate::shell::view::{CompareStartView, CompareWish};
 use crate::volume::ask::AskedBy;
-use crate::volume::compare::{AskCompare, CompareOptions, CompareSchedule};
+use crate::volume::compare::{AskCompare, Between, CompareOptions, CompareSchedule};
 use crate::volume::designation::Refusal;
 use crate::volume::group::{GroupRecord, GroupRole};
 use crate::volume::name::{ArrayNumber, GroupName, LinkName};
@@ -27,7 +27,10 @@ impl Array {
         let tables = self.store.tables();
         let row = tables.group_named(group).ok_or_else(|| Refusal::missing("group", group))?;
         match wish {
-            CompareWish::Start { reader, options, is_dry_run } => {
+            CompareWish::Start { with: Some(with), options, is_dry_run, .. } => {
+                self.compare_beside(&tables, row, (with, *options, *is_dry_run), who)
+            }
+            CompareWish::Start { reader, options, is_dry_run, .. } => {
                 self.compare_now(&tables, row, (reader.as_ref(), *options, *is_dry_run), who).await
             }
             CompareWish::Schedule(schedule) => self.set_compare_schedule(row, *schedule, who),
@@ -52,15 +55,7 @@ impl Array {
             is_dry_run,
         };
         let Some(link) = reader else {
-            let plan = self.compare_plan(row.number)?;
-            let volumes = plan.volumes.iter().map(|one| crate::disk::VolumeId(one.svol.0));
-            let to_read = volumes.map(|volume| self.disk.to_hash_bytes(volume, options.is_full));
-            let to_read = to_read.filter_map(Result::ok).sum();
-            let view = view(&plan.link.name, plan.volumes.len(), to_read);
-            if !is_dry_run {
-                self.start_compare(row, options, who)?;
-            }
-            return Ok(view);
+            return self.compare_here(row, None, (options, is_dry_run), who);
         };
         let is_its = |pair: &&crate::volume::pair::PairRecord| pair.link == link;
         let volumes: Vec<_> =
@@ -71,6 +66,56 @@ impl Array {
         let view = view(&link, volumes.len(), to_read.filter_map(Result::ok).sum());
         if !is_dry_run {
             self.ask_to_start(&link, group, options, who).await?;
+        }
+        Ok(view)
+    }
+
+    /// With another array, said here: with another copy, or with the source if it is that.
+    fn compare_beside(
+        &self,
+        tables: &Tables,
+        row: &GroupRecord,
+        (with, options, is_dry_run): (&LinkName, CompareOptions, bool),
+        who: &Who,
+    ) -> Result<CompareStartView, Refusal> {
+        let link = tables.links.get(with).ok_or_else(|| Refusal::missing("link", with))?;
+        let GroupRole::Auxiliary { source, .. } = row.role else {
+            let text = format!(
+                "group {} is not copied here: say --with at one of the two copies, or --reader {with} here",
+                row.name
+            );
+            return Err(Refusal::Conflict(text));
+        };
+        let beside = (link.array != source).then_some(link.array);
+        if beside.is_some() && options.repair.is_some() {
+            return Err(Refusal::conflict(
+                "of two copies neither is right by itself: compare each with the array from which it is copied, and repair there",
+            ));
+        }
+        self.compare_here(row, beside, (options, is_dry_run), who)
+    }
+
+    /// Led here.
+    fn compare_here(
+        &self,
+        row: &GroupRecord,
+        beside: Option<ArrayNumber>,
+        (options, is_dry_run): (CompareOptions, bool),
+        who: &Who,
+    ) -> Result<CompareStartView, Refusal> {
+        let plan = self.compare_plan(row.number, beside)?;
+        let volumes = plan.volumes.iter().map(|one| crate::disk::VolumeId(one.svol.0));
+        let to_read = volumes.map(|volume| self.disk.to_hash_bytes(volume, options.is_full));
+        let view = CompareStartView {
+            group: row.name.to_string(),
+            with: plan.link.name.to_string(),
+            volumes: plan.volumes.len(),
+            to_read_bytes: to_read.filter_map(Result::ok).sum(),
+            is_dry_run,
+        };
+        if !is_dry_run {
+            let more = beside.map_or_else(String::new, |_| format!(" --with {}", plan.link.name));
+            self.begin_compare(row, (options, beside), more, who)?;
         }
         Ok(view)
     }
@@ -181,7 +226,8 @@ impl Array {
             GroupRole::Auxiliary { source, .. } if source == peer => {}
             _ => return Err(Refusal::conflict("the group is not copied from there")),
         }
-        self.begin_compare(row, options, format!(", asked for there by {}", String::from(by.clone())), who)
+        let more = format!(", asked for there by {}", String::from(by.clone()));
+        self.begin_compare(row, (options, None), more, who)
     }
 
     /// Begins what the schedules say, from time to time; for as long as the array runs.
@@ -197,7 +243,10 @@ impl Array {
                     Duration::from_nanos(now_ns.abs_diff(one.began_unix_ns))
                 };
                 let own = self.config.array.number;
-                let last = row.compared.iter().rfind(|one| one.copy == own && one.number.is_some());
+                let is_such = |one: &&crate::volume::compare::Compared| {
+                    one.between.is_source_and_copy() && one.copy == own && one.number.is_some()
+                };
+                let last = row.compared.iter().rfind(is_such);
                 let now = self.env.clock.now();
                 let tried = {
                     let state = self.compares.lock();
@@ -212,30 +261,32 @@ impl Array {
                     continue;
                 }
                 self.compares.lock().tried.insert(row.number.0, now);
-                if let Err(error) = self.start_compare(row, schedule.options, &Who::Array) {
+                if let Err(error) =
+                    self.begin_compare(row, (schedule.options, None), String::new(), &Who::Array)
+                {
                     tracing::info!(group = %row.name, %error, "a comparison by schedule is not begun");
                 }
             }
         }
     }
 
-    fn start_compare(&self, row: &GroupRecord, options: CompareOptions, who: &Who) -> Result<(), Refusal> {
-        self.begin_compare(row, options, String::new(), who)
-    }
-
     fn begin_compare(
         &self,
         row: &GroupRecord,
-        options: CompareOptions,
+        (options, beside): (CompareOptions, Option<ArrayNumber>),
         more: String,
         who: &Who,
     ) -> Result<(), Refusal> {
-        let plan = self.compare_plan(row.number).map(|_| ());
+        let plan = self.compare_plan(row.number, beside).map(|_| ());
         let GroupRole::Auxiliary { source, .. } = row.role else {
             return Err(Refusal::conflict("the group is not copied here"));
         };
+        let with = match beside {
+            None => (source, Between::SourceAndCopy),
+            Some(other) => (other, Between::Copies),
+        };
         let id = self.new_identity();
-        let job = Arc::new(Job::new((id, row.number, source), options, self.env.clock.wall().0));
+        let job = Arc::new(Job::new((id, row.number), with, options, self.env.clock.wall().0));
         let added = {
             let mut state = self.compares.lock();
             let is_busy = state.led.contains_key(&row.number.0);

@@ -2,9 +2,9 @@
 
 use super::super::Array;
 use super::copy::{Job, Phase};
-use super::served::Served;
+use super::served::{Basis, Served};
 use crate::shell::view::{CompareView, ComparedView, DifferentRangeView};
-use crate::volume::compare::{CompareOutcome, Compared, Side};
+use crate::volume::compare::{Between, CompareOutcome, Compared, Side};
 use crate::volume::group::GroupRecord;
 use crate::volume::name::ArrayNumber;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ impl Array {
         let rate = (is_hashing && spent_ms > 0).then(|| done.saturating_mul(1000) / spent_ms);
         CompareView {
             id: job.id.to_string(),
-            with: self.name_of(job.source),
+            with: self.name_of(job.other),
             role: "copy".to_owned(),
             state: match shown.phase {
                 Phase::Preparing => "preparing",
@@ -73,7 +73,7 @@ impl Array {
         CompareView {
             id: served.id.to_string(),
             with: self.name_of(served.peer),
-            role: "source".to_owned(),
+            role: if served.basis == Basis::Source { "source" } else { "other-copy" }.to_owned(),
             state: state.to_owned(),
             update_number: number.map(|number| number.0),
             is_full: served.options.is_full,
@@ -108,6 +108,11 @@ impl Array {
             reason,
             update_number: one.number.map(|number| number.0),
             is_full: one.options.is_full,
+            between: match one.between {
+                Between::SourceAndCopy => "source-and-copy",
+                Between::Copies => "copies",
+            }
+            .to_owned(),
             started_unix_ms: one.began_unix_ns / NS_PER_MS,
             ended_unix_ms: one.ended_unix_ns / NS_PER_MS,
             compared_bytes: one.compared_bytes,
@@ -123,9 +128,11 @@ impl Array {
                     svol: range.svol.to_string(),
                     offset_bytes: range.offset_bytes,
                     length_bytes: range.length_bytes,
-                    proven_wrong: range.wrong.map(|side| match side {
-                        Side::Primary => "primary".to_owned(),
-                        Side::Copy => "copy".to_owned(),
+                    proven_wrong: range.wrong.map(|side| match (one.between, side) {
+                        (Between::SourceAndCopy, Side::Primary) => "primary".to_owned(),
+                        (Between::SourceAndCopy, Side::Copy) => "copy".to_owned(),
+                        (_, Side::Primary) => self.name_of(one.source),
+                        (_, Side::Copy) => self.name_of(one.copy),
                     }),
                 })
                 .collect(),
@@ -134,6 +141,9 @@ impl Array {
     }
 
     fn name_of(&self, array: ArrayNumber) -> String {
+        if array == self.config.array.number {
+            return self.config.array.name.as_str().to_owned();
+        }
         let named = self.store.read(|tables| tables.link_to(array).map(|link| link.name.to_string()));
         named.unwrap_or_else(|| format!("array {array}"))
     }

@@ -14,20 +14,27 @@ use crate::copy::image::Newest;
 use crate::disk::{Snapshot, VolumeId};
 use holdfast_journal::UpdateNumber;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Restore is held. See the module.
 pub(crate) struct Hold(Arc<Group>);
 
 impl Group {
-    /// Lets nothing behind what is restored now become visible by the group's own restore; none if somebody else holds it.
+    /// Lets nothing behind what is restored now, or is about to be, become visible by the group's own restore; none if somebody else
+    /// holds it.
     pub(crate) fn hold_restore(self: &Arc<Self>) -> Option<Hold> {
         let mut seq = self.lock();
         if seq.held_behind.is_some() {
             return None;
         }
-        seq.held_behind = Some(seq.restored);
+        seq.held_behind = Some(seq.restored.max(seq.restored_in_part.unwrap_or(UpdateNumber::NONE)));
         drop(seq);
         Some(Hold(self.clone()))
+    }
+
+    /// So much later than it can the group's own restore makes updates visible.
+    pub(crate) fn restore_delay(&self) -> Duration {
+        self.schedule.borrow().restore_delay
     }
 
     /// What became visible last, of which some may be visible in part.
@@ -67,6 +74,11 @@ impl Group {
 }
 
 impl Hold {
+    /// Nothing behind this number is restored. What is has come to it, or comes to it by itself.
+    pub(crate) fn number(&self) -> UpdateNumber {
+        self.0.lock().held_behind.unwrap_or(UpdateNumber::NONE)
+    }
+
     /// From here on up to this number is restored, and no further.
     pub(crate) fn move_to(&self, number: UpdateNumber) {
         self.0.lock().held_behind = Some(number);
