@@ -73,6 +73,9 @@ pub(crate) enum Command {
     VerifyProof {
         /// The file.
         file: PathBuf,
+        /// What another array has printed of the group: whether both have found the same, where both have roots of one update.
+        #[arg(long, value_name = "FILE")]
+        with: Vec<PathBuf>,
         /// An image of a volume as of the update of the newest comparison, a file or a block device: whether it is what was compared.
         #[arg(long, value_name = "VOLUME=IMAGE", value_parser = volume_image)]
         image: Vec<(String, PathBuf)>,
@@ -106,8 +109,8 @@ fn volume_image(text: &str) -> Result<(String, PathBuf), String> {
 }
 
 /// `holdfast verify-proof`.
-pub(crate) fn verify_proof(file: &Path, images: &[(String, PathBuf)]) -> ExitCode {
-    match holdfast::proof_check::check(file, images) {
+pub(crate) fn verify_proof(file: &Path, with: &[PathBuf], images: &[(String, PathBuf)]) -> ExitCode {
+    match holdfast::proof_check::check(file, with, images) {
         Ok(text) => print(&Response { stdout: text, ..Response::default() }),
         Err(error) => print(&Response::failed(Exit::Failed, "verify-proof", &error)),
     }

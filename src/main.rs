@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         Command::RelayCheck { journal, first, second, with, apply, as_of } => {
             cli::relay_check([journal, first, second], with, apply, *as_of)
         }
-        Command::VerifyProof { file, image } => cli::verify_proof(file, image),
+        Command::VerifyProof { file, with, image } => cli::verify_proof(file, with, image),
         Command::Shell => cli::interactive(&cli),
         Command::Completions { shell } => cli::completions(*shell),
         Command::OfShell(_) => cli::one_command(&cli),

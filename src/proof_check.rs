@@ -1,4 +1,4 @@
-//! `holdfast verify-proof`: checks what `group proof` has printed, without an array; and images of volumes against it.
+//! `holdfast verify-proof`: checks what `group proof` has printed, without an array; and images of volumes, and what other arrays have printed, against it.
 
 use crate::copy::compare::tree::{Digest, PAGES, Tree};
 use crate::disk::slot::SLOT_BYTES;
@@ -12,15 +12,18 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 /// What is wrong: the file is no proof, an entry is not what was sealed, or an image is another one.
-pub fn check(file: &Path, images: &[(String, PathBuf)]) -> Result<String, String> {
-    let failed = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let mut text = String::new();
-    let opened = File::open(file).map_err(|error| failed(file, &error))?;
-    opened.take(PROOF_MAX_BYTES).read_to_string(&mut text).map_err(|error| failed(file, &error))?;
-    let proof: Proof = serde_json::from_str(&text).map_err(|error| failed(file, &error))?;
+pub fn check(file: &Path, with: &[PathBuf], images: &[(String, PathBuf)]) -> Result<String, String> {
+    let proof = read(file)?;
     let mut said = String::new();
     for line in proof.check()? {
         let _ = writeln!(said, "{line}"); // A string takes everything.
+    }
+    for path in with {
+        let other = read(path)?;
+        let checked = other.check().and_then(|_| proof.check_with(&other));
+        for line in checked.map_err(|error| failed(path, &error))? {
+            let _ = writeln!(said, "{}: {line}", path.display());
+        }
     }
     for (volume, path) in images {
         let found = proof.roots_of(volume).ok_or_else(|| format!("it has no root of volume {volume}"))?;
@@ -37,6 +40,17 @@ pub fn check(file: &Path, images: &[(String, PathBuf)]) -> Result<String, String
         let _ = writeln!(said, "{}: volume {volume} as of update {number}: {is_it}", path.display());
     }
     Ok(said)
+}
+
+fn read(file: &Path) -> Result<Proof, String> {
+    let mut text = String::new();
+    let opened = File::open(file).map_err(|error| failed(file, &error))?;
+    opened.take(PROOF_MAX_BYTES).read_to_string(&mut text).map_err(|error| failed(file, &error))?;
+    serde_json::from_str(&text).map_err(|error| failed(file, &error))
+}
+
+fn failed(path: &Path, error: &dyn std::fmt::Display) -> String {
+    format!("{}: {error}", path.display())
 }
 
 /// The root of the tree of an image, a file or a block device; what is missing of its last page are zeros.
@@ -90,6 +104,6 @@ mod tests {
         std::fs::write(&path, &image[..(1 << 20) + 5001]).unwrap();
         assert_eq!(root_of(&path).unwrap(), Tree::of(vec![(1, Digest::of_extent(&pages))]).root());
         std::fs::write(&path, "{}").unwrap();
-        assert!(check(&path, &[]).is_err());
+        assert!(check(&path, &[], &[]).is_err());
     }
 }

@@ -19,7 +19,7 @@ use crate::volume::designation::{DesignationId, Refusal};
 use crate::volume::effect::Effect;
 use crate::volume::group::{GroupRecord, GroupRole, summary};
 use crate::volume::kind::{CacheMode, Release, SvolAccess};
-use crate::volume::name::{GroupName, VolumeNumber};
+use crate::volume::name::{GroupName, SnapshotName, VolumeNumber};
 use crate::volume::pair::{PairRecord, PairState};
 use crate::volume::proof::{FORMAT, Proof};
 use crate::volume::record::{Identity, ParityGroupRecord, TargetRecord, VolumeRecord, VolumeUsage, Who};
@@ -135,6 +135,15 @@ impl Console for Array {
         who: &'a Who,
     ) -> BoxFuture<'a, Result<CompareStartView, Refusal>> {
         Box::pin(Array::compare(self, group, wish, who))
+    }
+
+    fn prove<'a>(
+        &'a self,
+        group: &'a GroupName,
+        of: (&'a SnapshotName, bool),
+        who: &'a Who,
+    ) -> BoxFuture<'a, Result<(), Refusal>> {
+        Box::pin(Array::prove(self, group, of, who))
     }
 
     fn proof(&self, group: &GroupName) -> Result<Proof, Refusal> {

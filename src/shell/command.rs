@@ -165,6 +165,12 @@ impl Shell {
         if let ShellCommand::Group(GroupVerb::Compare(words)) = &line.command {
             return self.compare(&answer, words, who).await;
         }
+        if let ShellCommand::Group(GroupVerb::Proof { name, of: Some(of), full }) = &line.command {
+            return match self.console().prove(name, (of, *full), who).await {
+                Ok(()) => self.proof(&answer, name),
+                Err(refusal) => answer.refused(&refusal),
+            };
+        }
         match line.command.change(&here) {
             Some(Ok(change)) => self.change(&answer, change, who).await,
             Some(Err(why)) => answer.fail(Exit::Failed, &why),
@@ -197,7 +203,7 @@ impl Shell {
                 to.list_show(verb, "link", &now.links, |v| v.name.clone())
             }
             ShellCommand::Link(LinkVerb::Test { name }) => self.test_link(to, name).await,
-            ShellCommand::Group(GroupVerb::Proof { name }) => self.proof(to, name),
+            ShellCommand::Group(GroupVerb::Proof { name, .. }) => self.proof(to, name),
             ShellCommand::Group(GroupVerb::Look(verb)) => {
                 to.list_show(verb, "group", &now.groups, |v| v.name.clone())
             }

@@ -6,7 +6,7 @@ use super::change::{
 };
 use super::compare::CompareWords;
 use crate::config::parse_duration;
-use crate::volume::name::GroupName;
+use crate::volume::name::{GroupName, SnapshotName};
 use crate::volume::pair::PairState;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -162,6 +162,12 @@ pub enum GroupVerb {
     Proof {
         /// Group.
         name: GroupName,
+        /// First find the roots of this read-only snapshot of the group, as of its update, and seal them too. It may take long; what is known is not read.
+        #[arg(long, value_name = "SNAPSHOT")]
+        of: Option<SnapshotName>,
+        /// Of the snapshot, read everything.
+        #[arg(long, requires = "of")]
+        full: bool,
     },
 }
 verbs! {

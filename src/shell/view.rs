@@ -7,7 +7,7 @@ use crate::clock::BoxFuture;
 use crate::config::Provision;
 use crate::volume::designation::{DesignationId, Refusal};
 use crate::volume::effect::Effect;
-use crate::volume::name::GroupName;
+use crate::volume::name::{GroupName, SnapshotName};
 use crate::volume::proof::Proof;
 use crate::volume::record::{Identity, Who};
 use crate::volume::store::Order;
@@ -107,6 +107,19 @@ pub trait Console: Send + Sync {
     /// There is no such group.
     fn proof(&self, group: &GroupName) -> Result<Proof, Refusal> {
         Err(Refusal::missing("group", group))
+    }
+
+    /// Finds the roots of a read-only snapshot of a group, reading all of it or what is not known, and seals them among these results.
+    ///
+    /// # Errors
+    /// Why it cannot be done.
+    fn prove<'a>(
+        &'a self,
+        _group: &'a GroupName,
+        _of: (&'a SnapshotName, bool),
+        _who: &'a Who,
+    ) -> BoxFuture<'a, Result<(), Refusal>> {
+        Box::pin(std::future::ready(Err(Refusal::Conflict("nothing can be read here".into()))))
     }
 
     /// What every other array that can be reached has of a group that is copied here.

@@ -78,7 +78,7 @@ pub struct ComparedView {
     pub id: String,
     /// The link to the other array.
     pub with: String,
-    /// `equal`, `different`, `cancelled` or `failed`.
+    /// `equal`, `different`, `cancelled` or `failed`; `roots`: of a snapshot here, compared with nothing.
     pub result: String,
     /// Why it failed.
     pub reason: Option<String>,
@@ -86,7 +86,7 @@ pub struct ComparedView {
     pub update_number: Option<u64>,
     /// Also what was not written since it was read last was read.
     pub is_full: bool,
-    /// `source-and-copy`; or `copies`: both copy from the same array. Of these the one that led is meant where it says copy here, the
+    /// `source-and-copy`; or `snapshot`; or `copies`: both copy from the same array. Of these the one that led is meant where it says copy here, the
     /// other one where it says source.
     pub between: String,
     /// When it began, by the clock of the array that copies.

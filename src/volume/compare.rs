@@ -300,6 +300,8 @@ pub enum Between {
     SourceAndCopy,
     /// Both copy from the same array: neither is right by itself.
     Copies,
+    /// It is one array: nothing was compared, what is said are the roots of a snapshot.
+    Snapshot,
 }
 
 impl Between {
@@ -368,12 +370,16 @@ impl fmt::Display for Compared {
         match self.between {
             Between::SourceAndCopy => write!(f, "array {} with array {}", self.copy, self.source)?,
             Between::Copies => write!(f, "array {} with array {}, two copies,", self.copy, self.source)?,
+            Between::Snapshot => write!(f, "array {}, a snapshot,", self.copy)?,
         }
         if let Some(number) = self.number {
             write!(f, " as of update {number}")?;
         }
         write!(f, "{}: ", self.options)?;
         match &self.outcome {
+            CompareOutcome::Equal if self.between == Between::Snapshot => {
+                write!(f, "roots of {} bytes", self.compared_bytes)?;
+            }
             CompareOutcome::Equal => write!(f, "equal, {} bytes", self.compared_bytes)?,
             CompareOutcome::Cancelled => f.write_str("cancelled")?,
             CompareOutcome::Failed(why) => write!(f, "not done: {why}")?,

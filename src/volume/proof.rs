@@ -3,12 +3,14 @@
 //! # What it guarantees
 //! A [`Proof`] is what both arrays keep, as text. Its entries are in the order in which they were made: each carries the seal of the one before it, a SHA-256 over all that it
 //! says. So whoever kept one seal knows of every later proof whether that entry is still what it was, and whoever has an image of a volume as of the number can compute its
-//! root and find it here. What it does not say: that an array did not lie from the beginning. Both arrays would have to, and the same.
+//! root and find it here. So are the roots of a snapshot, which one array finds alone: what two arrays have found of one update can be held against each other later
+//! ([`Proof::check_with`]). What it does not say: that an array did not lie from the beginning. Both arrays would have to, and the same.
 
-use super::compare::{CompareOutcome, Compared, Digest};
+use super::compare::{Between, CompareOutcome, Compared, Digest};
 use super::name::{GroupName, VolumeName};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What both sides found of one volume.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -106,6 +108,41 @@ impl Proof {
         Ok(said)
     }
 
+    /// What another array's proof says of the same updates: a sentence for each volume of which both have a root.
+    ///
+    /// # Errors
+    /// They differ, or say nothing of the same update.
+    pub fn check_with(&self, other: &Self) -> Result<Vec<String>, String> {
+        let theirs = other.known_roots();
+        let mut said = Vec::new();
+        for (of, roots) in self.known_roots() {
+            let Some(others) = theirs.get(&of) else { continue };
+            let (_, _, number, volume) = of;
+            if roots.len() != 1 || *others != roots {
+                return Err(format!("volume {volume} as of update {number} is another one there"));
+            }
+            said.push(format!("volume {volume} as of update {number}: the same in both"));
+        }
+        if said.is_empty() {
+            return Err("the two have no roots of the same volume as of the same update".to_owned());
+        }
+        Ok(said)
+    }
+
+    /// By generation, number, and name of the P-VOL.
+    fn known_roots(&self) -> BTreeMap<(u64, u32, u64, &str), BTreeSet<[u8; 32]>> {
+        let mut all = BTreeMap::<_, BTreeSet<_>>::new();
+        // Of two copies the names are not those of P-VOLs.
+        for one in self.entries.iter().filter(|one| one.between != Between::Copies) {
+            let (Some(generation), Some(number)) = (one.generation, one.number) else { continue };
+            for roots in &one.roots {
+                let of = (generation.counter, generation.array.0, number.0, roots.pvol.as_str());
+                all.entry(of).or_default().extend([roots.source.0, roots.copy.0]);
+            }
+        }
+        all
+    }
+
     /// The newest roots of a volume, by its name on either side, and as of which update.
     #[must_use]
     pub fn roots_of(&self, volume: &str) -> Option<(&VolumeRoots, &Compared)> {
@@ -129,7 +166,8 @@ pub const FORMAT: &str = "holdfast-proof-1";
 
 #[cfg(test)]
 mod tests {
-    use super::super::compare::{Between, CompareOptions};
+    use super::super::compare::CompareOptions;
+    use super::super::group::Generation;
     use super::super::name::{ArrayNumber, UpdateNumber};
     use super::super::record::Identity;
     use super::*;
@@ -225,6 +263,26 @@ mod tests {
         }
         let ids: Vec<u128> = kept.iter().map(|one| one.id.0).collect();
         assert_eq!(ids, [100, 34, 35, 36, 37, 38, 39, 40]);
+    }
+
+    /// An auditor has two files and no array.
+    #[test]
+    fn two_proofs_are_held_against_each_other_where_they_speak_of_the_same_update() {
+        let generation = |counter| Generation { counter, array: ArrayNumber(1), first: UpdateNumber(1) };
+        let of = |array: u32, counter, root| {
+            let one = Compared {
+                between: Between::Snapshot,
+                source: ArrayNumber(array),
+                copy: ArrayNumber(array),
+                generation: Some(generation(counter)),
+                ..result(u64::from(array), 77)
+            };
+            Proof { entries: vec![one.sealed(Digest::ZERO, roots(root))], ..proof() }
+        };
+        assert_eq!(of(1, 1, 5).check_with(&of(2, 1, 5)).unwrap().len(), 1);
+        assert!(of(1, 1, 5).check_with(&of(2, 1, 6)).is_err(), "another root");
+        assert!(of(1, 1, 5).check_with(&of(2, 2, 5)).is_err(), "the number is of another history");
+        assert!(of(1, 1, 5).check_with(&proof()).is_err(), "nothing in common");
     }
 
     #[test]

@@ -292,6 +292,64 @@ fn what_is_no_other_copy_of_the_same_volumes_is_not_compared() {
     });
 }
 
+/// A copy says alone what it has of an update, the primary says it too, and whoever has the two files holds them against each other.
+#[test]
+fn roots_of_a_snapshot_that_two_arrays_find_apart_are_the_same_or_shown_to_differ() {
+    in_virtual_time(async {
+        let mut story = Story::begin_with(8, beside(8, false)).await;
+        write(&story.cluster, &mut story.writer, &story.ports, 80).await;
+        story.quiet().await;
+        for index in [ALPHA, BETA, GAMMA] {
+            say(&story.cluster, index, "snapshot create s1 --group g1").await;
+        }
+        // The copies go on, and their snapshots stay.
+        write(&story.cluster, &mut story.writer, &story.ports, 80).await;
+        story.quiet().await;
+        for (line, why) in [
+            ("group proof g1 --of s2", "no snapshot"),
+            ("group proof g2 --of s1", "no group"),
+            ("group proof g1 --full", "--of"),
+        ] {
+            let refused = story.cluster.command(BETA, line).await.expect_err(line);
+            assert!(refused.contains(why), "{line}: {refused}");
+        }
+        let mut proofs = Vec::new();
+        for index in [ALPHA, BETA] {
+            say(&story.cluster, index, "group proof g1 --of s1").await;
+            let name = "g1".parse().expect("a name");
+            let proof = story.cluster.array(index).expect("it runs").proof(&name).expect("there is a group");
+            assert_eq!(proof.check().expect("it is what was sealed").len(), 1);
+            assert_eq!(story.group(index).compared[0].result, "roots");
+            proofs.push(proof);
+        }
+        assert_eq!(proofs[0].check_with(&proofs[1]).expect("the same").len(), 3, "all volumes");
+        // A comparison seals roots of its number, too: that is another one now.
+        assert_eq!(story.compare(BETA, "").await.result, "equal");
+
+        // Gamma's unit has changed a page since it was read.
+        say(&story.cluster, GAMMA, "group proof g1 --of s1").await;
+        let array = story.cluster.array(GAMMA).expect("it runs");
+        let image = array.read_volume("s1.copy2").await.expect("it can be read");
+        let one = story.pages(&image)[0];
+        let mut wrong = page(&image, one).to_vec();
+        wrong[7] ^= 1;
+        story.plant(GAMMA, page(&image, one), &wrong);
+        let refused = story.cluster.command(GAMMA, "group proof g1 --of s1 --full").await.expect_err("rot");
+        assert!(refused.contains("not what it was"), "{refused}");
+        drop(array);
+        // Started anew it knows nothing of before, and says what it finds: that is not what the others have.
+        story.cluster.die(GAMMA, Death::Kill).await;
+        story.comes_back(GAMMA).await;
+        story.settled().await;
+        say(&story.cluster, GAMMA, "group proof g1 --of s1").await;
+        let name = "g1".parse().expect("a name");
+        let gamma = story.cluster.array(GAMMA).expect("it runs").proof(&name).expect("there is a group");
+        let differs = proofs[0].check_with(&gamma).expect_err("a page differs");
+        assert!(differs.contains("data2"), "{differs}");
+        story.end().await;
+    });
+}
+
 /// Whatever the other array is, and whether it was out of reach or died: what was hashed here is known, and it goes on to its end.
 #[test]
 fn a_comparison_that_loses_the_other_array_begins_again_by_itself() {

@@ -26,6 +26,7 @@
 mod copy;
 mod cut;
 mod image;
+mod prove;
 mod repair;
 mod served;
 mod source;
@@ -49,7 +50,11 @@ use std::time::Duration;
 
 /// The comparisons at work in an array.
 #[derive(Default)]
-pub(super) struct Compares(Mutex<State>);
+pub(super) struct Compares {
+    state: Mutex<State>,
+    /// The roots of one snapshot at a time are found alone.
+    proving: tokio::sync::Mutex<()>,
+}
 
 #[derive(Default)]
 struct State {
@@ -63,7 +68,7 @@ struct State {
 
 impl Compares {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

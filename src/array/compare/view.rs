@@ -95,6 +95,7 @@ impl Array {
     fn compared_view(&self, one: &Compared) -> ComparedView {
         let named: u64 = one.ranges.iter().map(|range| range.length_bytes).sum();
         let (result, reason) = match &one.outcome {
+            CompareOutcome::Equal if one.between == Between::Snapshot => ("roots", None),
             CompareOutcome::Equal => ("equal", None),
             CompareOutcome::Different => ("different", None),
             CompareOutcome::Cancelled => ("cancelled", None),
@@ -111,6 +112,7 @@ impl Array {
             between: match one.between {
                 Between::SourceAndCopy => "source-and-copy",
                 Between::Copies => "copies",
+                Between::Snapshot => "snapshot",
             }
             .to_owned(),
             started_unix_ms: one.began_unix_ns / NS_PER_MS,
