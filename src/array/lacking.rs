@@ -45,14 +45,14 @@ impl Array {
         let taken = group.take_marks(&numbers);
         let what = format!("group {}: {REASON}: all of the S-VOLs of array {} differs", group.name, array.0);
         let recorded =
-            self.store.change_with_marks(&Who::Array, what, &pair_marks(taken.clone()), |tables| {
+            self.store.change_with_marks(&Who::Array, what, &pair_marks(taken.parts.clone()), |tables| {
                 tables.lacks_are_marked(number, array, REASON);
                 Ok(())
             });
         match recorded {
             Ok(()) => self.wake(),
             Err(error) => {
-                group.marks_not_written(&taken);
+                group.marks_not_written(&taken.parts);
                 tracing::error!(group = %group.name, %error, "what a reader lacks cannot be recorded");
             }
         }

@@ -235,7 +235,7 @@ impl Array {
         let what =
             format!("group {}: {} pairs of array {} suspended: {reason}", group.name, pairs.len(), reader.0);
         let recorded =
-            self.store.change_with_marks(&Who::Array, what, &pair_marks(taken.clone()), |tables| {
+            self.store.change_with_marks(&Who::Array, what, &pair_marks(taken.parts.clone()), |tables| {
                 forget_loss(tables, GroupNumber(group.number), ArrayNumber(reader.0));
                 tables.pairs_suspended(pairs, cause, reason, &mut || self.new_identity())
             });
@@ -246,7 +246,7 @@ impl Array {
             }
             // Tried again later: a store that fails must not make its owner spin.
             Err(error) => {
-                group.marks_not_written(&taken);
+                group.marks_not_written(&taken.parts);
                 tracing::error!(group = %group.name, %error, "a suspension cannot be recorded");
             }
         }
@@ -342,7 +342,7 @@ impl Array {
                 group.name,
                 pairs.len()
             );
-            let marks = pair_marks(taken.clone());
+            let marks = pair_marks(taken.parts.clone());
             let recorded = self.store.change_with_marks(&Who::Array, what, &marks, |tables| {
                 pairs.iter().try_for_each(|pair| tables.resync_begins(*pair, from, start.restarted))
             });
@@ -352,7 +352,7 @@ impl Array {
                     self.wake();
                 }
                 Err(error) => {
-                    group.marks_not_written(&taken);
+                    group.marks_not_written(&taken.parts);
                     group.resync_not_begun(&numbers);
                     tracing::error!(group = %group.name, %error, "a resync cannot be recorded");
                 }

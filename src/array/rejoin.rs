@@ -147,7 +147,8 @@ impl Array {
         let joining = Joining { number, former, onward: &onward, numbers: &numbers, by_differences };
         let unattached = self.mark_joining(&tables, &group, &joining);
         let numbered: Vec<u32> = numbers.iter().map(|pair| pair.0).collect();
-        let mut marks = pair_marks(group.take_marks(&numbered));
+        let taken = group.take_marks(&numbered);
+        let mut marks = pair_marks(taken.parts.clone());
         let way = way.told(&group, &numbered);
         marks.extend(unattached);
         let said = format!(

@@ -431,7 +431,7 @@ impl Array {
         let taken = group.take_marks(&all);
         let last = StoredNumber(group.next_number().get() - 1);
         let branch = Branch { last, bytes: marked_bytes(&group, &all), ..whole };
-        let marks = super::marks::pair_marks(taken.clone());
+        let marks = super::marks::pair_marks(taken.parts.clone());
         let recorded = self.store.change_with_marks(&Who::Array, what(&branch), &marks, |tables| {
             tables.branch_counted(record.number, &going, branch, identity)
         });
@@ -442,7 +442,7 @@ impl Array {
                 Ok(())
             }
             Err(error) => {
-                group.marks_not_written(&taken);
+                group.marks_not_written(&taken.parts);
                 Err(error.into())
             }
         }

@@ -95,6 +95,8 @@ pub struct Group {
     pub(super) cutting: super::cut::Cutting,
     /// Where difference maps are kept.
     pub(crate) marks: Arc<dyn MarkStore>,
+    /// Whoever holds it has marks in hand that are not in the store. Nothing is waited for meanwhile.
+    pub(super) marks_in_hand: Mutex<()>,
     pub(crate) closing: Closing,
     /// What hosts wait for beside the journal here.
     pub(super) waits: super::synchronous::Waits,
@@ -349,6 +351,7 @@ impl Group {
             restoring: tokio::sync::Mutex::default(),
             cutting: super::cut::Cutting::default(),
             marks: parts.marks,
+            marks_in_hand: Mutex::default(),
             closing: Closing::default(),
             waits: super::synchronous::Waits::default(),
         })

@@ -57,6 +57,7 @@ pub(crate) mod suspend;
 pub(crate) mod svols;
 pub mod synchronous;
 pub(crate) mod tables;
+mod taken;
 #[doc(hidden)]
 pub mod tamper;
 #[cfg(test)]

@@ -170,39 +170,6 @@ impl Group {
         held_from
     }
 
-    /// The marks of these pairs that the store does not have yet, for step 3.
-    pub(crate) fn take_marks(&self, pairs: &[u32]) -> Vec<(u32, Vec<ChangedPart>)> {
-        let mut seq = self.lock();
-        let chosen = seq.pairs.values_mut().flatten().filter(|runtime| pairs.contains(&runtime.pair));
-        chosen.filter_map(PairRuntime::take_marks).collect()
-    }
-
-    /// What was taken is not durable: it is taken again the next time.
-    pub(crate) fn marks_not_written(&self, marks: &[(u32, Vec<ChangedPart>)]) {
-        let mut seq = self.lock();
-        for runtime in seq.pairs.values_mut().flatten() {
-            let parts = marks.iter().filter(|(pair, _)| *pair == runtime.pair);
-            if let Some(map) = &mut runtime.resync.differences {
-                parts.for_each(|(_, parts)| map.not_written(parts));
-            }
-        }
-    }
-
-    /// Marks that changed since the last checkpoint become durable: before anything leaves the journal that caused them.
-    pub(crate) fn write_marks(&self) -> Result<(), CopyError> {
-        let marks: Vec<_> = {
-            let mut seq = self.lock();
-            seq.pairs.values_mut().flatten().filter_map(PairRuntime::take_marks).collect()
-        };
-        if marks.is_empty() {
-            return Ok(());
-        }
-        self.marks.put(marks.clone()).map_err(|reason| {
-            self.marks_not_written(&marks);
-            CopyError::Damaged(format!("group {}: difference maps cannot be written: {reason}", self.name))
-        })
-    }
-
     /// Step 4 of a suspension: the store has marks and state.
     pub(crate) fn suspended(&self, marking: &Marking) {
         let mut seq = self.lock();
@@ -480,7 +447,7 @@ impl PairRuntime {
         self.copy_records.clear();
     }
 
-    fn take_marks(&mut self) -> Option<(u32, Vec<ChangedPart>)> {
+    pub(super) fn take_marks(&mut self) -> Option<(u32, Vec<ChangedPart>)> {
         let changed = self.resync.differences.as_mut()?.take_changed();
         (!changed.is_empty()).then_some((self.pair, changed))
     }

@@ -27,7 +27,7 @@ use holdfast_journal::format::{FormatParams, head::DEFAULT_RATIO};
 use holdfast_journal::reader::{ReaderSet, ReleaseRule, Report};
 use holdfast_journal::{ArrayNumber, Generation, GroupNumber, Incarnation, UpdateNumber, VolumeNumber};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -371,6 +371,8 @@ fn around(
         svols.insert(DATA, svol);
     }
     let sequencer = Sequencer::new(journal, Generation::default(), pairs, svols, readers, UpdateNumber::NONE);
+    let marks =
+        Arc::new(NoMarks { is_suspended: choice.pair == PairState::Suspended, group: OnceLock::new() });
     let parts = Parts {
         number: 1,
         name: "g1".to_owned(),
@@ -380,7 +382,7 @@ fn around(
         pool,
         clock: clock.clone(),
         tamper: None,
-        marks: Arc::new(NoMarks { is_suspended: choice.pair == PairState::Suspended }),
+        marks: marks.clone(),
         segment_store: Arc::new(Unnamed { fails: choice.store_fails, ..Unnamed::default() }),
         settings: Settings {
             journal_cache: crate::copy::kept::JournalCache::new(choice.cache_bytes),
@@ -393,12 +395,15 @@ fn around(
             throttle: Duration::ZERO,
         },
     };
-    Group::new(parts, sequencer)
+    let group = Group::new(parts, sequencer);
+    marks.group.set(Arc::downgrade(&group)).unwrap();
+    group
 }
 
 /// Nothing is marked where nothing is suspended.
 struct NoMarks {
     is_suspended: bool,
+    group: OnceLock<Weak<Group>>,
 }
 
 impl crate::copy::suspend::MarkStore for NoMarks {
@@ -419,6 +424,8 @@ impl crate::copy::suspend::MarkStore for NoMarks {
     }
 
     fn put(&self, changed: Vec<(u32, Vec<crate::copy::differences::ChangedPart>)>) -> Result<(), String> {
+        let group = self.group.get().and_then(Weak::upgrade).unwrap();
+        assert!(group.marks_in_hand.try_lock().is_err(), "somebody could write newer marks before these");
         // Its own pair is as the test has it; others belong to arrays further down.
         if !self.is_suspended && changed.iter().any(|(pair, _)| *pair == 1) {
             Err("no pair is suspended".to_owned())
