@@ -11,6 +11,7 @@ use crate::copy::differences::DifferenceMap;
 use crate::copy::group::{Group, Role, Sequencer};
 use crate::disk::VolumeId;
 use crate::io::volume::VolumeRole;
+use crate::volume::designation::Refusal;
 use crate::volume::group::GroupRecord;
 use crate::volume::name::{ArrayNumber, GroupNumber, PairNumber, UpdateNumber as StoredNumber};
 use crate::volume::pair::{Asked, PairRecord, PairState, SuspendCause};
@@ -247,6 +248,9 @@ impl Array {
             // Tried again later: a store that fails must not make its owner spin.
             Err(error) => {
                 group.marks_not_written(&taken.parts);
+                if !matches!(error, Refusal::Store(_)) {
+                    group.not_suspended(&marking); // What a store that failed has of it nobody knows.
+                }
                 tracing::error!(group = %group.name, %error, "a suspension cannot be recorded");
             }
         }

@@ -90,6 +90,8 @@ pub(crate) struct Marking {
     from: UpdateNumber,
     /// It has said that it lost everything from here on, whatever it reported before.
     stranded: Option<UpdateNumber>,
+    /// Pairs that were not marked before, and whether they had no map.
+    begun: BTreeMap<u32, bool>,
     /// Updates behind this one are marked when they are numbered.
     pub(crate) up_to: UpdateNumber,
 }
@@ -109,15 +111,45 @@ impl Group {
         let mut seq = self.lock();
         let from = seq.readers.reader(reader).map_or(UpdateNumber::NONE, |known| known.report.settled).next();
         let up_to = seq.next.previous();
+        let mut begun = BTreeMap::new();
         for runtime in seq.pairs.values_mut().flatten().filter(|runtime| pairs.contains(&runtime.pair)) {
+            if !runtime.resync.marking {
+                begun.insert(runtime.pair, runtime.resync.differences.is_none());
+            }
             runtime.begin_marking();
         }
         let stranded = seq.stranded.get(&reader).copied();
-        Marking { reader, pairs: pairs.iter().copied().collect(), from, stranded, up_to }
+        Marking { reader, pairs: pairs.iter().copied().collect(), from, stranded, begun, up_to }
     }
 
     /// Step 2 of a suspension: afterwards everything that the S-VOLs may lack is marked in memory.
+    ///
+    /// # Errors
+    /// The journal cannot be read. The pairs go on as if nobody had wanted to suspend them.
     pub(crate) async fn mark_unsettled(&self, marking: &Marking) -> Result<(), CopyError> {
+        let marked = self.try_mark_unsettled(marking).await;
+        if marked.is_err() {
+            self.not_suspended(marking);
+        }
+        marked
+    }
+
+    /// A suspension that was begun does not come about: its pairs are copied on, and hosts wait for a synchronous one again. Marks
+    /// that there were before stay.
+    pub(crate) fn not_suspended(&self, marking: &Marking) {
+        let mut seq = self.lock();
+        for runtime in seq.pairs.values_mut().flatten().filter(|runtime| !runtime.facts.state.is_stopped()) {
+            let Some(is_new) = marking.begun.get(&runtime.pair) else { continue };
+            runtime.resync.marking = false;
+            if *is_new {
+                runtime.resync.differences = None;
+            }
+        }
+        drop(seq);
+        self.changed.notify_waiters();
+    }
+
+    async fn try_mark_unsettled(&self, marking: &Marking) -> Result<(), CopyError> {
         let mut next = self.mark_lost(marking, marking.stranded.unwrap_or(marking.from));
         while next <= marking.up_to {
             let updates = self.load_information(next, Class::Restore).await?;

@@ -99,6 +99,25 @@ fn what_is_lost_is_marked_though_the_reader_has_it_and_only_not_settled_it() {
     });
 }
 
+/// A pair that could not be suspended once counted as being suspended for ever: it was copied no further, and hosts did not wait
+/// for a synchronous one any more.
+#[test]
+fn a_suspension_that_fails_leaves_its_pair_as_it_was() {
+    life(async {
+        let rig = Rig::new(Choice { cache_bytes: 0, ..Choice::default() }).await;
+        let last = rig.write(0, 1, 7).await;
+        rig.source.durable(last).await;
+        rig.source.set_pair_state(1, crate::volume::pair::PairState::BeingCopied);
+        assert!(rig.source.wants_copy(1));
+        rig.source.disk.delete_volume(VolumeId(EARLIER)).await.unwrap();
+        let marking = rig.source.begin_marking(READER, &[1]);
+        assert!(!rig.source.wants_copy(1), "it is being suspended");
+        rig.source.mark_unsettled(&marking).await.unwrap_err();
+        assert!(rig.source.wants_copy(1));
+        assert!(rig.source.lock().pairs[&DATA][0].resync.differences.is_none());
+    });
+}
+
 #[test]
 fn a_read_of_a_volume_that_has_left_meanwhile_loses_nothing() {
     life(async {
