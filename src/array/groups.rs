@@ -89,6 +89,7 @@ impl Array {
         match self.try_open_group(tables, record, first).await {
             Ok(group) => {
                 self.run_group(record, &group);
+                self.strand_at_once(&group);
                 self.runtime().groups.insert(record.number.0, group.clone());
                 // An upstream array that spoke meanwhile found no group at work.
                 group.note_broken(super::inflow::is_broken(&self.store.tables(), record.number));

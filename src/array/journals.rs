@@ -16,7 +16,9 @@ use crate::volume::designation::Refusal;
 use crate::volume::group::{
     GroupEvent, GroupRecord, GroupRole, GroupState, JournalVolume, ResumeRecord, SegmentRecord,
 };
-use crate::volume::name::{ArrayNumber, GroupNumber, UpdateNumber as StoredNumber, VolumeNumber};
+use crate::volume::name::{
+    ArrayNumber, GroupName, GroupNumber, PairName, UpdateNumber as StoredNumber, VolumeNumber,
+};
 use crate::volume::pair::PairEvent;
 use crate::volume::record::{Identity, Who};
 use crate::volume::store::Store;
@@ -348,6 +350,25 @@ impl Array {
             if let Err(error) = forgotten {
                 tracing::error!(group = %group.name, %error, "the loss of a journal cannot be recorded");
             }
+        }
+    }
+
+    /// The same as soon as it is said, and before a group is served: the owner of the groups comes later than the first report of
+    /// the reader, which takes what it lost for settled.
+    pub(super) fn strand_at_once(&self, group: &Group) {
+        let number = GroupNumber(group.number);
+        let lost: Vec<ArrayNumber> = self.store.read(|tables| {
+            let readers = tables.readers_of_group(number).filter(|reader| reader.journal_lost);
+            readers.map(|reader| reader.array).collect()
+        });
+        lost.into_iter().for_each(|array| group.strand(JournalArray(array.0)));
+    }
+
+    /// A reader has just said so.
+    pub(super) fn journal_is_lost(&self, group: &GroupName) {
+        let number = self.store.read(|tables| tables.group_named(group).map(|row| row.number));
+        if let Some(group) = number.and_then(|number| self.open_group_of(number)) {
+            self.strand_at_once(&group);
         }
     }
 

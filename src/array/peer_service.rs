@@ -386,7 +386,14 @@ async fn designated(array: &Arc<Array>, id: [u8; 16], bytes: &[u8], who: &Who) -
         Designation::RemoteTakeover(told) => Some(told.clone()),
         _ => None,
     };
+    let lost = match &designation {
+        Designation::JournalLost { group } => Some(group.clone()),
+        _ => None,
+    };
     let mut answer = array.designate_by_peer(id, designation, who);
+    if let (Some(group), true) = (lost, answer.is_ok()) {
+        array.journal_is_lost(&group); // Before it is answered: its sender reads on then.
+    }
     if let (Some(told), true) = (taken, answer.is_ok()) {
         array.shut_what_is_taken_over();
         if !told.is_complete {

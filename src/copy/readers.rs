@@ -8,9 +8,10 @@
 use super::answer::{Head, Outcome};
 use super::error::CopyError;
 use super::fetch::FetchError;
-use super::group::{Group, Sequencer};
+use super::group::{Group, PairRuntime, Sequencer};
 use super::source::Source;
 use super::times::Top;
+use crate::volume::pair::PairState;
 use holdfast_journal::reader::{Reader, ReaderError, Report};
 use holdfast_journal::{ArrayNumber, Generation, UpdateNumber};
 use std::collections::BTreeSet;
@@ -217,9 +218,42 @@ impl Group {
     pub(crate) fn generations_not_noted(&self) {
         self.lock().generations_noted = false;
     }
+
+    /// A reader has said that it lost what it had not settled. From here on nothing that it reports is believed, until what it
+    /// lacks is marked: the journal that it begins then takes what was lost for settled.
+    pub(crate) fn strand(&self, reader: ArrayNumber) {
+        let mut seq = self.lock();
+        let Some(known) = seq.readers.reader(reader) else { return };
+        // While a copy is under way that began anew nobody knows any more what it has settled of what was before that.
+        let is_unknown = known.report.settled < known.began;
+        let settled = known.report.settled;
+        let is_copied =
+            |pair: &PairRuntime| pair.reader == reader && pair.facts.state == PairState::BeingCopied;
+        let from = match is_unknown && seq.pairs.values().flatten().any(is_copied) {
+            true => UpdateNumber::FIRST,
+            false => settled.next(),
+        };
+        seq.strand(reader, from);
+    }
+
+    /// Whether a reader has said that it lost what it had stored, and that is not marked yet.
+    pub(crate) fn has_lost(&self, reader: ArrayNumber) -> bool {
+        self.lock().stranded.contains_key(&reader)
+    }
+
+    /// What a stranded reader lacks is marked, or it has no pairs.
+    pub(crate) fn stranded_no_more(&self, reader: ArrayNumber) {
+        self.lock().stranded.remove(&reader);
+    }
 }
 
 impl Sequencer {
+    /// The reader lacks everything from `from` on, or from an earlier number if that is known already.
+    pub(super) fn strand(&mut self, reader: ArrayNumber, from: UpdateNumber) {
+        let known = self.stranded.entry(reader).or_insert(from);
+        *known = from.min(*known);
+    }
+
     /// Whether a reader has what the owner waits for.
     pub(super) fn is_awaited_there(&self) -> bool {
         self.awaited.is_some_and(|(reader, number)| {

@@ -103,6 +103,9 @@ impl Group {
             let now = self.clock.now();
             let mut seq = self.lock();
             let before = seq.readers.reader(reader).map(|known| known.report);
+            if seq.stranded.contains_key(&reader) {
+                return Ok(()); // What it lost it takes for settled since; what it lacks is marked first.
+            }
             seq.readers.handle_report(reader, report)?;
             seq.heard.insert(reader, now);
             if before == seq.readers.reader(reader).map(|known| known.report) {
@@ -289,7 +292,7 @@ impl Group {
                 }
                 // Its journal failed with what it had not restored: it gets that again, if it is still held.
                 if start < seq.journal.first_retained() {
-                    seq.stranded.insert(request.reader, start);
+                    seq.strand(request.reader, start);
                     drop(seq);
                     self.changed.notify_waiters();
                     return Err(ReaderError::Released);

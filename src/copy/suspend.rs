@@ -205,7 +205,6 @@ impl Group {
     /// Step 4 of a suspension: the store has marks and state.
     pub(crate) fn suspended(&self, marking: &Marking) {
         let mut seq = self.lock();
-        seq.stranded.remove(&marking.reader);
         for runtime in seq.pairs.values_mut().flatten().filter(|pair| marking.pairs.contains(&pair.pair)) {
             // What an earlier suspension kept from the reader may not have been passed by yet.
             runtime.resync.withheld = runtime.resync.withheld.map(|(from, _)| (from, None));
@@ -216,6 +215,15 @@ impl Group {
         for pair in &marking.pairs {
             self.set_pair_state(*pair, PairState::Suspended);
         }
+        let mut seq = self.lock();
+        let goes_on = |pair: &PairRuntime| {
+            let goes_on = matches!(pair.facts.state, PairState::BeingCopied | PairState::Normal);
+            pair.reader == marking.reader && goes_on
+        };
+        if !seq.pairs.values().flatten().any(goes_on) {
+            seq.stranded.remove(&marking.reader);
+        }
+        drop(seq);
         self.derive_holds();
     }
 

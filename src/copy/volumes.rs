@@ -426,19 +426,6 @@ impl Group {
             handed: seq.next.previous(),
         }
     }
-
-    /// A reader has said that it lost what it had not settled.
-    pub(crate) fn strand(&self, reader: ArrayNumber) {
-        let mut seq = self.lock();
-        if let Some(from) = seq.readers.reader(reader).map(|known| known.report.settled.next()) {
-            seq.stranded.insert(reader, from);
-        }
-    }
-
-    /// What a stranded reader lacks is marked, or it has no pairs.
-    pub(crate) fn stranded_no_more(&self, reader: ArrayNumber) {
-        self.lock().stranded.remove(&reader);
-    }
 }
 
 impl Sequencer {

@@ -99,6 +99,54 @@ fn what_is_lost_is_marked_though_the_reader_has_it_and_only_not_settled_it() {
     });
 }
 
+/// The reader's next journal begins where the source says, and takes what it lost for settled. That was once believed when it was
+/// reported before the owner of the groups had seen to the loss: what was lost was in no map.
+#[test]
+fn what_a_reader_reports_behind_the_loss_of_its_journal_hides_nothing_of_what_it_lost() {
+    life(async {
+        let rig = Rig::new(Choice::default()).await;
+        let mut last = UpdateNumber::NONE;
+        for at in 0..WRITES {
+            last = rig.write(at * 256, 1, 7).await;
+        }
+        rig.source.durable(last).await;
+        rig.source.lock().readers.may_have(READER, last);
+        let report = |settled| {
+            let report = Report { acknowledged: last, restored: settled, settled, ..Report::default() };
+            rig.source.report(READER, report, Carrier::Report).unwrap();
+        };
+        report(UpdateNumber::new(4));
+        rig.source.strand(READER);
+        report(last);
+        rig.source.strand(READER);
+        let marking = rig.source.begin_marking(READER, &[1]);
+        rig.source.mark_unsettled(&marking).await.unwrap();
+        assert_eq!(marked(&rig), (4..WRITES).collect::<Vec<u64>>());
+        rig.source.suspended(&marking);
+        report(last);
+        assert_eq!(rig.source.lock().readers.reader(READER).unwrap().report.settled, last);
+    });
+}
+
+/// A copy that began anew says nothing of what was before it. A reader that loses its journal then may lack any of that.
+#[test]
+fn a_reader_that_loses_its_journal_while_a_copy_begins_anew_has_everything_marked() {
+    life(async {
+        let rig = in_its_next_volume().await;
+        let marking = rig.source.begin_marking(READER, &[1]);
+        rig.source.mark_unsettled(&marking).await.unwrap();
+        rig.source.suspended(&marking);
+        rig.source.lock().journal.drop_oldest(1);
+        drop(rig.source.take_marks(&[1])); // As if the store had them.
+        let start = rig.source.begin_resync(READER, &[1]).await.unwrap();
+        rig.source.resyncing(1, start);
+        rig.source.strand(READER);
+        let marking = rig.source.begin_marking(READER, &[1]);
+        rig.source.mark_unsettled(&marking).await.unwrap();
+        assert_eq!(marked(&rig), (0..16).collect::<Vec<u64>>());
+    });
+}
+
 /// A pair that could not be suspended once counted as being suspended for ever: it was copied no further, and hosts did not wait
 /// for a synchronous one any more.
 #[test]
