@@ -81,8 +81,10 @@ impl Array {
         group.close().await;
         let what = format!("group {}: the journal begins anew at update {first}", group.name);
         let restored = group.whole_number().map(|number| UpdateNumber(number.get()));
+        let identity = self.new_identity();
         let recorded = self.store.change(&Who::Array, what, |tables| {
             tables.stop_images(number, restored);
+            tables.tell_if_stopped(number, identity);
             if let Some(row) = tables.groups.edit(&number) {
                 row.segments.clear();
                 row.resume = None;

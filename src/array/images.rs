@@ -66,6 +66,7 @@ impl Array {
                 self.is_not_stopped(pairs)?;
                 self.keep_images(pairs, *array, Held::Delayed).await
             }
+            Designation::RemoteSuspend { pair, .. } => self.note_read_again(pair),
             Designation::ReverseMarks { pair, runs } => self.take_reverse_marks(pair, runs).await,
             Designation::JoinMarks { pair, runs } => self.join_marks(id, pair, runs, *array).await,
             _ => Ok(()),

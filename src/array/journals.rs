@@ -313,10 +313,7 @@ impl Array {
         let whole = group.whole_number().map(|number| StoredNumber(number.get()));
         let identity = Identity(self.env.entropy.identity());
         let recorded = self.store.change(&Who::Array, what, |tables| {
-            tables.stop_images(number, whole);
-            if whole.is_none() {
-                tables.tell_of_loss(number, identity);
-            }
+            tables.journal_is_lost(number, whole, &resume, identity);
             if let Some(row) = tables.groups.edit(&number) {
                 row.segments.clear();
                 row.resume = Some(resume);
@@ -336,19 +333,38 @@ impl Array {
         self.wake();
     }
 
+    /// At an auxiliary that lost its journal: whether it has everything again counts when a pair is suspended.
+    pub(super) fn note_read_again(&self, pair: &PairName) -> Result<(), Refusal> {
+        let row = self.store.read(|tables| {
+            let number = tables.pair_named(pair)?.group;
+            tables
+                .groups
+                .get(&number)
+                .map(|row| (row.number, row.reads_again))
+                .filter(|(_, again)| again.0 != 0)
+        });
+        let Some((number, again)) = row else { return Ok(()) };
+        let has_it = |group: Arc<Group>| group.durable_here().get() >= again.0;
+        if !self.open_group_of(number).is_some_and(has_it) {
+            return Ok(());
+        }
+        self.store.checkpoint(|tables| tables.has_read_again(number))
+    }
+
     /// Readers that have said that their journal is lost: what they had not settled is marked, whatever they said of it.
-    pub(super) fn strand_readers(&self, tables: &Tables, group: &Arc<Group>) {
+    pub(super) async fn strand_readers(&self, tables: &Tables, group: &Arc<Group>) {
         let number = GroupNumber(group.number);
         for reader in tables.readers_of_group(number).filter(|reader| reader.journal_lost) {
             let array = JournalArray(reader.array.0);
-            if group.holds_reader(array) {
-                group.strand(array);
+            let goes_on = !tables.pairs_taken_for_normal(number, reader.array).is_empty();
+            if goes_on || group.holds_reader(array) {
+                group.strand(array); // They are suspended, and what was before with them.
                 continue;
             }
-            // Its pairs were suspended with everything marked that it had not settled then.
-            let forgotten = self.store.checkpoint(|tables| forget_loss(tables, number, reader.array));
-            if let Err(error) = forgotten {
-                tracing::error!(group = %group.name, %error, "the loss of a journal cannot be recorded");
+            let forget = |tables: &mut Tables| forget_loss(tables, number, reader.array);
+            if self.mark_stopped(group, reader.array, forget).await {
+                group.stranded_no_more(array);
+                self.wake();
             }
         }
     }
@@ -431,10 +447,7 @@ impl Array {
         let whole = group.whole_number().map(|number| StoredNumber(number.get()));
         let identity = Identity(self.env.entropy.identity());
         self.store.checkpoint(|tables| {
-            tables.stop_images(number, whole);
-            if whole.is_none() {
-                tables.tell_of_loss(number, identity);
-            }
+            tables.journal_is_lost(number, whole, &resume, identity);
             tables.journal_is_left(number, resume);
         })
     }

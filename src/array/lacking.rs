@@ -7,6 +7,7 @@ use crate::copy::group::Group;
 use crate::volume::name::{ArrayNumber, GroupNumber, PairNumber};
 use crate::volume::pair::{PairRecord, SuspendCause};
 use crate::volume::record::Who;
+use crate::volume::table::Tables;
 use holdfast_journal::ArrayNumber as JournalArray;
 use std::sync::Arc;
 
@@ -56,6 +57,41 @@ impl Array {
                 tracing::error!(group = %group.name, %error, "what a reader lacks cannot be recorded");
             }
         }
+    }
+}
+
+impl Array {
+    /// A reader has lost what it had not settled. Of that nothing is in the maps of its pairs that were suspended before, where
+    /// the reader had acknowledged it and it was released: all of them differs. Whether that is durable, with what `done` records.
+    pub(super) async fn mark_stopped(
+        &self,
+        group: &Arc<Group>,
+        array: ArrayNumber,
+        done: impl FnOnce(&mut Tables),
+    ) -> bool {
+        // Between taking marks and having them in the store nobody else may write older ones.
+        let _one_at_a_time = group.checkpointing.lock().await;
+        let stopped = self.pairs_where(group, |pair| {
+            pair.auxiliary.array == array && pair.state.is_stopped() && group.knows_pair(pair.number.0)
+        });
+        let numbers: Vec<u32> = stopped.iter().map(|pair| pair.number.0).collect();
+        group.mark_whole(&numbers);
+        let taken = group.take_marks(&numbers);
+        let what = format!(
+            "group {}: array {array} has lost its journal: {} suspended pairs count as different in whole",
+            group.name,
+            stopped.len()
+        );
+        let marks = pair_marks(taken.parts.clone());
+        let recorded = self.store.change_with_marks(&Who::Array, what, &marks, |tables| {
+            done(tables);
+            Ok(())
+        });
+        if let Err(error) = &recorded {
+            group.marks_not_written(&taken.parts);
+            tracing::error!(group = %group.name, %error, "what a reader lacks cannot be recorded");
+        }
+        recorded.is_ok()
     }
 }
 

@@ -75,7 +75,7 @@ impl Array {
             self.delete_asked(group).await;
             return;
         }
-        self.strand_readers(&tables, group);
+        self.strand_readers(&tables, group).await;
         self.mark_lacking(group).await;
         self.suspend_overflowing(&tables, group).await;
         self.follow_above(group).await;
@@ -161,6 +161,14 @@ impl Array {
         if !group.may_stop_pairs(reader, SuspendCause::Overflow, why) {
             return; // Its owner is woken when it may.
         }
+        let is_stopped = |pair: &PairRecord| pair.auxiliary.array.0 == reader.0 && pair.state.is_stopped();
+        let are_stopped = tables.pairs_of_group(GroupNumber(group.number)).any(is_stopped);
+        if are_stopped
+            && group.has_lost(reader)
+            && !self.mark_stopped(group, ArrayNumber(reader.0), |_| ()).await
+        {
+            return;
+        }
         let now = self.env.clock.now();
         {
             let mut runtime = self.runtime();
@@ -237,7 +245,10 @@ impl Array {
             format!("group {}: {} pairs of array {} suspended: {reason}", group.name, pairs.len(), reader.0);
         let recorded =
             self.store.change_with_marks(&Who::Array, what, &pair_marks(taken.parts.clone()), |tables| {
-                forget_loss(tables, GroupNumber(group.number), ArrayNumber(reader.0));
+                // Those that were stopped before are marked by then.
+                if cause == SuspendCause::Overflow && marking.is_stranded() {
+                    forget_loss(tables, GroupNumber(group.number), ArrayNumber(reader.0));
+                }
                 tables.pairs_suspended(pairs, cause, reason, &mut || self.new_identity())
             });
         match recorded {
@@ -321,6 +332,10 @@ impl Array {
             let of_reader = || asked.iter().filter(|pair| pair.auxiliary.array.0 == reader.0);
             if of_reader().any(|pair| pair.control.asked != Some(Asked::ResyncAccepted)) {
                 continue;
+            }
+            let row = (GroupNumber(group.number), ArrayNumber(reader.0));
+            if self.store.read(|tables| tables.readers.get(&row).is_some_and(|reader| reader.journal_lost)) {
+                continue; // What it lost is marked first.
             }
             let pairs: Vec<PairNumber> = of_reader()
                 .filter(|pair| matches!(pair.state, PairState::Suspended | PairState::Abnormal))

@@ -198,6 +198,16 @@ impl Group {
         is_marked
     }
 
+    /// All of these pairs differs.
+    pub(crate) fn mark_whole(&self, pairs: &[u32]) {
+        let mut seq = self.lock();
+        for runtime in seq.pairs.values_mut().flatten().filter(|runtime| pairs.contains(&runtime.pair)) {
+            let capacity = runtime.capacity_bytes;
+            let map = runtime.resync.differences.get_or_insert_with(|| DifferenceMap::new(capacity));
+            map.mark(0, capacity);
+        }
+    }
+
     /// The same, durably. A checkpoint that has taken older parts of the map and not written them yet is waited for: they
     /// would be written over these.
     ///

@@ -96,6 +96,13 @@ pub(crate) struct Marking {
     pub(crate) up_to: UpdateNumber,
 }
 
+impl Marking {
+    /// Whether the reader has said that it lost what it reported.
+    pub(crate) fn is_stranded(&self) -> bool {
+        self.stranded.is_some()
+    }
+}
+
 /// How a copy of differences begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ResyncStart {

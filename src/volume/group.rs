@@ -60,6 +60,9 @@ pub struct GroupRecord {
     /// Where it goes on when its journal is formatted anew; none: with the first number, or where its source says.
     #[serde(default)]
     pub resume: Option<ResumeRecord>,
+    /// At an auxiliary: it had stored updates up to here, has lost them, and reads them again; 0: there is nothing of that kind.
+    #[serde(default)]
+    pub reads_again: UpdateNumber,
     /// The array stopped cleanly: no numbered update can have been lost since.
     #[serde(default)]
     pub stopped_cleanly: bool,

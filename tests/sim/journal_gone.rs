@@ -5,6 +5,7 @@
 use crate::cluster::{ALPHA, Cluster, Death, EIGHT, NAMES, Second, Shape, Way};
 use crate::in_virtual_time;
 use crate::port::SimPort;
+use crate::readers::{say, wait};
 use crate::story::geometry_of;
 use crate::support::random::Random;
 use crate::support::wof::{Observed, Plan, Until, Writer, check_prefix, read_image};
@@ -15,6 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// The journal on a unit of its own, and one more volume on the units of the data.
 const APART: Shape =
     Shape { volumes: 4, journal_kib: 12 << 10, is_journal_apart: true, second: Second::Ordinary, ..EIGHT };
+
+const BETA: usize = 1;
 
 /// What happens to the journal of one array.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -171,6 +174,75 @@ fn an_auxiliary_that_comes_back_without_its_journal_gives_it_up_for_another_one(
             all_equal(&cluster, 3, Some(&writer)).await;
         });
     }
+}
+
+/// Alpha and beta, which has acknowledged what it has not restored.
+async fn acknowledged_only(seed: u64, release: &str) -> (Cluster, Writer) {
+    let tree = Tree::chain(2);
+    let (name, rule) = ("name = \"g1\"\n", format!("name = \"g1\"\nrelease = \"{release}\"\n"));
+    let cluster = Cluster::of(seed, APART, 2, &tree.links(), |index, shape, random| {
+        tree.config(index, shape, random).replace(name, &rule)
+    });
+    cluster.readers.set(1);
+    all_normal(&cluster, 2).await;
+    let mut writer = Writer::new(seed, Plan::mixed(seed, geometry_of(APART)));
+    let never = AtomicBool::new(false);
+    hosts(&cluster, &mut writer, 100, &never).await;
+    say(&cluster, BETA, "group restore g1 --until now").await;
+    hosts(&cluster, &mut writer, 150, &never).await;
+    let has_read = |cluster: &Cluster| {
+        let durable = cluster.position(BETA).map(|(durable, _)| durable);
+        durable.is_some() && durable == cluster.newest()
+    };
+    wait(&cluster, "beta has stored everything", has_read).await;
+    cluster.sleep_ms(60_000).await; // What nobody holds is released.
+    (cluster, writer)
+}
+
+/// What a copy has acknowledged and not restored is in no map of its pairs that are suspended then, if the primary has released it.
+/// When the journal of the copy was lost, the next resync once left that out, and the pairs were `normal`.
+fn a_suspended_copy_loses_what_it_acknowledged(seed: u64, loss: Loss, release: &str) {
+    in_virtual_time(async {
+        let (cluster, mut writer) = acknowledged_only(seed, release).await;
+        let never = AtomicBool::new(false);
+        let suspend = async || {
+            say(&cluster, ALPHA, "group suspend g1").await;
+            let is_suspended = |cluster: &Cluster| {
+                let states = |side: usize| cluster.snapshot(side).unwrap().pairs;
+                [ALPHA, BETA].iter().all(|side| states(*side).iter().all(|pair| pair.state == "suspended"))
+            };
+            wait(&cluster, "all are suspended", is_suspended).await;
+        };
+        match loss {
+            Loss::TakenOver => unreachable!("there is no reserve"),
+            Loss::Replaced => {
+                cluster.disk(BETA, "j0").inject(Fault::Gone);
+                hosts(&cluster, &mut writer, 50, &never).await;
+                let has_failed =
+                    |cluster: &Cluster| cluster.snapshot(BETA).unwrap().groups[0].state == "abnormal";
+                wait(&cluster, "it has failed", has_failed).await;
+                suspend().await;
+            }
+            Loss::GivenUp => {
+                suspend().await;
+                cluster.die(BETA, Death::PowerLoss).await;
+                cluster.disk(BETA, "j0").inject(Fault::Gone);
+                cluster.start(BETA).await;
+                cluster.sleep_ms(500).await;
+            }
+        }
+        hosts(&cluster, &mut writer, 50, &never).await;
+        replace(&cluster, BETA).await;
+        say(&cluster, BETA, "group restore g1 --go-on").await;
+        say(&cluster, ALPHA, "group resync g1").await;
+        comes_right(&cluster, 2, BETA).await;
+        all_equal(&cluster, 2, Some(&writer)).await;
+    });
+}
+
+#[test]
+fn what_a_suspended_copy_acknowledged_and_lost_is_copied_by_the_next_resync() {
+    a_suspended_copy_loses_what_it_acknowledged(1, Loss::Replaced, "read");
 }
 
 /// The same at the primary: until the operator has decided, hosts are refused, for only the journal may have what they were

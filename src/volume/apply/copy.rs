@@ -329,6 +329,7 @@ pub(super) fn new_group(
         generations,
         segments: Vec::new(),
         resume: None,
+        reads_again: UpdateNumber(0),
         journal_first: FIRST_UPDATE,
         stopped_cleanly: false,
         reading_stopped: None,

@@ -309,10 +309,65 @@ impl Tables {
 
     /// At an auxiliary: its primary is told that what was not durable in the S-VOLs is lost.
     pub(crate) fn tell_of_loss(&mut self, group: GroupNumber, identity: Identity) {
-        let Some(row) = self.groups.get(&group) else { return };
+        let Some(row) = self.groups.edit(&group) else { return };
+        row.reads_again = UpdateNumber(0);
         let (name, role) = (row.name.clone(), row.role.clone());
         if let GroupRole::Auxiliary { link, .. } = role {
             self.forward(&link, DesignationId(identity), Designation::JournalLost { group: name });
+        }
+    }
+
+    /// At an auxiliary: the journal ends here with everything that is not restored, and goes on as `resume` says. The S-VOLs are
+    /// as of `whole`, or no image.
+    ///
+    /// What was stored and is lost is asked for again. A primary that holds it no more because it was acknowledged marks it when
+    /// it hears that, and only for pairs that it has not suspended before. So of a suspended pair it is told ([`Self::reads_again`]).
+    pub(crate) fn journal_is_lost(
+        &mut self,
+        group: GroupNumber,
+        whole: Option<UpdateNumber>,
+        resume: &ResumeRecord,
+        identity: Identity,
+    ) {
+        self.stop_images(group, whole);
+        let Some(row) = self.groups.edit(&group) else { return };
+        let had = row.reads_again.max(resume.handed);
+        row.reads_again = if had >= resume.first { had } else { UpdateNumber(0) };
+        if whole.is_none() {
+            self.tell_of_loss(group, identity);
+        } else {
+            self.tell_if_stopped(group, identity);
+        }
+    }
+
+    /// At an auxiliary that has stored again what it lost.
+    pub(crate) fn has_read_again(&mut self, group: GroupNumber) {
+        if let Some(row) = self.groups.edit(&group) {
+            row.reads_again = UpdateNumber(0);
+        }
+    }
+
+    /// At an auxiliary: what is to be read again is missing in the maps of pairs that are not `normal` any more.
+    pub(crate) fn tell_if_stopped(&mut self, group: GroupNumber, identity: Identity) {
+        let is_lacking = self.groups.get(&group).is_some_and(|row| row.reads_again.0 != 0);
+        if is_lacking && self.followed_pairs(group).any(|pair| pair.state != PairState::Normal) {
+            self.tell_of_loss(group, identity);
+        }
+    }
+
+    /// At an auxiliary: its primary has not heard yet that its journal was lost, and would copy what it has marked without that.
+    pub(super) fn check_loss_is_told(&self, group: GroupNumber) -> Result<(), Refusal> {
+        let Some(GroupRecord { name, role: GroupRole::Auxiliary { link, .. }, .. }) = self.groups.get(&group)
+        else {
+            return Ok(());
+        };
+        let is_loss =
+            |what: &Designation| matches!(what, Designation::JournalLost { group } if group == name);
+        match self.forwards_to(link).any(|forward| is_loss(&forward.designation)) {
+            true => Err(Refusal::conflict(format!(
+                "that the journal of group {name} was lost is on its way to you"
+            ))),
+            false => Ok(()),
         }
     }
 

@@ -199,7 +199,7 @@ impl Tables {
             Designation::AskPrimary(ask) => asked::asked(self, id, ask, who),
             Designation::RemoteSuspend { pair, reason, others_go_on, by_operator } => {
                 let said = pairs::Said { reason, others_go_on: *others_go_on, by_operator: *by_operator };
-                pairs::remote_suspend(self, pair, said, who)
+                pairs::remote_suspend(self, id, pair, said, who)
             }
             Designation::SuspensionEnded { group, of } => asked::suspension_ended(self, group, *of, who),
             Designation::RemoteResync { pairs, from } => pairs::remote_resync(self, pairs, *from, who),

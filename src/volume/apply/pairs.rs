@@ -177,6 +177,7 @@ pub(super) struct Said<'a> {
 
 pub(super) fn remote_suspend(
     tables: &mut Tables,
+    id: DesignationId,
     pair: &PairName,
     said: Said<'_>,
     who: &Who,
@@ -197,6 +198,7 @@ pub(super) fn remote_suspend(
     }
     if let Some(group) = tables.pairs.get(&number).map(|pair| pair.group) {
         asked::lift_if_nothing_comes(tables, group);
+        tables.tell_if_stopped(group, id.caused(0).0);
     }
     Ok(Outcome::Done)
 }
@@ -214,6 +216,8 @@ pub(super) fn remote_resync(
     tables.restore_goes_on(pairs.iter().map(|one| &one.pair))?;
     for resynced in pairs {
         let number = followed_pair(tables, &resynced.pair, who)?;
+        let group = tables.pairs.get(&number).map(|pair| pair.group);
+        group.map_or(Ok(()), |group| tables.check_loss_is_told(group))?;
         let Some(row) = tables.pairs.edit(&number) else {
             return Err(Refusal::missing("pair", &resynced.pair));
         };

@@ -6,6 +6,7 @@ mod cascade;
 mod drills;
 mod figure_10;
 mod grow;
+mod lost;
 mod members;
 mod onward;
 mod reverse;
