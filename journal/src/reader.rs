@@ -51,7 +51,8 @@ pub struct Reader {
     /// Whether updates are held for it. Not while all its pairs are suspended: what it lacks is in difference maps.
     /// Not part of [`ReaderSet::encode`]; the caller derives it from the states of the pairs.
     pub holds: bool,
-    /// The number that it began with: another one after it began anew. Not part of [`ReaderSet::encode`].
+    /// The number that it began with: another one after it began anew. Not part of [`ReaderSet::encode`]: after a restart the
+    /// one behind what it has settled.
     pub began: UpdateNumber,
 }
 
@@ -371,7 +372,9 @@ impl ReaderSet {
             let next = report.acknowledged.next();
             let sent = durable.max(report.acknowledged);
             let sent_as_of = durable.max(report.consistent_from);
-            let reader = Reader { report, next, sent, sent_as_of, holds: true, began: next };
+            // It may lose its journal, and with that all that it has not settled: so far back it may name a number.
+            let began = report.settled.next();
+            let reader = Reader { report, next, sent, sent_as_of, holds: true, began };
             let ordered = report.settled <= report.acknowledged;
             if !ordered || set.readers.insert(ArrayNumber(u32::from_le_bytes(*array)), reader).is_some() {
                 return Err(ReaderError::Malformed);
@@ -410,6 +413,27 @@ mod tests {
         );
         assert_eq!(set.poll_send(A, number(9)), Some(number(5)));
         assert_eq!(set.releasable(number(9)), number(4), "what was lost is held");
+    }
+
+    /// A reader that lost its journal behind a restart of its source was refused for ever, with its pairs `normal`: what it had
+    /// acknowledged once counted as what it began with.
+    #[test]
+    fn a_reader_that_lost_its_journal_behind_a_restart_of_its_source_is_handed_again_what_it_had_not_settled()
+    {
+        let mut set = ReaderSet::new(ReleaseRule::Restored, UpdateNumber::NONE);
+        set.add(A, number(1)).unwrap();
+        set.handle_sent(A, number(9), UpdateNumber::NONE).unwrap();
+        set.handle_report(A, report(8, 6, 4)).unwrap();
+        let mut again =
+            ReaderSet::decode(&set.encode(), ReleaseRule::Restored, number(4), number(9)).unwrap();
+        assert_eq!(
+            again.reader(A).unwrap().began,
+            number(5),
+            "the source asks this before it lets it go back"
+        );
+        assert_eq!(again.handle_lost(A, number(4)), Err(ReaderError::PeerMisbehaved), "it is settled there");
+        again.handle_lost(A, number(5)).unwrap();
+        assert_eq!(again.poll_send(A, number(9)), Some(number(5)));
     }
 
     fn number(value: u64) -> UpdateNumber {

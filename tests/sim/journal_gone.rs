@@ -245,6 +245,28 @@ fn what_a_suspended_copy_acknowledged_and_lost_is_copied_by_the_next_resync() {
     a_suspended_copy_loses_what_it_acknowledged(1, Loss::Replaced, "read");
 }
 
+/// The primary began anew meanwhile, and knew of the copy what its last checkpoint said.
+#[test]
+fn a_copy_that_lost_what_it_acknowledged_is_not_refused_for_ever_by_a_primary_that_began_anew() {
+    in_virtual_time(async {
+        let (cluster, _) = acknowledged_only(1, "read").await;
+        cluster.die(ALPHA, Death::PowerLoss).await;
+        cluster.start(ALPHA).await;
+        wait(&cluster, "both are there", |cluster| cluster.position(BETA).is_some()).await;
+        cluster.sleep_ms(5_000).await;
+        cluster.disk(BETA, "j0").inject(Fault::Gone);
+        let mut after = Writer::new(101, Plan::mixed(101, geometry_of(APART)));
+        let (ports, never) = (ports(&cluster), AtomicBool::new(false));
+        after.run(&ports, &*cluster.clock, 8, Until { commands: 50, stop: &never }).await;
+        let has_failed = |cluster: &Cluster| cluster.snapshot(BETA).unwrap().groups[0].state == "abnormal";
+        wait(&cluster, "it has failed", has_failed).await;
+        replace(&cluster, BETA).await;
+        say(&cluster, BETA, "group restore g1 --go-on").await;
+        comes_right(&cluster, 2, BETA).await;
+        all_equal(&cluster, 2, None).await;
+    });
+}
+
 /// The same at the primary: until the operator has decided, hosts are refused, for only the journal may have what they were
 /// told is written. Afterwards they go on with what the volumes have, and the copies follow that.
 #[test]
