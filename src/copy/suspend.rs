@@ -213,8 +213,9 @@ impl Group {
     pub(crate) fn suspended(&self, marking: &Marking) {
         let mut seq = self.lock();
         for runtime in seq.pairs.values_mut().flatten().filter(|pair| marking.pairs.contains(&pair.pair)) {
-            // What an earlier suspension kept from the reader may not have been passed by yet.
-            runtime.resync.withheld = runtime.resync.withheld.map(|(from, _)| (from, None));
+            // It is kept from the reader again once that knows, as for the first time. What an earlier suspension kept from it and it
+            // has not passed by yet it gets: that is older than the copy behind it, and marked where the copy has not come.
+            runtime.resync.withheld = runtime.resync.withheld.filter(|(_, until)| until.is_none());
             runtime.resync.unjournaled |= !runtime.facts.copied_before
                 && matches!(runtime.facts.state, PairState::NotYetCopied | PairState::BeingCopied);
         }

@@ -237,3 +237,45 @@ fn a_takeover_names_what_hosts_wrote_to_some_of_the_s_vols_before_it_drops_that(
         }
     });
 }
+
+/// Gamma has finished the copy of one pair and says so; before alpha hears it, its operator suspends that pair again, and gamma cannot take note
+/// of that. What hosts wrote to the pair's volume from then on was once kept from gamma, which went on with the others.
+#[test]
+fn a_pair_that_is_suspended_again_at_the_end_of_its_resync_leaves_the_copies_at_one_moment() {
+    for seed in 191..=192 {
+        in_virtual_time(async {
+            let cluster = Cluster::new(seed, SHAPE);
+            let mut writer = Writer::new(seed, Plan::mixed(seed, geometry_of(SHAPE)));
+            crate::overflow::all_normal(&cluster).await;
+            let ports = ports(&cluster);
+            cluster.command(GAMMA, "group schedule g1 --link alpha --restore immediate").await.unwrap();
+            cluster.command(ALPHA, "pair suspend p1-gamma").await.unwrap();
+            let state = |at| states(&cluster, at, "p1-gamma")[0].0.clone();
+            until(&cluster, "not suspended", || state(GAMMA) == "suspended").await;
+            write(&cluster, &mut writer, &ports, 60).await;
+            cluster.set_way("alpha", "gamma", Way::Slow);
+            cluster.command(ALPHA, "pair resync p1-gamma").await.unwrap();
+            until(&cluster, "no resync", || state(GAMMA) == "being-copied").await;
+            until(&cluster, "it is not copied", || state(GAMMA) == "normal").await;
+            assert_eq!(state(ALPHA), "being-copied", "it has not heard of it");
+            cluster.fail_store_after(GAMMA, 0);
+            cluster.command(ALPHA, "pair suspend p1-gamma").await.unwrap();
+            until(&cluster, "not suspended", || state(ALPHA) == "suspended").await;
+            cluster.heal();
+            for _ in 0..4 {
+                write(&cluster, &mut writer, &ports, 60).await;
+                cluster.sleep_ms(500).await;
+                let taken = cluster.take_over(GAMMA, Death::PowerLoss).await.expect("it knows of nothing");
+                let log = writer.log();
+                check_prefix(log, &Observed::from_images(log, &taken.images)).expect_clean("a takeover");
+            }
+            cluster.die(GAMMA, Death::Kill).await;
+            cluster.start(GAMMA).await;
+            until(&cluster, "it is not told", || state(GAMMA) == "suspended").await;
+            write(&cluster, &mut writer, &ports, 60).await;
+            cluster.command(ALPHA, "pair resync p1-gamma").await.unwrap();
+            until_normal(&cluster).await;
+            crate::overflow::equal(&cluster, &writer).await;
+        });
+    }
+}

@@ -242,3 +242,52 @@ fn a_read_that_waits_gets_nothing_more_when_all_pairs_of_its_reader_are_suspende
         assert_eq!((answered.outcome, answered.updates), (Outcome::Suspended, 0));
     });
 }
+
+/// A pair that was suspended in the middle of its resync was once kept from its reader at once: the reader could have finished the copy
+/// by then and say that all its volumes are of one moment, while one of them missed what its hosts wrote.
+#[test]
+fn a_pair_that_is_suspended_again_is_kept_from_its_reader_only_when_that_knows() {
+    life(async {
+        let rig = Rig::new(Choice::default()).await;
+        let source = rig.source.clone();
+        {
+            // Another pair of the reader goes on.
+            let mut seq = source.lock();
+            let mut other = seq.pairs.values().flatten().next().unwrap().clone();
+            other.pair = 2;
+            seq.pairs.insert(1_000, vec![other]);
+        }
+        let suspend = async || {
+            let marking = source.begin_marking(READER, &[1]);
+            source.mark_unsettled(&marking).await.unwrap();
+            source.suspended(&marking);
+        };
+        let is_withheld = |number| {
+            let seq = source.lock();
+            seq.pairs[&DATA][0].resync.withholds(number)
+        };
+        suspend().await;
+        let from = source.withhold(1).unwrap();
+        source.withholding_recorded(1);
+        let kept_back = rig.write(1, 1, 7).await;
+        suspend().await;
+        assert!(is_withheld(kept_back) && from == kept_back, "said once more, it is the same suspension");
+        let start = source.begin_resync(READER, &[1]).await.unwrap();
+        assert!(!start.restarted);
+        source.resyncing(1, start);
+        let copied = rig.write(2, 1, 7).await;
+        assert!(is_withheld(kept_back) && !is_withheld(copied));
+        suspend().await;
+        let behind = rig.write(3, 1, 7).await;
+        assert!(!is_withheld(copied) && !is_withheld(behind), "the reader does not know yet");
+        rig.until("durable", |rig| rig.source.durable_here() == behind).await;
+        assert_eq!(source.limit_for(READER), behind);
+        // Now it does.
+        assert_eq!(source.withhold(1), Some(behind.next()));
+        let last = rig.write(4, 1, 7).await;
+        rig.until("durable", |rig| rig.source.durable_here() == last).await;
+        assert_eq!(source.limit_for(READER), behind, "the number is not recorded");
+        source.withholding_recorded(1);
+        assert!(is_withheld(last) && !is_withheld(behind) && source.limit_for(READER) == last);
+    });
+}

@@ -395,8 +395,8 @@ impl Tables {
             }
             (control.cause, control.told) = (Some(cause), false);
             if control.withheld_until.is_some() {
-                // What an earlier suspension kept from the reader may not have been passed by yet.
-                control.withheld_until = None;
+                // That was an earlier suspension: of this one the auxiliary does not know yet (`copy/suspend.rs`).
+                (control.withheld_from, control.withheld_until) = (None, None);
             }
             let told = Designation::RemoteSuspend {
                 pair: pair.name.clone(),

@@ -156,3 +156,28 @@ fn images_go_with_the_last_pair_that_needed_them() {
     beta.tables.pair_is_gone(p1, Identity(10));
     assert_eq!(beta.tables.pairs.get(&p2).unwrap().control.image, None, "nobody needs it");
 }
+
+/// The number of an earlier suspension was once named for a later one: the image that was kept then was said to be older than it was.
+#[test]
+fn a_second_suspension_is_a_new_one_to_the_auxiliary() {
+    let (mut alpha, mut beta) = normal();
+    let p1 = number(&alpha, "p1");
+    let withheld = |array: &Array| {
+        let control = &array.tables.pairs.get(&p1).unwrap().control;
+        (control.withheld_from.map(|number| number.0), control.withheld_until.map(|number| number.0))
+    };
+    suspend(&mut alpha, SvolHosts::Keep, &["p1"]);
+    deliver(&mut alpha, &mut beta, "beta");
+    alpha.tables.withhold(p1, UpdateNumber(77));
+    // Another reason for the same suspension.
+    suspend(&mut alpha, SvolHosts::Keep, &["p1"]);
+    assert_eq!(withheld(&alpha), (Some(77), None));
+    deliver(&mut alpha, &mut beta, "beta");
+    alpha.tables.resync_begins(p1, UpdateNumber(90), false).unwrap();
+    assert_eq!(withheld(&alpha), (Some(77), Some(90)));
+    suspend(&mut alpha, SvolHosts::Keep, &["p1"]);
+    assert_eq!(withheld(&alpha), (None, None), "nobody has told beta of it yet");
+    deliver(&mut alpha, &mut beta, "beta");
+    alpha.tables.withhold(p1, UpdateNumber(120));
+    assert_eq!(withheld(&alpha), (Some(120), None));
+}
