@@ -4,7 +4,10 @@
 //! all that is held and asks for the end of this journal ([`Array::begin_journal_anew`]); the owner of the groups ends it
 //! ([`Array::end_journals`]). A group that has begun to end and stays at work would never be read again.
 //!
-//! Proved by seed 2971 of `tests/sim/story.rs`, in which the source dies between the two.
+//! What he has begun is carried to its end without him all the same: it writes checkpoints.
+//!
+//! Proved by seed 2971 of `tests/sim/story.rs`, in which the source dies between the two, and by `tests/sim/delay.rs`, in which the link is
+//! cut while he restores.
 
 use super::Array;
 use crate::copy::fetch::FetchError;
@@ -16,6 +19,7 @@ use crate::volume::record::Who;
 use crate::volume::table::Tables;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 impl Array {
     /// At an auxiliary: what lies before the number that the source names is in difference maps. If no pair here claims
@@ -27,12 +31,7 @@ impl Array {
             return false;
         }
         tracing::info!(group = %group.name, first, "the journal begins anew: differences follow");
-        let settled = match group.restore_available(Duration::ZERO).await {
-            Ok(_) => group.settle().await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = settled {
-            tracing::error!(group = %group.name, %error, "cannot be restored to the end; trying again");
+        if !self.restored_to_the_end(group).await {
             return false;
         }
         group.closing.ask_for_end(*first);
@@ -51,6 +50,28 @@ impl Array {
             }
             changed.await;
         }
+    }
+
+    /// Everything that is held is restored and on the units. A task of the array does it: a checkpoint that was dropped half-way would be
+    /// waited for by all that come after it.
+    async fn restored_to_the_end(&self, group: &Arc<Group>) -> bool {
+        let Some(last) = group.begin_last_restore() else {
+            return false; // Who asked before is gone, and it goes on still: it is looked at again in a moment.
+        };
+        let (done, ended) = oneshot::channel();
+        let group = group.clone();
+        self.spawn(async move {
+            let settled = match group.restore_available(Duration::ZERO).await {
+                Ok(_) => group.settle().await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = &settled {
+                tracing::error!(group = %group.name, %error, "cannot be restored to the end; trying again");
+            }
+            drop(last);
+            done.send(settled.is_ok()).ok(); // Nobody waits for it any more when the link was cut.
+        });
+        ended.await.unwrap_or(false)
     }
 
     fn may_begin_anew(tables: &Tables, group: &Group) -> bool {

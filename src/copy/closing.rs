@@ -15,6 +15,8 @@ pub(crate) struct Closing {
     begun: AtomicBool,
     /// Where the journal begins that takes this one's place; 0: none was asked for.
     anew_from: AtomicU64,
+    /// Everything is being restored before that.
+    restores_last: AtomicBool,
     running: AtomicUsize,
     asked: Notify,
     ended: Notify,
@@ -27,6 +29,16 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.0.closing.running.fetch_sub(1, Ordering::AcqRel);
         self.0.closing.ended.notify_waiters();
+    }
+}
+
+/// The last restore of a group is under way until this is dropped; the group does not end before.
+pub(crate) struct LastRestore(Running);
+
+impl Drop for LastRestore {
+    fn drop(&mut self) {
+        let Running(group) = &self.0;
+        group.closing.restores_last.store(false, Ordering::Release);
     }
 }
 
@@ -69,6 +81,12 @@ impl Group {
     pub(crate) fn running(self: &Arc<Self>) -> Running {
         self.closing.running.fetch_add(1, Ordering::AcqRel);
         Running(self.clone())
+    }
+
+    /// Before the journal ends everything is restored once more; none if that is under way already.
+    pub(crate) fn begin_last_restore(self: &Arc<Self>) -> Option<LastRestore> {
+        let is_under_way = self.closing.restores_last.swap(true, Ordering::AcqRel);
+        (!is_under_way).then(|| LastRestore(self.running()))
     }
 
     /// Ends the group, and what is restored goes to the units: only then may the journal that protects it go. In this order,

@@ -8,6 +8,8 @@ use crate::resync::{GAMMA, SHAPE, ports, until, until_normal};
 use crate::story::geometry_of;
 use crate::support::random::Random;
 use crate::support::wof::{Observed, Plan, Writer, check_prefix};
+use holdfast::disk::io::sim::{Fault, SimDisk};
+use std::time::Duration;
 
 async fn say(cluster: &Cluster, delay: &str) {
     let line = format!("group schedule g1 --link alpha --restore immediate --restore-delay {delay}");
@@ -103,4 +105,37 @@ fn what_is_held_of_a_pair_that_is_taken_away_is_passed_over_behind_a_restart() {
             until(&cluster, "restore does not go on", others_are_normal).await;
         });
     }
+}
+
+/// A link that was cut while everything was restored before a journal began anew once left a checkpoint half written: with a delay nothing was
+/// restored any more, until the array was started again.
+#[test]
+fn a_link_that_is_cut_while_a_journal_begins_anew_does_not_stop_restore() {
+    in_virtual_time(async {
+        let cluster = Cluster::new(151, SHAPE);
+        let mut writer = Writer::new(151, Plan::mixed(151, geometry_of(SHAPE)));
+        all_normal(&cluster).await;
+        let ports = ports(&cluster);
+        let disks = ["u0", "u1", "u2"].map(|unit| cluster.disk(GAMMA, unit));
+        for after_ms in [300, 900, 1_500, 2_100, 2_700, 3_300] {
+            write(&cluster, &mut writer, &ports, 20).await;
+            cluster.command(ALPHA, "group suspend g1 --reader gamma").await.unwrap();
+            let are = |state: &str| states(&cluster, GAMMA, "gamma").iter().all(|(found, ..)| found == state);
+            until(&cluster, "not suspended", || are("suspended")).await;
+            write(&cluster, &mut writer, &ports, 20).await;
+            say(&cluster, "10min").await;
+            cluster.command(ALPHA, "group resync g1 --reader gamma").await.unwrap();
+            until(&cluster, "no resync", || are("being-copied")).await;
+            disks.iter().for_each(|disk| disk.inject(Fault::Slow(Duration::from_millis(200))));
+            cluster.sleep_ms(after_ms).await;
+            cluster.set_way("alpha", "gamma", Way::Cut);
+            cluster.sleep_ms(100).await;
+            cluster.heal();
+            disks.iter().for_each(SimDisk::heal);
+            cluster.sleep_ms(5_000).await;
+            say(&cluster, "0s").await;
+            until_normal(&cluster).await;
+        }
+        equal(&cluster, &writer).await;
+    });
 }
