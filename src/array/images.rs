@@ -128,13 +128,6 @@ impl Array {
             let text = "the group is not open here: the image of its S-VOLs cannot be kept now";
             return Err(Refusal::Conflict(text.to_owned()));
         };
-        // On the way to something else already: what images there are belong together, and stay.
-        let goes_back =
-            tables.pairs_of_group(number).any(|pair| !pair.control.is_image && pair.control.image.is_some());
-        let has_one =
-            |one: &Wanted| tables.pairs.get(&one.pair).is_some_and(|pair| pair.control.image.is_some());
-        let wanted: Vec<Wanted> = wanted.iter().filter(|one| !(goes_back && has_one(one))).cloned().collect();
-        let wanted = &wanted[..];
         let failed = |error: crate::copy::CopyError| {
             Refusal::Conflict(format!(
                 "the last image of the S-VOLs of group {} cannot be kept: {error}",
@@ -151,6 +144,7 @@ impl Array {
             group.restore_available(Duration::ZERO).await.map_err(failed)?;
         }
         self.check_room_for(tables, wanted)?;
+        let wanted = &self.without_one(tables, number, wanted)[..];
         // Of an earlier attempt; the S-VOLs may have gone on since.
         self.forget_images(tables, wanted)?;
         let volumes: Vec<VolumeId> = wanted.iter().map(|one| one.volume).collect();
@@ -178,6 +172,17 @@ impl Array {
             }
             Ok(())
         })
+    }
+
+    /// Those of which an image has to be kept anew. What images there are belong together, and stay, while S-VOLs are on the way to
+    /// something else already, or a takeover would go back to them: others that stay suspended may be of their moment.
+    fn without_one(&self, tables: &Tables, number: GroupNumber, wanted: &[Wanted]) -> Vec<Wanted> {
+        let is_on_its_way = |pair: &PairRecord| !pair.control.is_image && pair.control.image.is_some();
+        let they_stay = tables.pairs_of_group(number).any(is_on_its_way)
+            || matches!(self.takeover_point_of(tables, number), Ok(TakeoverPoint::Image(_)));
+        let has_one =
+            |one: &Wanted| tables.pairs.get(&one.pair).is_some_and(|pair| pair.control.image.is_some());
+        wanted.iter().filter(|one| !(they_stay && has_one(one))).cloned().collect()
     }
 
     /// What is kept already is not kept anew, but the copy takes it out of sharing where it rewrites the S-VOL: where its

@@ -279,3 +279,34 @@ fn a_pair_that_is_suspended_again_at_the_end_of_its_resync_leaves_the_copies_at_
         });
     }
 }
+
+/// A pair that was resynchronised alone, and once more, once had its image kept anew: of another moment than that of the pairs that
+/// stayed suspended, so that there was none for a takeover to go back to.
+#[test]
+fn a_second_resync_of_one_pair_leaves_the_image_by_which_the_suspended_ones_can_be_taken_over() {
+    in_virtual_time(async {
+        let cluster = Cluster::new(201, SHAPE);
+        let mut writer = Writer::new(201, Plan::mixed(201, geometry_of(SHAPE)));
+        let last = left_behind(&cluster, &mut writer).await;
+        let image = (Some(last), "image".to_owned());
+        for round in 0..2 {
+            cluster.command(ALPHA, "pair resync p1-gamma").await.unwrap();
+            until(&cluster, "it is not copied", || states(&cluster, GAMMA, "p1-gamma")[0].0 == "normal")
+                .await;
+            assert_eq!(point(&cluster), image, "round {round}");
+            write(&cluster, &mut writer, &ports(&cluster), 60).await;
+            cluster.sleep_ms(2_000).await;
+            cluster.command(ALPHA, "pair suspend p1-gamma").await.unwrap();
+            until(&cluster, "not suspended", || are(&cluster, GAMMA, "suspended")).await;
+            assert_eq!(point(&cluster), image, "round {round}");
+            write(&cluster, &mut writer, &ports(&cluster), 60).await;
+        }
+        let taken = cluster.take_over(GAMMA, Death::PowerLoss).await.expect("there is an image");
+        assert!(taken.has_gone_back && taken.restored == last);
+        let log = writer.log();
+        check_prefix(log, &Observed::from_images(log, &taken.images)).expect_clean("a takeover");
+        cluster.command(ALPHA, "group resync g1 --reader gamma").await.unwrap();
+        until_normal(&cluster).await;
+        crate::overflow::equal(&cluster, &writer).await;
+    });
+}
