@@ -64,6 +64,8 @@ impl Array {
             );
         };
         self.lift_answered_suspension(record)?;
+        // What is on its way from the array that was overtaken would come behind the number that is said now.
+        group.come_to_rest().await?;
         group.restore_available(Duration::ZERO).await?;
         let here = group.durable_here();
         if here.next() != group.next_number() {

@@ -133,6 +133,9 @@ impl Array {
             let tables = self.store.tables();
             let Some(record) = tables.groups.get(&GroupNumber(number)) else { return };
             if self.reads_over(&tables, record).as_ref() != Some(link) {
+                if let Some(tamper) = &self.env.tamper {
+                    self.env.clock.sleep(tamper.before_moving()).await;
+                }
                 return;
             }
             tokio::select! {

@@ -7,6 +7,8 @@
 //!
 //! A read that begins afterwards counts again: what its source hands out then, it hands out knowing that the pairs are suspended.
 //!
+//! So does a reader of a primary that was overtaken, before it says which number it has: the one that it reads may serve its hosts still.
+//!
 //! Proved by the unit test here, and by seed 8598 of `tests/sim/story.rs`, in which the copy noted a number while updates behind it
 //! were not durable.
 
@@ -66,7 +68,7 @@ impl Sequencer {
             return invalid("this array is taking over");
         }
         if begun.is_some_and(|begun| begun != self.rests) {
-            return invalid("it was asked for before all pairs were suspended");
+            return invalid("it was asked for before this copy came to rest");
         }
         Ok(())
     }

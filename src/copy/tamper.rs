@@ -45,6 +45,11 @@ pub trait Tamper: Debug + Send + Sync {
         Duration::ZERO
     }
 
+    /// How long an array goes on reading where it has noted that it reads no further.
+    fn before_moving(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// What an array does wrong when a group is turned round.
     fn reversal(&self) -> Option<ReversalDefect> {
         None

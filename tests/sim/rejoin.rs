@@ -8,12 +8,14 @@ use crate::onward::{begin, content, equal, is_settled, three};
 use crate::port::scribble;
 use crate::story::geometry_of;
 use crate::support::random::Random;
-use crate::support::wof::{Observed, Plan, Writer};
-use crate::takeover::{BETA, go_on, group, image, lets_hosts_write, take_over, takeover, until, write};
+use crate::support::wof::{Observed, Plan, Until, Writer};
+use crate::takeover::{
+    BETA, go_on, group, image, lets_hosts_write, ports, take_over, takeover, until, write,
+};
 use crate::tree::SMALL;
 use holdfast::copy::tamper::Tamper;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 pub(crate) const GAMMA: usize = 2;
@@ -311,4 +313,48 @@ fn a_reader_goes_on_from_the_new_primary_while_hosts_write_one_of_its_s_vols() {
         assert!(content(&cluster, GAMMA).await == content(&cluster, BETA).await, "{}", cluster.state());
         assert!(!lets_hosts_write(&cluster, GAMMA));
     });
+}
+
+/// Goes on reading for a while when it has noted that it reads no further, while it is armed.
+#[derive(Debug, Default)]
+struct ReadsOn(AtomicU64);
+
+impl Tamper for ReadsOn {
+    fn before_moving(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// Alpha serves hosts that beta, which takes over, does not hear of. Gamma once said which update of that branch it has while more of it came
+/// in: what was given up then was not what it had, and it copied nobody until it was made anew.
+#[test]
+fn a_reader_that_moves_has_nothing_behind_the_number_that_it_says() {
+    for seed in 71..=72 {
+        in_virtual_time(async {
+            let cluster = three(seed);
+            let reads_on = Arc::new(ReadsOn::default());
+            cluster.plant(GAMMA, reads_on.clone());
+            let mut writer = Writer::new(seed, Plan::mixed(seed, geometry_of(SHAPE)));
+            begin(&cluster, &mut writer).await;
+            until(&cluster, "not settled", || is_settled(&cluster, ALPHA)).await;
+            reads_on.0.store(400, Ordering::Relaxed);
+            cluster.set_way("alpha", "beta", Way::Cut);
+            let (stop, ports) = (AtomicBool::new(false), ports(&cluster, ALPHA));
+            let running = writer.run(&ports, &*cluster.clock, 8, Until { commands: u64::MAX, stop: &stop });
+            let taking_over = async {
+                cluster.sleep_ms(200).await;
+                take_over(&cluster, BETA).await;
+                until(&cluster, "gamma is not told", || takeover(&cluster, GAMMA) == "ahead").await;
+                cluster.sleep_ms(1_000).await;
+                stop.store(true, Ordering::Relaxed);
+            };
+            let (_, ()) = tokio::join!(running, taking_over);
+            cluster.die(ALPHA, Death::PowerLoss).await;
+            until(&cluster, "nobody says it", || !group(&cluster, BETA).ahead.is_empty()).await;
+            let line = "group failback g1 --to gamma --yes";
+            cluster.command(BETA, line).await.expect("they are given up");
+            until(&cluster, "gamma does not go on", || follows(&cluster, BETA, GAMMA)).await;
+            assert!(content(&cluster, GAMMA).await == content(&cluster, BETA).await);
+        });
+    }
 }
