@@ -325,8 +325,10 @@ impl Array {
 
     /// Begins the copy of differences of a reader's pairs, when all that were asked for are accepted there.
     async fn begin_resyncs(self: &Arc<Self>, group: &Arc<Group>) {
+        // One that its auxiliary has no S-VOL for waits for that alone.
         let asked = self.pairs_where(group, |pair| {
             matches!(pair.control.asked, Some(Asked::Resync | Asked::ResyncSent | Asked::ResyncAccepted))
+                && pair.auxiliary.volume.is_some()
         });
         for (reader, _) in by_reader(&asked) {
             let of_reader = || asked.iter().filter(|pair| pair.auxiliary.array.0 == reader.0);
@@ -381,12 +383,13 @@ impl Array {
     }
 
     /// A reader begins its journal anew only when it knows of all its stopped pairs: those that stay stopped keep their
-    /// image then, because nothing of them is handed to it any more.
+    /// image then, because nothing of them is handed to it any more. One that it has no S-VOL for has none to keep.
     pub(crate) fn others_know(&self, group: &Arc<Group>, reader: JournalArray, pairs: &[PairNumber]) -> bool {
         let unaware = self.pairs_where(group, |pair| {
             pair.auxiliary.array.0 == reader.0
                 && pair.state == PairState::Suspended
                 && !pairs.contains(&pair.number)
+                && pair.auxiliary.volume.is_some()
                 && pair.control.withheld_from.is_none()
         });
         group.holds_reader(reader) || unaware.is_empty()

@@ -218,3 +218,48 @@ fn a_resync_of_one_pair_loses_no_mark_when_the_primary_dies_as_it_begins() {
     (21..=26).for_each(|seed| resync_one_pair(seed, Death::PowerLoss));
     (31..=33).for_each(|seed| resync_one_pair(seed, Death::Kill));
 }
+
+/// A pair whose S-VOL is not there was suspended with the others of its reader, and asked for again with them; that it never could be
+/// accepted there once kept all the others suspended.
+#[test]
+fn a_pair_whose_s_vol_is_missing_does_not_keep_the_others_suspended() {
+    in_virtual_time(async {
+        let cluster = Cluster::new(41, EIGHT);
+        all_normal(&cluster).await;
+        let mut writer = Writer::new(41, Plan::mixed(41, geometry_of(EIGHT)));
+        let ports: Vec<SimPort> =
+            (1..=4).map(|number| SimPort::new(&cluster, "host", number, ALPHA).thinking_ms(5)).collect();
+        let make = |name: &'static str| format!("volume create {name} --parity-group pg0 --size 1MiB");
+        cluster.command(ALPHA, &make("data9")).await.unwrap();
+        // It is catalogued, and offered until its S-VOL is there.
+        drop(cluster.command(ALPHA, "pair create p9 --group g1 --pvol data9 --svol gamma:copy9").await);
+        let until = async |what: &str, is: &dyn Fn() -> bool| {
+            let since = cluster.clock_ms();
+            while !is() {
+                assert!(cluster.clock_ms() < since + 60_000, "{what}: {}", cluster.state());
+                cluster.sleep_ms(20).await;
+            }
+        };
+        let are = |name: &str, state: &str| {
+            let found = states(&cluster, ALPHA, name);
+            !found.is_empty() && found.iter().all(|(found, ..)| found == state)
+        };
+        until("it is not catalogued", &|| !states(&cluster, ALPHA, "p9").is_empty()).await;
+        cluster.command(ALPHA, "group suspend g1 --reader gamma").await.unwrap();
+        until("not suspended", &|| are("-gamma", "suspended") && are("p9", "suspended")).await;
+        write(&cluster, &mut writer, &ports, 60).await;
+        cluster.command(ALPHA, "group resync g1 --reader gamma").await.unwrap();
+        until("the others wait for it", &|| are("-gamma", "normal")).await;
+        assert!(are("p9", "suspended"));
+        cluster.command(GAMMA, &make("copy9")).await.unwrap();
+        until("it is not copied", &|| are("p9", "normal")).await;
+        write(&cluster, &mut writer, &ports, 60).await;
+        let has_all = || {
+            let restored = cluster.snapshot(GAMMA).unwrap().groups[0].follows.clone();
+            restored.map(|follows| follows.restored_update_number) == cluster.newest()
+        };
+        until("gamma is behind", &has_all).await;
+        cluster.sleep_ms(1_000).await;
+        equal(&cluster, &writer).await;
+    });
+}
