@@ -2,13 +2,14 @@
 //!
 //! Nothing else follows them then: they are suspended, out of restore, and open to hosts. In this order, whoever dies in between:
 //! 1. it is designated, durably;
-//! 2. hosts are shut out, of reads too;
+//! 2. hosts are shut out, of reads too; and of writing the snapshot: what is marked is what it holds until 4, of one moment;
 //! 3. what may differ is marked, durably, like what hosts write;
 //! 4. the S-VOLs get the extents of the snapshot, those of a parity group in one commit;
 //! 5. that is recorded, and hosts are let in again.
 //!
-//! A start between 1 and 5 does 2 to 5 before it lets a host in, so nobody sees some S-VOLs as they were and others as they are to be. The
-//! snapshot stays what it is.
+//! A start between 1 and 5 does 2 to 5 before it lets a host into the S-VOLs, so nobody sees some as they were and others as they are to be. The
+//! snapshot stays what it is. Where hosts may write it, what they did before 2 belongs to it, and what fails between 2 and 5 begins anew
+//! with 2.
 
 use super::Array;
 use super::groups::own_volume;
@@ -25,6 +26,9 @@ use std::sync::Arc;
 struct Going {
     volume: Arc<Volume>,
     marks: Arc<SvolMarks>,
+    /// What it becomes, and what its hosts may do with that otherwise.
+    snapshot: Arc<Volume>,
+    snapshot_role: VolumeRole,
     wanted: Snapshot,
     size_bytes: u64,
 }
@@ -53,7 +57,17 @@ impl Array {
             .map(|pair| self.going(&tables, record, pair))
             .collect::<Result<_, _>>()?;
         all.iter().for_each(|one| one.volume.set_role(VolumeRole::Waiting));
-        for Going { marks, wanted, size_bytes, .. } in &all {
+        all.iter().for_each(|one| one.snapshot.set_role(VolumeRole::Copy));
+        let arrived = self.become_snapshot(record, &all).await;
+        all.iter().for_each(|one| one.snapshot.set_role(one.snapshot_role.clone()));
+        arrived?;
+        all.into_iter().for_each(|one| one.volume.set_role(VolumeRole::Marked(one.marks)));
+        self.changed().notify_waiters();
+        Ok(())
+    }
+
+    async fn become_snapshot(&self, record: &GroupRecord, all: &[Going]) -> anyhow::Result<()> {
+        for Going { marks, wanted, size_bytes, .. } in all {
             for volume in [wanted.volume, wanted.snapshot] {
                 let runs = written_runs(&self.disk, volume, *size_bytes)?;
                 marks.mark_runs(&runs).await.map_err(anyhow::Error::msg)?;
@@ -66,8 +80,6 @@ impl Array {
             tables.rewound(record.number);
             Ok(())
         })?;
-        all.into_iter().for_each(|one| one.volume.set_role(VolumeRole::Marked(one.marks)));
-        self.changed().notify_waiters();
         Ok(())
     }
 
@@ -81,8 +93,14 @@ impl Array {
         let open = runtime.volumes.get(&svol).zip(runtime.written.get(&pair.number.0));
         let (volume, marks) =
             open.ok_or_else(|| anyhow::anyhow!("the S-VOL of pair {} is not open yet", pair.name))?;
+        let snapshot = runtime.volumes.get(&image.volume.0).cloned();
+        let snapshot = snapshot
+            .ok_or_else(|| anyhow::anyhow!("the snapshot of the S-VOL of pair {} is not open", pair.name))?;
+        let quota = runtime.quotas.get(&image.volume.0);
+        let snapshot_role = quota.map_or(VolumeRole::Plain, |quota| VolumeRole::Metered(quota.clone()));
         let wanted = Snapshot { volume: VolumeId(svol), snapshot: VolumeId(image.volume.0) };
-        Ok(Going { volume: volume.clone(), marks: marks.clone(), wanted, size_bytes: pair.size_bytes })
+        let (volume, marks) = (volume.clone(), marks.clone());
+        Ok(Going { volume, marks, snapshot, snapshot_role, wanted, size_bytes: pair.size_bytes })
     }
 }
 

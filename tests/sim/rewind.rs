@@ -2,17 +2,21 @@
 //! state at exactly that number, to the last byte, and one moment of the hosts' history, whoever dies while it is made. Restore and reading
 //! do not notice, and of what was not finished nothing is left.
 
-use crate::cluster::{ALPHA, Cluster, Death, EIGHT, Second, Shape};
+use crate::cluster::{ALPHA, Cluster, Death, EIGHT, Second, Shape, target_name};
 use crate::in_virtual_time;
 use crate::port::SimPort;
 use crate::readers::{say, wait, write};
 use crate::story::geometry_of;
 use crate::support::random::{Random, number_from_environment};
-use crate::support::wof::{Observed, Plan, Until, Writer, check_prefix};
+use crate::support::wof::{Geometry, Observed, Plan, SECTOR_BYTES, Until, Writer, check_prefix};
 use crate::tree::Tree;
+use holdfast::channel::host::{Durability, HostLun, lun};
+use holdfast::channel::initiator::SessionOptions;
+use holdfast::disk::io::sim::{Fault, SimDisk};
 use holdfast::shell::view::{SnapshotView, WindowView};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 const BETA: usize = 1;
 const GAMMA: usize = 2;
@@ -34,6 +38,11 @@ impl Story {
     }
 
     async fn with_readers(seed: u64, shape: Shape, readers: usize) -> Self {
+        Self::within(seed, shape, readers, geometry_of(shape)).await
+    }
+
+    /// Hosts write a part of the volumes.
+    async fn within(seed: u64, shape: Shape, readers: usize, part: Geometry) -> Self {
         // What images cost is whole extents, and here every volume is one.
         let tree = Tree::star(readers);
         let cluster = Cluster::of(seed, shape, tree.count(), &tree.links(), |index, shape, random| {
@@ -43,7 +52,7 @@ impl Story {
         for index in 0..=readers {
             cluster.start(index).await;
         }
-        let writer = Writer::new(seed, Plan::mixed(seed, geometry_of(shape)));
+        let writer = Writer::new(seed, Plan::mixed(seed, part));
         let ports = (1..=2).map(|number| SimPort::new(&cluster, "host", number, ALPHA).thinking_ms(3));
         let ports = ports.collect();
         let random = Random::new(seed ^ 0x7265_7769);
@@ -169,6 +178,19 @@ impl Story {
         let line = format!("group rewind g1 {name} --apply --yes");
         let refused = self.cluster.command(BETA, &line).await.expect_err("no host may write the S-VOLs");
         assert!(refused.contains("svol-write"), "{refused}");
+        self.lets_hosts_in().await;
+        let before = self.cluster.visible_copies(BETA).await;
+        let asked = self.cluster.command(BETA, &format!("group rewind g1 {name} --apply")).await;
+        assert!(asked.expect_err("it destroys").contains("hosts have written"));
+        self.say_in_danger(&format!("{line} --id apply-{name}")).await;
+        assert!(self.cluster.visible_copies(BETA).await == images, "the S-VOLs are not what was rewound");
+        assert!(before != images || number == received, "nothing would have shown");
+        assert!(self.images(&name).await == images, "the snapshot has changed");
+        (name, images)
+    }
+
+    /// Hosts may write beta's S-VOLs.
+    async fn lets_hosts_in(&self) {
         say(&self.cluster, BETA, "group restore g1 --go-on").await;
         self.has_restored_all(BETA).await;
         say(&self.cluster, ALPHA, "group suspend g1 --reader beta --svol-write").await;
@@ -178,14 +200,21 @@ impl Story {
             luns.any(|lun| lun.access == "read-write")
         })
         .await;
-        let before = self.cluster.visible_copies(BETA).await;
-        let asked = self.cluster.command(BETA, &format!("group rewind g1 {name} --apply")).await;
-        assert!(asked.expect_err("it destroys").contains("hosts have written"));
-        self.say_in_danger(&format!("{line} --id apply-{name}")).await;
-        assert!(self.cluster.visible_copies(BETA).await == images, "the S-VOLs are not what was rewound");
-        assert!(before != images || number == received, "nothing would have shown");
-        assert!(self.images(&name).await == images, "the snapshot has changed");
-        (name, images)
+    }
+
+    /// The volumes of a snapshot at beta, as a host has them.
+    async fn shown_to_a_host(&self, name: &str) -> Vec<HostLun> {
+        let (target, limit) = (target_name("beta"), Duration::from_secs(5));
+        let options = SessionOptions { login_timeout: limit, ..SessionOptions::default() };
+        let session = self.cluster.connector("reader").session("beta:3260", &target, &options).await;
+        let session = session.expect("it can log in");
+        let mut luns = Vec::new();
+        for volume in 1..=self.cluster.shape.volumes {
+            let number = 60 + volume;
+            say(&self.cluster, BETA, &format!("lun map {target} {number} {name}.copy{volume}")).await;
+            luns.push(HostLun::open(session.clone(), lun(number), limit).await.expect("it is mapped"));
+        }
+        luns
     }
 
     /// Gamma restores to exactly that number, and is the same.
@@ -214,7 +243,7 @@ impl Story {
 
     async fn equal(&self) {
         let top = self.cluster.array(ALPHA).expect("it runs");
-        for index in [BETA, GAMMA] {
+        for index in BETA..self.cluster.count() {
             say(&self.cluster, index, "group restore g1 --go-on").await;
             self.has_restored_all(index).await;
             for (volume, copy) in (1..).zip(self.cluster.visible_copies(index).await) {
@@ -449,4 +478,75 @@ fn images_that_are_kept_never_hold_up_reading_and_restore() {
         story.equal().await;
         story.end().await;
     });
+}
+
+/// A host's writes to the volumes of a clone, one behind the other and each somewhere else, most of them where nobody ever wrote;
+/// which of them were accepted.
+async fn write_fresh_extents(cluster: &Cluster, luns: &[HostLun]) -> Vec<usize> {
+    let mut accepted = Vec::new();
+    for turn in 0..TURNS {
+        let (volume, lba) = place_of(turn);
+        let data = vec![u8::try_from(1 + turn).unwrap(); 8 * SECTOR_BYTES];
+        if luns[volume].write(lba, data, Durability::Cached).await.is_ok() {
+            accepted.push(turn);
+        }
+        cluster.sleep_ms(8).await;
+    }
+    accepted
+}
+
+/// Extents 2 to 7 of two volumes in turn.
+fn place_of(turn: usize) -> (usize, u64) {
+    let extent = 2 + turn / 2 % 6;
+    (turn % 2, u64::try_from(extent * 2048 + turn / 12 * 64).unwrap())
+}
+
+const TURNS: usize = 24;
+
+/// A host writes a clone while the S-VOLs become what it is; how many of its writes they got.
+async fn written_while_it_is_applied(seed: u64) -> usize {
+    let shape = Shape { volumes: 2, volume_kib: 8192, ..SHAPE };
+    let part = geometry_of(Shape { volume_kib: 2048, ..shape });
+    let mut story = Story::within(seed, shape, 1, part).await;
+    let restored = story.stands_still(BETA).await;
+    story.write(20).await;
+    say(&story.cluster, BETA, &format!("group rewind g1 open --to {restored}")).await;
+    story.lets_hosts_in().await;
+    let luns = story.shown_to_a_host("open").await;
+    // What it writes is not on the units at once.
+    let disks = ["u0", "u1", "u2"].map(|unit| story.cluster.disk(BETA, unit));
+    disks.iter().for_each(|disk| disk.inject(Fault::Slow(Duration::from_millis(10))));
+    let before_ms = 10 + story.random.below(40);
+    let operator = async {
+        story.cluster.sleep_ms(before_ms).await;
+        say(&story.cluster, BETA, "group rewind g1 open --apply --yes").await;
+    };
+    let (accepted, ()) = tokio::join!(write_fresh_extents(&story.cluster, &luns), operator);
+    disks.iter().for_each(SimDisk::heal);
+    let images = story.cluster.visible_copies(BETA).await;
+    let is_in = |turn: &usize| {
+        let (volume, lba) = place_of(*turn);
+        let at = usize::try_from(lba).unwrap() * SECTOR_BYTES;
+        images[volume][at..at + 8 * SECTOR_BYTES].iter().all(|byte| usize::from(*byte) == 1 + turn)
+    };
+    let found: Vec<usize> = (0..TURNS).filter(is_in).collect();
+    assert_eq!(found, accepted[..found.len()], "the S-VOLs are of no one moment of {accepted:?}");
+    let written = luns[0].write(0, vec![9; SECTOR_BYTES], Durability::Forced).await;
+    assert!(written.is_ok(), "the clone is its hosts' again: {written:?}");
+    say(&story.cluster, ALPHA, "group resync g1").await;
+    story.equal().await;
+    drop(luns);
+    story.end().await;
+    found.len()
+}
+
+/// An extent that the host wrote first while the S-VOLs were on their way was in them without a mark: they followed again, and differed for
+/// good. And as long as the host went on writing, nothing else of the array did.
+#[test]
+fn what_hosts_write_to_a_clone_while_it_is_applied_is_in_the_s_vols_and_marked_or_not_there() {
+    let mut found = 0;
+    for seed in 1..=4 {
+        found += in_virtual_time(written_while_it_is_applied(seed));
+    }
+    assert!(found > 0 && found < 4 * TURNS, "{found} writes were there");
 }
