@@ -166,12 +166,11 @@ impl Array {
         }
         self.set_access(tables);
         let what = format!("hosts are shut out of {} S-VOLs: their differences follow", written.len());
-        self.store.change(&Who::Array, what, |tables| {
-            tables.svols_closed(&written, &mut || Identity(self.env.entropy.identity()));
-            Ok(())
-        })?;
-        self.wake();
-        Ok(())
+        let closed = self.store.change(&Who::Array, what, |tables| {
+            tables.close_svols(&written, &mut || Identity(self.env.entropy.identity()))
+        });
+        self.wake(); // Those that stay open are opened anew.
+        closed
     }
 
     /// Auxiliaries are told to open S-VOLs to hosts, each with one message about all of its pairs, once every one of these

@@ -173,7 +173,21 @@ impl Tables {
     }
 
     /// Hosts have been shut out of these S-VOLs; where they wrote is told to the primary.
-    pub(crate) fn svols_closed(
+    ///
+    /// # Errors
+    /// An operator has just sent them to a snapshot, where only S-VOLs come that hosts may write, or let restore stop: they are opened again.
+    pub(crate) fn close_svols(
+        &mut self,
+        written: &[(PairNumber, Vec<(u64, u64)>)],
+        identity: &mut dyn FnMut() -> Identity,
+    ) -> Result<(), Refusal> {
+        self.restore_goes_on(written.iter().filter_map(|(number, _)| Some(&self.pairs.get(number)?.name)))?;
+        self.svols_closed(written, identity);
+        Ok(())
+    }
+
+    /// The same where an operator has no say any more.
+    pub(super) fn svols_closed(
         &mut self,
         written: &[(PairNumber, Vec<(u64, u64)>)],
         identity: &mut dyn FnMut() -> Identity,

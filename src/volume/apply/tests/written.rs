@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::volume::designation::{ImageWish, ResyncedPair, SvolHosts, Which};
-use crate::volume::name::PairNumber;
+use crate::volume::name::{PairNumber, SnapshotNumber};
 use crate::volume::pair::SuspendCause;
 use crate::volume::resync::TakeoverPoint;
 
@@ -135,6 +135,26 @@ fn nothing_that_names_a_deleted_pair_stays_on_its_way() {
         |what: &Designation| matches!(what, Designation::RemoteSvolWrite { pairs } if pairs.len() == 1);
     let left = on_their_way(&alpha);
     assert!(left.iter().any(is_told) && left.iter().any(others), "the other pair's stays: {left:?}");
+}
+
+/// A resync closed S-VOLs beside a rewind that had just been said: the group was on the way to a snapshot for ever.
+#[test]
+fn s_vols_on_the_way_to_a_snapshot_stay_open() {
+    let (_, mut beta) = normal();
+    let p1 = number(&beta, "p1");
+    let pair = beta.tables.pairs.edit(&p1).unwrap();
+    (pair.control.svol_write, pair.control.svol_open) = (true, true);
+    let group = pair.group;
+    beta.tables.groups.edit(&group).unwrap().rewinding = Some(SnapshotNumber(77));
+    let close = |beta: &mut Array| beta.tables.close_svols(&[(p1, vec![(0, 4096)])], &mut || Identity(52));
+    let is_open = |beta: &Array| beta.tables.pairs.get(&p1).unwrap().control.svol_open;
+    let is_told =
+        |beta: &Array| on_their_way(beta).iter().any(|what| matches!(what, Designation::JoinMarks { .. }));
+    assert!(close(&mut beta).unwrap_err().to_string().contains("on the way to a snapshot"));
+    assert!(is_open(&beta) && !is_told(&beta));
+    beta.tables.rewound(group);
+    close(&mut beta).unwrap();
+    assert!(!is_open(&beta) && is_told(&beta));
 }
 
 /// An image was kept for ever when the pair for which it was needed was taken away.
