@@ -340,6 +340,7 @@ impl Pending {
             Err(Stop::Refused(Refusal::NoRoom | Refusal::Leaving) | Stop::NotCached | Stop::Unmarked) => {
                 Outcome::Later(Box::pin(pending.wait_and_write(Some(prepared))))
             }
+            Err(Stop::Renewed) => Outcome::Later(Box::pin(pending.wait_and_write(None))),
             Err(stop) => Outcome::Ready(Err(stop.into())),
         }
     }
@@ -352,6 +353,8 @@ pub(super) enum Stop {
     NotCached,
     /// What it touches has to be marked, or counted, first.
     Unmarked,
+    /// The volume has become what a snapshot is since the change was prepared, which nothing of it would reach.
+    Renewed,
     /// The range does not hold what was expected, from this byte on.
     Differs(u64),
 }
@@ -363,7 +366,7 @@ impl From<Stop> for IoError {
             Stop::Refused(Refusal::Again) => Self::Contended,
             Stop::Refused(Refusal::Fenced) => Self::Fenced(FENCED.into()),
             Stop::Refused(refusal) => Self::Refused(format!("{refusal:?}")),
-            Stop::NotCached | Stop::Unmarked => Self::Contended,
+            Stop::NotCached | Stop::Unmarked | Stop::Renewed => Self::Contended,
             Stop::Differs(offset_bytes) => Self::Differs(offset_bytes),
         }
     }
@@ -385,20 +388,23 @@ impl Pending {
         let volume = self.volume.clone();
         if !self.manner.is_alone() {
             let role = volume.role();
-            self.check_marked(&role)?;
+            self.check_ready(&role, prepared)?;
             return self.sequence(&role, prepared).map_err(Stop::Refused);
         }
         let role = volume.role.write().unwrap_or_else(PoisonError::into_inner);
-        self.check_marked(&role)?;
+        self.check_ready(&role, prepared)?;
         self.look()?;
         volume.alone.fetch_add(1, Ordering::Release);
         self.sequence(&role, prepared).map_err(Stop::Refused)
     }
 
-    fn check_marked(&self, role: &VolumeRole) -> Result<(), Stop> {
+    fn check_ready(&self, role: &VolumeRole, prepared: &[Prepared]) -> Result<(), Stop> {
         match role {
             VolumeRole::Marked(marks) if !marks.covers(&self.change) => Err(Stop::Unmarked),
             VolumeRole::Metered(quota) if !quota.covers(&self.change) => Err(Stop::Unmarked),
+            // It is refused, or goes another way.
+            VolumeRole::Copy | VolumeRole::Waiting | VolumeRole::Forwarding(_) => Ok(()),
+            _ if prepared.iter().any(Prepared::is_gone) => Err(Stop::Renewed),
             _ => Ok(()),
         }
     }
@@ -466,15 +472,7 @@ impl Pending {
     pub(super) async fn write_here(mut self, prepared: Option<Vec<Prepared>>) -> Result<Way, IoError> {
         let mut prepared = match prepared {
             Some(prepared) => prepared,
-            None => {
-                // Nobody waits for the answer of a session that ends, and its end may not wait for memory.
-                let nexus = self.nexus.clone();
-                tokio::select! {
-                    biased;
-                    prepared = self.prepare() => prepared?,
-                    () = nexus.ending() => return Err(IoError::SessionEnded),
-                }
-            }
+            None => self.prepare_in_session().await?,
         };
         let (mut loads, mut waits_since) = (0, None);
         let sequenced = loop {
@@ -511,6 +509,10 @@ impl Pending {
                 Err(Stop::NotCached) if loads < TRIES_MAX => {
                     loads += 1;
                     self.bring_into_cache().await?;
+                }
+                Err(Stop::Renewed) => {
+                    prepared.clear(); // Its memory first.
+                    prepared = self.prepare_in_session().await?;
                 }
                 outcome => break outcome?,
             }
@@ -549,6 +551,15 @@ impl Pending {
         Ok(())
     }
 
+    /// Nobody waits for the answer of a session that ends, and its end may not wait for memory.
+    async fn prepare_in_session(&self) -> Result<Vec<Prepared>, IoError> {
+        tokio::select! {
+            biased;
+            prepared = self.prepare() => prepared,
+            () = self.nexus.ending() => Err(IoError::SessionEnded),
+        }
+    }
+
     pub(super) async fn prepare(&self) -> Result<Vec<Prepared>, IoError> {
         if self.volume.is_virtual {
             return Ok(Vec::new());
@@ -580,3 +591,6 @@ pub(super) const FENCED: &str =
     "the synchronous copy does not confirm, and the group's fence forbids to go on alone";
 const VIRTUAL: &str = "the volume is virtual: its data is at the upstream array";
 const WAITING: &str = "the group of the volume cannot be opened";
+
+#[cfg(test)]
+mod tests;

@@ -42,6 +42,12 @@ impl Prepared {
         self.span.length
     }
 
+    /// Whether its volume is there no more, or is another one under its number by now: what is applied goes nowhere.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.volume.is_gone()
+    }
+
     /// Slots that [`DiskAdapter::apply`] wants.
     #[must_use]
     pub fn pages(&self) -> usize {
