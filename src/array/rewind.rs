@@ -66,7 +66,8 @@ impl Array {
             self.has_room_for(&cloned.made)
         };
         group.replay_onto(&held, between, &clones, told).await.map_err(failed)?;
-        let base = Base { generation: stored_generation(&group, to), ..cloned.base };
+        // Whoever asked for it deletes it, whatever it was made from.
+        let base = Base { generation: stored_generation(&group, to), is_scheduled: false, ..cloned.base };
         let made = MadeSnapshot { moment: Moment::Update(number), bookmark, base: Some(base), ..cloned.made };
         Ok((made, cloned.reserved))
     }

@@ -338,6 +338,9 @@ async fn back_by_kept_images(seed: u64) -> (u32, u32) {
     story.has_restored_all(BETA).await;
     let reached = window(&story.cluster).expect("beta keeps images");
     assert!(reached.images > 1 && reached.from_update_number <= Some(first), "{reached:?}, from {first} on");
+    // What an operator had made of such an image was deleted with the images.
+    let oldest = reached.from_update_number.expect("there are images");
+    say(&story.cluster, BETA, &format!("group rewind g1 left --to {oldest} --read-only")).await;
     let mut from = first;
     for _ in 0..4 {
         // What is written while beta dies may cost the journal its oldest part: that is not what is looked at here.
@@ -357,6 +360,12 @@ async fn back_by_kept_images(seed: u64) -> (u32, u32) {
     let refused = story.cluster.command(ALPHA, line).await;
     assert!(refused.expect_err("hosts write it there").contains("not copied here"));
     say(&story.cluster, BETA, "group set g1 --keep-images off").await;
+    wait(&story.cluster, "the images go", |cluster| {
+        cluster.snapshot(BETA).is_some_and(|shown| shown.snapshots.iter().all(|one| !one.is_scheduled))
+    })
+    .await;
+    story.images("left").await;
+    say(&story.cluster, BETA, "snapshot delete left --yes").await;
     story.nothing_is_left().await;
     story.equal().await;
     story.end().await
