@@ -224,6 +224,11 @@ impl Array {
         match tables.takeover_point(record.number, Some(number)) {
             Ok(TakeoverPoint::Volumes(number)) => Moment::Update(number),
             _ if sources.len() == 1 && all > 1 => match followed().next() {
+                // What the group has restored since says nothing of it.
+                Some(pair) if pair.control.left_behind => no_image(format!(
+                    "pair {} stopped while others went on: nobody here knows at which update",
+                    pair.name
+                )),
                 Some(pair) if pair.control.is_image => Moment::Update(pair.at_most(number)),
                 Some(_) | None => no_image("the S-VOL is being copied".to_owned()),
             },

@@ -365,3 +365,31 @@ fn a_snapshot_says_of_what_it_is() {
         }
     });
 }
+
+/// An S-VOL that had stopped alone was said to be of what the others had restored since.
+#[test]
+fn a_snapshot_of_an_s_vol_that_stayed_behind_has_no_number() {
+    in_virtual_time(async {
+        let mut story = Story::begin(5).await;
+        say(&story.cluster, ALPHA, "pair suspend p3-beta").await;
+        wait(&story.cluster, "beta is told", |cluster| {
+            let pairs = cluster.snapshot(BETA).map(|shown| shown.pairs).unwrap_or_default();
+            pairs.iter().any(|pair| pair.name == "p3-beta" && pair.state == "suspended")
+        })
+        .await;
+        write(&story.cluster, &mut story.writer, &story.ports, 60).await;
+        wait(&story.cluster, "the others have gone on", |cluster| {
+            follows(cluster, BETA).map(|follows| follows.1) == cluster.newest()
+        })
+        .await;
+        for (volume, is_image) in [(2, true), (3, false)] {
+            let name = format!("one{volume}");
+            say(&story.cluster, BETA, &format!("snapshot create {name} --volume copy{volume}")).await;
+            let shown = story.shown(BETA, &name).expect("it was made");
+            assert_eq!((shown.is_image, shown.update_number.is_some()), (is_image, is_image), "{shown:?}");
+        }
+        for index in 0..3 {
+            story.cluster.die(index, Death::Kill).await;
+        }
+    });
+}
