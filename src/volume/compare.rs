@@ -399,10 +399,12 @@ impl fmt::Display for Compared {
     }
 }
 
-/// Puts a result behind the others and lets the oldest go; the newest of two arrays goes last.
+/// Puts a result behind the others and lets the oldest go; the newest of two arrays goes last. Of the results of two arrays the last that
+/// has roots keeps them.
 pub fn keep(all: &mut Vec<Compared>, one: Compared) {
     all.retain(|kept| kept.id != one.id);
-    let same = |kept: &&mut Compared| (kept.source, kept.copy) == (one.source, one.copy);
+    let same =
+        |kept: &&mut Compared| !one.roots.is_empty() && (kept.source, kept.copy) == (one.source, one.copy);
     all.iter_mut().filter(same).for_each(|kept| kept.roots = Vec::new());
     all.push(one);
     while all.len() > RESULTS_KEPT {

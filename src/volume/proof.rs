@@ -285,6 +285,26 @@ mod tests {
         assert!(of(1, 1, 5).check_with(&proof()).is_err(), "nothing in common");
     }
 
+    /// A comparison that failed, over a cut link for example, took the roots of the last good one with it.
+    #[test]
+    fn roots_stay_until_another_comparison_has_some() {
+        let mut proof = proof();
+        for id in 5..=7 {
+            let outcome = CompareOutcome::Failed("the link was cut".to_owned());
+            let failed = Compared { outcome, ..result(id, 50) };
+            let previous = last_seal(&proof.entries, &failed);
+            super::super::compare::keep(&mut proof.entries, failed.sealed(previous, Vec::new()));
+        }
+        assert_eq!(proof.check().unwrap().len(), 7);
+        let (found, of) = proof.roots_of("copy1").unwrap();
+        assert_eq!((found.source, of.number), (Digest([4; 32]), Some(UpdateNumber(40))));
+        let equal = result(8, 60);
+        let previous = last_seal(&proof.entries, &equal);
+        super::super::compare::keep(&mut proof.entries, equal.sealed(previous, roots(8)));
+        assert_eq!(proof.roots_of("copy1").unwrap().1.number, Some(UpdateNumber(60)));
+        assert_eq!(proof.entries.iter().filter(|one| !one.roots.is_empty()).count(), 1);
+    }
+
     #[test]
     fn what_is_said_has_to_be_what_the_roots_say() {
         let mut different = roots(1);
