@@ -326,6 +326,14 @@ pub enum CompareOutcome {
     Failed(String),
 }
 
+impl CompareOutcome {
+    /// Whether it was compared to the end.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        matches!(self, Self::Equal | Self::Different)
+    }
+}
+
 /// Where two volumes differ.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct DifferentRange {

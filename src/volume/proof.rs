@@ -7,7 +7,8 @@
 //! ([`Proof::check_with`]). What it does not say: that an array did not lie from the beginning. Both arrays would have to, and the same.
 
 use super::compare::{Between, CompareOutcome, Compared, Digest};
-use super::name::{GroupName, VolumeName};
+use super::group::Generation;
+use super::name::{GroupName, UpdateNumber, VolumeName};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,10 +78,44 @@ impl Compared {
     }
 }
 
-/// The seal of the newest result of two arrays.
+/// What the array that was asked in a comparison has found itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Found {
+    /// Of which update its image was.
+    pub number: UpdateNumber,
+    /// And of which generation.
+    pub generation: Generation,
+    /// One for each volume.
+    pub roots: Vec<Digest>,
+}
+
+impl Compared {
+    /// Whether what the array that led says that the other one has found is what that has found. A result of a comparison that it does
+    /// not know, or not any more, may only say that it came to nothing.
+    ///
+    /// # Errors
+    /// Why the array that was asked does not keep it.
+    pub fn is_what_was_found(&self, found: Option<&Found>) -> Result<(), String> {
+        if !self.outcome.is_whole() && self.roots.is_empty() {
+            return Ok(());
+        }
+        let Some(found) = found.filter(|_| !self.roots.is_empty()) else {
+            return Err("the result says what this array has found, which knows nothing of it".to_owned());
+        };
+        let is_number = self.number == Some(found.number)
+            && self.generation.is_none_or(|generation| generation == found.generation);
+        if !is_number || !self.roots.iter().map(|one| one.source).eq(found.roots.iter().copied()) {
+            return Err("the result names other roots than were found here".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// The seal of the newest result of two arrays that says what they are. One that came to nothing proves nothing, and is no link of the
+/// chain: it may never have been heard of at the other one, because the link was down.
 #[must_use]
 pub fn last_seal(all: &[Compared], like: &Compared) -> Digest {
-    let same = |one: &&Compared| (one.source, one.copy) == (like.source, like.copy);
+    let same = |one: &&Compared| (one.source, one.copy) == (like.source, like.copy) && one.outcome.is_whole();
     all.iter().rfind(same).map_or(Digest::ZERO, |one| one.seal)
 }
 
@@ -98,9 +133,8 @@ impl Proof {
             let wrong = |why: &str| format!("comparison {}: {why}", one.id);
             one.check_seal().map_err(|why| wrong(&why))?;
             let before = &self.entries[..at];
-            if before.iter().any(|other| (other.source, other.copy) == (one.source, one.copy))
-                && last_seal(before, one) != one.previous
-            {
+            let last = last_seal(before, one);
+            if last != Digest::ZERO && last != one.previous {
                 return Err(wrong("it does not follow the one before it: one is missing, or was put in"));
             }
             said.push(format!("{}  {one}", one.seal));
@@ -237,6 +271,48 @@ mod tests {
             let mut changed = self::proof();
             change(&mut changed);
             assert!(changed.check().is_err(), "{what}");
+        }
+    }
+
+    /// The link was down at the end of a comparison that failed for it: only one of the two arrays has heard of that.
+    #[test]
+    fn what_came_to_nothing_is_no_link_of_the_chain() {
+        let mut entries: Vec<Compared> = Vec::new();
+        for n in 1..=4_u8 {
+            let failed = CompareOutcome::Failed("the link is down".to_owned());
+            let outcome = if n == 2 { failed } else { CompareOutcome::Equal };
+            let one = Compared { outcome, ..result(n.into(), u64::from(n) * 10) };
+            let known = if one.outcome.is_whole() { roots(n) } else { Vec::new() };
+            let previous = last_seal(&entries, &one);
+            entries.push(one.sealed(previous, known));
+        }
+        let without = |at: usize| {
+            let mut proof = Proof { entries: entries.clone(), ..proof() };
+            proof.entries.remove(at);
+            proof.check()
+        };
+        assert_eq!(Proof { entries: entries.clone(), ..proof() }.check().unwrap().len(), 4);
+        assert!(without(1).is_ok(), "never heard of");
+        assert!(without(2).is_err(), "one that says something is gone");
+    }
+
+    #[test]
+    fn nothing_is_kept_that_says_of_this_array_what_it_has_not_found() {
+        let generation = Generation { counter: 1, array: ArrayNumber(1), first: UpdateNumber(1) };
+        let found = Found { number: UpdateNumber(10), generation, roots: vec![Digest([3; 32])] };
+        let said = result(1, 10).sealed(Digest::ZERO, roots(3));
+        assert_eq!(said.is_what_was_found(Some(&found)), Ok(()));
+        let cancelled = Compared { outcome: CompareOutcome::Cancelled, ..result(1, 10) };
+        assert_eq!(cancelled.is_what_was_found(None), Ok(()), "it says nothing");
+        let wrong = [
+            (said.clone(), None),
+            (result(1, 11).sealed(Digest::ZERO, roots(3)), Some(&found)),
+            (result(1, 10).sealed(Digest::ZERO, roots(4)), Some(&found)),
+            (result(1, 10).sealed(Digest::ZERO, Vec::new()), Some(&found)),
+            (Compared { roots: roots(3), ..cancelled }, None),
+        ];
+        for (said, found) in wrong {
+            assert!(said.is_what_was_found(found).is_err(), "{said:?}");
         }
     }
 

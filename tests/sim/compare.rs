@@ -423,6 +423,12 @@ fn cost_follows_the_change_and_rot_is_found_and_blamed_by_reading_everything() {
             wrong[100] ^= 4;
             story.plant(side, page(&image, one), &wrong);
             assert_eq!(story.compare(BETA, "").await.result, "equal", "it is not read");
+            assert_eq!(story.compare(BETA, " --full").await.result, "different");
+            let known = story.compare(BETA, "").await;
+            assert!(
+                known.result == "different" && known.read_bytes + known.source_read_bytes > 0,
+                "{known:?}"
+            );
             let full = story.compare(BETA, " --full --repair").await;
             assert_eq!(found(&full.differences), [("data2".to_owned(), "copy2".to_owned(), one)], "{full:?}");
             assert_eq!(full.differences[0].proven_wrong.as_deref(), Some(name));

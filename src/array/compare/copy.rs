@@ -152,11 +152,26 @@ impl Array {
         if let Err(error) = self.keep_compared(job.group, result.clone()) {
             tracing::warn!(%error, "the result of a comparison is not kept");
         }
-        // The images are gone here; the source gives its own back now rather than when its patience ends.
-        if let Ok(plan) = self.compare_plan(job.group, job.beside()) {
-            let mut line = self.line(job, &plan);
-            let step = Step::End { result: Box::new(result) };
-            let _ = within(self, END_WITHIN, line.ask(step)).await;
+        self.tell_the_end(job, &result).await;
+    }
+
+    /// The images are gone here; the source gives its own back now rather than when its patience ends. It keeps the result only as long
+    /// as it knows what it has found itself, so it is told again while it may.
+    async fn tell_the_end(&self, job: &Job, result: &Compared) {
+        let began = self.env.clock.now();
+        while self.env.clock.now().since(began) < TELL_FOR {
+            if let Ok(plan) = self.compare_plan(job.group, job.beside()) {
+                let mut line = self.line(job, &plan);
+                let step = Step::End { result: Box::new(result.clone()) };
+                let told = within(self, END_WITHIN, line.ask(step)).await;
+                if matches!(told, Some(Ok(_) | Err(Refusal::Conflict(_)))) {
+                    return;
+                }
+            }
+            if self.compares.lock().led.contains_key(&job.group.0) {
+                return; // The next one has begun.
+            }
+            self.env.clock.sleep(BEGIN_AGAIN).await;
         }
     }
 
@@ -191,7 +206,7 @@ impl Array {
             last_seal(all.unwrap_or_default(), &result)
         });
         // What was not compared to the end has no roots that say anything.
-        let is_whole = matches!(result.outcome, CompareOutcome::Equal | CompareOutcome::Different);
+        let is_whole = result.outcome.is_whole();
         result.sealed(previous, if is_whole { shown.found.roots } else { Vec::new() })
     }
 
@@ -441,4 +456,6 @@ const LOOK_SOON: Duration = Duration::from_millis(5);
 const SEARCHED_MAX: usize = 1024;
 /// How long the source is told that it is over.
 const END_WITHIN: Duration = Duration::from_secs(10);
+/// … again and again for so long, which is shorter than its patience.
+const TELL_FOR: Duration = Duration::from_secs(100);
 const PAGE_BYTES: u64 = 4096;

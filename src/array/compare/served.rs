@@ -48,6 +48,8 @@ pub(super) struct Serving {
     /// What came of the last cut.
     pub(super) cut: Option<Result<Image, String>>,
     pub(super) hashed: Option<Result<Arc<Vec<Hashed>>, String>>,
+    /// Something was repaired, and that is in the audit log.
+    pub(super) is_repairing: bool,
     /// It is over here; why, if its operator ended it.
     pub(super) ended: Option<Option<String>>,
 }

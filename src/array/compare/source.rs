@@ -16,6 +16,7 @@ use crate::volume::compare::{
 };
 use crate::volume::designation::Refusal;
 use crate::volume::name::{ArrayNumber, GroupNumber, UpdateNumber, VolumeNumber};
+use crate::volume::proof::Found;
 use crate::volume::record::{Identity, Who};
 use crate::volume::table::Tables;
 use holdfast_journal::UpdateNumber as JournalNumber;
@@ -118,6 +119,7 @@ impl Array {
             Step::Nodes { volume, nodes } => Self::served_nodes(&served, *volume, nodes),
             Step::Pages { volume, extent } => self.served_pages(&served, *volume, *extent).await,
             Step::Rewrite { volume, pages } => {
+                self.may_be_repaired(&served)?;
                 served.volume(*volume)?;
                 if pages.len() > REWRITE_MAX {
                     return Err(Refusal::conflict("these are too many pages at once"));
@@ -125,11 +127,34 @@ impl Array {
                 self.rewrite_pages(group, *volume, pages, nexus).await
             }
             Step::Put { volume, page, bytes } => {
+                self.may_be_repaired(&served)?;
                 let at = served.volume(*volume)?;
                 let image = served.image()?.volumes[at];
                 self.put_page(group, (*volume, image), *page, bytes, nexus).await
             }
         }
+    }
+
+    /// What is repaired is written here, in the name of a comparison that was to repair, has found what it says, and is still one of a copy
+    /// and its source. The first of it is in the audit log.
+    fn may_be_repaired(&self, served: &Served) -> Result<(), Refusal> {
+        if served.options.repair.is_none() {
+            return Err(Refusal::conflict("nobody wanted this comparison to repair anything"));
+        }
+        served.hashed()?;
+        let tables = self.store.tables();
+        let record = tables.groups.get(&served.group);
+        let record = record.ok_or_else(|| Refusal::missing("group", served.group))?;
+        volumes_here(&tables, record, (served.peer, served.basis), &served.volumes)
+            .map_err(Refusal::Conflict)?;
+        if std::mem::replace(&mut served.lock().is_repairing, true) {
+            return Ok(());
+        }
+        let what = format!(
+            "group compare {}: what differs is repaired as array {} says{}",
+            record.name, served.peer, served.options
+        );
+        self.store.change(&Who::Array, what, |_| Ok(()))
     }
 
     fn served_nodes(served: &Served, volume: VolumeNumber, nodes: &[Node]) -> Result<TellCompare, Refusal> {
@@ -220,6 +245,13 @@ impl Array {
         group: GroupNumber,
         result: Compared,
     ) -> Result<TellCompare, Refusal> {
+        let is_kept = |tables: &Tables| {
+            let row = tables.groups.get(&group);
+            row.is_some_and(|row| row.compared.iter().any(|one| one == &result))
+        };
+        if self.store.read(is_kept) {
+            return Ok(TellCompare::Done); // Its answer was lost.
+        }
         let served = self.compares.lock().served.get(&id).cloned();
         let served = served.filter(|served| served.peer == peer);
         let hashed = served.as_ref().and_then(|served| Some((served.image().ok()?, served.hashed().ok()?)));
@@ -248,15 +280,12 @@ impl Array {
         if let Err(why) = result.check_seal() {
             return Err(Refusal::Conflict(format!("the result: {why}")));
         }
-        // What it says that this array has found is what this array has found.
-        if let (Some((image, own)), false) = (hashed, result.roots.is_empty()) {
-            let is_number = result.number == Some(image.number)
-                && result.generation.is_none_or(|generation| generation == image.generation);
-            let theirs = result.roots.iter().map(|one| one.source);
-            if !is_number || !own.iter().map(|one| one.tree.root()).eq(theirs) {
-                return Err(Refusal::conflict("the result names other roots than were found here"));
-            }
-        }
+        let found = hashed.map(|(image, own)| Found {
+            number: image.number,
+            generation: image.generation,
+            roots: own.iter().map(|one| one.tree.root()).collect(),
+        });
+        result.is_what_was_found(found.as_ref()).map_err(Refusal::Conflict)?;
         self.keep_compared(group, result)?;
         Ok(TellCompare::Done)
     }

@@ -90,11 +90,14 @@ impl Hasher {
 
     async fn extent(&self, laid: &Laid) -> Result<One, CopyError> {
         let known = laid.known_digest().map(Digest);
-        if let (Some(digest), false) = (known, self.is_full) {
+        if let (Some(digest), false) = (known, self.is_full || laid.is_broken()) {
             return Ok(One { digest, is_read: false, is_rotten: false });
         }
         let digest = Digest::of_extent(&*self.laid_pages(laid).await?);
         let is_rotten = known.is_some_and(|known| known != digest);
+        if is_rotten {
+            laid.note_broken(); // The proof stays, and the next comparison reads it again.
+        }
         if known.is_none() {
             laid.keep_digest(digest.0);
         }

@@ -52,8 +52,10 @@ impl DiskAdapter {
         let volume = self.0.volume(volume)?;
         let map = volume.space.map();
         let extents = map.volume(volume.id()).into_iter().flat_map(|of| of.extents.iter());
-        let to_read = extents
-            .filter(|(_, extent)| !extent.written.is_empty() && (also_known || map.digest(extent).is_none()));
+        let to_read = extents.filter(|(_, extent)| {
+            !extent.written.is_empty()
+                && (also_known || map.digest(extent).is_none() || map.is_broken(extent))
+        });
         Ok(to_read.count() as u64 * EXTENT_BYTES)
     }
 
@@ -77,6 +79,16 @@ impl Laid {
     /// What is in it, if that was read since it was written last.
     pub(crate) fn known_digest(&self) -> Option<[u8; 32]> {
         self.volume.space.map().digest(&self.extent)
+    }
+
+    /// Whether the units were found to hold something else than that.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.volume.space.map().is_broken(&self.extent)
+    }
+
+    /// The units hold something else than what is known.
+    pub(crate) fn note_broken(&self) {
+        self.volume.space.map_mut().note_broken(&self.extent);
     }
 
     /// Remembers that.

@@ -10,7 +10,15 @@ use std::collections::BTreeMap;
 
 /// The digests of one parity group.
 #[derive(Debug, Default)]
-pub(crate) struct Digests(BTreeMap<u32, (PageBits, [u8; 32])>);
+pub(crate) struct Digests(BTreeMap<u32, Known>);
+
+#[derive(Debug)]
+struct Known {
+    written: PageBits,
+    digest: [u8; 32],
+    /// Something else was read since.
+    is_broken: bool,
+}
 
 impl Digests {
     /// The extent at this place is about to be written, or free.
@@ -22,8 +30,21 @@ impl Digests {
 impl Map {
     /// The digest of what these pages are at their place.
     pub(crate) fn digest(&self, extent: &Extent) -> Option<[u8; 32]> {
-        let (written, digest) = self.digests.0.get(&extent.physical)?;
-        (*written == extent.written).then_some(*digest)
+        let known = self.digests.0.get(&extent.physical)?;
+        (known.written == extent.written).then_some(known.digest)
+    }
+
+    /// Whether something else than what is known was read there: whoever wants to know what the units hold has to read it.
+    pub(crate) fn is_broken(&self, extent: &Extent) -> bool {
+        self.digests.0.get(&extent.physical).is_some_and(|known| known.is_broken)
+    }
+
+    /// Something else than what is known was read at the place of this extent, if it is known still.
+    pub(crate) fn note_broken(&mut self, extent: &Extent) {
+        let known = self.digests.0.get_mut(&extent.physical).filter(|known| known.written == extent.written);
+        if let Some(known) = known {
+            known.is_broken = true;
+        }
     }
 
     /// Keeps a digest of what was read of an extent of a volume, if the volume has it still; while there is room.
@@ -31,7 +52,8 @@ impl Map {
         let is_there = self.extent(volume, at).as_ref() == Some(extent);
         let has_room = self.digests.0.len() < DIGESTS_MAX || self.digests.0.contains_key(&extent.physical);
         if is_there && has_room {
-            self.digests.0.insert(extent.physical, (extent.written, digest));
+            let known = Known { written: extent.written, digest, is_broken: false };
+            self.digests.0.insert(extent.physical, known);
         }
     }
 }
@@ -90,9 +112,11 @@ mod tests {
         settle(&mut map);
         assert_eq!(map.digest(&map.extent(A, 0).unwrap()), None);
         assert_eq!(map.digest(&extent), Some([7; 32]));
+        map.note_broken(&extent);
+        assert!(map.is_broken(&extent) && map.digest(&extent) == Some([7; 32]), "what it was is the proof");
         // Now it is alone and is written in place.
         map.place(B, 0).unwrap();
-        assert_eq!(map.digest(&extent), None);
+        assert!(map.digest(&extent).is_none() && !map.is_broken(&extent));
     }
 
     #[test]
