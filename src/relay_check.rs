@@ -285,7 +285,7 @@ mod tests {
             generation: Generation::default(),
             kind: Kind::Heartbeat,
             time_ns: 1,
-            extents: holdfast_journal::Extents::new(),
+            extents: Vec::new(),
             data_bytes: 0,
             data_checksum: 0,
         };

@@ -16,7 +16,6 @@ extern crate alloc;
 
 mod bookmark;
 pub mod chain;
-mod extents;
 pub mod format;
 mod journal;
 mod number;
@@ -29,7 +28,6 @@ mod sequencer;
 mod update;
 
 pub use bookmark::{Bookmark, BookmarkName, MAX_BOOKMARKS};
-pub use extents::Extents;
 pub use journal::{Checkpoint, Journal, LOOK_AHEAD_BYTES, Located, Usage};
 pub use number::{ArrayNumber, Generation, GroupNumber, Incarnation, UpdateNumber, VolumeNumber};
 pub use sequencer::{AppendError, Commit, Full, MAX_PENDING_BATCHES, MAX_RECENT_UPDATES, Placement};

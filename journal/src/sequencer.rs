@@ -511,6 +511,7 @@ mod tests {
     use crate::number::{ArrayNumber, GroupNumber, Incarnation, VolumeNumber};
     use crate::update::{Content, Extent, Kind, Update};
     use alloc::sync::Arc;
+    use alloc::vec;
 
     fn sequencer() -> Sequencer {
         let params = FormatParams {
@@ -533,8 +534,12 @@ mod tests {
             generation: Generation::default(),
             kind: Kind::HostWrite,
             time_ns: 0,
-            extents: Extent { volume: VolumeNumber(1), start_bytes, length_bytes, content: Content::Data }
-                .into(),
+            extents: vec![Extent {
+                volume: VolumeNumber(1),
+                start_bytes,
+                length_bytes,
+                content: Content::Data,
+            }],
             data_bytes,
             data_checksum: 1,
         })

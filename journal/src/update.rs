@@ -5,11 +5,11 @@
 //! decoders call it, so neither a record nor a peer's answer can hold anything else.
 
 use crate::bookmark::{Bookmark, BookmarkName, NAME_ENTRIES};
-use crate::extents::Extents;
 use crate::format::BLOCK_BYTES;
 use crate::number::{ArrayNumber, Generation, UpdateNumber, VolumeNumber};
 use alloc::borrow::Cow;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 
 /// Extents of one update: an UNMAP command with 256 descriptors is the longest list. A longer one is refused; the
@@ -139,7 +139,7 @@ pub struct Update {
     /// When the command was received, or created if the host said so; nanoseconds since 1970. Shown, never compared.
     pub time_ns: u64,
     /// What changed, in the order in which it is applied.
-    pub extents: Extents,
+    pub extents: Vec<Extent>,
     /// Bytes of write data.
     pub data_bytes: u32,
     /// Checksum of the write data, computed when it arrived by who received it (this crate only carries it); 0 if there is

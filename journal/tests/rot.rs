@@ -270,7 +270,7 @@ fn appends_out_of_order_impossible_or_too_large_change_nothing() {
     assert!(matches!(bench.journal.append(bad), Err(AppendError::Invalid(_))));
     let mut large = unmap(number(1));
     let update = Arc::make_mut(&mut large.update);
-    update.extents = update.extents[0].into();
+    update.extents.truncate(1);
     update.extents[0].content = Content::Data;
     update.extents[0].length_bytes = 30 * 4096;
     update.data_bytes = 30 * 4096;

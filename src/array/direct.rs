@@ -21,6 +21,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use holdfast_journal::format::head::Superblock;
 use holdfast_journal::format::record::decode_batch;
 use holdfast_journal::{Stored, format};
+use std::sync::Arc;
 
 /// What came of one fetch.
 pub(super) struct Fetched {
@@ -234,7 +235,7 @@ fn check_data(found: &[(Stored, u16)], data: &[Slot]) -> Result<(), Unusable> {
         let pages = place.map_or(0, |place| usize::try_from(place.blocks).unwrap_or(usize::MAX));
         let (own, rest) = left.split_at_checked(pages).ok_or(Unusable::Content("length"))?;
         left = rest;
-        let slots = own.into();
+        let slots: Arc<[Slot]> = own.to_vec().into();
         let skip = place.map_or(0, |place| place.skip_bytes);
         if usize::from(skip) + to_usize(update.data_bytes) > pages * SLOT_BYTES {
             return Err(Unusable::Content("length"));
@@ -306,7 +307,7 @@ mod tests {
                 generation: Generation::default(),
                 time_ns: 0,
                 kind: Kind::HostWrite,
-                extents: extent.into(),
+                extents: vec![extent],
                 data_bytes: 8192,
                 data_checksum: payload.checksum(),
             };

@@ -8,7 +8,7 @@
 
 use super::change::Payload;
 use super::group::{Group, Role, Sequencer};
-use holdfast_journal::{Bookmark, BookmarkName, DraftSize, Extents, Kind, Update, UpdateNumber};
+use holdfast_journal::{Bookmark, BookmarkName, DraftSize, Kind, Update, UpdateNumber};
 use std::sync::Arc;
 
 impl Group {
@@ -72,7 +72,7 @@ impl Group {
             generation: seq.generation,
             kind: Kind::Bookmark(name),
             time_ns: self.clock.wall().0,
-            extents: Extents::new(),
+            extents: Vec::new(),
             data_bytes: 0,
             data_checksum: 0,
         };

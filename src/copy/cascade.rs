@@ -151,7 +151,7 @@ impl Group {
             generation: seq.generation,
             kind: Kind::InitialCopy(copy),
             time_ns: self.clock.wall().0,
-            extents: extents.into(),
+            extents,
             data_bytes,
             data_checksum: checksum,
         };

@@ -3,7 +3,6 @@
 use crate::disk::slot::{SLOT_BYTES, Slot, bytes_of};
 use crate::disk::{DiskAdapter, Prepared};
 use holdfast_journal as journal;
-use std::ops::Deref;
 use std::sync::Arc;
 
 /// The change of one command: ranges of one volume, applied together or not at all.
@@ -83,7 +82,7 @@ impl Change {
 
     /// The extents as the journal records them.
     #[must_use]
-    pub fn extents(&self) -> journal::Extents {
+    pub fn extents(&self) -> Vec<journal::Extent> {
         self.parts.iter().map(|part| part.extent(self.volume)).collect()
     }
 
@@ -108,7 +107,7 @@ impl Change {
                     bytes = bytes.saturating_add(u32::try_from(part.length_bytes).unwrap_or(u32::MAX));
                 }
                 Content::Pattern { slot, bytes } => {
-                    return Payload { slots: slot.clone().into(), skip: 0, bytes: *bytes };
+                    return Payload { slots: [slot.clone()].into(), skip: 0, bytes: *bytes };
                 }
                 Content::Zero => {}
             }
@@ -117,82 +116,12 @@ impl Change {
     }
 }
 
-/// Pages by handle. Cloning takes one handle, however many pages there are: journal writer and readers do it under the lock
-/// of the group. A single page, which most writes are, has no list beside it: that would be memory that has left the processor's
-/// caches each time somebody comes to it.
-#[derive(Clone, Debug, Default)]
-pub struct Slots(Handles);
-
-#[derive(Clone, Debug, Default)]
-enum Handles {
-    #[default]
-    None,
-    One(Slot),
-    Many(Arc<[Slot]>),
-}
-
-impl Slots {
-    /// Puts the handles behind others.
-    pub(crate) fn append_to(self, others: &mut Vec<Slot>) {
-        match self.0 {
-            Handles::None => {}
-            Handles::One(slot) => others.push(slot),
-            Handles::Many(slots) => others.extend_from_slice(&slots),
-        }
-    }
-}
-
-impl Deref for Slots {
-    type Target = [Slot];
-    fn deref(&self) -> &[Slot] {
-        match &self.0 {
-            Handles::None => &[],
-            Handles::One(slot) => std::slice::from_ref(slot),
-            Handles::Many(slots) => slots,
-        }
-    }
-}
-
-impl From<Slot> for Slots {
-    fn from(slot: Slot) -> Self {
-        Self(Handles::One(slot))
-    }
-}
-
-impl From<&[Slot]> for Slots {
-    fn from(slots: &[Slot]) -> Self {
-        Self(match slots {
-            [] => Handles::None,
-            [slot] => Handles::One(slot.clone()),
-            slots => Handles::Many(slots.into()),
-        })
-    }
-}
-
-impl From<Vec<Slot>> for Slots {
-    fn from(mut slots: Vec<Slot>) -> Self {
-        match slots.pop() {
-            None => Self::default(),
-            Some(slot) if slots.is_empty() => slot.into(),
-            Some(slot) => {
-                slots.push(slot);
-                Self(Handles::Many(slots.into()))
-            }
-        }
-    }
-}
-
-impl FromIterator<Slot> for Slots {
-    fn from_iter<I: IntoIterator<Item = Slot>>(slots: I) -> Self {
-        slots.into_iter().collect::<Vec<_>>().into()
-    }
-}
-
-/// Write data by handle.
+/// Write data by handle. Cloning takes one handle, however many pages there are: journal writer and readers do it under
+/// the lock of the group.
 #[derive(Clone, Debug, Default)]
 pub struct Payload {
     /// Whole pages.
-    pub slots: Slots,
+    pub slots: Arc<[Slot]>,
     /// Where the first byte lies in the first page.
     pub skip: u16,
     /// How many bytes.
@@ -261,25 +190,7 @@ pub fn pages_touched(offset_bytes: u64, length_bytes: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::slot::{Class, SlotMut, SlotPool};
-
-    #[test]
-    fn however_they_are_made_handles_are_those_of_the_same_pages() {
-        let pool = SlotPool::new(1 << 20);
-        for count in 0..4 {
-            let taken = pool.try_take(Class::Host, count).unwrap();
-            let pages: Vec<Slot> = taken.into_iter().map(SlotMut::freeze).collect();
-            let places = |slots: &[Slot]| slots.iter().map(|slot| slot.as_ptr()).collect::<Vec<_>>();
-            let (borrowed, collected): (Slots, Slots) =
-                (pages.as_slice().into(), pages.iter().cloned().collect());
-            let mut appended = Vec::new();
-            borrowed.clone().append_to(&mut appended);
-            for slots in [&*borrowed, &*collected, &*Slots::from(pages.clone()), &*appended] {
-                assert_eq!(places(slots), places(&pages));
-            }
-        }
-        assert_eq!(pool.in_use(), 0, "each handle went once");
-    }
+    use crate::disk::slot::{Class, SlotPool};
 
     #[test]
     fn data_around_zeros_lies_back_to_back() {
@@ -319,7 +230,7 @@ mod tests {
             let mut slot = pool.try_take(Class::Host, 1).unwrap().remove(0);
             slot[..512].copy_from_slice(&block(fillings[0]));
             slot[512..1024].copy_from_slice(&block(fillings[1]));
-            Payload { slots: slot.freeze().into(), skip: 0, bytes: 1024 }
+            Payload { slots: [slot.freeze()].into(), skip: 0, bytes: 1024 }
         };
         let (new, torn, old) =
             (payload([1, 1]).checksum(), payload([1, 2]).checksum(), payload([2, 2]).checksum());

@@ -3,7 +3,6 @@
 //! One task of a group runs [`Group::write_journal`]. Whoever needs durability (FUA, SYNCHRONIZE CACHE, a journal
 //! read) waits in [`Group::durable`] and by that ends the gathering.
 
-use super::change::Slots;
 use super::error::CopyError;
 use super::group::{Group, PairRuntime, Role, Sequencer};
 use super::kept::KeptUpdate;
@@ -211,8 +210,8 @@ impl Group {
             let data: Vec<_> = data.collect();
             (raw, commit, data)
         };
-        let mut runs = Vec::new();
-        data.into_iter().for_each(|(offset, slots)| join(&mut runs, offset, slots));
+        let mut runs = joined(&data);
+        drop(data);
         runs.push((commit.info_offset, pages_from(&self.pool, &commit.info).await));
         // Records and data may reach the units in any order: a record carries the checksum of its data, and recovery
         // believes a record above the flushed claim only when its data matches. So one flush serves both.
@@ -324,15 +323,18 @@ impl Group {
     }
 }
 
-/// Adds pages to runs: those that lie one behind the other are one.
-pub(super) fn join(runs: &mut Vec<(u64, Vec<Slot>)>, offset: u64, slots: Slots) {
-    let follows = runs.last().is_some_and(|(start, run)| *start + (run.len() * SLOT_BYTES) as u64 == offset);
-    if !follows {
-        runs.push((offset, Vec::new()));
+/// Pages that lie one behind the other as one run.
+pub(super) fn joined(data: &[(u64, Arc<[Slot]>)]) -> Vec<(u64, Vec<Slot>)> {
+    let mut runs: Vec<(u64, Vec<Slot>)> = Vec::new();
+    for (offset, slots) in data {
+        match runs.last_mut() {
+            Some((start, run)) if *start + (run.len() * SLOT_BYTES) as u64 == *offset => {
+                run.extend_from_slice(slots);
+            }
+            _ => runs.push((*offset, slots.to_vec())),
+        }
     }
-    if let Some((_, run)) = runs.last_mut() {
-        slots.append_to(run);
-    }
+    runs
 }
 
 /// Counts who waits for durability, however the wait ends.

@@ -263,7 +263,7 @@ mod tests {
                 generation: Generation::default(),
                 kind: Kind::HostWrite,
                 time_ns: 0,
-                extents: extent(volume).into(),
+                extents: vec![extent(volume)],
                 data_bytes: 0,
                 data_checksum: 0,
             })

@@ -1,7 +1,7 @@
 //! The answer to a journal read as its reader takes it in: everything checked, nothing believed.
 
 use super::answer::{AnswerError, Head, MAX_RECORD_PAGES, Outcome, reason};
-use super::change::{Payload, Slots};
+use super::change::Payload;
 use super::fetch::FetchError;
 use super::restore::pages_of;
 use crate::disk::slot::{SLOT_BYTES, Slot, bytes_of};
@@ -51,7 +51,7 @@ pub(crate) fn decode(
         }
         acceptable(&update, capacities)?;
         let count: usize = update.extents.iter().map(pages_of).sum();
-        let slots: Slots = payload_pages.by_ref().take(count).collect();
+        let slots: Arc<[Slot]> = payload_pages.by_ref().take(count).collect();
         // The data lies in its pages as it lay in the cache of its source.
         let draft = Draft::new(update);
         let draft_blocks = draft.size().data_blocks;

@@ -16,7 +16,7 @@ use crate::disk::slot::{Class, SLOT_BYTES, Slot};
 use crate::volume::kind::ReleaseBy;
 use holdfast_journal::reader::{Reader, ReaderError, Report};
 use holdfast_journal::{
-    ArrayNumber, Content, CopyForm, Extent, Extents, InitialCopy, Kind, Update, UpdateNumber, format,
+    ArrayNumber, Content, CopyForm, Extent, InitialCopy, Kind, Update, UpdateNumber, format,
 };
 use std::pin::Pin;
 use std::sync::Arc;
@@ -458,7 +458,7 @@ impl Group {
         let payload = Payload { slots: slots.into(), skip: 0, bytes: data_bytes };
         let update = Update {
             kind: Kind::InitialCopy(InitialCopy { form: CopyForm::Received { as_of }, ..copy }),
-            extents: extents.into(),
+            extents,
             data_bytes,
             data_checksum: payload.checksum(),
             ..update.clone()
@@ -547,7 +547,7 @@ impl Group {
 
 /// The same number with nothing in it.
 fn void_of(update: &Update) -> Update {
-    Update { kind: Kind::Void, extents: Extents::new(), data_bytes: 0, data_checksum: 0, ..update.clone() }
+    Update { kind: Kind::Void, extents: Vec::new(), data_bytes: 0, data_checksum: 0, ..update.clone() }
 }
 
 /// The same number with nothing in it but what it would have changed: the source has that in difference maps. It

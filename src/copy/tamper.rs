@@ -40,11 +40,6 @@ pub trait Tamper: Debug + Send + Sync {
         Duration::ZERO
     }
 
-    /// How long restore stands still at a cut for nothing.
-    fn before_cutting(&self) -> Duration {
-        Duration::ZERO
-    }
-
     /// How long an array goes on reading where it has noted that it reads no further.
     fn before_moving(&self) -> Duration {
         Duration::ZERO

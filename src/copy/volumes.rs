@@ -18,9 +18,8 @@
 //!   *lost* ([`Group::lose`]): the reader's pairs are suspended with everything marked that it may lack, and copied
 //!   again. At an auxiliary, updates that are not restored are read again from the source (`array/journals.rs`).
 
-use super::change::Slots;
 use super::checkpoint::CheckpointExtra;
-use super::commit::{Trouble, join};
+use super::commit::{Trouble, joined};
 use super::error::CopyError;
 use super::group::{Group, Leaving, Role, Sequencer};
 use super::kept::KeptUpdate;
@@ -33,6 +32,7 @@ use holdfast_journal::{
     VolumeNumber,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Where the volumes that make up the journal are named. Defined here, by its user; the control store does it.
 pub(crate) trait SegmentStore: Send + Sync {
@@ -309,10 +309,9 @@ impl Group {
                 };
             }
             let Some(commit) = journal.poll_commit() else { break };
-            let mut runs = Vec::new();
-            for (number, at) in &commit.data {
-                payload(&kept, *number).into_iter().for_each(|slots| join(&mut runs, *at, slots));
-            }
+            let data: Vec<_> =
+                commit.data.iter().filter_map(|(number, at)| Some((*at, payload(&kept, *number)?))).collect();
+            let mut runs = joined(&data);
             runs.push((commit.info_offset, pages_from(&self.pool, &commit.info).await));
             raw.write(runs).await.map_err(|error| unfit(error.into()))?;
             raw.flush().await.map_err(|error| unfit(error.into()))?;
@@ -574,7 +573,7 @@ fn summed(areas: &[(u64, u64)]) -> (u64, u64) {
     areas.iter().fold((0, 0), |sum, area| (sum.0 + area.0, sum.1 + area.1))
 }
 
-fn payload(kept: &[KeptUpdate], number: UpdateNumber) -> Option<Slots> {
+fn payload(kept: &[KeptUpdate], number: UpdateNumber) -> Option<Arc<[crate::disk::slot::Slot]>> {
     let first = kept.first()?.update.number;
     let index = usize::try_from(number.get().checked_sub(first.get())?).ok()?;
     Some(kept.get(index)?.payload.slots.clone())

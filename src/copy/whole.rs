@@ -17,7 +17,7 @@ use super::promise::{Promise, Promises};
 use crate::disk::VolumeId;
 use crate::disk::slot::Class;
 use crate::volume::pair::PairState;
-use holdfast_journal::{Extents, Kind, Update, UpdateNumber};
+use holdfast_journal::{Kind, Update, UpdateNumber};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -126,7 +126,7 @@ impl Group {
                 generation: seq.generation,
                 kind,
                 time_ns: self.clock.wall().0,
-                extents: Extents::new(),
+                extents: Vec::new(),
                 data_bytes: 0,
                 data_checksum: 0,
             };

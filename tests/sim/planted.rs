@@ -91,7 +91,7 @@ impl Tamper for Planted {
 }
 
 fn first_half((mut update, mut payload): (Update, Payload)) -> (Update, Payload) {
-    let [extent] = &mut *update.extents else { return (update, payload) };
+    let [extent] = update.extents.as_mut_slice() else { return (update, payload) };
     let half = extent.length_bytes / 2 / 512 * 512;
     if extent.content == Content::Data && half > 0 {
         extent.length_bytes = half;

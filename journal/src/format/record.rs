@@ -36,7 +36,6 @@
 use super::bytes::{Reader, Writer, unseal};
 use super::{BLOCK_BYTES, FormatError};
 use crate::bookmark::BookmarkName;
-use crate::extents::Extents;
 use crate::number::{ArrayNumber, Generation, Incarnation, UpdateNumber, VolumeNumber};
 use crate::ring::{Ring, round_up};
 use crate::update::{
@@ -370,7 +369,7 @@ impl Body {
         self,
         number: UpdateNumber,
         generation: Generation,
-        extents: Extents,
+        extents: Vec<Extent>,
     ) -> Result<Entry<'static>, FormatError> {
         if self.code != MARKER_CODE {
             return Ok(Entry::Update(Cow::Owned(self.update(number, generation, extents)?)));
@@ -383,7 +382,7 @@ impl Body {
         self,
         number: UpdateNumber,
         generation: Generation,
-        extents: Extents,
+        extents: Vec<Extent>,
     ) -> Result<Update, FormatError> {
         let received = self.flags & FLAG_RECEIVED != 0;
         let kind = match self.code {
@@ -414,7 +413,7 @@ impl Body {
             generation,
             kind,
             time_ns: self.time_ns,
-            extents: if carries_name { Extents::new() } else { extents },
+            extents: if carries_name { Vec::new() } else { extents },
             data_bytes: self.data_bytes,
             data_checksum: self.data_checksum,
         };
@@ -449,8 +448,9 @@ pub(super) fn put_extents(out: &mut Writer<'_>, extents: &[Extent]) -> Result<()
 }
 
 /// `count` is at most [`MAX_EXTENTS`]: the length of the whole was checked before.
-pub(super) fn take_extents(input: &mut Reader<'_>, count: usize) -> Result<Extents, FormatError> {
-    let mut take_extent = || {
+pub(super) fn take_extents(input: &mut Reader<'_>, count: usize) -> Result<Vec<Extent>, FormatError> {
+    let mut extents = Vec::with_capacity(count.min(MAX_EXTENTS));
+    for _ in 0..count {
         let volume = VolumeNumber(input.u32()?);
         let content = match (input.u16()?, input.u16()?) {
             (0, 0) => Content::Data,
@@ -459,9 +459,9 @@ pub(super) fn take_extents(input: &mut Reader<'_>, count: usize) -> Result<Exten
             _ => return Err(FormatError::Reserved),
         };
         let start_bytes = input.u64()?;
-        Ok(Extent { volume, start_bytes, length_bytes: input.u64()?, content })
-    };
-    (0..count).map(|_| take_extent()).collect()
+        extents.push(Extent { volume, start_bytes, length_bytes: input.u64()?, content });
+    }
+    Ok(extents)
 }
 
 #[cfg(test)]
@@ -546,7 +546,7 @@ pub(crate) mod tests {
                     },
                     kind,
                     time_ns,
-                    extents: extents.into(),
+                    extents,
                     data_bytes,
                     data_checksum: if data_bytes == 0 { 0 } else { u32::try_from(crc >> 32).unwrap() },
                 }
@@ -571,8 +571,7 @@ pub(crate) mod tests {
                 extent(Content::Data),
                 extent(Content::Zero),
                 extent(Content::Pattern { bytes: 512 }),
-            ]
-            .into(),
+            ],
             data_bytes: 1536,
             data_checksum: 0x8888,
         }
@@ -643,10 +642,10 @@ pub(crate) mod tests {
         let mut update = fixed_update();
         update.kind = Kind::HostWrite;
         let zero = Extent { content: Content::Zero, ..update.extents[1] };
-        update.extents = vec![zero; MAX_EXTENTS].into();
+        update.extents = vec![zero; MAX_EXTENTS];
         (update.data_bytes, update.data_checksum) = (0, 0);
         assert_eq!(encoded(&record(update.clone())).len(), MAX_RECORD_BYTES);
-        update.extents = vec![zero; MAX_EXTENTS + 1].into();
+        update.extents.push(zero);
         assert!(record(update).encode(&mut Vec::new()).is_err());
     }
 

@@ -135,7 +135,7 @@ pub fn make_update(value: u64, seed: u64) -> (Draft, Vec<u8>) {
         generation: Generation { counter: 1, array: ArrayNumber(1), first: number(1) },
         kind,
         time_ns: seed,
-        extents: extents.into(),
+        extents,
         data_bytes: u32::try_from(data.len()).unwrap(),
         data_checksum: if data.is_empty() { 0 } else { crc32c(&data) },
     };

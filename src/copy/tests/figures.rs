@@ -67,7 +67,7 @@ fn figure_11_steps_1010_to_1070_the_address_moves_with_each_journal_and_normal_i
         // Steps 1040 and 1050: as many journals as moved it, each a unit or a run that was never written, without a gap.
         let records = rig.source.load_information(UpdateNumber::FIRST, Class::Restore);
         let extents: Vec<Extent> =
-            records.await.unwrap().iter().flat_map(|update| update.extents.to_vec()).collect();
+            records.await.unwrap().iter().flat_map(|update| update.extents.clone()).collect();
         let mut end = 0;
         for extent in &extents {
             assert_eq!((extent.volume, extent.start_bytes), (VolumeNumber(DATA), end));

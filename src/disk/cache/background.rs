@@ -127,8 +127,7 @@ impl Inner {
                         && let Ok(_turn) = Arc::clone(&volume.pass).try_lock_owned()
                     {
                         // The volume knows the error; it is tried again.
-                        let mut extents = extents.into_iter().peekable();
-                        let _ = inner.pass_until_wanted(&volume, &mut extents, Gates::Skip, &mut swept).await;
+                        let _ = inner.pass(&volume, extents, Gates::Skip, &mut swept).await;
                     }
                     swept
                 })

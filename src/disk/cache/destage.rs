@@ -5,9 +5,6 @@
 //! they clean. A page that is overwritten meanwhile stays dirty with the newer content. Capturing before waiting for the
 //! gate keeps a page that is overwritten all the time from never being written.
 //!
-//! A pass writes in batches, and gives way between two of them to who wants to hold the destage of its volume back
-//! ([`super::snapshot`]). An extent that others have too moves, 1 MiB at a time, so a batch has few of those.
-//!
 //! Who asks for a destage while a pass is under way is served by the next one, together with all others who asked:
 //! group commit. A pass runs as a task of its own: who asked may go away, a transfer may not be left alone, because its
 //! old bytes could reach a unit after newer ones.
@@ -24,7 +21,6 @@ use crate::disk::space::bits::PageBits;
 use crate::disk::space::map::{Extent, MapRefusal, Place, VolumeId};
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
-use std::iter::Peekable;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::OwnedMutexGuard;
@@ -109,7 +105,7 @@ impl Inner {
         &self,
         volume: &Volume,
         first: Arc<Request>,
-        mut turn: OwnedMutexGuard<()>,
+        _turn: OwnedMutexGuard<()>,
     ) -> Result<(), VolumeError> {
         // Whoever has asked until here is served. The first one's request may be with an earlier leader's list, if that
         // one went away before it began.
@@ -122,22 +118,8 @@ impl Inner {
                 pages.iter().for_each(|page| _ = wanted.insert(page));
             }
         }
-        let (mut swept, mut result) = (Swept::default(), Ok(()));
-        let mut targets = targets.into_iter().peekable();
-        loop {
-            let passed = self.pass_until_wanted(volume, &mut targets, Gates::Wait, &mut swept).await;
-            let goes_on = matches!(passed, Ok(()) | Err(VolumeError::NoSpace { .. }));
-            result = result.and(passed);
-            if !goes_on || targets.peek().is_none() {
-                break;
-            }
-            drop(turn);
-            turn = Arc::clone(&volume.pass).lock_owned().await;
-            if let Err(gone) = volume.check_there() {
-                result = Err(gone);
-                break;
-            }
-        }
+        let mut swept = Swept::default();
+        let result = self.pass(volume, targets, Gates::Wait, &mut swept).await;
         for request in requests {
             let _ = request.result.set(result.clone());
         }
@@ -171,26 +153,22 @@ impl Inner {
         found
     }
 
-    /// Destages the pages, in batches, until somebody wants to hold that back: what is left then is in `targets`. The turn of the
-    /// volume must be held.
-    pub(super) async fn pass_until_wanted(
+    /// Destages the pages, in batches. The turn of the volume must be held.
+    pub(super) async fn pass(
         &self,
         volume: &Volume,
-        targets: &mut Peekable<impl Iterator<Item = (u32, PageBits)>>,
+        targets: impl IntoIterator<Item = (u32, PageBits)>,
         gates: Gates,
         swept: &mut Swept,
     ) -> Result<(), VolumeError> {
-        let (mut outcome, mut is_first) = (Ok(()), true);
-        while targets.peek().is_some() && (is_first || !volume.is_wanted()) {
-            is_first = false;
+        let mut outcome = Ok(());
+        let mut targets = targets.into_iter().peekable();
+        while targets.peek().is_some() {
             let mut batch =
                 Capture { inner: self, volume, pages: Vec::new(), moves: BTreeMap::new(), closed: None };
-            let mut moving = 0;
             while batch.pages.len() < self.settings.pass_pages
-                && moving < MOVES_AT_ONCE
                 && let Some((extent, pages)) = targets.next()
             {
-                moving += usize::from(volume.will_move(extent));
                 batch.capture(extent, &pages, gates);
             }
             let count = batch.pages.len();
@@ -478,8 +456,6 @@ impl Inner {
     }
 }
 
-/// Extents that move in one batch: who waits for the batch waits for that many MiB to be copied.
-const MOVES_AT_ONCE: usize = 32;
 /// Pages copied at a time when an extent moves.
 const COPY_PAGES: usize = 64;
 /// Ranges up to so many extents are looked up one by one, longer ones by what is dirty.

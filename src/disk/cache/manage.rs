@@ -22,7 +22,7 @@ impl DiskAdapter {
         start: MapStart,
         opening: Opening,
     ) -> Result<(), VolumeError> {
-        let _one_at_a_time = self.0.manage.write().await;
+        let _one_at_a_time = self.0.manage.lock().await;
         let refused = |reason: String| VolumeError::GroupRefused { number: id.0, reason };
         if self.0.groups.read().unwrap_or_else(PoisonError::into_inner).contains_key(&id) {
             return Err(refused("it was added before".to_owned()));
@@ -68,7 +68,7 @@ impl DiskAdapter {
     }
 
     async fn create(&self, spec: VolumeSpec) -> Result<(), VolumeError> {
-        let _one_at_a_time = self.0.manage.write().await;
+        let _one_at_a_time = self.0.manage.lock().await;
         if self.0.volume(spec.id).is_ok() {
             return Err(VolumeError::Exists { volume: spec.id });
         }
@@ -102,7 +102,7 @@ impl DiskAdapter {
     }
 
     async fn delete(&self, id: VolumeId) -> Result<(), VolumeError> {
-        let _one_at_a_time = self.0.manage.write().await;
+        let _one_at_a_time = self.0.manage.lock().await;
         let volume = self.0.volume(id)?;
         volume.set_gone();
         // Whoever destages or writes around the cache has ended when these are held.
@@ -135,7 +135,7 @@ impl DiskAdapter {
     }
 
     async fn grow(&self, ids: &[VolumeId], size_bytes: u64) -> Result<(), VolumeError> {
-        let _one_at_a_time = self.0.manage.write().await;
+        let _one_at_a_time = self.0.manage.lock().await;
         let volumes = ids.iter().map(|id| self.0.volume(*id)).collect::<Result<Vec<_>, _>>()?;
         let Some(space) = volumes.first().map(|volume| volume.space.clone()) else { return Ok(()) };
         if let Some(other) = volumes

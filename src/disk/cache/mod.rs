@@ -34,7 +34,7 @@ pub use gate::Gate;
 pub(crate) use lay::Laid;
 pub use pieces::{Piece, Pieces};
 pub use raw::RawVolume;
-pub use snapshot::{HeldBack, Snapshot, SnapshotsCut, SnapshotsReady};
+pub use snapshot::{Snapshot, SnapshotsCut, SnapshotsReady};
 pub use usage::{AdapterUsage, GroupUsage, VolumeUsage};
 pub use volume::{ParityGroupId, VolumeSpec};
 pub use write::Prepared;
@@ -99,7 +99,7 @@ struct Inner {
     /// Volumes that have no units: nothing of them is here.
     virtuals: RwLock<BTreeSet<VolumeId>>,
     /// Volumes are created and deleted one after the other.
-    manage: Arc<tokio::sync::RwLock<()>>,
+    manage: Arc<tokio::sync::Mutex<()>>,
     /// Who copies pages of a shared extent with the last of the memory.
     copier: tokio::sync::Mutex<()>,
     next_token: AtomicU64,

@@ -13,14 +13,13 @@
 //! 3. [`SnapshotsCut::complete`]: destages these pages, which moves their extents, and makes the snapshots exist by one
 //!    commit of the map. A crash before that leaves none of them.
 //!
-//! What is dropped between the steps leaves nothing behind. Creation, growth, deletion and going back wait until no snapshot is
-//! being made, and the other way round; snapshots are made side by side, those of the same volumes one after the other, unless
-//! they share one [`HeldBack`].
+//! What is dropped between the steps leaves nothing behind. Snapshots, creation and deletion of volumes go one after the
+//! other.
 
 use super::destage::{Gates, Swept, shielded};
 use super::manage::reap;
 use super::page::Key;
-use super::volume::{Volume, Wanted};
+use super::volume::Volume;
 use super::{DiskAdapter, Inner, VolumeSpec};
 use crate::disk::VolumeError;
 use crate::disk::space::Space;
@@ -30,7 +29,7 @@ use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError};
-use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard};
+use tokio::sync::OwnedMutexGuard;
 
 /// A volume and its snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,20 +40,11 @@ pub struct Snapshot {
     pub snapshot: VolumeId,
 }
 
-/// Volumes that are not destaged while this, or what was made ready with it, is there: what the map says of them stands still. Who
-/// restores to them may wait for room that only their destage makes, so nobody keeps it for long.
-#[derive(Debug)]
-pub struct HeldBack {
-    volumes: BTreeMap<VolumeId, Arc<Volume>>,
-    _turns: Vec<OwnedMutexGuard<()>>,
-    manage: Arc<OwnedRwLockReadGuard<()>>,
-}
-
 /// Snapshots before the cut. While this is held none of the volumes is destaged.
 #[derive(Debug)]
 pub struct SnapshotsReady {
     forming: Forming,
-    held: Arc<HeldBack>,
+    turns: Vec<OwnedMutexGuard<()>>,
 }
 
 /// Snapshots behind the cut, which a crash would lose.
@@ -80,61 +70,31 @@ impl DiskAdapter {
     /// A number that is in use, a volume that does not exist or is a journal volume, more snapshots that differ than the
     /// map's log can hold, or the volumes cannot be destaged.
     pub async fn prepare_snapshots(&self, wanted: &[Snapshot]) -> Result<SnapshotsReady, VolumeError> {
-        let volumes: Vec<VolumeId> = wanted.iter().map(|one| one.volume).collect();
-        self.destage(&volumes).await?;
-        let held = self.hold_back(volumes).await?;
-        self.prepare_held(wanted, held).await
-    }
-
-    /// The first step without the destage, its first half: holds volumes back, for snapshots that are made ready with
-    /// [`DiskAdapter::prepare_held`]. Waits for the batch of a destage that is on its way.
-    ///
-    /// # Errors
-    /// A volume that does not exist or is a journal volume.
-    pub async fn hold_back(
-        &self,
-        volumes: impl IntoIterator<Item = VolumeId>,
-    ) -> Result<Arc<HeldBack>, VolumeError> {
-        let manage = Arc::new(Arc::clone(&self.0.manage).read_owned().await);
+        let manage = Arc::clone(&self.0.manage).lock_owned().await;
         let mut sources = BTreeMap::new();
-        for volume in volumes {
-            let from = self.0.volume(volume)?;
+        for Snapshot { volume, snapshot } in wanted {
+            let from = self.0.volume(*volume)?;
             if from.spec.kind == VolumeKind::Journal {
-                return Err(VolumeError::Kind { volume });
+                return Err(VolumeError::Kind { volume: *volume });
             }
-            sources.insert(volume, from);
+            if self.0.volume(*snapshot).is_ok() {
+                return Err(VolumeError::Exists { volume: *snapshot });
+            }
+            sources.insert(*volume, from);
         }
-        // No other one begins a further batch while the first is waited for.
-        let wanted: Vec<Wanted<'_>> = sources.values().map(|from| from.want()).collect();
-        let mut turns = Vec::with_capacity(sources.len());
+        let ids: Vec<_> = sources.keys().copied().collect();
+        self.destage(&ids).await?;
+        let mut turns = Vec::with_capacity(ids.len());
         for from in sources.values() {
             turns.push(Arc::clone(&from.pass).lock_owned().await);
             from.check_there()?;
         }
-        drop(wanted);
-        Ok(Arc::new(HeldBack { volumes: sources, _turns: turns, manage }))
-    }
-
-    /// The second half: no I/O, and nobody is waited for. What is dirty at the cut is given to the snapshots then, and its extents
-    /// move in them as well; so the volumes should have been destaged.
-    ///
-    /// # Errors
-    /// A number that is in use, a volume that is not held back, or more snapshots that differ than the map's log can hold.
-    pub async fn prepare_held(
-        &self,
-        wanted: &[Snapshot],
-        held: Arc<HeldBack>,
-    ) -> Result<SnapshotsReady, VolumeError> {
-        let (inner, manage) = (Arc::clone(&self.0), Arc::clone(&held.manage));
-        let mut forming = Forming { inner, volumes: Vec::new(), done: false, _manage: manage };
+        let mut forming =
+            Forming { inner: Arc::clone(&self.0), volumes: Vec::new(), done: false, _manage: manage };
         for Snapshot { volume, snapshot } in wanted {
-            if self.0.volume(*snapshot).is_ok() {
-                return Err(VolumeError::Exists { volume: *snapshot });
-            }
-            let from = held.volumes.get(volume).ok_or(VolumeError::Unknown { volume: *volume })?;
-            forming.add(from, *snapshot).await?;
+            forming.add(&sources[volume], *snapshot).await?;
         }
-        Ok(SnapshotsReady { forming, held })
+        Ok(SnapshotsReady { forming, turns })
     }
 
     /// Makes volumes again what their snapshots are, durably; the snapshots stay. What was in the volumes, dirty pages
@@ -153,7 +113,7 @@ impl DiskAdapter {
     }
 
     async fn restore(&self, wanted: &[Snapshot]) -> Result<(), VolumeError> {
-        let _one_at_a_time = self.0.manage.write().await;
+        let _one_at_a_time = self.0.manage.lock().await;
         let mut all = BTreeMap::new();
         let mut spaces: Vec<(Arc<Space>, Vec<Snapshot>)> = Vec::new();
         for pair in wanted {
@@ -211,23 +171,15 @@ impl DiskAdapter {
     }
 }
 
-impl HeldBack {
-    /// Whether this volume is.
-    #[must_use]
-    pub fn has(&self, volume: VolumeId) -> bool {
-        self.volumes.get(&volume).is_some_and(|volume| !volume.is_gone())
-    }
-}
-
 impl SnapshotsReady {
     /// The second step: the snapshots are what the volumes are now. `as_of` is kept with them. See the module.
     #[must_use]
     pub fn cut(self, as_of: u64) -> SnapshotsCut {
-        let Self { forming, held } = self;
+        let Self { forming, turns } = self;
         for volume in &forming.volumes {
             forming.inner.copy_dirty(&volume.from, &volume.to);
         }
-        drop(held);
+        drop(turns);
         SnapshotsCut { forming, as_of }
     }
 }
@@ -248,7 +200,7 @@ struct Forming {
     inner: Arc<Inner>,
     volumes: Vec<FormingVolume>,
     done: bool,
-    _manage: Arc<OwnedRwLockReadGuard<()>>,
+    _manage: OwnedMutexGuard<()>,
 }
 
 struct FormingVolume {
@@ -417,8 +369,7 @@ impl Inner {
             if dirty.is_empty() {
                 return Ok(());
             }
-            let mut dirty = dirty.into_iter().peekable();
-            self.pass_until_wanted(volume, &mut dirty, Gates::Wait, &mut Swept::default()).await?;
+            self.pass(volume, dirty, Gates::Wait, &mut Swept::default()).await?;
         }
     }
 

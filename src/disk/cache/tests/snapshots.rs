@@ -43,41 +43,6 @@ fn usage(adapter: &DiskAdapter, volume: u32) -> VolumeUsage {
     adapter.usage().volumes.into_iter().find(|usage| usage.volume == VolumeId(volume)).unwrap()
 }
 
-/// A batch that is on its way is waited for, and no more of what is dirty; that is destaged when the volume is let go.
-#[test]
-fn a_destage_gives_way_to_who_holds_its_volume_back() {
-    let bed = bed(3);
-    life(async {
-        let array = bed.open().await.unwrap();
-        array.create(1, BYTES, VolumeKind::Thin).await;
-        array.write(VolumeId(1), 0, SECTORS, 1).await.unwrap();
-        let dirty = || array.adapter.0.dirty_extents(VolumeId(1), 0..SECTORS / 8).len();
-        assert_eq!(dirty(), 2);
-        let adapter = array.adapter.clone();
-        let destaged = tokio::spawn(async move { adapter.destage(&[VolumeId(1)]).await });
-        array.clock.sleep(Duration::from_micros(10)).await;
-        let held = array.adapter.hold_back([VolumeId(1)]).await.unwrap();
-        assert_eq!(dirty(), 1, "one batch is one extent");
-        let ready = array.adapter.prepare_held(&[pair(1, 2)], held.clone()).await.unwrap();
-        let other = array.adapter.prepare_held(&[pair(1, 3)], held).await.unwrap();
-        array.clock.sleep(Duration::from_millis(30)).await;
-        assert_eq!(dirty(), 1, "it stands still");
-        let cut = ready.cut(7);
-        array.write(VolumeId(1), 8, 8, 2).await.unwrap();
-        let other = other.cut(8);
-        let (one, other) = tokio::join!(cut.complete(), other.complete());
-        one.and(other).unwrap();
-        destaged.await.unwrap().unwrap();
-        array.adapter.destage(&[VolumeId(1)]).await.unwrap();
-        evict_all(&array.adapter);
-        let mut expected = vec![1; COUNT];
-        assert_eq!(content(&array, 2).await, expected);
-        expected[8..16].fill(2);
-        assert_eq!(content(&array, 3).await, expected, "it was cut later");
-        assert_eq!(content(&array, 1).await, expected);
-    });
-}
-
 #[test]
 fn a_snapshot_is_what_was_visible_dirty_pages_included_and_takes_no_space_before_a_write() {
     let bed = bed(1);
