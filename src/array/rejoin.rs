@@ -135,7 +135,7 @@ impl Array {
         let mut numbers = Ok(Vec::new());
         self.store.checkpoint(|tables| numbers = tables.reserve_pair_numbers(onward.pairs.len()))?;
         let numbers = numbers?;
-        let reader = JournalArray(onward.array.0);
+        let (reader, judged_by) = (JournalArray(onward.array.0), record.takeover.clone());
         let way = self.judge(&group, record, told, &onward, is_ahead).await;
         let by_differences = matches!(way, Found::Marked(_));
         if !matches!(way, Found::Unknown(_)) {
@@ -160,6 +160,10 @@ impl Array {
         let taken_on = self.store.change_with_marks(&Who::Array, said, &marks, |tables| {
             // A volume whose last pair is asked to go meanwhile is not journaled for much longer.
             check_joining(tables, told, who)?;
+            // It was judged by what the former primary is to this array: that may be its copy again by now, and be copied.
+            if tables.groups.get(&number).map(|row| &row.takeover) != Some(&judged_by) {
+                return Err(Refusal::Conflict("the roles have changed meanwhile".to_owned()));
+            }
             tables.take_on(number, &onward, former, &numbers, self.new_identity());
             tables.note_judged(number, Judged { array: onward.array, has: told.has, way });
             tables.note_done(id, &what);
@@ -274,10 +278,10 @@ impl Array {
             let is_noted = |pair: &PairNumber| {
                 tables.pairs.get(pair).is_some_and(|pair| pair.state == PairState::Suspended)
             };
-            let mut runs = match like.filter(|pair| *by_differences && is_noted(pair)) {
-                Some(like) => group.marked_runs(like.0, RUNS_MAX),
-                None => vec![(0, record.size_bytes)],
-            };
+            // Marked here from now on; so what the other pair has marked until now and goes on marking is all.
+            let like = like.filter(|pair| *by_differences && is_noted(pair));
+            let marked = like.and_then(|like| group.marked_so_far(like.0, RUNS_MAX));
+            let mut runs = marked.unwrap_or_else(|| vec![(0, record.size_bytes)]);
             // What it lacked before is known to it alone.
             runs.extend(of_reader.stopped.iter().flat_map(|stopped| &stopped.runs));
             if !group.mark_runs(pair.0, &runs) {

@@ -83,3 +83,17 @@ fn what_hosts_have_written_at_the_other_array_is_marked_behind_a_checkpoint_that
         assert!(!rig.source.join_runs(2, &runs).await.unwrap(), "there is none of a pair that is not here");
     });
 }
+
+/// A reader that joins gets the map of another pair only while that says everything: once that is copied its marks go.
+#[test]
+fn what_is_marked_is_everything_only_while_changes_are_marked() {
+    life(async {
+        let rig = Rig::new(Choice { pair: PairState::Suspended, ..Choice::default() }).await;
+        rig.source.begin_marking(READER, &[1]);
+        assert_eq!(rig.source.marked_so_far(1, 9), Some(Vec::new()));
+        assert_eq!(rig.source.marked_so_far(2, 9), None, "there is none of a pair that is not here");
+        let start = crate::copy::suspend::ResyncStart { from: UpdateNumber::new(1), restarted: false };
+        rig.source.resyncing(1, start);
+        assert_eq!(rig.source.marked_so_far(1, 9), None, "it is being copied");
+    });
+}
