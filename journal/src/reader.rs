@@ -431,7 +431,11 @@ mod tests {
             number(5),
             "the source asks this before it lets it go back"
         );
-        assert_eq!(again.handle_lost(A, number(4)), Err(ReaderError::PeerMisbehaved), "it is settled there");
+        assert_eq!(
+            again.handle_lost(A, number(4)),
+            Err(ReaderError::Released),
+            "it is settled there, and gone here"
+        );
         again.handle_lost(A, number(5)).unwrap();
         assert_eq!(again.poll_send(A, number(9)), Some(number(5)));
     }

@@ -120,6 +120,10 @@ pub struct GroupRecord {
     /// A counter of generations that this array has seen of the group; a larger one may stand in the other fields.
     #[serde(default)]
     pub seen_counter: u64,
+    /// A counter that the array from which this one copies has named: what this array says of itself has to bear it. No generation need
+    /// have it, so it says nothing of who is newer.
+    #[serde(default)]
+    pub named_counter: u64,
     /// How often this array was told to take the group over.
     #[serde(default)]
     pub attempts: u64,
@@ -313,9 +317,15 @@ impl GroupRecord {
         self.reversal.is_some() || self.takeover.as_ref().is_some_and(Takeover::shuts_hosts_out)
     }
 
-    /// The largest counter of a generation of the group that this array has seen.
+    /// The largest counter that this array has seen: the next one that it gives has to be larger.
     #[must_use]
     pub fn largest_counter(&self) -> u64 {
+        self.newest_counter().max(self.named_counter)
+    }
+
+    /// The largest counter of a generation of the group that this array has seen.
+    #[must_use]
+    pub fn newest_counter(&self) -> u64 {
         let counters = self.generations.iter().map(|one| one.counter);
         counters.chain([self.followed_counter, self.seen_counter]).max().unwrap_or(0)
     }

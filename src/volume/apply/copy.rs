@@ -338,6 +338,7 @@ pub(super) fn new_group(
         followed_counter: 0,
         takeover: None,
         seen_counter: 0,
+        named_counter: 0,
         ahead: Vec::new(),
         inherited: None,
         judged: Vec::new(),

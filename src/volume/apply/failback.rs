@@ -174,7 +174,7 @@ pub(super) fn remote_failback(
         }
         // The sender believes nothing older from here on: what this array says next must bear that.
         if let Some(row) = tables.groups.edit(&number) {
-            row.seen_counter = row.seen_counter.max(told.since);
+            row.named_counter = row.named_counter.max(told.since);
         }
         return Ok(created);
     }

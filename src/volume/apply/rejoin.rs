@@ -53,7 +53,7 @@ pub(super) fn remote_rejoin(
             return conflict(&format!("goes on from array {} there", moving.array));
         }
         // The former primary may have been started again in a generation that is just as new, and who has taken over never heard of that.
-        None if newest < row.largest_counter() => {
+        None if newest < row.newest_counter() => {
             return conflict("has a primary there that is newer than that");
         }
         Some(Takeover::Moving(_)) | None if !goes_on => return conflict("goes on there just so"),

@@ -415,7 +415,7 @@ impl Tables {
         let Some(Takeover::Yielding(Yielding { to, remote, since, .. })) = row.takeover.take() else {
             return;
         };
-        row.seen_counter = row.largest_counter().max(since);
+        row.named_counter = row.largest_counter().max(since);
         // The image that it keeps of itself is of its own branch; in the numbers of the other array it has all before that.
         let begins = common_point(&row.generations, &to.generations);
         let common = match begins {
