@@ -138,14 +138,7 @@ impl Array {
         let (reader, judged_by) = (JournalArray(onward.array.0), record.takeover.clone());
         let way = self.judge(&group, record, told, &onward, is_ahead).await;
         let by_differences = matches!(way, Found::Marked(_));
-        if !matches!(way, Found::Unknown(_)) {
-            // Its journal may be lost before it is told; then it lacks more than is marked, or held.
-            onward.assumed = told.has;
-        }
-        if matches!(way, Found::Held(_)) {
-            onward.begins = Some(StoredNumber(told.has.0.saturating_add(1)));
-            onward.pairs.iter_mut().for_each(|pair| pair.stopped = None);
-        }
+        way.prepare(&mut onward, told.has);
         let joining = Joining { number, former, onward: &onward, numbers: &numbers, by_differences };
         let unattached = self.mark_joining(&tables, &group, &joining);
         let numbered: Vec<u32> = numbers.iter().map(|pair| pair.0).collect();
@@ -350,6 +343,18 @@ enum Found {
 }
 
 impl Found {
+    /// How the reader is taken on by this way.
+    fn prepare(&self, onward: &mut Onward, has: StoredNumber) {
+        if !matches!(self, Self::Unknown(_)) {
+            // Its journal may be lost before it is told; then it lacks more than is marked, or held.
+            onward.assumed = has;
+        }
+        if matches!(self, Self::Held(_)) {
+            onward.begins = Some(StoredNumber(has.0.saturating_add(1)));
+            onward.pairs.iter_mut().for_each(|pair| pair.stopped = None);
+        }
+    }
+
     /// The same, to be kept and shown; the pairs are marked by now.
     fn told(self, group: &Group, pairs: &[u32]) -> WayOn {
         let bytes = || super::takeover::marked_bytes(group, pairs);
