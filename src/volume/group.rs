@@ -120,8 +120,8 @@ pub struct GroupRecord {
     /// A counter of generations that this array has seen of the group; a larger one may stand in the other fields.
     #[serde(default)]
     pub seen_counter: u64,
-    /// A counter that the array from which this one copies has named: what this array says of itself has to bear it. No generation need
-    /// have it, so it says nothing of who is newer.
+    /// A counter that was named with the loser of a split brain, by this array or the one from which it copies: what is said of itself
+    /// behind that has to bear it. No generation need have it, so it says nothing of who is newer.
     #[serde(default)]
     pub named_counter: u64,
     /// How often this array was told to take the group over.

@@ -95,7 +95,7 @@ fn as_loser(
         keep_branch: keep_branch.cloned(),
     };
     if let Some(row) = tables.groups.edit(&number) {
-        row.seen_counter = since;
+        row.named_counter = since;
         if let Some(Takeover::Taken(taken)) = &mut row.takeover {
             taken.is_told = true;
         }

@@ -211,9 +211,9 @@ impl Tables {
             return;
         }
         let Some(row) = self.groups.edit(&group) else { return };
-        let (name, largest) = (row.name.clone(), row.largest_counter());
+        let (name, newest) = (row.name.clone(), row.newest_counter());
         let Some(Takeover::Taken(taken)) = row.takeover.take() else { return };
-        row.seen_counter = largest;
+        row.seen_counter = newest;
         // It is named as the loser no more: there is nothing that it could copy.
         let is_order =
             |what: &Designation| matches!(what, Designation::RemoteFailback(told) if told.group == name);

@@ -7,7 +7,7 @@ use super::*;
 use crate::volume::apply::taken::Journal;
 use crate::volume::group::{Generation, GroupRecord};
 use crate::volume::rejoin::RemoteRejoin;
-use crate::volume::takeover::{RemoteTakeover, Takeover};
+use crate::volume::takeover::{Branch, RemoteFailback, RemoteTakeover, Takeover};
 use crate::volume::timing::StopWish;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -225,13 +225,36 @@ fn a_reader_that_has_heard_of_a_restart_of_its_source_believes_who_has_overtaken
     let (group, theirs) = (g1(&alpha), row(&beta).generations);
     let (first, against) =
         crate::volume::takeover::parting(&row(&alpha).generations, &theirs, UpdateNumber(43)).unwrap();
-    let branch =
-        crate::volume::takeover::Branch { of: restarted, against, first, last: UpdateNumber(43), bytes: 0 };
+    let branch = Branch { of: restarted, against, first, last: UpdateNumber(43), bytes: 0 };
     alpha.tables.branch_counted(group, &[], branch, &mut ids()).unwrap();
     assert_eq!(deliver(&mut alpha, &mut gamma, "gamma"), 0);
     let Some(Takeover::Moving(moving)) = row(&gamma).takeover else { panic!("it goes on from beta") };
     assert_eq!((moving.array, moving.generations), (ArrayNumber(2), theirs));
     assert_eq!(deliver(&mut beta, &mut gamma, "gamma"), 0, "and what beta says is no news any more");
+}
+
+/// Alpha has named a counter with a loser, larger than any generation. Beta, which takes alpha over, never heard of it: gamma, which did,
+/// refused for ever to go on from beta.
+#[test]
+fn a_counter_that_no_generation_has_keeps_no_reader_from_the_next_primary() {
+    let (alpha, mut beta, mut gamma) = three(true);
+    takes_over(&mut beta, 40);
+    let of = *row(&alpha).generations.last().unwrap();
+    let told = RemoteFailback {
+        group: "g1".parse().unwrap(),
+        number: g1(&alpha),
+        generations: row(&alpha).generations,
+        pairs: Vec::new(),
+        branch: Branch { of, against: of, first: UpdateNumber(41), last: UpdateNumber(43), bytes: 0 },
+        since: of.counter + 7,
+        keep_branch: None,
+    };
+    let who = Who::Peer { array: ArrayNumber(1), from: "test".into() };
+    gamma.apply(DesignationId(ids()()), &Designation::RemoteFailback(told), &who).unwrap();
+    assert_eq!(row(&gamma).largest_counter(), of.counter + 7, "what it says next has to bear that");
+    assert!(row(&beta).largest_counter() < of.counter + 7);
+    assert_eq!(deliver(&mut beta, &mut gamma, "gamma"), 0);
+    assert_eq!(state(&gamma), "moving");
 }
 
 /// What a reader waits for that goes on from another primary can be said.
