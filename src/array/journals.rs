@@ -355,6 +355,9 @@ impl Array {
     pub(super) async fn strand_readers(&self, tables: &Tables, group: &Arc<Group>) {
         let number = GroupNumber(group.number);
         for reader in tables.readers_of_group(number).filter(|reader| reader.journal_lost) {
+            if let Some(tamper) = &self.env.tamper {
+                self.env.clock.sleep(tamper.before_marking_lost()).await;
+            }
             let array = JournalArray(reader.array.0);
             let goes_on = !tables.pairs_taken_for_normal(number, reader.array).is_empty();
             if goes_on || group.holds_reader(array) {

@@ -5,6 +5,7 @@
 
 use super::change::Payload;
 use super::serve::Answer;
+use crate::volume::compare::Repair;
 use holdfast_journal::Update;
 use holdfast_journal::reader::Report;
 use std::fmt::Debug;
@@ -40,6 +41,11 @@ pub trait Tamper: Debug + Send + Sync {
         Duration::ZERO
     }
 
+    /// How long an array that has heard of the loss of a reader's journal waits before it marks what that held.
+    fn before_marking_lost(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// How long an array goes on reading where it has noted that it reads no further.
     fn before_moving(&self) -> Duration {
         Duration::ZERO
@@ -58,6 +64,11 @@ pub trait Tamper: Debug + Send + Sync {
     /// What an auxiliary reports in place of its true position.
     fn position(&self, position: Report) -> Report {
         position
+    }
+
+    /// What a copy repairs in place of what was wished.
+    fn repair(&self, wish: Option<Repair>) -> Option<Repair> {
+        wish
     }
 }
 

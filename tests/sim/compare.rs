@@ -12,7 +12,10 @@ use crate::story::geometry_of;
 use crate::support::random::{Random, number_from_environment};
 use crate::support::wof::{DurableRule, Observed, Plan, Until, Writer, check_crash};
 use crate::tree::Tree;
+use holdfast::copy::tamper::Tamper;
 use holdfast::shell::view::{ComparedView, Console, DifferentRangeView, GroupView};
+use holdfast::volume::compare::Repair;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) const BETA: usize = 1;
@@ -394,6 +397,43 @@ fn what_is_planted_is_found_where_it_is_and_repaired_it_is_equal() {
             let audit = story.cluster.command(BETA, "audit list").await.expect("it can be listed");
             assert!(audit.contains("bytes differ"), "{audit}");
             story.nothing_is_left().await;
+            story.end().await;
+        });
+    }
+}
+
+/// A copy that puts into the volumes of its source what nobody wanted: it is refused, whichever way it asks.
+#[test]
+fn a_source_repairs_nothing_that_nobody_wanted_to_be_repaired() {
+    #[derive(Debug)]
+    struct Meddles(Repair);
+    impl Tamper for Meddles {
+        fn repair(&self, _: Option<Repair>) -> Option<Repair> {
+            Some(self.0)
+        }
+    }
+    for meddling in [Repair::FromCopy, Repair::FromPrimary] {
+        in_virtual_time(async {
+            let cluster = Tree::star(1).cluster(6, SHAPE);
+            cluster.plant(BETA, Arc::new(Meddles(meddling)));
+            let mut story = Story::begin_with(6, cluster).await;
+            write(&story.cluster, &mut story.writer, &story.ports, 120).await;
+            story.quiet().await;
+            let image = story.images(ALPHA, "data").await.remove(0);
+            let one = story.pages(&image)[0];
+            let mut wrong = page(&image, one).to_vec();
+            wrong[7] ^= 1;
+            story.plant(BETA, page(&image, one), &wrong);
+            let last = restored(&story.cluster, BETA);
+            let told = story.cluster.command(BETA, "group compare g1 --wait --timeout 300s").await;
+            let refused = story.group(BETA).compared.pop().expect("a result");
+            assert!(told.is_err(), "{told:?}");
+            let reason = refused.reason.clone().unwrap_or_default();
+            assert!(refused.result == "failed" && reason.contains("nobody wanted"), "{refused:?}");
+            assert_eq!(refused.repaired_bytes, 0, "{refused:?}");
+            story.quiet().await;
+            assert_eq!(restored(&story.cluster, BETA), last, "nothing was written to anybody's volume");
+            assert!(story.images(ALPHA, "data").await[0] == image, "the hosts' data");
             story.end().await;
         });
     }

@@ -10,8 +10,11 @@ use crate::story::geometry_of;
 use crate::support::random::Random;
 use crate::support::wof::{Observed, Plan, Until, Writer, check_prefix, read_image};
 use crate::tree::Tree;
+use holdfast::copy::tamper::Tamper;
 use holdfast::disk::io::sim::Fault;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// The journal on a unit of its own, and one more volume on the units of the data.
 const APART: Shape =
@@ -178,11 +181,20 @@ fn an_auxiliary_that_comes_back_without_its_journal_gives_it_up_for_another_one(
 
 /// Alpha and beta, which has acknowledged what it has not restored.
 async fn acknowledged_only(seed: u64, release: &str) -> (Cluster, Writer) {
+    acknowledged_only_and(seed, release, None).await
+}
+
+async fn acknowledged_only_and(
+    seed: u64,
+    release: &str,
+    at_the_primary: Option<Arc<dyn Tamper>>,
+) -> (Cluster, Writer) {
     let tree = Tree::chain(2);
     let (name, rule) = ("name = \"g1\"\n", format!("name = \"g1\"\nrelease = \"{release}\"\n"));
     let cluster = Cluster::of(seed, APART, 2, &tree.links(), |index, shape, random| {
         tree.config(index, shape, random).replace(name, &rule)
     });
+    at_the_primary.into_iter().for_each(|tamper| cluster.plant(ALPHA, tamper));
     cluster.readers.set(1);
     all_normal(&cluster, 2).await;
     let mut writer = Writer::new(seed, Plan::mixed(seed, geometry_of(APART)));
@@ -243,6 +255,45 @@ fn a_suspended_copy_loses_what_it_acknowledged(seed: u64, loss: Loss, release: &
 #[test]
 fn what_a_suspended_copy_acknowledged_and_lost_is_copied_by_the_next_resync() {
     a_suspended_copy_loses_what_it_acknowledged(1, Loss::Replaced, "read");
+}
+
+/// What a copy holds behind the loss of its journal it calls settled, also what it lost. It says so before its primary has marked anything, and once
+/// more to a primary that died in between.
+#[test]
+fn what_a_copy_reports_before_its_loss_is_marked_hides_nothing_of_what_it_lost() {
+    #[derive(Debug)]
+    struct Dawdles;
+    impl Tamper for Dawdles {
+        fn before_marking_lost(&self) -> Duration {
+            Duration::from_secs(8)
+        }
+    }
+    for does_die in [false, true] {
+        in_virtual_time(async {
+            let (cluster, writer) = acknowledged_only_and(1, "read", Some(Arc::new(Dawdles))).await;
+            cluster.die(BETA, Death::PowerLoss).await;
+            cluster.disk(BETA, "j0").inject(Fault::Gone);
+            cluster.start(BETA).await;
+            cluster.sleep_ms(500).await;
+            replace(&cluster, BETA).await;
+            while cluster.command(BETA, "group restore g1 --go-on").await.is_err() {
+                cluster.sleep_ms(100).await; // The group is not open again yet.
+            }
+            if does_die {
+                cluster.sleep_ms(2_000).await;
+                cluster.die(ALPHA, Death::Kill).await;
+                cluster.start(ALPHA).await;
+            }
+            // Its pairs are `normal` until it has marked what they lack.
+            cluster.sleep_ms(20_000).await;
+            let is_equal = |cluster: &Cluster| {
+                let restored = cluster.position(BETA).map(|(_, restored)| restored);
+                cluster.is_normal(ALPHA) && restored.is_some() && restored == cluster.newest()
+            };
+            wait(&cluster, "beta has everything", is_equal).await;
+            all_equal(&cluster, 2, Some(&writer)).await;
+        });
+    }
 }
 
 /// The primary began anew meanwhile, and knew of the copy what its last checkpoint said.

@@ -326,9 +326,11 @@ impl Array {
         }
         let differing = self.search(&plan, &mut line, &hashed, &roots).await?;
         let different = self.search_pages(job, &plan, (&mut line, &image, &hashed), &differing).await?;
-        if job.options.repair.is_some() && !different.is_empty() {
+        let wish = job.options.repair;
+        let wish = self.env.tamper.as_ref().map_or(wish, |tamper| tamper.repair(wish));
+        if let (Some(wish), false) = (wish, different.is_empty()) {
             job.shown().phase = Phase::Repairing;
-            self.repair(job, &plan, (&mut line, &image.volumes), &different).await?;
+            self.repair((job, wish), &plan, (&mut line, &image.volumes), &different).await?;
         }
         Ok(())
     }

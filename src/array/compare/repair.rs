@@ -23,12 +23,11 @@ impl Array {
     /// At the copy: has what differs made equal, as far as it is known which side is right.
     pub(super) async fn repair(
         &self,
-        job: &Job,
+        (job, wish): (&Job, Repair),
         plan: &Plan,
         (line, images): (&mut Line<'_>, &[VolumeId]),
         different: &[DifferentPages],
     ) -> Result<(), Refusal> {
-        let Some(wish) = job.options.repair else { return Ok(()) };
         for one in different {
             let right = match (one.wrong, wish) {
                 (Some(Side::Copy), _) | (None, Repair::FromPrimary) => Side::Primary,
