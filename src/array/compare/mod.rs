@@ -23,6 +23,7 @@
 //! `tests/sim/compare.rs`: under load, over many seeds, while arrays die and links are cut, nothing is ever found that was not planted, and
 //! everything that was is, where it was.
 
+mod alone;
 mod copy;
 mod cut;
 mod image;
