@@ -236,6 +236,7 @@ impl Array {
                 .name("cache-memory".to_owned())
                 .spawn(move || pool.make_at_once(|piece| units.lend(piece)))?;
         }
+        let compares = compare::Compares::new(&store.tables());
         let journal_cache = JournalCache::new(usize::try_from(config.cache.journal.0).unwrap_or(usize::MAX));
         let disk = DiskAdapter::new(pool.clone(), env.clock.clone(), CacheSettings::default());
         let sessions = Sessions::new(usize::try_from(config.limits.sessions).unwrap_or(usize::MAX));
@@ -258,7 +259,7 @@ impl Array {
             events: events::Events::default(),
             edges: OnceLock::new(),
             images: tokio::sync::Mutex::default(),
-            compares: compare::Compares::default(),
+            compares,
             stops: Mutex::default(),
             inflow_turn: Arc::default(),
             asked: AtomicU64::new(0),
@@ -386,6 +387,7 @@ impl Array {
     /// Something could not be made durable; the next start replays it from the journals.
     pub async fn stop(&self) -> anyhow::Result<()> {
         self.note_array("stopping", None);
+        self.compares.array_ends();
         self.runtime().portals.clear();
         self.sessions.drop_all(None).await;
         let groups: Vec<Arc<Group>> = self.runtime().groups.values().cloned().collect();

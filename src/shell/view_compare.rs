@@ -49,7 +49,7 @@ pub struct CompareView {
     /// What this array is in it: `copy`, which leads, `source`, or `other-copy`, which another copy has asked.
     pub role: String,
     /// `preparing` (until both have an image of one number), `waiting` (for restore to come to that), `hashing`, `searching`,
-    /// `repairing`; at the source also `answering`.
+    /// `repairing`; at the source also `answering`; `interrupted` by the end of this array until it begins again.
     pub state: String,
     /// Both are compared as of this update.
     pub update_number: Option<u64>,

@@ -349,6 +349,19 @@ pub struct DifferentRange {
     pub wrong: Option<Side>,
 }
 
+/// A comparison that is led here: while this stands in a group, a start of the array begins it again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Comparing {
+    /// What was wished.
+    pub options: CompareOptions,
+    /// The other copy, if it is not compared with its source.
+    pub beside: Option<ArrayNumber>,
+    /// When it was said, by this array's clock.
+    pub began_unix_ns: u64,
+    /// How often it was begun.
+    pub begun: u32,
+}
+
 /// One of the two.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

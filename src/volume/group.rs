@@ -3,7 +3,7 @@
 //! The first update number is 1. The number in the store is a checkpoint: the true one is recovered from the journal.
 //! A group without pairs, or with pairs that are being copied, is `normal`.
 
-use super::compare::{CompareSchedule, Compared};
+use super::compare::{CompareSchedule, Compared, Comparing};
 use super::keep::KeepImages;
 use super::kind::{
     FENCE_WAIT_DEFAULT, Fence, IdentityChoice, JournalLayout, JournalRatio, NoRoom, Release, ReleaseBy,
@@ -145,6 +145,9 @@ pub struct GroupRecord {
     /// What came of comparisons with other arrays, the newest last.
     #[serde(default)]
     pub compared: Vec<Compared>,
+    /// At an auxiliary: the comparison that is at work, or was when the array ended.
+    #[serde(default)]
+    pub comparing: Option<Comparing>,
     /// At an auxiliary: when it is compared with its source by itself.
     #[serde(default)]
     pub compare_schedule: Option<CompareSchedule>,

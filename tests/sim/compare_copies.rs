@@ -391,3 +391,77 @@ fn a_comparison_that_loses_the_other_array_begins_again_by_itself() {
         });
     }
 }
+
+/// What an operator wanted to be compared is compared though the array that leads ends in the middle, in whatever way and however often;
+/// unless it is cancelled, or the array never gets through.
+#[test]
+fn a_comparison_outlives_the_array_that_leads_it() {
+    for (seed, asked, deaths) in
+        [(21, ALPHA, &[Death::Kill][..]), (22, GAMMA, &[Death::Kill, Death::PowerLoss])]
+    {
+        in_virtual_time(async {
+            let mut story = Story::begin_with(seed, beside(seed, false)).await;
+            write(&story.cluster, &mut story.writer, &story.ports, 100).await;
+            story.quiet().await;
+            let image = story.images(BETA, "copy").await.remove(0);
+            let one = story.pages(&image)[0];
+            let mut wrong = page(&image, one).to_vec();
+            wrong[9] ^= 16;
+            story.plant(BETA, page(&image, one), &wrong);
+            let line = format!("group compare g1 --with {} --full --rate 64KiB", NAMES[asked]);
+            say(&story.cluster, BETA, &line).await;
+            for death in deaths {
+                hashes(&story).await;
+                story.cluster.die(BETA, *death).await;
+                story.cluster.sleep_ms(10_000).await;
+                story.comes_back(BETA).await;
+                let state = &story.group(BETA).comparing[0].state;
+                assert!(state == "interrupted" || state == "preparing", "{state}");
+            }
+            story.idle().await;
+            let all = story.group(BETA).compared;
+            let [only] = all.as_slice() else { panic!("{all:?}") };
+            let there = if asked == ALPHA { "data1" } else { "copy1" };
+            let expected = [(there.to_owned(), "copy1".to_owned(), one)];
+            assert_eq!(found(&only.differences), expected, "{only:?}");
+            // Cancelled before it has gone on, and while it had.
+            for goes_on in [false, true] {
+                say(&story.cluster, BETA, &line).await;
+                hashes(&story).await;
+                story.cluster.die(BETA, Death::Kill).await;
+                story.comes_back(BETA).await;
+                match goes_on {
+                    true => hashes(&story).await,
+                    false => assert_eq!(story.group(BETA).comparing[0].state, "interrupted"),
+                }
+                say(&story.cluster, BETA, "group compare g1 --cancel").await;
+                story.idle().await;
+            }
+            story.cluster.die(BETA, Death::Kill).await;
+            story.comes_back(BETA).await;
+            story.cluster.sleep_ms(30_000).await;
+            assert_eq!(story.group(BETA).comparing, [], "cancelled is cancelled");
+            // It ends each time.
+            say(&story.cluster, BETA, &line).await;
+            for _ in 0..4 {
+                hashes(&story).await;
+                story.cluster.die(BETA, Death::Kill).await;
+                story.comes_back(BETA).await;
+            }
+            story.idle().await;
+            let last = story.group(BETA).compared.pop().expect("it is kept");
+            let reason = last.reason.clone().unwrap_or_default();
+            assert!(last.result == "failed" && reason.contains("4 times"), "{last:?}");
+            story.nothing_is_left().await;
+            story.end().await;
+        });
+    }
+}
+
+async fn hashes(story: &Story) {
+    wait(&story.cluster, "it hashes", |cluster| {
+        let comparing = cluster.snapshot(BETA).expect("it runs").groups.remove(0).comparing;
+        comparing.iter().any(|one| one.state == "hashing" && one.done_bytes > 0)
+    })
+    .await;
+}

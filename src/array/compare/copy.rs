@@ -146,10 +146,16 @@ impl Array {
                 Err(refusal) => CompareOutcome::Failed(refusal.to_string()),
             },
         };
+        {
+            // Whoever sees the result may begin another one.
+            let mut state = self.compares.lock();
+            state.led.remove(&job.group.0);
+            if state.is_ending && matches!(outcome, CompareOutcome::Failed(_)) {
+                return; // The next start begins it again.
+            }
+        }
         let result = self.result_of(job, outcome);
-        // Whoever sees the result may begin another one.
-        self.compares.lock().led.remove(&job.group.0);
-        if let Err(error) = self.keep_compared(job.group, result.clone()) {
+        if let Err(error) = self.keep_led(job.group, result.clone()) {
             tracing::warn!(%error, "the result of a comparison is not kept");
         }
         self.tell_the_end(job, &result).await;
@@ -175,7 +181,7 @@ impl Array {
         }
     }
 
-    fn result_of(&self, job: &Job, outcome: CompareOutcome) -> Compared {
+    pub(super) fn result_of(&self, job: &Job, outcome: CompareOutcome) -> Compared {
         let shown = job.shown().clone();
         let of = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
         let result = Compared {

@@ -17,7 +17,7 @@
 //!
 //! The copy leads ([`copy`]): it asks the source, or the other copy, step by step ([`source`]), which forgets a comparison of which it hears nothing. How
 //! both come to one number: [`cut`]. The picture of one at the copy: preparing → waiting (for its restore, or the other copy's, to come to the
-//! number) → hashing → searching → repairing → ended. When the other array is lost on the way, from the beginning.
+//! number) → hashing → searching → repairing → ended. When the other array is lost on the way, or this one is started anew, from the beginning.
 //!
 //! # How it is proved
 //! `tests/sim/compare.rs`: under load, over many seeds, while arrays die and links are cut, nothing is ever found that was not planted, and
@@ -40,17 +40,17 @@ use crate::clock::{BoxFuture, MonotonicNs};
 use crate::copy::compare::hash::{Hasher, Progress};
 use crate::copy::group::Group;
 use crate::copy::source::SourceError;
-use crate::volume::compare::{AskCompare, CompareOptions, CopiesOf, Step, TellCompare};
+use crate::volume::compare::{AskCompare, CompareOptions, Comparing, CopiesOf, Step, TellCompare};
 use crate::volume::designation::Refusal;
 use crate::volume::name::{GroupName, LinkName};
 use crate::volume::position::Question;
 use crate::volume::record::{Identity, LinkRecord};
+use crate::volume::table::Tables;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The comparisons at work in an array.
-#[derive(Default)]
 pub(super) struct Compares {
     state: Mutex<State>,
     /// The roots of one snapshot at a time are found alone.
@@ -65,9 +65,24 @@ struct State {
     served: BTreeMap<Identity, Arc<served::Served>>,
     /// When one was begun by schedule, or tried to be, by the group's number.
     tried: BTreeMap<u32, MonotonicNs>,
+    /// Those that this array led when it ended, and has not begun again yet, by the group's number.
+    interrupted: BTreeMap<u32, Comparing>,
+    /// The array ends: what fails now fails because of that.
+    is_ending: bool,
 }
 
 impl Compares {
+    pub(super) fn new(tables: &Tables) -> Self {
+        let rows = tables.groups.iter().filter_map(|row| Some((row.number.0, row.comparing?)));
+        let state = State { interrupted: rows.collect(), ..State::default() };
+        Self { state: Mutex::new(state), proving: tokio::sync::Mutex::default() }
+    }
+
+    /// What is led here now goes on with the next start.
+    pub(super) fn array_ends(&self) {
+        self.lock().is_ending = true;
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

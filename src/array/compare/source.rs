@@ -15,6 +15,7 @@ use crate::volume::compare::{
     keep,
 };
 use crate::volume::designation::Refusal;
+use crate::volume::group::GroupRecord;
 use crate::volume::name::{ArrayNumber, GroupNumber, UpdateNumber, VolumeNumber};
 use crate::volume::proof::Found;
 use crate::volume::record::{Identity, Who};
@@ -291,7 +292,24 @@ impl Array {
     }
 
     /// Keeps a result, and notes it in the audit log.
+    /// Of one that was led here, which is over with that.
+    pub(super) fn keep_led(&self, group: GroupNumber, result: Compared) -> Result<(), Refusal> {
+        let began = result.began_unix_ns;
+        self.keep_and(group, result, |row| {
+            row.comparing = row.comparing.filter(|one| one.began_unix_ns != began);
+        })
+    }
+
     pub(super) fn keep_compared(&self, group: GroupNumber, result: Compared) -> Result<(), Refusal> {
+        self.keep_and(group, result, |_| ())
+    }
+
+    fn keep_and(
+        &self,
+        group: GroupNumber,
+        result: Compared,
+        and: impl FnOnce(&mut GroupRecord),
+    ) -> Result<(), Refusal> {
         let known = |tables: &Tables| {
             let row = tables.groups.get(&group)?;
             Some((row.name.clone(), row.compared.iter().any(|one| one.id == result.id)))
@@ -306,6 +324,7 @@ impl Array {
         self.store.change(&Who::Array, what, |tables| {
             let row = tables.groups.edit(&group).ok_or_else(|| Refusal::missing("group", group))?;
             keep(&mut row.compared, result);
+            and(row);
             Ok(())
         })?;
         self.wake();

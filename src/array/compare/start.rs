@@ -4,7 +4,7 @@ use super::super::Array;
 use super::copy::Job;
 use crate::shell::view::{CompareStartView, CompareWish};
 use crate::volume::ask::AskedBy;
-use crate::volume::compare::{AskCompare, Between, CompareOptions, CompareSchedule};
+use crate::volume::compare::{AskCompare, Between, CompareOptions, CompareSchedule, Comparing};
 use crate::volume::designation::Refusal;
 use crate::volume::group::{GroupRecord, GroupRole};
 use crate::volume::name::{ArrayNumber, GroupName, LinkName};
@@ -152,11 +152,19 @@ impl Array {
             let state = self.compares.lock();
             state.served.values().filter(|one| one.group == row.number).cloned().collect()
         };
-        self.store.change(who, what, |_| match (&own, served.is_empty()) {
-            (None, true) => Err(Refusal::Conflict(format!("group {group} is not being compared"))),
-            _ => Ok(()),
+        let number = row.number;
+        let is_interrupted = self.compares.lock().interrupted.contains_key(&number.0);
+        self.store.change(who, what, |tables| {
+            if own.is_none() && served.is_empty() && !is_interrupted {
+                return Err(Refusal::Conflict(format!("group {group} is not being compared")));
+            }
+            if let Some(row) = tables.groups.edit(&number).filter(|_| is_interrupted) {
+                row.comparing = None;
+            }
+            Ok(())
         })?;
-        let volumes = usize::from(own.is_some()) + served.len();
+        self.compares.lock().interrupted.remove(&number.0);
+        let volumes = usize::from(own.is_some() || is_interrupted) + served.len();
         if let Some(job) = own {
             job.is_cancelled.send_replace(true);
         }
@@ -230,6 +238,7 @@ impl Array {
         self.begin_compare(row, (options, None), more, who)
     }
 
+    /// Begins what was said just now.
     pub(super) fn begin_compare(
         &self,
         row: &GroupRecord,
@@ -237,6 +246,19 @@ impl Array {
         more: String,
         who: &Who,
     ) -> Result<(), Refusal> {
+        let comparing = Comparing { options, beside, began_unix_ns: self.env.clock.wall().0, begun: 1 };
+        self.lead(row, (comparing, None), more, who)
+    }
+
+    /// Begins to lead a comparison: what was said just now, or what was interrupted.
+    pub(super) fn lead(
+        &self,
+        row: &GroupRecord,
+        (comparing, interrupted): (Comparing, Option<Comparing>),
+        more: String,
+        who: &Who,
+    ) -> Result<(), Refusal> {
+        let Comparing { options, beside, began_unix_ns, .. } = comparing;
         let plan = self.compare_plan(row.number, beside).map(|_| ());
         let GroupRole::Auxiliary { source, .. } = row.role else {
             return Err(Refusal::conflict("the group is not copied here"));
@@ -246,7 +268,7 @@ impl Array {
             Some(other) => (other, Between::Copies),
         };
         let id = self.new_identity();
-        let job = Arc::new(Job::new((id, row.number), with, options, self.env.clock.wall().0));
+        let job = Arc::new(Job::new((id, row.number), with, options, began_unix_ns));
         let added = {
             let mut state = self.compares.lock();
             let is_busy = state.led.contains_key(&row.number.0);
@@ -264,18 +286,28 @@ impl Array {
                 }
             }
         };
+        let number = row.number;
         let recorded =
-            self.store.change(who, format!("group compare {}{options}{more}", row.name), |_| added.clone());
+            self.store.change(who, format!("group compare {}{options}{more}", row.name), |tables| {
+                added.clone()?;
+                let row = tables.groups.edit(&number).ok_or_else(|| Refusal::missing("group", number))?;
+                if interrupted.is_some() && row.comparing != interrupted {
+                    return Err(Refusal::conflict("it was cancelled"));
+                }
+                row.comparing = Some(comparing);
+                Ok(())
+            });
         if recorded.is_err() && added.is_ok() {
-            self.compares.lock().led.remove(&row.number.0);
+            self.compares.lock().led.remove(&number.0);
         }
         recorded?;
+        self.compares.lock().interrupted.remove(&number.0); // Another one takes its place.
         self.wake();
         Ok(())
     }
 }
 
 /// Comparisons that one array leads at once.
-const LED_MAX: usize = 4;
+pub(super) const LED_MAX: usize = 4;
 /// How long the other array may take to begin.
 const START_WITHIN: Duration = Duration::from_secs(10);

@@ -4,8 +4,8 @@ use super::super::Array;
 use super::copy::{Job, Phase};
 use super::served::{Basis, Served};
 use crate::shell::view::{CompareView, ComparedView, DifferentRangeView};
-use crate::volume::compare::{Between, CompareOutcome, Compared, Side};
-use crate::volume::group::GroupRecord;
+use crate::volume::compare::{Between, CompareOutcome, Compared, Comparing, Side};
+use crate::volume::group::{GroupRecord, GroupRole};
 use crate::volume::name::ArrayNumber;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,7 +18,9 @@ impl Array {
             let led = state.led.get(&row.number.0).map(|(job, _)| job.clone());
             (led, state.served.values().filter(|one| one.group == row.number).cloned().collect())
         };
-        let led = led.map(|job| self.led_view(&job));
+        let interrupted = self.compares.lock().interrupted.get(&row.number.0).copied();
+        let led =
+            led.map(|job| self.led_view(&job)).or_else(|| Some(self.interrupted_view(row, interrupted?)));
         led.into_iter().chain(served.iter().map(|one| self.served_view(one))).collect()
     }
 
@@ -55,6 +57,22 @@ impl Array {
                 .map(|rate| total.saturating_sub(done).saturating_mul(1000) / rate),
             started_unix_ms: job.began_unix_ns / NS_PER_MS,
             different_bytes: shown.found.different_bytes,
+        }
+    }
+
+    /// One that is begun again as soon as that can be.
+    fn interrupted_view(&self, row: &GroupRecord, one: Comparing) -> CompareView {
+        let with = match row.role {
+            GroupRole::Auxiliary { source, .. } => one.beside.unwrap_or(source),
+            GroupRole::Primary => self.config.array.number,
+        };
+        CompareView {
+            with: self.name_of(with),
+            role: "copy".to_owned(),
+            state: "interrupted".to_owned(),
+            is_full: one.options.is_full,
+            started_unix_ms: one.began_unix_ns / NS_PER_MS,
+            ..CompareView::default()
         }
     }
 

@@ -346,6 +346,7 @@ pub(super) fn new_group(
         attempts: 0,
         rivals: Vec::new(),
         compared: Vec::new(),
+        comparing: None,
         compare_schedule: None,
         partner: None,
         dropped: Vec::new(),
