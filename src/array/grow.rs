@@ -7,7 +7,7 @@ use crate::disk::VolumeId;
 use crate::volume::name::GroupNumber;
 use crate::volume::record::{Growth, VolumeRecord, VolumeUsage, Who};
 use crate::volume::table::Tables;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 impl Array {
@@ -47,11 +47,15 @@ impl Array {
             return Err("it is not open".to_owned());
         }
         self.disk.grow_volumes(&ids, to_bytes).await.map_err(|error| error.to_string())?;
-        let groups: BTreeSet<GroupNumber> = tables.pairs_of_volume(number).map(|pair| pair.group).collect();
-        for group in groups {
+        // By their own numbers: in the middle of a cascade a group knows the volume by the one that it has at the first array.
+        let mut pairs: BTreeMap<GroupNumber, BTreeSet<u32>> = BTreeMap::new();
+        for pair in tables.pairs_of_volume(number) {
+            pairs.entry(pair.group).or_default().insert(pair.number.0);
+        }
+        for (group, pairs) in pairs {
             let group = self.runtime().groups.get(&group.0).cloned();
             if let Some(group) = group {
-                group.grow_volume(number.0, to_bytes)?;
+                group.grow_pairs(&pairs, to_bytes)?;
             }
         }
         let what = format!("volume {}: room for {to_bytes} bytes", record.name);

@@ -37,7 +37,7 @@ use super::times::{Times, creation_time};
 use super::volumes::{SegmentStore, Volumes};
 use crate::clock::{Clock, MonotonicNs};
 use crate::disk::slot::SlotPool;
-use crate::disk::{DiskAdapter, Gate, Prepared, VolumeId};
+use crate::disk::{DiskAdapter, Gate, Prepared};
 use crate::volume::kind::Schedule;
 use crate::volume::pair::PairState;
 use crate::volume::timing::RestoreStop;
@@ -386,7 +386,7 @@ impl Group {
         let journaled =
             facts.is_some_and(|pairs| pairs.iter().any(|pair| needs_journal(&[pair.facts], start)));
         let replayable = seq.journaled_end.get(&change.volume).is_some_and(|end| start < *end);
-        let is_virtual = self.disk.is_virtual(VolumeId(change.volume));
+        let is_virtual = self.is_virtual(change.volume);
         if is_virtual && (facts.is_none() || seq.failed.is_some()) {
             return Err(Refusal::Invalid("a virtual volume without a journal takes no writes".into()));
         }

@@ -63,7 +63,7 @@ impl Group {
             return Step::Wait; // It is being suspended.
         }
         let Some((range, last, reader)) = self.next_range(&mut seq, volume, pair) else { return Step::Ended };
-        let lacks = self.disk.is_virtual(VolumeId(volume))
+        let lacks = self.is_virtual(volume)
             && seq.pair_mut(volume, pair).is_some_and(|runtime| runtime.resync.fill != Fill::Done);
         if last && (seq.wholeness.is_broken || lacks) {
             return Step::Wait; // What would be normal with this record is no image yet.
@@ -134,7 +134,7 @@ impl Group {
         if runtime.facts.state != PairState::BeingCopied || runtime.copy_end.is_some() {
             return None;
         }
-        if self.disk.is_virtual(VolumeId(volume)) {
+        if self.is_virtual(volume) {
             // Its data comes from the upstream array, as writes (figure 24): this is only the end.
             return Some((None, true, runtime.reader));
         }

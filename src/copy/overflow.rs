@@ -14,7 +14,6 @@
 use super::error::CopyError;
 use super::group::{Group, PairRuntime, Sequencer};
 use crate::clock::MonotonicNs;
-use crate::disk::VolumeId;
 use crate::volume::pair::PairState;
 use holdfast_journal::{ArrayNumber, UpdateNumber};
 use std::time::Duration;
@@ -42,9 +41,9 @@ impl Group {
         }
         // What a virtual P-VOL's reader lacks is marked upstream, when there is no room for it here.
         let mut pairs = seq.pairs.iter();
-        if pairs.any(|(volume, pairs)| {
-            self.disk.is_virtual(VolumeId(*volume)) && pairs.iter().any(|pair| pair.reader == reader)
-        }) {
+        if pairs
+            .any(|(volume, pairs)| self.is_virtual(*volume) && pairs.iter().any(|pair| pair.reader == reader))
+        {
             return None;
         }
         // It must be the reader that fills the journal, not what waits for the units: neither in the volume that is

@@ -12,7 +12,7 @@
 
 use super::change::Payload;
 use super::error::CopyError;
-use super::group::{Group, PairRuntime, Refusal, Sequencer};
+use super::group::{Group, PairRuntime, Refusal, Role, Sequencer};
 use super::promise::{Promise, Promises};
 use crate::disk::VolumeId;
 use crate::disk::slot::Class;
@@ -48,9 +48,14 @@ pub(crate) enum Fill {
 }
 
 impl Group {
+    /// Whether nothing but the journal of a volume is here. In the middle of a cascade the volumes of a group bear numbers of another array.
+    pub(crate) fn is_virtual(&self, volume: u32) -> bool {
+        self.role == Role::Source && self.disk.is_virtual(VolumeId(volume))
+    }
+
     /// Whether the update changes a volume of which nothing but the journal is here.
     pub(crate) fn is_of_virtual(&self, update: &Update) -> bool {
-        update.extents.first().is_some_and(|extent| self.disk.is_virtual(VolumeId(extent.volume.0)))
+        update.extents.first().is_some_and(|extent| self.is_virtual(extent.volume.0))
     }
 
     /// Virtual P-VOLs of which the upstream array has to send everything.
@@ -62,7 +67,7 @@ impl Group {
                 && !pair.resync.marking
                 && pair.resync.fill == Fill::Wanted
         };
-        let virtuals = seq.pairs.iter().filter(|(volume, _)| self.disk.is_virtual(VolumeId(**volume)));
+        let virtuals = seq.pairs.iter().filter(|(volume, _)| self.is_virtual(**volume));
         virtuals.filter(|(_, pairs)| pairs.iter().any(wants)).map(|(volume, _)| *volume).collect()
     }
 

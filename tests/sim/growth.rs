@@ -27,8 +27,10 @@ struct Story {
 
 impl Story {
     async fn begin(seed: u64, tree: &Tree) -> Self {
-        let arrays = tree.count();
-        let cluster = tree.cluster(seed, SMALL);
+        Self::begin_with(seed, tree.count(), tree.cluster(seed, SMALL)).await
+    }
+
+    async fn begin_with(seed: u64, arrays: usize, cluster: Cluster) -> Self {
         for index in 0..arrays {
             cluster.start(index).await;
         }
@@ -224,4 +226,44 @@ fn volumes_grow_with_all_their_copies_whoever_dies() {
     }
     eprintln!("{seeds} seeds, {deaths} deaths");
     assert!(deaths > 4, "only {deaths} deaths");
+}
+
+/// A group in the middle of a cascade knows volumes by the numbers that they have at the first array. What was written behind the old end while
+/// its pairs were stopped was once marked nowhere where the middle's own number is another one.
+#[test]
+fn the_middle_of_a_cascade_marks_behind_the_old_end_whatever_its_own_numbers_are() {
+    const OTHER: &str =
+        "[[provision.volume]]\nname = \"other\"\nparity_group = \"pg0\"\nsize = \"1MiB\"\nthin = true\n";
+    for seed in 1..=2 {
+        in_virtual_time(async {
+            let tree = Tree::chain(3);
+            let cluster =
+                Cluster::of(seed, SMALL, 3, &tree.links(), |index, shape, random| {
+                    let text = tree.config(index, shape, random);
+                    let first = if index == ALPHA { String::new() } else { OTHER.repeat(index) };
+                    text.replacen("[[provision.volume]]", &format!("{first}[[provision.volume]]"), 1)
+                        .replacen("\"other\"", "\"other2\"", usize::from(index == 2))
+                });
+            cluster.readers.set(1);
+            let mut story = Story::begin_with(seed, 3, cluster).await;
+            story.write(40).await;
+            let old_bytes = story.sizes(ALPHA, 1).expect("it runs");
+            let new_bytes = old_bytes + (2 << 20);
+            let resize = format!("volume resize data1 {new_bytes}B");
+            story.cluster.command(ALPHA, &resize).await.expect("it grows");
+            let is_large = |story: &Story| (0..3).all(|index| story.sizes(index, 1) == Some(new_bytes));
+            while !is_large(&story) {
+                story.cluster.sleep_ms(50).await;
+            }
+            story.cluster.command(1, "group suspend g1 --reader gamma").await.expect("suspended");
+            wait(&story.cluster, "the pairs below are suspended", |cluster| {
+                let pairs = cluster.snapshot(1).map(|snapshot| snapshot.pairs).unwrap_or_default();
+                pairs.iter().filter(|pair| pair.state == "suspended").count() == 3
+            })
+            .await;
+            story.write_to_the_new_end(1, old_bytes, new_bytes).await;
+            story.cluster.command(1, "group resume g1 --reader gamma").await.expect("resumed");
+            story.equal().await;
+        });
+    }
 }
