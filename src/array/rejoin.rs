@@ -154,7 +154,7 @@ impl Array {
             // A volume whose last pair is asked to go meanwhile is not journaled for much longer.
             check_joining(tables, told, who)?;
             // It was judged by what the former primary is to this array: that may be its copy again by now, and be copied.
-            if tables.groups.get(&number).map(|row| &row.takeover) != Some(&judged_by) {
+            if tables.groups.get(&number).map(|row| rests_on(&row.takeover)) != Some(rests_on(&judged_by)) {
                 return Err(Refusal::Conflict("the roles have changed meanwhile".to_owned()));
             }
             tables.take_on(number, &onward, former, &numbers, self.new_identity());
@@ -167,6 +167,7 @@ impl Array {
             Ok(()) => {}
             Err(error) => {
                 group.dismiss(reader);
+                group.forget_joining(&numbered);
                 return Err(error);
             }
         }
@@ -313,6 +314,15 @@ impl Array {
         }
         (StoredNumber(first.get()), maps)
     }
+}
+
+/// Of a takeover what a judgement of a reader rests on. What is heard of the other array's branch meanwhile changes nothing of that.
+fn rests_on(takeover: &Option<Takeover>) -> Option<Takeover> {
+    let mut takeover = takeover.clone();
+    if let Some(Takeover::Taken(taken)) = &mut takeover {
+        (taken.branch, taken.rival, taken.told, taken.is_told) = (None, None, None, false);
+    }
+    takeover
 }
 
 /// With what the journal had to let go before that, if that is known.

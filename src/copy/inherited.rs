@@ -219,6 +219,16 @@ impl Group {
         }
     }
 
+    /// These pairs of a reader that came were not recorded after all: no journal is held, and nothing is marked, for what nobody is.
+    pub(crate) fn forget_joining(&self, pairs: &[u32]) {
+        let mut seq = self.lock();
+        seq.pairs.values_mut().for_each(|of_one| of_one.retain(|runtime| !pairs.contains(&runtime.pair)));
+        seq.derive_holds();
+        drop(seq);
+        self.settle_wanted.notify_one();
+        self.changed.notify_waiters();
+    }
+
     /// The first update between two numbers that changed a volume without saying how.
     async fn has_hole(
         &self,

@@ -4,7 +4,7 @@ use super::rig::{Choice, DATA, READER, Rig, Way, life};
 use super::sources::read_all;
 use crate::clock::BoxFuture;
 use crate::copy::answer::{Head, MAX_ANSWER_BYTES, Outcome};
-use crate::copy::group::Sequenced;
+use crate::copy::group::{PairRuntime, Sequenced};
 use crate::copy::push::Second;
 use crate::copy::serve::{Answer, Form, Request};
 use crate::copy::source::SourceError;
@@ -156,5 +156,21 @@ fn what_another_copy_is_to_get_is_not_sent_over_the_way_to_the_former_one() {
         );
         let late = rig.source.push_over(&sink, READER, CHANNEL + 1).await;
         assert_eq!(late, "it is not the synchronous one any more");
+    });
+}
+
+/// A reader that came was prepared, and is no reader after all: nothing of it stays that would hold journals, or be taken for a pair.
+#[test]
+fn nothing_stays_of_the_pairs_of_a_reader_that_was_not_taken_on() {
+    life(async {
+        let rig = Rig::new(Choice::default()).await;
+        let first = rig.source.lock().pairs[&DATA][0].clone();
+        rig.source.add_pair(DATA, PairRuntime { pair: 77, reader: SECOND, ..first });
+        rig.source.derive_holds();
+        assert!(rig.source.knows_pair(77) && rig.source.lock().pairs[&DATA].len() == 2);
+        rig.source.forget_joining(&[77]);
+        assert!(!rig.source.knows_pair(77) && rig.source.knows_pair(1));
+        assert!(!rig.source.holds_reader(SECOND) && rig.source.holds_reader(READER));
+        assert_eq!(rig.source.lock().pairs[&DATA].len(), 1, "the last real one is the last one");
     });
 }
