@@ -33,6 +33,8 @@ pub(crate) struct Log {
     previous: u32,
     /// After a failed append nobody knows what stands behind the end: the next one goes to the other half.
     must_switch: bool,
+    /// The other half with a durable snapshot, as long as nobody knows which of the two is current: until that is known neither is written.
+    unfinished: Option<Box<Self>>,
 }
 
 impl Log {
@@ -62,6 +64,7 @@ impl Log {
             durable_place: 0,
             previous: 0,
             must_switch: true,
+            unfinished: None,
         }
     }
 
@@ -124,8 +127,10 @@ impl Log {
 
     /// Starts the other half with a snapshot.
     pub(crate) async fn switch(&mut self, io: &GroupIo, map: &RwLock<Map>) -> Result<(), VolumeError> {
-        let (old_half, old_generation, old_snapshot) = (self.half, self.generation, self.snapshot_places);
-        let mut new = Self::at(self.layout, self.identity, old_half.other(), old_generation + 1);
+        // Until it is done nothing may be appended here: the other half may be the current one already.
+        self.must_switch = true;
+        self.finish_switch(io).await?;
+        let mut new = Self::at(self.layout, self.identity, self.half.other(), self.generation + 1);
         let mut frozen = map.read().unwrap_or_else(PoisonError::into_inner).frozen();
         loop {
             let records = frozen.part(RECORDS_PER_PLACE * PLACES_PER_WRITE);
@@ -138,13 +143,24 @@ impl Log {
         io.flush().await?;
         new.snapshot_places = new.next_place - 1;
         new.durable_place = new.snapshot_places;
+        self.unfinished = Some(Box::new(new));
+        self.finish_switch(io).await?;
+        self.must_switch = false;
+        Ok(())
+    }
+
+    /// Makes the other half current that has a durable snapshot. What fails here is done again with the same contents, before anything
+    /// else is written into either half: a head may be durable although its write has failed.
+    async fn finish_switch(&mut self, io: &GroupIo) -> Result<(), VolumeError> {
+        let Some(new) = &self.unfinished else { return Ok(()) };
         new.write_head(io, new.half, new.generation, None, new.snapshot_places).await?;
         io.flush().await?;
         // From here on a lost new head is damage and not an unfinished switch: before the first append that matters.
-        new.write_head(io, old_half, old_generation, Some(new.generation), old_snapshot).await?;
+        new.write_head(io, self.half, self.generation, Some(new.generation), self.snapshot_places).await?;
         io.flush().await?;
-        new.must_switch = false;
-        *self = new;
+        if let Some(new) = self.unfinished.take() {
+            *self = *new; // It may be older than the map by now: the next commit begins the other half anew.
+        }
         Ok(())
     }
 

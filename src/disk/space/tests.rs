@@ -277,6 +277,66 @@ fn a_switch_to_the_other_half_may_be_cut_off_anywhere_and_again() {
     }
 }
 
+/// A switch whose last write failed was once done again over the half that it had made the current one already.
+#[test]
+fn a_switch_in_which_writes_fail_is_done_again_and_may_be_cut_off_anywhere() {
+    const FIRST: u32 = 10;
+    let mut failures = 0;
+    for seed in 0..300 {
+        let (bed, random) = (bed(seed), SeededEntropy::new(seed));
+        logged(&bed, 4);
+        let mut allowed = Vec::new();
+        failures += life(async {
+            let array = bed.open().await.unwrap();
+            let space = array.adapter.space_for_tests();
+            let disk = bed.watches[0].disk.clone();
+            // A snapshot of several places, and which place says what changes with each commit.
+            for volume in FIRST..FIRST + 300 {
+                space.map_mut().create(VolumeId(volume), VolumeKind::Thin, MIB).unwrap();
+            }
+            space.commit().await.unwrap();
+            allowed.push(volumes(&space));
+            let mut failures = 0;
+            let mut fails = true;
+            let work = async {
+                for volume in FIRST.. {
+                    space.map_mut().delete(VolumeId(volume)).unwrap();
+                    let commit = space.commit();
+                    tokio::pin!(commit);
+                    let first = futures_util::poll!(commit.as_mut());
+                    allowed.push(volumes(&space));
+                    // The first one fails as it is appended: all that follow are switches.
+                    let after = std::time::Duration::from_micros(if fails { 1 } else { random.below(6000) });
+                    fails = false;
+                    let inject = async {
+                        crate::clock::Clock::sleep(&*array.clock, after).await;
+                        disk.inject(Fault::NextWrite);
+                        std::future::pending::<()>().await;
+                    };
+                    let result = match first {
+                        std::task::Poll::Ready(result) => result,
+                        std::task::Poll::Pending => {
+                            tokio::select! { biased; result = commit => result, () = inject => Ok(()) }
+                        }
+                    };
+                    match result {
+                        Ok(()) => allowed = vec![volumes(&space)],
+                        Err(_) => failures += 1,
+                    }
+                }
+            };
+            let limit = std::time::Duration::from_micros(random.below(25_000));
+            let _ = tokio::time::timeout(limit, work).await;
+            failures
+        });
+        bed.crash(&random);
+        bed.watches[0].disk.heal();
+        let found = reopened(&bed).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert!(allowed.contains(&found), "seed {seed}");
+    }
+    assert!(failures > 300, "only {failures} writes failed");
+}
+
 #[test]
 fn the_first_format_may_be_cut_off_anywhere() {
     for cut_ms in 0..20 {
