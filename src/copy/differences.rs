@@ -52,7 +52,8 @@ impl DifferenceMap {
         Self { capacity_bytes, region_bytes, parts: BTreeMap::new(), marked: 0, changed: BTreeSet::new() }
     }
 
-    /// The map as the control store has it; parts that cannot be its own are refused.
+    /// The map as the control store has it; parts that no map has are refused. What is marked behind the end of the volume is
+    /// nobody's: it was to grow, and that was called back.
     ///
     /// # Errors
     /// The number of the part that has the wrong size or place: the store is damaged.
@@ -60,9 +61,17 @@ impl DifferenceMap {
         let mut map = Self::new(capacity_bytes);
         let regions = capacity_bytes.div_ceil(map.region_bytes);
         for (number, bytes) in parts {
-            let bytes: Box<[u8; PART_BYTES]> = bytes.into_boxed_slice().try_into().map_err(|_| number)?;
-            if u64::from(number) * REGIONS_IN_PART >= regions {
+            let mut bytes: Box<[u8; PART_BYTES]> = bytes.into_boxed_slice().try_into().map_err(|_| number)?;
+            let first = u64::from(number) * REGIONS_IN_PART;
+            if first >= REGIONS_MAX {
                 return Err(number);
+            }
+            let own = usize::try_from(regions.saturating_sub(first).min(REGIONS_IN_PART)).unwrap_or(0);
+            if set_bits(bytes.as_mut_slice(), own..PART_BYTES * 8, false) > 0 {
+                map.changed.insert(number);
+            }
+            if own == 0 {
+                continue;
             }
             map.marked += bytes.iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>();
             map.parts.insert(number, bytes);
@@ -320,13 +329,29 @@ mod tests {
         assert_eq!(parts.len(), 2);
         let stored = parts.iter().map(|(number, bytes)| (*number, bytes.clone().unwrap()));
         assert_eq!(DifferenceMap::load(10 << 30, stored), Ok(map.clone()));
-        assert_eq!(DifferenceMap::load(10 << 30, [(5, vec![0; PART_BYTES])]), Err(5));
+        assert_eq!(DifferenceMap::load(10 << 30, [(1_024, vec![0; PART_BYTES])]), Err(1_024));
         assert_eq!(DifferenceMap::load(10 << 30, [(0, vec![0; 7])]), Err(0));
         assert_eq!(map.take_changed(), []);
         map.clear(0, 1 << 30);
         assert_eq!(map.take_changed(), [(0, None)]);
         map.not_written(&parts);
         assert_eq!(map.take_changed().len(), 2);
+    }
+
+    /// A growth that was called back leaves marks in the store that are nobody's: the group could not be opened with them.
+    #[test]
+    fn what_was_marked_behind_the_end_of_a_volume_is_not_read_back() {
+        let mut grown = DifferenceMap::new(10 << 30);
+        grown.mark(0, 1);
+        grown.mark((3 << 30) - REGION_BYTES_MIN, 7 << 30);
+        let stored = grown.take_changed();
+        let parts = || stored.iter().filter_map(|(number, bytes)| Some((*number, bytes.clone()?)));
+        let map = DifferenceMap::load(3 << 30, parts()).unwrap();
+        assert_eq!(map.marked_bytes(), 2 * REGION_BYTES_MIN);
+        assert_eq!(map.runs(9), [(0, REGION_BYTES_MIN), ((3 << 30) - REGION_BYTES_MIN, REGION_BYTES_MIN)]);
+        let mut map = DifferenceMap::load(1 << 30, parts()).unwrap();
+        map.clear(0, 1 << 30);
+        assert!(map.is_empty());
     }
 
     #[test]

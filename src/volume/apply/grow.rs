@@ -61,6 +61,7 @@ fn call_back(tables: &mut Tables, id: DesignationId, row: &VolumeRecord) -> Resu
     if let Some(volume) = tables.volumes.edit(&row.number) {
         volume.growth = None;
     }
+    forget_room(tables, row.number);
     tell_below(tables, id, row.number, |pair| Designation::RemoteGrown { pair, size_bytes })?;
     Ok(Outcome::Done)
 }
@@ -99,6 +100,10 @@ pub(super) fn join_room(
         return Err(Refusal::conflict(format!("pair {pair} is not copied there from here")));
     }
     let number = row.number;
+    let growth = row.primary.volume.and_then(|pvol| tables.volumes.get(&pvol)?.growth.as_ref());
+    if growth.is_none_or(|growth| growth.to_bytes != size_bytes) {
+        return Ok(Outcome::Done); // Of a growth that was called back: the next one asks for room itself.
+    }
     if let Some(row) = tables.pairs.edit(&number) {
         row.control.room_bytes = row.control.room_bytes.max(size_bytes);
     }
@@ -122,7 +127,11 @@ pub(super) fn remote_grown(
     if let Some(volume) = tables.volumes.edit(&number) {
         (volume.size_bytes, volume.growth) = (volume.size_bytes.max(size_bytes), None);
     }
-    set_pair_sizes(tables, number, size_bytes.max(row.size_bytes));
+    let own_bytes = size_bytes.max(row.size_bytes);
+    set_pair_sizes(tables, number, own_bytes);
+    // If it was called back: no update reaches behind the end, because the P-VOL has not grown.
+    forget_room(tables, number);
+    take_back_pair_sizes(tables, number, own_bytes);
     tell_below(tables, id, number, |pair| Designation::RemoteGrown { pair, size_bytes })?;
     Ok(Outcome::Done)
 }
@@ -215,6 +224,29 @@ fn set_pair_sizes(tables: &mut Tables, volume: VolumeNumber, size_bytes: u64) {
     for pair in pairs {
         if let Some(row) = tables.pairs.edit(&pair) {
             row.size_bytes = row.size_bytes.max(size_bytes);
+        }
+    }
+}
+
+/// Pairs that had got the size of a growth have that of their volume again. Behind 2 TiB they keep it: marks that are in the store and in
+/// memory would stand for other bytes.
+fn take_back_pair_sizes(tables: &mut Tables, volume: VolumeNumber, size_bytes: u64) {
+    let is_larger =
+        |pair: &&PairRecord| pair.size_bytes > size_bytes && pair.size_bytes <= SAME_MEASURE_BYTES;
+    let pairs: Vec<_> = tables.pairs_of_volume(volume).filter(is_larger).map(|pair| pair.number).collect();
+    for pair in pairs {
+        if let Some(row) = tables.pairs.edit(&pair) {
+            row.size_bytes = size_bytes;
+        }
+    }
+}
+
+/// The room that S-VOLs of this volume have said is not counted any more: they are asked again.
+fn forget_room(tables: &mut Tables, volume: VolumeNumber) {
+    let pairs: Vec<_> = served_here(tables, volume).map(|pair| pair.number).collect();
+    for pair in pairs {
+        if let Some(row) = tables.pairs.edit(&pair) {
+            row.control.room_bytes = 0;
         }
     }
 }
@@ -320,3 +352,6 @@ impl Tables {
         followed_here(self, volume).next().is_none()
     }
 }
+
+/// In the difference maps of all volumes up to this size a mark stands for as many bytes.
+const SAME_MEASURE_BYTES: u64 = 2 << 40;

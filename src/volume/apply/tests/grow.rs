@@ -157,3 +157,38 @@ fn a_growth_that_waits_is_called_back_and_can_be_said_again() {
         assert_eq!((row(&alpha, "data1").size_bytes, row(&beta, "copy1").size_bytes), (2 * NEW, 2 * NEW));
     }
 }
+
+fn pair_size(array: &Array, name: &str) -> u64 {
+    array.tables.pair_named(&name.parse().unwrap()).unwrap().size_bytes
+}
+
+/// The S-VOL had its room when the growth was called back. Behind a reversal the pair, whose size is that of its copy, was larger than the
+/// volume at the other array for ever.
+#[test]
+fn a_growth_that_is_called_back_leaves_no_pair_that_is_larger_than_its_volumes() {
+    let (mut alpha, mut beta) = normal();
+    alpha.say(resize("data1", NEW)).unwrap();
+    settle(&mut alpha, &mut beta);
+    make_room(&mut beta, "copy1").unwrap();
+    assert_eq!(pair_size(&beta, "p1"), NEW, "what comes from here on may be larger");
+    settle(&mut alpha, &mut beta);
+    alpha.say(resize("data1", OLD)).unwrap();
+    settle(&mut alpha, &mut beta);
+    assert_eq!((row(&beta, "copy1").size_bytes, row(&beta, "copy1").growth), (OLD, None));
+    assert_eq!((pair_size(&alpha, "p1"), pair_size(&beta, "p1")), (OLD, OLD));
+
+    // Said again, the S-VOL is asked again: its pair is not as large as its room any more.
+    alpha.say(resize("data1", NEW)).unwrap();
+    assert!(make_room(&mut alpha, "data1").is_err(), "the room of the first time is not counted");
+    let late = Designation::JoinRoom { pair: "p1".parse().unwrap(), size_bytes: 2 * NEW };
+    let from_beta = Who::Peer { array: ArrayNumber(2), from: "test".into() };
+    assert!(alpha.apply(DesignationId(Identity(9)), &late, &from_beta).is_ok());
+    assert!(make_room(&mut alpha, "data1").is_err(), "nor what is said of another growth");
+    settle(&mut alpha, &mut beta);
+    make_room(&mut beta, "copy1").unwrap();
+    settle(&mut alpha, &mut beta);
+    make_room(&mut alpha, "data1").unwrap();
+    settle(&mut alpha, &mut beta);
+    assert_eq!((pair_size(&alpha, "p1"), pair_size(&beta, "p1")), (NEW, NEW));
+    assert_eq!((row(&alpha, "data1").size_bytes, row(&beta, "copy1").size_bytes), (NEW, NEW));
+}
