@@ -239,6 +239,7 @@ pub(super) fn remote_onward(
 ) -> Result<Outcome, Refusal> {
     let (array, link) = peer(tables, who)?;
     let number = check_onward(tables, told, who)?;
+    tables.count_as_of(number, &told.generations);
     let had = tables.followed_pairs(number).filter_map(|pair| pair.control.stopped_at).max();
     let had = had.unwrap_or(UpdateNumber(0)).min(told.last);
     tables.note_former_numbers(number);

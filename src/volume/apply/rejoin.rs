@@ -3,7 +3,7 @@
 use super::copy::{READERS_MAX, peer};
 use super::takeover::branch_begins;
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
-use crate::volume::group::{GroupRecord, GroupRole, GroupState};
+use crate::volume::group::{Generation, GroupRecord, GroupRole, GroupState};
 use crate::volume::kind::CopyMode;
 use crate::volume::name::{ArrayNumber, GroupName, GroupNumber, LinkName, PairNumber, UpdateNumber};
 use crate::volume::onward::{ONWARD_PAIRS_MAX, Onward, OnwardPair, RemoteOnwardPair, Stopped};
@@ -293,6 +293,20 @@ impl Tables {
             && let Some(Takeover::Moving(moving)) = &mut row.takeover
         {
             (moving.link, moving.has) = (Some(link), Some(has));
+        }
+    }
+
+    /// At a reader that goes on in another history, before it takes that over: numbers that its own has beyond it were given up, and the other
+    /// one has them too, of other updates. What they were said of has the other one's only as far as the two go together.
+    pub(super) fn count_as_of(&mut self, group: GroupNumber, theirs: &[Generation]) {
+        let Some(ours) = self.groups.get(&group).map(|row| row.generations.clone()) else { return };
+        let common = |has: UpdateNumber| UpdateNumber(has.0.saturating_sub(ahead(&ours, theirs, has)));
+        let pairs: Vec<PairNumber> = self.followed_pairs(group).map(|pair| pair.number).collect();
+        for number in pairs {
+            let Some(pair) = self.pairs.edit(&number) else { continue };
+            let known = &mut pair.control;
+            (known.stopped_at, known.image) = (known.stopped_at.map(common), known.image.map(common));
+            known.had_from_elsewhere = common(known.had_from_elsewhere);
         }
     }
 

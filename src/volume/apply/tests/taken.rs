@@ -7,7 +7,7 @@ use super::takeover::{
 };
 use super::written::{normal, number};
 use super::*;
-use crate::volume::apply::rejoin::check_joining;
+use crate::volume::apply::rejoin::{check_joining, give_up_lead};
 use crate::volume::apply::taken::Journal;
 use crate::volume::designation::Which;
 use crate::volume::group::SegmentRecord;
@@ -372,4 +372,42 @@ fn whoever_copied_an_array_before_knows_the_volumes_by_its_numbers() {
     let copy1 = gamma.tables.volume_named(&"copy1".parse().unwrap()).unwrap().number;
     let pair = gamma.tables.pair_named(&"p1-delta".parse().unwrap()).unwrap();
     assert_eq!(pair.primary.volume, Some(copy1));
+}
+
+/// Gamma has three updates of alpha that beta had not, and beta's operator gave them up. Numbers from 41 on are beta's now: gamma's S-VOLs
+/// were once said to be of number 43 of the new history, which they have nothing of.
+#[test]
+fn what_was_given_up_is_counted_for_nothing_of_the_new_history() {
+    let (_, mut beta, mut gamma) = overtaken_of_three();
+    rejoin(&beta, 1, &mut gamma).unwrap();
+    let mut told = asks(&mut gamma);
+    let group = g1(&gamma).number;
+    gamma.tables.asks_to_join(group, UpdateNumber(43), ids()());
+    told.has = UpdateNumber(43);
+    let (here, link) = (g1(&beta).number, "gamma".parse().unwrap());
+    assert_eq!(beta.tables.note_lead(here, &told, ArrayNumber(3)), 3);
+    assert!(give_up_lead(&mut beta.tables, here, &link));
+    takes_on(&mut beta, 3, &told).unwrap();
+    // As the array at work does it: everything is restored. One pair was copied once and has an image still, of a number of its own.
+    gamma.tables.stop_images(group, Some(UpdateNumber(43)));
+    let p1 = number(&gamma, "p1-gamma");
+    gamma.tables.pairs.edit(&p1).unwrap().control.image = Some(UpdateNumber(42));
+    gamma.tables.pairs.edit(&p1).unwrap().control.had_from_elsewhere = UpdateNumber(41);
+    assert_eq!(deliver(&mut beta, &mut gamma, "gamma"), 0);
+    assert_eq!(g1(&gamma).generations, g1(&beta).generations);
+    assert_eq!(point(&gamma), Some(40), "as far as the two have the same");
+    let control = |gamma: &Array| gamma.tables.pairs.get(&p1).unwrap().control.clone();
+    assert_eq!(
+        (control(&gamma).image, control(&gamma).had_from_elsewhere),
+        (Some(UpdateNumber(40)), UpdateNumber(40))
+    );
+    // Its image is kept, and it is copied: that is what a takeover goes back to.
+    gamma.tables.pairs.edit(&p1).unwrap().control.is_image = false;
+    let found = gamma.tables.takeover_point(group, None);
+    assert_eq!(found, Ok(TakeoverPoint::Image(UpdateNumber(40))));
+    // What is below 41 stays what it is.
+    assert_eq!(
+        gamma.tables.pairs.get(&number(&gamma, "p2-gamma")).unwrap().control.stopped_at,
+        Some(UpdateNumber(40))
+    );
 }
