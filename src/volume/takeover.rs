@@ -69,6 +69,9 @@ pub struct Taken {
     pub is_told: bool,
     /// What the pairs with the other array have marked is everything that was changed from this number on.
     pub marked_from: UpdateNumber,
+    /// Whoever reads this array is told who is the primary now, also when a link there is made later.
+    #[serde(default)]
+    pub former: Option<ArrayNumber>,
 }
 
 /// What an array has written past the common point.

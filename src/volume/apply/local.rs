@@ -1,7 +1,7 @@
 //! Designations that concern this array alone: parity groups, volumes, targets, LUNs, links, schedules.
 
 use crate::volume::designation::{
-    LinkSettings, NewLink, NewParityGroup, NewTarget, NewVolume, Outcome, Refusal,
+    DesignationId, LinkSettings, NewLink, NewParityGroup, NewTarget, NewVolume, Outcome, Refusal,
 };
 use crate::volume::group::GroupRole;
 use crate::volume::kind::{RaidLevel, Schedule};
@@ -264,10 +264,11 @@ pub(super) fn delete_link(tables: &mut Tables, link: &LinkName) -> Result<Outcom
         tables.schedules.remove(&(row.link.clone(), row.group.clone()));
     });
     tables.links.remove(link);
+    tables.asks_nobody_to_join(array);
     Ok(Outcome::Done)
 }
 
-pub(super) fn create_link(tables: &mut Tables, new: &NewLink) -> Result<Outcome, Refusal> {
+pub(super) fn create_link(tables: &mut Tables, id: DesignationId, new: &NewLink) -> Result<Outcome, Refusal> {
     if tables.links.get(&new.name).is_some() || tables.relays.get(&new.name).is_some() {
         return Err(Refusal::exists("link", &new.name));
     }
@@ -288,6 +289,7 @@ pub(super) fn create_link(tables: &mut Tables, new: &NewLink) -> Result<Outcome,
         schedule: new.schedule,
         options: new.options.clone(),
     });
+    tables.tell_takeovers_to(&new.name, new.array, id);
     Ok(Outcome::Done)
 }
 

@@ -120,7 +120,7 @@ impl Tables {
             Designation::DeleteVolume { volume } => local::delete_volume(self, volume),
             Designation::DeleteTarget { target } => local::delete_target(self, target),
             Designation::DeleteLink { link } => local::delete_link(self, link),
-            Designation::CreateLink(new) => local::create_link(self, new),
+            Designation::CreateLink(new) => local::create_link(self, id, new),
             Designation::CreateRelay(new) => relay::create(self, new),
             Designation::SetLink { link, settings } => local::set_link(self, link, settings),
             Designation::PassOn { link, what } => remote::pass_on(self, id, link, what),

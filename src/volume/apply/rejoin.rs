@@ -326,6 +326,19 @@ impl Tables {
         row.former.drain(..surplus);
     }
 
+    /// The link to an array goes, with what was asked there: whoever waits for an answer asks again when there is one.
+    pub(super) fn asks_nobody_to_join(&mut self, array: ArrayNumber) {
+        let is_waiting = |row: &&GroupRecord| matches!(&row.takeover, Some(Takeover::Moving(moving)) if moving.array == array);
+        let waiting: Vec<GroupNumber> = self.groups.iter().filter(is_waiting).map(|row| row.number).collect();
+        for group in waiting {
+            if let Some(Takeover::Moving(moving)) =
+                self.groups.edit(&group).and_then(|row| row.takeover.as_mut())
+            {
+                (moving.link, moving.has) = (None, None);
+            }
+        }
+    }
+
     /// It does not want to be taken on any more.
     pub(super) fn call_back_joining(&mut self, group: GroupNumber) {
         let Some(name) = self.groups.get(&group).map(|row| row.name.clone()) else { return };

@@ -167,6 +167,7 @@ impl Tables {
             told: None,
             is_told: false,
             marked_from,
+            former: Some(source),
         };
         row.takeover = Some(Takeover::Taken(taken));
         self.tell_takeover(group, &link, identity);
@@ -234,6 +235,20 @@ impl Tables {
             let told =
                 RemoteRejoin { group: group.clone(), former, generations: generations.clone(), by: None };
             self.forward(link, DesignationId(identity()), Designation::RemoteRejoin(told));
+        }
+    }
+
+    /// There is a new link: what was said at takeovers to the arrays that were linked then is said there.
+    pub(super) fn tell_takeovers_to(&mut self, link: &LinkName, array: ArrayNumber, id: DesignationId) {
+        let news = |row: &GroupRecord| match &row.takeover {
+            Some(Takeover::Taken(taken)) if taken.array != array => Some((row.number, taken.former?)),
+            _ => None,
+        };
+        let news: Vec<(GroupNumber, ArrayNumber)> = self.groups.iter().filter_map(news).collect();
+        let mut id = id;
+        for (group, former) in news {
+            id = id.caused(0);
+            self.tell_readers_of(group, former, std::slice::from_ref(link), &mut || id.0);
         }
     }
 
@@ -395,6 +410,7 @@ impl Tables {
             told: None,
             is_told: false,
             marked_from: UpdateNumber(u64::MAX), // Its readers are its own still.
+            former: Some(own),
         }));
         self.tell_takeover(group, &other.link, identity);
         let others = self.readers_of_group(group).filter(|reader| reader.link != other.link);

@@ -218,3 +218,84 @@ fn a_reader_without_a_link_to_the_new_primary_stops_and_goes_on_when_it_has_one(
         .any(|one| matches!(&one.designation, Designation::JoinOnward(told) if told.has == UpdateNumber(40)));
     assert!(asked);
 }
+
+/// Gamma is to move to beta, and has asked; or beta has taken over and has had no link to gamma so far.
+fn moving_to_beta(is_linked: bool) -> (Array, Array) {
+    let (_, mut beta, mut gamma) = three(true);
+    if !is_linked {
+        beta.say(Designation::DeleteLink { link: "gamma".parse().unwrap() }).unwrap();
+    }
+    beta.say(take_over()).unwrap();
+    let there = g1(&beta).number;
+    beta.tables.primary_reached(there);
+    turns(&mut beta).unwrap();
+    if is_linked {
+        assert_eq!(deliver(&mut beta, &mut gamma, "gamma"), 0);
+        let group = g1(&gamma).number;
+        gamma.tables.asks_to_join(group, UpdateNumber(40), ids()());
+    }
+    (beta, gamma)
+}
+
+fn moving(gamma: &Array) -> crate::volume::rejoin::Moving {
+    match g1(gamma).takeover {
+        Some(Takeover::Moving(moving)) => moving,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What it had asked went with the link, and it once waited for an answer for ever.
+#[test]
+fn a_reader_whose_link_to_the_new_primary_is_made_again_asks_again() {
+    let (_, mut gamma) = moving_to_beta(true);
+    assert_eq!(moving(&gamma).has, Some(UpdateNumber(40)));
+    gamma.say(Designation::DeleteLink { link: "beta".parse().unwrap() }).unwrap();
+    assert_eq!((moving(&gamma).has, moving(&gamma).link), (None, None), "nothing is said there");
+    gamma.say(link("beta", 2)).unwrap();
+    let group = g1(&gamma).number;
+    gamma.tables.asks_to_join(group, UpdateNumber(40), ids()());
+    assert_eq!(moving(&gamma).has, Some(UpdateNumber(40)));
+    assert_eq!(gamma.tables.forwards_to(&"beta".parse().unwrap()).count(), 1);
+}
+
+/// Only the links that there were at the takeover once brought the news.
+#[test]
+fn an_array_that_is_linked_behind_a_takeover_hears_of_it() {
+    let (mut beta, mut gamma) = moving_to_beta(false);
+    let news = |beta: &Array| beta.tables.forwards_to(&"gamma".parse().unwrap()).count();
+    assert_eq!((news(&beta), state(&gamma).as_str()), (0, ""));
+    beta.say(link("gamma", 3)).unwrap();
+    assert_eq!(news(&beta), 1);
+    assert_eq!(deliver(&mut beta, &mut gamma, "gamma"), 0);
+    assert_eq!(moving(&gamma).array, ArrayNumber(2));
+
+    // The link goes with what is on its way there, and comes again.
+    let (mut beta, mut gamma) = moving_to_beta(false);
+    beta.say(link("gamma", 3)).unwrap();
+    beta.say(Designation::DeleteLink { link: "gamma".parse().unwrap() }).unwrap();
+    beta.say(link("gamma", 3)).unwrap();
+    assert_eq!(news(&beta), 1);
+    assert_eq!(deliver(&mut beta, &mut gamma, "gamma"), 0);
+    assert_eq!(moving(&gamma).array, ArrayNumber(2));
+}
+
+/// An array that took itself back has no readers but its own: whoever reads the other one stays there.
+#[test]
+fn who_took_itself_back_says_nothing_of_that_to_an_array_that_reads_the_other_one() {
+    let (mut alpha, mut beta, _) = three(true);
+    beta.say(take_over()).unwrap();
+    let there = g1(&beta).number;
+    beta.tables.primary_reached(there);
+    turns(&mut beta).unwrap();
+    assert_eq!(deliver(&mut beta, &mut alpha, "alpha"), 0);
+    count(&mut alpha);
+    alpha.say(take_over()).unwrap();
+    let here = g1(&alpha).number;
+    alpha.tables.retaken(here, UpdateNumber(43), &mut ids());
+    alpha.say(link("delta", 4)).unwrap();
+    let delta = "delta".parse().unwrap();
+    for one in alpha.tables.forwards_to(&delta) {
+        let Designation::RemoteRejoin(told) = &one.designation else { panic!("{:?}", one.designation) };
+        assert_eq!(told.former, ArrayNumber(1), "its own readers are meant");
+    }
+}
