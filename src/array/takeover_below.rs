@@ -3,7 +3,8 @@
 //!
 //! They are handed only what is durable here, so none of them is ahead of a takeover of everything that is here. Each has all of it
 //! before the group ends here, or its pairs are stopped with marks. A takeover that goes on from less than is here (an image, a stop of
-//! restore, what hosts made of S-VOLs) is refused: a reader may have more then, and nobody could say what.
+//! restore, what hosts made of S-VOLs) is refused: a reader may have more then, and nobody could say what. One whose journal has failed goes on
+//! from what it had restored, unless a reader has acknowledged more.
 
 use super::Array;
 use super::pairs::by_reader;
@@ -14,7 +15,7 @@ use crate::volume::name::GroupNumber;
 use crate::volume::pair::{PairRecord, PairState, SuspendCause};
 use crate::volume::resync::TakeoverPoint;
 use crate::volume::table::Tables;
-use holdfast_journal::UpdateNumber;
+use holdfast_journal::{ArrayNumber as JournalArray, UpdateNumber};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,10 +35,11 @@ impl Array {
         }
         let Some(group) = open.filter(|group| group.failure().is_none()) else {
             let row = tables.groups.get(&number);
-            return match row.is_some_and(|row| row.state == GroupState::Normal) && open.is_none() {
-                true => Err(format!("it is not open here, {TAKE_AWAY}")),
-                false => Ok(None), // All of it counts as different for them.
-            };
+            if row.is_some_and(|row| row.state == GroupState::Normal) && open.is_none() {
+                return Err(format!("it is not open here, {TAKE_AWAY}"));
+            }
+            self.has_what_was_handed_on(tables, number, open)?;
+            return Ok(None); // All of it counts as different for them.
         };
         reading_has_ended(self, group).await;
         group.restore_available(Duration::ZERO).await.map_err(|error| error.to_string())?;
@@ -58,6 +60,26 @@ impl Array {
         }
         self.readers_below_are_ready(group, last).await.map_err(|refusal| refusal.to_string())?;
         Ok(Some(last))
+    }
+
+    /// Where the journal has failed, nothing more of it is restored: those that read from here may have what this array has not.
+    fn has_what_was_handed_on(
+        &self,
+        tables: &Tables,
+        number: GroupNumber,
+        open: Option<&Arc<Group>>,
+    ) -> Result<(), String> {
+        let point = self.takeover_point_of(tables, number)?.number();
+        for reader in tables.all_readers_of_group(number) {
+            let has = open.and_then(|group| group.acknowledged_by(JournalArray(reader.array.0)));
+            if let Some(has) = has.filter(|has| has.get() > point.0) {
+                return Err(format!(
+                    "its journal has failed: its S-VOLs are as of update {point}, {} has update {has}, {TAKE_AWAY}",
+                    reader.link
+                ));
+            }
+        }
+        Ok(())
     }
 }
 

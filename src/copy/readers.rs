@@ -74,6 +74,11 @@ impl Group {
         seq.is_awaited_there()
     }
 
+    /// Up to which number a reader has said to have everything durably.
+    pub(crate) fn acknowledged_by(&self, reader: ArrayNumber) -> Option<UpdateNumber> {
+        self.lock().readers.reader(reader).map(|known| known.report.acknowledged)
+    }
+
     /// Whether the array is one of the group's readers.
     pub(crate) fn is_read_by(&self, reader: ArrayNumber) -> bool {
         let seq = self.lock();

@@ -1,7 +1,7 @@
 //! The middle of a cascade takes over (promises T4, O4; decision 23): alpha, beta, gamma in a row, alpha is lost, and gamma goes on from
 //! beta, which its hosts write from then on: without a copy if it has everything, by its differences if it was behind.
 
-use crate::cluster::{ALPHA, Cluster, Death, NAMES, Way};
+use crate::cluster::{ALPHA, Cluster, Death, NAMES, Second, Shape, Way};
 use crate::in_virtual_time;
 use crate::onward::content;
 use crate::rejoin::{GAMMA, SHAPE, follows};
@@ -12,13 +12,18 @@ use crate::takeover::{
     BETA, go_on, group, image, lets_hosts_write, take_over, takeover, until, until_overtaken, write,
 };
 use crate::tree::Tree;
+use holdfast::disk::io::sim::Fault;
 use std::fmt::Write as _;
 
 /// Three in a row, with a link between the first and the last one besides.
 fn row(seed: u64) -> Cluster {
+    row_of(seed, SHAPE)
+}
+
+fn row_of(seed: u64, shape: Shape) -> Cluster {
     let tree = Tree::chain(3);
     let ways = [("alpha", "beta"), ("beta", "gamma"), ("alpha", "gamma")];
-    let cluster = Cluster::of(seed, SHAPE, 3, &ways, |index, shape, random| {
+    let cluster = Cluster::of(seed, shape, 3, &ways, |index, shape, random| {
         let mut text = tree.config(index, shape, random).replace("svol_access = \"read\"\n", "");
         if index != BETA {
             let other = ALPHA + GAMMA - index;
@@ -181,5 +186,36 @@ fn the_middle_of_a_cascade_does_not_go_on_from_less_than_the_lower_one_may_have(
         go_on(&cluster, &mut writer, BETA, true).await;
         until(&cluster, "gamma does not go on", || follows(&cluster, BETA, GAMMA)).await;
         assert!(content(&cluster, GAMMA).await == content(&cluster, BETA).await);
+    });
+}
+
+/// Beta restores late, and its journal fails: gamma has what nobody can restore at beta any more. It would have waited for ever for somebody
+/// to give that up, and nobody was asked.
+#[test]
+fn the_middle_of_a_cascade_whose_journal_has_failed_does_not_go_on_from_less_than_the_lower_one_has() {
+    in_virtual_time(async {
+        let apart =
+            Shape { journal_kib: 12 << 10, is_journal_apart: true, second: Second::Ordinary, ..SHAPE };
+        let cluster = row_of(21, apart);
+        let mut writer = Writer::new(21, Plan::mixed(21, geometry_of(apart)));
+        begin(&cluster, &mut writer).await;
+        let late = "group schedule g1 --link alpha --restore immediate --restore-delay 10min";
+        cluster.command(BETA, late).await.unwrap();
+        write(&cluster, &mut writer, ALPHA, 20).await;
+        until(&cluster, "not equal", || {
+            has(&cluster, GAMMA) + 1 == group(&cluster, ALPHA).next_update_number.unwrap()
+        })
+        .await;
+        let restored = || group(&cluster, BETA).follows.map_or(0, |follows| follows.restored_update_number);
+        assert!(restored() < has(&cluster, GAMMA), "it is held back");
+        cluster.disk(BETA, "j0").inject(Fault::Gone);
+        write(&cluster, &mut writer, ALPHA, 5).await;
+        until(&cluster, "nobody notices", || group(&cluster, BETA).state == "abnormal").await;
+        cluster.die(ALPHA, Death::Kill).await;
+        let refused = cluster.command(BETA, "group takeover g1 --yes").await.unwrap_err();
+        assert!(refused.contains("gamma has update"), "{refused}");
+        assert!(refused.contains("other arrays read the group from it"), "{refused}");
+        until(&cluster, "it is not given up", || takeover(&cluster, BETA).is_empty()).await;
+        assert!(takeover(&cluster, GAMMA).is_empty(), "it hears of nothing");
     });
 }
