@@ -43,6 +43,7 @@ impl Array {
             }
         }
         self.reconcile_groups(&tables).await;
+        self.look_at_unopened();
         self.drop_stray_images().await;
         self.grow_volumes().await;
         self.reconcile_forwarding().await;

@@ -212,7 +212,7 @@ impl Array {
         let volumes: Vec<VolumeId> = volumes.map(VolumeId).collect();
         self.disk.destage(&volumes).await?;
         self.give_up_journal(&group)?;
-        self.detach(tables, record, &VolumeRole::Plain);
+        self.detach(tables, record, &super::unopened::role_when_left(record));
         Ok(())
     }
 

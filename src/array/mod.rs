@@ -58,6 +58,7 @@ mod takeover_view;
 mod targets;
 mod tasks;
 mod throttle;
+mod unopened;
 mod upstream;
 mod view;
 mod written;
@@ -183,6 +184,8 @@ pub(crate) struct Runtime {
     pub(crate) quotas: BTreeMap<u32, Arc<Quota>>,
     /// Groups whose P-VOLs hosts write no more, because they are turned round; since when.
     pub(crate) shut: BTreeMap<u32, MonotonicNs>,
+    /// Primaries whose hosts wait for another array and that are not at work; since when that is known.
+    pub(crate) unopened: BTreeMap<u32, MonotonicNs>,
     /// Groups that are being taken over, whose primary is spoken to.
     pub(crate) reaching: BTreeSet<u32>,
     /// Groups that are being taken over and whose volumes hosts see at their primary as well: whether they may be served there.

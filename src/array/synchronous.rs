@@ -14,7 +14,7 @@ use crate::copy::source::SourceError;
 use crate::copy::synchronous::{Asked, Choice, Over, Phase, Standing, Told};
 use crate::disk::slot::{Class, SLOT_BYTES};
 use crate::shell::view::SynchronousView;
-use crate::volume::group::{GroupRecord, GroupRole};
+use crate::volume::group::{GroupRecord, GroupRole, GroupState};
 use crate::volume::kind::{CopyMode, Fence};
 use crate::volume::name::{ArrayNumber, GroupNumber};
 use crate::volume::pair::PairRecord;
@@ -46,7 +46,7 @@ pub(super) fn take_up(tables: &Tables, record: &GroupRecord, group: &Group) {
 }
 
 /// The array that hosts wait for, and how it comes to have what they write.
-fn choice(tables: &Tables, record: &GroupRecord) -> Option<Choice> {
+pub(super) fn choice(tables: &Tables, record: &GroupRecord) -> Option<Choice> {
     let (fence, limit) = (record.settings.fence, record.settings.fence_wait.max(LIMIT_MIN));
     let choice = |over, array: ArrayNumber| Choice { reader: JournalArray(array.0), over, fence, limit };
     let mut pairs = tables.served_pairs(record.number);
@@ -166,8 +166,14 @@ impl Array {
 /// What the array shows that hosts write to.
 fn stands(view: SynchronousView, standing: Option<Standing>, record: &GroupRecord) -> SynchronousView {
     let Some(standing) = standing else {
-        let state = if record.is_together { "waiting" } else { "apart" }.to_owned();
-        return SynchronousView { state, ..view };
+        let state = match record.is_together {
+            true if record.state == GroupState::Abnormal && record.settings.fence != Fence::Never => {
+                "refused"
+            }
+            true => "waiting",
+            false => "apart",
+        };
+        return SynchronousView { state: state.to_owned(), ..view };
     };
     let state = match standing.phase {
         Phase::Apart => "apart",

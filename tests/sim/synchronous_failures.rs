@@ -7,7 +7,7 @@ use crate::port::SimPort;
 use crate::relay;
 use crate::story::geometry_of;
 use crate::support::wof::{Durability, HostError, HostPort, Place, Plan, SECTOR_BYTES, Until, Writer};
-use crate::takeover::{BETA, begin, go_on, group, ports, take_over, until, write};
+use crate::takeover::{BETA, begin, equal, go_on, group, ports, take_over, until, write};
 use crate::tree::{SMALL, Tree};
 use holdfast::disk::io::sim::Fault;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -91,6 +91,67 @@ fn an_operator_lets_hosts_go_on_whose_journal_has_failed() {
         cluster.start(BETA).await;
         cluster.command(ALPHA, "group resync g1 --reader beta").await.expect("it is copied again");
         until_synchronised(&cluster).await;
+    });
+}
+
+/// The journal of the first has failed and was given up, and the first dies: behind its next start the fence holds as before, until the operator says
+/// that hosts go on.
+#[test]
+fn a_first_whose_journal_has_failed_answers_nobody_alone_behind_a_restart() {
+    in_virtual_time(async {
+        let cluster = pair_of(8, "data", "");
+        let mut writer = Writer::new(8, Plan::mixed(8, geometry_of(APART)));
+        begin(&cluster, &mut writer).await;
+        until_synchronised(&cluster).await;
+        cluster.disk(ALPHA, "j0").inject(Fault::Gone);
+        assert!(one_write(&cluster, ALPHA, 3).await.is_err(), "no journal has it");
+        until(&cluster, "nobody notices", || group(&cluster, ALPHA).state == "abnormal").await;
+        cluster.sleep_ms(2 * LIMIT_MS).await;
+        cluster.die(ALPHA, Death::PowerLoss).await;
+        cluster.start(ALPHA).await;
+        for _ in 0..3 {
+            assert!(one_write(&cluster, ALPHA, 4).await.is_err(), "{}", cluster.state());
+            assert_eq!(state(&cluster, ALPHA), "refused");
+            cluster.sleep_ms(LIMIT_MS).await;
+        }
+        cluster.command(ALPHA, "group suspend g1 --reader beta").await.expect("it can be suspended");
+        until(&cluster, "hosts are not answered alone", || state(&cluster, ALPHA) == "apart").await;
+        cluster.sleep_ms(10).await;
+        assert_eq!(one_write(&cluster, ALPHA, 5).await, Ok(()));
+        replace_journal(&cluster, ALPHA).await;
+        until(&cluster, "not repaired", || group(&cluster, ALPHA).state == "normal").await;
+        cluster.command(ALPHA, "group resync g1 --reader beta").await.expect("it is copied again");
+        until_synchronised(&cluster).await;
+        equal(&cluster, ALPHA).await;
+    });
+}
+
+/// The first dies between the record that its journal has failed and the one that the group is apart, and its journal can be read again: its
+/// hosts are answered alone no earlier than that is recorded, when beta does not show itself any more.
+#[test]
+fn a_first_that_died_while_it_left_its_journal_is_apart_before_it_answers_alone() {
+    in_virtual_time(async {
+        let cluster = pair_of(9, "never", "");
+        let mut writer = Writer::new(9, Plan::mixed(9, geometry_of(APART)));
+        begin(&cluster, &mut writer).await;
+        until_synchronised(&cluster).await;
+        cluster.disk(ALPHA, "j0").inject(Fault::Gone);
+        let dying = async {
+            until(&cluster, "nobody notices", || group(&cluster, ALPHA).state == "abnormal").await;
+            assert_ne!(state(&cluster, ALPHA), "apart", "too late for this story");
+            cluster.die(ALPHA, Death::PowerLoss).await;
+        };
+        let (outcome, ()) = tokio::join!(one_write(&cluster, ALPHA, 3), dying);
+        assert!(outcome.is_err(), "no journal has it");
+        cluster.disk(ALPHA, "j0").heal();
+        cluster.start(ALPHA).await;
+        let begun = cluster.clock_ms();
+        while one_write(&cluster, ALPHA, 4).await.is_err() {
+            assert!(cluster.clock_ms() < begun + 10 * LIMIT_MS, "{}", cluster.state());
+            cluster.sleep_ms(20).await;
+        }
+        assert_eq!(state(&cluster, ALPHA), "apart", "{}", cluster.state());
+        assert!(cluster.clock_ms() >= begun + LIMIT_MS / 2 - 100, "beta may show itself still");
     });
 }
 

@@ -271,12 +271,14 @@ impl Tables {
     }
 
     /// Whether hosts may use the volumes of a group whose journal cannot be opened: it never held anything, and no pair
-    /// counts on it that what hosts write is journaled or marked. A group that was turned round has pairs and no journal yet.
+    /// counts on it that what hosts write is journaled or marked, nor do they wait for another array. A group that was turned round has pairs and no
+    /// journal yet.
     pub(crate) fn needs_no_journal(&self, row: &GroupRecord) -> bool {
         let counts_on_it =
             |pair: &PairRecord| !matches!(pair.state, PairState::NotYetCopied | PairState::Abnormal);
         let is_primary = row.role == GroupRole::Primary;
-        row.segments.is_empty() && !(is_primary && self.pairs_of_group(row.number).any(counts_on_it))
+        let is_counted_on = row.is_together || self.pairs_of_group(row.number).any(counts_on_it);
+        row.segments.is_empty() && !(is_primary && is_counted_on)
     }
 
     /// The reversal of a group is given up: its hosts write here.
