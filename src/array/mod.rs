@@ -54,6 +54,7 @@ mod synchronous;
 mod take_down;
 mod takeover;
 mod takeover_below;
+mod takeover_reach;
 mod takeover_view;
 mod targets;
 mod tasks;
