@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 impl Array {
-    /// Speaks to the primary, once at a time.
+    /// Speaks to the primary, once at a time. What comes of it is of this attempt only: the primary may have been taken back since, and the next attempt
+    /// speaks to it anew, when this one has ended.
     pub(super) fn reach_primary(self: &Arc<Self>, record: &GroupRecord) {
         let number = record.number;
         if !self.runtime().reaching.insert(number.0) {
@@ -26,44 +27,65 @@ impl Array {
         let (array, record) = (Arc::downgrade(self), record.clone());
         self.spawn(async move {
             let Some(array) = array.upgrade() else { return };
-            let name = &record.name;
-            let reached = array.stop_primary(&record).await;
-            if matches!(reached, Ok(Reached::Collected | Reached::Short { .. })) {
-                array.runtime().leaves.insert(number.0, Leave::GivenUp);
-            }
-            let drained = match &reached {
-                Ok(Reached::Collected | Reached::Refused(_)) => None,
-                Ok(Reached::Short { .. }) | Err(_) => array.drain_relays(&record).await,
-            };
-            let (what, goes_on) = match reached {
-                Ok(Reached::Collected) => (
-                    format!("group {name}: its primary takes no writes any more, and all it had is here"),
-                    true,
-                ),
-                Ok(Reached::Short { wanted, here }) => (
-                    format!("group {name}: its primary is at update {wanted}, only {here} came in time"),
-                    true,
-                ),
-                Ok(Reached::Refused(refusal)) => {
-                    (format!("group {name}: takeover given up, its primary refuses: {refusal}"), false)
-                }
-                Err(error) => (format!("group {name}: its primary is not reached: {error}"), true),
-            };
-            let what = drained.map_or(what.clone(), |drained| format!("{what}; {drained}"));
-            tracing::info!("{what}");
-            let recorded = array.store.change(&Who::Array, what, |tables| {
-                match goes_on {
-                    true => tables.primary_reached(number),
-                    false => tables.takeover_given_up(number, array.new_identity()),
-                }
-                Ok(())
-            });
-            if let Err(error) = recorded {
-                tracing::error!(group = %name, %error, "a takeover cannot be recorded");
+            tokio::select! {
+                biased;
+                () = array.attempt_ends(&record) => {}
+                reached = array.stop_primary(&record) => array.primary_answered(&record, reached).await,
             }
             array.runtime().reaching.remove(&number.0);
             array.wake();
         });
+    }
+
+    /// Resolves when the attempt to take over is none any more.
+    async fn attempt_ends(&self, record: &GroupRecord) {
+        while self.store.read(|tables| tables.is_reaching(record.number, record.attempts)) {
+            self.env.clock.sleep(COLLECT_LOOK).await;
+        }
+    }
+
+    async fn primary_answered(&self, record: &GroupRecord, reached: Result<Reached, SourceError>) {
+        let (number, name) = (record.number, &record.name);
+        if matches!(reached, Ok(Reached::Collected | Reached::Short { .. })) {
+            let mut runtime = self.runtime();
+            // Under the lock: the next attempt takes away what it finds there, when the store has it.
+            if self.store.read(|tables| tables.is_reaching(number, record.attempts)) {
+                runtime.leaves.insert(number.0, Leave::GivenUp);
+            }
+        }
+        let drained = match &reached {
+            Ok(Reached::Collected | Reached::Refused(_)) => None,
+            Ok(Reached::Short { .. }) | Err(_) => self.drain_relays(record).await,
+        };
+        let (what, goes_on) = match reached {
+            Ok(Reached::Collected) => {
+                (format!("group {name}: its primary takes no writes any more, and all it had is here"), true)
+            }
+            Ok(Reached::Short { wanted, here }) => {
+                (format!("group {name}: its primary is at update {wanted}, only {here} came in time"), true)
+            }
+            Ok(Reached::Refused(refusal)) => {
+                (format!("group {name}: takeover given up, its primary refuses: {refusal}"), false)
+            }
+            Err(error) => (format!("group {name}: its primary is not reached: {error}"), true),
+        };
+        let what = drained.map_or(what.clone(), |drained| format!("{what}; {drained}"));
+        if !self.store.read(|tables| tables.is_reaching(number, record.attempts)) {
+            tracing::info!("{what}: too late, that attempt was given up");
+            return;
+        }
+        tracing::info!("{what}");
+        let recorded = self.store.change(&Who::Array, what, |tables| {
+            match tables.is_reaching(number, record.attempts) {
+                true if goes_on => tables.primary_reached(number),
+                true => tables.takeover_given_up(number, self.new_identity()),
+                false => {}
+            }
+            Ok(())
+        });
+        if let Err(error) = recorded {
+            tracing::error!(group = %name, %error, "a takeover cannot be recorded");
+        }
     }
 
     /// Asks the primary to take no writes any more, and waits until everything that it had is here; and until no other array can

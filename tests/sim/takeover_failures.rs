@@ -393,3 +393,51 @@ fn a_takeover_that_did_not_end_is_not_ended_when_its_primary_has_been_taken_back
         });
     }
 }
+
+/// What beta had asked alpha for is still waited for when alpha's operator takes it back and beta's says once more that it shall take over: what comes of the
+/// first attempt says nothing of the second. Alpha, which hosts use, is asked again, and refuses.
+#[test]
+fn what_came_of_an_earlier_attempt_is_not_believed_of_a_later_one() {
+    for seed in 81..=82 {
+        in_virtual_time(async {
+            let cluster = two_of(seed, APART);
+            let mut writer = Writer::new(seed, Plan::mixed(seed, geometry_of(APART)));
+            begin(&cluster, &mut writer).await;
+            equal(&cluster, ALPHA).await;
+            // Beta gets everything, and has nothing of it durably for long.
+            cluster.disk(BETA, "j0").inject(Fault::Slow(Duration::from_secs(15)));
+            write(&cluster, &mut writer, ALPHA, 30).await;
+            cluster.sleep_ms(500).await;
+            let first = async {
+                let _ = cluster.command(BETA, "group takeover g1 --yes").await;
+                std::future::pending::<()>().await;
+            };
+            let going_on = async {
+                until(&cluster, "not fenced", || takeover(&cluster, ALPHA) == "fenced").await;
+                assert_eq!(takeover(&cluster, BETA), "reaching");
+                take_over(&cluster, ALPHA).await;
+                until(&cluster, "not given up", || takeover(&cluster, BETA).is_empty()).await;
+                let second = async {
+                    let _ = cluster.command(BETA, "group takeover g1 --yes").await;
+                    std::future::pending::<()>().await;
+                };
+                let watching = async {
+                    until(&cluster, "no second attempt", || takeover(&cluster, BETA) == "reaching").await;
+                    let since = cluster.clock_ms();
+                    while cluster.clock_ms() < since + 70_000 {
+                        let both = [ALPHA, BETA].iter().all(|index| lets_hosts_write(&cluster, *index));
+                        assert!(!both, "two primaries: {}", cluster.state());
+                        if cluster.clock_ms() > since + 25_000 {
+                            cluster.disk(BETA, "j0").heal();
+                        }
+                        cluster.sleep_ms(50).await;
+                    }
+                };
+                tokio::select! { biased; () = watching => {} () = second => {} }
+                assert!(takeover(&cluster, BETA).is_empty(), "{}", cluster.state());
+                write(&cluster, &mut writer, ALPHA, 30).await;
+            };
+            tokio::select! { biased; () = going_on => {} () = first => {} }
+        });
+    }
+}

@@ -50,6 +50,12 @@ impl Tables {
         }
     }
 
+    /// Whether this attempt of the array to take over is at its first step: speaking to the primary.
+    pub(crate) fn is_reaching(&self, group: GroupNumber, attempt: u64) -> bool {
+        let is_it = |row: &GroupRecord| row.takeover == Some(Takeover::Reaching) && row.attempts == attempt;
+        self.groups.get(&group).is_some_and(is_it)
+    }
+
     /// The primary is shut and everything that it had is here, or it does not answer.
     pub(crate) fn primary_reached(&mut self, group: GroupNumber) {
         if let Some(row) = self.groups.edit(&group)
