@@ -10,7 +10,7 @@
 
 use super::answer::{Head, MAX_ANSWER_BYTES, MAX_UPDATES, Outcome};
 use super::fetch::{FetchError, Reading, Whose};
-use super::group::{Group, Refusal, Role};
+use super::group::{Group, Refusal, Role, Sequencer};
 use super::inherited::ForOthers;
 use super::received::decode;
 use super::serve::{Answer, Form, Request};
@@ -226,6 +226,16 @@ impl Drop for Ends<'_> {
     }
 }
 
+impl Sequencer {
+    /// Its volumes are an image, nothing keeps restore from what comes, and it may come.
+    fn is_taken_over_whole(&self) -> bool {
+        let all_normal = self.svols.values().all(|svol| svol.state == PairState::Normal);
+        // A takeover would end at the stop, or go back before the stretch.
+        let is_held_back = self.stops().iter().any(Option::is_some) || self.inside_until().is_some();
+        all_normal && !is_held_back && !self.takes_nothing && self.failed.is_none()
+    }
+}
+
 /// At the reader.
 impl Group {
     /// Whether the pairs here are synchronous, as the store says.
@@ -262,11 +272,18 @@ impl Group {
         let now = self.clock.now();
         let seq = self.lock();
         let is_kept = self.defect() == Some(SynchronousDefect::LeaseKept) && seq.pushed.lease.is_some();
-        let all_normal = seq.svols.values().all(|svol| svol.state == PairState::Normal) && !seq.takes_nothing;
         let holds = is_kept || seq.pushed.lease.is_some_and(|until| now < until);
-        // A takeover would end at the stop, or go back before the stretch.
-        let is_held_back = seq.stops().iter().any(Option::is_some) || seq.inside_until().is_some();
-        seq.pushed.is_synchronous.then_some(holds && all_normal && !is_held_back && seq.failed.is_none())
+        seq.pushed.is_synchronous.then_some(holds && seq.is_taken_over_whole())
+    }
+
+    /// Whether a takeover would find everything that has come here, or may be read until then.
+    pub(crate) fn is_taken_over_whole(&self) -> bool {
+        self.lock().is_taken_over_whole()
+    }
+
+    /// Whether this array takes over, and takes nothing more from its source.
+    pub(crate) fn takes_nothing(&self) -> bool {
+        self.lock().takes_nothing
     }
 
     fn defect(&self) -> Option<SynchronousDefect> {

@@ -451,6 +451,29 @@ fn a_relay_that_is_made_again_keeps_what_the_copy_shows_itself_by() {
     });
 }
 
+/// Where restore stops by an operator's word a takeover ends there, whatever lies on the relay: nothing says that this copy is level.
+#[test]
+fn a_copy_whose_restore_stops_is_not_shown_as_synchronised_over_a_relay() {
+    in_virtual_time(async {
+        let cluster = cluster_with(9, &fence_words("never", 4_000));
+        for index in 0..4 {
+            cluster.start(index).await;
+        }
+        wait(&cluster, "beta is normal", |cluster| cluster.is_normal(BETA)).await;
+        create_for(&cluster, "r1", "gamma", " --hosts wait").await;
+        let is_shown = |cluster: &Cluster| state(cluster, BETA) == SYNCHRONISED;
+        wait(&cluster, "the copy shows it", is_shown).await;
+        say(&cluster, BETA, "group restore g1 --until now").await;
+        for lba in 0..20 {
+            assert!(one_write(&cluster, lba).await.1.is_ok());
+            assert!(!is_shown(&cluster), "a takeover ends at the stop: {}", cluster.state());
+            cluster.sleep_ms(200).await;
+        }
+        say(&cluster, BETA, "group restore g1 --go-on").await;
+        wait(&cluster, "the copy shows it again", is_shown).await;
+    });
+}
+
 #[test]
 fn what_hosts_cannot_wait_for_is_refused() {
     in_virtual_time(async {

@@ -314,7 +314,7 @@ impl Array {
     ) -> Option<(LinkName, bool)> {
         let now = self.env.clock.now();
         let are_images = tables.followed_pairs(record.number).all(|pair| pair.state == PairState::Normal);
-        let can_store = are_images && open.is_some_and(|group| group.failure().is_none());
+        let can_store = are_images && open.is_some_and(Group::is_taken_over_whole);
         let keeps = open.is_some_and(Group::keeps_lease);
         let runtime = self.runtime();
         let is_reached =

@@ -169,6 +169,8 @@ impl Watch {
             .as_ref()
             .map(|known| known.control.hosts);
         let group = self.array.runtime().groups.get(&number.0).cloned();
+        // A first array that lives and is not reached would say yes, and what it answers from then on is in no takeover.
+        let group = group.filter(|group| !group.takes_nothing());
         let (Some(hosts), Some(group)) = (hosts.filter(|hosts| hosts.wait), group) else { return Ok(false) };
         let now = self.clock().now();
         {
