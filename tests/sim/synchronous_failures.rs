@@ -251,6 +251,30 @@ fn hosts_are_answered_nothing_while_a_second_that_lost_its_journal_is_no_image()
     });
 }
 
+/// A volume joins a group whose hosts wait: until its copy is restored a takeover lacks it, and neither side says that everything is there.
+#[test]
+fn a_first_says_that_all_is_there_when_a_volume_that_was_added_is() {
+    in_virtual_time(async {
+        let cluster = pair_of(10, "data", "restore_delay = \"5s\"\n");
+        for index in [ALPHA, BETA] {
+            cluster.start(index).await;
+        }
+        until_synchronised(&cluster).await;
+        let line = "pair create p9 --group g1 --pvol jnl2 --svol beta:jnl2 --copy sync";
+        cluster.command(ALPHA, line).await.expect("it is made");
+        let are_normal = || cluster.snapshot(ALPHA).unwrap().pairs.iter().all(|pair| pair.state == "normal");
+        let mut looks = 0;
+        while !are_normal() {
+            assert_ne!(state(&cluster, ALPHA), "synchronised", "{}", cluster.state());
+            looks += 1;
+            assert!(looks < 4_000, "it is not copied: {}", cluster.state());
+            cluster.sleep_ms(20).await;
+        }
+        assert!(looks > 100, "too fast for this story");
+        until_synchronised(&cluster).await;
+    });
+}
+
 /// A relay is there, too: what is sent to beta goes the direct way, and over the relay only what is written while there is no other.
 #[test]
 fn a_relay_takes_no_host_from_its_synchronous_copy() {

@@ -60,7 +60,7 @@ pub(crate) enum Phase {
 pub(crate) struct Standing {
     pub(crate) choice: Choice,
     pub(crate) phase: Phase,
-    /// Updates go there now, and everything that hosts were answered is there.
+    /// Updates go there now, everything that hosts were answered is there, and the volumes there are its image.
     pub(crate) is_level: bool,
     /// Hosts' writes are refused.
     pub(crate) is_fenced: bool,

@@ -189,7 +189,7 @@ impl Group {
         Some(Standing {
             choice: known.choice,
             phase: known.phase,
-            is_level: known.is_level(),
+            is_level: known.is_level() && seq.are_normal(known.choice.reader),
             is_fenced: known.is_fenced,
             reason: known.reason.clone(),
             confirmed: known.confirmed,
