@@ -19,6 +19,7 @@ use crate::volume::kind::{CopyMode, Fence};
 use crate::volume::name::{ArrayNumber, GroupNumber};
 use crate::volume::pair::PairRecord;
 use crate::volume::record::Who;
+use crate::volume::relay::{RelayJournals, RelayRecord};
 use crate::volume::table::Tables;
 use crate::volume::takeover::Takeover;
 use holdfast_journal::{ArrayNumber as JournalArray, UpdateNumber};
@@ -48,7 +49,10 @@ pub(super) fn take_up(tables: &Tables, record: &GroupRecord, group: &Group) {
 /// The array that hosts wait for, and how it comes to have what they write.
 pub(super) fn choice(tables: &Tables, record: &GroupRecord) -> Option<Choice> {
     let (fence, limit) = (record.settings.fence, record.settings.fence_wait.max(LIMIT_MIN));
-    let choice = |over, array: ArrayNumber| Choice { reader: JournalArray(array.0), over, fence, limit };
+    let has_all = |relay: &&RelayRecord| relay.journals == RelayJournals::All;
+    let relays = super::relay::waited_for(tables, record).filter(has_all).count();
+    let choice =
+        |over, array: ArrayNumber| Choice { reader: JournalArray(array.0), over, fence, limit, relays };
     let mut pairs = tables.served_pairs(record.number);
     if let Some(pair) = pairs.find(|pair| pair.copy == CopyMode::SyncJournal) {
         return Some(choice(Over::Push, pair.auxiliary.array));

@@ -474,6 +474,46 @@ fn a_copy_whose_restore_stops_is_not_shown_as_synchronised_over_a_relay() {
     });
 }
 
+/// Hosts wait for two relays, of which the copy reaches one, and by that one it shows itself: what only the other one has is answered when it does not do
+/// so any more.
+#[test]
+fn a_copy_that_shows_itself_by_one_relay_lacks_nothing_that_only_the_other_one_has() {
+    for way in [Way::Silent, Way::Cut] {
+        in_virtual_time(async {
+            let cluster = cluster_with(11, &fence_words("never", 4_000));
+            for index in 0..4 {
+                cluster.start(index).await;
+            }
+            wait(&cluster, "beta is normal", |cluster| cluster.is_normal(BETA)).await;
+            create_for(&cluster, "r1", "gamma", " --hosts wait").await;
+            create_for(&cluster, "r2", "delta", " --hosts wait").await;
+            let is_shown = |cluster: &Cluster| state(cluster, BETA) == SYNCHRONISED;
+            wait(&cluster, "the copy shows it", is_shown).await;
+            assert!(one_write(&cluster, 3).await.1.is_ok());
+            cluster.set_way("beta", "delta", Way::Cut);
+            cluster.set_way("alpha", "beta", Way::Cut);
+            cluster.sleep_ms(5_000).await;
+            let is_written = |cluster: &Cluster| {
+                let links = cluster.snapshot(ALPHA).unwrap().links;
+                ["r1", "r2"]
+                    .iter()
+                    .all(|name| links.iter().any(|link| link.name == *name && link.state == "up"))
+            };
+            wait(&cluster, "both relays are written, and one is shown", |cluster| {
+                is_shown(cluster) && is_written(cluster)
+            })
+            .await;
+            cluster.set_way("alpha", "gamma", way);
+            let (took_ms, outcome) = one_write(&cluster, 4).await;
+            assert!(outcome.is_ok() && took_ms < 4_000, "{way:?}: {took_ms} ms: {outcome:?}");
+            assert!(!is_shown(&cluster), "{way:?}: r1 lacks it ({took_ms} ms): {}", cluster.state());
+            assert_eq!(state(&cluster, ALPHA), SYNCHRONISED, "it lies on r2");
+            let (took_ms, outcome) = one_write(&cluster, 5).await;
+            assert!(outcome.is_ok() && took_ms < 100, "{way:?}: {took_ms} ms: {outcome:?}");
+        });
+    }
+}
+
 #[test]
 fn what_hosts_cannot_wait_for_is_refused() {
     in_virtual_time(async {

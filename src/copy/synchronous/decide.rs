@@ -1,7 +1,7 @@
 //! What a group with a synchronous reader decides, without I/O and without a clock. The states and what they guarantee stand in
 //! the module above.
 
-use super::relayed::OnRelay;
+use super::relayed::{Found, OnRelay};
 use crate::clock::MonotonicNs;
 use crate::volume::kind::Fence;
 use holdfast_journal::{ArrayNumber, UpdateNumber};
@@ -19,6 +19,8 @@ pub(crate) struct Choice {
     pub(crate) fence: Fence,
     /// That time.
     pub(crate) limit: Duration,
+    /// On how many relays all journals lie that hosts wait for.
+    pub(crate) relays: usize,
 }
 
 impl Choice {
@@ -137,8 +139,11 @@ pub(crate) struct Synchronous {
     pub(super) choice: Choice,
     pub(super) phase: Phase,
     pub(super) channel: Option<Channel>,
-    /// Relays that are written now.
+    /// Relays that are written now, or by which the other array may show itself still.
     pub(super) relays: BTreeMap<String, OnRelay>,
+    /// What the other array has reported over whatever way, where hosts wait for relays.
+    pub(super) reported: UpdateNumber,
+    pub(super) found: Option<Found>,
     /// Durable there, by what came over the open channel; without one: by what it had reported when the last one began. With
     /// relays: durable there or on a relay.
     pub(super) confirmed: UpdateNumber,
@@ -186,6 +191,8 @@ impl Synchronous {
             phase: if is_together { Phase::Together } else { Phase::Apart },
             channel: None,
             relays: BTreeMap::new(),
+            reported: UpdateNumber::NONE,
+            found: is_together.then_some(Found { newest, at: now, relays: choice.relays }),
             confirmed: UpdateNumber::NONE,
             answered: newest,
             taken: None,
@@ -235,6 +242,9 @@ impl Synchronous {
             return Verdict::Done(Answered::Alone);
         }
         if number <= self.confirmed && svols == Svols::Image {
+            if let Some((_, left)) = self.held(now).filter(|(has, _)| number > *has) {
+                return Verdict::Wait(left); // From half the limit on no further yes is given.
+            }
             self.answered = self.answered.max(number);
             return Verdict::Done(Answered::Together);
         }
@@ -354,7 +364,7 @@ impl Synchronous {
     pub(super) fn is_open(&self) -> bool {
         match self.choice.over {
             Over::Push => self.is_told(),
-            Over::Relay => !self.relays.is_empty(),
+            Over::Relay => self.relays.values().any(OnRelay::is_open),
             Over::Nothing => false,
         }
     }
@@ -392,7 +402,7 @@ mod tests {
     /// Together since the beginning, everything up to 10 answered and confirmed over a channel that is known there; and
     /// somebody looks at the clock all the time.
     fn together(fence: Fence) -> Synchronous {
-        let choice = Choice { reader: ArrayNumber(2), over: Over::Push, fence, limit: LIMIT };
+        let choice = Choice { reader: ArrayNumber(2), over: Over::Push, fence, limit: LIMIT, relays: 0 };
         let mut state = Synchronous::new(choice, true, number(10), at(0));
         state.channel = Some(Channel { id: CHANNEL, is_told: true });
         state.confirm(CHANNEL, number(10), Svols::Image);
@@ -555,7 +565,8 @@ mod tests {
 
     #[test]
     fn after_a_start_everything_counts_as_answered_and_a_yes_as_just_given() {
-        let choice = Choice { reader: ArrayNumber(2), over: Over::Push, fence: Fence::Never, limit: LIMIT };
+        let choice =
+            Choice { reader: ArrayNumber(2), over: Over::Push, fence: Fence::Never, limit: LIMIT, relays: 0 };
         let state = Synchronous::new(choice, true, number(10), at(0));
         assert_eq!((state.answered, state.lease_left(at(0))), (number(10), LIMIT / 2));
         let apart = Synchronous::new(choice, false, number(10), at(0));

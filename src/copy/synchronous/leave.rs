@@ -80,7 +80,8 @@ mod tests {
     }
 
     fn started(is_together: bool) -> Synchronous {
-        let choice = Choice { reader: ArrayNumber(2), over: Over::Push, fence: Fence::Data, limit: LIMIT };
+        let (reader, over) = (ArrayNumber(2), Over::Push);
+        let choice = Choice { reader, over, fence: Fence::Data, limit: LIMIT, relays: 0 };
         let mut state = Synchronous::new(choice, is_together, UpdateNumber::new(10), at(0));
         state.channel = Some(Channel { id: CHANNEL, is_told: true });
         state

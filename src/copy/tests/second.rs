@@ -20,7 +20,7 @@ const CHANNEL: u64 = 7;
 
 fn chosen(reader: ArrayNumber) -> synchronous::Choice {
     let limit = Duration::from_secs(600);
-    synchronous::Choice { reader, over: Over::Push, fence: Fence::Never, limit }
+    synchronous::Choice { reader, over: Over::Push, fence: Fence::Never, limit, relays: 0 }
 }
 
 /// What one journal read of the third brings, and the last number in it.
