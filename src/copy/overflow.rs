@@ -131,9 +131,12 @@ impl Sequencer {
     }
 
     /// Whether the journal is half full of what has yet to go to the units: settling then makes room before it is
-    /// wanted, and shows early whether a reader is to blame.
+    /// wanted, and shows early whether a reader is to blame. What a copy has not restored cannot be settled: whoever waits for room is
+    /// woken by every round, and would ask for the next one.
     pub(crate) fn fills_up(&self) -> bool {
-        self.used_percent() >= 50 && self.held_percent(self.settled, self.next, (0, 0)) >= HELD_PERCENT
+        self.settled < self.restored
+            && self.used_percent() >= 50
+            && self.held_percent(self.settled, self.next, (0, 0)) >= HELD_PERCENT
     }
 
     /// Which part of the fuller area, if there were so much `more` room, lies between two numbers.

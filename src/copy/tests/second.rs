@@ -4,6 +4,7 @@ use super::rig::{Choice, DATA, READER, Rig, Way, life};
 use super::sources::read_all;
 use crate::clock::BoxFuture;
 use crate::copy::answer::{Head, MAX_ANSWER_BYTES, Outcome};
+use crate::copy::fetch::Whose;
 use crate::copy::group::{PairRuntime, Sequenced};
 use crate::copy::push::Second;
 use crate::copy::serve::{Answer, Form, Request};
@@ -100,6 +101,31 @@ fn what_others_lack_is_marked_before_it_is_let_go_and_only_a_stretch_without_a_g
         copy.others_have(Some(UpdateNumber::new(5)));
         copy.mark_freed(UpdateNumber::new(6)).await;
         assert_eq!(marked(7), Some((6, 6, vec![5])), "what all have is marked for nobody");
+    });
+}
+
+/// A second that was full of what it had not restored settled over and over: each round woke the write of journals that waited for room,
+/// and that asked for the next round. In the simulation no time passed any more.
+#[test]
+fn what_is_not_restored_is_not_settled_for_room() {
+    life(async {
+        let rig = Rig::new(Choice { copy_journal_mib: 1, ..Choice::default() }).await;
+        for page in 0..10 {
+            rig.write(page * 16, 16, 7).await;
+        }
+        let way = Arc::new(Way::new(&rig, &[Default::default()]));
+        let following = rig.copy.follow(&*way, 1, Whose::Source);
+        tokio::select! {
+            biased;
+            error = following => panic!("{error}"),
+            () = rig.until("read", |rig| rig.copy.lock().used_percent() >= 60) => {}
+        }
+        assert!(!rig.copy.lock().fills_up(), "nothing is restored");
+        rig.copy.durable(UpdateNumber::new(10)).await;
+        rig.copy.restore_available(Duration::ZERO).await.unwrap();
+        assert!(rig.copy.lock().fills_up());
+        rig.copy.settle().await.unwrap();
+        assert!(!rig.copy.lock().fills_up());
     });
 }
 
