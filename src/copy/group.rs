@@ -42,7 +42,8 @@ use crate::volume::kind::Schedule;
 use crate::volume::pair::PairState;
 use crate::volume::timing::RestoreStop;
 use holdfast_journal::{
-    AppendError, ArrayNumber, Draft, Generation, Kind, Update, UpdateNumber, chain::Chain, reader::ReaderSet,
+    AppendError, ArrayNumber, Draft, Full, Generation, Kind, Update, UpdateNumber, chain::Chain,
+    reader::ReaderSet,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -433,14 +434,15 @@ impl Group {
         let number = update.number;
         match seq.journal.append(Draft::new(update.clone())) {
             Ok(_) => {}
-            Err(AppendError::Full(_)) => {
+            Err(AppendError::Full(full)) => {
+                seq.apart.lacks_room = matches!(full, Full::Info | Full::Data);
                 seq.refused_since.get_or_insert(self.clock.now());
                 self.settle_wanted.notify_one();
                 return Err(Refusal::NoRoom);
             }
             Err(other) => return Err(Refusal::Invalid(other.to_string())),
         }
-        seq.refused_since = None;
+        (seq.refused_since, seq.apart.lacks_room) = (None, false);
         seq.times.note(number, self.clock.now());
         seq.kept.push(update.clone(), payload.clone());
         seq.next = number.next();

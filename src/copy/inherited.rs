@@ -94,7 +94,9 @@ impl Sequencer {
             ForOthers::Behind(number) => number,
         };
         let kept_behind = kept_behind.max(self.journal.first_retained().previous());
+        // What found no room may need the volume in which it lies, however empty the others are.
         let is_kept = self.volumes.leaving.is_empty()
+            && !self.apart.lacks_room
             && self.used_percent() < FULL_PERCENT
             && self.held_percent(kept_behind, settled, (0, 0)) < HELD_PERCENT;
         if is_kept { settled.min(kept_behind) } else { settled }

@@ -32,6 +32,8 @@ pub(crate) struct Apart {
     pub(crate) freed: Option<super::freed::Freed>,
     /// At an auxiliary: the number of the last answer to SYNCHRONISE.
     pub(crate) heard_answer: u32,
+    /// What came last found no room in the journal.
+    pub(crate) lacks_room: bool,
     /// At an auxiliary: whether the source has said that this is its synchronous copy.
     pub(crate) said_second: Option<bool>,
 }

@@ -129,6 +129,24 @@ fn what_is_not_restored_is_not_settled_for_room() {
     });
 }
 
+/// What is kept for the third lies in the volumes of the journal that come next, and an update does not fit into the one that is written.
+/// The second refused it for ever, as long as all volumes together were far from full.
+#[test]
+fn nothing_is_kept_for_others_when_there_is_no_room_for_what_comes() {
+    life(async {
+        let rig = Rig::new(Choice::default()).await;
+        rig.write(0, 1, 7).await;
+        let way = Arc::new(Way::new(&rig, &[Default::default()]));
+        read_all(&rig, &way).await;
+        rig.copy.others_have(Some(UpdateNumber::NONE));
+        let mut seq = rig.copy.lock();
+        let settled = UpdateNumber::FIRST;
+        assert_eq!(seq.needed_here(settled), UpdateNumber::NONE);
+        seq.apart.lacks_room = true;
+        assert_eq!(seq.needed_here(settled), settled);
+    });
+}
+
 /// A way that takes everything; the last numbers of what was sent over it.
 #[derive(Default)]
 struct Sink(Mutex<Vec<u64>>);
