@@ -225,6 +225,9 @@ impl Array {
             return self.store.designate(id, &orders[0].1, who);
         }
         self.check_room(&orders)?;
+        if let Designation::RemoteSuspend { pair, .. } = &orders[0].1 {
+            self.note_what_is_reached(pair)?;
+        }
         let outcome = self.store.designate(id, &orders[0].1, who);
         self.guard_other_sources();
         let noted = match (&outcome, &orders[0].1) {

@@ -306,9 +306,7 @@ impl Array {
         self.sync_svols(group);
         self.sync_journals(group);
         self.read_again(&tables, group).await;
-        for pair in group.pairs_that_became_normal() {
-            self.pair_event(group, pair, PairEvent::CopyRestored, "initial copy restored");
-        }
+        self.note_normal_pairs(group);
         let begin: Vec<PairRecord> = self.store.read(|tables| {
             let pairs = tables.pairs_of_group(record.number);
             pairs
@@ -361,7 +359,7 @@ impl Array {
         }
     }
 
-    fn pair_event(&self, group: &Arc<Group>, pair: u32, event: PairEvent, what: &str) {
+    pub(super) fn pair_event(&self, group: &Arc<Group>, pair: u32, event: PairEvent, what: &str) {
         let number = crate::volume::name::PairNumber(pair);
         if let Some(state) = self.record_pair_event(number, event, group.copy_end(pair), what) {
             group.set_pair_state(pair, state);
@@ -522,6 +520,7 @@ pub(super) fn pair_runtime(pair: &PairRecord, restarted: bool) -> PairRuntime {
             born: UpdateNumber::new(pair.control.born.0),
             is_withheld_for_good: true,
             copies: pair.control.copies,
+            reaches: pair.control.reaches.map(|number| UpdateNumber::new(number.0)),
             ..PairResync::default()
         },
     }

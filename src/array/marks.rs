@@ -124,13 +124,20 @@ impl Marks {
 }
 
 impl Array {
-    /// What a synchronous copy had freed although others may lack it, as far as its journal goes on right behind that.
+    /// What a synchronous copy had freed although others may lack it, as far as its journal goes on right behind that. Otherwise it is
+    /// forgotten: a journal that begins anew may give the same numbers to other updates, and reach it later.
     pub(super) fn load_freed(&self, record: &GroupRecord, sequencer: &mut Sequencer) {
-        let held_from = sequencer.journal.first_retained();
-        let is_whole =
-            |freed: &&FreedRecord| freed.from.0 > 0 && held_from.get() <= freed.through.0.saturating_add(1);
+        let (held_from, next) = (sequencer.journal.first_retained().get(), sequencer.next.get());
         let is_copy = record.role != GroupRole::Primary;
-        let Some(known) = record.freed.as_ref().filter(|_| is_copy).filter(is_whole) else { return };
+        let known = record.freed.as_ref().filter(|freed| is_copy && freed.from.0 > 0);
+        let Some(known) = known else { return };
+        if !known.is_gone_on_with(StoredNumber(held_from), StoredNumber(next)) {
+            let note = FreedNote { from: 0, through: 0, is_new: true, parts: Vec::new() };
+            if let Err(error) = Marks(self.store.clone()).note_freed(record.number.0, &note) {
+                tracing::warn!(group = %record.name, %error, "what was freed for other copies is kept for longer");
+            }
+            return;
+        }
         let mut freed = Freed {
             from: UpdateNumber::new(known.from.0),
             through: UpdateNumber::new(known.through.0),

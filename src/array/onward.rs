@@ -260,6 +260,15 @@ impl Array {
         if has < told.assumed.0 || (goes_on && has != goes_on_behind) {
             return lacks();
         }
+        // Whoever is believed says so of what is in its S-VOLs now: data of a copy may have come since it was asked, or they have failed.
+        let contains = StoredNumber(group.contains().get());
+        let has_failed = |tables: &Tables| {
+            tables.followed_pairs(record.number).any(|pair| pair.state == PairState::Abnormal)
+        };
+        let is_other = told.takes_it_for_another(&record.generations, contains);
+        if is_other || (told.is_believed() && self.store.read(has_failed)) {
+            return lacks();
+        }
         self.readers_below_are_ready(&group, restored).await?;
         group.settle().await.map_err(failed)?;
         Ok(Found::Image(StoredNumber(has)))
@@ -284,7 +293,7 @@ const BELOW_STOPPED_BY: Duration = Duration::from_secs(4);
 const BELOW_PAUSE: Duration = Duration::from_millis(20);
 
 /// At most so many ranges that contain all of these: those that are closest become one.
-fn thinned(mut runs: Vec<(u64, u64)>, most: usize) -> Vec<(u64, u64)> {
+pub(super) fn thinned(mut runs: Vec<(u64, u64)>, most: usize) -> Vec<(u64, u64)> {
     let mut gap = 1_u64 << 20;
     while runs.len() > most {
         let mut merged: Vec<(u64, u64)> = Vec::with_capacity(runs.len());

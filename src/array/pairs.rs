@@ -249,7 +249,8 @@ impl Array {
                 if cause == SuspendCause::Overflow && marking.is_stranded() {
                     forget_loss(tables, GroupNumber(group.number), ArrayNumber(reader.0));
                 }
-                tables.pairs_suspended(pairs, cause, reason, &mut || self.new_identity())
+                let reaches = StoredNumber(marking.reaches().get());
+                tables.pairs_suspended(pairs, (cause, reason), reaches, &mut || self.new_identity())
             });
         match recorded {
             Ok(()) => {

@@ -5,6 +5,7 @@ use crate::channel::piece::{Piece, Pieces, Received, Room};
 use crate::copy::answer::reason;
 use crate::copy::change::{pages_touched, within_page};
 use crate::copy::forward::ForwardError;
+use crate::copy::inherited::Others;
 use crate::copy::link_key::{Proof, link_key};
 use crate::copy::serve::Answer;
 use crate::copy::source::{Ask, PieceAsk, SourceError, Wanted};
@@ -433,15 +434,17 @@ fn acknowledgement(report: Report) -> Acknowledgement {
     }
 }
 
-/// The answer to SYNCHRONISE: channel 8, lease 4 and time between two questions 4, both in microseconds, what others have 8, its number 4.
+/// The answer to SYNCHRONISE: channel 8, lease 4 and time between two questions 4, both in microseconds, what others have settled 8, its
+/// number 4, what their S-VOLs reach 8.
 pub(crate) fn encode_told(told: Told) -> Vec<u8> {
     let microseconds = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
     let mut bytes = told.channel.to_be_bytes().to_vec();
     bytes.extend_from_slice(&microseconds(told.lease).to_be_bytes());
     bytes.extend_from_slice(&microseconds(told.every).to_be_bytes());
-    let others_have = told.others_have.map_or(u64::MAX, UpdateNumber::get);
-    bytes.extend_from_slice(&others_have.to_be_bytes());
+    let others = told.others_have.map_or([u64::MAX; 2], |one| [one.settled.get(), one.reaches.get()]);
+    bytes.extend_from_slice(&others[0].to_be_bytes());
     bytes.extend_from_slice(&told.number.to_be_bytes());
+    bytes.extend_from_slice(&others[1].to_be_bytes());
     bytes
 }
 
@@ -449,22 +452,24 @@ fn decode_told(bytes: &[u8]) -> Option<Told> {
     let (channel, rest) = bytes.split_first_chunk::<8>()?;
     let (lease, rest) = rest.split_first_chunk::<4>()?;
     let (every, rest) = rest.split_first_chunk::<4>()?;
-    let (others_have, rest) = rest.split_first_chunk::<8>()?;
-    let (others_have, number) = (u64::from_be_bytes(*others_have), rest.first_chunk::<4>()?);
+    let (settled, rest) = rest.split_first_chunk::<8>()?;
+    let (number, rest) = rest.split_first_chunk::<4>()?;
+    let settled = UpdateNumber::new(u64::from_be_bytes(*settled));
+    let reaches = UpdateNumber::new(u64::from_be_bytes(*rest.first_chunk::<8>()?)).min(settled);
     let time = |bytes: [u8; 4]| Duration::from_micros(u64::from(u32::from_be_bytes(bytes)));
     Some(Told {
         channel: u64::from_be_bytes(*channel),
         lease: time(*lease),
         every: time(*every),
-        others_have: (others_have != u64::MAX).then_some(UpdateNumber::new(others_have)),
+        others_have: (settled.get() != u64::MAX).then_some(Others { settled, reaches }),
         number: u32::from_be_bytes(*number),
     })
 }
 
 /// Bytes of the answer to SYNCHRONISE.
-const TOLD_BYTES: u32 = 28;
+const TOLD_BYTES: u32 = 36;
 /// Version of what `docs/protocol.md` describes.
-pub(crate) const PROTOCOL_VERSION: u32 = 8;
+pub(crate) const PROTOCOL_VERSION: u32 = 9;
 /// Room for the answer of a control command.
 const CONTROL_BYTES: u32 = 64 << 10;
 /// Limit for a command that does not wait on purpose; then the session is given up.

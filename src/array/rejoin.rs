@@ -4,6 +4,7 @@
 use super::Array;
 use super::groups::{pair_runtime, record_volume};
 use super::marks::pair_marks;
+use super::onward::thinned;
 use crate::copy::differences::DifferenceMap;
 use crate::copy::group::Group;
 use crate::copy::inherited::Missing;
@@ -12,10 +13,10 @@ use crate::volume::apply::rejoin::{alike, check_joining, lead};
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
 use crate::volume::group::{GroupRecord, GroupState};
 use crate::volume::name::{ArrayNumber, GroupNumber, PairNumber, UpdateNumber as StoredNumber};
-use crate::volume::onward::Onward;
+use crate::volume::onward::{ONWARD_RUNS_MAX, Onward, OnwardPair};
 use crate::volume::pair::{PairRecord, PairState};
 use crate::volume::record::Who;
-use crate::volume::rejoin::{JoinOnward, Judged, Moving, WayOn};
+use crate::volume::rejoin::{Has, JoinOnward, Judged, Moving, WayOn};
 use crate::volume::resync::{RUNS_MAX, TakeoverPoint};
 use crate::volume::store::PairMarks;
 use crate::volume::table::Tables;
@@ -54,14 +55,11 @@ impl Array {
             }
             // Its journal had not begun yet at the array that it followed: the S-VOLs are what they were before.
             let found = self.store.read(|tables| tables.takeover_point(record.number, None));
-            return self.ask_to_join(
-                record,
-                moving,
-                match found {
-                    Ok(TakeoverPoint::Volumes(number)) => number,
-                    Ok(TakeoverPoint::Image(_)) | Err(_) => StoredNumber(0),
-                },
-            );
+            let has = match found {
+                Ok(TakeoverPoint::Volumes(number)) => number,
+                Ok(TakeoverPoint::Image(_)) | Err(_) => StoredNumber(0),
+            };
+            return self.ask_to_join(record, moving, has, has);
         };
         self.lift_answered_suspension(record)?;
         // What is on its way from the array that was overtaken would come behind the number that is said now.
@@ -76,18 +74,34 @@ impl Array {
         if is_stopped && group.whole_number() != Some(here) {
             return Ok(()); // Until its operator lets it go on: what it holds back may be nowhere else.
         }
+        self.note_normal_pairs(&group);
         let has = group.whole_number().map_or(StoredNumber(0), |number| StoredNumber(number.get()));
-        self.ask_to_join(record, moving, has)
+        self.ask_to_join(record, moving, has, StoredNumber(group.contains().get()))
     }
 
-    fn ask_to_join(&self, record: &GroupRecord, moving: &Moving, has: StoredNumber) -> anyhow::Result<()> {
+    fn ask_to_join(
+        &self,
+        record: &GroupRecord,
+        moving: &Moving,
+        has: StoredNumber,
+        contains: StoredNumber,
+    ) -> anyhow::Result<()> {
+        let tables = self.store.tables();
+        let each = (ONWARD_RUNS_MAX / tables.followed_pairs(record.number).count().max(1)).max(1);
+        let of_pair = |pair: &PairRecord| {
+            // What cannot be read is not known.
+            let written = self.svol_map(pair).ok()?;
+            Some((pair.number, thinned(written.runs(RUNS_MAX), each)))
+        };
+        let written = tables.followed_pairs(record.number).filter_map(of_pair).collect();
+        let known = Has { up_to: has, contains, written };
         let what = format!(
             "group {}: overtaken by {}, nothing more is read of its branch; update {has} is here",
             record.name,
             moving.whom()
         );
         self.store.change(&Who::Array, what, |tables| {
-            tables.asks_to_join(record.number, has, self.new_identity());
+            tables.asks_to_join(record.number, known, self.new_identity());
             Ok(())
         })?;
         self.wake();
@@ -137,9 +151,8 @@ impl Array {
         let numbers = numbers?;
         let (reader, judged_by) = (JournalArray(onward.array.0), record.takeover.clone());
         let way = self.judge(&group, record, told, &onward, is_ahead).await;
-        let by_differences = matches!(way, Found::Marked(_));
         way.prepare(&mut onward, told.has);
-        let joining = Joining { number, former, onward: &onward, numbers: &numbers, by_differences };
+        let joining = Joining { number, former, onward: &onward, numbers: &numbers, lacks: way.lacks() };
         let unattached = self.mark_joining(&tables, &group, &joining);
         let numbered: Vec<u32> = numbers.iter().map(|pair| pair.0).collect();
         let taken = group.take_marks(&numbered);
@@ -197,19 +210,17 @@ impl Array {
                 "its volumes have no pairs with its former primary here any more".to_owned(),
             );
         }
-        if !told.are_all_normal {
-            return Found::Unknown("its pairs were not all normal".to_owned());
-        }
-        let why = match self.journal_goes_on(record, &like) {
-            true => match group.admit(JournalArray(onward.array.0), UpdateNumber::new(told.has.0)).await {
-                Ok(missing) => return Found::Held(missing),
-                Err(why) => why,
-            },
-            false => "the journal here began anew with the takeover, or behind it".to_owned(),
+        let why = match (told.are_all_normal, self.journal_goes_on(record, &like)) {
+            (false, _) => "its pairs were not all normal".to_owned(),
+            (true, false) => "the journal here began anew with the takeover, or behind it".to_owned(),
+            (true, true) => {
+                match group.admit(JournalArray(onward.array.0), UpdateNumber::new(told.has.0)).await {
+                    Ok(missing) => return Found::Held(missing),
+                    Err(why) => why,
+                }
+            }
         };
-        let is_marked = matches!(&record.takeover, Some(Takeover::Taken(taken))
-            if taken.array == told.former && told.has.0.saturating_add(1) >= taken.marked_from.0);
-        if is_marked { Found::Marked(why) } else { Found::Unknown(why) }
+        found_marked(told, record, why)
     }
 
     /// Whether everything that became different here since the former primary was lost is in the journal, or would be found
@@ -247,12 +258,12 @@ impl Array {
     /// owner of the group takes it up with the pair.
     fn mark_joining(&self, tables: &Tables, group: &Group, joining: &Joining<'_>) -> Vec<PairMarks> {
         let mut unattached = Vec::new();
-        let Joining { number, former, onward, numbers, by_differences } = joining;
+        let Joining { number, former, onward, numbers, lacks } = joining;
         let reads_on = onward.begins.is_some();
         let mut rehearsed = Tables::clone(tables);
         rehearsed.take_on(*number, onward, *former, numbers, self.new_identity());
         let like = alike(tables, *number, *former, onward);
-        for ((pair, like), of_reader) in numbers.iter().zip(like).zip(&onward.pairs) {
+        for (index, ((pair, like), of_reader)) in numbers.iter().zip(like).zip(&onward.pairs).enumerate() {
             let Some(record) = rehearsed.pairs.get(pair) else { continue };
             let is_known = |ours: &PairRecord| {
                 ours.primary.volume == record.primary.volume && group.knows_pair(ours.number.0)
@@ -272,13 +283,14 @@ impl Array {
             let is_noted = |pair: &PairNumber| {
                 tables.pairs.get(pair).is_some_and(|pair| pair.state == PairState::Suspended)
             };
-            // Marked here from now on; so what the other pair has marked until now and goes on marking is all.
-            let like = like.filter(|pair| *by_differences && is_noted(pair));
-            let marked = like.and_then(|like| group.marked_so_far(like.0, RUNS_MAX));
-            let mut runs = marked.unwrap_or_else(|| vec![(0, record.size_bytes)]);
+            let lacks = lacks.get(index).copied().unwrap_or(Lacks::All);
+            let all = vec![(0, record.size_bytes)];
             // What it lacked before is known to it alone.
-            runs.extend(of_reader.stopped.iter().flat_map(|stopped| &stopped.runs));
-            if !group.mark_runs(pair.0, &runs) {
+            let own = of_reader.stopped.as_ref().map_or(&all, |stopped| &stopped.runs);
+            // Marked here from now on; so what the other pair has marked until now and goes on marking is all.
+            let like = like.filter(|pair| lacks == Lacks::Marked && is_noted(pair));
+            let is_like = like.is_some_and(|like| group.mark_like(pair.0, like.0));
+            if !group.mark_runs(pair.0, if is_like { own } else { &all }) {
                 tracing::error!(pair = pair.0, "what a reader lacks cannot be marked");
             }
         }
@@ -300,6 +312,8 @@ impl Array {
         let last = group.durable_here();
         let nothing = (StoredNumber(last.next().get()), BTreeMap::new());
         let oldest = UpdateNumber::new(last.get().saturating_sub(RECENT_UPDATES).max(1));
+        // Or all that is not marked yet.
+        let oldest = group.marked_through().map_or(oldest, |marked| oldest.min(marked.next()));
         let first = group.first_retained().max(oldest);
         let mut next = first;
         while next <= last {
@@ -307,7 +321,7 @@ impl Array {
             let Some(newest) = updates.last().map(|update| update.number) else { return nothing };
             for extent in updates.iter().flat_map(|update| &update.extents) {
                 if let Some(map) = maps.get_mut(&extent.volume.0) {
-                    map.mark(extent.start_bytes, extent.length_bytes);
+                    group.mark_for_others(map, extent);
                 }
             }
             next = newest.next();
@@ -336,8 +350,7 @@ pub(super) fn with_freed(
         return (first, recent); // Nothing could be looked up.
     }
     for (volume, map) in &mut recent {
-        let runs = freed.maps.get(volume).map(|map| map.runs(RUNS_MAX));
-        runs.iter().flatten().for_each(|(start, length)| map.mark(*start, *length));
+        freed.maps.get(volume).into_iter().for_each(|freed| map.join(freed));
     }
     (first.min(StoredNumber(freed.from.get())), recent)
 }
@@ -346,8 +359,8 @@ pub(super) fn with_freed(
 enum Found {
     /// The journal here holds what it lacks, and it is a reader behind that already.
     Held(Missing),
-    /// The maps here have it; why the journal has not.
-    Marked(String),
+    /// Of some pairs it is marked; why the journal has not all of it.
+    Marked(String, Vec<Lacks>),
     /// Nothing has it, and why.
     Unknown(String),
 }
@@ -365,13 +378,20 @@ impl Found {
         }
     }
 
+    fn lacks(&self) -> &[Lacks] {
+        match self {
+            Self::Marked(_, pairs) => pairs,
+            Self::Held(_) | Self::Unknown(_) => &[],
+        }
+    }
+
     /// The same, to be kept and shown; the pairs are marked by now.
     fn told(self, group: &Group, pairs: &[u32]) -> WayOn {
         let bytes = || super::takeover::marked_bytes(group, pairs);
         match self {
             Self::Held(Missing { updates: 0, .. }) => WayOn::NothingMissing,
             Self::Held(Missing { updates, bytes }) => WayOn::Journal { updates, bytes },
-            Self::Marked(why) => WayOn::Differences { bytes: bytes(), why },
+            Self::Marked(why, _) => WayOn::Differences { bytes: bytes(), why },
             Self::Unknown(why) => WayOn::FullCopy { bytes: bytes(), why },
         }
     }
@@ -383,7 +403,50 @@ struct Joining<'a> {
     former: ArrayNumber,
     onward: &'a Onward,
     numbers: &'a [PairNumber],
-    by_differences: bool,
+    /// In the order of its pairs; none: everything.
+    lacks: &'a [Lacks],
+}
+
+/// What the S-VOL of a pair lacks, beside what the reader says itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lacks {
+    /// Nobody knows.
+    All,
+    /// What is marked for the pair with the former primary.
+    Marked,
+}
+
+/// What is known of each pair of a reader that cannot just read on.
+fn found_marked(told: &JoinOnward, record: &GroupRecord, why: String) -> Found {
+    let marked_from = match &record.takeover {
+        Some(Takeover::Taken(taken)) if taken.array == told.former => taken.marked_from,
+        _ => return Found::Unknown(why),
+    };
+    let marked = told.lack_what_is_marked(marked_from, &record.generations);
+    let unknown = told.pairs.iter().zip(&marked).find(|(_, is_marked)| !**is_marked);
+    let why = match unknown {
+        Some((pair, _)) => format!("{why}; {}", unmarked(pair, marked_from)),
+        None => why,
+    };
+    if !marked.contains(&true) {
+        return Found::Unknown(why);
+    }
+    let lacks = |is_marked| if is_marked { Lacks::Marked } else { Lacks::All };
+    Found::Marked(why, marked.into_iter().map(lacks).collect())
+}
+
+/// Why nothing that is marked says what the S-VOL of a pair lacks.
+fn unmarked(pair: &OnwardPair, marked_from: StoredNumber) -> String {
+    let name = &pair.name;
+    match pair.stopped.as_ref().and_then(|stopped| stopped.reaches) {
+        None => format!("all of pair {name}: nobody knows which update its S-VOL reaches"),
+        Some(reaches) if reaches.0.saturating_add(1) < marked_from.0 => {
+            format!(
+                "all of pair {name}: its S-VOL reaches update {reaches}, and what was changed is marked here from {marked_from} on"
+            )
+        }
+        Some(_) => format!("all of pair {name}: data was copied to it of updates that never came here"),
+    }
 }
 
 /// So many updates before a takeover are looked at for what other readers may lack; one that is further behind is copied whole.

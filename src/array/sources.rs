@@ -23,7 +23,7 @@ use crate::volume::designation::Refusal;
 use crate::volume::group::{GroupRecord, GroupRole};
 use crate::volume::kind::CopyMode;
 use crate::volume::name::{GroupNumber, LinkName, PairName, UpdateNumber};
-use crate::volume::pair::PairState;
+use crate::volume::pair::{PairEvent, PairRecord, PairState};
 use crate::volume::table::Tables;
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,6 +107,40 @@ impl Array {
                 row.control.had_from_elsewhere = had;
             }
         })
+    }
+
+    /// A pair is about to be stopped: what its S-VOL lacks from here on was changed behind what is on the units now. Recorded before it
+    /// is answered, because from that answer on its source may keep updates of it back.
+    pub(super) fn note_what_is_reached(&self, pair: &PairName) -> Result<(), Refusal> {
+        let followed = |tables: &Tables| {
+            let pair = tables.pair_named(pair).filter(|pair| !tables.is_served(pair));
+            pair.cloned()
+        };
+        let group_of = |pair: &PairRecord| self.runtime().groups.get(&pair.group.0).cloned();
+        let Some(known) = self.store.read(followed) else { return Ok(()) };
+        let Some(group) = group_of(&known).filter(|group| group.knows_pair(known.number.0)) else {
+            return Ok(());
+        };
+        // Its copy may have come to its end since the owner looked: the source knows of that, and says that this is reached.
+        self.note_normal_pairs(&group);
+        let Some(pair) = self.store.read(followed).filter(|pair| pair.state == PairState::Normal) else {
+            return Ok(());
+        };
+        // Nothing that is settled is lost with the journal.
+        let settled = UpdateNumber(group.status().settled);
+        let Some(reaches) = pair.reaches(Some(settled)) else { return Ok(()) };
+        self.store.checkpoint(|tables| {
+            if let Some(row) = tables.pairs.edit(&pair.number) {
+                row.control.reaches = Some(reaches);
+            }
+        })
+    }
+
+    /// What was copied and is restored to its end.
+    pub(super) fn note_normal_pairs(&self, group: &Arc<Group>) {
+        for pair in group.pairs_that_became_normal() {
+            self.pair_event(group, pair, PairEvent::CopyRestored, "initial copy restored");
+        }
     }
 
     /// Lets updates of the other array in, unless it is not to be read any more.

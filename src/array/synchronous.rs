@@ -8,6 +8,7 @@ use crate::channel::piece::{Received, Room};
 use crate::channel::storage::{AfterData, Completed, Completion, Execution, Receive, Reserved};
 use crate::clock::BoxFuture;
 use crate::copy::group::{Group, Role};
+use crate::copy::inherited::Others;
 use crate::copy::push::{PushRefused, Second};
 use crate::copy::serve::Answer;
 use crate::copy::source::SourceError;
@@ -22,7 +23,7 @@ use crate::volume::record::Who;
 use crate::volume::relay::{RelayJournals, RelayRecord};
 use crate::volume::table::Tables;
 use crate::volume::takeover::Takeover;
-use holdfast_journal::{ArrayNumber as JournalArray, UpdateNumber};
+use holdfast_journal::ArrayNumber as JournalArray;
 use holdfast_scsi::{JournalWrite, Sense, Synchronise};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -277,7 +278,7 @@ pub(super) fn synchronise(array: &Array, peer: u32, ask: Synchronise) -> Executi
     let asked = Asked { channel, in_use, holds_lease: ask.holds_lease, heard: ask.heard };
     let told = group.answer_second(reader, asked);
     // One that this array does not know as synchronous yet asks again later.
-    let others_have = Some(UpdateNumber::NONE);
+    let others_have = Some(Others::default());
     let nothing = Told { channel: 0, lease: Duration::ZERO, every: LATER, others_have, number: 0 };
     let told = told.unwrap_or(nothing);
     reply(encode_told(told), ask.allocation_length)

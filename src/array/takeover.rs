@@ -182,11 +182,8 @@ impl Array {
                 (false, are_written) => {
                     let mut all = DifferenceMap::new(pair.size_bytes);
                     let written = if are_written { self.svol_map(pair)?.runs(RUNS_MAX) } else { Vec::new() };
-                    let recent = recent.1.get(&record_volume(pair)).map(|map| map.runs(RUNS_MAX));
-                    written
-                        .iter()
-                        .chain(recent.iter().flatten())
-                        .for_each(|(start, length)| all.mark(*start, *length));
+                    written.iter().for_each(|(start, length)| all.mark(*start, *length));
+                    recent.1.get(&record_volume(pair)).into_iter().for_each(|recent| all.join(recent));
                     PairMarks { pair: pair.number, replace: true, parts: all.take_changed() }
                 }
             });

@@ -64,7 +64,8 @@ impl Array {
                 .iter()
                 .any(|pair| pair.shared.is_some())
                 .then(|| super::leave::wait_ms(record)),
-            others_have_update_number: others.map(|(has, _)| has.get()),
+            others_have_update_number: others.map(|(others, _)| others.settled.get()),
+            others_reach_update_number: others.map(|(others, _)| others.reaches.get()),
             journal_from_update_number: others.map(|(_, from)| from.get()),
             dropped_svols: dropped.len(),
             dropped_bytes: dropped.iter().sum(),

@@ -130,6 +130,15 @@ impl DifferenceMap {
         }
     }
 
+    /// Marks whatever the other map has marked.
+    pub fn join(&mut self, other: &Self) {
+        let mut from = 0;
+        while let Some((start, length)) = other.next_run(from, u64::MAX) {
+            self.mark(start, length);
+            from = start + length;
+        }
+    }
+
     /// Whether every region that the range touches is marked; what lies past the end of the volume is nobody's.
     #[must_use]
     pub fn is_marked(&self, start_bytes: u64, length_bytes: u64) -> bool {
@@ -318,6 +327,16 @@ mod tests {
         assert_eq!(map.parts.len() * PART_BYTES, 4 << 20);
         assert_eq!(map.marked_bytes(), 256 << 40);
         assert_eq!(DifferenceMap::new(1 << 40).region_bytes(), REGION_BYTES_MIN);
+    }
+
+    #[test]
+    fn a_map_joins_what_another_one_has_marked() {
+        let (mut map, mut other) = (DifferenceMap::new(1 << 30), DifferenceMap::new(1 << 30));
+        map.mark(0, 1);
+        other.mark(5 << 20, 1 << 20);
+        other.mark((1 << 30) - 1, 1);
+        map.join(&other);
+        assert_eq!(map.runs(9), [(0, 64 << 10), (5 << 20, 1 << 20), ((1 << 30) - (64 << 10), 64 << 10)]);
     }
 
     #[test]

@@ -563,7 +563,8 @@ impl Group {
                 matches!(state, PairState::Normal | PairState::Suspended | PairState::Abnormal);
             if state == PairState::Normal {
                 // Numbers alone say from now on what the reader has.
-                (runtime.resync.differences, runtime.resync.withheld) = (None, None);
+                let resync = &mut runtime.resync;
+                (resync.differences, resync.withheld, resync.reaches) = (None, None, None);
                 runtime.copy_records.clear();
             }
         }

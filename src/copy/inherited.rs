@@ -4,6 +4,8 @@
 //! * **A synchronous copy keeps what the others lack.** Its source says up to which number all of them have settled; what is behind
 //!   that stays in the journal here, too, as long as the journal has room for it ([`Sequencer::needed_here`]): hosts never wait for
 //!   that, and no reader overflows because of it. While the source has not said it, everything is kept.
+//! * **What it lets go is marked** from the number on that the S-VOLs of *stopped* pairs reach, which the source says as well: for them
+//!   no journal is kept, and the map (`freed.rs`) says what they lack.
 //! * **A journal outlives a takeover.** The new primary goes on in the journal that it had as a copy, and another reader of the
 //!   old primary that lacks nothing but what is in there simply reads on from here: no mark, no copy, its S-VOLs are an image all
 //!   along ([`Group::admit`]).
@@ -15,8 +17,9 @@
 //! How it is proved: unit tests below; `tests/sim/three_centres.rs` loses the first array at random moments.
 
 use super::error::CopyError;
-use super::group::{Group, Role, Sequencer};
+use super::group::{Group, PairRuntime, Role, Sequencer};
 use crate::disk::slot::Class;
+use crate::volume::pair::PairState;
 use holdfast_journal::{ArrayNumber, Kind, Stored, Update, UpdateNumber, VolumeNumber};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,8 +57,24 @@ pub(crate) enum ForOthers {
     Nothing,
     /// All that is there: it was not said yet how much of it they have.
     Everything,
-    /// What is behind this number.
-    Behind(UpdateNumber),
+    /// What is behind these numbers.
+    Behind(Others),
+}
+
+/// How far the other readers of a source are, as it says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Others {
+    /// All of them have settled everything up to this number that they are handed.
+    pub settled: UpdateNumber,
+    /// All that S-VOLs lack of which the pairs are not normal was changed behind this one; the same where all are. Never larger.
+    pub reaches: UpdateNumber,
+}
+
+impl Others {
+    /// What two groups of readers have in common.
+    fn min(self, other: Self) -> Self {
+        Self { settled: self.settled.min(other.settled), reaches: self.reaches.min(other.reaches) }
+    }
 }
 
 /// What a reader lacks that reads on from here.
@@ -91,7 +110,7 @@ impl Sequencer {
         let kept_behind = match self.for_others {
             ForOthers::Nothing => return settled,
             ForOthers::Everything => UpdateNumber::NONE,
-            ForOthers::Behind(number) => number,
+            ForOthers::Behind(others) => others.settled,
         };
         let kept_behind = kept_behind.max(self.journal.first_retained().previous());
         // What found no room may need the volume in which it lies, however empty the others are.
@@ -135,27 +154,54 @@ pub(super) fn named_here(inherited: Option<&Inherited>, mut stored: Vec<Stored>)
 }
 
 impl Group {
-    /// At a copy: the source says that every other reader of its has settled everything up to this number; none: it has no other.
-    pub(crate) fn others_have(&self, settled: Option<UpdateNumber>) {
-        let mut seq = self.lock();
-        seq.for_others = settled.map_or(ForOthers::Nothing, ForOthers::Behind);
+    /// At a copy: the source says how far every other reader of its is; none: it has no other.
+    pub(crate) fn others_have(&self, others: Option<Others>) {
+        self.lock().for_others = others.map_or(ForOthers::Nothing, ForOthers::Behind);
+        self.forget_freed(others);
     }
 
-    /// At a copy: up to which number the other readers of its source have everything, as that said last, and with which one the
-    /// journal here begins.
-    pub(crate) fn known_of_others(&self) -> Option<(UpdateNumber, UpdateNumber)> {
+    /// At a copy: how far the other readers of its source are, as that said last, and with which number the journal here begins.
+    pub(crate) fn known_of_others(&self) -> Option<(Others, UpdateNumber)> {
         let seq = self.lock();
         match seq.for_others {
-            ForOthers::Behind(number) => Some((number, seq.journal.first_retained())),
+            ForOthers::Behind(others) => Some((others, seq.journal.first_retained())),
             ForOthers::Nothing | ForOthers::Everything => None,
         }
     }
 
-    /// At a source: up to which number all of its readers but one have settled everything; none: it has no other.
-    pub(super) fn settled_beside(&self, reader: ArrayNumber) -> Option<UpdateNumber> {
+    /// At a source: how far all of its readers but one are; none: it has no other.
+    pub(super) fn others_beside(&self, reader: ArrayNumber) -> Option<Others> {
         let seq = self.lock();
         let others = seq.readers.iter().filter(|(array, _)| *array != reader);
-        others.map(|(_, other)| other.report.settled).min()
+        let others = others.map(|(array, other)| {
+            let settled = other.report.settled;
+            let pairs = seq.pairs.values().flatten().filter(|pair| pair.reader == array);
+            // A copy that never was one before has nothing that it reaches: it is made whole anyway.
+            let reaches = pairs.filter_map(|pair| pair.resync.reaches).min();
+            Others { settled, reaches: reaches.map_or(settled, |reaches| reaches.min(settled)) }
+        });
+        others.reduce(Others::min)
+    }
+
+    /// At a copy: no S-VOL here has anything of an update behind this number, also if its copy is under way.
+    pub(crate) fn contains(&self) -> UpdateNumber {
+        let seq = self.lock();
+        let in_part = seq.restored_in_part.unwrap_or(UpdateNumber::NONE);
+        seq.restored.max(in_part).max(seq.consistent_from)
+    }
+
+    /// At a new primary: what is marked for one pair is marked for another one of the same volume, too, if every change of the volume is
+    /// marked for the first one until this moment. False otherwise: what was changed since, or has been copied, is not in its map.
+    pub(crate) fn mark_like(&self, pair: u32, like: u32) -> bool {
+        let mut seq = self.lock();
+        let is_it = |runtime: &&PairRuntime| {
+            runtime.pair == like && runtime.resync.marking && runtime.facts.state == PairState::Suspended
+        };
+        let known = seq.pairs.values().flatten().find(is_it);
+        let Some(known) = known.and_then(|known| known.resync.differences.clone()) else { return false };
+        let pairs = seq.pairs.values_mut().flatten().filter(|runtime| runtime.pair == pair);
+        let maps = pairs.filter_map(|runtime| runtime.resync.differences.as_mut());
+        maps.map(|map| map.join(&known)).count() > 0
     }
 
     /// Whether the journal here ends with that update, and everything in it is on the units.

@@ -221,15 +221,6 @@ impl Group {
         self.write_marks().map(|()| true)
     }
 
-    /// The same while every change of the pair's volume is marked; none otherwise: what was changed since, or has been copied, is not in its
-    /// map.
-    pub(crate) fn marked_so_far(&self, pair: u32, most: usize) -> Option<Vec<(u64, u64)>> {
-        let seq = self.lock();
-        let runtime = seq.pairs.values().flatten().find(|runtime| runtime.pair == pair)?;
-        let map = runtime.resync.differences.as_ref().filter(|_| runtime.resync.marking)?;
-        Some(map.runs(most))
-    }
-
     /// Where the S-VOL of a pair may differ, as far as it is marked here.
     pub(crate) fn marked_runs(&self, pair: u32, most: usize) -> Vec<(u64, u64)> {
         let seq = self.lock();

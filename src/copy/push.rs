@@ -286,7 +286,7 @@ impl Group {
         self.lock().takes_nothing
     }
 
-    fn defect(&self) -> Option<SynchronousDefect> {
+    pub(super) fn defect(&self) -> Option<SynchronousDefect> {
         self.tamper.as_ref().and_then(|tamper| tamper.synchronous())
     }
 

@@ -57,6 +57,8 @@ pub(crate) struct PairResync {
     pub(crate) copy_from: UpdateNumber,
     /// Records of a copy below this number belong to an earlier pair of the same volumes.
     pub(crate) born: UpdateNumber,
+    /// While the pair is not normal: what the S-VOL lacks was changed behind this number, if that is known.
+    pub(crate) reaches: Option<UpdateNumber>,
     /// How far the copy of differences has come.
     pub(crate) copied_to_bytes: u64,
     /// Writes may be in the cache that no journal has: from before the pair was suspended.
@@ -100,6 +102,11 @@ impl Marking {
     /// Whether the reader has said that it lost what it reported.
     pub(crate) fn is_stranded(&self) -> bool {
         self.stranded.is_some()
+    }
+
+    /// Everything that S-VOLs lack which were normal lies behind this number.
+    pub(crate) fn reaches(&self) -> UpdateNumber {
+        self.stranded.map_or(self.from, |stranded| stranded.min(self.from)).previous()
     }
 }
 
@@ -213,6 +220,9 @@ impl Group {
     pub(crate) fn suspended(&self, marking: &Marking) {
         let mut seq = self.lock();
         for runtime in seq.pairs.values_mut().flatten().filter(|pair| marking.pairs.contains(&pair.pair)) {
+            if runtime.facts.state == PairState::Normal {
+                runtime.resync.reaches = Some(marking.reaches());
+            }
             // It is kept from the reader again once that knows, as for the first time. What an earlier suspension kept from it and it
             // has not passed by yet it gets: that is older than the copy behind it, and marked where the copy has not come.
             runtime.resync.withheld = runtime.resync.withheld.filter(|(_, until)| until.is_none());

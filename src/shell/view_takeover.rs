@@ -60,6 +60,9 @@ pub struct LossView {
     pub dropped_bytes: u64,
     /// The other readers of the primary have everything up to this number, as it said last; none: it has said nothing.
     pub others_have_update_number: Option<u64>,
+    /// Those of their S-VOLs whose pairs are not normal reach this number only, as it said last; the same where all are normal.
+    #[serde(default)]
+    pub others_reach_update_number: Option<u64>,
     /// The journal here begins with this number: what they lack from there on they can read from here.
     pub journal_from_update_number: Option<u64>,
     /// Pairs that are stopped: what their P-VOLs were written since is kept from here, and only the primary has it.

@@ -173,6 +173,14 @@ pub struct FreedRecord {
     pub maps: Vec<FreedMap>,
 }
 
+impl FreedRecord {
+    /// Whether a journal goes on right behind it that holds the updates from `held_from` on and gives `next` as its next number. One that gives
+    /// numbers again which this stands for is another one.
+    pub(crate) fn is_gone_on_with(&self, held_from: UpdateNumber, next: UpdateNumber) -> bool {
+        self.from.0 > 0 && self.through < next && held_from.0 <= self.through.0.saturating_add(1)
+    }
+}
+
 /// The marks of one volume.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct FreedMap {
@@ -498,6 +506,20 @@ pub fn summary(pairs: impl IntoIterator<Item = PairState>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_marked_as_freed_counts_only_with_the_journal_that_goes_on_behind_it() {
+        let freed = FreedRecord { from: UpdateNumber(10), through: UpdateNumber(100), maps: Vec::new() };
+        let counts = |held_from, next| freed.is_gone_on_with(UpdateNumber(held_from), UpdateNumber(next));
+        assert!(counts(101, 101) && counts(101, 200) && counts(50, 200));
+        assert!(!counts(102, 200), "there is a gap");
+        assert!(
+            !counts(90, 90) && !counts(90, 100),
+            "it began anew, and gives numbers again that are marked"
+        );
+        let nothing = FreedRecord { from: UpdateNumber(0), ..freed.clone() };
+        assert!(!nothing.is_gone_on_with(UpdateNumber(101), UpdateNumber(200)));
+    }
 
     #[test]
     fn figure_7_every_state_and_event_of_a_group_meet_as_the_table_says() {

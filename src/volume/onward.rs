@@ -70,6 +70,9 @@ pub struct Stopped {
     pub withheld_from: Option<UpdateNumber>,
     /// Where the S-VOL may differ, as first byte and length.
     pub runs: Vec<(u64, u64)>,
+    /// Of a reader that asks to join: what the S-VOL lacks beside `runs` was changed behind this number. None: nobody knows.
+    #[serde(default)]
+    pub reaches: Option<UpdateNumber>,
 }
 
 /// What the new primary tells such a reader; and what a reader that hands the group on tells those below it.

@@ -84,6 +84,10 @@ pub struct PairControl {
     pub left_behind: bool,
     /// At the auxiliary: the S-VOL is of no later number than this one; none: of what the group has restored.
     pub stopped_at: Option<UpdateNumber>,
+    /// While it is not normal: the S-VOL differs from what the P-VOL was as of this number in nothing but what was changed later, or by
+    /// hosts here (decision 29). At the auxiliary that is so; at the primary it is no later number than the auxiliary has. None: nobody knows
+    /// such a number, or the pair is normal. It is of the numbers of this source, and forgotten with it.
+    pub reaches: Option<UpdateNumber>,
     /// At the auxiliary: what it had stored when it took note of the suspension, while it read from another array than its
     /// source: the S-VOL is of no earlier number, whatever the source knew it to have. 0: it read from its source.
     pub had_from_elsewhere: UpdateNumber,
@@ -124,6 +128,19 @@ impl PairRecord {
     #[must_use]
     pub fn first_of_copy(&self, from: UpdateNumber) -> UpdateNumber {
         if self.is_cascaded() { UpdateNumber(from.0.saturating_sub(1)) } else { from }
+    }
+
+    /// At the auxiliary, which has restored `restored`: see [`PairControl::reaches`]. Of a normal pair it is what was restored; of one that
+    /// was stopped only what was noted then.
+    #[must_use]
+    pub fn reaches(&self, restored: Option<UpdateNumber>) -> Option<UpdateNumber> {
+        let control = &self.control;
+        if self.is_cascaded() || matches!(self.state, PairState::NotYetCopied | PairState::Abnormal) {
+            return None; // Its copy has no numbers; or nobody knows what is in it.
+        }
+        let is_apart = control.left_behind || control.svol_open || control.is_written;
+        let is_whole = self.state == PairState::Normal && control.is_image && !is_apart;
+        control.reaches.or_else(|| restored.filter(|_| is_whole).map(|restored| self.at_most(restored)))
     }
 
     /// Whether the P-VOL is itself a copy: the S-VOL is copied outside of the number space.
@@ -332,6 +349,54 @@ mod tests {
                 }
             }
         }
+    }
+
+    fn pair(state: PairState, control: PairControl) -> PairRecord {
+        let side = |array| PairSide { array: ArrayNumber(array), volume: Some(VolumeNumber(1)), name: None };
+        PairRecord {
+            number: PairNumber(1),
+            name: "p1".parse().unwrap(),
+            state,
+            reason: None,
+            primary: side(1),
+            auxiliary: side(2),
+            group: GroupNumber(1),
+            link: "alpha".parse().unwrap(),
+            copy: CopyMode::Async,
+            size_bytes: 1 << 20,
+            copy_completion_bytes: 0,
+            copy_end: UpdateNumber(0),
+            control,
+            shared: None,
+        }
+    }
+
+    /// One that is stopped may be of any older number than what is restored here: also one that was before its source was the source.
+    #[test]
+    fn what_a_pair_reaches_is_noted_when_it_is_stopped_or_not_known() {
+        let image = || PairControl { is_image: true, ..PairControl::default() };
+        let noted = |control| PairControl { reaches: Some(UpdateNumber(20)), ..control };
+        let reaches = |state, control| pair(state, control).reaches(Some(UpdateNumber(40))).map(|at| at.0);
+        assert_eq!(reaches(PairState::Normal, image()), Some(40));
+        let stopped = PairControl { stopped_at: Some(UpdateNumber(30)), ..image() };
+        assert_eq!(reaches(PairState::Normal, stopped.clone()), Some(30));
+        for state in [PairState::Suspended, PairState::BeingCopied] {
+            assert_eq!(reaches(state, stopped.clone()), None, "{state}");
+            assert_eq!(reaches(state, noted(PairControl::default())), Some(20), "{state}");
+        }
+        for control in [
+            PairControl { left_behind: true, ..image() },
+            PairControl { svol_open: true, ..image() },
+            PairControl { is_written: true, ..image() },
+            PairControl::default(),
+        ] {
+            assert_eq!(reaches(PairState::Normal, control), None);
+        }
+        for state in [PairState::NotYetCopied, PairState::Abnormal] {
+            assert_eq!(reaches(state, noted(image())), None, "{state}");
+        }
+        let cascaded = PairControl { origin: Some(VolumeNumber(7)), ..noted(image()) };
+        assert_eq!(reaches(PairState::Suspended, cascaded), None);
     }
 
     #[test]

@@ -17,14 +17,20 @@
 //!   is *ahead*: both say with how many updates, and it stays what it is until the operator of the new primary gives them up by
 //!   `group failback`, or its own takes over there. What is given up is named by its last number.
 //! * **No gap.** What such a reader may lack is marked at the new primary before it is told that it may read on: what was changed
-//!   since the takeover, and of what came before all that the new primary's journal still held then. Where that does not reach
-//!   back to what the reader has, everything is copied.
+//!   since the takeover, and of what came before all that the new primary's journal still held then, and what is marked of what it
+//!   had to free. Where that does not reach back to what the reader has, everything is copied.
+//! * **Each pair for itself.** A pair that was stopped, or in the middle of a copy of differences, says what it reaches: the number
+//!   behind which everything was changed that its S-VOL lacks, or has too much of. Nobody believes that of one that was never an image, or
+//!   failed, or lost its journal, nor where data of a copy is newer than what the new primary ever had.
 
 use super::group::{Generation, JournalOptions};
-use super::name::{ArrayNumber, GroupName, GroupNumber, LinkName, UpdateNumber, VolumeName, VolumeNumber};
-use super::onward::OnwardPair;
+use super::name::{
+    ArrayNumber, GroupName, GroupNumber, LinkName, PairNumber, UpdateNumber, VolumeName, VolumeNumber,
+};
+use super::onward::{OnwardPair, RemoteOnward};
 use super::takeover::parting;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// What a reader knows whose primary was overtaken.
@@ -69,6 +75,22 @@ pub fn ahead(ours: &[Generation], theirs: &[Generation], has: UpdateNumber) -> u
     }
 }
 
+impl RemoteOnward {
+    /// At a reader, of which the sender takes it that it has everything up to a number, and that what it lacks is held or marked: that is
+    /// not so if its S-VOLs have anything of an update that the sender never had. `contains`: they have nothing behind that number, whatever
+    /// they had when the sender judged; `ours` are the generations here.
+    #[must_use]
+    pub(crate) fn takes_it_for_another(&self, ours: &[Generation], contains: UpdateNumber) -> bool {
+        self.is_believed() && ahead(ours, &self.generations, contains) > 0
+    }
+
+    /// The sender takes it that what the reader lacks is held or marked.
+    #[must_use]
+    pub(crate) fn is_believed(&self) -> bool {
+        self.assumed.0 > 0 && self.gives_up.is_none()
+    }
+}
+
 /// From an array that has taken over, or taken itself back, to those that read the former primary.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RemoteRejoin {
@@ -100,10 +122,49 @@ pub struct JoinOnward {
     /// All of them: none of its pairs is suspended, or being copied.
     #[serde(default)]
     pub are_all_normal: bool,
+    /// No S-VOL has anything of an update behind this number: data that was copied may be newer than `has`.
+    #[serde(default)]
+    pub contains: UpdateNumber,
     /// Its journal volumes.
     pub journals: Vec<(VolumeName, JournalOptions)>,
     /// Its pairs.
     pub pairs: Vec<OnwardPair>,
+}
+
+impl JoinOnward {
+    /// Which of its S-VOLs lack nothing but what was changed behind an update that is marked at the new primary, from `marked_from` on, and
+    /// what the reader says itself; in the order of its pairs. `ours` are the generations of the new primary.
+    #[must_use]
+    pub fn lack_what_is_marked(&self, marked_from: UpdateNumber, ours: &[Generation]) -> Vec<bool> {
+        // What was read for a copy may be of updates that the new primary never had: nobody here knows where.
+        let has_more = ahead(&self.generations, ours, self.contains.max(self.has)) > 0;
+        let is_marked = |pair: &OnwardPair| {
+            let reaches = pair.stopped.as_ref().and_then(|stopped| stopped.reaches);
+            reaches.is_some_and(|reaches| {
+                !has_more && reaches <= self.has && reaches.0.saturating_add(1) >= marked_from.0
+            })
+        };
+        self.pairs.iter().map(is_marked).collect()
+    }
+}
+
+/// What the S-VOLs of a reader that has stopped are.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Has {
+    /// They have everything up to this number, as far as they are not stopped; 0: they are no image.
+    pub(crate) up_to: UpdateNumber,
+    /// And nothing of any update behind this one.
+    pub(crate) contains: UpdateNumber,
+    /// Where those that are not normal differ besides, because of what hosts did here: by pair, those of which it is known.
+    pub(crate) written: BTreeMap<PairNumber, Vec<(u64, u64)>>,
+}
+
+impl Has {
+    /// All of them are an image.
+    #[cfg(test)]
+    pub(crate) fn of(number: UpdateNumber) -> Self {
+        Self { up_to: number, contains: number, written: BTreeMap::new() }
+    }
 }
 
 /// At the new primary: by which way a reader of the former one goes on from here.
@@ -231,6 +292,86 @@ pub struct Rival {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::volume::onward::Stopped;
+    use crate::volume::pair::PairSide;
+
+    fn pair(reaches: Option<u64>) -> OnwardPair {
+        OnwardPair {
+            name: "p1".parse().unwrap(),
+            pvol: VolumeNumber(1),
+            svol: PairSide { array: ArrayNumber(3), volume: Some(VolumeNumber(1)), name: None },
+            stopped: Some(Stopped {
+                cause: None,
+                reason: String::new(),
+                goes_on: true,
+                told: false,
+                withheld_from: None,
+                runs: Vec::new(),
+                reaches: reaches.map(UpdateNumber),
+            }),
+        }
+    }
+
+    /// Each row: what a pair reaches, what the reader has, what data of copies contains, from where on the new primary has marked.
+    #[test]
+    fn a_stopped_pair_comes_by_what_is_marked_only_if_all_that_it_lacks_is() {
+        let g = |counter, array, first| Generation {
+            counter,
+            array: ArrayNumber(array),
+            first: UpdateNumber(first),
+        };
+        // The new primary goes on behind update 40.
+        let ours = [g(1, 1, 1), g(2, 2, 41)];
+        for (reaches, has, contains, marked_from, expected) in [
+            (Some(20), 30, 30, 21, true),
+            (Some(20), 30, 30, 22, false),
+            (Some(20), 30, 40, 5, true),
+            (Some(20), 30, 41, 5, false),
+            (Some(30), 30, 41, 5, false),
+            (Some(31), 30, 41, 5, false),
+            (Some(31), 30, 31, 5, false),
+            (None, 30, 30, 5, false),
+        ] {
+            let told = JoinOnward {
+                group: "g1".parse().unwrap(),
+                number: GroupNumber(1),
+                former: ArrayNumber(1),
+                generations: vec![g(1, 1, 1)],
+                has: UpdateNumber(has),
+                are_all_normal: false,
+                contains: UpdateNumber(contains),
+                journals: Vec::new(),
+                pairs: vec![pair(reaches)],
+            };
+            let found = told.lack_what_is_marked(UpdateNumber(marked_from), &ours);
+            assert_eq!(found, [expected], "{reaches:?}, {has}, {contains}, {marked_from}");
+        }
+    }
+
+    /// The copy of differences went on while the new primary judged, and brought what that never had.
+    #[test]
+    fn a_reader_says_that_it_has_more_than_the_new_primary_when_it_is_taken_on() {
+        let g = |counter, array, first| Generation {
+            counter,
+            array: ArrayNumber(array),
+            first: UpdateNumber(first),
+        };
+        let told = |assumed| RemoteOnward {
+            group: "g1".parse().unwrap(),
+            number: GroupNumber(1),
+            last: UpdateNumber(44),
+            // The new primary goes on behind update 40, and has given four numbers since.
+            generations: vec![g(1, 1, 1), g(2, 2, 41)],
+            assumed: UpdateNumber(assumed),
+            begins: None,
+            pairs: Vec::new(),
+            gives_up: None,
+        };
+        let ours = [g(1, 1, 1)];
+        assert!(!told(30).takes_it_for_another(&ours, UpdateNumber(40)));
+        assert!(told(30).takes_it_for_another(&ours, UpdateNumber(41)));
+        assert!(!told(0).takes_it_for_another(&ours, UpdateNumber(41)), "everything counts as different");
+    }
 
     #[test]
     fn who_has_more_than_the_new_primary_had_is_ahead_by_what_it_has_itself() {

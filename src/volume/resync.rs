@@ -151,7 +151,8 @@ impl Tables {
                 Some(restored) => {
                     pair.control.stopped_at.get_or_insert(restored);
                 }
-                None => pair.control.is_image = false,
+                // It may have part of what it reached before.
+                None => (pair.control.is_image, pair.control.reaches) = (false, None),
             }
         }
     }
@@ -191,6 +192,9 @@ impl Tables {
             let Some(pair) = self.pairs.edit(&number) else { continue };
             if let Some(as_of) = pair.control.image.take() {
                 (pair.control.is_image, pair.control.stopped_at) = (true, Some(as_of));
+                // The image may be older than the last moment at which the pair was normal.
+                let reaches = pair.control.reaches.map_or(as_of, |reaches| reaches.min(as_of));
+                pair.control.reaches = Some(reaches);
                 // What hosts have written here is given up with it.
                 (pair.control.svol_write, pair.control.svol_open) = (false, false);
                 pair.control.is_written = false;

@@ -285,7 +285,7 @@ impl Tables {
             // The reader has passed all that was ever kept from it.
             (pair.control.withheld_from, pair.control.withheld_until) = (None, None);
             pair.control.is_image = true;
-            (pair.control.left_behind, pair.control.stopped_at) = (false, None);
+            (pair.control.left_behind, pair.control.stopped_at, pair.control.reaches) = (false, None, None);
             let group = pair.group;
             self.forget_images_of_the_past(group);
         }

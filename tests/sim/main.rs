@@ -75,6 +75,7 @@ mod reversal_failures;
 mod rewind;
 mod sequences;
 mod snapshots;
+mod stopped_third;
 mod stops;
 mod story;
 mod svol_write;

@@ -196,31 +196,6 @@ fn when_the_first_is_lost_the_third_reads_what_it_lacks_from_the_journal_of_the_
     });
 }
 
-/// A pair of the third is suspended, or being copied, when the first is lost: what its S-VOL lacks nobody knows.
-#[test]
-fn a_third_of_which_a_pair_is_no_image_is_copied_whole() {
-    for seed in 11..=12 {
-        in_virtual_time(async {
-            let cluster = centres(seed, "never");
-            let mut writer = Writer::new(seed, Plan::mixed(seed, geometry_of(SHAPE)));
-            begin(&cluster, &mut writer).await;
-            equal(&cluster, &writer, ALPHA).await;
-            cluster.command(ALPHA, "pair suspend p1-gamma").await.expect("one pair is suspended");
-            until(&cluster, "not suspended", || !is_image(&cluster, GAMMA)).await;
-            write(&cluster, &mut writer, ALPHA, 40).await;
-            cluster.die(ALPHA, Death::PowerLoss).await;
-            take_over(&cluster, BETA).await;
-            go_on(&cluster, &mut writer, BETA, true).await;
-            until(&cluster, "gamma was not judged", || judged(&cluster, BETA).is_some()).await;
-            cluster.command(BETA, "pair resync p1-gamma").await.expect("its operator lets it go on");
-            until(&cluster, "gamma does not go on", || follows(&cluster, BETA, GAMMA)).await;
-            assert!(content(&cluster, GAMMA).await == content(&cluster, BETA).await, "gamma differs");
-            let judged = judged(&cluster, BETA).expect("gamma was judged");
-            assert_eq!((judged.way.as_str(), judged.bytes > Some(0)), ("full-copy", true), "{judged:?}");
-        });
-    }
-}
-
 /// Sites are lost in any order, one, two or all, and come back in any order; who takes over is the other one of the synchronous pair.
 fn any_order(seed: u64) {
     in_virtual_time(async {

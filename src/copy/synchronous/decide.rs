@@ -3,6 +3,7 @@
 
 use super::relayed::{Found, OnRelay};
 use crate::clock::MonotonicNs;
+use crate::copy::inherited::Others;
 use crate::volume::kind::Fence;
 use holdfast_journal::{ArrayNumber, UpdateNumber};
 use std::collections::BTreeMap;
@@ -96,8 +97,8 @@ pub struct Told {
     pub lease: Duration,
     /// How often it is to ask.
     pub every: Duration,
-    /// Every other reader of the one that answers has settled everything up to this number; none: it has no other.
-    pub others_have: Option<UpdateNumber>,
+    /// How far every other reader of the one that answers is; none: it has no other.
+    pub others_have: Option<Others>,
     /// Its number: one more than that of the answer before it, over whatever session; others in each life of the group.
     pub number: u32,
 }
@@ -329,7 +330,7 @@ impl Synchronous {
             channel: self.channel.map_or(0, |channel| channel.id),
             lease: if is_yes { self.lease() } else { Duration::ZERO },
             every: (self.lease() / 4).clamp(LOOK_MIN, ASK_MAX),
-            others_have: Some(UpdateNumber::NONE),
+            others_have: Some(Others::default()),
             number: self.told,
         }
     }

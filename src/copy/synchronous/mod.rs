@@ -363,7 +363,7 @@ impl Group {
     /// SYNCHRONISE of a reader; none: it is no synchronous one.
     pub(crate) fn answer_second(&self, reader: ArrayNumber, asked: Asked) -> Option<Told> {
         let now = self.clock.now();
-        let others_have = self.settled_beside(reader);
+        let others_have = self.others_beside(reader);
         let mut seq = self.lock();
         let all_normal = seq.are_normal(reader) && seq.failed.is_none();
         let known = seq.synchronous.as_mut().filter(|known| known.choice.is_pushed_to(reader))?;

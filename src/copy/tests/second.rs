@@ -6,6 +6,7 @@ use crate::clock::BoxFuture;
 use crate::copy::answer::{Head, MAX_ANSWER_BYTES, Outcome};
 use crate::copy::fetch::Whose;
 use crate::copy::group::{PairRuntime, Sequenced};
+use crate::copy::inherited::Others;
 use crate::copy::push::Second;
 use crate::copy::serve::{Answer, Form, Request};
 use crate::copy::source::SourceError;
@@ -72,6 +73,10 @@ fn the_data_of_a_copy_leaves_when_the_second_has_everything_in_it() {
     });
 }
 
+fn others(settled: u64, reaches: u64) -> Option<Others> {
+    Some(Others { settled: UpdateNumber::new(settled), reaches: UpdateNumber::new(reaches) })
+}
+
 /// The copy has six updates, of pages 64 KiB apart, and lets them go bit by bit.
 #[test]
 fn what_others_lack_is_marked_before_it_is_let_go_and_only_a_stretch_without_a_gap_counts() {
@@ -90,7 +95,7 @@ fn what_others_lack_is_marked_before_it_is_let_go_and_only_a_stretch_without_a_g
         };
         copy.mark_freed(UpdateNumber::new(2)).await;
         assert_eq!(marked(1), None, "nobody else reads the primary");
-        copy.others_have(Some(UpdateNumber::new(1)));
+        copy.others_have(others(1, 1));
         copy.mark_freed(UpdateNumber::new(3)).await;
         assert_eq!(marked(4), Some((2, 3, vec![1, 2])));
         assert_eq!(marked(5), None, "the journal goes on behind a gap");
@@ -98,9 +103,65 @@ fn what_others_lack_is_marked_before_it_is_let_go_and_only_a_stretch_without_a_g
         copy.mark_freed(UpdateNumber::new(5)).await;
         assert_eq!(marked(6), Some((2, 5, vec![1, 2, 3, 4])), "it goes on");
         copy.lock().journal.release(UpdateNumber::new(5));
-        copy.others_have(Some(UpdateNumber::new(5)));
+        copy.others_have(others(5, 5));
         copy.mark_freed(UpdateNumber::new(6)).await;
         assert_eq!(marked(7), Some((6, 6, vec![5])), "what all have is marked for nobody");
+    });
+}
+
+/// A pair of another reader reaches update 2 only, while that reader goes on with its other pairs: what is marked is kept as long as the
+/// primary says so, and is begun anew behind that.
+#[test]
+fn what_a_stopped_pair_lacks_stays_marked_while_its_reader_goes_on() {
+    life(async {
+        let rig = Rig::new(Choice::default()).await;
+        for page in 0..6 {
+            rig.write(page * 16, 1, 7).await;
+        }
+        let way = Arc::new(Way::new(&rig, &[Default::default()]));
+        read_all(&rig, &way).await;
+        let copy = rig.copy.clone();
+        let from = || copy.freed_before(UpdateNumber::new(1)).map(|freed| freed.from.get());
+        copy.others_have(others(2, 2));
+        copy.mark_freed(UpdateNumber::new(4)).await;
+        copy.lock().journal.release(UpdateNumber::new(4));
+        copy.others_have(others(6, 2));
+        copy.mark_freed(UpdateNumber::new(5)).await;
+        assert_eq!(from(), Some(3), "it goes on from where the pair stopped");
+        assert_eq!(copy.marked_through(), Some(UpdateNumber::new(5)));
+        copy.lock().journal.release(UpdateNumber::new(5));
+        copy.others_have(others(6, 6));
+        assert_eq!(from(), None, "all have it");
+        copy.mark_freed(UpdateNumber::new(6)).await;
+        assert_eq!(from(), None, "nothing was freed that anybody lacks");
+        rig.write(0, 1, 7).await;
+        read_all(&rig, &way).await;
+        copy.mark_freed(UpdateNumber::new(7)).await;
+        assert_eq!(from(), Some(7));
+        copy.others_have(others(9, 6));
+        assert_eq!(from(), Some(7), "a stopped pair lacks it");
+        copy.others_have(others(9, 7));
+        assert_eq!(from(), None);
+    });
+}
+
+/// The third was taken away while something was marked for it. A takeover would have looked through all of the journal behind that, for
+/// nobody.
+#[test]
+fn what_is_marked_is_forgotten_when_nobody_else_reads_the_primary() {
+    life(async {
+        let rig = Rig::new(Choice::default()).await;
+        for page in 0..3 {
+            rig.write(page * 16, 1, 7).await;
+        }
+        let way = Arc::new(Way::new(&rig, &[Default::default()]));
+        read_all(&rig, &way).await;
+        let copy = rig.copy.clone();
+        copy.others_have(others(0, 0));
+        copy.mark_freed(UpdateNumber::new(2)).await;
+        assert_eq!(copy.marked_through(), Some(UpdateNumber::new(2)));
+        copy.others_have(None);
+        assert_eq!(copy.marked_through(), None);
     });
 }
 
@@ -138,12 +199,38 @@ fn nothing_is_kept_for_others_when_there_is_no_room_for_what_comes() {
         rig.write(0, 1, 7).await;
         let way = Arc::new(Way::new(&rig, &[Default::default()]));
         read_all(&rig, &way).await;
-        rig.copy.others_have(Some(UpdateNumber::NONE));
+        rig.copy.others_have(others(0, 0));
         let mut seq = rig.copy.lock();
         let settled = UpdateNumber::FIRST;
         assert_eq!(seq.needed_here(settled), UpdateNumber::NONE);
         seq.apart.lacks_room = true;
         assert_eq!(seq.needed_here(settled), settled);
+    });
+}
+
+/// The primary says of a reader what its stopped pairs reach, from the suspension until they are normal.
+#[test]
+fn the_primary_says_what_stopped_pairs_of_its_other_readers_reach() {
+    life(async {
+        let rig = Rig::new(Choice::default()).await;
+        rig.source.lock().readers.add(SECOND, UpdateNumber::FIRST).unwrap();
+        let beside = || rig.source.others_beside(SECOND).map(|one| (one.settled.get(), one.reaches.get()));
+        assert_eq!(beside(), Some((0, 0)));
+        rig.write(1, 1, 7).await;
+        let marking = rig.source.begin_marking(READER, &[1]);
+        rig.source.mark_unsettled(&marking).await.unwrap();
+        rig.source.suspended(&marking);
+        let written = rig.write(2, 1, 7).await;
+        rig.source.durable(written).await;
+        rig.source.lock().readers.restart(READER, written.next()).unwrap();
+        assert_eq!(beside(), Some((2, 0)), "it begins anew, and its pair reaches what it had");
+        rig.source.set_pair_state(1, PairState::BeingCopied);
+        assert_eq!(beside(), Some((2, 0)), "also while its differences are copied");
+        let again = rig.source.begin_marking(READER, &[1]);
+        rig.source.suspended(&again);
+        assert_eq!(beside(), Some((2, 0)), "also if that is stopped");
+        rig.source.set_pair_state(1, PairState::Normal);
+        assert_eq!(beside(), Some((2, 2)));
     });
 }
 

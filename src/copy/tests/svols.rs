@@ -1,6 +1,6 @@
 //! S-VOLs that are taken out of restore.
 
-use super::rig::{Choice, READER, Rig, Way, life};
+use super::rig::{Choice, DATA, READER, Rig, Way, life};
 use crate::copy::error::CopyError;
 use crate::copy::fetch::Whose;
 use crate::volume::pair::PairState;
@@ -90,10 +90,16 @@ fn what_is_marked_is_everything_only_while_changes_are_marked() {
     life(async {
         let rig = Rig::new(Choice { pair: PairState::Suspended, ..Choice::default() }).await;
         rig.source.begin_marking(READER, &[1]);
-        assert_eq!(rig.source.marked_so_far(1, 9), Some(Vec::new()));
-        assert_eq!(rig.source.marked_so_far(2, 9), None, "there is none of a pair that is not here");
+        let mut joining = rig.source.lock().pairs[&DATA][0].clone();
+        joining.pair = 2;
+        rig.source.add_pair(DATA, joining);
+        assert!(rig.source.mark_runs(1, &[(0, 65_536)]));
+        assert!(rig.source.mark_like(2, 1));
+        assert_eq!(rig.source.marked_runs(2, 9), [(0, 65_536)]);
+        assert!(!rig.source.mark_like(2, 3), "there is none of a pair that is not here");
+        assert!(!rig.source.mark_like(3, 1), "nor one of it");
         let start = crate::copy::suspend::ResyncStart { from: UpdateNumber::new(1), restarted: false };
         rig.source.resyncing(1, start);
-        assert_eq!(rig.source.marked_so_far(1, 9), None, "it is being copied");
+        assert!(!rig.source.mark_like(2, 1), "it is being copied");
     });
 }

@@ -206,6 +206,12 @@ fn of_copy(group: &GroupView, loss: &LossView, link: &str, number: u64) -> (Vec<
 /// How other readers of the primary would go on.
 fn others_of(loss: &LossView, link: &str) -> Option<String> {
     let (has, from) = (loss.others_have_update_number?, loss.journal_from_update_number?);
+    if let Some(reached) = loss.others_reach_update_number.filter(|reached| *reached < has) {
+        return Some(format!(
+            "pairs of other readers of {link} are stopped, or being copied: what was changed behind update {reached} is copied to \
+             those, as far as it is known here; the others have everything up to update {has}, as it said last"
+        ));
+    }
     Some(if has >= loss.received_update_number {
         format!("other readers of {link} lack nothing that is here, as it said last: they go on from here")
     } else if has.saturating_add(1) >= from {

@@ -223,6 +223,10 @@ fn set_pair_sizes(tables: &mut Tables, volume: VolumeNumber, size_bytes: u64) {
     let pairs: Vec<_> = tables.pairs_of_volume(volume).map(|pair| pair.number).collect();
     for pair in pairs {
         if let Some(row) = tables.pairs.edit(&pair) {
+            if size_bytes > row.size_bytes {
+                // Where hosts wrote the S-VOL is marked by the measure of the size that it had then: it would be read at other places.
+                row.control.reaches = None;
+            }
             row.size_bytes = row.size_bytes.max(size_bytes);
         }
     }

@@ -83,5 +83,6 @@ pub(super) fn stopped(pair: &PairRecord, runs: Option<&Vec<(u64, u64)>>, all_sto
         told: pair.control.told,
         withheld_from: pair.control.withheld_from,
         runs: runs.cloned().unwrap_or_else(|| vec![(0, pair.size_bytes)]),
+        reaches: None,
     })
 }

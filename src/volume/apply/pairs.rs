@@ -234,7 +234,8 @@ pub(super) fn remote_resync(
                 format!("where hosts wrote the S-VOL of pair {} is on its way to its primary", row.name);
             return Err(Refusal::conflict(text));
         }
-        // Whatever the S-VOL was, from here on it is on the way to something else.
+        // Whatever the S-VOL was, from here on it is on the way to something else, by what differs from what it reaches.
+        row.control.reaches = row.reaches(row.control.image.filter(|_| row.control.is_image));
         (row.state, row.reason) = (PairState::BeingCopied, None);
         (row.control.is_image, row.control.cause) = (false, None);
         row.control.copy_from = row.control.copy_from.max(row.first_of_copy(from));
@@ -371,16 +372,21 @@ pub(super) fn remove_group(tables: &mut Tables, number: GroupNumber) {
 // ---- What the array at work records, each in a transaction of its own --------------------------------------------
 
 impl Tables {
-    /// The differences of these pairs are marked: they are suspended, and the other array is told.
+    /// The differences of these pairs are marked: they are suspended, and the other array is told. All that it lacks of those that were
+    /// normal lies behind `reaches`.
     pub(crate) fn pairs_suspended(
         &mut self,
         pairs: &[PairNumber],
-        cause: SuspendCause,
-        reason: &str,
+        (cause, reason): (SuspendCause, &str),
+        reaches: UpdateNumber,
         identity: &mut dyn FnMut() -> Identity,
     ) -> Result<(), Refusal> {
         for number in pairs {
+            let was_normal = self.pairs.get(number).is_some_and(|pair| pair.state == PairState::Normal);
             self.pair_event(*number, PairEvent::Suspend, Some(reason.to_owned()))?;
+            if let Some(pair) = self.pairs.edit(number).filter(|_| was_normal) {
+                pair.control.reaches = Some(reaches);
+            }
         }
         // What was said before must not come behind this, nor stand in the list once for each time that it is said.
         let names: Vec<PairName> =

@@ -10,7 +10,7 @@ use crate::volume::onward::{ONWARD_PAIRS_MAX, Onward, OnwardPair, RemoteOnwardPa
 use crate::volume::pair::{PairControl, PairRecord, PairSide, PairState, SuspendCause};
 use crate::volume::record::{Identity, VolumeState, VolumeUsage, Who};
 use crate::volume::rejoin::{
-    Ahead, FORMERS_KEPT, FormerNumbers, FormerVolume, JoinOnward, Judged, Moving, RemoteRejoin, ahead,
+    Ahead, FORMERS_KEPT, FormerNumbers, FormerVolume, Has, JoinOnward, Judged, Moving, RemoteRejoin, ahead,
 };
 use crate::volume::table::Tables;
 use crate::volume::takeover::Takeover;
@@ -265,7 +265,8 @@ pub(super) fn has_moved(
 
 impl Tables {
     /// At a reader whose primary was overtaken: it has everything up to `has`, and asks the new primary to go on there.
-    pub(crate) fn asks_to_join(&mut self, group: GroupNumber, has: UpdateNumber, identity: Identity) {
+    pub(crate) fn asks_to_join(&mut self, group: GroupNumber, known: Has, identity: Identity) {
+        let has = known.up_to;
         let Some(row) = self.groups.get(&group) else { return };
         let (GroupRole::Auxiliary { source, .. }, Some(Takeover::Moving(moving))) =
             (&row.role, &row.takeover)
@@ -284,8 +285,9 @@ impl Tables {
             generations: row.generations.clone(),
             has,
             are_all_normal: self.followed_pairs(group).all(|pair| is_of_the_image(pair, has)),
+            contains: known.contains,
             journals: row.journals.iter().filter(|one| !one.is_leaving).filter_map(journal).collect(),
-            pairs: self.followed_pairs(group).filter_map(|pair| joining(pair, has)).collect(),
+            pairs: self.followed_pairs(group).filter_map(|pair| joining(pair, &known)).collect(),
         };
         self.call_back_joining(group);
         self.forward(&link, DesignationId(identity), Designation::JoinOnward(told));
@@ -411,7 +413,15 @@ pub(super) fn volume_with(
 }
 
 /// A pair of a reader that asks to join, with what the new primary cannot know that it lacks.
-fn joining(pair: &PairRecord, has: UpdateNumber) -> Option<OnwardPair> {
+fn joining(pair: &PairRecord, known: &Has) -> Option<OnwardPair> {
+    let has = known.up_to;
+    let is_of_the_image = is_of_the_image(pair, has);
+    let reaches = if is_of_the_image { Some(has) } else { pair.reaches(Some(has)) };
+    let written = if is_of_the_image { Some(Vec::new()) } else { known.written.get(&pair.number).cloned() };
+    let (reaches, runs) = match (reaches, written) {
+        (Some(reaches), Some(written)) if has.0 > 0 => (Some(reaches.min(has)), written),
+        _ => (None, vec![(0, pair.size_bytes)]),
+    };
     // One that was synchronous reads like the others from there.
     if pair.copy == CopyMode::Sync || pair.is_leaving() {
         return None;
@@ -426,7 +436,8 @@ fn joining(pair: &PairRecord, has: UpdateNumber) -> Option<OnwardPair> {
             goes_on: !stays_as_it_is(pair),
             told: false,
             withheld_from: None,
-            runs: if is_of_the_image(pair, has) { Vec::new() } else { vec![(0, pair.size_bytes)] },
+            runs,
+            reaches,
         }),
     })
 }
@@ -437,8 +448,7 @@ fn stays_as_it_is(pair: &PairRecord) -> bool {
     is_stopped || pair.control.svol_write || pair.control.svol_open
 }
 
-/// Whether the S-VOL of a pair is what the group has restored here, to the last update: only then what it lacks is what came
-/// afterwards. What one lacks that stood still, or was being copied, is known to nobody any more.
+/// Whether the S-VOL of a pair is what the group has restored here, to the last update: only then all that it lacks came afterwards.
 fn is_of_the_image(pair: &PairRecord, has: UpdateNumber) -> bool {
     let PairControl { is_image, left_behind, stopped_at, svol_open, is_written, .. } = pair.control;
     let is_apart = left_behind || stopped_at.is_some_and(|at| at != has) || svol_open || is_written;

@@ -47,7 +47,7 @@ fn stopped(array: &mut Array) {
         ids += 1;
         Identity(ids)
     };
-    array.tables.pairs_suspended(&pairs, cause, "by its operator", &mut identity).unwrap();
+    array.tables.pairs_suspended(&pairs, (cause, "by its operator"), UpdateNumber(0), &mut identity).unwrap();
 }
 
 fn forged(pair: Option<&str>, wish: Wish) -> Designation {

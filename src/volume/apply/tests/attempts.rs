@@ -207,10 +207,10 @@ fn a_reader_without_a_link_to_the_new_primary_stops_and_goes_on_when_it_has_one(
     let told = g1(&gamma).takeover.unwrap().told().unwrap();
     assert!(told.contains("array 2 (to which there is no link)"), "{told}");
     let group = g1(&gamma).number;
-    gamma.tables.asks_to_join(group, UpdateNumber(40), ids()());
+    gamma.tables.asks_to_join(group, crate::volume::rejoin::Has::of(UpdateNumber(40)), ids()());
     assert_eq!((moving(&gamma).has, gamma.tables.forwards.iter().count()), (None, 0), "whom could it ask");
     gamma.say(link("beta", 2)).unwrap();
-    gamma.tables.asks_to_join(group, UpdateNumber(40), ids()());
+    gamma.tables.asks_to_join(group, crate::volume::rejoin::Has::of(UpdateNumber(40)), ids()());
     assert_eq!(moving(&gamma).has, Some(UpdateNumber(40)));
     let asked = gamma
         .tables

@@ -71,6 +71,23 @@ fn the_s_vol_has_room_before_the_p_vol_grows_and_is_shown_larger_after_it() {
     assert!(refusal.contains("at alpha"), "{refusal}");
 }
 
+/// Where hosts have written an S-VOL is marked in regions that are larger on a larger volume: they would be read at other places.
+#[test]
+fn a_stopped_pair_that_grows_is_known_to_reach_nothing() {
+    let (mut alpha, mut beta) = normal();
+    for name in ["p1", "p2"] {
+        let number = beta.tables.pair_named(&name.parse().unwrap()).unwrap().number;
+        beta.tables.pairs.edit(&number).unwrap().control.reaches = Some(UpdateNumber(20));
+    }
+    alpha.say(resize("data1", NEW)).unwrap();
+    deliver(&mut alpha, &mut beta, "beta");
+    let reaches =
+        |array: &Array, name: &str| array.tables.pair_named(&name.parse().unwrap()).unwrap().control.reaches;
+    assert_eq!(reaches(&beta, "p1"), Some(UpdateNumber(20)), "it has its old size");
+    make_room(&mut beta, "copy1").unwrap();
+    assert_eq!((reaches(&beta, "p1"), reaches(&beta, "p2")), (None, Some(UpdateNumber(20))));
+}
+
 #[test]
 fn in_a_cascade_room_is_made_from_below() {
     let (mut alpha, mut beta, mut gamma) = three();

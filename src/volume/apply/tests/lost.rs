@@ -25,7 +25,10 @@ fn suspends(alpha: &mut Array, beta: &mut Array) {
         ids += 1;
         Identity(ids)
     };
-    alpha.tables.pairs_suspended(&[pair], SuspendCause::Operator, "by its operator", &mut identity).unwrap();
+    alpha
+        .tables
+        .pairs_suspended(&[pair], (SuspendCause::Operator, "by its operator"), UpdateNumber(0), &mut identity)
+        .unwrap();
     assert_eq!(deliver(alpha, beta, "beta"), 0);
 }
 

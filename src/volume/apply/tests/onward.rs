@@ -90,7 +90,10 @@ fn another_reader_goes_on_from_the_new_primary_and_its_pairs_stay_what_they_were
     let (mut alpha, mut beta, mut gamma) = three(true);
     // It did not keep up with one of them.
     let p2 = number(&alpha, "p2-gamma");
-    alpha.tables.pairs_suspended(&[p2], SuspendCause::Overflow, "x", &mut || Identity(5)).unwrap();
+    alpha
+        .tables
+        .pairs_suspended(&[p2], (SuspendCause::Overflow, "x"), UpdateNumber(0), &mut || Identity(5))
+        .unwrap();
     let told = turn(&mut alpha, &mut beta).unwrap();
     assert_eq!((told.last, told.generations.len(), told.pairs.len()), (UpdateNumber(40), 2, 2));
     let name = |name: &str| name.to_owned();
@@ -202,7 +205,9 @@ fn a_reader_that_lacks_what_it_had_acknowledged_is_believed_and_asked_until_it_h
     assert_eq!(next.iter().map(|other| other.assumed).collect::<Vec<_>>(), [UpdateNumber(60)]);
     let pairs: Vec<_> = ["p1-gamma", "p2-gamma"].map(|name| number(&beta, name)).into();
     let mut stopped = beta.tables.clone();
-    stopped.pairs_suspended(&pairs, SuspendCause::Overflow, "x", &mut || Identity(6)).unwrap();
+    stopped
+        .pairs_suspended(&pairs, (SuspendCause::Overflow, "x"), UpdateNumber(0), &mut || Identity(6))
+        .unwrap();
     let next = stopped.others_going_on(g1(&beta), (ArrayNumber(1), UpdateNumber(60)), &runs, false);
     assert_eq!(next[0].assumed, UpdateNumber(40));
 
@@ -217,7 +222,9 @@ fn a_reader_that_lacks_what_it_had_acknowledged_is_believed_and_asked_until_it_h
         id += 1;
         Identity(id)
     };
-    beta.tables.pairs_suspended(&pairs, SuspendCause::Overflow, "x", &mut identity).unwrap();
+    beta.tables
+        .pairs_suspended(&pairs, (SuspendCause::Overflow, "x"), UpdateNumber(0), &mut identity)
+        .unwrap();
     let group = g1(&beta);
     beta.tables.lacks_are_marked(group, ArrayNumber(3), "it lost it");
     assert_eq!(deliver(&mut beta, &mut gamma, "gamma"), 0);

@@ -6,7 +6,9 @@ use super::written::{normal, number};
 use super::*;
 use crate::volume::apply::taken::Journal;
 use crate::volume::group::{Generation, GroupRecord};
-use crate::volume::rejoin::RemoteRejoin;
+use crate::volume::name::VolumeNumber;
+use crate::volume::onward::RemoteOnwardPair;
+use crate::volume::rejoin::{Has, RemoteRejoin};
 use crate::volume::takeover::{Branch, RemoteFailback, RemoteTakeover, Takeover};
 use crate::volume::timing::StopWish;
 use std::collections::BTreeMap;
@@ -295,7 +297,7 @@ fn a_reader_that_moves_says_which_of_its_pairs_are_no_image() {
     gamma.tables.pairs.edit(&p2).unwrap().control.stopped_at = Some(UpdateNumber(12));
     assert_eq!(deliver(&mut beta, &mut gamma, "gamma"), 0);
     let group = g1(&gamma);
-    gamma.tables.asks_to_join(group, UpdateNumber(40), ids()());
+    gamma.tables.asks_to_join(group, Has::of(UpdateNumber(40)), ids()());
     let told = gamma.tables.forwards.iter().find_map(|forward| match &forward.designation {
         Designation::JoinOnward(told) => Some(told.clone()),
         _ => None,
@@ -303,4 +305,48 @@ fn a_reader_that_moves_says_which_of_its_pairs_are_no_image() {
     let size = gamma.tables.pairs.get(&p2).unwrap().size_bytes;
     let runs: Vec<_> = told.unwrap().pairs.into_iter().map(|pair| pair.stopped.unwrap().runs).collect();
     assert_eq!(runs, [vec![], vec![(0, size)]]);
+}
+
+/// The same where it is noted what the stopped pair reaches: it says that, and where hosts wrote. When it goes on from the new primary that
+/// is over: what it is then called by numbers is nothing that the next one could hold against its marks.
+#[test]
+fn a_reader_that_moves_says_what_its_stopped_pairs_reach_and_forgets_it_behind_that() {
+    for knows_where in [true, false] {
+        let (_, mut beta, mut gamma) = three(true);
+        takes_over(&mut beta, 40);
+        let p2 = number(&gamma, "p2-gamma");
+        gamma.tables.pair_event(p2, PairEvent::Suspend, Some("its operator".into())).unwrap();
+        gamma.tables.pairs.edit(&p2).unwrap().control.reaches = Some(UpdateNumber(12));
+        assert_eq!(deliver(&mut beta, &mut gamma, "gamma"), 0);
+        let written = [(p2, vec![(65_536, 65_536)])].into_iter().filter(|_| knows_where).collect();
+        let has = Has { up_to: UpdateNumber(40), contains: UpdateNumber(43), written };
+        let group = g1(&gamma);
+        gamma.tables.asks_to_join(group, has, ids()());
+        let told = gamma.tables.forwards.iter().find_map(|forward| match &forward.designation {
+            Designation::JoinOnward(told) => Some(told.clone()),
+            _ => None,
+        });
+        let told = told.unwrap();
+        assert_eq!((told.are_all_normal, told.contains), (false, UpdateNumber(43)));
+        let said = |index: usize| {
+            let stopped = told.pairs[index].stopped.clone().unwrap();
+            (stopped.reaches.map(|at| at.0), stopped.runs)
+        };
+        let size = gamma.tables.pairs.get(&p2).unwrap().size_bytes;
+        assert_eq!(said(0), (Some(40), vec![]));
+        assert_eq!(
+            said(1),
+            if knows_where { (Some(12), vec![(65_536, 65_536)]) } else { (None, vec![(0, size)]) }
+        );
+        let mut pair = gamma.tables.pairs.get(&p2).unwrap().clone();
+        let one = RemoteOnwardPair {
+            name: pair.name.clone(),
+            pvol: VolumeNumber(1),
+            pvol_name: "data2".parse().unwrap(),
+            origin: None,
+            stopped: Some("stopped".to_owned()),
+        };
+        rejoin::goes_on_from(&mut pair, &one, (&"beta".parse().unwrap(), ArrayNumber(2)), UpdateNumber(40));
+        assert_eq!((pair.control.reaches, pair.reaches(Some(UpdateNumber(90)))), (None, None));
+    }
 }

@@ -12,7 +12,7 @@ use crate::volume::apply::taken::Journal;
 use crate::volume::designation::Which;
 use crate::volume::group::SegmentRecord;
 use crate::volume::name::{PairNumber, VolumeNumber};
-use crate::volume::rejoin::{JoinOnward, RemoteRejoin};
+use crate::volume::rejoin::{Has, JoinOnward, RemoteRejoin};
 use crate::volume::resync::TakeoverPoint;
 use crate::volume::takeover::{OTHERS_WAIT, RemoteTakeover, Takeover};
 use crate::volume::timing::{RestoreStop, StopWish};
@@ -241,7 +241,7 @@ fn a_reader_that_goes_on_from_another_array_is_let_on_and_given_a_journal_by_its
 /// What a reader that has stopped says to the array that it is told to go on from.
 fn asks(reader: &mut Array) -> JoinOnward {
     let group = g1(reader).number;
-    reader.tables.asks_to_join(group, UpdateNumber(40), ids()());
+    reader.tables.asks_to_join(group, Has::of(UpdateNumber(40)), ids()());
     let asked = reader.tables.forwards.iter().find_map(|forward| match &forward.designation {
         Designation::JoinOnward(told) => Some(told.clone()),
         _ => None,
@@ -348,6 +348,7 @@ fn whoever_copied_an_array_before_knows_the_volumes_by_its_numbers() {
         generations: vec![g1(&gamma).generations[0]],
         has: UpdateNumber(12),
         are_all_normal: true,
+        contains: UpdateNumber(12),
         journals: Vec::new(),
         pairs: Vec::new(),
     };
@@ -366,6 +367,7 @@ fn whoever_copied_an_array_before_knows_the_volumes_by_its_numbers() {
             told: false,
             withheld_from: None,
             runs: Vec::new(),
+            reaches: None,
         }),
     });
     takes_on(&mut gamma, 4, &told).unwrap();

@@ -45,7 +45,9 @@ fn suspend(array: &mut Array, svol: SvolHosts, names: &[&str]) {
         *ids += 1;
         Identity(*ids)
     };
-    tables.pairs_suspended(&numbers, SuspendCause::Operator, "for a test", &mut identity).unwrap();
+    tables
+        .pairs_suspended(&numbers, (SuspendCause::Operator, "for a test"), UpdateNumber(0), &mut identity)
+        .unwrap();
 }
 
 fn on_their_way(array: &Array) -> Vec<Designation> {
