@@ -1,34 +1,33 @@
 //! Disaster drills at work: clones are made, at a number if need be, and go again (decision 26).
 //!
 //! A drill at the newest update is made like a snapshot, before the designation is applied. One at a number is recorded as
-//! waiting first; from then on restore pauses at that number (`copy/cut.rs`), and one task attends to it: it makes the clones there,
-//! records them, and lets restore go on. A number that restore has gone past, or that a delay keeps from it, is made by replaying updates
-//! onto clones (decision 27), if an image and the journal lead there; else the drill is refused, or given up, and its record says why.
-//! The same task lets drills expire, and takes away what has ended: first no target shows it and hosts are told so, then its
-//! volumes go. Whatever a crash cuts off, the record says where it goes on.
+//! waiting first; from then on restore pauses at that number (`copy/cut.rs`), and a task of the drill's own attends to it until its clones
+//! are made (`drill_cut.rs`). A number that restore has gone past is made by replaying updates onto clones (decision 27), if an image and the
+//! journal lead there; else the drill is refused.
+//!
+//! One task lets drills expire. What has ended is taken away by a task of its own: first no target shows it and hosts are told so,
+//! then its volumes go. Whatever a crash cuts off, the record says where it goes on.
 
 use super::Array;
-use crate::clock::MonotonicNs;
+use super::drill_cut::Waiting;
 use crate::copy::cut::Approach;
 use crate::copy::differences::DifferenceMap;
 use crate::copy::group::Group;
 use crate::copy::marked::SvolMarks;
 use crate::copy::quota::{Allowance, EXTENT_BYTES, Quota};
-use crate::disk::VolumeId;
 use crate::io::volume::VolumeRole;
 use crate::volume::designation::{Designation, NewSnapshot, Refusal};
 use crate::volume::drill::{
     DrillAt, DrillBegun, DrillNumber, DrillOrder, DrillRecord, DrillState, NewDrill, usable,
 };
 use crate::volume::effect::Effect;
-use crate::volume::group::{GroupRecord, GroupRole};
+use crate::volume::group::GroupRecord;
 use crate::volume::name::{GroupName, GroupNumber, PairNumber, SnapshotName, UpdateNumber, VolumeNumber};
 use crate::volume::record::Who;
 use crate::volume::snapshot::{SnapshotAt, SnapshotHosts, SnapshotOf, SnapshotRecord};
 use crate::volume::store::{Order, PairMarks};
 use crate::volume::table::Tables;
-use futures_util::future::select_all;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
@@ -132,12 +131,13 @@ impl Array {
     /// Groups pause where the records say, and nowhere else. The caller holds `stops`.
     fn set_cuts(&self) {
         let tables = self.store.tables();
-        for group in self.runtime().groups.values() {
-            group.set_cuts(&tables.drill_cuts(GroupNumber(group.number)));
+        let runtime = self.runtime();
+        for group in runtime.groups.values() {
+            group.set_cuts(&tables.drill_cuts(GroupNumber(group.number), &runtime.cut_drills));
         }
     }
 
-    fn take_up_cuts(&self) {
+    pub(super) fn take_up_cuts(&self) {
         let _one_at_a_time = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
         self.set_cuts();
     }
@@ -146,7 +146,8 @@ impl Array {
     pub(super) fn set_stops(&self, record: &GroupRecord, group: &Group) {
         group.set_restore_stops(record.restore_stops());
         self.retain_journal(group, record);
-        group.set_cuts(&self.store.read(|tables| tables.drill_cuts(record.number)));
+        let are_cut = BTreeSet::new();
+        group.set_cuts(&self.store.read(|tables| tables.drill_cuts(record.number, &are_cut)));
     }
 
     /// Attends to drills for as long as the array lives.
@@ -155,170 +156,76 @@ impl Array {
     }
 
     async fn attend_drills(array: Weak<Self>) {
-        let mut seen = BTreeMap::new();
         loop {
             let Some(array) = array.upgrade() else { return };
             let changed = array.changed().notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let again = array.attend(&mut seen).await;
+            let again = array.attend();
             tokio::select! {
                 biased;
                 () = &mut changed => {}
-                () = array.some_approach() => {}
                 () = array.env.clock.sleep(again) => {}
             }
         }
     }
 
-    /// Does what is due; after how long to look again, if nothing happens. `seen`: of those that wait.
-    async fn attend(self: &Arc<Self>, seen: &mut BTreeMap<DrillNumber, Seen>) -> Duration {
+    /// Does what is due; after how long to look again, if nothing happens.
+    fn attend(self: &Arc<Self>) -> Duration {
         let going: Vec<DrillRecord> = self
             .store
             .read(|tables| tables.drills.iter().filter(|drill| !drill.is_ended()).cloned().collect());
         // A group may have been opened with what was recorded a moment before that.
         self.take_up_cuts();
-        seen.retain(|number, _| going.iter().any(|drill| drill.number == *number));
         let mut again = LOOK_AGAIN;
         for drill in going {
-            let now_unix_ns = self.env.clock.wall().0;
-            let due_ns = match &drill.state {
-                DrillState::Waiting { update, until_unix_ns } => {
-                    let seen = seen.entry(drill.number).or_default();
-                    self.attend_waiting(&drill, *update, now_unix_ns >= *until_unix_ns, seen).await;
-                    again = again.min(HELD_BACK);
-                    Some(*until_unix_ns)
-                }
+            match &drill.state {
+                DrillState::Waiting { .. } | DrillState::Ending { .. } => self.attend_apart(drill.number),
                 DrillState::Running { .. } => {
-                    let due_ns = drill.expires_unix_ns();
-                    if due_ns.is_some_and(|due_ns| due_ns <= now_unix_ns) {
+                    let Some(due_ns) = drill.expires_unix_ns() else { continue };
+                    if due_ns <= self.env.clock.wall().0 {
                         self.expire(&drill);
                     }
-                    due_ns
+                    // The wall clock may step: nothing is slept for at a stretch. What could not be recorded is tried again.
+                    let left = Duration::from_nanos(due_ns.saturating_sub(self.env.clock.wall().0));
+                    again = again.min(if left.is_zero() { TRY_AGAIN } else { left });
                 }
-                DrillState::Ending { .. } => {
-                    self.take_away(&drill).await;
-                    None
-                }
-                DrillState::Ended { .. } => None,
-            };
-            if let Some(due_ns) = due_ns {
-                // The wall clock may step: nothing is slept for at a stretch. What could not be recorded is tried again.
-                let left = Duration::from_nanos(due_ns.saturating_sub(self.env.clock.wall().0));
-                again = again.min(if left.is_zero() { TRY_AGAIN } else { left });
+                DrillState::Ended { .. } => {}
             }
         }
         again
     }
 
-    async fn attend_waiting(
-        self: &Arc<Self>,
-        drill: &DrillRecord,
-        update: UpdateNumber,
-        is_over: bool,
-        seen: &mut Seen,
-    ) {
-        let tables = self.store.tables();
-        let Some(row) = tables.group_named(&drill.group) else {
-            return self.give_up_drill(drill, "the group is gone");
-        };
-        if !matches!(row.role, GroupRole::Auxiliary { .. }) {
-            return self.give_up_drill(drill, "this array has become the primary of the group");
-        }
-        let open = self.runtime().groups.get(&row.number.0).cloned();
-        let approach = open.as_ref().map(|group| (group, group.approach(update)));
-        match approach {
-            Some((_, Approach::There)) => self.make_drill(drill, update, SnapshotAt::Now).await,
-            // This array was ended when it came; or it was a takeover, a resync, or the like, that went past it.
-            Some((_, Approach::Past)) => self.replay_drill(drill, update, seen),
-            Some((group, _)) if self.is_held_back(group, update, seen) => {
-                self.replay_drill(drill, update, seen);
-            }
-            _ if is_over => {
-                self.give_up_drill(drill, &format!("update {update} did not come in the time that was set"));
-            }
-            Some((group, Approach::Near)) if !std::mem::replace(&mut seen.is_destaged, true) => {
-                let sources = tables.snapshot_sources(&SnapshotOf::Group(drill.group.clone()));
-                let volumes: Vec<VolumeId> =
-                    sources.into_iter().flatten().map(|volume| VolumeId(volume.0)).collect();
-                group.destage_ahead(&volumes).await;
-            }
-            Some((_, Approach::Near | Approach::Far)) | None => {}
+    /// A drill that waits, or that goes, has a task of its own: whatever it waits for, no other one does.
+    fn attend_apart(self: &Arc<Self>, number: DrillNumber) {
+        if self.runtime().attended_drills.insert(number) {
+            let attended = Attended { array: self.clone(), number };
+            self.spawn(async move { attended.array.attend_one(number).await });
         }
     }
 
-    /// Resolves when restore has come nearer to a number that a drill waits for.
-    async fn some_approach(&self) {
-        let waiting: Vec<(Arc<Group>, UpdateNumber)> = {
-            let tables = self.store.tables();
-            let runtime = self.runtime();
-            let open = |drill: &DrillRecord| {
-                let row = tables.group_named(&drill.group)?;
-                Some((runtime.groups.get(&row.number.0)?.clone(), drill.waits_for()?))
-            };
-            tables.drills.iter().filter_map(open).collect()
-        };
-        if waiting.is_empty() {
-            return std::future::pending().await;
-        }
-        let approaches = waiting.iter().map(|(group, update)| {
-            let was = group.approach(*update);
-            Box::pin(group.approaches(*update, was))
-        });
-        select_all(approaches).await;
-    }
-
-    /// Whether the update that a drill waits for has come and is kept from being restored, by a delay or a stop: then it is made
-    /// from what the journal holds.
-    fn is_held_back(&self, group: &Group, update: UpdateNumber, seen: &mut Seen) -> bool {
-        if group.within_reach().last.get() < update.0 {
-            return false;
-        }
-        let now = self.env.clock.now();
-        let since = *seen.has_come.get_or_insert(now);
-        now.since(since) >= HELD_BACK
-    }
-
-    /// That takes as long as what is replayed: nobody waits for it.
-    fn replay_drill(self: &Arc<Self>, drill: &DrillRecord, update: UpdateNumber, seen: &mut Seen) {
-        if !std::mem::replace(&mut seen.is_replayed, true) {
-            let (array, drill) = (self.clone(), drill.clone());
-            self.spawn(async move { array.make_drill(&drill, update, SnapshotAt::Update(update)).await });
-        }
-    }
-
-    /// Makes the clones of a drill that has waited, at just that number, and lets restore go on: of what the S-VOLs are, or of another
-    /// moment, by replaying updates onto clones.
-    async fn make_drill(&self, drill: &DrillRecord, update: UpdateNumber, at: SnapshotAt) {
-        let new = clones(&drill.group, &drill.name, at);
-        let made = match at {
-            SnapshotAt::Now => self.made_in_time(&new, self.make_snapshot(&new)).await,
-            SnapshotAt::Update(_) | SnapshotAt::Time { .. } | SnapshotAt::Bookmark(_) => {
-                self.image_at(&new).await
-            }
-        };
-        let recorded =
-            made.map_err(|refusal| refusal.to_string()).and_then(|(made, _given_back_unless_named)| {
-                match usable(&made.moment)? {
-                    Some(number) if number == update => {}
-                    Some(number) => return Err(format!("the S-VOLs have come to update {number}")),
-                    None => return Err("not every write has had a number".to_owned()),
+    async fn attend_one(&self, number: DrillNumber) {
+        let mut waiting = Waiting::default();
+        loop {
+            let drill = self.store.read(|tables| tables.drills.get(&number).cloned());
+            let Some(drill) = drill else { return };
+            match drill.state {
+                DrillState::Waiting { update, until_unix_ns } => {
+                    self.wait_for_number(&drill, update, until_unix_ns, &mut waiting).await;
                 }
-                let what = format!("group {}: drill {} is made at update {update}", drill.group, drill.name);
-                let recorded =
-                    self.store.change(&Who::Array, what, |tables| tables.drill_made(drill.number, &made));
-                recorded.map_err(|refusal| refusal.to_string())
-            });
-        match recorded {
-            Ok(()) => {
-                self.take_up_cuts();
-                self.wake();
+                DrillState::Ending { .. } => {
+                    self.take_away(&drill).await;
+                    if self.store.read(|now| now.drills.get(&number).is_some_and(|drill| !drill.is_ended())) {
+                        // S-VOLs need its clones still, or the store is in trouble.
+                        self.env.clock.sleep(TRY_AGAIN).await;
+                    }
+                }
+                DrillState::Running { .. } | DrillState::Ended { .. } => return,
             }
-            Err(why) => self.give_up_drill(drill, &why),
         }
     }
 
-    fn give_up_drill(&self, drill: &DrillRecord, why: &str) {
+    pub(super) fn give_up_drill(&self, drill: &DrillRecord, why: &str) {
         let what = format!("group {}: drill {} is not made: {why}", drill.group, drill.name);
         let now_unix_ns = self.env.clock.wall().0;
         self.record(what, |tables| tables.drill_given_up(drill.number, why, now_unix_ns));
@@ -437,20 +344,22 @@ impl Array {
 }
 
 /// What a drill is made of.
-fn clones(group: &GroupName, name: &SnapshotName, at: SnapshotAt) -> NewSnapshot {
+pub(super) fn clones(group: &GroupName, name: &SnapshotName, at: SnapshotAt) -> NewSnapshot {
     let of = SnapshotOf::Group(group.clone());
     NewSnapshot { name: name.clone(), of, hosts: SnapshotHosts::ReadWrite, at, made: None }
 }
 
-/// What is remembered of a drill that waits.
-#[derive(Default)]
-struct Seen {
-    /// Its volumes were destaged ahead of the cut.
-    is_destaged: bool,
-    /// Its clones are being made from what the journal holds.
-    is_replayed: bool,
-    /// Since when its update has been in the journal here, and not restored.
-    has_come: Option<MonotonicNs>,
+/// A drill that has its task.
+struct Attended {
+    array: Arc<Array>,
+    number: DrillNumber,
+}
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        self.array.runtime().attended_drills.remove(&self.number);
+        self.array.changed().notify_waiters();
+    }
 }
 
 /// Its clones, while they are there.
@@ -471,7 +380,5 @@ fn counted_under(volume: VolumeNumber) -> PairNumber {
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// What was due and could not be done is tried again after this.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-/// An update that has come and is not restored within this time is kept back on purpose.
-const HELD_BACK: Duration = Duration::from_secs(1);
 /// Clones go after this time also when the owner has not taken their LUNs away yet.
 const HIDDEN_WITHIN: Duration = Duration::from_secs(5);

@@ -17,6 +17,7 @@ mod cascade;
 mod compare;
 mod designate;
 mod direct;
+mod drill_cut;
 mod drill_view;
 mod drills;
 pub mod env;
@@ -84,6 +85,7 @@ use crate::io::lun::LunUnit;
 use crate::io::volume::Volume;
 use crate::shell::view::{MessageView, RewindView, SshView};
 use crate::volume::designation::{Designation, DesignationId};
+use crate::volume::drill::DrillNumber;
 use crate::volume::name::{GroupNumber, LinkName, VolumeNumber};
 use crate::volume::record::{Identity, Who};
 use crate::volume::store::{Owner, Store};
@@ -181,6 +183,10 @@ pub(crate) struct Runtime {
     pub(crate) overflows: BTreeMap<(u32, u32), pairs::Overflow>,
     /// S-VOLs that hosts may write, by pair, with what they wrote.
     pub(crate) written: BTreeMap<u32, Arc<SvolMarks>>,
+    /// Drills that have their task.
+    pub(crate) attended_drills: BTreeSet<DrillNumber>,
+    /// Drills that are cut and not recorded yet: restore may go on.
+    pub(crate) cut_drills: BTreeSet<DrillNumber>,
     /// Clones of drills that have a quota, by volume.
     pub(crate) quotas: BTreeMap<u32, Arc<Quota>>,
     /// Groups whose P-VOLs hosts write no more, because they are turned round; since when.

@@ -1,4 +1,4 @@
-//! Looking at volumes behind the hosts' back, for simulations.
+//! Looking at volumes and numbers behind the hosts' back, for simulations.
 
 use super::Array;
 use crate::disk::VolumeId;
@@ -6,6 +6,18 @@ use crate::disk::cache::Piece;
 use crate::disk::slot::Class;
 
 impl Array {
+    /// The newest updates of a group that are durable here, and restored; cheap enough for each millisecond.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn restore_position(&self, group: &str) -> Option<(u64, u64)> {
+        let number = self.store.read(|tables| {
+            let record = tables.groups.iter().find(|record| record.name.as_str() == group);
+            record.map(|record| record.number.0)
+        })?;
+        let group = self.runtime().groups.get(&number).cloned()?;
+        Some((group.within_reach().last.get(), group.restored_now().get()))
+    }
+
     /// The content of a volume as a host would read it now, which a volume that hosts may not have has not. The caller
     /// sees to it that nothing changes meanwhile.
     ///

@@ -385,4 +385,4 @@ impl Drop for Reserved<'_> {
 /// Between two attempts to keep a branch.
 const ANOTHER_BRANCH: Duration = Duration::from_secs(1);
 /// A snapshot waits for the journals and units. While it does no image of a resync is kept.
-const MADE_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const MADE_WITHIN: Duration = Duration::from_secs(30);

@@ -92,6 +92,8 @@ pub struct Group {
     pub(crate) checkpointing: tokio::sync::Mutex<()>,
     /// One restore at a time: order is the whole point.
     pub(crate) restoring: tokio::sync::Mutex<()>,
+    /// Who cuts volumes as they are between two restored updates.
+    pub(super) cutting: super::cut::Cutting,
     /// Where difference maps are kept.
     pub(crate) marks: Arc<dyn MarkStore>,
     /// Whoever holds it has marks in hand that are not in the store. Nothing is waited for meanwhile.
@@ -348,6 +350,7 @@ impl Group {
             changed: Notify::new(),
             checkpointing: tokio::sync::Mutex::default(),
             restoring: tokio::sync::Mutex::default(),
+            cutting: super::cut::Cutting::default(),
             marks: parts.marks,
             marks_in_hand: Mutex::default(),
             closing: Closing::default(),

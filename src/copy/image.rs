@@ -64,6 +64,7 @@ impl Group {
             Kept::Part => self.drop_image(volumes).await?,
             Kept::None => {}
         }
+        let _others_give_way = self.wants_to_cut_alone();
         // Most of it before restore has to stand still.
         self.disk.destage(volumes).await?;
         let (cut, number) = {
@@ -80,8 +81,8 @@ impl Group {
 
     /// Makes snapshots of volumes of this group, durable when this returns: of all updates up to one number and nothing else,
     /// or, at an auxiliary, of what was restored up to it. `stand_still` keeps back whoever writes to the volumes past this
-    /// group's lock; `look` sees what they were, before anything more is restored. At a primary hosts wait for the cut alone,
-    /// whose cost is that of the pages that were written since the destage before it.
+    /// group's lock; `look` sees what they were, before anything more is restored. Hosts at a primary, and restore at an auxiliary, wait
+    /// for the cut alone, whose cost is that of the pages that were written since the destage before it.
     ///
     /// # Errors
     /// The volumes cannot be destaged, or the map cannot hold the snapshots: there are none.
@@ -95,8 +96,7 @@ impl Group {
         // Most of it before anything has to stand still.
         self.disk.destage(&volumes).await?;
         let (cut, seen) = {
-            let _nothing_is_restored = self.restoring.lock().await;
-            let ready = self.disk.prepare_snapshots(wanted).await?;
+            let (ready, _nothing_is_restored) = self.ready_to_cut(wanted).await?;
             let (cut, newest) = self.cut(ready, stand_still);
             (cut, look(newest))
         };

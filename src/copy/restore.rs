@@ -27,7 +27,9 @@ impl Group {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            match self.restore_due(delay, Holds::Count).await {
+            let restored = self.restore_due(delay, Holds::Count).await;
+            let stands_at_cut = self.stands_at_cut();
+            match restored {
                 _ if self.closing.has_begun() => return,
                 // With a delay something may fall due although nothing changes.
                 Ok(0) if delay.is_zero() => {
@@ -46,6 +48,9 @@ impl Group {
                     tracing::error!(group = %self.name, %error, "cannot restore; trying again");
                     self.sleep_or_end(RETRY).await;
                 }
+            }
+            if stands_at_cut {
+                continue; // The round is not over.
             }
             let pause = match timing {
                 RestoreTiming::Immediate => continue,
@@ -95,11 +100,7 @@ impl Group {
     /// It ends between two steps when the group does, and never in the midst of a checkpoint: that lands before the next
     /// journal begins.
     async fn restore_due(&self, delay: Duration, holds: Holds) -> Result<u64, CopyError> {
-        let _one_at_a_time = tokio::select! {
-            biased;
-            turn = self.restoring.lock() => turn,
-            () = self.closing.begins() => return Err(self.ends()),
-        };
+        let mut one_at_a_time = self.restore_turn().await?;
         let mut told = Told { group: self, applied: 0 };
         loop {
             let (next, failed, is_held) = {
@@ -160,6 +161,18 @@ impl Group {
             told.tell();
             // What is in memory is applied without a wait: others have their turn here.
             tokio::task::yield_now().await;
+            if self.is_to_be_cut() {
+                drop(one_at_a_time);
+                one_at_a_time = self.restore_turn().await?;
+            }
+        }
+    }
+
+    async fn restore_turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, CopyError> {
+        tokio::select! {
+            biased;
+            turn = self.restoring.lock() => Ok(turn),
+            () = self.closing.begins() => Err(self.ends()),
         }
     }
 

@@ -51,6 +51,11 @@ pub trait Tamper: Debug + Send + Sync {
         Duration::ZERO
     }
 
+    /// How long restore stands still at a cut for nothing.
+    fn before_cutting(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// What an array does wrong when a group is turned round.
     fn reversal(&self) -> Option<ReversalDefect> {
         None

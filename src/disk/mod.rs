@@ -12,6 +12,8 @@ pub mod space;
 pub mod superblock;
 pub mod unit;
 
-pub use cache::{DiskAdapter, Gate, Pieces, Prepared, RawVolume, Snapshot, SnapshotsCut, SnapshotsReady};
+pub use cache::{
+    DiskAdapter, Gate, HeldBack, Pieces, Prepared, RawVolume, Snapshot, SnapshotsCut, SnapshotsReady,
+};
 pub use error::VolumeError;
 pub use space::map::{Origin, VolumeId, VolumeKind};

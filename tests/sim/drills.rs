@@ -18,16 +18,16 @@ use std::time::Duration;
 
 const BETA: usize = 1;
 /// LUNs that show clones, from here on.
-const CLONE_LUN: u16 = 60;
+pub(crate) const CLONE_LUN: u16 = 60;
 /// DATA PROTECT, SPACE ALLOCATION FAILED WRITE PROTECT.
 const NO_SPACE: (u8, u8, u8) = (0x07, 0x27, 0x07);
 
-fn drill(cluster: &Cluster, index: usize, name: &str) -> Option<DrillView> {
+pub(crate) fn drill(cluster: &Cluster, index: usize, name: &str) -> Option<DrillView> {
     let groups = cluster.snapshot(index)?.groups;
     groups.first()?.drills.iter().find(|drill| drill.name == name).cloned()
 }
 
-fn state_of(cluster: &Cluster, index: usize, name: &str) -> String {
+pub(crate) fn state_of(cluster: &Cluster, index: usize, name: &str) -> String {
     drill(cluster, index, name).map(|drill| drill.state).unwrap_or_default()
 }
 
@@ -35,7 +35,7 @@ fn restored(cluster: &Cluster, index: usize) -> Option<u64> {
     Some(cluster.snapshot(index)?.groups.first()?.follows.as_ref()?.restored_update_number)
 }
 
-async fn clone_lun(cluster: &Cluster, index: usize, number: u16) -> Result<HostLun, HostError> {
+pub(crate) async fn clone_lun(cluster: &Cluster, index: usize, number: u16) -> Result<HostLun, HostError> {
     let limit = Duration::from_secs(5);
     let options = SessionOptions {
         isid: Some(Isid([0x80, 0, 0, 0, 1, u8::try_from(number).unwrap()])),
@@ -49,7 +49,7 @@ async fn clone_lun(cluster: &Cluster, index: usize, number: u16) -> Result<HostL
     HostLun::open(session.expect("it can log in"), lun(number), limit).await
 }
 
-async fn map(cluster: &Cluster, number: u16, volume: &str) {
+pub(crate) async fn map(cluster: &Cluster, number: u16, volume: &str) {
     say(cluster, BETA, &format!("lun map {} {number} {volume}", target_name("beta"))).await;
 }
 

@@ -44,6 +44,7 @@ mod day;
 mod delay;
 mod designations;
 mod drain;
+mod drill_pace;
 mod drills;
 mod far_behind;
 mod growth;

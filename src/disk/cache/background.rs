@@ -25,8 +25,11 @@ impl DiskAdapter {
                     tokio::select! { biased; () = kicked => {} () = self.0.clock.sleep(wait) => {} }
                 }
                 Plan::Now(work) => {
+                    let progress = self.0.progress.notified();
+                    tokio::pin!(progress);
+                    progress.as_mut().enable();
                     let swept = Arc::clone(&self.0).sweep(work).await;
-                    self.0.pause_after(swept).await;
+                    self.0.pause_after(swept, progress).await;
                 }
             }
         }
@@ -127,7 +130,8 @@ impl Inner {
                         && let Ok(_turn) = Arc::clone(&volume.pass).try_lock_owned()
                     {
                         // The volume knows the error; it is tried again.
-                        let _ = inner.pass(&volume, extents, Gates::Skip, &mut swept).await;
+                        let mut extents = extents.into_iter().peekable();
+                        let _ = inner.pass_until_wanted(&volume, &mut extents, Gates::Skip, &mut swept).await;
                     }
                     swept
                 })
@@ -141,9 +145,9 @@ impl Inner {
         all
     }
 
-    /// Nothing could be written, because gates are closed or others are at it: waits for one of them. A volume that
-    /// failed has its own pause and holds nobody up.
-    async fn pause_after(&self, swept: Swept) {
+    /// Nothing could be written, because gates are closed or others are at it: waits for one of them, `progress` being that others have
+    /// written, or hold a volume back no more. A volume that failed has its own pause and holds nobody up.
+    async fn pause_after(&self, swept: Swept, progress: impl Future<Output = ()>) {
         if swept.pages > 0 || swept.failed {
             return;
         }
@@ -152,7 +156,9 @@ impl Inner {
             Some((volume, number)) => {
                 tokio::select! { biased; () = volume.wait_open(number) => {} () = pause => {} }
             }
-            None => pause.await,
+            None => {
+                tokio::select! { biased; () = progress => {} () = pause => {} }
+            }
         }
     }
 }

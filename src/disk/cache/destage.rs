@@ -5,6 +5,9 @@
 //! they clean. A page that is overwritten meanwhile stays dirty with the newer content. Capturing before waiting for the
 //! gate keeps a page that is overwritten all the time from never being written.
 //!
+//! A pass writes in batches, and gives way between two of them to who wants to hold the destage of its volume back
+//! ([`super::snapshot`]). An extent that others have too moves, 1 MiB at a time, so a batch has few of those.
+//!
 //! Who asks for a destage while a pass is under way is served by the next one, together with all others who asked:
 //! group commit. A pass runs as a task of its own: who asked may go away, a transfer may not be left alone, because its
 //! old bytes could reach a unit after newer ones.
@@ -21,6 +24,7 @@ use crate::disk::space::bits::PageBits;
 use crate::disk::space::map::{Extent, MapRefusal, Place, VolumeId};
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
+use std::iter::Peekable;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::OwnedMutexGuard;
@@ -105,7 +109,7 @@ impl Inner {
         &self,
         volume: &Volume,
         first: Arc<Request>,
-        _turn: OwnedMutexGuard<()>,
+        mut turn: OwnedMutexGuard<()>,
     ) -> Result<(), VolumeError> {
         // Whoever has asked until here is served. The first one's request may be with an earlier leader's list, if that
         // one went away before it began.
@@ -118,8 +122,22 @@ impl Inner {
                 pages.iter().for_each(|page| _ = wanted.insert(page));
             }
         }
-        let mut swept = Swept::default();
-        let result = self.pass(volume, targets, Gates::Wait, &mut swept).await;
+        let (mut swept, mut result) = (Swept::default(), Ok(()));
+        let mut targets = targets.into_iter().peekable();
+        loop {
+            let passed = self.pass_until_wanted(volume, &mut targets, Gates::Wait, &mut swept).await;
+            let goes_on = matches!(passed, Ok(()) | Err(VolumeError::NoSpace { .. }));
+            result = result.and(passed);
+            if !goes_on || targets.peek().is_none() {
+                break;
+            }
+            drop(turn);
+            turn = Arc::clone(&volume.pass).lock_owned().await;
+            if let Err(gone) = volume.check_there() {
+                result = Err(gone);
+                break;
+            }
+        }
         for request in requests {
             let _ = request.result.set(result.clone());
         }
@@ -153,22 +171,26 @@ impl Inner {
         found
     }
 
-    /// Destages the pages, in batches. The turn of the volume must be held.
-    pub(super) async fn pass(
+    /// Destages the pages, in batches, until somebody wants to hold that back: what is left then is in `targets`. The turn of the
+    /// volume must be held.
+    pub(super) async fn pass_until_wanted(
         &self,
         volume: &Volume,
-        targets: impl IntoIterator<Item = (u32, PageBits)>,
+        targets: &mut Peekable<impl Iterator<Item = (u32, PageBits)>>,
         gates: Gates,
         swept: &mut Swept,
     ) -> Result<(), VolumeError> {
-        let mut outcome = Ok(());
-        let mut targets = targets.into_iter().peekable();
-        while targets.peek().is_some() {
+        let (mut outcome, mut is_first) = (Ok(()), true);
+        while targets.peek().is_some() && (is_first || !volume.is_wanted()) {
+            is_first = false;
             let mut batch =
                 Capture { inner: self, volume, pages: Vec::new(), moves: BTreeMap::new(), closed: None };
+            let mut moving = 0;
             while batch.pages.len() < self.settings.pass_pages
+                && moving < MOVES_AT_ONCE
                 && let Some((extent, pages)) = targets.next()
             {
+                moving += usize::from(volume.will_move(extent));
                 batch.capture(extent, &pages, gates);
             }
             let count = batch.pages.len();
@@ -352,24 +374,35 @@ impl Capture<'_> {
     /// Copies the pages that stay as they are to the places to which their extents move. The old places are written by
     /// nobody while they are shared, and only under this volume's turn when they are not any more.
     async fn copy_moving(&self) -> Result<(), VolumeError> {
-        let space = &self.volume.space;
         let captured = self.by_extent();
-        for (extent, (from, to)) in &self.moves {
+        let copies = self.moves.iter().map(|(extent, (from, to))| {
             let mut stay = from.written;
             if let Some((_, written, zero)) = captured.iter().find(|(same, ..)| same == extent) {
                 stay.remove_all(written);
                 stay.remove_all(zero);
             }
-            let mut next = stay.run_from(0);
-            while let Some(run) = next {
-                let (slots, _alone) = self.inner.copy_memory(run.len()).await;
-                let count = slots.len();
-                let (start, end) = (u64::from(run.start), usize::from(run.start) + count);
-                let slots = space.read(space.page_bytes(from.physical, start), slots).await?;
-                let slots = slots.into_iter().map(SlotMut::freeze).collect();
-                space.write(vec![Run { offset_bytes: space.page_bytes(*to, start), slots }]).await?;
-                next = stay.run_from(u16::try_from(end).unwrap_or(u16::MAX));
+            self.copy_pages(from.physical, *to, stay)
+        });
+        // Side by side, and all of them to their end: no transfer is left alone.
+        join_all(copies).await.into_iter().collect()
+    }
+
+    /// Copies pages of one extent to another one; small gaps between them as well, which is cheaper than to leave them out. What lies in a gap is
+    /// overwritten behind this, or nobody believes it.
+    async fn copy_pages(&self, from: u32, to: u32, pages: PageBits) -> Result<(), VolumeError> {
+        let space = &self.volume.space;
+        let mut next = pages.run_from(0);
+        while let Some(mut run) = next {
+            while let Some(more) = pages.run_from(run.end).filter(|more| more.start - run.end <= GAP_PAGES) {
+                run.end = more.end;
             }
+            let (slots, _alone) = self.inner.copy_memory(run.len()).await;
+            let count = slots.len();
+            let (start, end) = (u64::from(run.start), usize::from(run.start) + count);
+            let slots = space.read(space.page_bytes(from, start), slots).await?;
+            let slots = slots.into_iter().map(SlotMut::freeze).collect();
+            space.write(vec![Run { offset_bytes: space.page_bytes(to, start), slots }]).await?;
+            next = pages.run_from(u16::try_from(end).unwrap_or(u16::MAX));
         }
         Ok(())
     }
@@ -448,15 +481,23 @@ impl Inner {
     /// Memory to copy at most `most` pages. Destage frees memory, so it may not wait for any: when there is little, one
     /// page at a time, and one copier.
     async fn copy_memory(&self, most: usize) -> (Vec<SlotMut>, Option<tokio::sync::MutexGuard<'_, ()>>) {
-        if let Some(slots) = self.pool.try_take(Class::Journal, most.min(COPY_PAGES)) {
-            return (slots, None);
+        for count in [COPY_PAGES, FEW_COPY_PAGES] {
+            if let Some(slots) = self.pool.try_take(Class::Journal, most.min(count)) {
+                return (slots, None);
+            }
         }
         let alone = self.copier.lock().await;
         (self.pool.take(Class::Raid, 1).await, Some(alone))
     }
 }
 
+/// Extents that move in one batch, side by side: who waits for the batch waits for that many MiB to be copied, and for two flushes.
+const MOVES_AT_ONCE: usize = 8;
 /// Pages copied at a time when an extent moves.
-const COPY_PAGES: usize = 64;
+const COPY_PAGES: usize = 128;
+/// Pages between two that are copied as well.
+const GAP_PAGES: u16 = 16;
+/// When there is little memory.
+const FEW_COPY_PAGES: usize = 16;
 /// Ranges up to so many extents are looked up one by one, longer ones by what is dirty.
 const FEW_EXTENTS: u64 = 64;

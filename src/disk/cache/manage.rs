@@ -69,6 +69,7 @@ impl DiskAdapter {
 
     async fn create(&self, spec: VolumeSpec) -> Result<(), VolumeError> {
         let _one_at_a_time = self.0.manage.lock().await;
+        let _alone = self.0.uses.alone([spec.id]).await;
         if self.0.volume(spec.id).is_ok() {
             return Err(VolumeError::Exists { volume: spec.id });
         }
@@ -103,6 +104,7 @@ impl DiskAdapter {
 
     async fn delete(&self, id: VolumeId) -> Result<(), VolumeError> {
         let _one_at_a_time = self.0.manage.lock().await;
+        let _alone = self.0.uses.alone([id]).await;
         let volume = self.0.volume(id)?;
         volume.set_gone();
         // Whoever destages or writes around the cache has ended when these are held.
@@ -136,6 +138,7 @@ impl DiskAdapter {
 
     async fn grow(&self, ids: &[VolumeId], size_bytes: u64) -> Result<(), VolumeError> {
         let _one_at_a_time = self.0.manage.lock().await;
+        let _alone = self.0.uses.alone(ids.iter().copied()).await;
         let volumes = ids.iter().map(|id| self.0.volume(*id)).collect::<Result<Vec<_>, _>>()?;
         let Some(space) = volumes.first().map(|volume| volume.space.clone()) else { return Ok(()) };
         if let Some(other) = volumes

@@ -24,6 +24,7 @@ mod read;
 mod ready;
 mod snapshot;
 mod usage;
+mod uses;
 mod volume;
 mod write;
 
@@ -34,7 +35,7 @@ pub use gate::Gate;
 pub(crate) use lay::Laid;
 pub use pieces::{Piece, Pieces};
 pub use raw::RawVolume;
-pub use snapshot::{Snapshot, SnapshotsCut, SnapshotsReady};
+pub use snapshot::{HeldBack, Snapshot, SnapshotsCut, SnapshotsReady};
 pub use usage::{AdapterUsage, GroupUsage, VolumeUsage};
 pub use volume::{ParityGroupId, VolumeSpec};
 pub use write::Prepared;
@@ -99,7 +100,9 @@ struct Inner {
     /// Volumes that have no units: nothing of them is here.
     virtuals: RwLock<BTreeSet<VolumeId>>,
     /// Volumes are created and deleted one after the other.
-    manage: Arc<tokio::sync::Mutex<()>>,
+    manage: tokio::sync::Mutex<()>,
+    /// Of which snapshots are made meanwhile.
+    uses: Arc<uses::Uses>,
     /// Who copies pages of a shared extent with the last of the memory.
     copier: tokio::sync::Mutex<()>,
     next_token: AtomicU64,
@@ -111,6 +114,8 @@ struct Inner {
     idle: AtomicBool,
     /// Somebody wants memory and the cache had too little that is clean.
     pressed: AtomicBool,
+    /// The same, for who holds back a destage.
+    short: Notify,
     /// A destage has ended.
     progress: Notify,
 }
@@ -141,13 +146,15 @@ impl DiskAdapter {
             groups: RwLock::default(),
             volumes: RwLock::default(),
             virtuals: RwLock::default(),
-            manage: Arc::default(),
+            manage: tokio::sync::Mutex::default(),
+            uses: Arc::default(),
             copier: tokio::sync::Mutex::new(()),
             next_token: AtomicU64::new(1),
             hand: AtomicUsize::new(0),
             kick: Notify::new(),
             idle: AtomicBool::new(true),
             pressed: AtomicBool::new(false),
+            short: Notify::new(),
             progress: Notify::new(),
         });
         let weak: Weak<Inner> = Arc::downgrade(&inner);
@@ -213,10 +220,16 @@ impl Inner {
             freed += evicted.len();
         }
         if freed < wanted && self.totals.dirty.load(Ordering::Acquire) > 0 {
-            self.pressed.store(true, Ordering::Release);
-            self.kick.notify_one();
+            self.press();
         }
         freed
+    }
+
+    /// Somebody waits until more is destaged.
+    fn press(&self) {
+        self.pressed.store(true, Ordering::Release);
+        self.kick.notify_one();
+        self.short.notify_waiters();
     }
 
     fn dirty_limit(&self, percent: u8) -> usize {

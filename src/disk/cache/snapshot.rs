@@ -13,13 +13,15 @@
 //! 3. [`SnapshotsCut::complete`]: destages these pages, which moves their extents, and makes the snapshots exist by one
 //!    commit of the map. A crash before that leaves none of them.
 //!
-//! What is dropped between the steps leaves nothing behind. Snapshots, creation and deletion of volumes go one after the
-//! other.
+//! What is dropped between the steps leaves nothing behind. Growth, deletion and going back wait until no snapshot of that volume, or under
+//! its number, is being made, and the other way round ([`super::uses`]); snapshots are made side by side, the first two steps of those of the same
+//! volumes one after the other, unless they share one [`HeldBack`].
 
 use super::destage::{Gates, Swept, shielded};
 use super::manage::reap;
 use super::page::Key;
-use super::volume::Volume;
+use super::uses::Using;
+use super::volume::{Volume, Wanted};
 use super::{DiskAdapter, Inner, VolumeSpec};
 use crate::disk::VolumeError;
 use crate::disk::space::Space;
@@ -28,6 +30,7 @@ use crate::disk::space::share::{Borrowed, Restoring};
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use tokio::sync::OwnedMutexGuard;
 
@@ -40,11 +43,20 @@ pub struct Snapshot {
     pub snapshot: VolumeId,
 }
 
+/// Volumes that are not destaged while this, or what was made ready with it, is there: what the map says of them stands still. Who
+/// writes may wait for room that only their destage makes, so nobody keeps it for long, or when [`DiskAdapter::runs_short`] says so.
+pub struct HeldBack {
+    inner: Arc<Inner>,
+    volumes: BTreeMap<VolumeId, Arc<Volume>>,
+    turns: Vec<OwnedMutexGuard<()>>,
+    using: Arc<Using>,
+}
+
 /// Snapshots before the cut. While this is held none of the volumes is destaged.
 #[derive(Debug)]
 pub struct SnapshotsReady {
     forming: Forming,
-    turns: Vec<OwnedMutexGuard<()>>,
+    held: Arc<HeldBack>,
 }
 
 /// Snapshots behind the cut, which a crash would lose.
@@ -70,31 +82,101 @@ impl DiskAdapter {
     /// A number that is in use, a volume that does not exist or is a journal volume, more snapshots that differ than the
     /// map's log can hold, or the volumes cannot be destaged.
     pub async fn prepare_snapshots(&self, wanted: &[Snapshot]) -> Result<SnapshotsReady, VolumeError> {
-        let manage = Arc::clone(&self.0.manage).lock_owned().await;
+        let volumes: Vec<VolumeId> = wanted.iter().map(|one| one.volume).collect();
+        self.destage(&volumes).await?;
+        let held = self.hold_back(volumes).await?;
+        self.prepare_held(wanted, held).await
+    }
+
+    /// The first step without the destage, its first half: holds volumes back, for snapshots that are made ready with
+    /// [`DiskAdapter::prepare_held`]. Waits for the batch of a destage that is on its way.
+    ///
+    /// # Errors
+    /// A volume that does not exist or is a journal volume.
+    pub async fn hold_back(
+        &self,
+        volumes: impl IntoIterator<Item = VolumeId>,
+    ) -> Result<Arc<HeldBack>, VolumeError> {
+        let volumes: Vec<VolumeId> = volumes.into_iter().collect();
+        let using = Arc::new(self.0.uses.share(volumes.iter().copied()).await);
         let mut sources = BTreeMap::new();
-        for Snapshot { volume, snapshot } in wanted {
-            let from = self.0.volume(*volume)?;
+        for volume in volumes {
+            let from = self.0.volume(volume)?;
             if from.spec.kind == VolumeKind::Journal {
-                return Err(VolumeError::Kind { volume: *volume });
+                return Err(VolumeError::Kind { volume });
             }
-            if self.0.volume(*snapshot).is_ok() {
-                return Err(VolumeError::Exists { volume: *snapshot });
-            }
-            sources.insert(*volume, from);
+            sources.insert(volume, from);
         }
-        let ids: Vec<_> = sources.keys().copied().collect();
-        self.destage(&ids).await?;
-        let mut turns = Vec::with_capacity(ids.len());
+        // No other one begins a further batch while the first is waited for.
+        let wanted: Vec<Wanted<'_>> = sources.values().map(|from| from.want()).collect();
+        let mut turns = Vec::with_capacity(sources.len());
         for from in sources.values() {
             turns.push(Arc::clone(&from.pass).lock_owned().await);
             from.check_there()?;
         }
-        let mut forming =
-            Forming { inner: Arc::clone(&self.0), volumes: Vec::new(), done: false, _manage: manage };
+        drop(wanted);
+        Ok(Arc::new(HeldBack { inner: Arc::clone(&self.0), volumes: sources, turns, using }))
+    }
+
+    /// The second half: no I/O, and nobody is waited for. What is dirty at the cut is given to the snapshots then, and its extents
+    /// move in them as well; so the volumes should have been destaged.
+    ///
+    /// # Errors
+    /// A number that is in use, a volume that is not held back, or more snapshots that differ than the map's log can hold.
+    pub async fn prepare_held(
+        &self,
+        wanted: &[Snapshot],
+        held: Arc<HeldBack>,
+    ) -> Result<SnapshotsReady, VolumeError> {
+        let new = self.0.uses.share(wanted.iter().map(|one| one.snapshot)).await;
+        let (inner, using) = (Arc::clone(&self.0), (new, Arc::clone(&held.using)));
+        let mut forming = Forming { inner, volumes: Vec::new(), done: false, _using: using };
         for Snapshot { volume, snapshot } in wanted {
-            forming.add(&sources[volume], *snapshot).await?;
+            if self.0.volume(*snapshot).is_ok() {
+                return Err(VolumeError::Exists { volume: *snapshot });
+            }
+            let from = held.volumes.get(volume).ok_or(VolumeError::Unknown { volume: *volume })?;
+            forming.add(from, *snapshot).await?;
         }
-        Ok(SnapshotsReady { forming, turns })
+        Ok(SnapshotsReady { forming, held })
+    }
+
+    /// Resolves when somebody has begun to wait, since this was called, for room that only a destage makes.
+    pub fn runs_short(&self) -> impl Future<Output = ()> + '_ {
+        self.0.short.notified()
+    }
+
+    /// Whether what is dirty in these volumes may be given to one more snapshot of them. The snapshot moves their extents once more, and counts as
+    /// much again as dirty; where the parity group has hardly any to spare, or the cache is full of what is dirty, they have to be destaged
+    /// before.
+    #[must_use]
+    pub fn may_give_dirty(&self, volumes: &[VolumeId]) -> bool {
+        let (mut all, mut pages) = (0, 0);
+        let mut moved: BTreeMap<_, usize> = BTreeMap::new();
+        for cell in &self.0.shards {
+            let shard = cell.lock();
+            all += shard.dirty.len();
+            for volume in volumes {
+                for (_, dirty) in shard.dirty.range((*volume, 0)..=(*volume, u32::MAX)) {
+                    *moved.entry(*volume).or_default() += 1;
+                    pages += usize::try_from(dirty.pages.count()).unwrap_or(usize::MAX);
+                }
+            }
+        }
+        let mut by_group: BTreeMap<_, usize> = BTreeMap::new();
+        for (volume, moved) in moved {
+            let Ok(volume) = self.0.volume(volume) else { continue };
+            *by_group.entry(volume.spec.parity_group).or_default() += moved;
+        }
+        // What others were given before may move as well.
+        let has_room = |(group, moved): (_, usize)| {
+            let free = self.space(group).map_or(0, |space| space.map().free_extents());
+            all + moved * FREE_PER_MOVED <= usize::try_from(free).unwrap_or(usize::MAX)
+        };
+        let dirty = self.0.totals.dirty.load(Ordering::Acquire).saturating_add(pages);
+        pages == 0
+            || dirty <= self.0.pool.limit().saturating_mul(GIVEN_PER_SLOT_MAX)
+                && by_group.into_iter().all(has_room)
     }
 
     /// Makes volumes again what their snapshots are, durably; the snapshots stay. What was in the volumes, dirty pages
@@ -114,6 +196,8 @@ impl DiskAdapter {
 
     async fn restore(&self, wanted: &[Snapshot]) -> Result<(), VolumeError> {
         let _one_at_a_time = self.0.manage.lock().await;
+        let both = wanted.iter().flat_map(|pair| [pair.volume, pair.snapshot]);
+        let _alone = self.0.uses.alone(both).await;
         let mut all = BTreeMap::new();
         let mut spaces: Vec<(Arc<Space>, Vec<Snapshot>)> = Vec::new();
         for pair in wanted {
@@ -171,15 +255,37 @@ impl DiskAdapter {
     }
 }
 
+impl Drop for HeldBack {
+    fn drop(&mut self) {
+        self.turns.clear();
+        // Who destages by itself may have found that others are at it.
+        self.inner.progress.notify_waiters();
+    }
+}
+
+impl fmt::Debug for HeldBack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.volumes.keys()).finish()
+    }
+}
+
+impl HeldBack {
+    /// Whether this volume is.
+    #[must_use]
+    pub fn has(&self, volume: VolumeId) -> bool {
+        self.volumes.get(&volume).is_some_and(|volume| !volume.is_gone())
+    }
+}
+
 impl SnapshotsReady {
     /// The second step: the snapshots are what the volumes are now. `as_of` is kept with them. See the module.
     #[must_use]
     pub fn cut(self, as_of: u64) -> SnapshotsCut {
-        let Self { forming, turns } = self;
+        let Self { forming, held } = self;
         for volume in &forming.volumes {
             forming.inner.copy_dirty(&volume.from, &volume.to);
         }
-        drop(turns);
+        drop(held);
         SnapshotsCut { forming, as_of }
     }
 }
@@ -200,7 +306,8 @@ struct Forming {
     inner: Arc<Inner>,
     volumes: Vec<FormingVolume>,
     done: bool,
-    _manage: OwnedMutexGuard<()>,
+    /// Dropped behind everything else: only then those who wait for these volumes go on.
+    _using: (Using, Arc<Using>),
 }
 
 struct FormingVolume {
@@ -369,7 +476,8 @@ impl Inner {
             if dirty.is_empty() {
                 return Ok(());
             }
-            self.pass(volume, dirty, Gates::Wait, &mut Swept::default()).await?;
+            let mut dirty = dirty.into_iter().peekable();
+            self.pass_until_wanted(volume, &mut dirty, Gates::Wait, &mut Swept::default()).await?;
         }
     }
 
@@ -385,3 +493,9 @@ impl Inner {
         renewed
     }
 }
+
+/// Dirty pages for each slot of the pool from which on no snapshot is given any: half of those at which writers wait
+/// (`DIRTY_PER_SLOT_MAX`).
+const GIVEN_PER_SLOT_MAX: usize = 2;
+/// Free extents for each one that the snapshot would move, beyond those for all that is dirty.
+const FREE_PER_MOVED: usize = 3;

@@ -8,7 +8,7 @@ use crate::disk::VolumeError;
 use crate::disk::slot::SLOT_BYTES;
 use crate::disk::space::Space;
 use crate::disk::space::map::{VolumeId, VolumeKind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
@@ -43,6 +43,8 @@ pub(super) struct Volume {
     pub(super) requests: Mutex<Vec<Arc<Request>>>,
     /// One destage of a volume at a time: so no page is on its way twice.
     pub(super) pass: Arc<tokio::sync::Mutex<()>>,
+    /// How many want to hold its destage back: a pass gives way to them between two batches.
+    wanted: AtomicUsize,
     /// Held shared by users of a journal volume, alone by who deletes it.
     pub(super) raw_use: tokio::sync::RwLock<()>,
     gone: AtomicBool,
@@ -63,6 +65,7 @@ impl Volume {
             gate_changed: Notify::new(),
             requests: Mutex::new(Vec::new()),
             pass: Arc::default(),
+            wanted: AtomicUsize::new(0),
             raw_use: tokio::sync::RwLock::new(()),
             gone: AtomicBool::new(false),
             shares: AtomicBool::new(false),
@@ -151,8 +154,28 @@ impl Volume {
         self.shares.load(Ordering::Relaxed)
     }
 
+    /// Whether an extent has to move before it is written, because others have it too.
+    pub(super) fn will_move(&self, extent: u32) -> bool {
+        if !self.may_share() {
+            return false;
+        }
+        let map = self.space.map();
+        map.extent(self.id(), extent).is_some_and(|extent| map.is_shared(extent.physical))
+    }
+
     pub(super) fn set_may_share(&self) {
         self.shares.store(true, Ordering::Relaxed);
+    }
+
+    /// A pass gives way as long as this is there.
+    pub(super) fn want(&self) -> Wanted<'_> {
+        self.wanted.fetch_add(1, Ordering::AcqRel);
+        Wanted(&self.wanted)
+    }
+
+    /// Whether a pass shall give way.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Acquire) > 0
     }
 
     pub(super) fn check_there(&self) -> Result<(), VolumeError> {
@@ -182,6 +205,15 @@ impl Volume {
             _ => {}
         }
         *now = trouble;
+    }
+}
+
+/// Somebody waits for the turn of a volume.
+pub(super) struct Wanted<'a>(&'a AtomicUsize);
+
+impl Drop for Wanted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -325,8 +325,7 @@ impl Inner {
             if let Some(trouble) = volume.trouble() {
                 return Err(trouble);
             }
-            self.pressed.store(true, Ordering::Release);
-            self.kick.notify_one();
+            self.press();
             progress.await;
         }
     }

@@ -158,11 +158,16 @@ impl Tables {
         self.drills.iter().filter(move |drill| drill.group == *group)
     }
 
-    /// The updates at which drills of a group wait to be made, while it is copied here.
-    pub(crate) fn drill_cuts(&self, group: GroupNumber) -> BTreeSet<UpdateNumber> {
+    /// The updates at which drills of a group wait to be made, while it is copied here; without those that are cut.
+    pub(crate) fn drill_cuts(
+        &self,
+        group: GroupNumber,
+        are_cut: &BTreeSet<DrillNumber>,
+    ) -> BTreeSet<UpdateNumber> {
         let row = self.groups.get(&group).filter(|row| matches!(row.role, GroupRole::Auxiliary { .. }));
         let Some(row) = row else { return BTreeSet::new() };
-        self.drills_of(&row.name).filter_map(DrillRecord::waits_for).collect()
+        let waiting = self.drills_of(&row.name).filter(|drill| !are_cut.contains(&drill.number));
+        waiting.filter_map(DrillRecord::waits_for).collect()
     }
 
     /// The clones of a drill that has waited are durable: it has them from now on.

@@ -3,7 +3,7 @@
 use super::rig::*;
 use crate::clock::{Clock, SeededEntropy};
 use crate::disk::VolumeError;
-use crate::disk::cache::{DiskAdapter, Gate, Snapshot, VolumeId, VolumeUsage};
+use crate::disk::cache::{CacheSettings, DiskAdapter, Gate, Snapshot, VolumeId, VolumeUsage};
 use crate::disk::raid::Level;
 use crate::disk::space::map::{Origin, VolumeKind};
 use std::sync::Arc;
@@ -41,6 +41,98 @@ async fn content(array: &Array, volume: u32) -> Vec<u64> {
 
 fn usage(adapter: &DiskAdapter, volume: u32) -> VolumeUsage {
     adapter.usage().volumes.into_iter().find(|usage| usage.volume == VolumeId(volume)).unwrap()
+}
+
+/// A batch that is on its way is waited for, and no more of what is dirty; that is destaged when the volume is let go.
+#[test]
+fn a_destage_gives_way_to_who_holds_its_volume_back() {
+    let bed = bed(3);
+    life(async {
+        let array = bed.open().await.unwrap();
+        array.create(1, BYTES, VolumeKind::Thin).await;
+        array.write(VolumeId(1), 0, SECTORS, 1).await.unwrap();
+        let dirty = || array.adapter.0.dirty_extents(VolumeId(1), 0..SECTORS / 8).len();
+        assert_eq!(dirty(), 2);
+        let adapter = array.adapter.clone();
+        let destaged = tokio::spawn(async move { adapter.destage(&[VolumeId(1)]).await });
+        array.clock.sleep(Duration::from_micros(10)).await;
+        let held = array.adapter.hold_back([VolumeId(1)]).await.unwrap();
+        assert_eq!(dirty(), 1, "one batch is one extent");
+        let ready = array.adapter.prepare_held(&[pair(1, 2)], held.clone()).await.unwrap();
+        let other = array.adapter.prepare_held(&[pair(1, 3)], held).await.unwrap();
+        array.clock.sleep(Duration::from_millis(30)).await;
+        assert_eq!(dirty(), 1, "it stands still");
+        let cut = ready.cut(7);
+        array.write(VolumeId(1), 8, 8, 2).await.unwrap();
+        let other = other.cut(8);
+        let (one, other) = tokio::join!(cut.complete(), other.complete());
+        one.and(other).unwrap();
+        destaged.await.unwrap().unwrap();
+        array.adapter.destage(&[VolumeId(1)]).await.unwrap();
+        evict_all(&array.adapter);
+        let mut expected = vec![1; COUNT];
+        assert_eq!(content(&array, 2).await, expected);
+        expected[8..16].fill(2);
+        assert_eq!(content(&array, 3).await, expected, "it was cut later");
+        assert_eq!(content(&array, 1).await, expected);
+    });
+}
+
+/// Who deletes a volume waits for those who make a snapshot of it, and nobody else waits for him.
+#[test]
+fn what_is_deleted_meanwhile_holds_up_no_snapshot_of_another_volume() {
+    let bed = bed(4);
+    life(async {
+        let array = bed.open().await.unwrap();
+        for volume in 1..=3 {
+            array.create(volume, BYTES, VolumeKind::Thin).await;
+            array.write(VolumeId(volume), 0, 8, u64::from(volume)).await.unwrap();
+        }
+        // Somebody is slow with his snapshot.
+        let cut = array.adapter.prepare_snapshots(&[pair(1, 11)]).await.unwrap().cut(7);
+        let delete = |volume: u32| {
+            let adapter = array.adapter.clone();
+            tokio::spawn(async move { adapter.delete_volume(VolumeId(volume)).await })
+        };
+        delete(3).await.unwrap().unwrap();
+        let source = delete(1);
+        let given_up = delete(11);
+        array.clock.sleep(Duration::from_millis(50)).await;
+        assert!(!source.is_finished() && !given_up.is_finished(), "a snapshot is made of one as the other");
+        let second = [pair(2, 12)];
+        let other = array.adapter.prepare_snapshots(&second);
+        let other = tokio::time::timeout(Duration::from_millis(50), other).await.unwrap().unwrap();
+        other.cut(8).complete().await.unwrap();
+        cut.complete().await.unwrap();
+        source.await.unwrap().unwrap();
+        given_up.await.unwrap().unwrap();
+        evict_all(&array.adapter);
+        let numbers: Vec<u32> = array.adapter.volumes().iter().map(|spec| spec.id.0).collect();
+        assert_eq!(numbers, [2, 12]);
+        assert_eq!(content(&array, 12).await[..8], [2; 8]);
+    });
+}
+
+/// Who destages by itself and finds that a volume is held back goes on as soon as it is not.
+#[test]
+fn a_volume_that_was_held_back_is_destaged_at_once() {
+    let bed = bed(5);
+    life(async {
+        let patient = CacheSettings { retry_pause: Duration::from_millis(500), ..settings() };
+        let array = bed.open_with(patient).await.unwrap();
+        array.create(1, BYTES, VolumeKind::Thin).await;
+        array.write(VolumeId(1), 0, 8, 1).await.unwrap();
+        let dirty = || array.adapter.0.dirty_extents(VolumeId(1), 0..SECTORS / 8).len();
+        let held = array.adapter.hold_back([VolumeId(1)]).await.unwrap();
+        let adapter = array.adapter.clone();
+        let _background = tokio::spawn(async move { adapter.run().await });
+        // Old enough for it.
+        array.clock.sleep(array.adapter.0.settings.age_max + Duration::from_millis(5)).await;
+        assert_eq!(dirty(), 1);
+        drop(held);
+        array.clock.sleep(Duration::from_millis(100)).await;
+        assert_eq!(dirty(), 0);
+    });
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::volume::drill::{
     DrillAt, DrillBegun, DrillClose, DrillEnd, DrillNumber, DrillOrder, DrillRecord, DrillState, NewDrill,
 };
 use crate::volume::snapshot::{MadeSnapshot, MadeVolume, Moment, SnapshotOf};
+use std::collections::BTreeSet;
 
 /// Both sides of a group that has started.
 fn copied() -> (Array, Array) {
@@ -77,7 +78,10 @@ fn it_waits_is_made_judged_hidden_and_gone_and_its_record_stays() {
     let mut beta = beta();
     wait(&mut beta, "d1", 7).unwrap();
     let group = beta.tables.group_named(&"g1".parse().unwrap()).unwrap().number;
-    assert_eq!(beta.tables.drill_cuts(group).into_iter().collect::<Vec<_>>(), [UpdateNumber(7)]);
+    assert_eq!(
+        beta.tables.drill_cuts(group, &BTreeSet::new()).into_iter().collect::<Vec<_>>(),
+        [UpdateNumber(7)]
+    );
     assert!(
         matches!(beta.say(close("d1", Some(true), false)), Err(Refusal::Conflict(_))),
         "there is nothing yet"
@@ -86,7 +90,7 @@ fn it_waits_is_made_judged_hidden_and_gone_and_its_record_stays() {
     let number = number_of(&beta, "d1");
     beta.tables.drill_made(number, &made).unwrap();
     assert!(beta.tables.drill_made(number, &made).is_err(), "once");
-    assert!(beta.tables.drill_cuts(group).is_empty() && beta.tables.doomed.is_empty());
+    assert!(beta.tables.drill_cuts(group, &BTreeSet::new()).is_empty() && beta.tables.doomed.is_empty());
     let clone = drill(&beta, "d1").volumes[0].clone();
     beta.say(target(&[(1, clone.as_str())])).unwrap();
     let volume = beta.tables.volume_named(&clone).unwrap().number;
