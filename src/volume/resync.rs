@@ -192,9 +192,9 @@ impl Tables {
             let Some(pair) = self.pairs.edit(&number) else { continue };
             if let Some(as_of) = pair.control.image.take() {
                 (pair.control.is_image, pair.control.stopped_at) = (true, Some(as_of));
-                // The image may be older than the last moment at which the pair was normal.
-                let reaches = pair.control.reaches.map_or(as_of, |reaches| reaches.min(as_of));
-                pair.control.reaches = Some(reaches);
+                // The image may be older than the last moment at which the pair was normal. What was not noted is not known: an image is kept
+                // through changes of roles, and its number may be one of another history.
+                pair.control.reaches = pair.control.reaches.map(|reaches| reaches.min(as_of));
                 // What hosts have written here is given up with it.
                 (pair.control.svol_write, pair.control.svol_open) = (false, false);
                 pair.control.is_written = false;

@@ -232,7 +232,7 @@ fn moving_to_beta(is_linked: bool) -> (Array, Array) {
     if is_linked {
         assert_eq!(deliver(&mut beta, &mut gamma, "gamma"), 0);
         let group = g1(&gamma).number;
-        gamma.tables.asks_to_join(group, UpdateNumber(40), ids()());
+        gamma.tables.asks_to_join(group, crate::volume::rejoin::Has::of(UpdateNumber(40)), ids()());
     }
     (beta, gamma)
 }
@@ -253,7 +253,7 @@ fn a_reader_whose_link_to_the_new_primary_is_made_again_asks_again() {
     assert_eq!((moving(&gamma).has, moving(&gamma).link), (None, None), "nothing is said there");
     gamma.say(link("beta", 2)).unwrap();
     let group = g1(&gamma).number;
-    gamma.tables.asks_to_join(group, UpdateNumber(40), ids()());
+    gamma.tables.asks_to_join(group, crate::volume::rejoin::Has::of(UpdateNumber(40)), ids()());
     assert_eq!(moving(&gamma).has, Some(UpdateNumber(40)));
     assert_eq!(gamma.tables.forwards_to(&"beta".parse().unwrap()).count(), 1);
 }

@@ -179,6 +179,21 @@ fn images_go_with_the_last_pair_that_needed_them() {
     assert_eq!(beta.tables.pairs.get(&p2).unwrap().control.image, None, "nobody needs it");
 }
 
+/// An image is kept through changes of roles: its number may be one of another history, and says nothing of what nobody has noted.
+#[test]
+fn who_goes_back_to_an_image_reaches_only_what_was_noted() {
+    for (noted, expected) in [(None, None), (Some(70), Some(60)), (Some(50), Some(50))] {
+        let (_, mut beta) = normal();
+        let p1 = number(&beta, "p1");
+        let group = beta.tables.pairs.get(&p1).unwrap().group;
+        beta.tables.images_kept(&[(p1, UpdateNumber(60))]);
+        beta.tables.pairs.edit(&p1).unwrap().control.reaches = noted.map(UpdateNumber);
+        beta.tables.fallen_back(group, Some(UpdateNumber(60)));
+        let control = &beta.tables.pairs.get(&p1).unwrap().control;
+        assert_eq!((control.stopped_at, control.reaches), (Some(UpdateNumber(60)), expected.map(UpdateNumber)));
+    }
+}
+
 /// The number of an earlier suspension was once named for a later one: the image that was kept then was said to be older than it was.
 #[test]
 fn a_second_suspension_is_a_new_one_to_the_auxiliary() {
