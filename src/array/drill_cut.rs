@@ -60,6 +60,9 @@ impl Array {
             return self.until_it_changes(None, update, Approach::Far, changed).await;
         };
         let approach = group.approach(update);
+        if !matches!(approach, Approach::There) {
+            waiting.there = None;
+        }
         match approach {
             Approach::There => self.cut_here(drill, update, waiting).await,
             Approach::Past => self.replay_drill(&group, drill, update).await,

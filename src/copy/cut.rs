@@ -236,10 +236,28 @@ impl Group {
         look: impl FnOnce(Newest) -> L,
     ) -> Result<Option<(SnapshotsCut, L)>, CopyError> {
         let runs_short = self.disk.runs_short();
+        tokio::pin!(runs_short);
+        if self.gives_way() {
+            return Ok(None);
+        }
         let joined = self.cutting.join();
         self.changed.notify_waiters(); // Others may join.
-        let (held, until) = self.held_back(wanted).await?;
-        let ready = self.disk.prepare_held(wanted, held).await?;
+        let prepared = async {
+            let (held, until) = self.held_back(wanted).await?;
+            if self.gives_way() {
+                return Ok(None);
+            }
+            let ready = self.disk.prepare_held(wanted, held).await?;
+            Ok::<_, CopyError>(Some((ready, until)))
+        };
+        // A unit that hangs holds nobody up: one volume is held back while a batch of the next is waited for.
+        let prepared = tokio::select! {
+            biased;
+            prepared = prepared => prepared?,
+            () = &mut runs_short => None,
+            () = self.clock.sleep(Duration::from_nanos(HELD_FOR_NS)) => None,
+        };
+        let Some((ready, until)) = prepared else { return Ok(None) };
         let left_ns = until.0.saturating_sub(self.clock.now().0);
         let _nothing_is_restored = tokio::select! {
             biased;
@@ -247,7 +265,7 @@ impl Group {
                 Some(turn) => turn,
                 None => return Ok(None),
             },
-            () = runs_short => return Ok(None),
+            () = &mut runs_short => return Ok(None),
             () = self.clock.sleep(Duration::from_nanos(left_ns)) => return Ok(None),
         };
         let volumes: Vec<VolumeId> = wanted.iter().map(|one| one.volume).collect();
@@ -262,13 +280,18 @@ impl Group {
         Ok(Some((cut, look(newest))))
     }
 
+    /// Somebody else has to cut, or to destage, while nothing is restored; or the group ends.
+    fn gives_way(&self) -> bool {
+        self.closing.has_begun() || self.cutting.alone.load(Ordering::Acquire) > 0
+    }
+
     /// Restore stands still at that number; none: it never will, or has to give way first.
     async fn turn_at(&self, number: StoredNumber) -> Option<MutexGuard<'_, ()>> {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if self.closing.has_begun() || self.cutting.alone.load(Ordering::Acquire) > 0 {
+            if self.gives_way() {
                 return None;
             }
             match self.approach(number) {

@@ -21,6 +21,7 @@ impl Group {
         pairs: &[u32],
         record: impl FnOnce(PassedOver) -> Result<(), E>,
     ) -> Result<(), E> {
+        let _others_give_way = self.wants_to_cut_alone();
         let _nothing_is_restored = self.restoring.lock().await;
         self.image_number().map_err(E::from)?;
         self.take_out(pairs, record).await
@@ -77,6 +78,7 @@ impl Group {
                 self.name
             )));
         }
+        let _others_give_way = self.wants_to_cut_alone();
         let _nothing_is_restored = self.restoring.lock().await;
         if let Some(update) = self.lock().restored_in_part {
             return Err(CopyError::Damaged(format!("update {update} is restored in part")));

@@ -59,6 +59,8 @@ impl Group {
             seq.restored == number && seq.restored_in_part.is_none()
         };
         let (cut, seen) = {
+            // Who holds the volumes back for a drill waits for restore to stand still, as this one does for the volumes.
+            let _others_give_way = self.wants_to_cut_alone();
             let _nothing_is_restored = self.restoring.lock().await;
             if !is_there() {
                 return Ok(None);

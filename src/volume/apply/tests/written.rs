@@ -190,7 +190,10 @@ fn who_goes_back_to_an_image_reaches_only_what_was_noted() {
         beta.tables.pairs.edit(&p1).unwrap().control.reaches = noted.map(UpdateNumber);
         beta.tables.fallen_back(group, Some(UpdateNumber(60)));
         let control = &beta.tables.pairs.get(&p1).unwrap().control;
-        assert_eq!((control.stopped_at, control.reaches), (Some(UpdateNumber(60)), expected.map(UpdateNumber)));
+        assert_eq!(
+            (control.stopped_at, control.reaches),
+            (Some(UpdateNumber(60)), expected.map(UpdateNumber))
+        );
     }
 }
 
