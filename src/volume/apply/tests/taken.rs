@@ -384,7 +384,7 @@ fn what_was_given_up_is_counted_for_nothing_of_the_new_history() {
     rejoin(&beta, 1, &mut gamma).unwrap();
     let mut told = asks(&mut gamma);
     let group = g1(&gamma).number;
-    gamma.tables.asks_to_join(group, crate::volume::rejoin::Has::of(UpdateNumber(43)), ids()());
+    gamma.tables.asks_to_join(group, Has::of(UpdateNumber(43)), ids()());
     told.has = UpdateNumber(43);
     let (here, link) = (g1(&beta).number, "gamma".parse().unwrap());
     assert_eq!(beta.tables.note_lead(here, &told, ArrayNumber(3)), 3);
