@@ -1,9 +1,9 @@
 //! Who changes what volumes are, and who makes snapshots of them meanwhile.
 //!
 //! Snapshots are made side by side, whichever volumes they are of: each *shares* the volumes that it is made from and those that it makes. Who
-//! deletes a volume, makes it larger or takes it back to a snapshot has it *alone*. Nobody waits for a volume that he does not name, so
-//! a slow unit is no matter of those whose volumes lie elsewhere. Who wants one alone waits for all who share it, also for those who come later: these
-//! are few, and each ends by itself.
+//! deletes a volume, makes it larger or takes it back to a snapshot has it *alone*. Here nobody waits for a volume that he does not name.
+//! Those who create, delete, grow or take back have the lock `manage` as well, so they wait for each other behind a slow unit; snapshots that
+//! are being made do not. Who wants one alone waits for all who share it, also for those who come later: these are few, and each ends by itself.
 
 use super::volume::lock;
 use crate::disk::space::map::VolumeId;
