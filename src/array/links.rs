@@ -366,6 +366,11 @@ impl Array {
                 let Ok((head, _)) = Head::decode(&head) else {
                     return SourceError("the answer to journal information is damaged".into());
                 };
+                // It begins behind what the source has given numbers; a crash there may take back what is not durable yet.
+                if head.first > head.newest_durable.saturating_add(1) {
+                    self.env.clock.sleep(OFFER_AGAIN).await;
+                    continue;
+                }
                 // The owner opens it, when its volumes are open.
                 self.runtime().journal_begins.insert(number, UpdateNumber::new(head.first));
                 self.wake();

@@ -9,12 +9,15 @@ use super::answer::{Head, Outcome};
 use super::error::CopyError;
 use super::fetch::FetchError;
 use super::group::{Group, PairRuntime, Sequencer};
+use super::serve::Answer;
 use super::source::Source;
 use super::times::Top;
+use crate::clock::BoxFuture;
 use crate::volume::pair::PairState;
 use holdfast_journal::reader::{Reader, ReaderError, Report};
 use holdfast_journal::{ArrayNumber, Generation, UpdateNumber};
 use std::collections::BTreeSet;
+use std::pin::Pin;
 use std::time::Duration;
 
 /// Readers that are not like the others.
@@ -79,6 +82,27 @@ impl Group {
     /// Up to which number a reader has said to have everything durably.
     pub(crate) fn acknowledged_by(&self, reader: ArrayNumber) -> Option<UpdateNumber> {
         self.lock().readers.reader(reader).map(|known| known.report.acknowledged)
+    }
+
+    /// That the number is no longer held, as soon as that may be said ([`Self::empty_from`]).
+    pub(super) async fn not_held(
+        &self,
+        reader: ArrayNumber,
+        deadline: &mut Pin<&mut BoxFuture<'static, ()>>,
+    ) -> Answer {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.lock().may_begin_anew(reader) {
+                return self.empty(reader, Outcome::NotHeld);
+            }
+            tokio::select! {
+                biased;
+                () = &mut changed => {}
+                () = deadline.as_mut() => return self.empty(reader, Outcome::NoJournal),
+            }
+        }
     }
 
     /// Whether the array is one of the group's readers.
@@ -278,6 +302,12 @@ impl Sequencer {
             self.generations.push(generation);
             self.generations_noted = false;
         }
+    }
+
+    /// Whether what lies before the reader's next number is durable.
+    pub(super) fn may_begin_anew(&self, reader: ArrayNumber) -> bool {
+        let next = self.readers.reader(reader).map_or(self.next, |known| known.next);
+        next.previous() <= self.journal.durable()
     }
 
     /// Whether the generation here is that of an update that was stored, and not only the newest that was heard of.

@@ -169,7 +169,7 @@ impl Group {
         }
         match self.begin(&request) {
             Ok(()) => {}
-            Err(ReaderError::Released) => return Ok(self.empty(request.reader, Outcome::NotHeld)),
+            Err(ReaderError::Released) => return Ok(self.not_held(request.reader, &mut deadline).await),
             Err(error) => return Err(error.into()),
         }
         loop {
@@ -477,7 +477,9 @@ impl Group {
         self.empty_from(reader, outcome, None)
     }
 
-    /// An answer with nothing in it but the head; `first` instead of the reader's next number.
+    /// An answer with nothing in it but the head; `first` instead of the reader's next number. A reader that hears "no longer held" begins
+    /// anew and claims to have everything before its next number: until that is durable it hears "no journal" instead, or a crash
+    /// here would leave it with more than there is, and it would be believed nothing any more.
     pub(super) fn empty_from(
         &self,
         reader: ArrayNumber,
@@ -487,6 +489,8 @@ impl Group {
         let seq = self.lock();
         let next = seq.readers.reader(reader).map_or(seq.next, |known| known.next);
         let first = first.unwrap_or(next);
+        let is_early = outcome == Outcome::NotHeld && !seq.may_begin_anew(reader);
+        let outcome = if is_early { Outcome::NoJournal } else { outcome };
         let head = Head { updates: 0, first: first.get(), ..self.head(&seq, reader, outcome) };
         Answer { head: head.encode(&[]), pages: Vec::new() }
     }

@@ -291,3 +291,45 @@ fn a_pair_that_is_suspended_again_is_kept_from_its_reader_only_when_that_knows()
         assert!(is_withheld(last) && !is_withheld(behind) && source.limit_for(READER) == last);
     });
 }
+
+/// Where a reader begins, and claims with that to have everything before, is durable at its source: a source that lost it in a crash
+/// believed the reader nothing any more, and its pairs stayed `being-copied` (seed 22017 of `tests/sim/story.rs`).
+#[test]
+fn a_reader_begins_anew_with_nothing_that_a_crash_of_its_source_may_take_back() {
+    life(async {
+        let rig = Rig::new(Choice::default()).await;
+        let source = &rig.source;
+        let first = rig.write(1, 1, 7).await;
+        rig.until("durable", |rig| rig.source.durable_here() == first).await;
+        let marking = source.begin_marking(READER, &[1]);
+        source.mark_unsettled(&marking).await.unwrap();
+        source.suspended(&marking);
+        rig.write(2, 1, 7).await;
+        let last = rig.write(3, 1, 7).await;
+        drop(source.take_marks(&[1])); // As if the store had them.
+        assert!(source.durable_here() < last);
+        let read = async |wait| {
+            let asked = Request {
+                reader: READER,
+                start: Some(first.next()),
+                retry: false,
+                updates: 64,
+                bytes: 1 << 20,
+                wait,
+                form: Form::Journals,
+            };
+            Head::decode(&source.answer(asked).await.unwrap().head).unwrap().0
+        };
+        let (start, early, waited) = tokio::join!(
+            source.begin_resync(READER, &[1]),
+            read(Duration::ZERO),
+            read(Duration::from_secs(60))
+        );
+        assert!(start.unwrap().restarted);
+        assert_eq!(early.outcome, Outcome::NoJournal, "it is not durable yet");
+        assert_eq!(waited.outcome, Outcome::NotHeld);
+        assert_eq!((waited.first, waited.newest_durable), (last.get() + 1, last.get()));
+        let again = source.information(READER);
+        assert_eq!(Head::decode(&again).unwrap().0.first, last.get() + 1);
+    });
+}

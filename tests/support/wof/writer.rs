@@ -144,6 +144,20 @@ impl Writer {
         self.log.entries().all(|entry| entry.acked != Tick::NEVER)
     }
 
+    /// SYNCHRONIZE CACHE of every volume: nothing that was acknowledged before may be gone after a crash.
+    ///
+    /// After a loss ([`Self::resume_after_loss`]) some commands are sent again whose first sending is on the volumes in part. Until the second one
+    /// is durable an image may hold the first one beneath an older command that was sent again before it, as no
+    /// order of commands explains: who judges images by that order afterwards has to come through here first.
+    pub(crate) async fn flush<P: HostPort>(&mut self, port: &P) -> Result<(), HostError> {
+        for volume in 0..self.plan.geometry().volumes {
+            let issued = self.log.draw();
+            port.sync(volume).await?;
+            self.log.synced(volume, issued);
+        }
+        Ok(())
+    }
+
     /// The first waiting operation that may be sent now.
     fn depart(&mut self) -> Option<Departure> {
         // In front of everything: what is waiting shares sectors only with older commands among these.
