@@ -256,7 +256,7 @@ impl Story {
         self.cluster.heal();
         self.start_missing().await; // A reader that is away for long holds the journal, and with it the hosts.
         self.settle_writer().await;
-        self.writer.flush(&self.ports[0]).await.expect("nothing is in the way of it");
+        self.writer.flush(&self.ports, &*self.cluster.clock).await;
         self.comparable_from = self.cluster.newest().expect("the primary runs");
         self.seen = Default::default();
         self.at_number.clear();

@@ -149,13 +149,13 @@ impl Writer {
     /// After a loss ([`Self::resume_after_loss`]) some commands are sent again whose first sending is on the volumes in part. Until the second one
     /// is durable an image may hold the first one beneath an older command that was sent again before it, as no
     /// order of commands explains: who judges images by that order afterwards has to come through here first.
-    pub(crate) async fn flush<P: HostPort>(&mut self, port: &P) -> Result<(), HostError> {
+    pub(crate) async fn flush<P: HostPort>(&mut self, ports: &[P], clock: &dyn Clock) {
+        let never = AtomicBool::new(false);
         for volume in 0..self.plan.geometry().volumes {
-            let issued = self.log.draw();
-            port.sync(volume).await?;
-            self.log.synced(volume, issued);
+            let departure = self.note_departure(Operation::Sync { volume });
+            let arrival = fly(departure, ports, clock, &never).await;
+            self.arrive(arrival, clock.now().0, &mut Summary::default());
         }
-        Ok(())
     }
 
     /// The first waiting operation that may be sent now.
