@@ -18,6 +18,7 @@
 //! * **Nobody waits for a reader that is away.** Its pairs are suspended with marks, and go on by themselves, by their
 //!   differences, when it is back and has been told.
 
+use super::designation::DesignationId;
 use super::group::{Generation, JournalOptions};
 use super::name::{ArrayNumber, GroupName, GroupNumber, PairName, UpdateNumber, VolumeName, VolumeNumber};
 use super::pair::{PairSide, SuspendCause};
@@ -38,6 +39,9 @@ pub struct Onward {
     /// It reads on with this number; none: with the first one of the new primary.
     #[serde(default)]
     pub begins: Option<UpdateNumber>,
+    /// By which word it asked to be taken on ([`Moving::told_by`](super::rejoin::Moving::told_by)), if it did.
+    #[serde(default)]
+    pub told_by: Option<DesignationId>,
     /// Its pairs.
     pub pairs: Vec<OnwardPair>,
 }
@@ -100,6 +104,9 @@ pub struct RemoteOnward {
     /// The operator of the sender has given up what only the reader has, up to this number.
     #[serde(default)]
     pub gives_up: Option<UpdateNumber>,
+    /// The word by which the reader went when it said what this rests on ([`Moving::told_by`](super::rejoin::Moving::told_by)).
+    #[serde(default)]
+    pub told_by: Option<DesignationId>,
 }
 
 /// One of its pairs.

@@ -23,6 +23,7 @@
 //!   behind which everything was changed that its S-VOL lacks, or has too much of. Nobody believes that of one that was never an image, or
 //!   failed, or lost its journal, nor where data of a copy is newer than what the new primary ever had.
 
+use super::designation::DesignationId;
 use super::group::{Generation, JournalOptions};
 use super::name::{
     ArrayNumber, GroupName, GroupNumber, LinkName, PairNumber, UpdateNumber, VolumeName, VolumeNumber,
@@ -44,6 +45,10 @@ pub struct Moving {
     pub generations: Vec<Generation>,
     /// What the S-VOLs here have, once everything is restored that came from the old primary.
     pub has: Option<UpdateNumber>,
+    /// The word by which it was told: what it says of its S-VOLs holds for as long as it goes by that. Called back by its old primary it may be
+    /// copied, and hosts may write, before it is told once more.
+    #[serde(default)]
+    pub told_by: Option<DesignationId>,
 }
 
 impl Moving {
@@ -82,6 +87,14 @@ impl RemoteOnward {
     #[must_use]
     pub(crate) fn takes_it_for_another(&self, ours: &[Generation], contains: UpdateNumber) -> bool {
         self.is_believed() && ahead(ours, &self.generations, contains) > 0
+    }
+
+    /// At a reader that goes by the word `told_by`: whether the sender takes it that what stopped pairs lack is marked, and judged that by what the
+    /// reader said before it was called back, and told once more. What hosts wrote into S-VOLs meanwhile is in no map then.
+    #[must_use]
+    pub(crate) fn answers_an_earlier_word(&self, told_by: Option<DesignationId>) -> bool {
+        let has_stopped = self.pairs.iter().any(|pair| pair.stopped.is_some());
+        self.is_believed() && has_stopped && told_by.is_some() && self.told_by != told_by
     }
 
     /// The sender takes it that what the reader lacks is held or marked.
@@ -125,6 +138,9 @@ pub struct JoinOnward {
     /// No S-VOL has anything of an update behind this number: data that was copied may be newer than `has`.
     #[serde(default)]
     pub contains: UpdateNumber,
+    /// By which word it goes ([`Moving::told_by`]); the answer names it.
+    #[serde(default)]
+    pub told_by: Option<DesignationId>,
     /// Its journal volumes.
     pub journals: Vec<(VolumeName, JournalOptions)>,
     /// Its pairs.
@@ -340,6 +356,7 @@ mod tests {
                 has: UpdateNumber(has),
                 are_all_normal: false,
                 contains: UpdateNumber(contains),
+                told_by: None,
                 journals: Vec::new(),
                 pairs: vec![pair(reaches)],
             };
@@ -366,6 +383,7 @@ mod tests {
             begins: None,
             pairs: Vec::new(),
             gives_up: None,
+            told_by: None,
         };
         let ours = [g(1, 1, 1)];
         assert!(!told(30).takes_it_for_another(&ours, UpdateNumber(40)));

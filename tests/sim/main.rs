@@ -206,7 +206,10 @@ fn seeds_that_once_found_a_defect() {
     run_named(1195, EIGHT); // A copy was handed half of what came behind an overflow.
     run_named(2971, EIGHT); // A link was cut while a journal began anew, which then never ended.
     run_named(8598, EIGHT); // A copy noted as of which number it stays while more was on its way to its journal.
+    run_named(5289, EIGHT); // A journal began anew while its link was cut.
     run_named(9096, EIGHT); // A read met the moment in which the journal goes on in another volume: "no longer held".
+    // The host was sent again what a crash had lost, beneath what it had sent behind that.
+    in_virtual_time(async { Story::new(22_068, EIGHT).tell().await });
 }
 
 #[test]

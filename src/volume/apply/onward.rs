@@ -174,7 +174,11 @@ pub(crate) fn check_onward(tables: &Tables, told: &RemoteOnward, who: &Who) -> R
     match &row.takeover {
         None => knows_our_history(row, told)?,
         // How it parted was told, and what it has is held against it by the array at work.
-        Some(Takeover::Moving(moving)) if moving.array == array && moving.has.is_some() => {}
+        Some(Takeover::Moving(moving)) if moving.array == array && moving.has.is_some() => {
+            if told.answers_an_earlier_word(moving.told_by) {
+                return Err(Refusal::Lacks { group: told.group.to_string() });
+            }
+        }
         Some(_) => return conflict("is being taken over here, or goes on from another array"),
     }
     if row.state != GroupState::Normal
@@ -323,6 +327,7 @@ impl Tables {
             array: reader.array,
             assumed: if has_all(reader) { last } else { reader.assumed },
             begins: None,
+            told_by: None,
             remote: reader.remote_group,
             journals: remote_journals
                 .iter()
@@ -410,6 +415,7 @@ impl Tables {
                 begins,
                 pairs: told,
                 gives_up: None,
+                told_by: None,
             };
             self.forward(&reader.link, DesignationId(identity()), Designation::RemoteOnward(told));
             if let Some(row) = self.readers.edit(&(group, reader.array)) {
@@ -497,6 +503,7 @@ impl Tables {
             begins,
             pairs: told,
             gives_up,
+            told_by: reader.told_by,
         };
         self.forward(&link, DesignationId(identity), Designation::RemoteOnward(told));
     }

@@ -36,7 +36,7 @@ pub(super) fn remote_rejoin(
     let newest = told.generations.last().map_or(0, |newest| newest.counter);
     let goes_on = branch_begins(row, &told.generations)?.is_some();
     if let (true, Some(by)) = (source == array, told.by) {
-        return told_by_its_source(tables, number, by, told);
+        return told_by_its_source(tables, id, (number, by), told);
     }
     let next = match &row.takeover {
         Some(Takeover::Moving(moving)) if newest <= newest_of(moving) => return Ok(Outcome::Done),
@@ -66,6 +66,7 @@ pub(super) fn remote_rejoin(
                 array,
                 generations: told.generations.clone(),
                 has: None,
+                told_by: Some(word_for(row, array, id)),
             }))
         }
         Some(_) => return conflict("is being taken over there at this moment"),
@@ -99,8 +100,8 @@ fn goes_on_behind(moving: &Moving, told: &RemoteRejoin) -> bool {
 /// From the primary that this array copies: it was overtaken, by another one.
 fn told_by_its_source(
     tables: &mut Tables,
-    number: GroupNumber,
-    by: ArrayNumber,
+    id: DesignationId,
+    (number, by): (GroupNumber, ArrayNumber),
     told: &RemoteRejoin,
 ) -> Result<Outcome, Refusal> {
     let Some(row) = tables.groups.get(&number) else { return Ok(Outcome::Done) };
@@ -125,10 +126,19 @@ fn told_by_its_source(
     tables.call_back_joining(number);
     if let Some(row) = tables.groups.edit(&number) {
         let generations = told.generations.clone();
-        row.takeover = Some(Takeover::Moving(Moving { link, array: by, generations, has: None }));
+        let told_by = Some(word_for(row, by, id));
+        row.takeover = Some(Takeover::Moving(Moving { link, array: by, generations, has: None, told_by }));
         row.seen_counter = row.seen_counter.max(newest);
     }
     Ok(Outcome::Done)
+}
+
+/// By which word a reader goes that is told, now by `id`, to go on from `array`: it has been at rest since the first one.
+fn word_for(row: &GroupRecord, array: ArrayNumber, id: DesignationId) -> DesignationId {
+    match &row.takeover {
+        Some(Takeover::Moving(moving)) if moving.array == array => moving.told_by.unwrap_or(id),
+        _ => id,
+    }
 }
 
 fn newest_of(moving: &Moving) -> u64 {
@@ -181,6 +191,7 @@ pub(crate) fn check_joining(
         remote: Some(told.number),
         assumed: UpdateNumber(0), // The array at work says whether its marks count on what it has.
         begins: None,
+        told_by: told.told_by,
         journals: told.journals.clone(),
         pairs: told.pairs.clone(),
     };
@@ -286,6 +297,7 @@ impl Tables {
             has,
             are_all_normal: self.followed_pairs(group).all(|pair| is_of_the_image(pair, has)),
             contains: known.contains,
+            told_by: moving.told_by,
             journals: row.journals.iter().filter(|one| !one.is_leaving).filter_map(journal).collect(),
             pairs: self.followed_pairs(group).filter_map(|pair| joining(pair, &known)).collect(),
         };

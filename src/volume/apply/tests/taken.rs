@@ -258,6 +258,47 @@ fn takes_on(primary: &mut Array, reader: u32, told: &JoinOnward) -> Result<(), R
     Ok(())
 }
 
+/// Gamma asked beta, was called back by alpha before it heard the answer, let hosts write its S-VOLs, and is told once more. What beta
+/// marked for it rests on what it said first.
+#[test]
+fn what_was_judged_by_an_earlier_word_is_not_believed() {
+    let (_, mut beta, mut gamma) = overtaken_of_three();
+    rejoin(&beta, 1, &mut gamma).unwrap();
+    let told = asks(&mut gamma);
+    takes_on(&mut beta, 3, &told).unwrap();
+    let here = g1(&beta).number;
+    // As the array at work judged it: what is marked there is all that it lacks.
+    let is_answer = |forward: &&mut Designation| matches!(forward, Designation::RemoteOnward(_));
+    let number =
+        beta.tables.forwards.iter().find(|one| matches!(one.designation, Designation::RemoteOnward(_)));
+    let sequence = number.unwrap().sequence;
+    let mut forward = beta.tables.forwards.edit(&sequence).map(|one| &mut one.designation).filter(is_answer);
+    let Some(Designation::RemoteOnward(answer)) = forward.as_mut() else { panic!("it was taken on") };
+    answer.assumed = UpdateNumber(40);
+    // Told once more without having been called back, it has been at rest all along.
+    let mut at_rest = Array { tables: gamma.tables.clone(), ids: 1 };
+    let mut row = g1(&beta);
+    row.generations.last_mut().unwrap().counter += 1;
+    let mut newer = Array { tables: beta.tables.clone(), ids: 1 };
+    newer.tables.groups.put(row);
+    rejoin(&newer, 1, &mut at_rest).unwrap();
+    asks(&mut at_rest);
+    let mut other = Array { tables: beta.tables.clone(), ids: 1 };
+    assert_eq!(deliver(&mut other, &mut at_rest, "gamma"), 0);
+    assert_eq!(state(&at_rest), "");
+
+    let group = g1(&gamma).number;
+    gamma.tables.groups.edit(&group).unwrap().takeover = None;
+    rejoin(&beta, 1, &mut gamma).unwrap();
+    asks(&mut gamma);
+    assert_eq!(deliver(&mut beta, &mut gamma, "gamma"), 1, "it is offered again");
+    assert!(beta.tables.readers.get(&(here, ArrayNumber(3))).unwrap().is_lacking);
+    assert_eq!(state(&gamma), "moving");
+    beta.tables.lacks_are_marked(here, ArrayNumber(3), "all of it differs");
+    assert_eq!(deliver(&mut beta, &mut gamma, "gamma"), 0);
+    assert_eq!(state(&gamma), "");
+}
+
 /// Alpha's pairs were taken away at beta before gamma came, which names volumes as alpha did.
 #[test]
 fn a_reader_that_comes_when_the_pairs_with_its_old_primary_are_gone_is_taken_on() {
@@ -349,6 +390,7 @@ fn whoever_copied_an_array_before_knows_the_volumes_by_its_numbers() {
         has: UpdateNumber(12),
         are_all_normal: true,
         contains: UpdateNumber(12),
+        told_by: None,
         journals: Vec::new(),
         pairs: Vec::new(),
     };

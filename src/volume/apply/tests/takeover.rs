@@ -378,6 +378,7 @@ fn nothing_that_the_primary_says_changes_the_copies_in_the_middle_of_a_takeover(
             gives_up: None,
             assumed: UpdateNumber(0),
             begins: None,
+            told_by: None,
         };
         let delete = Designation::RemoteDeletePair { pair: "p1".parse().unwrap() };
         let said = [resync, Designation::RemoteReverse(reversal), Designation::RemoteOnward(onward), delete];
