@@ -121,6 +121,13 @@ impl Array {
         if (goes_back || are_written) && tables.all_readers_of_group(number).next().is_some() {
             return self.give_takeover_up(record, super::takeover_below::NOT_ALL);
         }
+        // Before anything is changed here that cannot be taken back.
+        if goes_back
+            && let Ok(TakeoverPoint::Image(number)) = self.takeover_point_of(tables, number)
+            && let Some(reason) = falls_short(record, number)
+        {
+            return self.give_takeover_up(record, &reason);
+        }
         if goes_back {
             self.go_back(record.name.as_str()).await.map_err(anyhow::Error::msg)?;
         }
@@ -163,6 +170,9 @@ impl Array {
             Ok(TakeoverPoint::Image(_)) => return Ok(()),
             Err(reason) => return self.give_takeover_up(record, &reason),
         };
+        if let Some(reason) = falls_short(record, last) {
+            return self.give_takeover_up(record, &reason);
+        }
         self.shut_hosts_out(&tables, number);
         let volumes = tables.pairs_of_group(number).filter_map(|pair| own_volume(&tables, pair));
         let volumes: Vec<VolumeId> = volumes.map(VolumeId).collect();
@@ -420,6 +430,12 @@ fn images_of(tables: &Tables, group: GroupNumber) -> Result<TakeoverPoint, Strin
         Some(first) if kept.iter().all(|one| *one == Some(first)) => Ok(TakeoverPoint::Image(first)),
         _ => Err("hosts were let into its S-VOLs at different moments".to_owned()),
     }
+}
+
+/// Why a takeover that has come as far as `found` is not what its operator asked for, if it is not.
+fn falls_short(record: &GroupRecord, found: StoredNumber) -> Option<String> {
+    let wanted = record.at_least.filter(|wanted| found < *wanted)?;
+    Some(format!("the S-VOLs here are of update {found}, and nothing up to {wanted} was to be lost"))
 }
 
 /// What only this array has, as far as generations say it: it has a first number, and no end yet.

@@ -421,6 +421,9 @@ pub enum Designation {
     TakeOverGroup {
         /// The group.
         group: GroupName,
+        /// At an auxiliary: nothing up to this update may be lost. A takeover that finds less here gives up before it changes anything.
+        #[serde(default)]
+        at_least: Option<UpdateNumber>,
     },
     /// Lets the array from which a group was taken over copy it from here: what only that one has is lost.
     FailBackGroup {

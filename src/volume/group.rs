@@ -127,6 +127,9 @@ pub struct GroupRecord {
     /// How often this array was told to take the group over.
     #[serde(default)]
     pub attempts: u64,
+    /// What the takeover under way may not fall short of, by its operator: else it gives up.
+    #[serde(default)]
+    pub at_least: Option<UpdateNumber>,
     /// Readers of a primary that this array has overtaken, which have more of it than this array had.
     #[serde(default)]
     pub ahead: Vec<Ahead>,

@@ -58,7 +58,7 @@ impl Designation {
                 "what hosts may do with the P-VOLs of group {group}: they are shut out here and write at {to}; of pairs that \
                  are suspended, everything that they wrote here since"
             )),
-            Self::TakeOverGroup { group } => Some(format!(
+            Self::TakeOverGroup { group, .. } => Some(format!(
                 "whatever the primary of group {group} has and this array has not, and its hosts' access there"
             )),
             Self::FailBackGroup { group, to, keep_branch: None } => {
@@ -219,7 +219,10 @@ impl Designation {
     /// Who is the primary, and who loses what.
     fn fmt_takeover(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TakeOverGroup { group } => write!(f, "group takeover {group}"),
+            Self::TakeOverGroup { group, at_least } => {
+                write!(f, "group takeover {group}")?;
+                at_least.iter().try_for_each(|number| write!(f, " --at-least {number}"))
+            }
             Self::FailBackGroup { group, to, keep_branch } => {
                 write!(f, "group failback {group} --to {to}")?;
                 keep_branch.iter().try_for_each(|name| write!(f, " --keep-branch {name}"))

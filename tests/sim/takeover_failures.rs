@@ -441,3 +441,58 @@ fn what_came_of_an_earlier_attempt_is_not_believed_of_a_later_one() {
         });
     }
 }
+
+/// An operator who may lose nothing up to a number is not made the primary of less, also where the takeover would go back to an image: it gives
+/// up before anything is changed, and the copy goes on as one.
+#[test]
+fn a_takeover_gives_up_where_it_would_lose_more_than_was_named() {
+    let line = |number| format!("group takeover g1 --at-least {number} --yes");
+    let gives_up = async |cluster: &Cluster| {
+        let newest = cluster.newest().expect("alpha runs");
+        let said = cluster.command(BETA, &format!("{} --dry-run", line(newest))).await.unwrap();
+        assert!(said.contains("it gives up, and nothing is changed, unless"), "{said}");
+        newest
+    };
+    let was_given_up = |cluster: &Cluster, said: Result<String, String>| {
+        let said = said.expect_err("it lacks some of it");
+        assert!(said.contains("was not taken over") && said.contains("was to be lost"), "{said}");
+        assert!(
+            takeover(cluster, BETA).is_empty() && !lets_hosts_write(cluster, BETA),
+            "{}",
+            cluster.state()
+        );
+    };
+    in_virtual_time(async {
+        let cluster = two(71);
+        let mut writer = Writer::new(71, Plan::mixed(71, geometry_of(SHAPE)));
+        begin(&cluster, &mut writer).await;
+        cluster.set_way("alpha", "beta", Way::Cut);
+        write(&cluster, &mut writer, ALPHA, 30).await;
+        let newest = gives_up(&cluster).await;
+        was_given_up(&cluster, cluster.command(BETA, &line(newest)).await);
+        write(&cluster, &mut writer, ALPHA, 10).await;
+        cluster.heal();
+        equal(&cluster, ALPHA).await;
+        has_everything(&cluster, &writer, ALPHA).await;
+
+        // In the middle of a resync, when its source is lost.
+        cluster.command(ALPHA, "group suspend g1").await.unwrap();
+        write(&cluster, &mut writer, ALPHA, 60).await;
+        cluster.set_way("alpha", "beta", Way::Slow);
+        cluster.command(ALPHA, "group resync g1").await.unwrap();
+        let is_image = || group(&cluster, BETA).loss.is_some_and(|loss| loss.is_image);
+        until(&cluster, "no resync", is_image).await;
+        let newest = gives_up(&cluster).await;
+        cluster.die(ALPHA, Death::Kill).await;
+        was_given_up(&cluster, cluster.command(BETA, &line(newest)).await);
+        assert_eq!(group(&cluster, BETA).state, "normal", "it has not gone back to its image");
+        cluster.heal();
+        cluster.start(ALPHA).await;
+        equal(&cluster, ALPHA).await;
+
+        let newest = cluster.newest().unwrap();
+        cluster.die(ALPHA, Death::Kill).await;
+        cluster.command(BETA, &line(newest)).await.expect("it has all of that");
+        has_everything(&cluster, &writer, BETA).await;
+    });
+}

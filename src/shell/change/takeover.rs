@@ -3,7 +3,7 @@
 use super::{Change, Here, How, one};
 use crate::shell::view::{AheadView, GroupView, LossView, TakeoverView};
 use crate::volume::designation::Designation;
-use crate::volume::name::{GroupName, LinkName, SnapshotName};
+use crate::volume::name::{GroupName, LinkName, SnapshotName, UpdateNumber};
 use crate::volume::takeover::OTHERS_WAIT;
 use crate::volume::timing::universal_time;
 use clap::Args;
@@ -13,6 +13,9 @@ use clap::Args;
 pub struct TakeoverWords {
     /// The group.
     name: GroupName,
+    /// Lose nothing up to this update: a takeover that finds less here gives up, and its primary, if that was reached, lets hosts write again.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    at_least: Option<u64>,
     #[command(flatten)]
     /// How.
     how: How,
@@ -36,11 +39,13 @@ pub struct FailbackWords {
 
 impl TakeoverWords {
     pub(super) fn take_over(&self, here: &Here<'_>) -> Result<Change, String> {
-        let what = Designation::TakeOverGroup { group: self.name.clone() };
+        let at_least = self.at_least.map(UpdateNumber);
+        let what = Designation::TakeOverGroup { group: self.name.clone(), at_least };
         let groups = here.console.snapshot().groups;
         let group = groups.iter().find(|group| group.name == self.name.as_str());
         let group = group.ok_or_else(|| format!("there is no group {}", self.name))?;
-        let (destroys, says) = plan(group)?;
+        let (destroys, mut says) = plan(group)?;
+        says.extend(self.at_least.and_then(|wanted| least(group, wanted)));
         Ok(Change { destroys, says, ..one(here, &self.how, what) })
     }
 }
@@ -124,6 +129,21 @@ fn plan(group: &GroupView) -> Result<(Vec<String>, Vec<String>), String> {
             _ => (Vec::new(), vec!["this array is the primary, or becomes it".to_owned()]),
         }),
     }
+}
+
+/// What becomes of a takeover that may lose nothing up to an update.
+fn least(group: &GroupView, wanted: u64) -> Option<String> {
+    let loss = group.loss.as_ref()?;
+    let here = match loss.is_image || loss.held_back_updates > 0 {
+        true => loss.update_number?,
+        false => loss.received_update_number,
+    };
+    Some(match here >= wanted {
+        true => format!("nothing up to update {wanted} is lost"),
+        false => format!(
+            "it gives up, and nothing is changed, unless what is between update {here} and {wanted} still comes"
+        ),
+    })
 }
 
 /// Whether the array was told to go on from another one.

@@ -14,7 +14,7 @@ pub(super) fn limit(change: &Change) -> Duration {
 /// The groups that a change takes over.
 fn taken_over(change: &Change) -> impl Iterator<Item = &str> {
     change.orders.iter().filter_map(|(_, what)| match what {
-        Designation::TakeOverGroup { group } => Some(group.as_str()),
+        Designation::TakeOverGroup { group, .. } => Some(group.as_str()),
         _ => None,
     })
 }

@@ -344,6 +344,7 @@ pub(super) fn new_group(
         judged: Vec::new(),
         former: Vec::new(),
         attempts: 0,
+        at_least: None,
         rivals: Vec::new(),
         compared: Vec::new(),
         comparing: None,

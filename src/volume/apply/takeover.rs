@@ -22,7 +22,7 @@ pub(super) fn dispatch(
     who: &Who,
 ) -> Result<Outcome, Refusal> {
     match what {
-        Designation::TakeOverGroup { group } => take_over(tables, group),
+        Designation::TakeOverGroup { group, at_least } => take_over(tables, group, *at_least),
         Designation::FailBackGroup { group, to, keep_branch } => {
             failback::fail_back(tables, id, (group, to), keep_branch.as_ref())
         }
@@ -35,7 +35,11 @@ pub(super) fn dispatch(
 }
 
 /// By the operator of the array that shall take over. What it finds there is looked at by the array at work.
-fn take_over(tables: &mut Tables, group: &GroupName) -> Result<Outcome, Refusal> {
+fn take_over(
+    tables: &mut Tables,
+    group: &GroupName,
+    at_least: Option<UpdateNumber>,
+) -> Result<Outcome, Refusal> {
     let row = tables.group_named(group).ok_or_else(|| Refusal::missing("group", group))?;
     let number = row.number;
     let next = match &row.role {
@@ -48,7 +52,7 @@ fn take_over(tables: &mut Tables, group: &GroupName) -> Result<Outcome, Refusal>
     }
     if let Some(row) = tables.groups.edit(&number) {
         row.attempts = row.attempts.saturating_add(1);
-        row.takeover = Some(next);
+        (row.takeover, row.at_least) = (Some(next), at_least);
     }
     Ok(Outcome::Done)
 }

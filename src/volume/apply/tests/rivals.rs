@@ -29,7 +29,7 @@ fn ids() -> impl FnMut() -> Identity {
 }
 
 fn take_over() -> Designation {
-    Designation::TakeOverGroup { group: "g1".parse().unwrap() }
+    Designation::TakeOverGroup { group: "g1".parse().unwrap(), at_least: None }
 }
 
 fn reverse(to: &str) -> Designation {

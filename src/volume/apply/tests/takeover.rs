@@ -15,7 +15,7 @@ pub(super) fn g1(array: &Array) -> GroupRecord {
 }
 
 pub(super) fn take_over() -> Designation {
-    Designation::TakeOverGroup { group: "g1".parse().unwrap() }
+    Designation::TakeOverGroup { group: "g1".parse().unwrap(), at_least: None }
 }
 
 pub(super) fn fail_back(to: &str) -> Designation {
