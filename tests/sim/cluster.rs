@@ -139,6 +139,8 @@ struct Member {
     tamper: RefCell<Option<Arc<dyn Tamper>>>,
     /// It has been started to the end once.
     is_set_up: Cell<bool>,
+    /// Time goes as everywhere; its wall clock is its own.
+    clock: Arc<SimClock>,
 }
 
 /// All of them.
@@ -202,7 +204,7 @@ impl Cluster {
             other => other,
         };
         let shape = Shape { second, ..shape };
-        let clock = Arc::new(SimClock::new(1_700_000_000_000_000_000));
+        let clock = Arc::new(SimClock::new(WALL_NS));
         let latency = match random.below(3) {
             0 => Latency::default(),
             1 => Latency { shortest: Duration::ZERO, longest: Duration::from_millis(3) },
@@ -221,6 +223,7 @@ impl Cluster {
                     array: RefCell::default(),
                     tamper: RefCell::default(),
                     is_set_up: Cell::default(),
+                    clock: Arc::new(SimClock::new(WALL_NS)),
                 }
             })
             .collect();
@@ -309,7 +312,7 @@ impl Cluster {
 
     fn env(&self, index: usize, network: SimNetwork, units: SimOpener, storage: SimStorage) -> Env {
         Env {
-            clock: self.clock.clone(),
+            clock: self.members[index].clock.clone(),
             entropy: self.entropy.clone(),
             network: Arc::new(network.host(NAMES[index])),
             units: Arc::new(units),
@@ -421,7 +424,12 @@ impl Cluster {
         if !self.runs(ALPHA) {
             self.is_time_unknown.set(true);
         }
-        self.clock.step_wall(by_s * 1_000_000_000);
+        self.members.iter().for_each(|member| member.clock.step_wall(by_s * 1_000_000_000));
+    }
+
+    /// From now on the wall clock of one array is so much before that of the others: nobody has set it, or nobody has asked a time server.
+    pub(crate) fn skew_wall(&self, index: usize, by_s: i64) {
+        self.members[index].clock.step_wall(by_s * 1_000_000_000);
     }
 
     /// Starts an array and ends it again in the middle of that.
@@ -476,7 +484,7 @@ impl Cluster {
         };
         let line = argv.join(" ");
         let request = Request { argv, json: true, ..Request::default() };
-        let answer = Shell::new(array, self.clock.clone()).run(&request, &Who::Provision).await;
+        let answer = Shell::new(array, self.members[index].clock.clone()).run(&request, &Who::Provision).await;
         self.note(format!("{}: {line}: {} {}", NAMES[index], answer.exit, answer.stderr.trim()));
         if answer.exit == 0 { Ok(answer.stdout) } else { Err(answer.stderr) }
     }
@@ -589,6 +597,8 @@ impl Cluster {
 }
 
 /// Delay of a slow way.
+/// The wall clocks when a cluster is made.
+const WALL_NS: u64 = 1_700_000_000_000_000_000;
 const SLOW_DELAY: Duration = Duration::from_millis(300);
 /// Bandwidth of a slow way, for each stream.
 const NARROW_BYTES_PER_SECOND: u64 = 20 << 10;
