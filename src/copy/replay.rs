@@ -114,9 +114,13 @@ impl Group {
             return Err(format!("the journal of group {} here begins later: with update {first}", self.name));
         }
         if self.is_before(last, unix_ns).await? {
-            let heard = self.lock().source.as_ref().map_or(u64::MAX, |head| head.newest_given);
-            if heard > last.get() {
-                let text = format!("only updates up to {last} have come, and that is older");
+            // By the clock of the array that is read, as it stood when that said what it has given.
+            let heard =
+                self.lock().source.as_ref().map_or((u64::MAX, 0), |head| (head.newest_given, head.wall_ns));
+            if heard.0 > last.get() || heard.1 < unix_ns {
+                let text = format!(
+                    "only updates up to {last} have come, and the array that is read may have given others before that time"
+                );
                 return Err(text);
             }
             return Ok(last);

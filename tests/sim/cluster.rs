@@ -484,7 +484,8 @@ impl Cluster {
         };
         let line = argv.join(" ");
         let request = Request { argv, json: true, ..Request::default() };
-        let answer = Shell::new(array, self.members[index].clock.clone()).run(&request, &Who::Provision).await;
+        let answer =
+            Shell::new(array, self.members[index].clock.clone()).run(&request, &Who::Provision).await;
         self.note(format!("{}: {line}: {} {}", NAMES[index], answer.exit, answer.stderr.trim()));
         if answer.exit == 0 { Ok(answer.stdout) } else { Err(answer.stderr) }
     }

@@ -1,11 +1,13 @@
 //! Journal read reception and journal read: figures 16 to 20, J4 to J10 and J12.
 
 use super::rig::{Choice, Lane, READER, Rig, Way, life};
+use crate::clock::Clock as _;
 use crate::copy::fetch::{Reading, Whose};
 use crate::copy::serve::Carrier;
 use crate::copy::source::Wanted;
 use crate::volume::kind::{NoRoom, ReleaseBy, Schedule};
 use crate::volume::timing::{ReadInput, ReadSize, ReadTiming, RestoreTiming};
+use holdfast_journal::UpdateNumber;
 use holdfast_journal::reader::Report;
 use std::sync::Arc;
 use std::time::Duration;
@@ -385,5 +387,31 @@ fn another_schedule_of_reading_and_restoring_counts_at_once() {
         rig.sleep_ms(100).await;
         assert!(rig.is_restored());
         assert_eq!(way.asked(|what| matches!(what, Wanted::From(_))), 1, "without a new session");
+    });
+}
+
+/// The moment of a rewind: the newest update that is not behind it, and none where another one may have been given by then that has not come.
+#[test]
+fn a_time_is_the_newest_update_before_it_as_far_as_everything_before_it_has_come() {
+    life(async {
+        let rig = Rig::new(Choice::default()).await;
+        let way = Arc::new(Way::new(&rig, &[Default::default()]));
+        let mut times = Vec::new();
+        for page in 1..=3 {
+            times.push(rig.clock.wall().0);
+            rig.write(page, 1, 7).await;
+            rig.sleep_ms(1_000).await;
+        }
+        let number = async |unix_ns| rig.copy.number_at(unix_ns).await.map(UpdateNumber::get);
+        assert!(number(times[2]).await.unwrap_err().contains("begins later"), "nothing has come");
+        super::sources::read_all(&rig, &way).await;
+        let second = 1_000_000_000;
+        assert!(number(times[0] - 1).await.unwrap_err().contains("begins later: with update 1"));
+        assert_eq!(number(times[0] + second / 2).await, Ok(1));
+        assert_eq!(number(times[1] + second / 2).await, Ok(2));
+        let heard = rig.copy.lock().source.as_ref().unwrap().wall_ns;
+        assert!(heard >= times[2] + second);
+        assert_eq!(number(heard).await, Ok(3));
+        assert!(number(heard + 1).await.unwrap_err().contains("may have given others"));
     });
 }
