@@ -35,5 +35,6 @@ mod stopped_auxiliary;
 mod suspended;
 mod synchronous;
 mod takeover;
+mod three_centres;
 mod upstream;
 mod visibility;

@@ -32,7 +32,7 @@ fn are_normal(array: &Array, count: usize) -> bool {
 }
 
 /// The newest number at the primary, if all arrays have the roles that they shall have and everything.
-fn is_settled(cluster: &Cluster, primary: usize) -> Option<()> {
+pub(crate) fn is_settled(cluster: &Cluster, primary: usize) -> Option<()> {
     let group = cluster.arrays[primary].group()?;
     if group["role"] != "primary" || !group["reversal"].is_null() {
         return None;
@@ -51,7 +51,7 @@ fn is_settled(cluster: &Cluster, primary: usize) -> Option<()> {
     (all_follow && are_normal(&cluster.arrays[primary], 2 * volumes)).then_some(())
 }
 
-async fn expect_equal(cluster: &Cluster, writer: &Writer, primary: usize) {
+pub(crate) async fn expect_equal(cluster: &Cluster, writer: &Writer, primary: usize) {
     let at = &cluster.arrays[primary];
     at.wait_until("all have everything", CATCH_UP, || is_settled(cluster, primary)).await;
     let mut images = Vec::new();

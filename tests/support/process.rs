@@ -47,6 +47,12 @@ pub(crate) struct Layout {
     pub(crate) is_synchronous: bool,
     /// And see its volumes as those of the primary.
     pub(crate) is_one_unit: bool,
+    /// The auxiliaries have links to each other: what one of them needs to go on from the other.
+    pub(crate) is_meshed: bool,
+    /// Further lines of the group.
+    pub(crate) group: &'static str,
+    /// Further lines of each of its journals.
+    pub(crate) journal: &'static str,
 }
 
 impl Default for Layout {
@@ -61,6 +67,9 @@ impl Default for Layout {
             schedules: ["", "restore_interval = \"200ms\"\n"],
             is_synchronous: false,
             is_one_unit: false,
+            is_meshed: false,
+            group: "",
+            journal: "",
         }
     }
 }
@@ -77,7 +86,8 @@ impl Layout {
 pub(crate) struct Cluster {
     /// The primary, then the auxiliaries.
     pub(crate) arrays: Vec<Array>,
-    /// For each auxiliary the proxies from it to the primary and from the primary to it.
+    /// For each auxiliary the proxies from it to the primary and from the primary to it; of a meshed layout also those from the first
+    /// auxiliary to the second, and back.
     pub(crate) links: Vec<[Proxy; 2]>,
     /// What they look like.
     pub(crate) layout: Layout,
@@ -95,6 +105,11 @@ impl Cluster {
             let to_primary = Proxy::start(arrays[0].portal.clone()).await.expect("a free port");
             let to_auxiliary = Proxy::start(auxiliary.portal.clone()).await.expect("a free port");
             links.push([to_primary, to_auxiliary]);
+        }
+        if layout.is_meshed {
+            let there = Proxy::start(arrays[2].portal.clone()).await.expect("a free port");
+            let back = Proxy::start(arrays[1].portal.clone()).await.expect("a free port");
+            links.push([there, back]);
         }
         let cluster = Self { arrays, links, layout, directory: Some(directory) };
         for index in 0..NAMES.len() {
@@ -194,15 +209,17 @@ impl Cluster {
         );
         match index {
             0 => self.add_primary(&mut text),
-            _ => self.add_link(
-                &mut text,
-                0,
-                &self.links[index - 1][0],
-                self.layout.schedules[index - 1],
-                index,
-            ),
+            _ => self.add_auxiliary(&mut text, index),
         }
         text
+    }
+
+    fn add_auxiliary(&self, text: &mut String, index: usize) {
+        let schedule = self.layout.schedules[index - 1];
+        self.add_link(text, 0, &self.links[index - 1][0], schedule, index);
+        if let Some(between) = self.links.get(NAMES.len() - 1) {
+            self.add_link(text, NAMES.len() - index, &between[index - 1], schedule, NAMES.len());
+        }
     }
 
     fn add_primary(&self, text: &mut String) {
@@ -213,13 +230,14 @@ impl Cluster {
             true => "fence = \"data\"\nfence_wait = \"2s\"\nidentity = \"shared\"",
             false => "svol_access = \"read\"",
         };
-        let _ = writeln!(text, "[[provision.group]]\nname = \"{GROUP}\"\n{choice}\n");
-        let _ = writeln!(text, "[[provision.journal]]\ngroup = \"{GROUP}\"\nvolume = \"jnl\"\n");
+        let (group, journal) = (self.layout.group, self.layout.journal);
+        let _ = writeln!(text, "[[provision.group]]\nname = \"{GROUP}\"\n{choice}\n{group}");
+        let _ = writeln!(text, "[[provision.journal]]\ngroup = \"{GROUP}\"\nvolume = \"jnl\"\n{journal}");
         for name in &NAMES[1..] {
             let copy = if self.layout.is_synchronous && *name == NAMES[1] { "sync" } else { "async" };
             let _ = writeln!(
                 text,
-                "[[provision.journal]]\ngroup = \"{GROUP}\"\nvolume = \"jnl\"\nat = \"{name}\"\n"
+                "[[provision.journal]]\ngroup = \"{GROUP}\"\nvolume = \"jnl\"\nat = \"{name}\"\n{journal}"
             );
             for n in 1..=self.layout.volumes {
                 let _ = writeln!(
@@ -236,7 +254,7 @@ impl Cluster {
         let _ = writeln!(
             text,
             "[[provision.link]]\nname = \"{name}\"\narray = {number}\nportal = [\"{address}\"]\n\
-             secret = \"test-secret-between-primary-and-{secret_of}\"\n{schedule}"
+             secret = \"test-secret-of-link-{secret_of}-of-the-cluster\"\n{schedule}"
         );
     }
 }
