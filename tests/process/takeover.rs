@@ -16,7 +16,7 @@ use std::time::Duration;
 /// From the command to the first write of a host that is answered.
 const HOSTS_WITHIN: Duration = Duration::from_secs(60);
 
-fn takeover(array: &Array) -> Option<String> {
+pub(crate) fn takeover(array: &Array) -> Option<String> {
     array.group()?["takeover"]["state"].as_str().map(str::to_owned)
 }
 
@@ -25,7 +25,7 @@ fn are_normal(array: &Array) -> bool {
     !pairs.is_empty() && pairs.iter().all(|pair| pair["state"] == "normal")
 }
 
-async fn until_roles(cluster: &Cluster, primary: usize) {
+pub(crate) async fn until_roles(cluster: &Cluster, primary: usize) {
     let (new, old) = (&cluster.arrays[primary], &cluster.arrays[1 - primary]);
     new.wait_until("roles and copies are as they shall be", CATCH_UP, || {
         let [new_group, old_group] = [new.group()?, old.group()?];
@@ -37,7 +37,7 @@ async fn until_roles(cluster: &Cluster, primary: usize) {
     .await;
 }
 
-async fn expect_everything(cluster: &Cluster, writer: &Writer, primary: usize) {
+pub(crate) async fn expect_everything(cluster: &Cluster, writer: &Writer, primary: usize) {
     let geometry = writer.log().geometry();
     let mut images = Vec::new();
     for array in [&cluster.arrays[primary], &cluster.arrays[1 - primary]] {

@@ -192,6 +192,12 @@ impl Plan {
         Self { hot_only: true, ..Self::mixed(seed, geometry) }
     }
 
+    /// Goes on as another seed has it, with numbers of its own.
+    pub(crate) fn go_on_as(&mut self, seed: u64) {
+        self.random = Random::new(seed ^ 0x706c_616e);
+        self.next_id += 100_000;
+    }
+
     /// The volumes it works on.
     pub(crate) fn geometry(&self) -> Geometry {
         self.geometry

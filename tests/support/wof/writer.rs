@@ -82,6 +82,21 @@ impl Writer {
         Self { plan, log, again: VecDeque::new(), waiting: VecDeque::new(), in_flight: Vec::new() }
     }
 
+    /// A second history that begins with this one and goes on by itself: that of hosts at another array, where both are written. What is
+    /// found of the one is damage by the log of the other.
+    pub(crate) fn branch(&self, seed: u64) -> Self {
+        let (mut plan, waiting) = (self.plan.clone(), VecDeque::new());
+        plan.go_on_as(seed);
+        // What is waiting was never sent: its numbers are another's there.
+        Self {
+            plan,
+            log: self.log.clone(),
+            again: self.again.clone(),
+            waiting,
+            in_flight: self.in_flight.clone(),
+        }
+    }
+
     /// The history so far.
     pub(crate) fn log(&self) -> &Log {
         &self.log
