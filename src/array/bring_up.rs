@@ -74,7 +74,11 @@ impl Array {
             // Numbers are never given twice, also those that this store has forgotten.
             let known = self.disk.volumes().into_iter().map(|spec| volume_of(spec.id).unwrap_or(spec.id).0);
             let last = known.max().unwrap_or(0);
-            self.store.checkpoint(|tables| tables.number_at_least(last))?;
+            self.store.checkpoint(|tables| {
+                tables.number_at_least(last);
+                // Before any host is let in: whoever took over from this array has said so, and this store has forgotten it.
+                tables.ask_who_is_primary(&mut || self.new_identity());
+            })?;
         }
         Ok(())
     }

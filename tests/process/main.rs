@@ -23,6 +23,7 @@ mod kill_auxiliary;
 mod kill_primary;
 mod link;
 mod metrics;
+mod older_store;
 mod operator_errors;
 mod qemu_image;
 mod relay;

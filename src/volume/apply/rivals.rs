@@ -3,8 +3,9 @@
 
 use super::takeover::branch_begins;
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
-use crate::volume::group::{CommonPoint, GroupRecord, common_point};
+use crate::volume::group::{CommonPoint, GroupRecord, GroupRole, common_point};
 use crate::volume::name::{ArrayNumber, GroupNumber, LinkName};
+use crate::volume::record::Identity;
 use crate::volume::rejoin::{RemoteRejoin, Rival};
 use crate::volume::reversal::ReversalStep;
 use crate::volume::table::Tables;
@@ -17,6 +18,9 @@ pub(super) fn heard_at_a_primary(
     (group, array, link): (GroupNumber, ArrayNumber, LinkName),
     told: &RemoteRejoin,
 ) -> Result<Outcome, Refusal> {
+    if told.former == array && tell_who_is_behind(tables, id, (group, array, &link), told) {
+        return Ok(Outcome::Done);
+    }
     let Some(row) = tables.groups.get(&group) else { return Err(Refusal::missing("group", &told.group)) };
     // They speak of it by other messages already (`remote_takeover`).
     let has_met = row.takeover.as_ref().is_some_and(|takeover| takeover.link() == Some(&link));
@@ -48,6 +52,48 @@ pub(super) fn heard_at_a_primary(
         _ => {}
     }
     Ok(Outcome::Done)
+}
+
+/// An array says of itself that it is the primary, and what it knows is a part of what has happened since: its control store is an older copy
+/// ([`Tables::ask_who_is_primary`]), or it was away. It is told, whatever it was told before. Whether it was so.
+fn tell_who_is_behind(
+    tables: &mut Tables,
+    id: DesignationId,
+    (group, array, link): (GroupNumber, ArrayNumber, &LinkName),
+    told: &RemoteRejoin,
+) -> bool {
+    let Some(row) = tables.groups.get(&group) else { return false };
+    let is_behind = matches!(common_point(&row.generations, &told.generations), CommonPoint::OursGoesOn(_));
+    let is_shut = row.takeover.as_ref().is_some_and(Takeover::shuts_hosts_out);
+    if !is_behind || is_shut || row.reversal.is_some() {
+        return false;
+    }
+    let name = row.name.clone();
+    let answer = RemoteRejoin {
+        group: name.clone(),
+        former: told.former,
+        generations: row.generations.clone(),
+        by: None,
+    };
+    let is_meant = |what: &Designation| match what {
+        Designation::RemoteTakeover(earlier) => earlier.group == name,
+        Designation::RemoteRejoin(earlier) => earlier.group == name,
+        _ => false,
+    };
+    tables.forget_forwards(link, is_meant);
+    // What it had said of itself it does not know any more: it says it anew, and is named by that.
+    tables.call_rejoin_back(group);
+    if let Some(Takeover::Taken(taken)) = tables.groups.edit(&group).and_then(|row| row.takeover.as_mut())
+        && taken.array == array
+    {
+        (taken.branch, taken.is_told) = (None, false);
+    }
+    // Where both know their pairs; and where the other one knows them no more, or there never were any.
+    if tables.pairs_with(group, array).next().is_some() {
+        tables.tell_rival(group, link, id.caused(0));
+    }
+    tables.forward(link, id.caused(1), Designation::RemoteRejoin(answer));
+    true
 }
 
 /// What the other array has goes on past everything here: hosts are shut out, whoever took over from whom.
@@ -101,6 +147,21 @@ pub(super) fn is_not_handed_over(row: &GroupRecord, by: ArrayNumber) -> Result<(
 }
 
 impl Tables {
+    /// This store is an older copy of the one that the array had. Of the groups of which it is the primary by this store another array may have become
+    /// the primary since, and does not say so twice: each array behind a link is told what is known here, and whoever knows more answers.
+    pub(crate) fn ask_who_is_primary(&mut self, identity: &mut dyn FnMut() -> Identity) {
+        let former = self.meta().number;
+        let links: Vec<LinkName> = self.links.iter().map(|link| link.name.clone()).collect();
+        let is_led = |row: &&GroupRecord| row.role == GroupRole::Primary && !row.generations.is_empty();
+        let groups: Vec<GroupNumber> = self.groups.iter().filter(is_led).map(|row| row.number).collect();
+        for group in groups {
+            let name = self.groups.get(&group).map(|row| row.name.clone());
+            let is_call = |what: &Designation| matches!(what, Designation::RemoteRejoin(told) if Some(&told.group) == name.as_ref());
+            links.iter().for_each(|link| self.forget_forwards(link, is_call));
+            self.tell_readers_of(group, former, &links, identity);
+        }
+    }
+
     /// An array is a reader of this one, or this one a copy: it is no rival any more.
     pub(super) fn is_no_rival(&mut self, group: GroupNumber, array: Option<ArrayNumber>) {
         let is_noted = self.groups.get(&group).is_some_and(|row| !row.rivals.is_empty());

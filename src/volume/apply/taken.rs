@@ -228,7 +228,7 @@ impl Tables {
     }
 
     /// Whoever read the former primary is told who is it now.
-    fn tell_readers_of(
+    pub(super) fn tell_readers_of(
         &mut self,
         group: GroupNumber,
         former: ArrayNumber,

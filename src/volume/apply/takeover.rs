@@ -349,6 +349,13 @@ fn is_possible(one: &Generation) -> bool {
     (1..super::reverse::COUNTER_MAX).contains(&one.counter) && one.first.0 <= super::reverse::LAST_MAX
 }
 
+/// An array that took over as well is known to have opened a generation of its own. One that speaks of an earlier one, or of another array's, has forgotten
+/// what it has: its control store is an older copy, by which it copies from here. Nothing that it has is given up by the name of that.
+fn has_forgotten(taken: &Taken, branch: &Branch) -> bool {
+    let known = taken.rival.as_ref().and_then(|rival| rival.last());
+    known.is_some_and(|newest| branch.of.array != taken.array || branch.of.counter < newest.counter)
+}
+
 /// From an array that was overtaken: so much is only there. What it said to an earlier takeover, or before the last that it said, is
 /// not noted.
 fn remote_branch(
@@ -371,6 +378,7 @@ fn remote_branch(
         && branch.against.counter > since
         && row.generations.contains(&branch.against)
         && taken.branch.is_none_or(|known| known.age() <= branch.age())
+        && !has_forgotten(taken, &branch)
     {
         is_other = taken.branch.replace(branch) != Some(branch);
         row.seen_counter = row.seen_counter.max(branch.of.counter);

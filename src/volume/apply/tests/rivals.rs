@@ -350,3 +350,45 @@ fn a_reader_that_moves_says_what_its_stopped_pairs_reach_and_forgets_it_behind_t
         assert_eq!((pair.control.reaches, pair.reaches(Some(UpdateNumber(90)))), (None, None));
     }
 }
+
+/// Beta has told alpha that it took over, and says no such thing twice. Alpha is started with a copy of its control store from before: it asks, and is shut
+/// by whoever knows more, also by one that it knows no pairs with.
+#[test]
+fn a_primary_with_an_older_store_is_told_again_who_took_over() {
+    for knows_its_pairs in [true, false] {
+        let (mut alpha, mut beta, mut gamma) = three(true);
+        let mut older = alpha.tables.clone();
+        takes_over(&mut beta, 40);
+        assert_eq!(deliver(&mut beta, &mut alpha, "alpha"), 0);
+        assert_eq!(state(&alpha), "overtaken");
+        if !knows_its_pairs {
+            let pairs: Vec<_> = older.pairs.iter().map(|pair| pair.number).collect();
+            for pair in pairs {
+                older.pairs.remove(&pair);
+            }
+        }
+        alpha.tables = older;
+        assert_eq!(deliver(&mut beta, &mut alpha, "alpha"), 0);
+        assert_eq!(state(&alpha), "", "nobody says it again");
+        for _ in 0..2 {
+            alpha.tables.ask_who_is_primary(&mut ids());
+        }
+        let (to_alpha, to_beta): (LinkName, LinkName) = ("alpha".parse().unwrap(), "beta".parse().unwrap());
+        let waiting = alpha.tables.forwards_to(&to_beta);
+        let is_call = |what: &Designation| matches!(what, Designation::RemoteRejoin(_));
+        assert_eq!(waiting.filter(|one| is_call(&one.designation)).count(), 1, "however often it is started");
+        assert_eq!(deliver(&mut alpha, &mut gamma, "gamma"), 0, "its own copies have heard nothing else");
+        assert_eq!((state(&gamma), row(&gamma).takeover), (String::new(), None));
+        deliver(&mut alpha, &mut beta, "beta");
+        assert_eq!(state(&beta), "taken");
+        deliver(&mut beta, &mut alpha, "alpha");
+        assert_eq!(state(&alpha), "overtaken", "pairs: {knows_its_pairs}");
+        if knows_its_pairs {
+            let data1 = alpha.tables.volume_named(&"data1".parse().unwrap()).unwrap().number;
+            assert_eq!(alpha.tables.host_access(data1), HostAccess::None);
+        }
+        deliver(&mut alpha, &mut beta, "beta");
+        let left = beta.tables.forwards_to(&to_alpha);
+        assert_eq!(left.filter(|one| is_call(&one.designation)).count(), 0, "it comes to an end");
+    }
+}

@@ -316,6 +316,35 @@ fn what_an_array_said_before_it_yielded_shuts_nobody_out_later() {
     assert_eq!((state(&beta).as_str(), access(&beta, "copy1")), ("overtaken", HostAccess::None));
 }
 
+/// Beta took over, alpha takes itself back, and beta is started with a copy of its control store from before: it believes that it copies alpha and has
+/// nothing of its own. Alpha knows better, and gives up nothing by the name of that.
+#[test]
+fn what_an_array_has_is_not_given_up_because_it_has_forgotten_it() {
+    let (mut alpha, mut beta) = normal();
+    let older = beta.tables.clone();
+    beta.say(take_over()).unwrap();
+    turn(&mut beta);
+    assert_eq!(deliver(&mut beta, &mut alpha, "alpha"), 0);
+    count(&mut alpha);
+    beta.tables = older;
+    alpha.say(take_over()).unwrap();
+    let group = g1(&alpha).number;
+    alpha.tables.retaken(group, UpdateNumber(43), &mut ids());
+    assert_eq!(deliver(&mut alpha, &mut beta, "beta"), 0);
+    assert_eq!(deliver(&mut beta, &mut alpha, "alpha"), 0);
+    assert_eq!((state(&alpha).as_str(), state(&beta).as_str()), ("split-brain", ""));
+    // Nor when it has read alpha's generations since.
+    let of = *g1(&alpha).generations.last().unwrap();
+    let branch = Branch { of, against: of, first: UpdateNumber(1), last: UpdateNumber(0), bytes: 0 };
+    let what = Designation::RemoteBranch { group: "g1".parse().unwrap(), branch };
+    let by_beta = Who::Peer { array: ArrayNumber(2), from: "test".into() };
+    alpha.apply(DesignationId(ids()()), &what, &by_beta).unwrap();
+    let Some(Takeover::Taken(taken)) = g1(&alpha).takeover else { panic!("it is the primary") };
+    assert_eq!(taken.branch, None);
+    let refusal = alpha.say(fail_back("beta")).unwrap_err().to_string();
+    assert!(refusal.contains("has not said yet what it would lose"), "{refusal}");
+}
+
 fn told_takeover(forward: &ForwardRecord) -> RemoteTakeover {
     match &forward.designation {
         Designation::RemoteTakeover(told) => told.clone(),
