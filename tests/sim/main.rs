@@ -47,6 +47,7 @@ mod drain;
 mod drill_pace;
 mod drills;
 mod far_behind;
+mod figures;
 mod growth;
 mod identity;
 mod journal_gone;
