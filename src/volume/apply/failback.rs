@@ -201,7 +201,7 @@ pub(super) fn remote_failback(
     let stays = |reader: &&ReaderRecord| reader.array != array && !reader.has_left && !reader.is_leaving;
     if let Some(other) = tables.all_readers_of_group(number).find(stays) {
         return conflict(&format!(
-            "is also read over {} there: take that reader away there first (group delete {} --reader {})",
+            "is also read over {} there: until that has gone on, or is taken away there (group delete {} --reader {})",
             other.link, told.group, other.link
         ));
     }
