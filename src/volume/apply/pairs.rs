@@ -255,7 +255,9 @@ pub(super) fn remote_delete_pair(
     if super::shown::is_left_by_its_copy(tables, pair, who)? {
         return Ok(Outcome::Done);
     }
-    let number = followed_pair(tables, pair, who)?;
+    let Ok(number) = followed_pair(tables, pair, who) else {
+        return Ok(Outcome::Done); // The one of this name is copied from another array by now: the sender's is gone.
+    };
     if let Some(row) = tables.pairs.edit(&number) {
         row.control.asked = Some(Asked::Delete);
         // Nothing more comes for it: from here on it is no member of the group's image.

@@ -18,9 +18,15 @@ pub(super) fn heard_at_a_primary(
     (group, array, link): (GroupNumber, ArrayNumber, LinkName),
     told: &RemoteRejoin,
 ) -> Result<Outcome, Refusal> {
+    if told.by == Some(tables.meta().number) {
+        return Ok(Outcome::Done); // It is told of itself.
+    }
     if told.former == array && tell_who_is_behind(tables, id, (group, array, &link), told) {
         return Ok(Outcome::Done);
     }
+    // Who tells may not be whose history it is: with that one everything else is spoken, if there is a link to it.
+    let whose = told.by.and_then(|by| Some((by, tables.link_to(by)?.name.clone())));
+    let (array, link) = whose.unwrap_or((array, link));
     let Some(row) = tables.groups.get(&group) else { return Err(Refusal::missing("group", &told.group)) };
     // They speak of it by other messages already (`remote_takeover`).
     let has_met = row.takeover.as_ref().is_some_and(|takeover| takeover.link() == Some(&link));

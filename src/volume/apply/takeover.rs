@@ -369,13 +369,14 @@ fn remote_branch(
     if !is_possible(&branch.of) || branch.last.0 > super::reverse::LAST_MAX {
         return Err(Refusal::conflict(format!("group {group} has numbers that nobody gives")));
     }
-    // To an earlier takeover: it has been a copy in between, in that generation or a later one.
+    // To an earlier takeover: it has been a copy in between, in that generation or a later one. A copy that has taken over since bears a later one
+    // itself; what it went on from may be an image that is older than the generation in which it became a copy.
     let since = tables.readers.get(&(number, array)).map_or(0, |reader| reader.since);
     let mut is_other = false;
     if let Some(row) = tables.groups.edit(&number)
         && let Some(Takeover::Taken(taken)) = &mut row.takeover
         && taken.array == array
-        && branch.against.counter > since
+        && branch.against.counter.max(branch.of.counter) > since
         && row.generations.contains(&branch.against)
         && taken.branch.is_none_or(|known| known.age() <= branch.age())
         && !has_forgotten(taken, &branch)

@@ -117,6 +117,68 @@ fn two_primaries_without_pairs_between_them_know_of_each_other() {
     assert!(refusal.contains("no pairs"), "{refusal}");
 }
 
+/// Gamma took over from alpha, beta from gamma; alpha hears of it first, and says so to those that have read it. It is beta that has overtaken
+/// gamma: it was alpha once, and then beta's own word was refused for ever.
+#[test]
+fn a_primary_that_hears_from_another_one_by_whom_it_was_overtaken_speaks_with_that_one() {
+    let (_, _, mut gamma) = three(true);
+    takes_over(&mut gamma, 40);
+    let mut generations = row(&gamma).generations;
+    generations.push(Generation { counter: 9, array: ArrayNumber(2), first: UpdateNumber(60) });
+    let (former, by) = (ArrayNumber(1), Some(ArrayNumber(2)));
+    let told = RemoteRejoin { group: "g1".parse().unwrap(), former, generations: generations.clone(), by };
+    let who = Who::Peer { array: ArrayNumber(1), from: "test".into() };
+    gamma.apply(DesignationId(ids()()), &Designation::RemoteRejoin(told), &who).unwrap();
+    let Some(Takeover::Overtaken(other)) = row(&gamma).takeover else { panic!("it is overtaken") };
+    assert_eq!((other.array, other.link.as_str()), (ArrayNumber(2), "beta"));
+    // Told of itself by one that is behind, or a rival of somebody else: nothing.
+    let (_, mut beta, _) = three(true);
+    takes_over(&mut beta, 40);
+    let by = Some(ArrayNumber(2));
+    let told = RemoteRejoin { group: "g1".parse().unwrap(), former, generations, by };
+    beta.apply(DesignationId(ids()()), &Designation::RemoteRejoin(told), &who).unwrap();
+    assert_eq!((state(&beta).as_str(), row(&beta).rivals.len()), ("taken", 0));
+}
+
+/// Alpha was gamma's copy, and took over in the middle of its resync: its image is older than the generation in which it became a copy. What
+/// it says then is no late word of before; that was taken for one, and gamma never knew what alpha would lose.
+#[test]
+fn a_copy_that_took_over_from_an_old_image_says_what_it_has_to_a_primary_that_takes_itself_back() {
+    let (_, _, mut gamma) = three(true);
+    takes_over(&mut gamma, 40);
+    let group = g1(&gamma);
+    let against = *row(&gamma).generations.last().unwrap();
+    let since = against.counter + 5;
+    gamma.tables.readers.edit(&(group, ArrayNumber(1))).expect("alpha is to be its copy").since = since;
+    let says = |gamma: &mut Array, counter: u64| {
+        let of = Generation { counter, array: ArrayNumber(1), first: UpdateNumber(41) };
+        let branch = Branch { of, against, first: UpdateNumber(41), last: UpdateNumber(44), bytes: 0 };
+        let what = Designation::RemoteBranch { group: "g1".parse().unwrap(), branch };
+        let who = Who::Peer { array: ArrayNumber(1), from: "test".into() };
+        gamma.apply(DesignationId(ids()()), &what, &who).unwrap();
+        let Some(Takeover::Taken(taken)) = row(gamma).takeover else { panic!("it has taken over") };
+        taken.branch.map(|branch| branch.of.counter)
+    };
+    assert_eq!(says(&mut gamma, since), None, "from before it was a copy");
+    assert_eq!(says(&mut gamma, since + 1), Some(since + 1));
+}
+
+/// Alpha, overtaken and left behind, is to forget the group: gamma has become somebody else's source, under the same names of pairs.
+#[test]
+fn a_pair_that_is_copied_from_somebody_else_by_now_is_gone_for_its_former_primary() {
+    let (_, _, mut gamma) = three(true);
+    let pairs: Vec<_> = gamma.tables.pairs_of_group(g1(&gamma)).map(|pair| pair.name.clone()).collect();
+    takes_over(&mut gamma, 40);
+    let who = Who::Peer { array: ArrayNumber(2), from: "test".into() };
+    for pair in &pairs {
+        let before = gamma.tables.pair_named(pair).cloned();
+        let what = Designation::RemoteDeletePair { pair: pair.clone() };
+        gamma.apply(DesignationId(ids()()), &what, &who).expect("it is gone");
+        assert_eq!(gamma.tables.pair_named(pair).cloned(), before);
+    }
+    assert!(!pairs.is_empty());
+}
+
 /// Alpha was away while beta took over, and gamma from beta: whoever tells it, its hosts are shut out.
 #[test]
 fn a_primary_that_hears_of_a_history_which_goes_on_past_its_own_is_shut_whoever_says_so() {
