@@ -7,10 +7,10 @@ use crate::in_virtual_time;
 use crate::onward::{equal, is_settled};
 use crate::rejoin::follows;
 use crate::story::geometry_of;
-use crate::support::random::Random;
+use crate::support::random::{Random, number_from_environment};
 use crate::support::wof::{Plan, Writer};
 use crate::takeover::{BETA, go_on, group, lets_hosts_write, take_over, until, write};
-use crate::three_centres::{begin, centres_of, lose_under_load, shows};
+use crate::three_centres::{all_follow, begin, centres_of, lose_under_load, shows};
 use crate::tree::SMALL;
 
 const GAMMA: usize = 2;
@@ -156,6 +156,84 @@ fn the_third_is_the_primary_as_planned_and_any_copy_can_be_the_synchronous_one()
             assert!(cluster.clock_ms() < since + 900 && lets_hosts_write(&cluster, other), "hosts wait");
         });
     }
+}
+
+/// One change of a walk: who is the primary behind it.
+async fn step(cluster: &Cluster, writer: &mut Writer, random: &mut Random, primary: usize) -> usize {
+    let to = (primary + 1 + random.index(2)) % 3;
+    let kind = random.below(6);
+    cluster.note(format!("{kind}: from {} to {}", NAMES[primary], NAMES[to]));
+    match kind {
+        0 => turned(cluster, primary, to).await,
+        1 => {
+            until(cluster, "not settled", || is_settled(cluster, primary)).await;
+            said(cluster, primary, &format!("group failback g1 --to {} --yes", NAMES[to])).await;
+            until(cluster, "not turned", || is_settled(cluster, to)).await;
+        }
+        2 | 3 => {
+            // Who shows itself as synchronised has everything; and so has everybody who can ask.
+            let (is_lost, has_all) = (kind == 2, shows(cluster, to));
+            if is_lost {
+                lose_under_load(cluster, writer, primary, random).await;
+                cluster.sleep_ms(random.below(2_000)).await;
+            }
+            take_over(cluster, to).await;
+            go_on(cluster, writer, to, has_all || !is_lost).await;
+            if is_lost {
+                cluster.start(primary).await;
+            }
+            all_follow(cluster, writer, to).await;
+        }
+        4 => {
+            let line = format!("group set g1 --synchronous {}", NAMES[to]);
+            let (done, ()) =
+                tokio::join!(cluster.command(primary, &line), write(cluster, writer, primary, 40));
+            done.unwrap_or_else(|error| panic!("{line}: {error}"));
+            until_pair(cluster, primary, to).await;
+            return primary;
+        }
+        _ => {
+            said(cluster, primary, "group set g1 --synchronous none").await;
+            return primary;
+        }
+    }
+    to
+}
+
+/// Ten changes by chance: planned and by takeover, from a primary that is lost or lives; and whom hosts wait for.
+fn walk(seed: u64) {
+    in_virtual_time(async {
+        let cluster =
+            centres_of(seed, SHAPE, ["never", "data", "status"][usize::try_from(seed % 3).unwrap()]);
+        let mut random = Random::new(seed ^ 0x77_616c_6b);
+        let mut writer = Writer::new(seed, Plan::mixed(seed, geometry_of(SHAPE)));
+        begin(&cluster, &mut writer).await;
+        let mut primary = ALPHA;
+        for _ in 0..10 {
+            primary = step(&cluster, &mut writer, &mut random, primary).await;
+            write(&cluster, &mut writer, primary, 20).await;
+            if random.percent(60) {
+                until(&cluster, "hosts wait for nobody", || {
+                    group(&cluster, primary).synchronous.is_none() || shows(&cluster, primary)
+                })
+                .await;
+            }
+        }
+        equal(&cluster, &writer, primary).await;
+    });
+}
+
+#[test]
+fn roles_change_ten_times_by_chance_and_nothing_that_was_answered_is_missing() {
+    let seeds = number_from_environment("HOLDFAST_ROLE_SEEDS", 3);
+    let first = number_from_environment("HOLDFAST_SIM_FIRST_SEED", 1);
+    for seed in first..first + seeds {
+        std::panic::catch_unwind(|| walk(seed)).unwrap_or_else(|cause| {
+            eprintln!("seed {seed} failed (HOLDFAST_SIM_FIRST_SEED={seed} HOLDFAST_ROLE_SEEDS=1)");
+            std::panic::resume_unwind(cause)
+        });
+    }
+    println!("{seeds} walks of ten changes of roles");
 }
 
 /// Gamma takes over from an alpha that it reaches, and beta hears of nothing: as long as it may call itself synchronised no host is
