@@ -91,6 +91,8 @@ pub enum SynchronousDefect {
     LeaseKept,
     /// Relays with parts of the journals keep nothing of a round while the next one is written.
     RoundsForgotten,
+    /// Places on a relay are used again before the second array has reported what lies there.
+    FreedEarly,
     /// The copy forgets some marks of what other copies may lack.
     MarkForgotten,
     /// The primary goes on serving hosts that see both arrays' volumes as one when it does not hear of the copy any more.

@@ -65,6 +65,7 @@ mod positions;
 mod readers;
 mod rejoin;
 mod relay;
+mod relay_alive;
 mod relay_changes;
 mod relay_control;
 mod relay_drain;

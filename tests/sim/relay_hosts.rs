@@ -27,7 +27,7 @@ use holdfast::shell::view::SynchronousView;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-const SYNCHRONISED: &str = "synchronised";
+pub(crate) const SYNCHRONISED: &str = "synchronised";
 
 /// What a seed came to.
 #[derive(Clone, Copy, Default, Debug)]
@@ -184,7 +184,7 @@ impl Story {
     }
 }
 
-fn fence_words(fence: &str, limit_ms: u64) -> String {
+pub(crate) fn fence_words(fence: &str, limit_ms: u64) -> String {
     format!("fence = \"{fence}\"\nfence_wait = \"{limit_ms}ms\"\n")
 }
 
@@ -307,6 +307,7 @@ fn each_defect_planted_where_hosts_wait_for_a_relay_is_found() {
         (Journals::All, ALPHA, SynchronousDefect::AnsweredEarly),
         (Journals::All, ALPHA, SynchronousDefect::ConfirmedEarly),
         (Journals::All, BETA, SynchronousDefect::LeaseKept),
+        (Journals::All, ALPHA, SynchronousDefect::FreedEarly),
         (Journals::Parts, ALPHA, SynchronousDefect::AnsweredEarly),
     ] {
         let is_found = (1..25).any(|seed| {

@@ -12,6 +12,7 @@ use crate::volume::pair::PairState;
 use crate::volume::table::Tables;
 use crate::volume::timing::{ReadSize, ReadTiming, RestoreTiming};
 use futures_util::future::join_all;
+use holdfast_journal::{Incarnation, UpdateNumber};
 use std::time::Duration;
 
 impl Array {
@@ -21,7 +22,7 @@ impl Array {
     /// no longer than [`REACH_LIMIT`] and a whole attempt, of each of its portals, that began meanwhile.
     ///
     /// The end is where nothing followed when it was looked at after this was called: behind the last control information,
-    /// too.
+    /// too. A first array that lives and writes on has no such end: then it is what that had given numbers to by its own word, said after this was called.
     pub(in crate::array) async fn drain_relays(&self, record: &GroupRecord) -> Option<String> {
         let tables = self.store.tables();
         let relays: Vec<LinkName> = relays_of_copy(&tables, record).map(|relay| relay.name.clone()).collect();
@@ -130,6 +131,7 @@ impl Array {
         let names = names(set);
         let begun = self.env.clock.now();
         let (mut came, mut since) = (None, begun);
+        let mut words: Vec<Word> = set.iter().map(|_| Word::default()).collect();
         loop {
             let now = self.env.clock.now();
             let group = self.runtime().groups.get(&record.number.0).cloned();
@@ -138,6 +140,16 @@ impl Array {
                 (came, since) = (durable, now);
             }
             let silent = now.since(since);
+            let said = set.iter().zip(&mut words).filter_map(|(relay, word)| {
+                let watch = self.runtime().watches.get(relay.as_str()).cloned();
+                let known = watch?.known().ok()?;
+                word.hear((known.control.incarnation, known.control.sequence), known.newest_given)
+            });
+            if let Some(given) = said.max().filter(|given| durable.is_some_and(|durable| durable >= *given)) {
+                return format!(
+                    "{names}: its first array lives and writes on; everything is here that it had numbered by then, up to update {given}"
+                );
+            }
             for relay in set {
                 let status: RelayStatus =
                     self.runtime().relays.get(relay.as_str()).cloned().unwrap_or_default();
@@ -189,6 +201,27 @@ impl Array {
     }
 }
 
+/// What a first array that lives says while its relay is read to its end.
+#[derive(Default)]
+struct Word {
+    /// The control information that was seen last: chain and number.
+    seen: Option<(Incarnation, u64)>,
+    /// How often another one was.
+    times: u8,
+    given: Option<UpdateNumber>,
+}
+
+impl Word {
+    /// The newest number that had been given when this array began to look, at least; none as long as that is not said.
+    fn hear(&mut self, here: (Incarnation, u64), given: u64) -> Option<UpdateNumber> {
+        if self.given.is_none() && self.seen.replace(here).is_some_and(|seen| seen != here) {
+            self.times += 1;
+            self.given = (self.times == WORDS).then(|| UpdateNumber::new(given));
+        }
+        self.given
+    }
+}
+
 /// Relays that are read together, in words.
 fn names(set: &[LinkName]) -> String {
     let names: Vec<String> = set.iter().map(|relay| format!("relay {relay}")).collect();
@@ -200,11 +233,40 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(20);
 /// How long one is tried again that cannot be read, without anything coming; longer than a batch that was being written when
 /// its array died is looked at.
 const RETRY_FOR: Duration = Duration::from_secs(6);
+/// The first change of control information that is seen may have landed before the looking began. The second landed behind that, and was made up before, perhaps;
+/// the third was made up when the second had landed.
+const WORDS: u8 = 3;
 /// The pause before that.
 const AGAIN: Duration = Duration::from_millis(200);
 /// How long one is waited for that is not reached, at least.
 const REACH_LIMIT: Duration = Duration::from_secs(3);
-/// How long one is read in all: what the largest backlog takes, not what a first array writes meanwhile.
+/// How long one is read in all: what the largest backlog takes.
 const READ_LIMIT: Duration = Duration::from_secs(600);
 /// How often is looked how far it has come.
 const LOOK: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_made_up_behind_the_beginning_says_how_far_a_living_array_was() {
+        let chain = |chain, sequence| (Incarnation::new(chain), sequence);
+        let mut word = Word::default();
+        // What was known, twice; one that landed before; one that was made up before that landed.
+        for (sequence, given) in [(7, 10), (7, 10), (8, 11), (9, 12), (9, 12)] {
+            assert_eq!(word.hear(chain(1, sequence), given), None);
+        }
+        assert_eq!(word.hear(chain(1, 10), 15), Some(UpdateNumber::new(15)));
+        assert_eq!(
+            word.hear(chain(2, 11), 20),
+            Some(UpdateNumber::new(15)),
+            "what comes later is not waited for"
+        );
+        let mut dead = Word::default();
+        assert!(
+            (0..1_000).all(|_| dead.hear(chain(1, 7), 10).is_none()),
+            "one that says nothing is read to its end"
+        );
+    }
+}

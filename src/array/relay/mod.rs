@@ -13,6 +13,7 @@ mod lun;
 mod merge;
 mod parts;
 mod reader;
+mod told;
 mod watch;
 mod writer;
 
@@ -35,7 +36,7 @@ use crate::volume::relay::{RelayHosts, RelayJournals, RelayRecord, RelaySide};
 use crate::volume::table::Tables;
 use holdfast_journal::format::crc32c;
 use holdfast_journal::format::relay::{FirstControl, Position, RelayId, SecondControl};
-use holdfast_journal::{ArrayNumber, GroupNumber as JournalGroup, Incarnation, UpdateNumber};
+use holdfast_journal::{ArrayNumber, Generation, GroupNumber as JournalGroup, Incarnation, UpdateNumber};
 use lun::{Luns, RelayError, RelayLun, slot_page, trouble};
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,6 +75,8 @@ pub(crate) struct RelayStatus {
     is_drained: bool,
     /// When the last attempt to reach it began that failed.
     tried: Option<MonotonicNs>,
+    /// At the first array: the generation in which the second one says over it that it has taken the group over.
+    overtaken: Option<Generation>,
 }
 
 impl Array {
@@ -88,7 +91,7 @@ impl Array {
     }
 
     async fn keep_relay(self: Arc<Self>, name: LinkName) {
-        let mut pause = PAUSE_MIN;
+        let (mut pause, mut said) = (PAUSE_MIN, None);
         loop {
             let changed = self.changed().notified();
             tokio::pin!(changed);
@@ -112,7 +115,15 @@ impl Array {
                         *status =
                             RelayStatus { error: Some(format!("{RESTS}: {why}")), ..RelayStatus::default() };
                     });
-                    changed.await;
+                    let to_say =
+                        told::what_its_first_lacks(&tables, &relay).filter(|what| said != Some(*what));
+                    match to_say {
+                        Some(generation) if self.say_taken_over(&relay, generation).await => {
+                            said = Some(generation);
+                        }
+                        Some(_) => self.env.clock.sleep(PAUSE_MAX).await,
+                        None => changed.await,
+                    }
                     continue;
                 }
             };
@@ -125,10 +136,10 @@ impl Array {
             tracing::info!(relay = %name, %error, "relay not in use");
             let worked = self.runtime().relays.get(name.as_str()).is_some_and(|status| status.connected);
             self.note_relay(&name, |status| {
-                let RelayStatus { avoided, is_drained, read_to, .. } = *status;
+                let RelayStatus { avoided, is_drained, read_to, overtaken, .. } = *status;
                 let (error, tried) = (Some(error.to_string()), Some(begun));
-                *status =
-                    RelayStatus { error, avoided, is_drained, read_to, tried, ..RelayStatus::default() };
+                let kept = RelayStatus { avoided, is_drained, read_to, overtaken, ..RelayStatus::default() };
+                *status = RelayStatus { error, tried, ..kept };
             });
             pause = if worked { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
             self.env.clock.sleep(pause).await;
@@ -184,14 +195,7 @@ impl Array {
     }
 
     async fn use_relay(self: &Arc<Self>, relay: &RelayRecord, number: GroupNumber) -> RelayError {
-        let bytes = self.traffic(&relay.name).streams.clone();
-        let connector = Connector {
-            network: Arc::new(CountedNetwork { network: self.env.network.clone(), bytes }),
-            clock: self.env.clock.clone(),
-            entropy: self.env.entropy.clone(),
-            initiator_name: initiator_name(self.name()),
-        };
-        let luns = match Luns::open(&connector, relay).await {
+        let luns = match Luns::open(&self.relay_connector(relay), relay).await {
             Ok(luns) => luns,
             Err(error) => return error,
         };
@@ -208,6 +212,16 @@ impl Array {
                 }
             }
             RelaySide::Second => self.read_relay(relay, number, &luns).await,
+        }
+    }
+
+    fn relay_connector(&self, relay: &RelayRecord) -> Connector {
+        let bytes = self.traffic(&relay.name).streams.clone();
+        Connector {
+            network: Arc::new(CountedNetwork { network: self.env.network.clone(), bytes }),
+            clock: self.env.clock.clone(),
+            entropy: self.env.entropy.clone(),
+            initiator_name: initiator_name(self.name()),
         }
     }
 

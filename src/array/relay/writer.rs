@@ -11,6 +11,7 @@
 //! * Where each relay gets a part of the journals (`parts.rs`) every session, and every round, begins a chain: what the second array has not
 //!   reported is given out anew, out of this array's journal. The chain of the last whole round stays where it is until the new one is whole.
 //! * A report is believed only if it was made for this chain and in this history.
+//! * Where the second array says that it has taken the group over nothing is written, and nothing that hosts write is confirmed (`told.rs`).
 
 use super::begun::{begin_chain, forget_kept, found_chain, note_chain, ring_of_part};
 use super::chain::{Chain, is_whole};
@@ -18,6 +19,7 @@ use super::direct::{OpenDirect, SESSION_STRIDE, for_lun};
 use super::latest_second;
 use super::lun::{Due, Luns, Ours, RelayError, slot_page, trouble};
 use super::parts::{OpenPart, Round};
+use super::told::is_not_overtaken;
 use crate::array::Array;
 use crate::copy::group::Group;
 use crate::copy::relay::{RelayBatch, RelayNeed};
@@ -92,6 +94,7 @@ impl<'a> Writer<'a> {
             Some((incarnation, ring)) if !is_part => (incarnation, ring, None),
             found => begin_chain(array, relay, group, luns, found).await?,
         };
+        is_not_overtaken(array, relay, latest_second(&luns.second, id).await?.as_ref())?;
         let mut writer = Self {
             array,
             relay,
@@ -356,7 +359,7 @@ impl<'a> Writer<'a> {
     /// There is no place for so many pages: whether there is more room now.
     async fn make_room(&mut self, pages: u64) -> Result<bool, RelayError> {
         let need = self.need()?;
-        if self.ring.release(need.acknowledged) {
+        if self.release(need) {
             self.tell().await?;
             return Ok(true);
         }
@@ -387,8 +390,14 @@ impl<'a> Writer<'a> {
         if self.goes_directly() && 2 * used <= all {
             return self.tell_news();
         }
-        self.ring.release(need.acknowledged);
+        self.release(need);
         self.tell().await
+    }
+
+    /// What the second array has reported needs no place any more; whether that frees one.
+    fn release(&mut self, need: RelayNeed) -> bool {
+        let newest = self.ring.newest().number.previous();
+        self.ring.release(if self.group.frees_early() { newest } else { need.acknowledged })
     }
 
     /// Whether what frees no place and begins no chain goes over the link.
@@ -456,6 +465,7 @@ impl<'a> Writer<'a> {
     async fn look_at_second(&mut self) -> Result<(), RelayError> {
         let found = [latest_second(&self.luns.second, self.id).await?, self.open.direct.heard()];
         let newest = found.into_iter().flatten().max_by_key(|control| control.sequence);
+        is_not_overtaken(self.array, self.relay, newest.as_ref())?;
         let Some(control) = newest else { return Ok(()) };
         let seen = self.seen.replace(control.sequence);
         if let Some((part, _)) = &self.part

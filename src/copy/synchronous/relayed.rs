@@ -184,6 +184,12 @@ impl Group {
         tamper.and_then(|tamper| tamper.synchronous()) == Some(SynchronousDefect::RoundsForgotten)
     }
 
+    /// On purpose, for the test of the tests: places on a relay are used again before the other array has what lies there.
+    pub(crate) fn frees_early(&self) -> bool {
+        let tamper = self.tamper.as_ref();
+        tamper.and_then(|tamper| tamper.synchronous()) == Some(SynchronousDefect::FreedEarly)
+    }
+
     /// Changes what is known, if hosts wait for relays to that reader, and tells everybody if that is news. It is told what
     /// the reader has reported as durable.
     fn with_relays(
