@@ -1,5 +1,7 @@
 //! Three arrays with everything they stand on, in one thread: built by seed, killed and started again at will.
 
+mod clocks;
+
 use crate::support::random::Random;
 use crate::three::config_text;
 use holdfast::array::Array;
@@ -416,20 +418,6 @@ impl Cluster {
         let reader = snapshot.groups.first()?.readers.iter().find(|reader| reader.array == number)?;
         let seconds = (!self.is_time_unknown.get()).then_some(reader.behind.seconds);
         Some(ShownLag { updates: reader.behind.updates, seconds })
-    }
-
-    /// The wall clock of everybody jumps.
-    pub(crate) fn step_wall(&self, by_s: i64) {
-        self.is_stepped.set(true);
-        if !self.runs(ALPHA) {
-            self.is_time_unknown.set(true);
-        }
-        self.members.iter().for_each(|member| member.clock.step_wall(by_s * 1_000_000_000));
-    }
-
-    /// From now on the wall clock of one array is so much before that of the others: nobody has set it, or nobody has asked a time server.
-    pub(crate) fn skew_wall(&self, index: usize, by_s: i64) {
-        self.members[index].clock.step_wall(by_s * 1_000_000_000);
     }
 
     /// Starts an array and ends it again in the middle of that.

@@ -77,6 +77,7 @@ mod reversal;
 mod reversal_failures;
 mod rewind;
 mod sequences;
+mod sequences_three;
 mod snapshots;
 mod stopped_third;
 mod stops;
