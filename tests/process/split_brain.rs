@@ -124,7 +124,7 @@ impl Both {
             known["branch_bytes"]
         );
         assert!(seen["destroys"].to_string().contains(&lost), "{lost}: {seen}");
-        let refused = stays.shell(&line(&[])).unwrap_err();
+        let refused = stays.shell(&line(&[])).expect_err("nobody said yes");
         assert!(refused.contains(&lost) && refused.contains("--yes"), "{refused}");
         if let Some(name) = keep {
             assert!(seen["says"].to_string().contains(&format!("as snapshot {name}")), "{seen}");

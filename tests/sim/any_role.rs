@@ -205,7 +205,7 @@ fn walk(seed: u64) {
     in_virtual_time(async {
         let cluster =
             centres_of(seed, SHAPE, ["never", "data", "status"][usize::try_from(seed % 3).unwrap()]);
-        let mut random = Random::new(seed ^ 0x77_616c_6b);
+        let mut random = Random::new(seed ^ 0x7761_6c6b);
         let mut writer = Writer::new(seed, Plan::mixed(seed, geometry_of(SHAPE)));
         begin(&cluster, &mut writer).await;
         let mut primary = ALPHA;

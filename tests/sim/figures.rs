@@ -94,7 +94,7 @@ fn story(seed: u64) {
         assert_eq!(only_there, newest - has, "what it had said it has, and what it was written since");
         assert_eq!(only_there, loss.unread_updates + (newest - heard));
         let bytes = taken.branch_bytes.expect("it has said so");
-        assert!(bytes >= only_there * WRITE_BYTES && bytes % REGION_BYTES == 0, "{taken:?}");
+        assert!(bytes >= only_there * WRITE_BYTES && bytes.is_multiple_of(REGION_BYTES), "{taken:?}");
 
         let [sent, own] = sent_and_different(&cluster);
         let [destroys, says] = look(&cluster, "group failback g1 --to alpha").await;
