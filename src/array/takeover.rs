@@ -99,6 +99,11 @@ impl Array {
             if group.failure().is_none() {
                 group.all_durable().await?;
             }
+            // Before anything is restored that an operator wants to be restored later.
+            let here = StoredNumber(group.durable_here().get());
+            if let Some(reason) = falls_short(record, here).filter(|_| !are_written) {
+                return self.give_takeover_up(record, &reason);
+            }
             group.restore_available(Duration::ZERO).await?;
             if let Err(error) = group.settle().await {
                 // What becomes of that is seen below.
@@ -435,7 +440,7 @@ fn images_of(tables: &Tables, group: GroupNumber) -> Result<TakeoverPoint, Strin
 /// Why a takeover that has come as far as `found` is not what its operator asked for, if it is not.
 fn falls_short(record: &GroupRecord, found: StoredNumber) -> Option<String> {
     let wanted = record.at_least.filter(|wanted| found < *wanted)?;
-    Some(format!("the S-VOLs here are of update {found}, and nothing up to {wanted} was to be lost"))
+    Some(format!("only what is up to update {found} is here, and nothing up to {wanted} was to be lost"))
 }
 
 /// What only this array has, as far as generations say it: it has a first number, and no end yet.

@@ -15,10 +15,12 @@
 //! # How it is proved
 //! `tests/sim/rewind.rs`: random numbers under load, over eight volumes, against a copy whose restore is stopped there.
 
+use super::answer::Head;
 use super::change::Payload;
 use super::error::CopyError;
 use super::group::{Group, Sequencer};
 use super::restore::pages_of;
+use super::times::UNHEARD;
 use crate::disk::VolumeId;
 use crate::disk::slot::{Class, SLOT_BYTES};
 use crate::volume::name::BookmarkName;
@@ -114,9 +116,12 @@ impl Group {
             return Err(format!("the journal of group {} here begins later: with update {first}", self.name));
         }
         if self.is_before(last, unix_ns).await? {
-            // By the clock of the array that is read, as it stood when that said what it has given.
-            let heard =
-                self.lock().source.as_ref().map_or((u64::MAX, 0), |head| (head.newest_given, head.wall_ns));
+            // By the clock of the array that is read: what it has heard itself of the one that gives numbers is as old as it says.
+            let said = |head: &Head| match head.heard_ms {
+                UNHEARD => (head.newest_given, 0),
+                ms => (head.newest_given, head.wall_ns.saturating_sub(u64::from(ms) * 1_000_000)),
+            };
+            let heard = self.lock().source.as_ref().map_or((u64::MAX, 0), said);
             if heard.0 > last.get() || heard.1 < unix_ns {
                 let text = format!(
                     "only updates up to {last} have come, and the array that is read may have given others before that time"

@@ -117,6 +117,9 @@ pub struct RemoteRejoin {
     /// whatever they have heard of its restarts.
     #[serde(default)]
     pub by: Option<ArrayNumber>,
+    /// A question: the sender is a primary by a control store that is an older copy. Whoever knows more says so; nobody goes back to it by that.
+    #[serde(default)]
+    pub asks: bool,
 }
 
 /// The answer: from such a reader, which has stopped.

@@ -413,5 +413,9 @@ fn a_time_is_the_newest_update_before_it_as_far_as_everything_before_it_has_come
         assert!(heard >= times[2] + second);
         assert_eq!(number(heard).await, Ok(3));
         assert!(number(heard + 1).await.unwrap_err().contains("may have given others"));
+        // What is read has heard nothing of the array that gives numbers for a second.
+        rig.copy.lock().source.as_mut().unwrap().heard_ms = 1_000;
+        assert!(number(heard).await.unwrap_err().contains("may have given others"));
+        assert_eq!(number(heard - second).await, Ok(3));
     });
 }

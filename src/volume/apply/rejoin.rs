@@ -29,6 +29,10 @@ pub(super) fn remote_rejoin(
         return super::rivals::heard_at_a_primary(tables, id, (number, array, link), told);
     }
     let GroupRole::Auxiliary { source, remote: Some(_), .. } = row.role else { return Ok(Outcome::Done) };
+    if told.asks {
+        super::rivals::tell_who_leads(tables, id, (number, array, &link), told);
+        return Ok(Outcome::Done);
+    }
     if !is_left_alone(row, source, told) {
         return Ok(Outcome::Done); // It reads another array: this is nothing to it.
     }

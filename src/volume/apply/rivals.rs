@@ -21,7 +21,7 @@ pub(super) fn heard_at_a_primary(
     if told.by == Some(tables.meta().number) {
         return Ok(Outcome::Done); // It is told of itself.
     }
-    if told.former == array && tell_who_is_behind(tables, id, (group, array, &link), told) {
+    if told.asks && tell_who_is_behind(tables, id, (group, array, &link), told)? {
         return Ok(Outcome::Done);
     }
     // Who tells may not be whose history it is: with that one everything else is spoken, if there is a link to it.
@@ -42,6 +42,7 @@ pub(super) fn heard_at_a_primary(
                 former: told.former,
                 generations: row.generations.clone(),
                 by: None,
+                asks: false,
             };
             if let Some(row) = tables.groups.edit(&group) {
                 row.rivals.retain(|known| known.array != array);
@@ -60,19 +61,21 @@ pub(super) fn heard_at_a_primary(
     Ok(Outcome::Done)
 }
 
-/// An array says of itself that it is the primary, and what it knows is a part of what has happened since: its control store is an older copy
-/// ([`Tables::ask_who_is_primary`]), or it was away. It is told, whatever it was told before. Whether it was so.
+/// An array asks ([`Tables::ask_who_is_primary`]), and what it knows is a part of what has happened since. It is told, whatever it was told before.
+/// Whether it was so; it asks again where nobody knows yet who will be the primary.
 fn tell_who_is_behind(
     tables: &mut Tables,
     id: DesignationId,
     (group, array, link): (GroupNumber, ArrayNumber, &LinkName),
     told: &RemoteRejoin,
-) -> bool {
-    let Some(row) = tables.groups.get(&group) else { return false };
-    let is_behind = matches!(common_point(&row.generations, &told.generations), CommonPoint::OursGoesOn(_));
+) -> Result<bool, Refusal> {
+    let Some(row) = tables.groups.get(&group) else { return Ok(false) };
+    if !matches!(common_point(&row.generations, &told.generations), CommonPoint::OursGoesOn(_)) {
+        return Ok(false);
+    }
     let is_shut = row.takeover.as_ref().is_some_and(Takeover::shuts_hosts_out);
-    if !is_behind || is_shut || row.reversal.is_some() {
-        return false;
+    if is_shut || row.reversal.is_some() {
+        return Err(Refusal::Conflict(format!("group {} is being handed over there", told.group)));
     }
     let name = row.name.clone();
     let answer = RemoteRejoin {
@@ -80,6 +83,7 @@ fn tell_who_is_behind(
         former: told.former,
         generations: row.generations.clone(),
         by: None,
+        asks: false,
     };
     let is_meant = |what: &Designation| match what {
         Designation::RemoteTakeover(earlier) => earlier.group == name,
@@ -99,7 +103,26 @@ fn tell_who_is_behind(
         tables.tell_rival(group, link, id.caused(0));
     }
     tables.forward(link, id.caused(1), Designation::RemoteRejoin(answer));
-    true
+    Ok(true)
+}
+
+/// The same at a copy of another array: it says whose copy it is.
+pub(super) fn tell_who_leads(
+    tables: &mut Tables,
+    id: DesignationId,
+    (group, array, link): (GroupNumber, ArrayNumber, &LinkName),
+    told: &RemoteRejoin,
+) {
+    let Some(row) = tables.groups.get(&group) else { return };
+    let GroupRole::Auxiliary { source, .. } = row.role else { return };
+    let is_behind = matches!(common_point(&row.generations, &told.generations), CommonPoint::OursGoesOn(_));
+    if source == array || !is_behind {
+        return;
+    }
+    let (group, generations) = (row.name.clone(), row.generations.clone());
+    let by = Some(source);
+    let answer = RemoteRejoin { group, former: told.former, generations, by, asks: false };
+    tables.forward(link, id.caused(1), Designation::RemoteRejoin(answer));
 }
 
 /// What the other array has goes on past everything here: hosts are shut out, whoever took over from whom.
@@ -158,13 +181,23 @@ impl Tables {
     pub(crate) fn ask_who_is_primary(&mut self, identity: &mut dyn FnMut() -> Identity) {
         let former = self.meta().number;
         let links: Vec<LinkName> = self.links.iter().map(|link| link.name.clone()).collect();
+        // One that knows that it was overtaken lets nobody in.
+        let is_open = |row: &&GroupRecord| !row.takeover.as_ref().is_some_and(Takeover::shuts_hosts_out);
         let is_led = |row: &&GroupRecord| row.role == GroupRole::Primary && !row.generations.is_empty();
-        let groups: Vec<GroupNumber> = self.groups.iter().filter(is_led).map(|row| row.number).collect();
-        for group in groups {
-            let name = self.groups.get(&group).map(|row| row.name.clone());
-            let is_call = |what: &Designation| matches!(what, Designation::RemoteRejoin(told) if Some(&told.group) == name.as_ref());
-            links.iter().for_each(|link| self.forget_forwards(link, is_call));
-            self.tell_readers_of(group, former, &links, identity);
+        let groups: Vec<GroupRecord> = self.groups.iter().filter(is_led).filter(is_open).cloned().collect();
+        for row in groups {
+            let asked = RemoteRejoin {
+                group: row.name.clone(),
+                former,
+                generations: row.generations,
+                by: None,
+                asks: true,
+            };
+            let is_call = |what: &Designation| matches!(what, Designation::RemoteRejoin(told) if told.group == row.name);
+            for link in &links {
+                self.forget_forwards(link, is_call);
+                self.forward(link, DesignationId(identity()), Designation::RemoteRejoin(asked.clone()));
+            }
         }
     }
 

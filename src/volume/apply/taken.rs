@@ -228,7 +228,7 @@ impl Tables {
     }
 
     /// Whoever read the former primary is told who is it now.
-    pub(super) fn tell_readers_of(
+    fn tell_readers_of(
         &mut self,
         group: GroupNumber,
         former: ArrayNumber,
@@ -238,8 +238,8 @@ impl Tables {
         let Some(row) = self.groups.get(&group) else { return };
         let (group, generations) = (row.name.clone(), row.generations.clone());
         for link in links {
-            let told =
-                RemoteRejoin { group: group.clone(), former, generations: generations.clone(), by: None };
+            let (group, generations) = (group.clone(), generations.clone());
+            let told = RemoteRejoin { group, former, generations, by: None, asks: false };
             self.forward(link, DesignationId(identity()), Designation::RemoteRejoin(told));
         }
     }
@@ -351,6 +351,7 @@ impl Tables {
             former: own,
             generations: other.generations,
             by: Some(other.array),
+            asks: false,
         };
         let readers = self.readers_of_group(group).filter(|reader| reader.link != other.link);
         let readers: Vec<LinkName> = readers.map(|reader| reader.link.clone()).collect();

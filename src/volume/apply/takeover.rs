@@ -43,10 +43,11 @@ fn take_over(
     let row = tables.group_named(group).ok_or_else(|| Refusal::missing("group", group))?;
     let number = row.number;
     let next = match &row.role {
+        GroupRole::Primary if at_least.is_some() => None,
         GroupRole::Primary => retake(row)?,
         GroupRole::Auxiliary { .. } => begin(tables, row)?,
     };
-    let Some(next) = next else { return Ok(Outcome::Done) };
+    let Some(next) = next else { return is_enough(row, at_least) };
     if let Takeover::Retaking(_) = next {
         tables.drop_reversal(number);
     }
@@ -55,6 +56,22 @@ fn take_over(
         (row.takeover, row.at_least) = (Some(next), at_least);
     }
     Ok(Outcome::Done)
+}
+
+/// There is nothing more to do, or it is on its way: as far as that is what is said now.
+fn is_enough(row: &GroupRecord, at_least: Option<UpdateNumber>) -> Result<Outcome, Refusal> {
+    let Some(wanted) = at_least else { return Ok(Outcome::Done) };
+    let conflict = |text: &str| Err(Refusal::conflict(format!("group {} {text}", row.name)));
+    match (&row.role, &row.takeover) {
+        (GroupRole::Primary, Some(Takeover::Taken(taken))) if taken.last >= wanted => Ok(Outcome::Done),
+        (GroupRole::Primary, _) => conflict("is not copied here: this array is its primary already"),
+        (GroupRole::Auxiliary { .. }, _) if row.at_least.is_some_and(|known| known >= wanted) => {
+            Ok(Outcome::Done)
+        }
+        (GroupRole::Auxiliary { .. }, _) => {
+            conflict("is on its way to be taken over here already, and that without this limit")
+        }
+    }
 }
 
 /// At a primary that is shut: it goes on. Nothing if it is open.

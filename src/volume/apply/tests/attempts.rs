@@ -165,6 +165,7 @@ fn rejoin(from: &Array, former: u32, by: Option<u32>) -> Designation {
         former: ArrayNumber(former),
         generations: g1(from).generations,
         by: by.map(ArrayNumber),
+        asks: false,
     })
 }
 

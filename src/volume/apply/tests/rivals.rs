@@ -9,7 +9,7 @@ use crate::volume::group::{Generation, GroupRecord};
 use crate::volume::name::VolumeNumber;
 use crate::volume::onward::RemoteOnwardPair;
 use crate::volume::rejoin::{Has, RemoteRejoin};
-use crate::volume::takeover::{Branch, RemoteFailback, RemoteTakeover, Takeover};
+use crate::volume::takeover::{Branch, Overtaken, RemoteFailback, RemoteTakeover, Takeover};
 use crate::volume::timing::StopWish;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -126,7 +126,13 @@ fn a_primary_that_hears_from_another_one_by_whom_it_was_overtaken_speaks_with_th
     let mut generations = row(&gamma).generations;
     generations.push(Generation { counter: 9, array: ArrayNumber(2), first: UpdateNumber(60) });
     let (former, by) = (ArrayNumber(1), Some(ArrayNumber(2)));
-    let told = RemoteRejoin { group: "g1".parse().unwrap(), former, generations: generations.clone(), by };
+    let told = RemoteRejoin {
+        group: "g1".parse().unwrap(),
+        former,
+        generations: generations.clone(),
+        by,
+        asks: false,
+    };
     let who = Who::Peer { array: ArrayNumber(1), from: "test".into() };
     gamma.apply(DesignationId(ids()()), &Designation::RemoteRejoin(told), &who).unwrap();
     let Some(Takeover::Overtaken(other)) = row(&gamma).takeover else { panic!("it is overtaken") };
@@ -135,7 +141,7 @@ fn a_primary_that_hears_from_another_one_by_whom_it_was_overtaken_speaks_with_th
     let (_, mut beta, _) = three(true);
     takes_over(&mut beta, 40);
     let by = Some(ArrayNumber(2));
-    let told = RemoteRejoin { group: "g1".parse().unwrap(), former, generations, by };
+    let told = RemoteRejoin { group: "g1".parse().unwrap(), former, generations, by, asks: false };
     beta.apply(DesignationId(ids()()), &Designation::RemoteRejoin(told), &who).unwrap();
     assert_eq!((state(&beta).as_str(), row(&beta).rivals.len()), ("taken", 0));
 }
@@ -187,7 +193,13 @@ fn a_primary_that_hears_of_a_history_which_goes_on_past_its_own_is_shut_whoever_
     let mut generations = row(&alpha).generations;
     generations.push(Generation { counter: 2, array: ArrayNumber(2), first: UpdateNumber(41) });
     generations.push(Generation { counter: 3, array: ArrayNumber(3), first: UpdateNumber(60) });
-    let told = RemoteRejoin { group: "g1".parse().unwrap(), former: ArrayNumber(2), generations, by: None };
+    let told = RemoteRejoin {
+        group: "g1".parse().unwrap(),
+        former: ArrayNumber(2),
+        generations,
+        by: None,
+        asks: false,
+    };
     let who = Who::Peer { array: ArrayNumber(3), from: "test".into() };
     let what = Designation::RemoteRejoin(told);
     alpha.apply(DesignationId(ids()()), &what, &who).unwrap();
@@ -453,4 +465,77 @@ fn a_primary_with_an_older_store_is_told_again_who_took_over() {
         let left = beta.tables.forwards_to(&to_alpha);
         assert_eq!(left.filter(|one| is_call(&one.designation)).count(), 0, "it comes to an end");
     }
+}
+
+/// Its hosts are shut out, and its branch is counted and told: a question would make the new primary forget that.
+#[test]
+fn an_array_that_knows_that_it_was_overtaken_asks_nobody() {
+    let (mut alpha, mut beta, _) = three(true);
+    takes_over(&mut beta, 40);
+    assert_eq!(deliver(&mut beta, &mut alpha, "alpha"), 0);
+    let before: Vec<_> = alpha.tables.forwards.iter().cloned().collect();
+    alpha.tables.ask_who_is_primary(&mut ids());
+    assert_eq!(alpha.tables.forwards.iter().cloned().collect::<Vec<_>>(), before);
+}
+
+/// Alpha has been started twice since it was overtaken, and asks with a counter larger than beta's. Only its operator's word brings gamma back; and when
+/// gamma is beta's copy it says so, whatever links alpha has.
+#[test]
+fn a_question_calls_no_reader_back_and_a_copy_says_whose_it_is() {
+    let (alpha, mut beta, mut gamma) = three(true);
+    takes_over(&mut beta, 40);
+    deliver(&mut beta, &mut gamma, "gamma");
+    assert_eq!(state(&gamma), "moving");
+    let first = row(&alpha).generations;
+    let mut restarted = first.clone();
+    restarted.push(Generation { counter: 9, array: ArrayNumber(1), first: UpdateNumber(50) });
+    let asks = |generations| {
+        let (group, former) = ("g1".parse().unwrap(), ArrayNumber(1));
+        Designation::RemoteRejoin(RemoteRejoin { group, former, generations, by: None, asks: true })
+    };
+    let who = Who::Peer { array: ArrayNumber(1), from: "test".into() };
+    gamma.apply(DesignationId(ids()()), &asks(restarted), &who).unwrap();
+    assert_eq!(state(&gamma), "moving");
+    let number = g1(&gamma);
+    let role = GroupRole::Auxiliary {
+        link: "beta".parse().unwrap(),
+        source: ArrayNumber(2),
+        remote: Some(g1(&beta)),
+    };
+    let here = gamma.tables.groups.edit(&number).unwrap();
+    (here.role, here.takeover, here.generations) = (role, None, row(&beta).generations);
+    gamma.apply(DesignationId(ids()()), &asks(first), &who).unwrap();
+    let to_alpha: LinkName = "alpha".parse().unwrap();
+    let by = |what: &Designation| match what {
+        Designation::RemoteRejoin(told) => told.by,
+        _ => None,
+    };
+    assert!(gamma.tables.forwards_to(&to_alpha).any(|one| by(&one.designation) == Some(ArrayNumber(2))));
+}
+
+/// Beta is being overtaken itself in that moment: who will be the primary nobody knows yet, and the question is asked again.
+#[test]
+fn a_question_is_asked_again_while_the_primary_is_being_taken_over() {
+    let (_, mut beta, gamma) = three(true);
+    let first = row(&beta).generations;
+    takes_over(&mut beta, 40);
+    let other = Overtaken {
+        link: "gamma".parse().unwrap(),
+        array: ArrayNumber(3),
+        generations: row(&gamma).generations,
+        is_complete: false,
+        attempt: 1,
+        branch: None,
+    };
+    let number = g1(&beta);
+    let open = beta.tables.groups.edit(&number).unwrap().takeover.replace(Takeover::Overtaken(other));
+    let (group, former) = ("g1".parse().unwrap(), ArrayNumber(1));
+    let asked = RemoteRejoin { group, former, generations: first, by: None, asks: true };
+    let who = Who::Peer { array: ArrayNumber(1), from: "test".into() };
+    let asked = Designation::RemoteRejoin(asked);
+    assert!(beta.apply(DesignationId(ids()()), &asked, &who).is_err());
+    beta.tables.groups.edit(&number).unwrap().takeover = open;
+    beta.apply(DesignationId(ids()()), &asked, &who).unwrap();
+    let to_alpha: LinkName = "alpha".parse().unwrap();
+    assert!(beta.tables.forwards_to(&to_alpha).next().is_some());
 }

@@ -205,6 +205,7 @@ fn rejoin(from: &Array, former: u32, to: &mut Array) -> Result<Outcome, Refusal>
         former: ArrayNumber(former),
         generations: g1(from).generations,
         by: None,
+        asks: false,
     };
     let who = Who::Peer { array: from.tables.meta().number, from: "test".into() };
     to.apply(DesignationId(ids()()), &Designation::RemoteRejoin(told), &who)

@@ -479,3 +479,23 @@ fn the_journal_of_an_array_that_was_overtaken_can_be_replaced() {
     assert_eq!(deliver(&mut alpha, &mut beta, "beta"), 0);
     yields_to(&mut alpha, &mut beta, "alpha", "beta");
 }
+
+/// A limit that nobody holds is refused, and not answered with success.
+#[test]
+fn a_limit_that_comes_behind_the_command_is_refused() {
+    let (mut alpha, mut beta) = normal();
+    let limited = |number| Designation::TakeOverGroup {
+        group: "g1".parse().unwrap(),
+        at_least: Some(UpdateNumber(number)),
+    };
+    let refusal = alpha.say(limited(1)).unwrap_err().to_string();
+    assert!(refusal.contains("its primary already"), "{refusal}");
+    beta.say(limited(30)).unwrap();
+    beta.say(limited(30)).unwrap();
+    beta.say(take_over()).unwrap();
+    let refusal = beta.say(limited(31)).unwrap_err().to_string();
+    assert!(refusal.contains("without this limit"), "{refusal}");
+    turn(&mut beta);
+    beta.say(limited(40)).expect("it has that");
+    assert!(beta.say(limited(41)).is_err());
+}
