@@ -44,8 +44,8 @@ pub(crate) struct Shape {
     pub(crate) journal_kib: u64,
     /// The journal volumes lie on a unit of their own, so that it can be lost alone.
     pub(crate) is_journal_apart: bool,
-    /// Hosts wait for room that a reader holds, rather than have its pairs suspended.
-    pub(crate) hosts_wait: bool,
+    /// So many seconds hosts wait for room that a reader holds, rather than have its pairs suspended.
+    pub(crate) throttle_s: u64,
     /// Journal volumes of each array beside the first.
     pub(crate) second: Second,
     /// Memory for journals is so small that readers that fall behind are served from the volume.
@@ -63,7 +63,7 @@ pub(crate) enum Second {
     Reserve,
     /// It waits in reserve on a unit of its own, and the first one is on the units of the data.
     ReserveApart,
-    /// There is one more volume, which is none of the journal's.
+    /// One more volume, which is none of the journal's.
     Ordinary,
     /// One seed in three has one that takes turns.
     BySeed,
@@ -75,7 +75,7 @@ pub(crate) const EIGHT: Shape = Shape {
     volume_kib: 1024,
     journal_kib: 6144,
     is_journal_apart: false,
-    hosts_wait: false,
+    throttle_s: 0,
     second: Second::BySeed,
     is_cache_small: false,
 };
@@ -397,8 +397,7 @@ impl Cluster {
         let has_gone_back = found.is_some_and(|(_, has_gone_back)| has_gone_back);
         let from = if has_gone_back { " in an image" } else { "" };
         self.note(format!("takeover of {name} after {death:?} finds update {restored}{from}"));
-        // The lag that is shown is that of pairs that are normal.
-        let shown = shown.filter(|_| complete);
+        let shown = shown.filter(|_| complete); // That of pairs that are normal.
         Some(Takeover { array: index, at_ns, restored, said, shown, images, has_gone_back })
     }
 
@@ -585,9 +584,9 @@ impl Cluster {
     }
 }
 
-/// Delay of a slow way.
 /// The wall clocks when a cluster is made.
 const WALL_NS: u64 = 1_700_000_000_000_000_000;
+/// Delay of a slow way.
 const SLOW_DELAY: Duration = Duration::from_millis(300);
 /// Bandwidth of a slow way, for each stream.
 const NARROW_BYTES_PER_SECOND: u64 = 20 << 10;

@@ -16,7 +16,7 @@ use holdfast::copy::change::pages_touched;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The smallest journals there are. They are full all the time, and hosts wait for the copies: nothing is ever suspended.
-const TINY: Shape = Shape { journal_kib: 1024, hosts_wait: true, second: Second::None, ..EIGHT };
+const TINY: Shape = Shape { journal_kib: 1024, throttle_s: 100, second: Second::None, ..EIGHT };
 /// The rings have to go round this often.
 const ROUNDS: u64 = 1_000;
 /// Commands of an hour, if an hour is all there is; a day has as many rounds to spare.

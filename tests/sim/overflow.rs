@@ -129,6 +129,41 @@ fn marks_survive_a_power_loss_of_the_primary() {
     overflow(14, Some(Death::Kill));
 }
 
+/// Hosts wait for a reader that is away for as long as the group's `--throttle` says, once, and then never again.
+fn wait_within(throttle_s: u64) {
+    in_virtual_time(async {
+        let (seed, budget_ms) = (throttle_s, throttle_s * 1_000);
+        let cluster = Cluster::new(seed, Shape { throttle_s, ..EIGHT });
+        all_normal(&cluster).await;
+        let mut writer = Writer::new(seed, Plan::mixed(seed, geometry_of(EIGHT)));
+        let ports = [SimPort::new(&cluster, "host", 1, ALPHA).thinking_ms(5)];
+        cluster.set_way("alpha", "gamma", Way::Cut);
+        let (mut longest_ms, mut behind) = (0, 0);
+        while behind < 30 {
+            let since = cluster.clock_ms();
+            write(&cluster, &mut writer, &ports, 10).await;
+            let took_ms = cluster.clock_ms() - since;
+            longest_ms = longest_ms.max(took_ms);
+            let is_suspended =
+                states(&cluster, ALPHA, "gamma").iter().all(|(state, ..)| state == "suspended");
+            behind += u64::from(is_suspended);
+            assert!(is_suspended || longest_ms < budget_ms + 1_000, "they go on behind {longest_ms} ms");
+        }
+        let few_ms = 1_000;
+        assert!(longest_ms >= budget_ms && longest_ms < budget_ms + few_ms, "{longest_ms} of {budget_ms} ms");
+        let beta = states(&cluster, ALPHA, "beta");
+        assert!(
+            beta.iter().all(|(state, ..)| state == "normal"),
+            "the other one does not notice ({budget_ms} ms)"
+        );
+    });
+}
+
+#[test]
+fn hosts_wait_for_a_reader_no_longer_than_the_budget_of_their_group() {
+    [0, 3, 12].into_iter().for_each(wait_within);
+}
+
 fn take_away(seed: u64) {
     in_virtual_time(async {
         let cluster = Cluster::new(seed, EIGHT);

@@ -118,9 +118,7 @@ fn group_text(shape: Shape, random: &mut Random) -> String {
         "[[provision.group]]\nname = \"g1\"\nsvol_access = \"read\"\n\
          release_by = \"{release_by}\"\nno_room = \"{no_room}\"\n"
     );
-    if shape.hosts_wait {
-        text += "throttle = \"100s\"\n";
-    }
+    text += &format!("throttle = \"{}s\"\n", shape.throttle_s);
     for at in ["", "at = \"beta\"\n", "at = \"gamma\"\n"] {
         // The tiny journals of the long run are about two rings.
         let layouts = if shape.journal_kib < 2048 { 1 } else { 3 };
