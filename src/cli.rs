@@ -1,7 +1,9 @@
 //! The command line of the binary: commands of its own, and those of the shell, which go to a running array.
 
 use clap::{CommandFactory, Parser, Subcommand};
+use holdfast::clock::SystemClock;
 use holdfast::config::Config;
+use holdfast::fsck;
 use holdfast::relay_apply::Wanted;
 use holdfast::shell::client::Connection;
 use holdfast::shell::command::{Exit, INPUT_MAX_BYTES, Request, Response, check_config};
@@ -11,6 +13,7 @@ use holdfast::shell::prompt_local;
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// A storage array in software, whose consistent copies live at two or three sites.
 #[derive(Debug, Parser)]
@@ -80,12 +83,27 @@ pub(crate) enum Command {
         #[arg(long, value_name = "VOLUME=IMAGE", value_parser = volume_image)]
         image: Vec<(String, PathBuf)>,
     },
+    /// Check every structure of an array that does not run, without writing anything.
+    ///
+    /// Exit codes: 0 sound; 1 damaged, each place with a line on stderr, or in use.
+    Fsck {
+        /// The data_dir of the array; units are where its control store says. Also a directory with the LUNs of a relay as files.
+        dir: PathBuf,
+        /// Read all units of parity groups with parity from end to end, and check the parity of every stripe.
+        #[arg(long)]
+        parity: bool,
+    },
     /// The maintenance shell of a running array: one command a line.
     Shell,
     /// Print the completion script of a shell.
     Completions {
         /// Which one.
         shell: clap_complete::Shell,
+    },
+    /// Write the manual pages, one for each command, into a directory.
+    Man {
+        /// The directory; it is made when it does not exist.
+        dir: PathBuf,
     },
     #[command(flatten)]
     OfShell(ShellCommand),
@@ -141,6 +159,52 @@ pub(crate) fn relay_check(
             print(&Response { exit: exit as u8, stdout: found.text, stderr, ..Response::default() })
         }
         Err(error) => print(&Response::failed(Exit::Failed, "relay-check", &error.to_string())),
+    }
+}
+
+/// `holdfast fsck`.
+pub(crate) fn fsck(dir: &Path, parity: bool, json: bool) -> ExitCode {
+    let progress = match io::stderr().is_terminal() {
+        true => |what: &str| eprintln!("fsck: {what}"),
+        false => |_: &str| (),
+    };
+    let asked = format!("fsck {}", dir.display());
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return print(&Response::failed(Exit::Failed, &asked, &error.to_string())),
+    };
+    let clock = Arc::new(SystemClock::new());
+    let checked = fsck::check_directory(dir, clock, fsck::Wants { progress, parity });
+    let report = match runtime.block_on(checked) {
+        Ok(report) => report,
+        Err(error) => return print(&Response::failed(Exit::Failed, &asked, &error)),
+    };
+    let exit = if report.sound { Exit::Done } else { Exit::Failed };
+    let stderr =
+        report.damage.iter().map(|damage| format!("fsck: {}: {}\n", damage.place, damage.what)).collect();
+    let stdout = match serde_json::to_string_pretty(&report) {
+        Ok(document) if json => document + "\n",
+        _ => {
+            let lines = report.checked.iter().map(|looked| format!("{}: {}\n", looked.what, looked.found));
+            let verdict = if report.sound {
+                "sound\n".to_owned()
+            } else {
+                format!("damaged in {} places\n", report.damage.len())
+            };
+            lines.chain([verdict]).collect()
+        }
+    };
+    print(&Response { exit: exit as u8, stdout, stderr, ..Response::default() })
+}
+
+/// `holdfast man DIR`.
+pub(crate) fn man(dir: &Path) -> ExitCode {
+    let made = std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(Cli::command(), dir));
+    match made {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            print(&Response::failed(Exit::Failed, &format!("man {}", dir.display()), &error.to_string()))
+        }
     }
 }
 

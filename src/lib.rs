@@ -9,6 +9,7 @@ pub mod config;
 pub mod copy;
 pub mod demo;
 pub mod disk;
+pub mod fsck;
 pub mod io;
 pub mod proof_check;
 pub mod relay_apply;

@@ -32,8 +32,10 @@ fn main() -> ExitCode {
             cli::relay_check([journal, first, second], with, apply, *as_of)
         }
         Command::VerifyProof { file, with, image } => cli::verify_proof(file, with, image),
+        Command::Fsck { dir, parity } => cli::fsck(dir, *parity, cli.json),
         Command::Shell => cli::interactive(&cli),
         Command::Completions { shell } => cli::completions(*shell),
+        Command::Man { dir } => cli::man(dir),
         Command::OfShell(_) => cli::one_command(&cli),
     }
 }

@@ -267,7 +267,7 @@ impl Lun {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::copy::answer::PointerDistances;
     use crate::copy::readers::encode_generations;
@@ -317,7 +317,7 @@ mod tests {
         Generation { counter: 1, array: ArrayNumber(1), first: UpdateNumber::FIRST };
 
     /// LUNs with three batches, of which control information names two.
-    fn luns(directory: &Path) -> [PathBuf; 3] {
+    pub(crate) fn luns(directory: &Path) -> [PathBuf; 3] {
         luns_of(directory, [1, 2, 3])
     }
 

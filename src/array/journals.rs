@@ -10,7 +10,7 @@ use crate::copy::group::{Group, Role};
 use crate::copy::recover::{self, JournalError};
 use crate::copy::volumes::{NameError, Named, ResumePoint, SegmentStore, Spare};
 use crate::copy::{CheckpointExtra, CopyError};
-use crate::disk::VolumeId;
+use crate::disk::{DiskAdapter, VolumeId};
 use crate::shell::view::JournalView;
 use crate::volume::designation::Refusal;
 use crate::volume::group::{
@@ -81,56 +81,7 @@ impl Array {
         if record.segments.is_empty() {
             return self.format_chain(record, first).await;
         }
-        let own = self.config.array.number.0;
-        let (mut kept, mut extra, mut lost_below) = (Vec::new(), None, UpdateNumber::NONE);
-        let mut settled = UpdateNumber::NONE;
-        let mut end: Option<UpdateNumber> = None;
-        // The last one first: it says what is settled.
-        for segment in record.segments.iter().rev() {
-            let number = UpdateNumber::new(segment.first.0);
-            if end.is_some_and(|end| number >= end) {
-                continue; // A volume that took over reaches back over all that it could hold.
-            }
-            let found = self.recover_segment(segment, end).await.and_then(|(journal, extra)| {
-                check_owner(&journal, own, record, segment)?;
-                Ok((journal, extra))
-            });
-            let position = if end.is_none() { Position::Last } else { Position::Earlier };
-            let is_needed = end.is_none_or(|end| settled.next() < end);
-            match (judge(position, found.is_ok(), is_needed), found) {
-                (Verdict::Keep, Ok((journal, its_extra))) => {
-                    if position == Position::Last {
-                        settled = journal.settled();
-                        extra = Some(its_extra);
-                    }
-                    kept.push((JournalVolumeNumber(segment.volume.0), number, journal));
-                }
-                (Verdict::Lost, Err(error)) => {
-                    tracing::error!(group = %record.name, volume = %segment.volume, %error,
-                        "a journal volume that readers may need cannot be read");
-                    lost_below = lost_below.max(end.unwrap_or(UpdateNumber::NONE));
-                }
-                (_, Err(error)) => {
-                    let volume = segment.volume;
-                    return Err(UnreadableVolume { volume, reason: error.to_string() }.into());
-                }
-                (_, Ok(_)) => anyhow::bail!("a journal that was found cannot be used"),
-            }
-            end = Some(number);
-        }
-        kept.reverse();
-        let mut chain = Chain::join(kept).ok_or_else(|| anyhow::anyhow!("it has no journal volume"))?;
-        chain.lose_below(lost_below);
-        Ok((chain, extra.unwrap_or_default()))
-    }
-
-    async fn recover_segment(
-        &self,
-        segment: &SegmentRecord,
-        end: Option<UpdateNumber>,
-    ) -> anyhow::Result<(Journal, CheckpointExtra)> {
-        let raw = self.disk.raw(VolumeId(segment.volume.0))?;
-        Ok(recover::recover(&raw, end).await?)
+        recover_chain(&self.disk, self.config.array.number, record).await
     }
 
     /// Formats the first journal volume that can be used.
@@ -454,6 +405,66 @@ impl Array {
             tables.journal_is_left(number, resume);
         })
     }
+}
+
+/// The journal of a group as a restart left it in its volumes. Nothing is written.
+///
+/// # Errors
+/// It has no volume, or one without which the journal cannot be used holds none that can be read.
+pub(crate) async fn recover_chain(
+    disk: &DiskAdapter,
+    own: ArrayNumber,
+    record: &GroupRecord,
+) -> anyhow::Result<(Chain, CheckpointExtra)> {
+    let (mut kept, mut extra, mut lost_below) = (Vec::new(), None, UpdateNumber::NONE);
+    let mut settled = UpdateNumber::NONE;
+    let mut end: Option<UpdateNumber> = None;
+    // The last one first: it says what is settled.
+    for segment in record.segments.iter().rev() {
+        let number = UpdateNumber::new(segment.first.0);
+        if end.is_some_and(|end| number >= end) {
+            continue; // A volume that took over reaches back over all that it could hold.
+        }
+        let found = recover_segment(disk, segment, end).await.and_then(|(journal, extra)| {
+            check_owner(&journal, own.0, record, segment)?;
+            Ok((journal, extra))
+        });
+        let position = if end.is_none() { Position::Last } else { Position::Earlier };
+        let is_needed = end.is_none_or(|end| settled.next() < end);
+        match (judge(position, found.is_ok(), is_needed), found) {
+            (Verdict::Keep, Ok((journal, its_extra))) => {
+                if position == Position::Last {
+                    settled = journal.settled();
+                    extra = Some(its_extra);
+                }
+                kept.push((JournalVolumeNumber(segment.volume.0), number, journal));
+            }
+            (Verdict::Lost, Err(error)) => {
+                tracing::error!(group = %record.name, volume = %segment.volume, %error,
+                    "a journal volume that readers may need cannot be read");
+                lost_below = lost_below.max(end.unwrap_or(UpdateNumber::NONE));
+            }
+            (_, Err(error)) => {
+                let volume = segment.volume;
+                return Err(UnreadableVolume { volume, reason: error.to_string() }.into());
+            }
+            (_, Ok(_)) => anyhow::bail!("a journal that was found cannot be used"),
+        }
+        end = Some(number);
+    }
+    kept.reverse();
+    let mut chain = Chain::join(kept).ok_or_else(|| anyhow::anyhow!("it has no journal volume"))?;
+    chain.lose_below(lost_below);
+    Ok((chain, extra.unwrap_or_default()))
+}
+
+async fn recover_segment(
+    disk: &DiskAdapter,
+    segment: &SegmentRecord,
+    end: Option<UpdateNumber>,
+) -> anyhow::Result<(Journal, CheckpointExtra)> {
+    let raw = disk.raw(VolumeId(segment.volume.0))?;
+    Ok(recover::recover(&raw, end).await?)
 }
 
 /// A volume without which the journal cannot be used holds no journal that can be read.

@@ -65,6 +65,8 @@ mod upstream;
 mod view;
 mod written;
 
+pub(crate) use journals::recover_chain;
+
 use crate::channel::listener::{Logins, Portal, PortalOptions};
 use crate::channel::target::Sessions;
 use crate::clock::{BoxFuture, MonotonicNs};

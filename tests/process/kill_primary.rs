@@ -1,12 +1,12 @@
 //! The primary is killed with SIGKILL under the checked writer, again and again. Each time it serves within ten
-//! seconds, has everything that was acknowledged as durable, is the image of a prefix of the history, and at the end
+//! seconds, is sound before that, has everything that was acknowledged as durable, is the image of a prefix of the history, and at the end
 //! both copies are equal to it without a full copy.
 
 use crate::rounds::{
     SESSIONS, copied_so_far, expect_equal_copies, roomy, start_in_time, wait_a_random_time, write_some,
     write_while, writer_for,
 };
-use crate::support::process::Cluster;
+use crate::support::process::{Cluster, binary, expect_tool};
 use crate::support::random::{Random, number_from_environment, seed_from_environment};
 use crate::support::wof::{DurableRule, Observed, check_crash, read_image};
 
@@ -28,6 +28,10 @@ async fn a_killed_primary_loses_nothing_durable_and_its_copies_become_equal_agai
         })
         .await;
         drop(ports);
+        if round % 3 == 1 {
+            let data = cluster.arrays[0].directory().join("data");
+            expect_tool(binary().arg("fsck").arg(data));
+        }
         start_in_time(&mut cluster, 0).await;
         let port = cluster.arrays[0].ports(1, volumes).remove(0);
         let images = read_image(&port, writer.log().geometry()).await.expect("the volumes can be read");

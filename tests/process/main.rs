@@ -15,6 +15,7 @@ mod fences;
 mod foreign_clients;
 mod foreign_takeover;
 mod foreign_target;
+mod fsck;
 mod growth;
 mod identity;
 mod journal_volumes;

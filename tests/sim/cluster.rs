@@ -1,6 +1,7 @@
 //! Three arrays with everything they stand on, in one thread: built by seed, killed and started again at will.
 
 mod clocks;
+mod sound;
 
 use crate::support::random::Random;
 use crate::three::config_text;
@@ -365,6 +366,7 @@ impl Cluster {
                 member.storage.borrow().crash(self.entropy.next_u64())
             }
         };
+        sound::expect_sound(NAMES[index], &units, &storage, self.clock.clone()).await;
         let env = self.env(index, SimNetwork::new(self.clock.clone()), units, storage);
         let started = Array::start(member.config.clone(), env).await;
         let name = NAMES[index];

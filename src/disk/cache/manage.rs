@@ -53,6 +53,20 @@ impl DiskAdapter {
         Ok(())
     }
 
+    /// Whether a parity group has been added.
+    #[must_use]
+    pub fn has_parity_group(&self, group: ParityGroupId) -> bool {
+        self.space(group).is_ok()
+    }
+
+    /// Places of the log of a parity group's map of which one copy was damaged when it was opened; the other one was believed.
+    ///
+    /// # Errors
+    /// There is no such parity group.
+    pub async fn weak_map_places(&self, group: ParityGroupId) -> Result<Vec<u64>, VolumeError> {
+        Ok(self.space(group)?.weak_places().await)
+    }
+
     /// Creates a volume, durably. It reads as zeros.
     ///
     /// # Errors

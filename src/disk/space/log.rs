@@ -35,6 +35,8 @@ pub(crate) struct Log {
     must_switch: bool,
     /// The other half with a durable snapshot, as long as nobody knows which of the two is current: until that is known neither is written.
     unfinished: Option<Box<Self>>,
+    /// Durable places of which one copy was damaged when it was read.
+    weak_places: Vec<u64>,
 }
 
 impl Log {
@@ -65,6 +67,7 @@ impl Log {
             previous: 0,
             must_switch: true,
             unfinished: None,
+            weak_places: Vec::new(),
         }
     }
 
@@ -93,8 +96,9 @@ impl Log {
                 own: count,
             });
         }
-        let map = reader.replay(half, generation, head.snapshot_places).await?;
+        let (map, weak_places) = reader.replay(half, generation, head.snapshot_places).await?;
         let mut log = Self::at(layout, identity, half, generation);
+        log.weak_places = weak_places;
         log.snapshot_places = head.snapshot_places;
         Ok(Some((log, map)))
     }
@@ -242,6 +246,11 @@ impl Log {
         io.write(vec![Run { offset_bytes, slots: vec![slot.clone(), slot] }]).await
     }
 
+    /// Durable places of which one copy was damaged when the log was read.
+    pub(crate) fn weak_places(&self) -> &[u64] {
+        &self.weak_places
+    }
+
     #[cfg(test)]
     pub(crate) fn generation(&self) -> u64 {
         self.generation
@@ -310,18 +319,28 @@ impl Reader<'_> {
         Ok(found)
     }
 
-    async fn replay(&self, half: Half, generation: u64, snapshot_places: u64) -> Result<Map, VolumeError> {
+    /// The map, and the durable places that only one sound copy is left of.
+    async fn replay(
+        &self,
+        half: Half,
+        generation: u64,
+        snapshot_places: u64,
+    ) -> Result<(Map, Vec<u64>), VolumeError> {
         let mut replay = Replay::default();
         let (mut place, mut previous, mut end) = (1, 0, None);
+        let (mut weak, mut durable) = (Vec::new(), snapshot_places);
         // A commit counts when its last block is there.
         let mut commit = Vec::new();
         while place < self.layout.places() {
             let count = (self.layout.places() - place).min(PLACES_PER_READ);
             for copies in self.copies(half, place, count).await? {
-                let block = copies.into_iter().find_map(|found| self.belongs(found, generation, place));
-                match (end, block) {
+                let [first, second] = copies.map(|found| self.belongs(found, generation, place));
+                let is_weak = first.is_none() || second.is_none();
+                match (end, first.or(second)) {
                     (None, Some((block, records))) if block.previous == previous => {
                         previous = block.checksum;
+                        durable = durable.max(block.durable_place);
+                        weak.extend(is_weak.then_some(place));
                         commit.extend(records);
                         let whole = if block.goes_on { Vec::new() } else { std::mem::take(&mut commit) };
                         for record in whole {
@@ -343,7 +362,10 @@ impl Reader<'_> {
                 place += 1;
             }
         }
-        replay.finish(self.layout.extents).map_err(|what| self.io.damaged(what))
+        // What was not known to be durable may have been cut off by a crash between its copies.
+        weak.retain(|place| *place <= durable);
+        let map = replay.finish(self.layout.extents).map_err(|what| self.io.damaged(what))?;
+        Ok((map, weak))
     }
 
     /// Behind the end of the log a block may stand that a crash let through, but none that knew the missing one to be

@@ -99,6 +99,8 @@ pub struct Opening {
 pub enum MapStart {
     /// Read it; where nothing was ever written, make an empty one.
     Recover,
+    /// Read it, and write nothing: only for who looks.
+    Look,
     /// Make an empty one, whatever is there: for a parity group that was created just now on used units.
     Format,
 }
@@ -135,18 +137,27 @@ impl Space {
         let layout = Layout::of(capacity_bytes)
             .ok_or_else(|| VolumeError::TooSmall { group: io.name.clone(), capacity_bytes })?;
         let found = match start {
-            MapStart::Recover => Log::recover(&io, layout, identity).await?,
+            MapStart::Recover | MapStart::Look => Log::recover(&io, layout, identity).await?,
             MapStart::Format => None,
         };
         let (log, map) = match found {
+            Some((log, map)) if start == MapStart::Look => (log, RwLock::new(map)),
             Some((mut log, map)) => {
                 let map = RwLock::new(map);
                 log.switch(&io, &map).await?;
                 (log, map)
             }
+            None if start == MapStart::Look => {
+                return Err(io.damaged("its map log was never made".to_owned()));
+            }
             None => (Log::format(&io, layout, identity).await?, RwLock::new(Map::new(layout.extents))),
         };
         Ok(Self { io, layout, map, log: tokio::sync::Mutex::new(log), commits: Shared::default() })
+    }
+
+    /// Places of the map's log, as it was when it was opened, of which one copy is damaged: the other one was believed.
+    pub(crate) async fn weak_places(&self) -> Vec<u64> {
+        self.log.lock().await.weak_places().to_vec()
     }
 
     /// Whether a unit of the parity group is out.

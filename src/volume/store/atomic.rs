@@ -70,6 +70,22 @@ pub(super) fn of_volume(
     Ok(found)
 }
 
+/// Whether each row is one.
+pub(super) fn check_all(transaction: &ReadTransaction) -> Result<(), Failure> {
+    let table = match transaction.open_table(ATOMIC) {
+        Ok(table) => table,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    for entry in table.iter()? {
+        let (key, value) = entry?;
+        if parse(value.value()).is_none() {
+            return Err(Failure(format!("atomic write {} is not one", key.value())));
+        }
+    }
+    Ok(())
+}
+
 fn parse(value: &[u8]) -> Option<AtomicWrite> {
     let (magic, rest) = value.split_first_chunk::<4>()?;
     let (volume, rest) = rest.split_first_chunk::<4>()?;

@@ -1,8 +1,10 @@
 //! Where the control store lies: a file that only one process opens, or simulated storage.
 
 use super::sim::SimStorage;
+use super::untouched::Untouched;
 use redb::{Builder, Database, DatabaseError};
 use std::fs::{DirBuilder, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +13,8 @@ use std::path::{Path, PathBuf};
 pub enum Backend {
     /// `control.redb` in this directory, which is made when it does not exist.
     Directory(PathBuf),
+    /// `control.redb` in this directory, to be looked at: nothing is written to it, and no array may use it.
+    Untouched(PathBuf),
     /// In memory, with power cuts.
     Simulated(SimStorage),
 }
@@ -46,7 +50,9 @@ impl Backend {
     /// What messages call it.
     pub(super) fn place(&self) -> String {
         match self {
-            Self::Directory(directory) => file_in(directory).display().to_string(),
+            Self::Directory(directory) | Self::Untouched(directory) => {
+                file_in(directory).display().to_string()
+            }
             Self::Simulated(_) => "simulated storage".to_owned(),
         }
     }
@@ -60,6 +66,13 @@ impl Backend {
         builder.set_cache_size(CACHE_BYTES);
         let opened = match self {
             Self::Directory(directory) => builder.create_file(self.file(directory)?),
+            Self::Untouched(directory) => {
+                let file = Untouched::open(&file_in(directory)).map_err(|error| match error.kind() {
+                    ErrorKind::WouldBlock => StoreError::InUse { place: self.place() },
+                    _ => self.damaged(error.to_string()),
+                })?;
+                builder.create_with_backend(file)
+            }
             Self::Simulated(storage) => builder.create_with_backend(storage.clone()),
         };
         opened.map_err(|error| match error {

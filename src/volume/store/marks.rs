@@ -63,6 +63,23 @@ pub(super) fn of_pair(
     Ok(parts)
 }
 
+/// Every part of every map: of which pair, which part, how many bytes.
+pub(super) fn all(transaction: &ReadTransaction) -> Result<Vec<(PairNumber, u32, usize)>, Failure> {
+    let table = match transaction.open_table(MARKS) {
+        Ok(table) => table,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut parts = Vec::new();
+    for entry in table.range::<u64>(..)? {
+        let (key, bytes) = entry?;
+        let pair = u32::try_from(key.value() >> 32).unwrap_or(u32::MAX);
+        let part = u32::try_from(key.value() & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+        parts.push((PairNumber(pair), part, bytes.value().len()));
+    }
+    Ok(parts)
+}
+
 fn key(pair: PairNumber, part: u32) -> u64 {
     u64::from(pair.0) << 32 | u64::from(part)
 }

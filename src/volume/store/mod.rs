@@ -10,11 +10,14 @@
 
 mod atomic;
 mod backend;
+mod inspect;
 mod marks;
 mod sim;
+mod untouched;
 
 pub use atomic::AtomicWrite;
 pub use backend::{Backend, StoreError};
+pub use inspect::{Inspected, inspect};
 pub use marks::PairMarks;
 pub use sim::SimStorage;
 
