@@ -1,4 +1,4 @@
-//! Any array is killed with SIGKILL and any link is broken in any way, at random, under the checked writer: for two
+//! Any array is killed with SIGKILL or stands still for a while, and any link is broken in any way, at random, under the checked writer: for two
 //! minutes, or for as many seconds as `HOLDFAST_CHAOS_SECONDS` says. Every array serves again in time, nothing durable is
 //! lost, each image of a copy is a prefix of the history and none is older than one before, and at the end everything is
 //! equal without a full copy.
@@ -149,7 +149,14 @@ impl Chaos {
 /// One thing that may happen to a copy or to the link to it.
 async fn go_wrong(cluster: &mut Cluster, random: &mut Random, done: &mut BTreeMap<&'static str, u64>) {
     let auxiliary = 1 + random.index(2);
-    match random.below(10) {
+    match random.below(11) {
+        10 => {
+            let any = random.index(3);
+            cluster.arrays[any].pause();
+            wait_a_random_time(random, 700).await;
+            cluster.arrays[any].resume();
+            count(done, "array stopped");
+        }
         0..3 => {
             cluster.arrays[auxiliary].kill();
             count(done, "kill of a copy");

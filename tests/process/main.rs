@@ -26,6 +26,7 @@ mod link;
 mod metrics;
 mod older_store;
 mod operator_errors;
+mod paused;
 mod qemu_image;
 mod relay;
 mod reversal;

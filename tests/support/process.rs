@@ -400,6 +400,21 @@ impl Array {
         self.child.as_ref().expect("it runs").id()
     }
 
+    /// SIGSTOP: the process stands still, and its system goes on taking what is sent to it.
+    pub(crate) fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// SIGCONT: it goes on.
+    pub(crate) fn resume(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(self.child.as_ref().expect("it runs"));
+        rustix::process::kill_process(pid, signal).expect("a process of our own");
+    }
+
     /// SIGKILL, and waits until the process is gone.
     pub(crate) fn kill(&mut self) {
         let mut child = self.child.take().expect("it runs");
@@ -409,9 +424,7 @@ impl Array {
 
     /// SIGTERM, and waits for a clean end.
     pub(crate) async fn stop(&mut self) {
-        let child = self.child.as_ref().expect("it runs");
-        let pid = rustix::process::Pid::from_child(child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a process of our own");
+        self.signal(rustix::process::Signal::TERM);
         let status = self.wait_for_exit(STOP_LIMIT).await;
         assert!(status.success(), "{} stopped with {status}:\n{}", self.name, self.log_tail());
     }
