@@ -180,12 +180,18 @@ pub(crate) fn fsck(dir: &Path, parity: bool, json: bool) -> ExitCode {
         Err(error) => return print(&Response::failed(Exit::Failed, &asked, &error)),
     };
     let exit = if report.sound { Exit::Done } else { Exit::Failed };
-    let stderr =
-        report.damage.iter().map(|damage| format!("fsck: {}: {}\n", damage.place, damage.what)).collect();
+    let stderr = report
+        .damage
+        .iter()
+        .map(|damage| format!("fsck: {}\n", one_line(&format!("{}: {}", damage.place, damage.what))))
+        .collect();
     let stdout = match serde_json::to_string_pretty(&report) {
         Ok(document) if json => document + "\n",
         _ => {
-            let lines = report.checked.iter().map(|looked| format!("{}: {}\n", looked.what, looked.found));
+            let lines = report
+                .checked
+                .iter()
+                .map(|looked| one_line(&format!("{}: {}", looked.what, looked.found)) + "\n");
             let verdict = if report.sound {
                 "sound\n".to_owned()
             } else {
@@ -195,6 +201,13 @@ pub(crate) fn fsck(dir: &Path, parity: bool, json: bool) -> ExitCode {
         }
     };
     print(&Response { exit: exit as u8, stdout, stderr, ..Response::default() })
+}
+
+/// Names come from disks: none begins a line of its own, or says anything to the terminal.
+fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|letter| if letter.is_control() { char::REPLACEMENT_CHARACTER } else { letter })
+        .collect()
 }
 
 /// `holdfast man DIR`.

@@ -73,6 +73,9 @@ pub fn check(relays: &[[&Path; 3]], wanted: Option<&Wanted>) -> io::Result<Found
                 let counter = |history: &[Generation]| history.last().map_or(0, |newest| newest.counter);
                 history = if counter(&generations) > counter(&history) { generations } else { history };
             }
+            None if is_blank(&first.read(1, 2 * SLOT_BLOCKS)?) && is_blank(&journal.read(1, 1)?) => {
+                found.say("the first array has written nothing yet")
+            }
             None => found.damage.push("no control information of the first array can be believed".into()),
         }
         journals.push(journal);
@@ -246,6 +249,10 @@ fn latest_first(lun: &Lun, id: RelayId) -> io::Result<Option<(FirstControl, Vec<
 struct Lun {
     file: File,
     blocks: u64,
+}
+
+fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
 }
 
 impl Lun {

@@ -279,6 +279,11 @@ impl Recovery {
         if self.end.is_some_and(|end| number >= end) { Place::Later } else { Place::Here }
     }
 
+    /// Bytes of the volume that the journal was made for: nothing behind them is asked for.
+    pub fn volume_bytes(&self) -> u64 {
+        self.superblock.volume_bytes()
+    }
+
     /// What to read next; `None` when everything has been read.
     pub fn poll_read(&mut self) -> Option<ReadRequest> {
         if self.place_of(self.sequencer.next) == Place::Later {

@@ -81,7 +81,12 @@ impl Array {
         if record.segments.is_empty() {
             return self.format_chain(record, first).await;
         }
-        recover_chain(&self.disk, self.config.array.number, record).await
+        let found = recover_chain(&self.disk, self.config.array.number, record).await?;
+        for (volume, error) in &found.lost {
+            tracing::error!(group = %record.name, %volume, error,
+                "a journal volume that readers may need cannot be read");
+        }
+        Ok((found.chain, found.extra))
     }
 
     /// Formats the first journal volume that can be used.
@@ -407,6 +412,14 @@ impl Array {
     }
 }
 
+/// A journal as a restart left it.
+pub(crate) struct RecoveredChain {
+    pub(crate) chain: Chain,
+    pub(crate) extra: CheckpointExtra,
+    /// Volumes that are named and cannot be read, and why: nothing is replayed from them, but readers may need them.
+    pub(crate) lost: Vec<(VolumeNumber, String)>,
+}
+
 /// The journal of a group as a restart left it in its volumes. Nothing is written.
 ///
 /// # Errors
@@ -415,8 +428,9 @@ pub(crate) async fn recover_chain(
     disk: &DiskAdapter,
     own: ArrayNumber,
     record: &GroupRecord,
-) -> anyhow::Result<(Chain, CheckpointExtra)> {
+) -> anyhow::Result<RecoveredChain> {
     let (mut kept, mut extra, mut lost_below) = (Vec::new(), None, UpdateNumber::NONE);
+    let mut lost = Vec::new();
     let mut settled = UpdateNumber::NONE;
     let mut end: Option<UpdateNumber> = None;
     // The last one first: it says what is settled.
@@ -440,8 +454,7 @@ pub(crate) async fn recover_chain(
                 kept.push((JournalVolumeNumber(segment.volume.0), number, journal));
             }
             (Verdict::Lost, Err(error)) => {
-                tracing::error!(group = %record.name, volume = %segment.volume, %error,
-                    "a journal volume that readers may need cannot be read");
+                lost.push((segment.volume, error.to_string()));
                 lost_below = lost_below.max(end.unwrap_or(UpdateNumber::NONE));
             }
             (_, Err(error)) => {
@@ -455,7 +468,7 @@ pub(crate) async fn recover_chain(
     kept.reverse();
     let mut chain = Chain::join(kept).ok_or_else(|| anyhow::anyhow!("it has no journal volume"))?;
     chain.lose_below(lost_below);
-    Ok((chain, extra.unwrap_or_default()))
+    Ok(RecoveredChain { chain, extra: extra.unwrap_or_default(), lost })
 }
 
 async fn recover_segment(

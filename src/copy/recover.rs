@@ -33,6 +33,12 @@ pub(crate) enum JournalError {
     /// It cannot hold a journal.
     #[error("{0}")]
     Format(#[from] holdfast_journal::format::FormatError),
+    /// What it was formatted for does not fit onto it.
+    #[error("its superblock is of a larger volume than this one of {volume_bytes} bytes")]
+    Larger {
+        /// Of this volume.
+        volume_bytes: u64,
+    },
     /// Its content is not what this array wrote.
     #[error("the checkpoint of the journal holds something else than this array writes")]
     Extra,
@@ -63,6 +69,9 @@ pub(crate) async fn recover(
         None => Recovery::open(&head)?,
         Some(end) => Recovery::open_until(&head, end)?,
     };
+    if recovery.volume_bytes() > volume.size_bytes() {
+        return Err(JournalError::Larger { volume_bytes: volume.size_bytes() });
+    }
     while let Some(request) = recovery.poll_read() {
         recovery.handle_read(&read_bytes(volume, request.volume_offset, request.length).await?);
     }

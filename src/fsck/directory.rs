@@ -1,13 +1,15 @@
 //! What lies in a directory: an array's control store with the units that it names, units that it does not name, LUNs of relays.
 
 use super::unit::ReadOnlyOpener;
-use super::{Report, Wants, check_array};
+use super::{Report, Wants, check_into};
 use crate::clock::Clock;
 use crate::disk::slot::SLOT_BYTES;
 use crate::disk::superblock::UncheckedSuperblock;
 use crate::relay_check;
 use crate::volume::store::{Backend, inspect};
 use holdfast_journal::format::relay::{Label, RelayId, RelayLun};
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -37,15 +39,19 @@ pub async fn check_directory(
     let mut report = Report::default();
     let mut named = Vec::new();
     let mut is_ours = false;
-    if directory.join("control.redb").is_file() {
+    let store = directory.join("control.redb");
+    // Held to the end: an array that starts meanwhile would find its units in use.
+    let _lock = if store.is_file() { Some(locked(&store)?) } else { None };
+    if store.is_file() {
         is_ours = true;
         match inspect(&Backend::Untouched(directory.to_owned())) {
             Ok(inspected) => {
                 let units = inspected.tables.parity_groups.iter().flat_map(|group| &group.units);
                 named = units.filter_map(|unit| unit.path.canonicalize().ok()).collect();
-                report = check_array(&inspected, &ReadOnlyOpener, clock, wants).await;
+                let opener = ReadOnlyOpener::default();
+                check_into(&inspected, &opener, clock, wants, &mut report).await;
+                opener.unread().iter().for_each(|error| report.blame("units", error));
             }
-            Err(error @ crate::volume::store::StoreError::InUse { .. }) => return Err(error.to_string()),
             Err(error) => report.blame(super::STORE, error),
         }
     }
@@ -85,7 +91,18 @@ pub async fn check_directory(
     if !is_ours {
         return Err("nothing of Holdfast lies there: name the data_dir of an array".to_owned());
     }
-    Ok(report.finish())
+    report.finish()
+}
+
+/// A lock that no array gets beside it.
+fn locked(store: &Path) -> Result<File, String> {
+    let named = |why: &dyn std::fmt::Display| format!("{}: {why}", store.display());
+    let file = File::open(store).map_err(|error| named(&error))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => Err(named(&"it is in use: is an array running on this data directory?")),
+        Err(errno) => Err(named(&errno)),
+    }
 }
 
 /// The three LUNs of a relay.

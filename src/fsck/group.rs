@@ -3,7 +3,7 @@
 use super::{Report, Wants, has_parity, is_journal, name_of};
 use crate::disk::cache::ParityGroupId;
 use crate::disk::device::BlockDevice;
-use crate::disk::io::opener::{OpenMode, UnitOpener};
+use crate::disk::io::opener::{OpenMode, OpenUnitError, UnitOpener};
 use crate::disk::raid::group::ParityGroup;
 use crate::disk::raid::{ArrayIdentity, GroupIdentity, Owner};
 use crate::disk::slot::{Class, SLOT_BYTES, SlotMut, SlotPool};
@@ -44,7 +44,14 @@ pub(super) async fn check(
                 let superblock = superblocks(&place, &path, &*device, pool, report).await;
                 units.push(Unit { path, device, superblock });
             }
-            Err(error) => report.blame(&place, format!("unit {error}")),
+            Err(error @ OpenUnitError::Missing { .. }) if unit.path.is_relative() => {
+                report.blame(
+                    &place,
+                    format!("unit {error}: its path begins at the directory in which the array is started"),
+                );
+            }
+            Err(error @ OpenUnitError::Missing { .. }) => report.blame(&place, format!("unit {error}")),
+            Err(error) => report.refuse(format!("unit {error}")),
         }
     }
     let meta = tables.meta();
@@ -55,15 +62,16 @@ pub(super) async fn check(
         Ok(group) => group,
         Err(error) => return report.blame(&place, format!("it cannot be opened: {error}")),
     };
-    for refused in group.state().refused {
+    let state = group.state();
+    for refused in state.refused {
         report.blame(&place, refused);
     }
-    if group.state().degraded && report.damage.len() == before {
+    if state.degraded && report.damage.len() == before {
         report.blame(&place, "a unit is out: it is degraded");
     }
     let id = ParityGroupId(record.number.0);
     // As the next start would open it.
-    let opening = Opening { count: meta.incarnation + 1, takes_older: false };
+    let opening = Opening { count: meta.incarnation.saturating_add(1), takes_older: false };
     if let Err(error) = disk.add_parity_group(id, group, MapStart::Look, opening).await {
         return report.blame(&place, error);
     }
@@ -73,8 +81,10 @@ pub(super) async fn check(
     let volumes = volumes(tables, record, disk, report);
     let (level, members) = (record.level, record.units.len());
     let mut said = format!("{level}, {members} units, superblocks and the map of {volumes} volumes read");
-    if wants.parity && has_parity(record.level) {
-        said.push_str(&parity(&place, record, &units, (pool, wants), report).await);
+    if wants.parity && has_parity(record.level) && state.degraded {
+        said.push_str(", parity not checked: a unit is out");
+    } else if wants.parity && has_parity(record.level) {
+        said.push_str(&parity(&place, &units, (pool, wants), report).await);
     }
     report.say(&place, said);
 }
@@ -97,7 +107,9 @@ async fn superblocks(
             if first != second {
                 report.blame(
                     place,
-                    format!("unit {path}: its two superblocks differ: the next start writes both"),
+                    format!(
+                        "unit {path}: its two superblocks differ: a start that takes the unit writes both"
+                    ),
                 );
             }
             Some(if first.sequence >= second.sequence { first } else { second })
@@ -106,7 +118,7 @@ async fn superblocks(
             report.blame(
                 place,
                 format!(
-                    "unit {path}, byte {last}: {error}; the other copy is sound: the next start writes both"
+                    "unit {path}, byte {last}: {error}; the other copy is sound: a start that takes the unit writes both"
                 ),
             );
             Some(sound)
@@ -114,7 +126,7 @@ async fn superblocks(
         (Err(error), Ok(sound)) => {
             report.blame(
                 place,
-                format!("unit {path}, byte 0: {error}; the other copy is sound: the next start writes both"),
+                format!("unit {path}, byte 0: {error}; the other copy is sound: a start that takes the unit writes both"),
             );
             Some(sound)
         }
@@ -159,38 +171,29 @@ fn volumes(tables: &Tables, record: &ParityGroupRecord, disk: &DiskAdapter, repo
 /// The exclusive-or of all members is zero in every stripe, wherever its parity lies.
 async fn parity(
     place: &str,
-    record: &ParityGroupRecord,
     units: &[Unit],
     (pool, wants): (&SlotPool, Wants),
     report: &mut Report,
 ) -> String {
-    let whole: Vec<_> = units
-        .iter()
-        .filter_map(|unit| {
-            Some((unit, unit.superblock.as_ref()?.data, unit.superblock.as_ref()?.stripe_unit_bytes))
-        })
-        .collect();
-    let Some((_, data, stripe_unit_bytes)) = whole.first().copied() else { return String::new() };
-    if whole.len() < record.units.len() {
-        return ", parity not checked: a unit is out".to_owned();
-    }
+    let whole: Vec<_> = units.iter().filter_map(|unit| Some((unit, unit.superblock.as_ref()?))).collect();
+    let Some((_, superblock)) = whole.first() else { return String::new() };
+    let (length_bytes, stripe_unit_bytes) =
+        (superblock.data.length_bytes, u64::from(superblock.stripe_unit_bytes.max(1)));
     let (mut wrong, mut first, mut at): (u64, Option<u64>, u64) = (0, None, 0);
     let mut last_wrong = None;
-    while at < data.length_bytes {
+    while at < length_bytes {
         if at.is_multiple_of(SAID_BYTES) {
-            (wants.progress)(&format!("{place}: parity, {} of {} GiB", at >> 30, data.length_bytes >> 30));
+            (wants.progress)(&format!("{place}: parity, {} of {} GiB", at >> 30, length_bytes >> 30));
         }
-        let bytes = (data.length_bytes - at).min(PIECE_BYTES);
+        let bytes = (length_bytes - at).min(PIECE_BYTES);
         let slots = usize::try_from(bytes / SLOT_BYTES as u64).unwrap_or(0);
         let mut sum: Option<Vec<SlotMut>> = None;
-        for (unit, data, _) in &whole {
+        for (unit, superblock) in &whole {
             let into = pool.take(Class::Restore, slots).await;
-            let read = match unit.device.read(data.offset_bytes + at, into).await {
-                Ok(read) => read,
-                Err(error) => {
-                    report.blame(place, error);
-                    return ", parity not checked to its end".to_owned();
-                }
+            // What cannot be read is said by the unit.
+            let Ok(read) = unit.device.read(superblock.data.offset_bytes + at, into).await else {
+                sum = Some(Vec::new());
+                break;
             };
             match &mut sum {
                 None => sum = Some(read),
@@ -198,7 +201,7 @@ async fn parity(
             }
         }
         for (index, slot) in sum.unwrap_or_default().iter().enumerate() {
-            let stripe = (at + (index * SLOT_BYTES) as u64) / u64::from(stripe_unit_bytes);
+            let stripe = (at + (index * SLOT_BYTES) as u64) / stripe_unit_bytes;
             if slot.iter().any(|byte| *byte != 0) && last_wrong != Some(stripe) {
                 (wrong, last_wrong) = (wrong + 1, Some(stripe));
                 first = first.or(last_wrong);
@@ -206,13 +209,13 @@ async fn parity(
         }
         at += bytes;
     }
-    let stripes = data.length_bytes / u64::from(stripe_unit_bytes);
+    let stripes = length_bytes / stripe_unit_bytes;
     if let Some(first) = first {
         report.blame(
             place,
             format!(
                 "the parity of {wrong} of {stripes} stripes is not that of their data, the first is stripe {first}: \
-                 a power loss leaves that where something was being written, otherwise a unit has changed by itself"
+                 a kill or a power loss leaves that where something was being written, otherwise a unit has changed by itself"
             ),
         );
     }

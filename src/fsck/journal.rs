@@ -12,8 +12,7 @@ use crate::volume::group::GroupRecord;
 use crate::volume::name::VolumeNumber;
 use crate::volume::table::Tables;
 use holdfast_journal::chain::{Chain, Held};
-use holdfast_journal::format::{BLOCK_LENGTH, Superblock};
-use holdfast_journal::recovery::HEAD_BYTES;
+use holdfast_journal::format::{BLOCK_BYTES, Superblock};
 use holdfast_journal::{Stored, UpdateNumber};
 
 pub(super) async fn check(tables: &Tables, record: &GroupRecord, disk: &DiskAdapter, report: &mut Report) {
@@ -25,18 +24,19 @@ pub(super) async fn check(tables: &Tables, record: &GroupRecord, disk: &DiskAdap
         let name = name_of(tables, unread.volume.0);
         return report.say(&place, format!("not looked at: the parity group of {name} cannot be used"));
     }
-    for segment in &record.segments {
-        heads(tables, segment.volume.0, disk, report).await;
-    }
-    let (chain, _) = match recover_chain(disk, tables.meta().number, record).await {
-        Ok(found) => found,
+    let (chain, lost) = match recover_chain(disk, tables.meta().number, record).await {
+        Ok(found) => (found.chain, found.lost),
         Err(error) => return report.blame(place, error),
     };
-    let (first, newest) = (chain.first_retained(), chain.durable());
-    if first < chain.lost_below() {
-        let lost = chain.lost_below();
-        report.blame(&place, format!("updates below {lost} lie on a volume that cannot be read: readers that lack them come by differences"));
+    for info in chain.segments() {
+        heads(tables, info.volume.0, disk, report).await;
     }
+    for (volume, error) in lost {
+        let below = chain.lost_below();
+        let what = format!("{error}; readers that lack what lay there below {below} come by differences");
+        report.blame(journal_place(tables, volume.0), what);
+    }
+    let (first, newest) = (chain.first_retained(), chain.durable());
     let walked = walk(tables, &chain, disk, report, &place).await;
     let volumes: Vec<String> = chain.segments().iter().map(|info| name_of(tables, info.volume.0)).collect();
     let (volumes, settled) = (volumes.join(", "), chain.settled());
@@ -58,27 +58,27 @@ fn is_read(tables: &Tables, volume: VolumeNumber, disk: &DiskAdapter) -> bool {
 
 /// Both copies of the superblock of a journal volume.
 async fn heads(tables: &Tables, volume: u32, disk: &DiskAdapter, report: &mut Report) {
-    let Ok(raw) = disk.raw(VolumeId(volume)) else { return }; // Said by the chain if it is needed.
-    let Ok(head) = read(&raw, 0, HEAD_BYTES).await else { return };
-    let (blocks, _) = head.as_chunks::<BLOCK_LENGTH>();
-    let [Some(first), Some(second)] =
-        [0, 1].map(|copy| blocks.get(copy).map(|block| Superblock::decode(block)))
-    else {
-        return;
-    };
-    let (copy, sound, error) = match (first, second) {
-        (Ok(sound), Err(error)) => ("second", sound, error),
-        (Err(error), Ok(sound)) => ("first", sound, error),
-        // Of neither the chain says that it cannot be used.
-        (Ok(_), Ok(_)) | (Err(_), Err(_)) => return,
-    };
-    report.blame(
-        journal_place(tables, volume),
-        format!(
-            "the {copy} copy of its superblock (of group {}): {error}; the other one is believed",
-            sound.group.0
-        ),
-    );
+    let place = journal_place(tables, volume);
+    let Ok(raw) = disk.raw(VolumeId(volume)) else { return };
+    let mut copies = [Err(String::new()), Err(String::new())];
+    for (copy, at) in copies.iter_mut().zip([0, BLOCK_BYTES]) {
+        *copy = match read(&raw, at, BLOCK_BYTES).await {
+            Ok(block) => Superblock::decode(&block).map_err(|error| error.to_string()),
+            Err(error) => Err(error),
+        };
+    }
+    match copies {
+        [Ok(first), Ok(second)] if first == second => {}
+        [Ok(_), Ok(_)] => report.blame(place, "the two copies of its superblock differ"),
+        [Ok(_), Err(error)] => {
+            report.blame(place, format!("the second copy of its superblock: {error}; the first is believed"))
+        }
+        [Err(error), Ok(_)] => {
+            report.blame(place, format!("the first copy of its superblock: {error}; the second is believed"))
+        }
+        // Then the chain cannot be used, and says so.
+        [Err(_), Err(_)] => {}
+    }
 }
 
 /// Reads every update that is held, with its data; how many bytes of these.

@@ -4,15 +4,26 @@ use crate::clock::BoxFuture;
 use crate::disk::device::{BlockDevice, DeviceError};
 use crate::disk::io::opener::{OpenMode, OpenUnitError, UnitOpener};
 use crate::disk::slot::{SLOT_BYTES, Slot, SlotMut};
-use rustix::fs::{FileType, FlockOperation, Mode, OFlags, SeekFrom};
+use rustix::fs::{FlockOperation, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 use std::io::IoSliceMut;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// Opens files and block devices for reading only.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct ReadOnlyOpener;
+/// Opens files and block devices for reading only, and keeps what could not be read: redundancy hides that from whoever reads.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ReadOnlyOpener {
+    unread: Unread,
+}
+
+type Unread = Arc<Mutex<Vec<DeviceError>>>;
+
+impl ReadOnlyOpener {
+    /// Reads that failed, at most [`UNREAD_MAX`].
+    pub(super) fn unread(&self) -> Vec<DeviceError> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
 
 impl UnitOpener for ReadOnlyOpener {
     fn open<'a>(
@@ -20,7 +31,9 @@ impl UnitOpener for ReadOnlyOpener {
         path: &'a str,
         _mode: OpenMode,
     ) -> BoxFuture<'a, Result<Arc<dyn BlockDevice>, OpenUnitError>> {
-        Box::pin(std::future::ready(ReadOnlyUnit::open(path).map(|unit| Arc::new(unit) as _)))
+        Box::pin(std::future::ready(
+            ReadOnlyUnit::open(path, self.unread.clone()).map(|unit| Arc::new(unit) as _),
+        ))
     }
 }
 
@@ -29,26 +42,21 @@ struct ReadOnlyUnit {
     fd: OwnedFd,
     path: String,
     length_bytes: u64,
+    unread: Unread,
 }
 
 impl ReadOnlyUnit {
-    fn open(path: &str) -> Result<Self, OpenUnitError> {
+    fn open(path: &str, unread: Unread) -> Result<Self, OpenUnitError> {
         let failed = |errno: Errno| match errno {
             Errno::NOENT => OpenUnitError::Missing { path: path.to_owned() },
-            // Another process holds the lock, or has a block device for itself.
+            // An array holds the lock, of a file or of a block device.
             Errno::BUSY | Errno::WOULDBLOCK => OpenUnitError::InUse { path: path.to_owned() },
             errno => OpenUnitError::Other { path: path.to_owned(), reason: errno.to_string() },
         };
-        let stat = rustix::fs::stat(path).map_err(failed)?;
-        let exclusive = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::BlockDevice => OFlags::EXCL,
-            _ => OFlags::empty(),
-        };
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | exclusive;
-        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
+        let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
         rustix::fs::flock(&fd, FlockOperation::NonBlockingLockShared).map_err(failed)?;
         let length_bytes = rustix::fs::seek(&fd, SeekFrom::End(0)).map_err(failed)?;
-        Ok(Self { fd, path: path.to_owned(), length_bytes })
+        Ok(Self { fd, path: path.to_owned(), length_bytes, unread })
     }
 
     fn read_now(&self, offset_bytes: u64, into: &mut [SlotMut]) -> Result<(), DeviceError> {
@@ -92,7 +100,12 @@ impl BlockDevice for ReadOnlyUnit {
         mut into: Vec<SlotMut>,
     ) -> BoxFuture<'_, Result<Vec<SlotMut>, DeviceError>> {
         Box::pin(async move {
-            self.read_now(offset_bytes, &mut into)?;
+            self.read_now(offset_bytes, &mut into).inspect_err(|error| {
+                let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+                if unread.len() < UNREAD_MAX && !unread.contains(error) {
+                    unread.push(error.clone());
+                }
+            })?;
             Ok(into)
         })
     }
@@ -113,3 +126,6 @@ impl BlockDevice for ReadOnlyUnit {
 
 /// Vectors in one system call at most (`IOV_MAX`).
 const VECTORS_MAX: usize = 1024;
+
+/// Failed reads that are kept.
+const UNREAD_MAX: usize = 100;

@@ -435,9 +435,8 @@ impl Cluster {
     pub(crate) async fn die(&self, index: usize, death: Death) {
         let member = &self.members[index];
         self.note(format!("{death:?} {}", NAMES[index]));
-        if index == ALPHA && self.is_stepped.get() {
-            self.is_time_unknown.set(true);
-        }
+        let is_stepped = index == ALPHA && self.is_stepped.get();
+        self.is_time_unknown.set(self.is_time_unknown.get() || is_stepped);
         self.set_machine(index, false);
         let storage = match death {
             Death::Kill => {
@@ -449,10 +448,11 @@ impl Cluster {
                 member.storage.borrow().crash(self.entropy.next_u64())
             }
         };
-        *member.storage.borrow_mut() = storage;
+        *member.storage.borrow_mut() = storage.clone();
         let array = member.array.borrow_mut().take();
         if let Some(array) = array {
             array.kill().await;
+            sound::expect_sound(NAMES[index], &member.units, &storage, self.clock.clone()).await;
         }
     }
 

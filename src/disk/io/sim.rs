@@ -115,6 +115,8 @@ struct State {
     flushes_lie: bool,
     gone: Option<String>,
     slow: Duration,
+    /// A fault may have left something that no healthy disk would: for good.
+    was_faulty: bool,
     counts: Counts,
 }
 
@@ -151,6 +153,7 @@ impl SimDisk {
     /// Injects a fault.
     pub fn inject(&self, fault: Fault) {
         let mut state = self.state();
+        state.was_faulty |= !matches!(fault, Fault::Slow(_));
         match fault {
             Fault::NextRead => state.next_read_faults.push_back(fault),
             Fault::NextFlush => state.next_flush_faults.push_back(fault),
@@ -217,6 +220,7 @@ impl SimDisk {
     /// Replaces the slot, durably and unseen: for tests that damage content.
     pub fn poke(&self, offset_bytes: u64, bytes: &[u8; SLOT_BYTES]) {
         let mut state = self.state();
+        state.was_faulty = true;
         let slot = offset_bytes / SLOT_BYTES as u64;
         state.pending.remove(&slot);
         state.durable.insert(slot, Arc::new(*bytes));
@@ -249,6 +253,20 @@ impl SimDisk {
         theirs.next_write = mine.next_write;
         drop((mine, theirs));
         copy
+    }
+
+    /// The same content on a disk of its own that takes no time and has no faults; none if this one ever had a fault that may have
+    /// left something behind.
+    #[must_use]
+    pub fn instant_copy(&self) -> Option<Self> {
+        let latency = Latency { shortest: Duration::ZERO, longest: Duration::ZERO };
+        let copy = Self::new(&self.0.name, self.0.length_bytes, latency, 0, Arc::clone(&self.0.clock));
+        let (mine, mut theirs) = (self.state(), copy.state());
+        theirs.durable.clone_from(&mine.durable);
+        theirs.pending.clone_from(&mine.pending);
+        let was_faulty = mine.was_faulty;
+        drop((mine, theirs));
+        (!was_faulty).then_some(copy)
     }
 
     /// Operations so far.

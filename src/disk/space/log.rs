@@ -78,7 +78,7 @@ impl Log {
         identity: u128,
     ) -> Result<Option<(Self, Map)>, VolumeError> {
         let reader = Reader { io, layout, identity };
-        let (a, b) = (reader.head(Half::A).await?, reader.head(Half::B).await?);
+        let ((a, a_whole), (b, b_whole)) = (reader.head(Half::A).await?, reader.head(Half::B).await?);
         let Some((half, generation, head)) = choose(&a, &b).map_err(|what| io.damaged(what))? else {
             return Ok(None);
         };
@@ -100,6 +100,11 @@ impl Log {
         let mut log = Self::at(layout, identity, half, generation);
         log.weak_places = weak_places;
         log.snapshot_places = head.snapshot_places;
+        let (other, is_whole) = if half == Half::A { (b, a_whole) } else { (a, b_whole) };
+        // Both copies were durable before the other half was retired.
+        if !is_whole && matches!(other, FoundHead::Head(_, other) if other.successor == Some(generation)) {
+            log.weak_places.insert(0, 0);
+        }
         Ok(Some((log, map)))
     }
 
@@ -301,14 +306,16 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    async fn head(&self, half: Half) -> Result<FoundHead, VolumeError> {
+    /// The head of a half, and whether both of its copies say so.
+    async fn head(&self, half: Half) -> Result<(FoundHead, bool), VolumeError> {
         let mut found = FoundHead::Blank;
+        let mut heads = Vec::new();
         for copy in self.copies(half, 0, 1).await?.into_iter().flatten() {
             match copy {
                 Found::Block(Block { stamp, body: Body::Head(head), .. })
                     if stamp.identity == self.identity =>
                 {
-                    return Ok(FoundHead::Head(stamp.generation, head));
+                    heads.push(FoundHead::Head(stamp.generation, head));
                 }
                 // Left by another parity group that once lived on these units: as good as blank.
                 Found::Block(block) if block.stamp.identity != self.identity => {}
@@ -316,7 +323,8 @@ impl Reader<'_> {
                 Found::Blank => {}
             }
         }
-        Ok(found)
+        let is_whole = matches!(heads[..], [first, second] if first == second);
+        Ok((heads.first().copied().unwrap_or(found), is_whole))
     }
 
     /// The map, and the durable places that only one sound copy is left of.

@@ -2,7 +2,9 @@
 
 use super::bits::PageBits;
 use super::family::Families;
-use super::map::{Extent, Map, Origin, VOLUME_BYTES_MAX, VolumeId, VolumeKind, VolumeMap, extents_of, index};
+use super::map::{
+    Extent, Map, Origin, VOLUME_BYTES_MAX, VOLUMES_MAX, VolumeId, VolumeKind, VolumeMap, extents_of, index,
+};
 use super::record::Record;
 use super::tree::ExtentTree;
 use std::collections::BTreeMap;
@@ -25,6 +27,10 @@ impl Replay {
                     return Err(format!("volume {} has impossible size {size_bytes}", volume.0));
                 }
                 self.described.insert(volume, (kind, size_bytes, origin));
+                // Within one commit those that come may stand before those that go.
+                if self.described.len() > 2 * VOLUMES_MAX {
+                    return Err(format!("it names more than {VOLUMES_MAX} volumes"));
+                }
             }
             Record::Deleted { volume } => {
                 self.described.remove(&volume);
