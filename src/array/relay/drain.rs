@@ -143,7 +143,8 @@ impl Array {
             let said = set.iter().zip(&mut words).filter_map(|(relay, word)| {
                 let watch = self.runtime().watches.get(relay.as_str()).cloned();
                 let known = watch?.known().ok()?;
-                word.hear((known.control.incarnation, known.control.sequence), known.newest_given)
+                let here = (known.control.incarnation, known.control.sequence);
+                word.hear(here, known.newest_given, known.looked >= begun)
             });
             if let Some(given) = said.max().filter(|given| durable.is_some_and(|durable| durable >= *given)) {
                 return format!(
@@ -212,9 +213,11 @@ struct Word {
 }
 
 impl Word {
-    /// The newest number that had been given when this array began to look, at least; none as long as that is not said.
-    fn hear(&mut self, here: (Incarnation, u64), given: u64) -> Option<UpdateNumber> {
-        if self.given.is_none() && self.seen.replace(here).is_some_and(|seen| seen != here) {
+    /// The newest number that had been given when this array began to look, at least; none as long as that is not said. What was found by a look
+    /// that was under way then may have been read before: more may have landed since, so it is no change that was seen.
+    fn hear(&mut self, here: (Incarnation, u64), given: u64, is_of_now: bool) -> Option<UpdateNumber> {
+        let is_another = self.seen.replace(here).is_some_and(|seen| seen != here);
+        if self.given.is_none() && is_another && is_of_now {
             self.times += 1;
             self.given = (self.times == WORDS).then(|| UpdateNumber::new(given));
         }
@@ -255,18 +258,29 @@ mod tests {
         let mut word = Word::default();
         // What was known, twice; one that landed before; one that was made up before that landed.
         for (sequence, given) in [(7, 10), (7, 10), (8, 11), (9, 12), (9, 12)] {
-            assert_eq!(word.hear(chain(1, sequence), given), None);
+            assert_eq!(word.hear(chain(1, sequence), given, true), None);
         }
-        assert_eq!(word.hear(chain(1, 10), 15), Some(UpdateNumber::new(15)));
+        assert_eq!(word.hear(chain(1, 10), 15, true), Some(UpdateNumber::new(15)));
         assert_eq!(
-            word.hear(chain(2, 11), 20),
+            word.hear(chain(2, 11), 20, true),
             Some(UpdateNumber::new(15)),
             "what comes later is not waited for"
         );
         let mut dead = Word::default();
         assert!(
-            (0..1_000).all(|_| dead.hear(chain(1, 7), 10).is_none()),
+            (0..1_000).all(|_| dead.hear(chain(1, 7), 10, true).is_none()),
             "one that says nothing is read to its end"
         );
+    }
+
+    /// A look had read 8 when the beginning came, and is over behind it; 9 lay there by then.
+    #[test]
+    fn what_a_look_brings_that_was_under_way_at_the_beginning_is_no_word() {
+        let mut word = Word::default();
+        let told = [(7, 10, false), (8, 11, false), (9, 12, true), (10, 13, true), (11, 14, true)];
+        let heard = told.map(|(sequence, given, is_of_now)| {
+            word.hear((Incarnation::new(1), sequence), given, is_of_now).map(UpdateNumber::get)
+        });
+        assert_eq!(heard, [None, None, None, None, Some(14)]);
     }
 }

@@ -29,8 +29,9 @@ pub(super) struct Known {
     pub(super) generations: Vec<Generation>,
     /// The newest number that had been given there.
     pub(super) newest_given: u64,
-    /// Since when it is known.
+    /// Since when it is known, and when the look began that found it: it was read behind that.
     pub(super) since: MonotonicNs,
+    pub(super) looked: MonotonicNs,
     /// It was not there yet when this array looked first: so it is no older than that.
     is_news: bool,
 }
@@ -206,6 +207,7 @@ impl Watch {
 
     /// Looks at it once.
     pub(super) async fn look(&self) -> Result<(), RelayError> {
+        let looked = self.clock().now();
         let found = match self.heard_directly().await {
             Some(found) => Some(found),
             None => latest_first(&self.luns.first, self.id).await?,
@@ -230,7 +232,8 @@ impl Watch {
                     )));
                 }
                 let since = now;
-                *known = Some(Known { control, information, generations, newest_given, since, is_news });
+                *known =
+                    Some(Known { control, information, generations, newest_given, since, looked, is_news });
             }
         }
         let (newest, usage, is_fresh, hosts) = match known.as_ref() {
