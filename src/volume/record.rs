@@ -7,6 +7,7 @@ use super::name::{
     ArrayName, ArrayNumber, GroupName, GroupNumber, IscsiName, LinkName, Lun, ParityGroupName,
     ParityGroupNumber, SnapshotNumber, UpdateNumber, VolumeName, VolumeNumber,
 };
+use super::relay::RelayWord;
 use super::secret::{Secret, stored};
 use super::transfer::LinkOptions;
 use serde::{Deserialize, Serialize};
@@ -318,6 +319,12 @@ pub struct ReaderRecord {
     /// It has given up this attempt of its to take over, and all before it.
     #[serde(default)]
     pub attempts_ended: u64,
+    /// The largest counter of a generation of which it has told this array itself, when that was the primary; `since` is another such.
+    #[serde(default)]
+    pub heard: u64,
+    /// What it says on relays and this array has not heard from it: that it is no copy of this array any more. One of each relay, the newest.
+    #[serde(default)]
+    pub relay_words: Vec<RelayWord>,
 }
 
 impl ReaderRecord {
@@ -345,6 +352,8 @@ impl ReaderRecord {
             since: 0,
             has_left: false,
             attempts_ended: 0,
+            heard: 0,
+            relay_words: Vec::new(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Links to third-party targets over which the journals of a group go (promises X1 to X4; decision 21).
 
+use super::group::Generation;
 use super::kind::PortalAddress;
 use super::name::{ArrayNumber, GroupName, IscsiName, LinkName, Lun};
 use super::record::{Credential, Identity};
@@ -49,6 +50,17 @@ pub struct RelayChainRecord {
     /// the other relays, have everything; none: that one is needed.
     #[serde(default)]
     pub kept: Option<Identity>,
+}
+
+/// What the second array says on a relay: it is the primary in this generation, or the copy of who is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RelayWord {
+    /// The relay.
+    pub relay: LinkName,
+    /// The number of the control information that says it: only a later one takes it back.
+    pub sequence: u64,
+    /// The generation.
+    pub generation: Generation,
 }
 
 /// The LUNs of a relay.

@@ -10,7 +10,7 @@ use crate::in_virtual_time;
 use crate::port::{SimPort, scribble};
 use crate::readers::{say, wait, write};
 use crate::relay::{BETA, create, create_for, equal, reads_over, running};
-use crate::relay_drain::{PAGE_BYTES, has_arrived_on_r1, lun_of, page};
+use crate::relay_drain::{PAGE_BYTES, has_arrived_on_r1, lun_of, page, write_page};
 use crate::relay_hosts::{SYNCHRONISED, fence_words, one_write, state};
 use crate::story::geometry_of;
 use crate::support::random::Random;
@@ -18,6 +18,8 @@ use crate::support::wof::{Observed, Plan, Until, Writer, check_prefix, lost_writ
 use crate::takeover;
 use crate::tree::SMALL;
 use holdfast::clock::Clock;
+use holdfast_journal::format::relay::{SLOT_BLOCKS, SecondControl};
+use holdfast_journal::{ArrayNumber, Generation};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const TAKEOVER_MS: u64 = 60_000;
@@ -41,8 +43,6 @@ async fn waiting(seed: u64, fence: &str) -> (Cluster, Writer, Vec<SimPort>) {
     }
     wait(&cluster, "beta is normal", |cluster| cluster.is_normal(BETA)).await;
     create_for(&cluster, "r1", "gamma", " --hosts wait").await;
-    let is_shown =
-        |cluster: &Cluster| [ALPHA, BETA].iter().all(|index| state(cluster, *index) == SYNCHRONISED);
     wait(&cluster, "both show it", is_shown).await;
     let mut writer = Writer::new(seed, Plan::mixed(seed, geometry_of(SMALL)));
     let ports: Vec<SimPort> =
@@ -99,6 +99,18 @@ async fn meet(cluster: &Cluster) -> u64 {
         cluster.sleep_ms(50).await;
     }
     takeover::group(cluster, BETA).takeover.and_then(|takeover| takeover.branch_updates).unwrap()
+}
+
+/// Where beta's control information lies on r1, and what is there.
+async fn said(cluster: &Cluster) -> [(u64, Vec<u8>); 2] {
+    let unit = lun_of(cluster, 3).await;
+    [(1, page(&unit, 1).await), (1 + SLOT_BLOCKS, page(&unit, 1 + SLOT_BLOCKS).await)]
+}
+
+/// The newest of it.
+async fn newest_said(cluster: &Cluster) -> SecondControl {
+    let controls = said(cluster).await.into_iter().filter_map(|(_, page)| SecondControl::decode(&page).ok());
+    controls.max_by_key(|control| control.sequence).expect("beta has said something")
 }
 
 /// Alpha is the primary, and everything is as at first: also without the link.
@@ -248,6 +260,43 @@ fn a_lun_with_the_label_of_the_other_side_is_not_written() {
         wait(&cluster, "it is read over the relay", |cluster| reads_over(cluster) == "r1").await;
         cluster.set_way("alpha", "beta", Way::Cut);
         write(&cluster, &mut writer, &ports, 60).await;
+        equal(&cluster).await;
+    });
+}
+
+fn is_shown(cluster: &Cluster) -> bool {
+    [ALPHA, BETA].iter().all(|index| state(cluster, *index) == SYNCHRONISED)
+}
+
+/// What stands there was said by one that was lost for good, and beta has been set up anew in its place: it says that it is a copy, also where it has no
+/// other reason to say anything there.
+#[test]
+fn a_copy_takes_back_what_stands_on_its_relay_of_a_takeover_that_is_none_any_more() {
+    in_virtual_time(async {
+        let (cluster, mut writer, ports) = running(9).await;
+        create(&cluster, "r1", "gamma").await;
+        wait(&cluster, "it is read over the relay", |cluster| reads_over(cluster) == "r1").await;
+        write(&cluster, &mut writer, &ports, 20).await;
+        equal(&cluster).await;
+        // While a pair is stopped the relay is not read.
+        say(&cluster, ALPHA, "group suspend g1 --reader beta").await;
+        wait(&cluster, "beta is not suspended", |cluster| !cluster.is_normal(BETA)).await;
+        cluster.die(BETA, Death::Kill).await;
+        let last = newest_said(&cluster).await;
+        let sequence = last.sequence + 1;
+        let generation =
+            Generation { counter: last.generation.counter + 9, array: ArrayNumber(2), ..last.generation };
+        let word = SecondControl { sequence, generation, ..last }.encode();
+        write_page(&lun_of(&cluster, 3).await, 1 + sequence % 2 * SLOT_BLOCKS, word).await;
+        wait(&cluster, "alpha does not see it", |cluster| {
+            reason(cluster, ALPHA, "r1").contains("array 2 has taken the group over")
+        })
+        .await;
+        cluster.start(BETA).await;
+        cluster.sleep_ms(6_000).await;
+        say(&cluster, ALPHA, "group resync g1 --reader beta").await;
+        wait(&cluster, "it is read over the relay again", |cluster| reads_over(cluster) == "r1").await;
+        write(&cluster, &mut writer, &ports, 20).await;
         equal(&cluster).await;
     });
 }

@@ -36,7 +36,7 @@ use crate::volume::relay::{RelayHosts, RelayJournals, RelayRecord, RelaySide};
 use crate::volume::table::Tables;
 use holdfast_journal::format::crc32c;
 use holdfast_journal::format::relay::{FirstControl, Position, RelayId, SecondControl};
-use holdfast_journal::{ArrayNumber, Generation, GroupNumber as JournalGroup, Incarnation, UpdateNumber};
+use holdfast_journal::{ArrayNumber, GroupNumber as JournalGroup, Incarnation, UpdateNumber};
 use lun::{Luns, RelayError, RelayLun, slot_page, trouble};
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,8 +75,6 @@ pub(crate) struct RelayStatus {
     is_drained: bool,
     /// When the last attempt to reach it began that failed.
     tried: Option<MonotonicNs>,
-    /// At the first array: the generation in which the second one says over it that it has taken the group over.
-    overtaken: Option<Generation>,
 }
 
 impl Array {
@@ -136,9 +134,9 @@ impl Array {
             tracing::info!(relay = %name, %error, "relay not in use");
             let worked = self.runtime().relays.get(name.as_str()).is_some_and(|status| status.connected);
             self.note_relay(&name, |status| {
-                let RelayStatus { avoided, is_drained, read_to, overtaken, .. } = *status;
+                let RelayStatus { avoided, is_drained, read_to, .. } = *status;
                 let (error, tried) = (Some(error.to_string()), Some(begun));
-                let kept = RelayStatus { avoided, is_drained, read_to, overtaken, ..RelayStatus::default() };
+                let kept = RelayStatus { avoided, is_drained, read_to, ..RelayStatus::default() };
                 *status = RelayStatus { error, tried, ..kept };
             });
             pause = if worked { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };

@@ -6,9 +6,11 @@
 //! # What it guarantees
 //! * The new primary puts its new generation into its own control information on every relay of that first array which it reaches, again and again until
 //!   it has done so once, and until it hears how much only the old primary has.
-//! * A first array that finds there a generation of the second one with a larger counter than any of which that has told it writes nothing to any relay to
+//! * A first array that finds there a generation of which that second one has not told it (`volume/apply/relay_words.rs`) writes nothing to any relay to
 //!   that array, and confirms nothing: hosts wait, and the fence decides. It is no longer than one look (100 ms) and one batch that anything is still answered.
-//! * Nothing has to be taken back: once the two have met the first knows that generation, whichever of them goes on as the primary.
+//!   What was once read there is in its store, and counts behind a start too, on each of its relays, and where the target has lost it.
+//! * Nothing has to be taken back by anybody once the two have met. Where they never do, because the second array is a copy again of a first one that heard nothing, or one that was
+//!   set up anew, it says on each relay to which it comes that it is: control information with a later number.
 //!
 //! What was answered before that, behind the takeover, is the first's branch: named when the two meet, and never overwritten unasked (decision 19).
 
@@ -16,13 +18,13 @@ use super::direct::{SESSION_STRIDE, for_lun};
 use super::latest_second;
 use super::lun::{Luns, RelayError, slot_page, trouble};
 use crate::array::Array;
-use crate::array::cascade::generation;
+use crate::array::cascade::{generation, stored_generation};
 use crate::volume::group::GroupRole;
 use crate::volume::relay::{RelayRecord, RelaySide};
 use crate::volume::table::Tables;
 use crate::volume::takeover::Takeover;
+use holdfast_journal::Generation;
 use holdfast_journal::format::relay::{Label, RelayId, RelayLun as Which, SecondControl};
-use holdfast_journal::{ArrayNumber, Generation};
 use std::sync::Arc;
 
 /// At the second array: the generation in which it is the primary now, of which the relay's first array has not said yet that it knows.
@@ -34,39 +36,26 @@ pub(super) fn what_its_first_lacks(tables: &Tables, relay: &RelayRecord) -> Opti
     newest.map(|newest| generation(Some(newest)))
 }
 
-/// At the first array: nothing on any relay to the second one says that this has taken the group over.
-pub(super) fn is_not_overtaken(
+/// At the first array: nothing on any relay to the second one says that this is its copy no more.
+pub(super) async fn is_not_overtaken(
     array: &Array,
     relay: &RelayRecord,
-    newest: Option<&SecondControl>,
+    luns: &Luns,
+    newest: Option<SecondControl>,
 ) -> Result<(), RelayError> {
+    let said = newest.map(|control| (control.sequence, stored_generation(&control.generation)));
     let tables = array.store.tables();
-    let met = met(&tables, relay);
-    let says = newest.map(|control| control.generation);
-    let says = says.filter(|says| says.array == ArrayNumber(relay.array.0));
-    array.note_relay(&relay.name, |status| status.overtaken = says);
-    let others = tables
-        .relays
-        .iter()
-        .filter(|other| (other.side, other.array, &other.group) == (relay.side, relay.array, &relay.group));
-    let runtime = array.runtime();
-    let found = others.filter_map(|other| runtime.relays.get(other.name.as_str())?.overtaken);
-    match found.filter(|says| u64::from(says.counter) > met).max_by_key(|says| says.counter) {
-        None => Ok(()),
-        Some(says) => Err(trouble(format!(
-            "array {} has taken the group over behind update {}: nothing that hosts write here is confirmed over it",
-            relay.array,
-            says.first.previous()
-        ))),
+    let is_other = tables.relay_word(relay) != tables.next_relay_word(relay, said).as_ref();
+    // An operator clears the whole LUN.
+    let is_lost = is_other && said.is_none() && Label::decode(&luns.second.read(0, 1).await?).is_ok();
+    if is_other && !is_lost {
+        let noted = array.store.checkpoint(|tables| tables.note_relay_word(relay, said));
+        noted.map_err(|error| trouble(format!("what the other array says cannot be recorded: {error}")))?;
     }
-}
-
-/// The largest counter of a generation of the relay's second array that this one has heard of by itself: not those that it has opened since, for
-/// a start opens one, too.
-fn met(tables: &Tables, relay: &RelayRecord) -> u64 {
-    let Some(record) = tables.group_named(&relay.group) else { return u64::MAX };
-    let theirs = record.generations.iter().filter(|one| one.array == relay.array).map(|one| one.counter);
-    theirs.chain([record.seen_counter, record.followed_counter]).max().unwrap_or(0)
+    let Some(said) = array.store.read(|tables| tables.said_on_relays(relay)) else { return Ok(()) };
+    let who = format!("array {} has taken the group over", relay.array);
+    let last = said.first.0.saturating_sub(1);
+    Err(trouble(format!("{who} behind update {last}: nothing that hosts write here is confirmed over it")))
 }
 
 impl Array {
@@ -87,7 +76,7 @@ impl Array {
 
     async fn put_generation(&self, relay: &RelayRecord, generation: Generation) -> Result<(), RelayError> {
         let luns = Luns::open(&self.relay_connector(relay), relay).await?;
-        // How the group is named there its own label says: it follows nobody any more.
+        // How the group is named there its own label says: it follows nobody, or another one.
         let label = Label::decode(&luns.second.read(0, 1).await?);
         let arrays = |id: RelayId| (id.first.0, id.second.0);
         let is_own = |label: &Label| {

@@ -68,6 +68,8 @@ struct Told {
     /// The newest on its LUN; and whether this session has put it there: the first one goes nowhere else.
     on_lun: Option<u64>,
     is_begun: bool,
+    /// What was there when this session began, until it is known that it may stay.
+    found: Option<SecondControl>,
 }
 
 /// What control information of this array says.
@@ -95,7 +97,8 @@ impl Watch {
         let last = latest_second(&luns.second, id).await?;
         let on_lun = last.as_ref().map(|control| control.sequence);
         let sequence = on_lun.unwrap_or(0).saturating_add(SESSION_STRIDE);
-        let told = tokio::sync::Mutex::new(Told { sequence, said: None, on_lun, is_begun: false });
+        let told =
+            tokio::sync::Mutex::new(Told { sequence, said: None, on_lun, is_begun: false, found: last });
         let question = last.map_or(0, |control| control.question).saturating_add(SESSION_STRIDE);
         let asking = Mutex::new(Asking { number: question, sent: None });
         let show = Mutex::new(Due::now(array.env.clock.as_ref(), SHOW_EVERY));
@@ -125,7 +128,11 @@ impl Watch {
             if let Err(error) = self.look().await {
                 return error;
             }
-            if let Err(error) = self.show(number).await {
+            let shown = match self.take_back(number).await {
+                Ok(()) => self.show(number).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = shown {
                 return error;
             }
             let asked = self.ask(number).await;
@@ -135,6 +142,23 @@ impl Watch {
                 Err(error) => return error,
             }
         }
+    }
+
+    /// What this array said there may have been that it is no copy of the first one any more (`told.rs`), which may not have heard otherwise since.
+    async fn take_back(&self, number: GroupNumber) -> Result<(), RelayError> {
+        let group = self.array.runtime().groups.get(&number.0).cloned();
+        let Some(group) = group else { return Ok(()) };
+        let mut told = self.told.lock().await;
+        let found = told.found.take().filter(|_| told.said.is_none());
+        let generation = group.newest_generation();
+        let Some(last) = found.filter(|found| found.generation != generation) else { return Ok(()) };
+        let (report, wall_ns) = (group.position(), self.clock().wall().0);
+        let sequence = for_lun(told.sequence, told.on_lun);
+        (told.sequence, told.said) = (sequence.saturating_add(1), None);
+        let control = SecondControl { sequence, report, generation, wall_ns, ..last };
+        self.luns.second.write(slot_page(sequence), control.encode(), &[]).await?;
+        (told.on_lun, told.is_begun) = (Some(sequence), true);
+        Ok(())
     }
 
     /// Where each relay has a part of the journals the first array has to know to which ones this array comes.

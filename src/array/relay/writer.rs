@@ -11,7 +11,7 @@
 //! * Where each relay gets a part of the journals (`parts.rs`) every session, and every round, begins a chain: what the second array has not
 //!   reported is given out anew, out of this array's journal. The chain of the last whole round stays where it is until the new one is whole.
 //! * A report is believed only if it was made for this chain and in this history.
-//! * Where the second array says that it has taken the group over nothing is written, and nothing that hosts write is confirmed (`told.rs`).
+//! * Where the second array says that it is no copy of this one any more nothing is written, and nothing that hosts write is confirmed (`told.rs`).
 
 use super::begun::{begin_chain, forget_kept, found_chain, note_chain, ring_of_part};
 use super::chain::{Chain, is_whole};
@@ -94,7 +94,7 @@ impl<'a> Writer<'a> {
             Some((incarnation, ring)) if !is_part => (incarnation, ring, None),
             found => begin_chain(array, relay, group, luns, found).await?,
         };
-        is_not_overtaken(array, relay, latest_second(&luns.second, id).await?.as_ref())?;
+        is_not_overtaken(array, relay, luns, latest_second(&luns.second, id).await?).await?;
         let mut writer = Self {
             array,
             relay,
@@ -465,7 +465,7 @@ impl<'a> Writer<'a> {
     async fn look_at_second(&mut self) -> Result<(), RelayError> {
         let found = [latest_second(&self.luns.second, self.id).await?, self.open.direct.heard()];
         let newest = found.into_iter().flatten().max_by_key(|control| control.sequence);
-        is_not_overtaken(self.array, self.relay, newest.as_ref())?;
+        is_not_overtaken(self.array, self.relay, self.luns, newest).await?;
         let Some(control) = newest else { return Ok(()) };
         let seen = self.seen.replace(control.sequence);
         if let Some((part, _)) = &self.part

@@ -234,6 +234,7 @@ pub(super) fn delete_target(tables: &mut Tables, target: &IscsiName) -> Result<O
 pub(super) fn delete_link(tables: &mut Tables, link: &LinkName) -> Result<Outcome, Refusal> {
     if tables.relays.remove(link) {
         tables.relay_chains.remove(link);
+        tables.forget_relay_words(link);
         return Ok(Outcome::Done); // What still comes over it comes from the source itself.
     }
     let array = tables.links.get(link).ok_or_else(|| Refusal::missing("link", link))?.array;

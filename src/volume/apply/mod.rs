@@ -21,6 +21,7 @@ pub(crate) mod onward;
 mod pairs;
 pub(crate) mod rejoin;
 mod relay;
+mod relay_words;
 mod remote;
 pub(crate) mod reverse;
 mod rivals;

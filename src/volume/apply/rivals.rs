@@ -24,6 +24,7 @@ pub(super) fn heard_at_a_primary(
     if told.asks && tell_who_is_behind(tables, id, (group, array, &link), told)? {
         return Ok(Outcome::Done);
     }
+    let teller = array;
     // Who tells may not be whose history it is: with that one everything else is spoken, if there is a link to it.
     let whose = told.by.and_then(|by| Some((by, tables.link_to(by)?.name.clone())));
     let (array, link) = whose.unwrap_or((array, link));
@@ -56,8 +57,9 @@ pub(super) fn heard_at_a_primary(
                 tables.forward(&link, id.caused(0), Designation::RemoteRejoin(answer));
             }
         }
-        _ => {}
+        _ => return Ok(Outcome::Done),
     }
+    tables.has_told(group, teller, told.generations.last().map_or(0, |newest| newest.counter));
     Ok(Outcome::Done)
 }
 

@@ -234,6 +234,7 @@ fn remote_takeover(
         let newest = told.generations.last().map_or(0, |newest| newest.counter);
         row.seen_counter = row.seen_counter.max(newest);
         row.takeover = Some(next);
+        tables.has_told(number, array, newest);
     }
     if is_news {
         tables.tell_rival(number, &link, id.caused(0));
@@ -402,6 +403,7 @@ fn remote_branch(
         row.seen_counter = row.seen_counter.max(branch.of.counter);
     }
     if is_other {
+        tables.has_told(number, array, branch.of.counter);
         tables.call_rejoin_back(number);
     }
     Ok(Outcome::Done)

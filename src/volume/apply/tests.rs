@@ -9,6 +9,7 @@ mod grow;
 mod lost;
 mod members;
 mod onward;
+mod relay_words;
 mod reverse;
 mod rivals;
 mod shown;

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-fn row(array: &Array) -> GroupRecord {
+pub(super) fn row(array: &Array) -> GroupRecord {
     array.tables.groups.get(&g1(array)).unwrap().clone()
 }
 
@@ -23,7 +23,7 @@ fn state(array: &Array) -> String {
     row(array).takeover.map(|takeover| takeover.to_string()).unwrap_or_default()
 }
 
-fn ids() -> impl FnMut() -> Identity {
+pub(super) fn ids() -> impl FnMut() -> Identity {
     static NEXT: AtomicU64 = AtomicU64::new(1 << 41);
     || Identity(u128::from(NEXT.fetch_add(1, Ordering::Relaxed)))
 }
@@ -38,7 +38,7 @@ fn reverse(to: &str) -> Designation {
 }
 
 /// As the array at work does it, as of this update.
-fn takes_over(array: &mut Array, last: u64) {
+pub(super) fn takes_over(array: &mut Array, last: u64) {
     array.say(take_over()).unwrap();
     let group = g1(array);
     array.tables.primary_reached(group);
@@ -46,7 +46,7 @@ fn takes_over(array: &mut Array, last: u64) {
     array.tables.takeover_done(group, UpdateNumber(last), from, journal, &mut ids()).unwrap();
 }
 
-fn fence(from: &Array, is_complete: bool) -> (Designation, Who) {
+pub(super) fn fence(from: &Array, is_complete: bool) -> (Designation, Who) {
     let of = row(from);
     let told = RemoteTakeover {
         group: "g1".parse().unwrap(),
