@@ -113,6 +113,19 @@ async fn newest_said(cluster: &Cluster) -> SecondControl {
     controls.max_by_key(|control| control.sequence).expect("beta has said something")
 }
 
+/// Whether beta says there that it has taken over.
+async fn is_said(cluster: &Cluster) -> bool {
+    newest_said(cluster).await.generation.array.0 == 2
+}
+
+/// The target has lost what it had acknowledged since then.
+async fn lose(cluster: &Cluster, before: &[(u64, Vec<u8>); 2]) {
+    let unit = lun_of(cluster, 3).await;
+    for (at, bytes) in before {
+        write_page(&unit, *at, bytes.clone()).await;
+    }
+}
+
 /// Alpha is the primary, and everything is as at first: also without the link.
 async fn relay_works(cluster: &Cluster, writer: &mut Writer) {
     wait(cluster, "it is read over the relay", |cluster| reads_over(cluster) == "r1").await;
@@ -136,6 +149,7 @@ fn a_first_array_that_lives_confirms_nothing_over_its_relay_once_it_is_taken_ove
     {
         in_virtual_time(async {
             let (cluster, mut writer, ports) = waiting(seed, fence).await;
+            let before = said(&cluster).await;
             let end = if fence == "data" { "refused" } else { "apart" };
             taken_over(&cluster, &mut writer, &ports, || state(&cluster, ALPHA) == end).await;
             assert!(
@@ -144,7 +158,18 @@ fn a_first_array_that_lives_confirms_nothing_over_its_relay_once_it_is_taken_ove
                 cluster.state()
             );
             assert_eq!(one_write(&cluster, 3).await.1.is_ok(), fence == "never");
-            // It stays so, also behind a restart.
+            // It stays so where the target loses that, and beta puts it there again.
+            assert!(is_said(&cluster).await);
+            lose(&cluster, &before).await;
+            for _ in 0..60 {
+                cluster.sleep_ms(50).await;
+                assert_ne!(state(&cluster, ALPHA), SYNCHRONISED, "{fence}: {}", cluster.state());
+            }
+            cluster.sleep_ms(4_000).await;
+            assert!(is_said(&cluster).await, "it is not there again");
+            // Also behind a restart, while beta does not reach it.
+            cluster.set_way("beta", "gamma", Way::Cut);
+            lose(&cluster, &before).await;
             cluster.die(ALPHA, Death::Kill).await;
             cluster.start(ALPHA).await;
             for _ in 0..100 {

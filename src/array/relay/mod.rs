@@ -89,11 +89,8 @@ impl Array {
     }
 
     async fn keep_relay(self: Arc<Self>, name: LinkName) {
-        let (mut pause, mut said) = (PAUSE_MIN, None);
+        let mut pause = PAUSE_MIN;
         loop {
-            let changed = self.changed().notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
             let tables = self.store.tables();
             // Under one lock with what `start_relays` sees: a relay that is made again at this moment gets a task.
             let relay = {
@@ -113,15 +110,7 @@ impl Array {
                         *status =
                             RelayStatus { error: Some(format!("{RESTS}: {why}")), ..RelayStatus::default() };
                     });
-                    let to_say =
-                        told::what_its_first_lacks(&tables, &relay).filter(|what| said != Some(*what));
-                    match to_say {
-                        Some(generation) if self.say_taken_over(&relay, generation).await => {
-                            said = Some(generation);
-                        }
-                        Some(_) => self.env.clock.sleep(PAUSE_MAX).await,
-                        None => changed.await,
-                    }
+                    self.rest_relay(&relay, &why).await;
                     continue;
                 }
             };

@@ -4,8 +4,9 @@
 //! what the first goes on to put there is on no way to anybody.
 //!
 //! # What it guarantees
-//! * The new primary puts its new generation into its own control information on every relay of that first array which it reaches, again and again until
-//!   it has done so once, and until it hears how much only the old primary has.
+//! * The new primary puts its new generation into its own control information on every relay of that first array which it reaches, and looks every few
+//!   seconds whether that stands there, until it hears how much only the old primary has: a target may lose what it had, or a write of its own from before may
+//!   land behind it.
 //! * A first array that finds there a generation of which that second one has not told it (`volume/apply/relay_words.rs`) writes nothing to any relay to
 //!   that array, and confirms nothing: hosts wait, and the fence decides. It is no longer than one look (100 ms) and one batch that anything is still answered.
 //!   What was once read there is in its store, and counts behind a start too, on each of its relays, and where the target has lost it.
@@ -26,9 +27,10 @@ use crate::volume::takeover::Takeover;
 use holdfast_journal::Generation;
 use holdfast_journal::format::relay::{Label, RelayId, RelayLun as Which, SecondControl};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// At the second array: the generation in which it is the primary now, of which the relay's first array has not said yet that it knows.
-pub(super) fn what_its_first_lacks(tables: &Tables, relay: &RelayRecord) -> Option<Generation> {
+fn what_its_first_lacks(tables: &Tables, relay: &RelayRecord) -> Option<Generation> {
     let record = tables.group_named(&relay.group).filter(|_| relay.side == RelaySide::Second)?;
     let Some(Takeover::Taken(taken)) = &record.takeover else { return None };
     let is_open = taken.array == relay.array && taken.branch.is_none() && taken.rival.is_none();
@@ -59,21 +61,50 @@ pub(super) async fn is_not_overtaken(
 }
 
 impl Array {
-    /// Says over the relay that this array is the primary now; whether that is there.
-    pub(super) async fn say_taken_over(
-        self: &Arc<Self>,
-        relay: &RelayRecord,
-        generation: Generation,
-    ) -> bool {
-        match self.put_generation(relay, generation).await {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::info!(relay = %relay.name, %error, "the old primary is not told over the relay yet");
-                false
-            }
+    /// The relay has nothing to do here, for this reason, until that is another one. If its first array has to hear why, that is put there.
+    pub(super) async fn rest_relay(self: &Arc<Self>, relay: &RelayRecord, why: &str) {
+        let what = self.store.read(|tables| what_its_first_lacks(tables, relay));
+        tokio::select! {
+            biased;
+            () = self.rest_ends(relay, why, what) => {}
+            () = self.say_again_and_again(relay, what) => {}
         }
     }
 
+    async fn rest_ends(&self, relay: &RelayRecord, why: &str, what: Option<Generation>) {
+        loop {
+            let changed = self.changed().notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let tables = self.store.tables();
+            let is_same = tables.relays.get(&relay.name) == Some(relay)
+                && self.part_at(&tables, relay).is_err_and(|now| now == why);
+            if !is_same || what_its_first_lacks(&tables, relay) != what {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    async fn say_again_and_again(&self, relay: &RelayRecord, what: Option<Generation>) {
+        let Some(generation) = what else { return std::future::pending().await };
+        let mut failed = None;
+        loop {
+            let pause = match self.put_generation(relay, generation).await {
+                Ok(()) => LOOK_AGAIN,
+                Err(error) => {
+                    if failed.as_ref() != Some(&error) {
+                        tracing::info!(relay = %relay.name, %error, "its first array is not told over the relay yet");
+                    }
+                    failed = Some(error);
+                    super::PAUSE_MAX
+                }
+            };
+            self.env.clock.sleep(pause).await;
+        }
+    }
+
+    /// Says there that this is the generation of the primary now, unless that stands there.
     async fn put_generation(&self, relay: &RelayRecord, generation: Generation) -> Result<(), RelayError> {
         let luns = Luns::open(&self.relay_connector(relay), relay).await?;
         // How the group is named there its own label says: it follows nobody, or another one.
@@ -97,3 +128,6 @@ impl Array {
         luns.second.write(slot_page(sequence), control.encode(), &[]).await
     }
 }
+
+/// So often is looked whether it still stands there.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
