@@ -23,7 +23,7 @@ const GAMMA: usize = 2;
 const SHAPE: Shape = SMALL;
 
 /// Beta's volumes have other numbers than alpha's: what is taken for a volume of the other one shows.
-fn otherwise_numbered(index: usize, text: String) -> String {
+pub(crate) fn otherwise_numbered(index: usize, text: String) -> String {
     let text = text.replace("svol_access = \"read\"\n", "");
     let volume = "[[provision.volume]]\n";
     let first = format!(
@@ -33,7 +33,7 @@ fn otherwise_numbered(index: usize, text: String) -> String {
 }
 
 /// With a link between beta and gamma.
-fn linked(index: usize, mut text: String) -> String {
+pub(crate) fn linked(index: usize, mut text: String) -> String {
     let other = NAMES[BETA + GAMMA - index];
     let number = BETA + GAMMA - index + 1;
     writeln!(

@@ -45,7 +45,7 @@ pub(crate) fn cluster_of(seed: u64, change: impl Fn(String) -> String) -> Cluste
     cluster
 }
 
-const GROUP: &str = "[[provision.group]]\nname = \"g1\"\n";
+pub(crate) const GROUP: &str = "[[provision.group]]\nname = \"g1\"\n";
 
 pub(crate) fn target_config(name: &str, number: u32, journal_kib: u64) -> String {
     let volume = |volume: &str, kib: u64| {

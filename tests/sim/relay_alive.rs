@@ -7,16 +7,19 @@
 
 use crate::cluster::{ALPHA, Cluster, Death, Way};
 use crate::in_virtual_time;
+use crate::onward::{linked, otherwise_numbered};
 use crate::port::{SimPort, scribble};
 use crate::readers::{say, wait, write};
-use crate::relay::{BETA, create, create_for, equal, reads_over, running};
+use crate::relay::{
+    BETA, DELTA, GAMMA, GROUP, WAYS, create, create_for, equal, reads_over, running, target_config,
+};
 use crate::relay_drain::{PAGE_BYTES, has_arrived_on_r1, lun_of, page, write_page};
 use crate::relay_hosts::{SYNCHRONISED, fence_words, one_write, state};
 use crate::story::geometry_of;
 use crate::support::random::Random;
 use crate::support::wof::{Observed, Plan, Until, Writer, check_prefix, lost_writes};
 use crate::takeover;
-use crate::tree::SMALL;
+use crate::tree::{SMALL, Tree};
 use holdfast::clock::Clock;
 use holdfast_journal::format::relay::{SLOT_BLOCKS, SecondControl};
 use holdfast_journal::{ArrayNumber, Generation};
@@ -289,8 +292,72 @@ fn a_lun_with_the_label_of_the_other_side_is_not_written() {
     });
 }
 
+/// Hosts of alpha wait for a relay to beta, and gamma has another copy.
+async fn with_a_third(seed: u64) -> Cluster {
+    let (tree, wish) = (Tree::star(2), fence_words("data", LIMIT_MS));
+    let ways = [&WAYS[..], &[("alpha", "gamma"), ("beta", "gamma")]].concat();
+    let cluster = Cluster::of(seed, SMALL, 4, &ways, |index, shape, random| match index {
+        DELTA => target_config("delta", 4, 2048),
+        _ => {
+            let text = otherwise_numbered(index, tree.config(index, shape, random));
+            if index == ALPHA { text.replace(GROUP, &format!("{GROUP}{wish}")) } else { linked(index, text) }
+        }
+    });
+    cluster.readers.set(2);
+    for index in 0..4 {
+        cluster.start(index).await;
+    }
+    wait(&cluster, "the copies are normal", |cluster| cluster.is_normal(BETA) && cluster.is_normal(GAMMA))
+        .await;
+    create_for(&cluster, "r1", "delta", " --hosts wait").await;
+    wait(&cluster, "hosts wait", is_shown).await;
+    cluster
+}
+
 fn is_shown(cluster: &Cluster) -> bool {
     [ALPHA, BETA].iter().all(|index| state(cluster, *index) == SYNCHRONISED)
+}
+
+/// Gamma takes over, and beta goes on from it: alpha hears that over the relay alone. When the roles go back hosts wait for it again.
+#[test]
+fn a_first_array_confirms_nothing_over_a_relay_whose_second_one_follows_another_primary() {
+    in_virtual_time(async {
+        let cluster = with_a_third(5).await;
+        for lba in 0..4 {
+            assert!(one_write(&cluster, lba).await.1.is_ok());
+        }
+        wait(&cluster, "gamma has everything", |cluster| {
+            cluster.position(GAMMA) == cluster.newest().map(|newest| (newest, newest))
+        })
+        .await;
+        cluster.set_way("alpha", "beta", Way::Cut);
+        cluster.set_way("alpha", "gamma", Way::Cut);
+        say(&cluster, GAMMA, "group takeover g1 --yes").await;
+        wait(&cluster, "beta goes on from gamma", |cluster| reads_over(cluster) == "gamma").await;
+        cluster.sleep_ms(3_000).await;
+        assert!(one_write(&cluster, 5).await.1.is_err(), "{}", cluster.state());
+        let reason = reason(&cluster, ALPHA, "r1");
+        assert!(reason.contains("array 2 goes on from array 3"), "{reason}");
+        cluster.heal();
+        back_at_alpha(&cluster).await;
+        assert!(one_write(&cluster, 6).await.1.is_ok());
+        wait(&cluster, "hosts wait again", is_shown).await;
+        cluster.set_way("alpha", "beta", Way::Cut);
+        assert!(one_write(&cluster, 7).await.1.is_ok());
+        wait(&cluster, "it is shown without the link", is_shown).await;
+    });
+}
+
+/// Alpha becomes gamma's copy, and then the primary.
+async fn back_at_alpha(cluster: &Cluster) {
+    for role in ["auxiliary", "primary"] {
+        let since = cluster.clock_ms();
+        while takeover::group(cluster, ALPHA).role != role {
+            let answer = cluster.command(GAMMA, "group failback g1 --to alpha --yes").await;
+            assert!(cluster.clock_ms() < since + 60_000, "{answer:?}: {}", cluster.state());
+            cluster.sleep_ms(500).await;
+        }
+    }
 }
 
 /// What stands there was said by one that was lost for good, and beta has been set up anew in its place: it says that it is a copy, also where it has no

@@ -34,6 +34,7 @@ use crate::volume::name::{GroupNumber, LinkName};
 use crate::volume::pair::PairState;
 use crate::volume::relay::{RelayHosts, RelayJournals, RelayRecord, RelaySide};
 use crate::volume::table::Tables;
+use crate::volume::takeover::Takeover;
 use holdfast_journal::format::crc32c;
 use holdfast_journal::format::relay::{FirstControl, Position, RelayId, SecondControl};
 use holdfast_journal::{ArrayNumber, GroupNumber as JournalGroup, Incarnation, UpdateNumber};
@@ -148,6 +149,11 @@ impl Array {
                 }
                 let is_open = self.runtime().groups.contains_key(&group.number.0);
                 if is_open { Ok(group.number) } else { Err(format!("group {} is not open", group.name)) }
+            }
+            (GroupRole::Auxiliary { .. }, RelaySide::Second)
+                if matches!(group.takeover, Some(Takeover::Moving(_))) =>
+            {
+                Err(format!("group {} goes on from another array", group.name))
             }
             (GroupRole::Auxiliary { source, remote: Some(_), .. }, RelaySide::Second)
                 if *source == relay.array =>

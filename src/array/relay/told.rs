@@ -1,12 +1,13 @@
-//! A first array that lives hears over its relay that it was taken over, where nothing else connects the two (promises X1 and X5, I4; decision 21).
+//! A first array that lives hears over its relay that its second one is its copy no more, where nothing else connects the two (promises X1 and X5, I4;
+//! decision 21): that has taken the group over, or goes on from another array that has.
 //!
-//! Hosts that wait for a relay are answered when it has their writes, whoever reads it. The second array reads it no more once it is the primary:
-//! what the first goes on to put there is on no way to anybody.
+//! Hosts that wait for a relay are answered when it has their writes, whoever reads it. The second array reads it no more once it is the primary, or reads
+//! from another one: what the first goes on to put there is on no way to anybody.
 //!
 //! # What it guarantees
-//! * The new primary puts its new generation into its own control information on every relay of that first array which it reaches, and looks every few
-//!   seconds whether that stands there, until it hears how much only the old primary has: a target may lose what it had, or a write of its own from before may
-//!   land behind it.
+//! * A second array that is no copy of the relay's first one any more puts the generation of the new primary, itself or another one, into its own control information on every relay
+//!   of that first array which it reaches. It looks every few seconds whether that stands there, for a target may lose what it had, or a write of its own from
+//!   before may land behind it: as a primary until it hears how much only the old one has, else until it is its copy again.
 //! * A first array that finds there a generation of which that second one has not told it (`volume/apply/relay_words.rs`) writes nothing to any relay to
 //!   that array, and confirms nothing: hosts wait, and the fence decides. It is no longer than one look (100 ms) and one batch that anything is still answered.
 //!   What was once read there is in its store, and counts behind a start too, on each of its relays, and where the target has lost it.
@@ -29,13 +30,22 @@ use holdfast_journal::format::relay::{Label, RelayId, RelayLun as Which, SecondC
 use std::sync::Arc;
 use std::time::Duration;
 
-/// At the second array: the generation in which it is the primary now, of which the relay's first array has not said yet that it knows.
+/// At the second array, which is no copy of the relay's first one: the generation of the primary now, unless the first has said, or has to know, that it knows.
 fn what_its_first_lacks(tables: &Tables, relay: &RelayRecord) -> Option<Generation> {
     let record = tables.group_named(&relay.group).filter(|_| relay.side == RelaySide::Second)?;
-    let Some(Takeover::Taken(taken)) = &record.takeover else { return None };
-    let is_open = taken.array == relay.array && taken.branch.is_none() && taken.rival.is_none();
-    let newest = record.generations.last().filter(|_| is_open && record.role == GroupRole::Primary);
-    newest.map(|newest| generation(Some(newest)))
+    let newest = record.generations.last();
+    let is_reader = || tables.readers.get(&(record.number, relay.array)).is_some();
+    let said = match (&record.role, &record.takeover) {
+        (GroupRole::Primary, Some(Takeover::Taken(taken))) if taken.array == relay.array => {
+            newest.filter(|_| taken.branch.is_none() && taken.rival.is_none())
+        }
+        (GroupRole::Primary, _) => newest.filter(|_| !is_reader()),
+        (GroupRole::Auxiliary { source, .. }, Some(Takeover::Moving(moving))) if *source == relay.array => {
+            moving.generations.last()
+        }
+        (GroupRole::Auxiliary { source, .. }, _) => newest.filter(|_| *source != relay.array),
+    };
+    said.filter(|said| said.array != relay.array).map(|said| generation(Some(said)))
 }
 
 /// At the first array: nothing on any relay to the second one says that this is its copy no more.
@@ -55,7 +65,12 @@ pub(super) async fn is_not_overtaken(
         noted.map_err(|error| trouble(format!("what the other array says cannot be recorded: {error}")))?;
     }
     let Some(said) = array.store.read(|tables| tables.said_on_relays(relay)) else { return Ok(()) };
-    let who = format!("array {} has taken the group over", relay.array);
+    let who = match said.array == relay.array {
+        true => format!("array {} has taken the group over", relay.array),
+        false => {
+            format!("array {} goes on from array {}, which has taken the group over", relay.array, said.array)
+        }
+    };
     let last = said.first.0.saturating_sub(1);
     Err(trouble(format!("{who} behind update {last}: nothing that hosts write here is confirmed over it")))
 }
