@@ -58,7 +58,7 @@ pub use lba_status::{LbaStatus, lba_status, lba_status_room};
 pub use logical_unit::{Access, LogicalUnit};
 pub use lun::Lun;
 pub use mode::{CacheControl, MAX_MODE_LIST_BYTES, ModeChange, WriteCache};
-pub use nexus::NexusId;
+pub use nexus::{Grant, NexusId};
 pub use peer_unit::{PeerAdmission, PeerStanding, PeerUnit};
 pub use port_group::OtherPorts;
 pub use sense::{FieldPointer, Sense, SenseFormat, SenseKey};

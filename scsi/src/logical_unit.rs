@@ -16,7 +16,7 @@ use crate::geometry::{Geometry, MAX_COMPARE_AND_WRITE_BLOCKS};
 use crate::identity::Identity;
 use crate::inquiry::{self, Subject};
 use crate::mode::{CacheControl, MAX_MODE_LIST_BYTES, ModeChange, ModePages, WriteCache, WriteProtect};
-use crate::nexus::NexusId;
+use crate::nexus::{Grant, NexusId};
 use crate::port_group::{self, OtherPorts};
 use crate::sense::{Sense, SenseFormat};
 use crate::status::Response;
@@ -141,12 +141,12 @@ impl LogicalUnit {
         }
     }
 
-    /// Whether a copy that another unit of the nexus was told to make may read this one, or write it.
+    /// Whether a copy that another unit of the nexus was told to make may read this one, or write it, by an initiator with this grant.
     ///
     /// # Errors
     /// What a READ or a WRITE would end with.
-    pub fn check_copy(&self, writes: bool) -> Result<(), Sense> {
-        self.check_access(if writes { Gate::Writable } else { Gate::Ready })
+    pub fn check_copy(&self, grant: Grant, writes: bool) -> Result<(), Sense> {
+        self.check_access(if writes { Gate::Writable } else { Gate::Ready }, grant)
     }
 
     /// Who the unit is.
@@ -179,10 +179,17 @@ impl LogicalUnit {
         self.modes.sense_format()
     }
 
-    /// Decides about a command. `data_out_bytes` is how much the initiator says that it sends, if the transport knows.
+    /// Decides about a command of an initiator with this grant. `data_out_bytes` is how much it says that it sends, if the transport
+    /// knows.
     #[must_use]
-    pub fn admit(&mut self, nexus: NexusId, cdb: &[u8], data_out_bytes: Option<u32>) -> Admission {
-        self.decide(nexus, cdb, data_out_bytes)
+    pub fn admit(
+        &mut self,
+        nexus: NexusId,
+        grant: Grant,
+        cdb: &[u8],
+        data_out_bytes: Option<u32>,
+    ) -> Admission {
+        self.decide(nexus, grant, cdb, data_out_bytes)
             .unwrap_or_else(|sense| Admission::Done(Response::check(sense)))
     }
 
@@ -214,14 +221,15 @@ impl LogicalUnit {
     fn decide(
         &mut self,
         nexus: NexusId,
+        grant: Grant,
         cdb: &[u8],
         data_out_bytes: Option<u32>,
     ) -> Result<Admission, Sense> {
         let row = table::lookup(self.device(), cdb)?;
-        self.pass(row.gate, nexus)?;
+        self.pass(row.gate, nexus, grant)?;
         match row.command {
             Command::Block(block) => self.block(block, cdb, data_out_bytes),
-            Command::Primary(primary) => self.primary(primary, nexus, cdb),
+            Command::Primary(primary) => self.primary(primary, nexus, grant, cdb),
             Command::Vendor(_) => Err(Sense::INVALID_COMMAND),
         }
     }
@@ -232,24 +240,25 @@ impl LogicalUnit {
 
     /// What stops a command whatever its fields say.
     #[inline]
-    fn pass(&mut self, gate: Gate, nexus: NexusId) -> Result<(), Sense> {
+    fn pass(&mut self, gate: Gate, nexus: NexusId, grant: Grant) -> Result<(), Sense> {
         if gate == Gate::Open {
             return Ok(());
         }
         if let Some(attention) = self.attentions.poll(nexus) {
             return Err(attention.sense());
         }
-        self.check_access(gate)
+        self.check_access(gate, grant)
     }
 
     #[inline]
-    fn check_access(&self, gate: Gate) -> Result<(), Sense> {
+    fn check_access(&self, gate: Gate, grant: Grant) -> Result<(), Sense> {
         match (gate, self.access) {
             (Gate::Open | Gate::Attention, _) | (Gate::Ready, Access::ReadWrite | Access::ReadOnly) => Ok(()),
             (Gate::Ready | Gate::Writable, Access::NoHostAccess) => Err(Sense::MANUAL_INTERVENTION),
             (Gate::Ready | Gate::Writable, Access::Standby) => Err(Sense::STANDBY),
             (Gate::Ready | Gate::Writable, Access::Failed) => Err(Sense::UNIT_FAILURE),
             (Gate::Writable, Access::ReadOnly) => Err(Sense::WRITE_PROTECTED),
+            (Gate::Writable, Access::ReadWrite) if grant == Grant::ReadOnly => Err(Sense::WRITE_PROTECTED),
             (Gate::Writable, Access::ReadWrite) if self.modes.is_write_protected() => {
                 Err(Sense::SOFTWARE_WRITE_PROTECTED)
             }
@@ -319,7 +328,13 @@ impl LogicalUnit {
         }
     }
 
-    fn primary(&mut self, primary: Primary, nexus: NexusId, cdb: &[u8]) -> Result<Admission, Sense> {
+    fn primary(
+        &mut self,
+        primary: Primary,
+        nexus: NexusId,
+        grant: Grant,
+        cdb: &[u8],
+    ) -> Result<Admission, Sense> {
         match primary {
             Primary::TestUnitReady => Ok(done()),
             Primary::RequestSense => {
@@ -331,8 +346,12 @@ impl LogicalUnit {
                 inquiry::inquiry(subject, cdb).map(Admission::Done)
             }
             Primary::ReportLuns => Ok(Admission::ReportLuns),
-            Primary::ModeSense6 => self.mode_sense(ModeForm::Six, cdb),
-            Primary::ModeSense10 => self.mode_sense(ModeForm::Ten, cdb),
+            Primary::ModeSense6 => self.mode_sense(ModeForm::Six, grant, cdb),
+            Primary::ModeSense10 => self.mode_sense(ModeForm::Ten, grant, cdb),
+            // The pages are those of all initiators: SWP of one that may only read would stop those that write.
+            Primary::ModeSelect6 | Primary::ModeSelect10 if grant == Grant::ReadOnly => {
+                Err(Sense::WRITE_PROTECTED)
+            }
             Primary::ModeSelect6 => mode_list(ModeForm::Six, cdb),
             Primary::ModeSelect10 => mode_list(ModeForm::Ten, cdb),
             Primary::ReportOperationCodes => {
@@ -487,9 +506,13 @@ impl LogicalUnit {
         }
     }
 
-    fn mode_sense(&self, form: ModeForm, cdb: &[u8]) -> Result<Admission, Sense> {
+    fn mode_sense(&self, form: ModeForm, grant: Grant, cdb: &[u8]) -> Result<Admission, Sense> {
         let request = ModeSense::parse(form, cdb)?;
-        let data = self.modes.sense(&request, &self.geometry, self.write_protect())?;
+        let protect = match grant {
+            Grant::ReadOnly => WriteProtect::On,
+            Grant::ReadWrite => self.write_protect(),
+        };
+        let data = self.modes.sense(&request, &self.geometry, protect)?;
         Ok(Admission::Done(Response::data(data, request.allocation_length)))
     }
 

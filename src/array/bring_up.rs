@@ -332,6 +332,7 @@ impl Array {
                 continue;
             };
             let unit = Arc::new(LunUnit::new(unit, volume));
+            unit.set_read_only_for(&lun.read_only_for);
             self.show_unit(tables, record, &unit); // Before anybody can find it.
             self.runtime().units.entry(lun.volume.0).or_default().push(unit.clone());
             map.insert(lun.lun.0, unit);
@@ -346,6 +347,7 @@ impl Array {
     pub(crate) fn set_access(&self, tables: &Tables) {
         // First: a volume that is mapped no more may be one that its hosts must not reach as what it becomes now (decision 25).
         self.hide_luns(&self.store.tables());
+        self.restrict_luns();
         let units = self.runtime().units.clone();
         for (number, units) in units {
             let Some(record) = tables.volumes.iter().find(|record| record.number.0 == number) else {

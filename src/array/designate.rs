@@ -53,6 +53,10 @@ impl Array {
         }
         if repeated || !is(|what| matches!(what, Designation::StopRestore { .. })) {
             let effect = self.store.designate_all(orders, who)?;
+            // Before this is answered: whoever was told that a host may only read relies on it.
+            if is(|what| matches!(what, Designation::SetLun { .. })) {
+                self.restrict_luns();
+            }
             self.take_up_stops(orders.iter().map(|(_, what)| what));
             self.wake();
             return Ok(effect);

@@ -15,7 +15,7 @@ use crate::volume::name::ArrayNumber;
 use crate::volume::record::VolumeRecord;
 use holdfast_journal::ArrayNumber as JournalArray;
 use holdfast_scsi::{
-    Access, Admission, BlockRange, BlockSize, CacheControl, Geometry, LogicalUnit, Lun, NexusId,
+    Access, Admission, BlockRange, BlockSize, CacheControl, Geometry, Grant, LogicalUnit, Lun, NexusId,
     Provisioning, Response, Sense, SenseFormat, WriteCache, report_luns,
 };
 use std::sync::Arc;
@@ -57,7 +57,7 @@ impl JournalUnit {
         else {
             return refused(Sense::INTERNAL_FAILURE);
         };
-        match unit.admit(NexusId(0), cdb, None) {
+        match unit.admit(NexusId(0), Grant::ReadOnly, cdb, None) {
             Admission::Done(response) => Execution::Now(completed(response, SenseFormat::Fixed)),
             Admission::ReportLuns => Execution::Now(completed(report_luns(luns, cdb), SenseFormat::Fixed)),
             Admission::Read { range, .. } => self.read(range),

@@ -82,8 +82,8 @@ use crate::disk::cache::{CacheSettings, VolumeSpec};
 use crate::disk::raid::group::ParityGroup;
 use crate::disk::slot::SlotPool;
 use crate::disk::{DiskAdapter, VolumeKind};
-use crate::io::host::LunMap;
 use crate::io::lun::LunUnit;
+use crate::io::luns::LunMap;
 use crate::io::volume::Volume;
 use crate::shell::view::{MessageView, RewindView, SshView};
 use crate::volume::designation::{Designation, DesignationId};
@@ -128,6 +128,8 @@ pub struct Array {
     compares: compare::Compares,
     /// One change of where restore stops at a time: what the groups do and what the store says stay the same.
     stops: Mutex<()>,
+    /// One look at who may only read LUNs at a time: an older one never comes behind a newer one.
+    readers: Mutex<()>,
     /// What upstream arrays say of their forwarding is recorded by one at a time.
     inflow_turn: Arc<tokio::sync::Mutex<()>>,
     /// How often somebody asked for a reconciliation, and up to which asking it has been done.
@@ -273,6 +275,7 @@ impl Array {
             images: tokio::sync::Mutex::default(),
             compares,
             stops: Mutex::default(),
+            readers: Mutex::default(),
             inflow_turn: Arc::default(),
             asked: AtomicU64::new(0),
             reconciled: watch::Sender::new(0),

@@ -11,7 +11,7 @@ use crate::disk::{VolumeError, VolumeId};
 use crate::volume::record::DoomedRecord;
 use crate::volume::table::Tables;
 use holdfast_iscsi::name::IscsiName;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 impl Array {
     pub(super) async fn take_down(self: &Arc<Self>, tables: &Tables) {
@@ -53,6 +53,22 @@ impl Array {
             units.retain(|unit| !hidden.iter().any(|gone| Arc::ptr_eq(gone, unit)));
         }
         runtime.units.retain(|_, units| !units.is_empty());
+    }
+
+    /// Who may only read the LUNs that are shown.
+    pub(super) fn restrict_luns(&self) {
+        let _one_at_a_time = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let tables = self.store.tables();
+        let targets = self.runtime().targets.clone();
+        for target in tables.targets.iter() {
+            let Some(map) = targets.get(target.iqn.as_str()) else { continue };
+            for entry in &target.luns {
+                // Another volume under that number is not shown any more, or not yet.
+                if let Some(unit) = map.get(entry.lun.0).filter(|unit| unit.volume.number == entry.volume.0) {
+                    unit.set_read_only_for(&entry.read_only_for);
+                }
+            }
+        }
     }
 
     /// Targets that are there no more: whoever logged in at the last moment is logged out.

@@ -10,7 +10,6 @@ use crate::channel::storage::{Nexus, Storage, Targets};
 use crate::config::{Config, Serves};
 use crate::copy::link_key::{Proof, link_key};
 use crate::io::host::HostStorage;
-use crate::volume::kind::InitiatorRule;
 use crate::volume::record::{ChapRecord, LinkRecord, TargetRecord};
 use crate::volume::table::Tables;
 use holdfast_iscsi::chap::{Credentials, Identity, Secret};
@@ -131,10 +130,7 @@ fn link_of<'t>(tables: &'t Tables, initiator: &IscsiName) -> Option<&'t LinkReco
 }
 
 fn grants(target: &TargetRecord, initiator: &IscsiName) -> bool {
-    target.initiators.iter().any(|rule| match rule {
-        InitiatorRule::Any => true,
-        InitiatorRule::Named(name) => name.as_str() == initiator.as_str(),
-    })
+    target.initiators.iter().any(|rule| rule.names(initiator.as_str()))
 }
 
 fn host_chap(record: &ChapRecord) -> Access {
@@ -167,12 +163,4 @@ pub(crate) fn settings(config: &Config, portal_group_tag: u16) -> Settings {
     settings.offer.max_burst_bytes = bytes(limits.max_burst);
     settings.offer.max_recv_segment_bytes = bytes(limits.data_segment);
     settings
-}
-
-/// A rule as it is shown.
-pub(super) fn rule_text(rule: &InitiatorRule) -> String {
-    match rule {
-        InitiatorRule::Any => "*".to_owned(),
-        InitiatorRule::Named(name) => name.to_string(),
-    }
 }

@@ -330,12 +330,13 @@ impl Array {
                 HostAccess::ReadOnly => "read-only".to_owned(),
                 HostAccess::None => "none".to_owned(),
             },
+            read_only_for: lun.read_only_for.iter().map(ToString::to_string).collect(),
         };
         let sessions = self.sessions.list();
         TargetView {
             name: record.iqn.to_string(),
             luns: record.luns.iter().map(lun).collect(),
-            initiators: record.initiators.iter().map(super::targets::rule_text).collect(),
+            initiators: record.initiators.iter().map(ToString::to_string).collect(),
             authentication: match &record.chap {
                 None => "none".to_owned(),
                 Some(chap) if chap.mutual.is_some() => "mutual-chap".to_owned(),

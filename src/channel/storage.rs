@@ -76,6 +76,14 @@ impl Nexus {
         })
     }
 
+    /// Another one, of an initiator of this name.
+    pub(crate) fn of_for_tests(session: u64, initiator: &str) -> Arc<Self> {
+        let mut nexus = Arc::into_inner(Self::for_tests()).expect("it is new");
+        nexus.session = SessionId(session);
+        nexus.initiator = IscsiName::parse(initiator).expect("a name");
+        Arc::new(nexus)
+    }
+
     pub(crate) fn end_for_tests(&self) {
         self.ending.send_replace(true);
     }

@@ -96,6 +96,12 @@ fn target(spec: &TargetSpec) -> Designation {
     Designation::CreateTarget(NewTarget {
         iqn: spec.iqn.clone(),
         luns: spec.luns.iter().map(|entry| (entry.lun, entry.volume.clone())).collect(),
+        read_only_for: spec
+            .luns
+            .iter()
+            .filter(|entry| !entry.read_only_for.is_empty())
+            .map(|entry| (entry.lun, entry.read_only_for.clone()))
+            .collect(),
         initiators: spec.initiators.clone(),
         chap: spec.chap.as_ref().map(chap),
     })

@@ -146,7 +146,11 @@ fn target(tables: &Tables, row: &TargetRecord) -> TargetSpec {
     TargetSpec {
         iqn: row.iqn.clone(),
         luns: luns
-            .filter_map(|entry| Some(LunSpec { lun: entry.lun, volume: volume_name(tables, entry.volume)? }))
+            .filter_map(|entry| {
+                let (volume, read_only_for) =
+                    (volume_name(tables, entry.volume)?, entry.read_only_for.clone());
+                Some(LunSpec { lun: entry.lun, volume, read_only_for })
+            })
             .collect(),
         initiators: row.initiators.clone(),
         chap: row
@@ -289,14 +293,17 @@ fn volume_entry(volume: &VolumeSpec) -> Entry {
 
 fn target_entry(target: &TargetSpec, secrets: &str) -> Entry {
     let mut entry = Entry::new("target");
-    let lun = |lun: &LunSpec| format!("{{ lun = {}, volume = {} }}", lun.lun, quoted(lun.volume.as_str()));
-    let initiator = |rule: &InitiatorRule| match rule {
-        InitiatorRule::Any => quoted("*"),
-        InitiatorRule::Named(name) => quoted(name.as_str()),
+    let initiators = |rules: &[InitiatorRule]| list(rules.iter().map(|rule| quoted(&rule.to_string())));
+    let lun = |lun: &LunSpec| {
+        let readers = match lun.read_only_for.as_slice() {
+            [] => String::new(),
+            rules => format!(", read_only_for = {}", initiators(rules)),
+        };
+        format!("{{ lun = {}, volume = {}{readers} }}", lun.lun, quoted(lun.volume.as_str()))
     };
     entry.text("iqn", &target.iqn);
     entry.raw("luns", list(target.luns.iter().map(lun)));
-    entry.raw("initiators", list(target.initiators.iter().map(initiator)));
+    entry.raw("initiators", initiators(&target.initiators));
     if let Some(chap) = &target.chap {
         let user = |user: &ChapUser, part: &str| {
             let file = format!("target-{}-{part}", target.iqn.as_str().replace('/', "_"));

@@ -106,6 +106,8 @@ pub struct LunSpec {
     pub lun: Lun,
     /// The volume.
     pub volume: VolumeName,
+    /// Who may only read it.
+    pub read_only_for: Vec<InitiatorRule>,
 }
 
 /// CHAP of a target.

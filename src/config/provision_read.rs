@@ -172,22 +172,27 @@ fn volume(table: &Table<'_>) -> Option<VolumeSpec> {
     })
 }
 
+fn initiators(table: &Table<'_>, key: &str) -> Option<Vec<InitiatorRule>> {
+    table.each(key, |value| match text(value)? {
+        "*" => Ok(InitiatorRule::Any),
+        name => name.parse().map(InitiatorRule::Named).map_err(|e| format!("\"*\" or a name is needed; {e}")),
+    })
+}
+
 fn target(table: &Table<'_>) -> Option<TargetSpec> {
     let iqn = table.required("iqn", parsed);
-    let lun_tables = table.tables("luns", "a LUN", &["lun", "volume"]);
+    let lun_tables = table.tables("luns", "a LUN", &["lun", "volume", "read_only_for"]);
     let all = lun_tables.len() == table.list("luns").len();
     let luns: Vec<Option<LunSpec>> = lun_tables
         .iter()
         .map(|entry| {
             let lun = entry.required("lun", small(0, LUN_MAX));
             let volume = entry.required("volume", parsed);
-            Some(LunSpec { lun: Lun(lun?), volume: volume? })
+            let read_only_for = initiators(entry, "read_only_for");
+            Some(LunSpec { lun: Lun(lun?), volume: volume?, read_only_for: read_only_for? })
         })
         .collect();
-    let initiators = table.each("initiators", |value| match text(value)? {
-        "*" => Ok(InitiatorRule::Any),
-        name => name.parse().map(InitiatorRule::Named).map_err(|e| format!("\"*\" or a name is needed; {e}")),
-    });
+    let initiators = initiators(table, "initiators");
     let chap = chap(table);
     let luns: Option<Vec<LunSpec>> = luns.into_iter().collect();
     Some(TargetSpec { iqn: iqn?, luns: luns.filter(|_| all)?, initiators: initiators?, chap: chap? })

@@ -218,6 +218,8 @@ fn every_kind_of_mistake_is_noticed_once() {
         (target("luns = [{lun=1,volume=\"data2\"}]"), "did you mean \"data1\"?"),
         (target("luns = [{lun=99999,volume=\"data1\"}]"), "not within 0 to 16383"),
         (target("initiators = [\"host7\"]"), "is not an iSCSI name"),
+        (target("luns = [{lun=1,volume=\"data1\",read_only_for=[\"host7\"]}]"), "is not an iSCSI name"),
+        (target("luns = [{lun=1,volume=\"data1\",read_only_for=\"*\"}]"), "is a list, not a string"),
         (target("initiators = \"*\""), "is a list, not a string"),
         (target("chap = { user = \"u\", secret = \"short\" }"), "12 to 255 bytes, this one has 5"),
         (target("chap = { user = \"u\", secret = { file = \"/nonexistent\" } }"), "/nonexistent"),

@@ -1,7 +1,8 @@
 //! Figure 13, command reception, step by step: one session of a host at a target, before it volumes in each state.
 
-use super::host::{HostStorage, LunMap};
+use super::host::HostStorage;
 use super::lun::LunUnit;
+use super::luns::LunMap;
 use super::volume::{Volume, VolumeRole};
 use crate::channel::piece::{Received, Room};
 use crate::channel::storage::{
@@ -23,16 +24,16 @@ use std::sync::Arc;
 /// has failed (`abnormal`).
 const MAIN: u16 = 1;
 const _: () = assert!(DATA == 1);
-const NORMAL: u16 = 5;
+pub(super) const NORMAL: u16 = 5;
 const AUXILIARY: u16 = 6;
 const ABNORMAL: u16 = 7;
 
 const JOURNAL_READ: u8 = 0xC1;
 const FUA: u8 = 0x08;
 
-fn logical_unit(access: Access) -> LogicalUnit {
+pub(super) fn logical_unit(number: u16, access: Access) -> LogicalUnit {
     let mut naa = [7; 16];
-    naa[0] = 0x60;
+    (naa[0], naa[15]) = (0x60, u8::try_from(number).unwrap());
     let identity = Identity {
         product: AsciiText::new("VOLUME").unwrap(),
         revision: AsciiText::new("1").unwrap(),
@@ -49,13 +50,14 @@ fn logical_unit(access: Access) -> LogicalUnit {
     LogicalUnit::new(identity, geometry, access, CacheControl::Host(WriteCache::Back))
 }
 
-struct Session {
+pub(super) struct Session {
+    pub(super) luns: Arc<LunMap>,
     storage: HostStorage,
     nexus: Arc<Nexus>,
 }
 
 impl Session {
-    async fn new(rig: &Rig) -> Self {
+    pub(super) async fn new(rig: &Rig) -> Self {
         let (luns, disk) = (Arc::new(LunMap::default()), &rig.source.disk);
         let roles = [
             (MAIN, Access::ReadWrite, VolumeRole::Source(rig.source.clone())),
@@ -71,22 +73,19 @@ impl Session {
             }
             let volume = Volume::new(number.into(), 512, 16 * MIB, false, disk.clone());
             volume.set_role(role);
-            luns.insert(number, Arc::new(LunUnit::new(logical_unit(access), Arc::new(volume))));
+            luns.insert(number, Arc::new(LunUnit::new(logical_unit(number, access), Arc::new(volume))));
         }
-        let nexus = Nexus::for_tests();
-        Self {
-            storage: HostStorage::attach(
-                luns,
-                rig.source.pool.clone(),
-                rig.source.settings.demand.clone(),
-                &nexus,
-            ),
-            nexus,
-        }
+        Self::at(rig, luns, Nexus::for_tests())
+    }
+
+    /// Another one at the same target.
+    pub(super) fn at(rig: &Rig, luns: Arc<LunMap>, nexus: Arc<Nexus>) -> Self {
+        let (pool, demand) = (rig.source.pool.clone(), rig.source.settings.demand.clone());
+        Self { storage: HostStorage::attach(luns.clone(), pool, demand, &nexus), luns, nexus }
     }
 
     /// Steps 1200 to 1250.
-    fn command(&self, lun: u16, cdb: [u8; 16], writes_bytes: Option<u32>) -> Execution {
+    pub(super) fn command(&self, lun: u16, cdb: [u8; 16], writes_bytes: Option<u32>) -> Execution {
         let expected_length = writes_bytes.unwrap_or(1 << 20);
         let command = ScsiCommand {
             lun: [0, u8::try_from(lun).unwrap(), 0, 0, 0, 0, 0, 0],
@@ -99,17 +98,17 @@ impl Session {
         self.storage.execute(&self.nexus, command)
     }
 
-    fn write(&self, lun: u16, page: u8, pages: u8, flags: u8) -> Execution {
+    pub(super) fn write(&self, lun: u16, page: u8, pages: u8, flags: u8) -> Execution {
         self.command(lun, ten(0x2A, flags, page, pages), Some(u32::from(pages) * 4096))
     }
 
     /// A write to the end, of one page.
-    async fn written(&self, lun: u16, page: u8, byte: u8, flags: u8) -> Completion {
+    pub(super) async fn written(&self, lun: u16, page: u8, byte: u8, flags: u8) -> Completion {
         let Execution::Receive(receive) = self.write(lun, page, 1, flags) else { panic!("no room for data") };
         status(sent(receive, byte).await).await
     }
 
-    async fn read(&self, lun: u16, page: u8) -> Vec<u8> {
+    pub(super) async fn read(&self, lun: u16, page: u8) -> Vec<u8> {
         let completed = match self.command(lun, ten(0x28, 0, page, 1), None) {
             Execution::Now(completed) => completed,
             Execution::Later(later) => later.await,
@@ -130,7 +129,7 @@ fn ten(code: u8, flags: u8, page: u8, pages: u8) -> [u8; 16] {
 }
 
 /// The host sends what it was asked for, all `byte`.
-async fn sent(receive: Receive, byte: u8) -> AfterData {
+pub(super) async fn sent(receive: Receive, byte: u8) -> AfterData {
     let mut room: Room = match receive.room {
         Reserved::Now(room) => room,
         Reserved::Later(later) => later.await,
@@ -140,7 +139,17 @@ async fn sent(receive: Receive, byte: u8) -> AfterData {
     (receive.then)(Received::seal_for_tests(room, bytes))
 }
 
-async fn status(after: AfterData) -> Completion {
+/// The same with these bytes.
+pub(super) async fn sent_bytes(receive: Receive, bytes: &[u8]) -> AfterData {
+    let mut room: Room = match receive.room {
+        Reserved::Now(room) => room,
+        Reserved::Later(later) => later.await,
+    };
+    room.put_for_tests(bytes);
+    (receive.then)(Received::seal_for_tests(room, bytes.len()))
+}
+
+pub(super) async fn status(after: AfterData) -> Completion {
     let completed = match after {
         AfterData::Now(completed) => completed,
         AfterData::Later(later) => later.await,
@@ -150,7 +159,7 @@ async fn status(after: AfterData) -> Completion {
 }
 
 /// Sense key and additional sense code of a refusal in fixed format.
-fn sense(execution: Execution) -> (u8, u8) {
+pub(super) fn sense(execution: Execution) -> (u8, u8) {
     let Execution::Now(Completed::Done(completion)) = execution else { panic!("it is not refused at once") };
     assert_eq!(completion.status, 2, "CHECK CONDITION");
     // The iSCSI sense begins with its length, or not: the response code says where.

@@ -6,6 +6,7 @@
 
 use super::counted::counted;
 use super::lun::LunUnit;
+use super::luns::LunMap;
 use super::manner::{Expected, Manner, Oring};
 use super::pieces::for_wire;
 use super::third_party::{Copier, Copies};
@@ -22,55 +23,9 @@ use holdfast_iscsi::pdu::Lun as WireLun;
 use holdfast_iscsi::pdu::task_mgmt::{Function, FunctionResponse};
 use holdfast_scsi::{
     Admission, BlockRange, Lba, Lun, MAX_TRANSFER_BYTES, NexusId, Response, SameBlock, Sense, SenseFormat,
-    Status, UnitAttention, VerifyCheck, lba_status, lba_status_room, report_luns, unmapped_lun,
+    Status, VerifyCheck, lba_status, lba_status_room, report_luns, unmapped_lun,
 };
-use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
-
-/// The LUNs of a target; they may change while sessions are open.
-#[derive(Default)]
-pub struct LunMap(RwLock<BTreeMap<u16, Arc<LunUnit>>>);
-
-impl LunMap {
-    /// Shows a unit under a number.
-    pub fn insert(&self, lun: u16, unit: Arc<LunUnit>) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(lun, unit);
-    }
-
-    /// Shows a unit no more. Commands that have begun end as they would.
-    pub fn remove(&self, lun: u16) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&lun);
-    }
-
-    /// Hosts are told that LUNs came or went.
-    pub fn tell_of_change(&self) {
-        for (_, unit) in self.all() {
-            unit.unit().raise_unit_attention(UnitAttention::ReportedLunsChanged);
-        }
-    }
-
-    /// The unit under a number.
-    #[must_use]
-    pub fn get(&self, lun: u16) -> Option<Arc<LunUnit>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&lun).cloned()
-    }
-
-    /// All of them.
-    #[must_use]
-    pub fn all(&self) -> Vec<(u16, Arc<LunUnit>)> {
-        let map = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        map.iter().map(|(lun, unit)| (*lun, unit.clone())).collect()
-    }
-
-    fn list(&self) -> Vec<Lun> {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .keys()
-            .filter_map(|lun| Lun::new(*lun))
-            .collect()
-    }
-}
+use std::sync::Arc;
 
 /// One session's view of a target.
 pub struct HostStorage {
@@ -84,9 +39,7 @@ impl HostStorage {
     /// Attaches the session to every unit of the target.
     #[must_use]
     pub fn attach(luns: Arc<LunMap>, pool: SlotPool, demand: Arc<Demand>, nexus: &Nexus) -> Self {
-        for (_, unit) in luns.all() {
-            unit.unit().attach_nexus(NexusId(nexus.session.0));
-        }
+        luns.attach(NexusId(nexus.session.0), &nexus.initiator);
         Self { luns, pool, demand, copies: Arc::default() }
     }
 
@@ -99,7 +52,8 @@ impl HostStorage {
         let data_out_bytes = Some(if command.writes { command.expected_length } else { 0 });
         let (admission, format) = {
             let mut guard = unit.unit();
-            (guard.admit(id, command.cdb, data_out_bytes), guard.sense_format())
+            let grant = unit.grant(&nexus.initiator);
+            (guard.admit(id, grant, command.cdb, data_out_bytes), guard.sense_format())
         };
         let task = Task { unit, nexus: nexus.clone(), format };
         match admission {
@@ -287,9 +241,7 @@ impl Storage for HostStorage {
     }
 
     fn session_ended(&self, nexus: &Nexus) {
-        for (_, unit) in self.luns.all() {
-            unit.unit().detach_nexus(NexusId(nexus.session.0));
-        }
+        self.luns.detach(NexusId(nexus.session.0));
     }
 }
 

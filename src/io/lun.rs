@@ -1,7 +1,10 @@
 //! One volume under one LUN of one target: the device server's state beside the volume.
 
 use super::volume::Volume;
-use holdfast_scsi::{Access, Identity, LogicalUnit, OtherPorts, Sense};
+use crate::volume::kind::InitiatorRule;
+use holdfast_iscsi::name::IscsiName;
+use holdfast_scsi::{Access, Grant, Identity, LogicalUnit, NexusId, OtherPorts, Sense, UnitAttention};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,6 +17,10 @@ pub struct LunUnit {
     /// Spares all other LUNs a look at `shared`.
     is_shared: AtomicBool,
     shared: Mutex<Option<Shared>>,
+    /// Spares all other LUNs a look at `logins` with each command.
+    has_readers: AtomicBool,
+    /// Locked behind `unit`, if both are.
+    logins: Mutex<Logins>,
     /// The volume behind it.
     pub volume: Arc<Volume>,
     /// What hosts have done through it.
@@ -29,6 +36,13 @@ pub struct Shared {
     pub is_active: bool,
     /// Without the group at work, nobody knows whether hosts may be answered here.
     pub needs_group: bool,
+}
+
+/// Who may only read (decision 31), and who is logged in.
+#[derive(Debug, Default)]
+struct Logins {
+    read_only_for: Vec<InitiatorRule>,
+    sessions: BTreeMap<NexusId, IscsiName>,
 }
 
 /// Commands and bytes since the array started.
@@ -63,8 +77,15 @@ impl LunUnit {
     /// A unit in front of `volume`.
     #[must_use]
     pub fn new(unit: LogicalUnit, volume: Arc<Volume>) -> Self {
-        let (is_shared, shared) = (AtomicBool::default(), Mutex::default());
-        Self { unit: Mutex::new(unit), is_shared, shared, volume, counters: LunCounters::default() }
+        Self {
+            unit: Mutex::new(unit),
+            is_shared: AtomicBool::default(),
+            shared: Mutex::default(),
+            has_readers: AtomicBool::default(),
+            logins: Mutex::default(),
+            volume,
+            counters: LunCounters::default(),
+        }
     }
 
     /// The device server.
@@ -74,6 +95,48 @@ impl LunUnit {
             self.follow_leave(&mut unit);
         }
         unit
+    }
+
+    fn logins(&self) -> MutexGuard<'_, Logins> {
+        self.logins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A session began.
+    pub fn attach(&self, nexus: NexusId, initiator: &IscsiName) {
+        self.unit().attach_nexus(nexus);
+        self.logins().sessions.insert(nexus, initiator.clone());
+    }
+
+    /// A session ended.
+    pub fn detach(&self, nexus: NexusId) {
+        self.unit().detach_nexus(nexus);
+        self.logins().sessions.remove(&nexus);
+    }
+
+    /// What an initiator may do here, within what all may. It is asked with each command, by name, so that nobody may write because
+    /// the unit has not heard of his session.
+    #[must_use]
+    pub fn grant(&self, initiator: &IscsiName) -> Grant {
+        if !self.has_readers.load(Ordering::Acquire) {
+            return Grant::ReadWrite;
+        }
+        granted(&self.logins().read_only_for, initiator)
+    }
+
+    /// These may only read from now on: the next command that is admitted goes by it, and who may do something else than before is told.
+    pub fn set_read_only_for(&self, rules: &[InitiatorRule]) {
+        let mut unit = self.unit();
+        let mut logins = self.logins();
+        if logins.read_only_for == rules {
+            return;
+        }
+        let before = std::mem::replace(&mut logins.read_only_for, rules.to_vec());
+        self.has_readers.store(!rules.is_empty(), Ordering::Release);
+        for (nexus, initiator) in &logins.sessions {
+            if granted(&before, initiator) != granted(rules, initiator) {
+                unit.raise_unit_attention_for(*nexus, UnitAttention::ModeParametersChanged);
+            }
+        }
     }
 
     /// The port is active exactly while hosts are answered here; hosts hear of a change with their next command.
@@ -134,4 +197,9 @@ impl LunUnit {
             unit.set_access(access);
         }
     }
+}
+
+fn granted(read_only_for: &[InitiatorRule], initiator: &IscsiName) -> Grant {
+    let is_reader = read_only_for.iter().any(|rule| rule.names(initiator.as_str()));
+    if is_reader { Grant::ReadOnly } else { Grant::ReadWrite }
 }

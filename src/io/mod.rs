@@ -1,6 +1,6 @@
 //! The way of a host's command through the array: from what the device server admits to status.
 //!
-//! `host` answers the commands of one session at one target, `volume` makes changes visible and durable, `manner` says how
+//! `host` answers the commands of one session at one target (`luns`), `volume` makes changes visible and durable, `manner` says how
 //! those do that look before they write. `verify` and `third_party` are commands that read in steps.
 
 mod answered;
@@ -12,6 +12,7 @@ mod figures;
 mod forward;
 pub mod host;
 pub mod lun;
+pub mod luns;
 pub mod manner;
 pub(crate) mod pieces;
 mod size;

@@ -14,8 +14,9 @@
 //! [`MAX_COPY_SEGMENT_BYTES`](holdfast_scsi::MAX_COPY_SEGMENT_BYTES) a command; the end of the session ends it at the next
 //! step. A session remembers the outcome of one copy for each of the 256 identifiers.
 
-use super::host::{LunMap, Task, good};
+use super::host::{Task, good};
 use super::lun::LunUnit;
+use super::luns::LunMap;
 use super::volume::{IoError, Outcome};
 use crate::channel::storage::{AfterData, Completed, Completion};
 use crate::copy::change::{Change, Content, Part, pages_touched, within_page};
@@ -190,7 +191,9 @@ impl Copier {
     fn check(&self, found: &Found, writes: bool) -> Result<(), Sense> {
         let now = self.luns.get(found.lun).filter(|now| Arc::ptr_eq(now, &found.unit));
         let unit = now.ok_or(Sense::COPY_TARGET_UNREACHABLE)?;
-        unit.unit().check_copy(writes).map_err(|_| Sense::COPY_ABORTED)
+        let guard = unit.unit();
+        let grant = unit.grant(&self.task.nexus.initiator);
+        guard.check_copy(grant, writes).map_err(|_| Sense::COPY_ABORTED)
     }
 
     async fn step(&self, stretch: &Stretch, at: u64, length: u64) -> Result<(), IoError> {

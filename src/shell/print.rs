@@ -202,6 +202,7 @@ listed!(TargetView, |t| {
 });
 listed!(LunView, |l| {
     "TARGET" => l.target, "LUN" => l.lun, "VOLUME" => l.volume, "ACCESS" => l.access,
+    "READ-ONLY FOR" => if l.read_only_for.is_empty() { "-".to_owned() } else { l.read_only_for.join(", ") },
 });
 listed!(SessionView, |s| {
     "NUMBER" => s.number, "KIND" => s.kind, "INITIATOR" => s.initiator, "TARGET" => s.target,

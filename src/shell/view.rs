@@ -377,6 +377,8 @@ pub struct LunView {
     /// What hosts may do with it now: `read-write`, `read-only` or `none`; `standby`: another array shows the same unit, and
     /// hosts are told to use it there.
     pub access: String,
+    /// Which initiators may only read it, whatever `access` says; `*` for all.
+    pub read_only_for: Vec<String>,
 }
 
 /// A session.

@@ -8,7 +8,7 @@ pub use super::ask::{Ask, Wish};
 pub use super::drill::DrillOrder;
 use super::group::{GroupSettings, JournalOptions};
 use super::keep::KeepImages;
-use super::kind::{CopyMode, Schedule, SvolSpec};
+use super::kind::{CopyMode, InitiatorRule, Schedule, SvolSpec};
 use super::name::{
     ArrayNumber, BookmarkName, GroupName, IscsiName, LinkName, Lun, PairName, SnapshotName, UpdateNumber,
     VolumeName,
@@ -62,6 +62,18 @@ pub enum Designation {
         lun: Lun,
         /// Volume.
         volume: VolumeName,
+        /// Who may only read it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        read_only_for: Vec<InitiatorRule>,
+    },
+    /// Says who may only read a LUN from now on.
+    SetLun {
+        /// Target.
+        target: IscsiName,
+        /// LUN.
+        lun: Lun,
+        /// They; nobody when empty.
+        read_only_for: Vec<InitiatorRule>,
     },
     /// Shows a LUN of a target no more.
     UnmapLun {

@@ -176,6 +176,26 @@ pub enum InitiatorRule {
     Named(IscsiName),
 }
 
+impl fmt::Display for InitiatorRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.pad("*"),
+            Self::Named(name) => name.fmt(f),
+        }
+    }
+}
+
+impl InitiatorRule {
+    /// Whether it speaks of the initiator of this name, in lower case.
+    #[must_use]
+    pub fn names(&self, initiator: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Named(name) => name.as_str() == initiator,
+        }
+    }
+}
+
 /// `host:port`, `address:port` or `[address]:port`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -48,6 +48,9 @@ pub struct NewTarget {
     pub iqn: IscsiName,
     /// What it shows.
     pub luns: Vec<(Lun, VolumeName)>,
+    /// Of these, the ones that some may only read, and who.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub read_only_for: Vec<(Lun, Vec<InitiatorRule>)>,
     /// To whom.
     pub initiators: Vec<InitiatorRule>,
     /// What they must prove.

@@ -219,12 +219,15 @@ pub struct TargetRecord {
 }
 
 /// A volume under a logical unit number.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LunRecord {
     /// The number that hosts use.
     pub lun: Lun,
     /// The volume.
     pub volume: VolumeNumber,
+    /// Which initiators may only read it; the others may write as far as the volume's role allows (decision 31).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub read_only_for: Vec<InitiatorRule>,
 }
 
 /// CHAP of a target.

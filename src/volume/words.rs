@@ -1,6 +1,7 @@
 //! What people are told of a designation: what the audit log says, and what is lost by it.
 
 use super::designation::{Designation, ImageWish, Refusal, ResyncedPair, SvolHosts};
+use super::kind::InitiatorRule;
 use std::fmt;
 
 impl Refusal {
@@ -253,6 +254,14 @@ impl Designation {
     }
 }
 
+/// As an operator writes it.
+fn fmt_readers(read_only_for: &[InitiatorRule], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if !read_only_for.is_empty() {
+        write!(f, " --read-only-for")?;
+    }
+    read_only_for.iter().try_for_each(|rule| write!(f, " {rule}"))
+}
+
 impl fmt::Display for Designation {
     /// What the audit log says; never a secret.
     #[expect(clippy::too_many_lines, reason = "a line for each designation, and none may be forgotten")]
@@ -261,7 +270,17 @@ impl fmt::Display for Designation {
             Self::CreateParityGroup(new) => write!(f, "parity-group create {}", new.name),
             Self::CreateVolume(new) => write!(f, "volume create {}", new.name),
             Self::CreateTarget(new) => write!(f, "target create {}", new.iqn),
-            Self::MapLun { target, lun, volume } => write!(f, "lun map {target} {lun} {volume}"),
+            Self::MapLun { target, lun, volume, read_only_for } => {
+                write!(f, "lun map {target} {lun} {volume}")?;
+                fmt_readers(read_only_for, f)
+            }
+            Self::SetLun { target, lun, read_only_for } if read_only_for.is_empty() => {
+                write!(f, "lun set {target} {lun} --read-write")
+            }
+            Self::SetLun { target, lun, read_only_for } => {
+                write!(f, "lun set {target} {lun}")?;
+                fmt_readers(read_only_for, f)
+            }
             Self::UnmapLun { target, lun } => write!(f, "lun unmap {target} {lun}"),
             Self::RenameVolume { volume, name } => write!(f, "volume rename {volume} {name}"),
             Self::AddMember { .. } | Self::RemoveMember { .. } => self.fmt_members(f),

@@ -1,7 +1,7 @@
 //! The initiators of libiscsi and QEMU reach the array: discovery, INQUIRY, capacity, load, and reads of what they wrote.
 
-use crate::support::process::{Array, Layout, expect_tool};
-use std::process::Command;
+use crate::support::process::{Array, Layout, expect_tool, run_tool};
+use std::process::{Command, Output};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn libiscsi_tools_and_qemu_io_find_read_and_write_a_thin_volume() {
@@ -11,6 +11,63 @@ async fn libiscsi_tools_and_qemu_io_find_read_and_write_a_thin_volume() {
     array.start().await;
     exercise(array.portal(), &array.target(), &array.url(1), layout.volume_bytes);
     array.stop().await;
+}
+
+/// One LUN, two initiators: one writes, and the other one is told, by mode data and by sense data, that it may only read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_initiator_may_only_read_what_another_one_writes() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut array = Array::alone(directory.path(), &Layout { volumes: 1, ..Layout::default() });
+    array.start().await;
+    let target = array.target();
+    let [writer, reader] = ["writer", "reader"].map(|host| format!("iqn.2026-11.io.holdfast.test:{host}"));
+    assert!(may_write(&array, 1, &writer) && may_write(&array, 1, &reader));
+    let refused = array.shell(&["lun", "set", &target, "1"]).expect_err("to whom is not said");
+    assert!(refused.contains("--read-only-for"), "{refused}");
+    array.shell(&["lun", "set", &target, "1", "--read-only-for", &reader]).expect("it is set");
+    for round in 0..2 {
+        assert!(may_write(&array, 1, &writer) && !may_write(&array, 1, &reader), "{round}");
+        let pattern = format!("write -P {} 0 64k", round + 7);
+        assert!(qemu_io(&array, 1, &writer, &[], &pattern).status.success());
+        let read = qemu_io(&array, 1, &reader, &["-r"], &format!("read -P {} 0 64k", round + 7));
+        let said = String::from_utf8_lossy(&read.stdout).into_owned();
+        assert!(read.status.success() && !said.contains("failed"), "{said}");
+        if round == 0 {
+            array.kill();
+            array.start().await;
+        }
+    }
+    let shown = array.shell(&["lun", "list", &target]).expect("a list");
+    assert_eq!(shown[0]["read_only_for"][0], *reader, "{shown}");
+    array.shell(&["lun", "set", &target, "1", "--read-write"]).expect("it is set");
+    assert!(may_write(&array, 1, &reader));
+    let audit = array.shell(&["audit", "list"]).expect("a list").to_string();
+    for said in
+        [format!("lun set {target} 1 --read-only-for {reader}"), format!("lun set {target} 1 --read-write")]
+    {
+        assert!(audit.contains(&said), "{said} is not in {audit}");
+    }
+    array.stop().await;
+}
+
+/// Whether a foreign initiator of this name may open a LUN for writing; reading it always may.
+pub(crate) fn may_write(array: &Array, lun: u16, initiator: &str) -> bool {
+    let look = "read 0 4k";
+    let read = qemu_io(array, lun, initiator, &["-r"], look);
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+    let written = qemu_io(array, lun, initiator, &[], look);
+    let why = String::from_utf8_lossy(&written.stderr).into_owned();
+    assert!(written.status.success() || why.contains("write protected"), "{why}");
+    written.status.success()
+}
+
+fn qemu_io(array: &Array, lun: u16, initiator: &str, how: &[&str], command: &str) -> Output {
+    let (portal, target) = (array.portal(), array.target());
+    let unit = format!(
+        "driver=raw,file.driver=iscsi,file.transport=tcp,file.portal={portal},file.target={target},file.lun={lun},\
+         file.initiator-name={initiator}"
+    );
+    run_tool(Command::new("qemu-io").args(how).args(["-c", command, "--image-opts", &unit]))
 }
 
 /// What every target must stand; LUN 1 of `target` at `url` has `volume_bytes`.

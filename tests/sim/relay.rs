@@ -53,13 +53,16 @@ pub(crate) fn target_config(name: &str, number: u32, journal_kib: u64) -> String
             "[[provision.volume]]\nname = \"{volume}\"\nparity_group = \"pg0\"\nsize = \"{kib}KiB\"\nthin = true\n"
         )
     };
+    // Each LUN is written by one side, and only read by the other one (claim 4).
+    let readers = |array: &str| format!(", read_only_for = [\"iqn.2026-11.io.holdfast:{array}.relay\"]");
+    let (for_alpha, for_beta) = (readers("alpha"), readers("beta"));
     format!(
         "[array]\nnumber = {number}\nname = \"{name}\"\ndata_dir = \"/{name}\"\n[cache]\nmemory = \"32MiB\"\n\
          [[portal]]\nlisten = \"0.0.0.0:3260\"\nserves = [\"hosts\"]\n\
          [[provision.parity_group]]\nname = \"pg0\"\nlevel = \"raid0\"\nstripe_unit = \"64KiB\"\n\
          units = [{{ path = \"/{name}/u0\", size = \"24MiB\" }}]\n{}{}{}\
          [[provision.target]]\niqn = \"{}\"\ninitiators = [\"*\"]\n\
-         luns = [{{ lun = 1, volume = \"rj\" }}, {{ lun = 2, volume = \"rf\" }}, {{ lun = 3, volume = \"rs\" }}]\n",
+         luns = [{{ lun = 1, volume = \"rj\"{for_beta} }}, {{ lun = 2, volume = \"rf\"{for_beta} }}, {{ lun = 3, volume = \"rs\"{for_alpha} }}]\n",
         volume("rj", journal_kib),
         volume("rf", 1024),
         volume("rs", 1024),

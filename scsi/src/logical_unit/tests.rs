@@ -30,7 +30,7 @@ fn thin() -> LogicalUnit {
 fn admit(unit: &mut LogicalUnit, cdb: &[u8]) -> Admission {
     let mut padded = [0; 16];
     padded[..cdb.len()].copy_from_slice(cdb);
-    unit.admit(HOST, &padded, None)
+    unit.admit(HOST, Grant::ReadWrite, &padded, None)
 }
 
 fn check(sense: Sense) -> Admission {
@@ -123,11 +123,20 @@ fn capacity_is_the_same_in_both_commands_and_thinness_is_shown() {
 fn write_same_wants_one_block_and_a_number_of_blocks() {
     let mut unit = thin();
     let wanted = |unmap, block| Admission::WriteSame { range: range(8, 16), unmap, fua: false, block };
-    assert_eq!(unit.admit(HOST, &ten(0x41, 0x08, 8, 16), Some(512)), wanted(true, SameBlock::Received));
-    assert_eq!(unit.admit(HOST, &sixteen(0x93, 0, 8, 16), Some(512)), wanted(false, SameBlock::Received));
-    assert_eq!(unit.admit(HOST, &sixteen(0x93, 0x01, 8, 16), Some(0)), wanted(false, SameBlock::Zeros));
+    assert_eq!(
+        unit.admit(HOST, Grant::ReadWrite, &ten(0x41, 0x08, 8, 16), Some(512)),
+        wanted(true, SameBlock::Received)
+    );
+    assert_eq!(
+        unit.admit(HOST, Grant::ReadWrite, &sixteen(0x93, 0, 8, 16), Some(512)),
+        wanted(false, SameBlock::Received)
+    );
+    assert_eq!(
+        unit.admit(HOST, Grant::ReadWrite, &sixteen(0x93, 0x01, 8, 16), Some(0)),
+        wanted(false, SameBlock::Zeros)
+    );
     for wrong in [0, 256, 1024] {
-        let refused = unit.admit(HOST, &ten(0x41, 0x08, 8, 16), Some(wrong));
+        let refused = unit.admit(HOST, Grant::ReadWrite, &ten(0x41, 0x08, 8, 16), Some(wrong));
         assert_eq!(refused, check(Sense::WRONG_DATA_LENGTH));
     }
     assert_eq!(admit(&mut unit, &ten(0x41, 0, 0, 0)), check(Sense::invalid_field_in_cdb(7)));
@@ -211,7 +220,7 @@ fn write_protection_by_the_host_works_like_one_by_the_array() {
     assert_eq!(admit(&mut unit, &ten(0x2A, 0, 0, 1)), check(Sense::SOFTWARE_WRITE_PROTECTED));
     assert!(matches!(admit(&mut unit, &ten(0x28, 0, 0, 1)), Admission::Read { .. }));
     assert_eq!(data(admit(&mut unit, &[0x1A, 0x08, 0x0A, 0, 255, 0]))[2], 0x90);
-    let told = unit.admit(OTHER, &[0; 16], None);
+    let told = unit.admit(OTHER, Grant::ReadWrite, &[0; 16], None);
     assert_eq!(told, check(UnitAttention::ModeParametersChanged.sense()));
 }
 
@@ -235,17 +244,20 @@ fn compare_and_write_takes_two_halves() {
         cdb
     };
     let wanted = |fua| Admission::CompareAndWrite { range: range(8, 2), fua };
-    assert_eq!(unit.admit(HOST, &cdb(0, 2), Some(2048)), wanted(false));
-    assert_eq!(unit.admit(HOST, &cdb(0x08, 2), None), wanted(true));
+    assert_eq!(unit.admit(HOST, Grant::ReadWrite, &cdb(0, 2), Some(2048)), wanted(false));
+    assert_eq!(unit.admit(HOST, Grant::ReadWrite, &cdb(0x08, 2), None), wanted(true));
     for wrong in [0, 1024, 2047, 4096] {
-        assert_eq!(unit.admit(HOST, &cdb(0, 2), Some(wrong)), check(Sense::WRONG_DATA_LENGTH));
+        assert_eq!(
+            unit.admit(HOST, Grant::ReadWrite, &cdb(0, 2), Some(wrong)),
+            check(Sense::WRONG_DATA_LENGTH)
+        );
     }
-    assert_eq!(unit.admit(HOST, &cdb(0, 0), Some(0)), done());
+    assert_eq!(unit.admit(HOST, Grant::ReadWrite, &cdb(0, 0), Some(0)), done());
     let mut last = sixteen(0x89, 0, BLOCKS - 1, 0);
     last[13] = 2;
-    assert_eq!(unit.admit(HOST, &last, Some(2048)), check(Sense::LBA_OUT_OF_RANGE));
+    assert_eq!(unit.admit(HOST, Grant::ReadWrite, &last, Some(2048)), check(Sense::LBA_OUT_OF_RANGE));
     assert_eq!(
-        unit_with(Access::ReadOnly, THIN).admit(HOST, &cdb(0, 2), None),
+        unit_with(Access::ReadOnly, THIN).admit(HOST, Grant::ReadWrite, &cdb(0, 2), None),
         check(Sense::WRITE_PROTECTED)
     );
 }
@@ -254,23 +266,32 @@ fn compare_and_write_takes_two_halves() {
 fn orwrite_and_write_atomic_are_whole_or_refused() {
     let mut unit = thin();
     let or = sixteen(0x8B, 0x08, 8, 16);
-    assert_eq!(unit.admit(HOST, &or, Some(8192)), Admission::OrWrite { range: range(8, 16), fua: true });
-    assert_eq!(unit.admit(HOST, &or, Some(8191)), check(Sense::WRONG_DATA_LENGTH));
-    let mut atomic = sixteen(0x9C, 0, 8, 16);
-    assert_eq!(unit.admit(HOST, &atomic, Some(8192)), check(Sense::INVALID_COMMAND));
-    unit.set_atomic(true);
-    assert_eq!(unit.admit(HOST, &atomic, None), check(UnitAttention::InquiryDataChanged.sense()));
     assert_eq!(
-        unit.admit(HOST, &atomic, Some(8192)),
+        unit.admit(HOST, Grant::ReadWrite, &or, Some(8192)),
+        Admission::OrWrite { range: range(8, 16), fua: true }
+    );
+    assert_eq!(unit.admit(HOST, Grant::ReadWrite, &or, Some(8191)), check(Sense::WRONG_DATA_LENGTH));
+    let mut atomic = sixteen(0x9C, 0, 8, 16);
+    assert_eq!(unit.admit(HOST, Grant::ReadWrite, &atomic, Some(8192)), check(Sense::INVALID_COMMAND));
+    unit.set_atomic(true);
+    assert_eq!(
+        unit.admit(HOST, Grant::ReadWrite, &atomic, None),
+        check(UnitAttention::InquiryDataChanged.sense())
+    );
+    assert_eq!(
+        unit.admit(HOST, Grant::ReadWrite, &atomic, Some(8192)),
         Admission::WriteAtomic { range: range(8, 16), fua: false }
     );
-    assert_eq!(unit.admit(HOST, &atomic, Some(4096)), check(Sense::WRONG_DATA_LENGTH));
+    assert_eq!(unit.admit(HOST, Grant::ReadWrite, &atomic, Some(4096)), check(Sense::WRONG_DATA_LENGTH));
     atomic[11] = 1;
-    assert_eq!(unit.admit(HOST, &atomic, Some(8192)), check(Sense::invalid_field_in_cdb(10)));
+    assert_eq!(
+        unit.admit(HOST, Grant::ReadWrite, &atomic, Some(8192)),
+        check(Sense::invalid_field_in_cdb(10))
+    );
     let most = u16::try_from(MAX_TRANSFER_BYTES / 512 + 1).unwrap();
     let mut long = sixteen(0x9C, 0, 8, 0);
     long[12..14].copy_from_slice(&most.to_be_bytes());
-    assert_eq!(unit.admit(HOST, &long, None), check(Sense::invalid_field_in_cdb(12)));
+    assert_eq!(unit.admit(HOST, Grant::ReadWrite, &long, None), check(Sense::invalid_field_in_cdb(12)));
 }
 
 #[test]
@@ -306,7 +327,7 @@ fn copies_are_asked_for_and_asked_about() {
     assert_eq!(admit(&mut unit, &asks), wanted);
     let copies = |access: Access| {
         let unit = unit_with(access, THIN);
-        [false, true].map(|writes| unit.check_copy(writes).err())
+        [false, true].map(|writes| unit.check_copy(Grant::ReadWrite, writes).err())
     };
     assert_eq!(copies(Access::ReadWrite), [None, None]);
     assert_eq!(copies(Access::ReadOnly), [None, Some(Sense::WRITE_PROTECTED)]);
@@ -321,9 +342,9 @@ fn a_unit_attention_is_told_once_and_leaves_discovery_alone() {
     assert_eq!(admit(&mut unit, &[0xA0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0]), Admission::ReportLuns);
     assert_eq!(admit(&mut unit, &ten(0x28, 0, 0, 1)), check(UnitAttention::CapacityChanged.sense()));
     assert!(matches!(admit(&mut unit, &ten(0x28, 0, 0, 1)), Admission::Read { .. }));
-    let sense = unit.admit(OTHER, &[0x03, 1, 0, 0, 252, 0], None);
+    let sense = unit.admit(OTHER, Grant::ReadWrite, &[0x03, 1, 0, 0, 252, 0], None);
     assert_eq!(data(sense), [0x72, 6, 0x2A, 0x09, 0, 0, 0, 0]);
-    let nothing = unit.admit(OTHER, &[0x03, 0, 0, 0, 18, 0], None);
+    let nothing = unit.admit(OTHER, Grant::ReadWrite, &[0x03, 0, 0, 0, 18, 0], None);
     assert_eq!(data(nothing)[2], 0);
 }
 
@@ -333,18 +354,24 @@ fn a_changed_list_of_luns_is_not_announced_to_who_has_read_it() {
     unit.raise_unit_attention(UnitAttention::ReportedLunsChanged);
     unit.luns_were_reported(HOST);
     assert_eq!(admit(&mut unit, &[0; 6]), done());
-    assert_eq!(unit.admit(OTHER, &[0; 6], None), check(UnitAttention::ReportedLunsChanged.sense()));
+    assert_eq!(
+        unit.admit(OTHER, Grant::ReadWrite, &[0; 6], None),
+        check(UnitAttention::ReportedLunsChanged.sense())
+    );
 }
 
 #[test]
 fn a_fresh_nexus_is_told_of_power_on_only_by_policy() {
     let mut unit = thin();
     unit.attach_nexus(NexusId(7));
-    assert_eq!(unit.admit(NexusId(7), &[0; 6], None), done());
+    assert_eq!(unit.admit(NexusId(7), Grant::ReadWrite, &[0; 6], None), done());
     unit.set_fresh_nexus(FreshNexus::PowerOn);
     unit.attach_nexus(NexusId(8));
-    assert_eq!(unit.admit(NexusId(8), &[0; 6], None), check(UnitAttention::PowerOn.sense()));
-    assert_eq!(unit.admit(NexusId(8), &[0; 6], None), done());
+    assert_eq!(
+        unit.admit(NexusId(8), Grant::ReadWrite, &[0; 6], None),
+        check(UnitAttention::PowerOn.sense())
+    );
+    assert_eq!(unit.admit(NexusId(8), Grant::ReadWrite, &[0; 6], None), done());
 }
 
 #[test]
@@ -399,12 +426,12 @@ fn in_standby_everything_that_describes_the_unit_is_answered_and_nothing_reaches
     for opcode in 0..=u8::MAX {
         let mut cdb = [0; 16];
         (cdb[0], cdb[8]) = (opcode, 1);
-        let admission = unit.admit(HOST, &cdb, None);
+        let admission = unit.admit(HOST, Grant::ReadWrite, &cdb, None);
         let describes =
             matches!(admission, Admission::Done(_) | Admission::ReportLuns | Admission::CopyResults { .. });
         assert!(describes || matches!(opcode, 0x15 | 0x55 | 0x83), "{opcode:02X}h: {admission:?}");
     }
-    assert_eq!(unit.check_copy(false), Err(Sense::STANDBY));
+    assert_eq!(unit.check_copy(Grant::ReadWrite, false), Err(Sense::STANDBY));
     unit.set_access(Access::ReadWrite);
     assert_eq!(admit(&mut unit, &[0; 6]), check(UnitAttention::AccessStateChanged.sense()));
     assert_eq!(admit(&mut unit, &[0; 6]), done());
@@ -444,7 +471,7 @@ proptest! {
         let mut unit = unit_with(Access::ReadWrite, if full { Provisioning::Full } else { THIN });
         unit.geometry.atomic = bytes.is_some();
         let inside = |range: BlockRange| range.start.0 + range.blocks <= BLOCKS;
-        match unit.admit(HOST, &cdb, bytes) {
+        match unit.admit(HOST, Grant::ReadWrite, &cdb, bytes) {
             Admission::Done(response) => {
                 prop_assert_eq!(response.sense.is_some(), response.status == Status::CheckCondition);
                 prop_assert!(response.sense.is_none_or(|sense| sense.key != SenseKey::NoSense));
@@ -489,10 +516,112 @@ fn what_is_reported_as_supported_is_what_is_not_refused_as_unknown() {
             (cdb[0], cdb[1]) = (opcode, action);
             let ask = [0xA3, 0x0C, 0x03, opcode, 0, action, 0, 0, 1, 0, 0, 0];
             let supported = data(admit(&mut unit, &ask))[1] & 0x07 == 0x03;
-            let known = unit.admit(HOST, &cdb, None) != check(Sense::INVALID_COMMAND);
+            let known = unit.admit(HOST, Grant::ReadWrite, &cdb, None) != check(Sense::INVALID_COMMAND);
             if action == 0 || matches!(opcode, 0x83 | 0x84 | 0x9E | 0xA3) {
                 assert_eq!(supported, known, "{opcode:02X}h/{action:02X}h");
             }
+        }
+    }
+}
+
+/// Whether a command leaves blocks and mode pages as they are, whatever its fields say. There is no `_` here: a command that is new has to be
+/// put on one of the sides.
+fn leaves_the_unit_alone(command: Command) -> bool {
+    match command {
+        Command::Block(block) => match block {
+            Block::ReadCapacity10
+            | Block::ReadCapacity16
+            | Block::Read(_)
+            | Block::Verify(_)
+            | Block::PreFetch10
+            | Block::PreFetch16
+            | Block::GetLbaStatus
+            | Block::SynchronizeCache10
+            | Block::SynchronizeCache16 => true,
+            Block::Write(_)
+            | Block::WriteAndVerify(_)
+            | Block::WriteSame10
+            | Block::WriteSame16
+            | Block::Unmap
+            | Block::CompareAndWrite
+            | Block::OrWrite
+            | Block::WriteAtomic => false,
+        },
+        Command::Primary(primary) => match primary {
+            Primary::TestUnitReady
+            | Primary::RequestSense
+            | Primary::Inquiry
+            | Primary::ReportLuns
+            | Primary::ModeSense6
+            | Primary::ModeSense10
+            | Primary::ReportOperationCodes
+            | Primary::ReportTargetPortGroups
+            | Primary::CopyStatus
+            | Primary::CopyParameters
+            | Primary::CopyFailure => true,
+            // It may come to any LUN; each unit that it would write is asked (`check_copy`).
+            Primary::ExtendedCopy => true,
+            Primary::ModeSelect6 | Primary::ModeSelect10 => false,
+        },
+        Command::Vendor(_) => true, // No volume has them.
+    }
+}
+
+#[test]
+fn an_initiator_that_may_only_read_changes_nothing_by_any_command_of_the_table() {
+    let shows_protection = |admission: &Admission| match admission {
+        Admission::Done(response) if response.status == Status::Good => response.data_in[2] & 0x80 != 0,
+        _ => panic!("{admission:?}"),
+    };
+    let mut unit = thin();
+    unit.set_atomic(true);
+    assert_eq!(admit(&mut unit, &[0; 6]), check(UnitAttention::InquiryDataChanged.sense()));
+    let mut refused = 0;
+    for row in table::all() {
+        let mut cdb = [0; 64];
+        (cdb[0], cdb[1], cdb[4], cdb[8]) = (row.opcode(), row.service_action.unwrap_or(0), 24, 24);
+        let [reading, writing] =
+            [Grant::ReadOnly, Grant::ReadWrite].map(|grant| unit.admit(HOST, grant, &cdb, None));
+        if !leaves_the_unit_alone(row.command) {
+            assert_eq!(reading, check(Sense::WRITE_PROTECTED), "{row:?}");
+            assert_ne!(writing, check(Sense::WRITE_PROTECTED), "{row:?}");
+            refused += 1;
+        } else {
+            assert_ne!(reading, check(Sense::WRITE_PROTECTED), "{row:?}");
+            match row.command {
+                Command::Primary(Primary::ModeSense6 | Primary::ModeSense10) => {}
+                _ => assert_eq!(reading, writing, "{row:?}"),
+            }
+            // What sends data and is let through only looks at it, or asks each unit.
+            let looks = matches!(
+                row.command,
+                Command::Block(Block::Verify(_))
+                    | Command::Primary(Primary::ExtendedCopy)
+                    | Command::Vendor(_)
+            );
+            assert!(looks || row.direction != table::DataDirection::Out, "{row:?}");
+        }
+    }
+    assert_eq!(refused, 4 + 3 + 2 + 1 + 1 + 1 + 1 + 2, "writes, verified ones, WRITE SAME, and the others");
+    let page = [0x1A, 0x08, 0x0A, 0, 255, 0];
+    assert!(shows_protection(&unit.admit(HOST, Grant::ReadOnly, &page, None)));
+    assert!(!shows_protection(&unit.admit(HOST, Grant::ReadWrite, &page, None)));
+    assert_eq!(unit.check_copy(Grant::ReadOnly, true), Err(Sense::WRITE_PROTECTED));
+    assert_eq!(unit.check_copy(Grant::ReadOnly, false), Ok(()));
+}
+
+/// What a unit cannot do at all is said before what this initiator may not do.
+#[test]
+fn a_grant_allows_nothing_that_the_unit_does_not() {
+    for grant in [Grant::ReadOnly, Grant::ReadWrite] {
+        for (access, sense) in [
+            (Access::ReadOnly, Sense::WRITE_PROTECTED),
+            (Access::NoHostAccess, Sense::MANUAL_INTERVENTION),
+            (Access::Standby, Sense::STANDBY),
+            (Access::Failed, Sense::UNIT_FAILURE),
+        ] {
+            let mut unit = unit_with(access, THIN);
+            assert_eq!(unit.admit(HOST, grant, &ten(0x2A, 0, 0, 1), None), check(sense));
         }
     }
 }

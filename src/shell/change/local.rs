@@ -216,6 +216,7 @@ impl TargetChange {
         let new = NewTarget {
             iqn: iqn.clone(),
             luns: luns.clone(),
+            read_only_for: Vec::new(),
             initiators: initiators.clone(),
             chap: chap.record(here)?,
         };
@@ -235,6 +236,27 @@ pub enum LunChange {
         lun: Lun,
         /// Volume.
         volume: VolumeName,
+        /// Who may only read it: a name, or * for everybody. All others that may log in may write it, as far as its role allows.
+        #[arg(long, num_args = 1.., value_name = "INITIATOR", value_parser = initiator)]
+        read_only_for: Vec<InitiatorRule>,
+        #[command(flatten)]
+        /// How.
+        how: How,
+    },
+    /// Say who may only read a LUN, while hosts use it: it counts from the next command on, and hosts are told.
+    Set {
+        /// Target.
+        target: IscsiName,
+        /// Number.
+        #[arg(value_parser = lun)]
+        lun: Lun,
+        /// Who may only read it from now on, and nobody else: a name, or * for everybody.
+        #[arg(long, num_args = 1.., value_name = "INITIATOR", value_parser = initiator)]
+        #[arg(required_unless_present = "read_write")]
+        read_only_for: Vec<InitiatorRule>,
+        /// Nobody: all that may log in may write it, as far as its role allows.
+        #[arg(long, conflicts_with = "read_only_for")]
+        read_write: bool,
         #[command(flatten)]
         /// How.
         how: How,
@@ -255,8 +277,14 @@ pub enum LunChange {
 impl LunChange {
     pub(super) fn change(&self, here: &Here<'_>) -> Result<Change, String> {
         let (what, how) = match self {
-            Self::Map { target, lun, volume, how } => {
-                (Designation::MapLun { target: target.clone(), lun: *lun, volume: volume.clone() }, how)
+            Self::Map { target, lun, volume, read_only_for, how } => {
+                let (target, volume) = (target.clone(), volume.clone());
+                let read_only_for = read_only_for.clone();
+                (Designation::MapLun { target, lun: *lun, volume, read_only_for }, how)
+            }
+            Self::Set { target, lun, read_only_for, read_write: _, how } => {
+                let (target, read_only_for) = (target.clone(), read_only_for.clone());
+                (Designation::SetLun { target, lun: *lun, read_only_for }, how)
             }
             Self::Unmap { target, lun, how } => {
                 (Designation::UnmapLun { target: target.clone(), lun: *lun }, how)

@@ -44,6 +44,7 @@ fn full() -> Snapshot {
         lun: 1,
         volume: name("data1"),
         access: name("read-write"),
+        read_only_for: Vec::new(),
     };
     Snapshot {
         units: vec![UnitView { name: name("pg0.0"), ..UnitView::default() }],

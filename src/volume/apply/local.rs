@@ -4,7 +4,7 @@ use crate::volume::designation::{
     DesignationId, LinkSettings, NewLink, NewParityGroup, NewTarget, NewVolume, Outcome, Refusal,
 };
 use crate::volume::group::GroupRole;
-use crate::volume::kind::{RaidLevel, Schedule};
+use crate::volume::kind::{InitiatorRule, RaidLevel, Schedule};
 use crate::volume::name::{GroupName, IscsiName, LinkName, Lun, ParityGroupNumber, VolumeName, VolumeNumber};
 use crate::volume::record::{
     DoomedRecord, LinkRecord, LunRecord, ParityGroupRecord, ScheduleRecord, TargetRecord, VolumeRecord,
@@ -134,7 +134,10 @@ pub(super) fn create_target(tables: &mut Tables, new: &NewTarget) -> Result<Outc
         chap: new.chap.clone(),
     });
     for (lun, volume) in &new.luns {
-        map_lun(tables, &new.iqn, *lun, volume)?;
+        map_lun(tables, &new.iqn, *lun, volume, &[])?;
+    }
+    for (lun, readers) in &new.read_only_for {
+        set_lun(tables, &new.iqn, *lun, readers)?;
     }
     Ok(Outcome::Done)
 }
@@ -144,7 +147,9 @@ pub(super) fn map_lun(
     target: &IscsiName,
     lun: Lun,
     volume: &VolumeName,
+    read_only_for: &[InitiatorRule],
 ) -> Result<Outcome, Refusal> {
+    few_readers(read_only_for)?;
     let found = tables.volume_named(volume).ok_or_else(|| Refusal::missing("volume", volume))?;
     if matches!(found.usage, VolumeUsage::Journal(_)) {
         return Err(Refusal::conflict(format!("{volume} is a journal volume, which hosts never see")));
@@ -155,9 +160,30 @@ pub(super) fn map_lun(
         return Err(Refusal::exists("LUN", lun));
     }
     within(row.luns.len(), LUNS_MAX, "LUNs of a target")?;
-    row.luns.push(LunRecord { lun, volume });
+    row.luns.push(LunRecord { lun, volume, read_only_for: read_only_for.to_vec() });
     row.luns.sort_by_key(|entry| entry.lun);
     Ok(Outcome::Done)
+}
+
+pub(super) fn set_lun(
+    tables: &mut Tables,
+    target: &IscsiName,
+    lun: Lun,
+    read_only_for: &[InitiatorRule],
+) -> Result<Outcome, Refusal> {
+    few_readers(read_only_for)?;
+    let row = tables.targets.edit(target).ok_or_else(|| Refusal::missing("target", target))?;
+    let mut entries = row.luns.iter_mut();
+    let entry = entries.find(|entry| entry.lun == lun).ok_or_else(|| Refusal::missing("LUN", lun))?;
+    entry.read_only_for = read_only_for.to_vec();
+    Ok(Outcome::Done)
+}
+
+fn few_readers(read_only_for: &[InitiatorRule]) -> Result<(), Refusal> {
+    if read_only_for.len() <= INITIATORS_MAX {
+        return Ok(());
+    }
+    Err(Refusal::Limit { what: "initiators that may only read a LUN".into(), limit: INITIATORS_MAX })
 }
 
 pub(super) fn unmap_lun(tables: &mut Tables, target: &IscsiName, lun: Lun) -> Result<Outcome, Refusal> {

@@ -23,9 +23,11 @@ use super::*;
 use crate::volume::designation::{NewLink, NewParityGroup, NewTarget, NewVolume};
 use crate::volume::group::{GroupEvent, GroupRole, GroupSettings, GroupState, JournalOptions};
 use crate::volume::kind::{CacheMode, CopyMode, InitiatorRule, RaidLevel, Release, Schedule, SvolAccess};
-use crate::volume::name::{ArrayNumber, Lun, UpdateNumber};
+use crate::volume::name::{ArrayNumber, IscsiName, Lun, UpdateNumber};
 use crate::volume::pair::{PairEvent, PairState};
-use crate::volume::record::{Identity, MetaRecord, UnitRecord, VolumeRecord, VolumeState, VolumeUsage};
+use crate::volume::record::{
+    Identity, LunRecord, MetaRecord, UnitRecord, VolumeRecord, VolumeState, VolumeUsage,
+};
 use crate::volume::secret::Secret;
 use crate::volume::table::HostAccess;
 use figure_10::{follow, follow_pair, settle};
@@ -130,6 +132,7 @@ fn target(luns: &[(u16, &str)]) -> Designation {
     Designation::CreateTarget(NewTarget {
         iqn: "iqn.2026-11.io.holdfast:x".parse().unwrap(),
         luns: luns.iter().map(|(lun, volume)| (Lun(*lun), volume.parse().unwrap())).collect(),
+        read_only_for: vec![],
         initiators: vec![InitiatorRule::Any],
         chap: None,
     })
@@ -311,6 +314,7 @@ fn what_excludes_each_other_is_refused_with_its_reason() {
         target: "iqn.2026-11.io.holdfast:x".parse().unwrap(),
         lun: Lun(9),
         volume: volume.parse().unwrap(),
+        read_only_for: vec![],
     };
     refused(lun("jnl"), "hosts never see");
 
@@ -322,6 +326,53 @@ fn what_excludes_each_other_is_refused_with_its_reason() {
     assert_eq!(waiting.refusal.as_deref(), Some("volume jnl is mapped to hosts"));
     let jnl = beta.tables.volume_named(&"jnl".parse().unwrap()).unwrap();
     assert_eq!(jnl.usage, VolumeUsage::Host);
+}
+
+#[test]
+fn some_initiators_may_only_read_a_lun() {
+    let (mut alpha, _) = both();
+    alpha.say(target(&[(1, "data1")])).unwrap();
+    let target: IscsiName = "iqn.2026-11.io.holdfast:x".parse().unwrap();
+    let named = |name: &str| InitiatorRule::Named(name.parse().unwrap());
+    let map = |lun: u16, read_only_for: Vec<InitiatorRule>| Designation::MapLun {
+        target: target.clone(),
+        lun: Lun(lun),
+        volume: "data1".parse().unwrap(),
+        read_only_for,
+    };
+    let set = |lun: u16, read_only_for: Vec<InitiatorRule>| Designation::SetLun {
+        target: target.clone(),
+        lun: Lun(lun),
+        read_only_for,
+    };
+    let readers = |array: &Array, lun: u16| {
+        let row = array.tables.targets.get(&target).unwrap();
+        row.luns.iter().find(|entry| entry.lun == Lun(lun)).unwrap().read_only_for.clone()
+    };
+    let one = vec![named("iqn.2026-11.io.holdfast:beta.relay")];
+    alpha.say(map(2, one.clone())).unwrap();
+    assert_eq!((readers(&alpha, 1), readers(&alpha, 2)), (vec![], one.clone()));
+    alpha.say(set(1, vec![InitiatorRule::Any])).unwrap();
+    alpha.say(set(2, vec![])).unwrap();
+    assert_eq!((readers(&alpha, 1), readers(&alpha, 2)), (vec![InitiatorRule::Any], vec![]));
+    let many = vec![InitiatorRule::Any; 1_025];
+    for (what, expected) in [
+        (set(3, vec![]), "no LUN \"3\""),
+        (set(1, many.clone()), "initiators that may only read a LUN"),
+        (map(3, many), "initiators that may only read a LUN"),
+    ] {
+        let refusal = alpha.say(what).unwrap_err().to_string();
+        assert!(refusal.contains(expected), "{refusal}");
+    }
+    // As an operator writes it, for the audit log.
+    assert_eq!(
+        map(2, one).to_string(),
+        "lun map iqn.2026-11.io.holdfast:x 2 data1 --read-only-for iqn.2026-11.io.holdfast:beta.relay"
+    );
+    assert_eq!(set(2, vec![]).to_string(), "lun set iqn.2026-11.io.holdfast:x 2 --read-write");
+    // Records from before know nothing of it.
+    let old: LunRecord = serde_json::from_str("{\"lun\":3,\"volume\":1}").unwrap();
+    assert_eq!(old.read_only_for, vec![]);
 }
 
 #[test]

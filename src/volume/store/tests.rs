@@ -29,6 +29,7 @@ fn target(index: u64) -> Designation {
     Designation::CreateTarget(NewTarget {
         iqn: format!("iqn.2026-11.io.holdfast:t{index}").parse().unwrap(),
         luns: vec![],
+        read_only_for: vec![],
         initiators: vec![InitiatorRule::Any],
         chap: None,
     })

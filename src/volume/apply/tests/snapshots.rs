@@ -148,7 +148,8 @@ fn one_of_a_group_has_a_volume_for_each_that_is_paired_and_is_not_deleted_while_
     assert!(alpha.say(create(&of())).unwrap_err().to_string().contains("already"));
     alpha.say(target(&[])).unwrap();
     let target = alpha.tables.targets.iter().next().unwrap().iqn.clone();
-    let map = Designation::MapLun { target, lun: Lun(77), volume: "night.data2".parse().unwrap() };
+    let volume = "night.data2".parse().unwrap();
+    let map = Designation::MapLun { target, lun: Lun(77), volume, read_only_for: vec![] };
     alpha.say(map).unwrap();
     assert!(alpha.say(delete("night")).unwrap_err().to_string().contains("LUN 77"));
     assert!(alpha.say(delete("noon")).is_err());
