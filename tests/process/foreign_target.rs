@@ -18,9 +18,11 @@ pub(crate) const TARGET: &str = "iqn.2026-11.io.holdfast:stand-in";
 pub(crate) const VOLUMES: u16 = 2;
 pub(crate) const VOLUME_BYTES: u64 = 16 << 20;
 
-/// A running tgtd with its files.
+/// A tgtd with its files.
 pub(crate) struct ForeignTarget {
-    child: Child,
+    control: u16,
+    volumes: u16,
+    child: Option<Child>,
     portal: String,
     directory: tempfile::TempDir,
 }
@@ -35,25 +37,41 @@ impl ForeignTarget {
     pub(crate) async fn with(control: u16, volumes: u16) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let portal = format!("127.0.0.1:{}", 30_000 + control);
+        let mut target = Self { control, volumes, child: None, portal, directory };
+        for lun in 1..=volumes {
+            let file = std::fs::File::create(target.file(lun));
+            file.and_then(|file| file.set_len(VOLUME_BYTES)).expect("a sparse file");
+        }
+        target.launch().await;
+        target
+    }
+
+    /// SIGKILL; what it had acknowledged is in its files.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().and_then(|()| child.wait()).expect("a process of our own");
+    }
+
+    /// Starts it, again if it was killed, with the files that are there.
+    pub(crate) async fn launch(&mut self) {
+        let (control, portal) = (self.control, &self.portal);
         let child = Command::new("tgtd")
             .args(["-f", "-C", &control.to_string(), "--iscsi", &format!("portal={portal}")])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("tgtd is installed by tests/run");
-        let target = Self { child, portal, directory };
+        self.child = Some(child);
         let clock = SystemClock::new();
         let mut tries = 0;
         while !run_tool(&mut admin(control, "show", "target", &[])).status.success() {
             tries += 1;
-            assert!(tries < 100, "tgtd does not start");
-            clock.sleep(Duration::from_millis(100)).await;
+            assert!(tries < 500, "tgtd does not start");
+            clock.sleep(Duration::from_millis(20)).await;
         }
         expect_tool(&mut admin(control, "new", "target", &["--tid", "1", "-T", TARGET]));
-        for lun in 1..=volumes {
-            let path = target.directory.path().join(format!("lun{lun}"));
-            std::fs::File::create(&path).and_then(|file| file.set_len(VOLUME_BYTES)).expect("a sparse file");
-            let (lun, path) = (lun.to_string(), path.display().to_string());
+        for lun in 1..=self.volumes {
+            let (path, lun) = (self.file(lun).display().to_string(), lun.to_string());
             expect_tool(&mut admin(
                 control,
                 "new",
@@ -64,7 +82,6 @@ impl ForeignTarget {
             expect_tool(&mut admin(control, "update", "logicalunit", &thin));
         }
         expect_tool(&mut admin(control, "bind", "target", &["--tid", "1", "-I", "ALL"]));
-        target
     }
 
     /// "host:port".
@@ -85,7 +102,9 @@ impl ForeignTarget {
 
 impl Drop for ForeignTarget {
     fn drop(&mut self) {
-        let _ = (self.child.kill(), self.child.wait());
+        if let Some(mut child) = self.child.take() {
+            let _ = (child.kill(), child.wait());
+        }
     }
 }
 

@@ -29,6 +29,7 @@ mod operator_errors;
 mod paused;
 mod qemu_image;
 mod relay;
+mod relay_here;
 mod reversal;
 mod reversal_of_three;
 mod rewind;

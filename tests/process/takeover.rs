@@ -26,7 +26,11 @@ fn are_normal(array: &Array) -> bool {
 }
 
 pub(crate) async fn until_roles(cluster: &Cluster, primary: usize) {
-    let (new, old) = (&cluster.arrays[primary], &cluster.arrays[1 - primary]);
+    until_roles_of(&cluster.arrays[primary], &cluster.arrays[1 - primary]).await;
+}
+
+/// One is the primary, and the other one its copy, which has everything.
+pub(crate) async fn until_roles_of(new: &Array, old: &Array) {
     new.wait_until("roles and copies are as they shall be", CATCH_UP, || {
         let [new_group, old_group] = [new.group()?, old.group()?];
         let are_roles = new_group["role"] == "primary" && old_group["role"] == "auxiliary";
