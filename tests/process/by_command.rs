@@ -103,9 +103,13 @@ async fn without_the_primary(alpha: &mut Array, beta: &Array) {
     beta.wait_until("beta knows", std::time::Duration::from_secs(30), is_down).await;
     let why = refused(beta, "group resume g2");
     assert!(why.contains("cannot be reached"), "{why}");
-    say(beta, "group suspend g2");
-    assert!(say(beta, "group show g2")["follows"]["restore_until"].is_string());
+    // It waits for the primary to hear of it; restore does not, and stands before the primary is back.
+    let suspend = beta.command(&["group", "suspend", "g2"]).spawn().expect("the binary starts");
+    let stands = || say(beta, "group show g2")["follows"]["restore_until"].is_string().then_some(());
+    beta.wait_until("restore stands", std::time::Duration::from_secs(30), stands).await;
     alpha.start().await;
+    let said = suspend.wait_with_output().expect("a process of our own");
+    assert!(said.status.success(), "{said:?}");
     for array in [&*alpha, beta] {
         say(array, "pair wait p2 --state suspended --timeout 60s");
     }

@@ -228,8 +228,10 @@ impl Pair {
     /// Hosts write into the cut: the first of them wait for the limit.
     async fn many_try_and_wait(&mut self) {
         let ports = self.cluster.arrays[0].ports(SESSIONS, VOLUMES);
-        let clock = SystemClock::new();
-        let summary = write_while(&mut self.writer, &ports, clock.sleep(LIMIT + SLACK)).await;
+        let first = &self.cluster.arrays[0];
+        let refuses = || (first.group()?["synchronous"]["state"] == "refused").then_some(());
+        let decided = first.wait_until("it refuses its hosts", LIMIT + SLACK, refuses);
+        let summary = write_while(&mut self.writer, &ports, decided).await;
         assert!(summary.refusals.keys().all(|refusal| *refusal == (2, 0x0403)), "{summary:?}");
     }
 }

@@ -121,8 +121,10 @@ impl Cluster {
     /// The same with every array started and the initial copy done.
     pub(crate) async fn running(layout: Layout) -> Self {
         let mut cluster = Self::new(layout).await;
+        // Side by side: this measures nothing.
+        cluster.arrays.iter_mut().for_each(Array::spawn);
         for array in &mut cluster.arrays {
-            array.start().await;
+            array.until_it_serves().await;
         }
         cluster.wait_for_normal_pairs(Duration::from_secs(120)).await;
         cluster
@@ -360,6 +362,11 @@ impl Array {
     /// The same with options of `holdfast serve`.
     pub(crate) async fn start_with(&mut self, options: &[&str]) -> Duration {
         self.spawn_with(options);
+        self.until_it_serves().await
+    }
+
+    /// Waits for one that was spawned. Returns how long that took.
+    async fn until_it_serves(&mut self) -> Duration {
         let began = self.clock.now();
         loop {
             let answers = tokio::net::TcpStream::connect(&self.portal).await.is_ok()
@@ -453,16 +460,20 @@ impl Array {
 
     /// A shell command over the local socket, with `--json`.
     pub(crate) fn shell(&self, arguments: &[&str]) -> Result<Value, String> {
-        let output = binary()
-            .args(arguments)
-            .arg("--json")
-            .env("HOLDFAST_SOCKET", self.directory.join("data/holdfast.sock"))
-            .output()
-            .map_err(|error| error.to_string())?;
+        let output = self.command(arguments).output().map_err(|error| error.to_string())?;
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }
         serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())
+    }
+
+    /// The same, to be run.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = binary();
+        command.args(arguments).arg("--json");
+        command.env("HOLDFAST_SOCKET", self.directory.join("data/holdfast.sock"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
     }
 
     /// `group show g1`.
