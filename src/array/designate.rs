@@ -171,7 +171,7 @@ impl Array {
                     tables.group_named(group).map(|row| row.number)
                 }
                 Designation::SuspensionEnded { group, .. } => tables.group_named(group).map(|row| row.number),
-                Designation::RemoteSuspend { pair, .. } | Designation::RemoteDeletePair { pair } => {
+                Designation::RemoteSuspend { pair, .. } | Designation::RemoteDeletePair { pair, .. } => {
                     tables.pair_named(pair).map(|pair| pair.group)
                 }
                 _ => None,

@@ -168,9 +168,12 @@ impl Array {
             {
                 return Err(SourceError(format!("no answer whether it takes over: {refusal}")));
             }
-            if let Err(refusal) = &answer {
+            refused |= answer.is_err();
+            // Offered again and again it is said once.
+            if let Err(refusal) = &answer
+                && forward.refusal.as_ref() != Some(&refusal.to_string())
+            {
                 tracing::info!(link = %link.name, designation = %forward.designation, %refusal, "designation refused");
-                refused = true;
             }
             let recorded = match &answer {
                 Err(refusal) if forward.is_once && !is_open => self.record_refusal(forward, refusal),

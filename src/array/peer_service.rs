@@ -363,12 +363,16 @@ async fn designated(array: &Arc<Array>, id: [u8; 16], bytes: &[u8], who: &Who) -
     }
     if let Designation::JoinOnward(told) = &designation {
         let answer = array.take_on_reader(id, told, who).await;
-        array.wake();
+        if answer.is_ok() {
+            array.wake();
+        }
         return answer;
     }
     if let Designation::RemoteOnward(told) = &designation {
         let answer = array.go_onward(id, told, who).await;
-        array.wake();
+        if answer.is_ok() {
+            array.wake();
+        }
         return answer;
     }
     if let (
@@ -386,6 +390,10 @@ async fn designated(array: &Arc<Array>, id: [u8; 16], bytes: &[u8], who: &Who) -
         Designation::RemoteTakeover(told) => Some(told.clone()),
         _ => None,
     };
+    let named = match &designation {
+        Designation::RemoteFailback(told) => Some(told.clone()),
+        _ => None,
+    };
     let lost = match &designation {
         Designation::JournalLost { group } => Some(group.clone()),
         _ => None,
@@ -400,7 +408,12 @@ async fn designated(array: &Arc<Array>, id: [u8; 16], bytes: &[u8], who: &Who) -
             answer = Ok(array.shut_for(&told.group, who));
         }
     }
-    array.wake();
+    if let (Some(told), Err(_)) = (named, &answer) {
+        array.tell_readers_who_stays(&told, who);
+    }
+    if answer.is_ok() {
+        array.wake(); // A refusal has changed nothing here.
+    }
     answer
 }
 

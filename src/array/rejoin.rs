@@ -20,7 +20,7 @@ use crate::volume::rejoin::{Has, JoinOnward, Judged, Moving, WayOn};
 use crate::volume::resync::{RUNS_MAX, TakeoverPoint};
 use crate::volume::store::PairMarks;
 use crate::volume::table::Tables;
-use crate::volume::takeover::{Taken, Takeover};
+use crate::volume::takeover::{RemoteFailback, Taken, Takeover};
 use holdfast_journal::{ArrayNumber as JournalArray, UpdateNumber};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -128,11 +128,15 @@ impl Array {
             return self.designate_by_peer(id, what, who);
         }
         if let (Some(row), Who::Peer { array, .. }) = (tables.group_named(&told.group), who)
-            && tables.readers.get(&(row.number, *array)).is_some()
+            && tables.readers.get(&(row.number, *array)).is_some_and(|reader| !reader.has_left)
         {
             return Ok(Outcome::Done); // It has been taken on; it hears of it.
         }
-        let (number, former, mut onward) = check_joining(&tables, told, who)?;
+        let checked = check_joining(&tables, told, who);
+        if checked.is_err() {
+            self.tell_joining_whose_copy(told, who);
+        }
+        let (number, former, mut onward) = checked?;
         let conflict = |text: String| Err(Refusal::Conflict(format!("group {} {text}", told.group)));
         let open = self.open_group_of(number).filter(|group| group.failure().is_none());
         let (Some(group), Some(record)) = (open, tables.groups.get(&number)) else {
@@ -186,6 +190,41 @@ impl Array {
         }
         self.wake();
         Ok(Outcome::Done)
+    }
+
+    /// Another array that took over as well is named to stay, and those that read this one keep it from becoming a copy.
+    pub(super) fn tell_readers_who_stays(&self, told: &RemoteFailback, who: &Who) {
+        let Who::Peer { array, .. } = who else { return };
+        let before = self.store.tables();
+        let mut after = Tables::clone(&before);
+        after.tell_readers_who_stays(told, *array, &mut || self.new_identity());
+        if after.forwards.iter().count() == before.forwards.iter().count() {
+            return; // It has none, or is not the one that is meant.
+        }
+        let what = format!("group {}: array {array} is to stay: readers here go on from there", told.group);
+        let said = self.store.change(&Who::Array, what, |tables| {
+            tables.tell_readers_who_stays(told, *array, &mut || self.new_identity());
+            Ok(())
+        });
+        match said {
+            Ok(()) => self.wake(),
+            Err(error) => tracing::error!(group = %told.group, %error, "readers cannot be told who stays"),
+        }
+    }
+
+    /// This array may be a copy itself by now: then whoever asks hears of whom.
+    fn tell_joining_whose_copy(&self, told: &JoinOnward, who: &Who) {
+        let Who::Peer { array, .. } = who else { return };
+        let Some((link, says)) = self.store.read(|tables| tables.whose_copy_it_asks(told, *array)) else {
+            return;
+        };
+        let said = self.store.checkpoint(|tables| {
+            tables.forward(&link, DesignationId(self.new_identity()), says);
+        });
+        match said {
+            Ok(()) => self.wake(),
+            Err(error) => tracing::error!(%error, "whose copy this array is cannot be said"),
+        }
     }
 
     /// Claims 18, 19 and 28 of the document on three data centres: whether what the reader lacks is in the journal here, else in maps.
@@ -248,7 +287,11 @@ impl Array {
             "group {}: {updates} updates of its former primary are only at array {array}",
             told.group
         );
-        self.store.change(&Who::Array, what, |tables| Ok(tables.note_lead(record.number, told, array)))
+        let left = self
+            .store
+            .change(&Who::Array, what, |tables| Ok(tables.note_lead(record.number, told, array)))?;
+        self.changed().notify_waiters();
+        Ok(left)
     }
 
     /// What the reader may lack is marked in memory from here on, and before any row says that it is one: first what hosts write

@@ -539,6 +539,9 @@ pub enum Designation {
     RemoteDeletePair {
         /// The pair.
         pair: PairName,
+        /// The sender has it no more; else it goes when this is answered.
+        #[serde(default)]
+        is_gone: bool,
     },
     /// From a primary: this group is no more.
     RemoteDeleteGroup {

@@ -120,6 +120,10 @@ pub struct RemoteRejoin {
     /// A question: the sender is a primary by a control store that is an older copy. Whoever knows more says so; nobody goes back to it by that.
     #[serde(default)]
     pub asks: bool,
+    /// From a copy that says by whom it was overtaken, or is copied: the largest counter of a generation that it has seen. What it says was said
+    /// after it had taken over in a generation of a smaller one.
+    #[serde(default)]
+    pub knows: u64,
 }
 
 /// The answer: from such a reader, which has stopped.

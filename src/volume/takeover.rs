@@ -72,6 +72,9 @@ pub struct Taken {
     /// Whoever reads this array is told who is the primary now, also when a link there is made later.
     #[serde(default)]
     pub former: Option<ArrayNumber>,
+    /// The other array took over as well, and speaks of itself as if it had not: its control store is an older copy. What it has is named by nobody.
+    #[serde(default)]
+    pub has_forgotten: bool,
 }
 
 /// What an array has written past the common point.
@@ -118,6 +121,9 @@ pub struct Overtaken {
     pub attempt: u64,
     /// What only this array has, once that is counted and everything of it is marked.
     pub branch: Option<Branch>,
+    /// Before that: this array had taken over itself, and has if the other one gives it up.
+    #[serde(default)]
+    pub had_taken: Option<Box<Taken>>,
 }
 
 /// What an array knows that becomes a copy of another one.
@@ -201,6 +207,10 @@ impl Takeover {
         match self {
             Self::Reaching | Self::Restoring => None,
             Self::Moving(moving) => Some(format!("{} has taken over from its primary", moving.whom())),
+            Self::Taken(taken) if taken.has_forgotten => Some(format!(
+                "{} took over as well, and does not know that any more: its control store is an older copy",
+                taken.link
+            )),
             Self::Taken(taken) if taken.rival.is_some() => Some(format!("{} took over as well", taken.link)),
             Self::Taken(taken) => Some(said(taken.branch, taken.link.as_str())),
             Self::Overtaken(other) | Self::Retaking(other) | Self::Yielding(Yielding { to: other, .. }) => {
@@ -218,6 +228,40 @@ impl Takeover {
             Self::Taken(taken) => Some(&taken.link),
             Self::Overtaken(other) | Self::Retaking(other) | Self::Yielding(Yielding { to: other, .. }) => {
                 Some(&other.link)
+            }
+        }
+    }
+
+    /// What this array has taken over, also while another one is about to take over from it.
+    #[must_use]
+    pub(crate) fn taken(&self) -> Option<&Taken> {
+        match self {
+            Self::Taken(taken) => Some(taken),
+            Self::Overtaken(other) => other.had_taken.as_deref(),
+            Self::Reaching | Self::Restoring | Self::Retaking(_) | Self::Yielding(_) | Self::Moving(_) => {
+                None
+            }
+        }
+    }
+
+    /// The same, to note what the array that was overtaken says.
+    pub(crate) fn taken_mut(&mut self) -> Option<&mut Taken> {
+        match self {
+            Self::Taken(taken) => Some(taken),
+            Self::Overtaken(other) => other.had_taken.as_deref_mut(),
+            Self::Reaching | Self::Restoring | Self::Retaking(_) | Self::Yielding(_) | Self::Moving(_) => {
+                None
+            }
+        }
+    }
+
+    /// That takeover is over: there is nobody any more who was overtaken.
+    pub(crate) fn without_taken(self) -> Option<Self> {
+        match self {
+            Self::Taken(_) => None,
+            Self::Overtaken(other) => Some(Self::Overtaken(Overtaken { had_taken: None, ..other })),
+            Self::Reaching | Self::Restoring | Self::Retaking(_) | Self::Yielding(_) | Self::Moving(_) => {
+                Some(self)
             }
         }
     }

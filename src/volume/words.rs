@@ -359,7 +359,7 @@ impl fmt::Display for Designation {
             | Self::RemoteRejoin(_)
             | Self::JoinOnward(_)
             | Self::LeftOnward { .. } => self.fmt_takeover(f),
-            Self::RemoteDeletePair { pair } => write!(f, "pair {pair} deleted by its primary"),
+            Self::RemoteDeletePair { pair, .. } => write!(f, "pair {pair} deleted by its primary"),
             Self::RemoteDeleteGroup { group } => write!(f, "group {group} deleted by its primary"),
             Self::RemoteGroup(remote) => write!(f, "group {} designated by its primary", remote.name),
             Self::RemotePair(remote) => write!(f, "pair {} designated by its primary", remote.name),

@@ -35,7 +35,7 @@ pub(super) fn accepted(tables: &mut Tables, forward: &ForwardRecord, outcome: Ou
             failback::accepted(tables, told, GroupNumber(number));
         }
         (Designation::JoinMarks { pair, .. }, Outcome::Done) => written::marks_joined(tables, pair),
-        (Designation::RemoteDeletePair { pair }, Outcome::Done) => pairs::deletion_accepted(tables, pair),
+        (Designation::RemoteDeletePair { pair, .. }, Outcome::Done) => pairs::deletion_accepted(tables, pair),
         // The other answers tell nothing but that it is done.
         (_, Outcome::Done | Outcome::Shut { .. } | Outcome::Created { .. } | Outcome::Paired { .. }) => {}
     }

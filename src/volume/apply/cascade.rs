@@ -125,6 +125,9 @@ impl Tables {
         identity: Identity,
     ) {
         let leaves = self.readers.get(&(group, array)).filter(|reader| reader.is_leaving);
+        if leaves.is_some_and(|reader| reader.has_left) {
+            return self.forget_reader_that_left(group, array);
+        }
         let Some(link) = leaves.map(|reader| reader.link.clone()) else { return };
         if self.served_pairs(group).any(|pair| pair.auxiliary.array == array) {
             return;

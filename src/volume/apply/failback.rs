@@ -6,9 +6,10 @@ use super::takeover::{branch_begins, is_leaving_to};
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
 use crate::volume::group::{GroupRecord, GroupRole, GroupState};
 use crate::volume::kind::WhenOvertaken;
-use crate::volume::name::{GroupName, GroupNumber, LinkName, PairNumber, SnapshotName};
+use crate::volume::name::{ArrayNumber, GroupName, GroupNumber, LinkName, PairNumber, SnapshotName};
 use crate::volume::pair::{Asked, PairRecord};
 use crate::volume::record::{ForwardRecord, Identity, ReaderRecord, Who};
+use crate::volume::rejoin::RemoteRejoin;
 use crate::volume::table::Tables;
 use crate::volume::takeover::{Branch, OTHERS_WAIT, Overtaken, RemoteFailback, Taken, Takeover, Yielding};
 
@@ -58,6 +59,12 @@ pub(super) fn fail_back(
     };
     if taken.is_told {
         return Ok(Outcome::Done);
+    }
+    if taken.has_forgotten {
+        return conflict(format!(
+            "{to} took over as well, and was started with an older copy of its control store since: it does not know what it would lose. \
+             `group delete {group} --reader {to}` here, and pair it anew when nothing of it is wanted any more"
+        ));
     }
     let Some(branch) = taken.branch else {
         return conflict(format!("{to} has not said yet what it would lose: it has not been reached since"));
@@ -137,7 +144,7 @@ impl Tables {
     pub(super) fn call_rejoin_back(&mut self, group: GroupNumber) {
         let Some(row) = self.groups.edit(&group) else { return };
         let name = row.name.clone();
-        let Some(Takeover::Taken(taken)) = &mut row.takeover else { return };
+        let Some(taken) = row.takeover.as_mut().and_then(Takeover::taken_mut) else { return };
         let is_meant = |forward: &&ForwardRecord| {
             let is_failback =
                 matches!(&forward.designation, Designation::RemoteFailback(told) if told.group == name);
@@ -197,9 +204,7 @@ pub(super) fn remote_failback(
     if is_leaving_to(row, array) {
         return conflict("is being reversed there");
     }
-    // One that shall go need not hear of it first: it may be dead, or on its way to the new primary.
-    let stays = |reader: &&ReaderRecord| reader.array != array && !reader.has_left && !reader.is_leaving;
-    if let Some(other) = tables.all_readers_of_group(number).find(stays) {
+    if let Some(other) = tables.readers_that_stay(number, array).next() {
         return conflict(&format!(
             "is also read over {} there: until that has gone on, or is taken away there (group delete {} --reader {})",
             other.link, told.group, other.link
@@ -226,7 +231,7 @@ pub(super) fn remote_failback(
     }
     let keep_branch = told.keep_branch.clone();
     let generations = told.generations.clone();
-    let to = Overtaken { link, array, generations, is_complete: true, attempt: 0, branch };
+    let to = Overtaken { link, array, generations, is_complete: true, attempt: 0, branch, had_taken: None };
     tables.drop_reversal(number);
     if let Some(row) = tables.groups.edit(&number) {
         let (remote, since) = (told.number, told.since);
@@ -235,15 +240,55 @@ pub(super) fn remote_failback(
     Ok(created)
 }
 
+impl Tables {
+    /// At one of two that took over, which is named as the loser and read by others: they hear who stays, and go on from there. Nothing is copied
+    /// over what they have until then; one that has more than the other is ahead of it, and says so there.
+    pub(crate) fn tell_readers_who_stays(
+        &mut self,
+        told: &RemoteFailback,
+        array: ArrayNumber,
+        identity: &mut dyn FnMut() -> Identity,
+    ) {
+        let Some(row) = self.group_named(&told.group) else { return };
+        let (number, former) = (row.number, self.meta().number);
+        let is_named = matches!(&row.takeover, Some(Takeover::Taken(taken))
+            if taken.array == array && taken.rival.is_some() && taken.told == Some(told.branch));
+        if !is_named || !matches!(branch_begins(row, &told.generations), Ok(Some(_))) {
+            return;
+        }
+        let what = Designation::RemoteRejoin(RemoteRejoin {
+            group: told.group.clone(),
+            former,
+            generations: told.generations.clone(),
+            by: Some(array),
+            asks: false,
+            knows: row.largest_counter(),
+        });
+        let readers: Vec<LinkName> =
+            self.readers_that_stay(number, array).map(|reader| reader.link.clone()).collect();
+        for link in readers {
+            if !self.forwards_to(&link).any(|forward| forward.designation == what) {
+                self.forward(&link, DesignationId(identity()), what.clone());
+            }
+        }
+    }
+
+    /// Readers but that one. One that shall go need not hear of it first: it may be dead, or on its way to the new primary.
+    fn readers_that_stay(&self, group: GroupNumber, but: ArrayNumber) -> impl Iterator<Item = &ReaderRecord> {
+        let stays =
+            move |reader: &&ReaderRecord| reader.array != but && !reader.has_left && !reader.is_leaving;
+        self.all_readers_of_group(group).filter(stays)
+    }
+}
+
 /// The loser will copy from here: its pairs are copied as soon as it has told what it has changed.
 pub(super) fn accepted(tables: &mut Tables, told: &RemoteFailback, remote: GroupNumber) {
     let Some(row) = tables.groups.edit(&told.number) else { return };
-    let Some(Takeover::Taken(taken)) = &row.takeover else { return };
-    if !taken.is_told {
+    let Some(taken) = row.takeover.as_ref().and_then(Takeover::taken).filter(|taken| taken.is_told) else {
         return;
-    }
+    };
     let (link, array) = (taken.link.clone(), taken.array);
-    row.takeover = None;
+    row.takeover = row.takeover.take().and_then(Takeover::without_taken);
     if let Some(reader) = tables.readers.edit(&(told.number, array)) {
         reader.remote_group = Some(remote);
         reader.since = reader.since.max(told.since);
@@ -259,8 +304,11 @@ pub(super) fn accepted(tables: &mut Tables, told: &RemoteFailback, remote: Group
 /// The array that was named as the loser cannot be it.
 pub(super) fn refused(tables: &mut Tables, what: &Designation) {
     if let Designation::RemoteFailback(told) = what
-        && let Some(Takeover::Taken(taken)) =
-            tables.groups.edit(&told.number).and_then(|row| row.takeover.as_mut())
+        && let Some(taken) = tables
+            .groups
+            .edit(&told.number)
+            .and_then(|row| row.takeover.as_mut())
+            .and_then(Takeover::taken_mut)
     {
         taken.is_told = false;
     }

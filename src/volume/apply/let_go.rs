@@ -61,9 +61,8 @@ fn concerns(what: &Designation, name: Option<&GroupName>) -> bool {
 fn is_about(what: &Designation, pair: &PairRecord) -> bool {
     match what {
         Designation::RemotePair(remote) => remote.name == pair.name,
-        Designation::RemoteSuspend { pair: about, .. } | Designation::RemoteDeletePair { pair: about } => {
-            *about == pair.name
-        }
+        Designation::RemoteSuspend { pair: about, .. }
+        | Designation::RemoteDeletePair { pair: about, .. } => *about == pair.name,
         Designation::RemoteResync { pairs, .. } | Designation::RemoteSvolWrite { pairs } => {
             pairs.iter().any(|one| one.pair == pair.name)
         }

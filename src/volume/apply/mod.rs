@@ -224,7 +224,9 @@ impl Tables {
             | Designation::RemoteFailback(_) => takeover::dispatch(self, id, what, who),
             Designation::RemoteRejoin(told) => rejoin::remote_rejoin(self, id, told, who),
             Designation::LeftOnward { group } => rejoin::left_onward(self, group, who),
-            Designation::RemoteDeletePair { pair } => pairs::remote_delete_pair(self, pair, who),
+            Designation::RemoteDeletePair { pair, is_gone } => {
+                pairs::remote_delete_pair(self, (pair, *is_gone), who)
+            }
             Designation::RemoteDeleteGroup { group } => pairs::remote_delete_group(self, id, group, who),
             Designation::RemoteGroup(remote) => copy::remote_group(self, remote, who),
             Designation::RemotePair(remote) => copy::remote_pair(self, remote, who),

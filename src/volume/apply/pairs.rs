@@ -246,11 +246,14 @@ pub(super) fn remote_resync(
 
 pub(super) fn remote_delete_pair(
     tables: &mut Tables,
-    pair: &PairName,
+    (pair, is_gone): (&PairName, bool),
     who: &Who,
 ) -> Result<Outcome, Refusal> {
     if tables.pair_named(pair).is_none() {
         return Ok(Outcome::Done); // It is gone already.
+    }
+    if !is_gone {
+        super::takeover_guard::has_heard_of_takeover(tables, pair, who)?;
     }
     if super::shown::is_left_by_its_copy(tables, pair, who)? {
         return Ok(Outcome::Done);
@@ -455,7 +458,8 @@ impl Tables {
         let Some(row) = self.pairs.edit(&pair) else { return };
         row.control.asked = Some(Asked::DeleteSent);
         let (name, link) = (row.name.clone(), row.link.clone());
-        self.forward(&link, DesignationId(identity), Designation::RemoteDeletePair { pair: name });
+        let told = Designation::RemoteDeletePair { pair: name, is_gone: false };
+        self.forward(&link, DesignationId(identity), told);
     }
 
     /// The other arrays are told that differences of these pairs will follow, with numbers from `from` on; with each
@@ -537,7 +541,7 @@ impl Tables {
                 // … but hosts may take a volume of it for the one here.
                 || pair.shared.is_none() && self.took_over_from(pair.group, pair.auxiliary.array);
             if !is_told {
-                let told = Designation::RemoteDeletePair { pair: pair.name.clone() };
+                let told = Designation::RemoteDeletePair { pair: pair.name.clone(), is_gone: true };
                 self.forward(&pair.link, DesignationId(identity), told);
             }
             self.forget_leaving_reader(pair.group, pair.auxiliary.array, Identity(identity.0 ^ 1));

@@ -7,7 +7,7 @@ use crate::volume::group::{Generation, GroupRecord, GroupRole, GroupState};
 use crate::volume::kind::CopyMode;
 use crate::volume::name::{ArrayNumber, GroupName, GroupNumber, LinkName, PairNumber, UpdateNumber};
 use crate::volume::onward::{ONWARD_PAIRS_MAX, Onward, OnwardPair, RemoteOnwardPair, Stopped};
-use crate::volume::pair::{PairControl, PairRecord, PairSide, PairState, SuspendCause};
+use crate::volume::pair::{Asked, PairControl, PairRecord, PairSide, PairState, SuspendCause};
 use crate::volume::record::{Identity, VolumeState, VolumeUsage, Who};
 use crate::volume::rejoin::{
     Ahead, FORMERS_KEPT, FormerNumbers, FormerVolume, Has, JoinOnward, Judged, Moving, RemoteRejoin, ahead,
@@ -39,8 +39,14 @@ pub(super) fn remote_rejoin(
     let conflict = |text: &str| Err(Refusal::Conflict(format!("group {} {text}", told.group)));
     let newest = told.generations.last().map_or(0, |newest| newest.counter);
     let goes_on = branch_begins(row, &told.generations)?.is_some();
-    if let (true, Some(by)) = (source == array, told.by) {
-        return told_by_its_source(tables, id, (number, by), told);
+    match (told.by, &row.takeover) {
+        (Some(by), _) if source == array => return told_by_its_source(tables, id, (number, by), told),
+        (Some(by), Some(Takeover::Moving(moving))) if moving.array == array => {
+            let is_late = told.knows < newest_of(moving);
+            return if is_late { Ok(Outcome::Done) } else { told_by_a_copy(tables, id, (number, by), told) };
+        }
+        (Some(_), _) => return Ok(Outcome::Done), // Of others it says nothing that they do not say themselves.
+        (None, _) => {}
     }
     let next = match &row.takeover {
         Some(Takeover::Moving(moving)) if newest <= newest_of(moving) => return Ok(Outcome::Done),
@@ -86,13 +92,22 @@ pub(super) fn remote_rejoin(
 /// Whether the array from which this one reads, or is about to, is said to be the primary no more. It may have been away when its primary
 /// was overtaken for the first time: then the sender's history says so.
 fn is_left_alone(row: &GroupRecord, source: ArrayNumber, told: &RemoteRejoin) -> bool {
-    let was_primary = row.generations.last().is_some_and(|newest| newest.array == source);
-    let has_successor = told.generations.iter().rev().skip(1).any(|one| one.array == source);
+    // Its own primary may have taken over from an earlier time as the primary that the sender knows of: that one's successor is its own.
+    let reign = reign_of(&row.generations, source);
+    let begins = told.generations.iter().rposition(|one| reign.contains(one));
+    let has_successor =
+        begins.is_some_and(|begins| told.generations[begins..].iter().any(|one| one.array != source));
     let is_about_to = match &row.takeover {
         Some(Takeover::Moving(moving)) => moving.array == told.former || goes_on_behind(moving, told),
         _ => false,
     };
-    source == told.former || is_about_to || (was_primary && has_successor)
+    source == told.former || is_about_to || has_successor
+}
+
+/// The generations of an array's present time as the primary, if these end with that.
+fn reign_of(generations: &[Generation], array: ArrayNumber) -> &[Generation] {
+    let others = generations.iter().rposition(|one| one.array != array).map_or(0, |last| last + 1);
+    generations.get(others..).unwrap_or_default()
 }
 
 /// Whether the sender has overtaken the array from which this one is about to read.
@@ -137,6 +152,41 @@ fn told_by_its_source(
     Ok(Outcome::Done)
 }
 
+/// From the array from which this one is about to go on: that is a copy itself by now, because the other one was named to stay. Where that is the source
+/// here, and takes this array for its reader, nothing has happened; else it is asked in its turn.
+fn told_by_a_copy(
+    tables: &mut Tables,
+    id: DesignationId,
+    (number, by): (GroupNumber, ArrayNumber),
+    told: &RemoteRejoin,
+) -> Result<Outcome, Refusal> {
+    let Some(row) = tables.groups.get(&number) else { return Ok(Outcome::Done) };
+    let GroupRole::Auxiliary { source, .. } = row.role else { return Ok(Outcome::Done) };
+    let goes_on = branch_begins(row, &told.generations)?.is_some();
+    // It has been the primary all along, however often it was started.
+    let known = row.generations.last();
+    let is_stayed_with =
+        by == source && known.is_some_and(|known| reign_of(&told.generations, by).contains(known));
+    let next = match is_stayed_with {
+        true => None,
+        false if by == tables.meta().number || !goes_on => return Ok(Outcome::Done),
+        false => Some(Takeover::Moving(Moving {
+            link: tables.link_to(by).map(|link| link.name.clone()),
+            array: by,
+            generations: told.generations.clone(),
+            has: None,
+            told_by: Some(word_for(row, by, id)),
+        })),
+    };
+    tables.call_back_joining(number);
+    if let Some(row) = tables.groups.edit(&number) {
+        row.takeover = next;
+        let newest = told.generations.last().map_or(0, |newest| newest.counter);
+        row.seen_counter = row.seen_counter.max(newest);
+    }
+    Ok(Outcome::Done)
+}
+
 /// By which word a reader goes that is told, now by `id`, to go on from `array`: it has been at rest since the first one.
 fn word_for(row: &GroupRecord, array: ArrayNumber, id: DesignationId) -> DesignationId {
     match &row.takeover {
@@ -155,6 +205,9 @@ pub(super) fn left_onward(tables: &mut Tables, group: &GroupName, who: &Who) -> 
     let number = tables.group_named(group).map(|row| row.number);
     if let Some(reader) = number.and_then(|number| tables.readers.edit(&(number, array))) {
         reader.has_left = true;
+    }
+    if let Some(number) = number {
+        tables.let_go_of_who_left(number);
     }
     Ok(Outcome::Done)
 }
@@ -354,6 +407,63 @@ impl Tables {
             {
                 (moving.link, moving.has) = (None, None);
             }
+        }
+    }
+
+    /// At a copy, which a reader takes for the primary from which it could go on: what that is told, unless it is on its way to it.
+    pub(crate) fn whose_copy_it_asks(
+        &self,
+        told: &JoinOnward,
+        from: ArrayNumber,
+    ) -> Option<(LinkName, Designation)> {
+        let row = self.group_named(&told.group)?;
+        let GroupRole::Auxiliary { source, remote: Some(_), .. } = row.role else { return None };
+        let link = self.link_to(from)?.name.clone();
+        let says = Designation::RemoteRejoin(RemoteRejoin {
+            group: told.group.clone(),
+            former: told.former,
+            generations: row.generations.clone(),
+            by: Some(source),
+            asks: false,
+            knows: row.largest_counter(),
+        });
+        let is_settled = row.takeover.is_none() && row.reversal.is_none();
+        let is_said = self.forwards_to(&link).any(|forward| forward.designation == says);
+        (is_settled && !is_said).then_some((link, says))
+    }
+
+    /// At a primary that goes on: readers that went on from another one are none of its own. One that comes back is taken on like any other; as long as
+    /// it stood here its asking was taken for an old word, and it waited for ever. An array that is shut keeps what it has of them until it is known
+    /// who stays.
+    pub(super) fn let_go_of_who_left(&mut self, group: GroupNumber) {
+        let is_open = |row: &GroupRecord| row.role == GroupRole::Primary && !row.is_shut();
+        if !self.groups.get(&group).is_some_and(is_open) {
+            return;
+        }
+        let left = self.all_readers_of_group(group).filter(|reader| reader.has_left && !reader.is_leaving);
+        let left: Vec<(ArrayNumber, LinkName)> =
+            left.map(|reader| (reader.array, reader.link.clone())).collect();
+        for (array, link) in left {
+            let pairs: Vec<PairNumber> = self.pairs_with(group, array).map(|pair| pair.number).collect();
+            for pair in pairs {
+                if let Some(pair) = self.pairs.edit(&pair) {
+                    pair.control.asked = Some(Asked::DeleteAccepted); // It knows.
+                }
+            }
+            if let Some(reader) = self.readers.edit(&(group, array)) {
+                reader.is_leaving = true;
+            }
+            if let Some(row) = self.groups.edit(&group) {
+                row.remote_journals.retain(|journal| journal.link != link);
+            }
+            self.forget_reader_that_left(group, array);
+        }
+    }
+
+    /// With its last pair: it is told nothing of that.
+    pub(super) fn forget_reader_that_left(&mut self, group: GroupNumber, array: ArrayNumber) {
+        if self.pairs_with(group, array).next().is_none() {
+            self.readers.remove(&(group, array));
         }
     }
 

@@ -395,6 +395,7 @@ impl Tables {
             row.remote_journals.clear();
             row.inherited = None;
             row.judged.clear();
+            row.ahead.clear();
             row.forget_freed();
             (row.is_together, row.goes_alone) = (false, false);
         }

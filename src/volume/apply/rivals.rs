@@ -33,9 +33,12 @@ pub(super) fn heard_at_a_primary(
     let has_met = row.takeover.as_ref().is_some_and(|takeover| takeover.link() == Some(&link));
     let Ok(Some(first)) = branch_begins(row, &told.generations) else { return Ok(Outcome::Done) };
     is_not_handed_over(row, array)?;
+    let is_reader =
+        tables.readers.get(&(group, array)).is_some_and(|reader| !reader.is_attached && !reader.has_left);
     match common_point(&row.generations, &told.generations) {
         CommonPoint::OtherGoesOn(_) if !has_met => overtaken(tables, group, array, link, told),
-        CommonPoint::Diverged(_) if !has_met => {
+        // Of one that reads from here it is old news: that says for itself when it takes over.
+        CommonPoint::Diverged(_) if !has_met && !is_reader => {
             let rival = Rival { link: link.clone(), array, generations: told.generations.clone(), first };
             let is_news = !row.rivals.contains(&rival);
             let answer = RemoteRejoin {
@@ -44,6 +47,7 @@ pub(super) fn heard_at_a_primary(
                 generations: row.generations.clone(),
                 by: None,
                 asks: false,
+                knows: 0,
             };
             if let Some(row) = tables.groups.edit(&group) {
                 row.rivals.retain(|known| known.array != array);
@@ -86,6 +90,7 @@ fn tell_who_is_behind(
         generations: row.generations.clone(),
         by: None,
         asks: false,
+        knows: 0,
     };
     let is_meant = |what: &Designation| match what {
         Designation::RemoteTakeover(earlier) => earlier.group == name,
@@ -123,7 +128,7 @@ pub(super) fn tell_who_leads(
     }
     let (group, generations) = (row.name.clone(), row.generations.clone());
     let by = Some(source);
-    let answer = RemoteRejoin { group, former: told.former, generations, by, asks: false };
+    let answer = RemoteRejoin { group, former: told.former, generations, by, asks: false, knows: 0 };
     tables.forward(link, id.caused(1), Designation::RemoteRejoin(answer));
 }
 
@@ -149,7 +154,8 @@ fn overtaken(
         return;
     }
     let generations = told.generations.clone();
-    let by = Overtaken { link, array, generations, is_complete: true, attempt: 0, branch: None };
+    let by =
+        Overtaken { link, array, generations, is_complete: true, attempt: 0, branch: None, had_taken: None };
     tables.drop_reversal(group);
     if let Some(row) = tables.groups.edit(&group) {
         let newest = told.generations.last().map_or(0, |newest| newest.counter);
@@ -194,6 +200,7 @@ impl Tables {
                 generations: row.generations,
                 by: None,
                 asks: true,
+                knows: 0,
             };
             let is_call = |what: &Designation| matches!(what, Designation::RemoteRejoin(told) if told.group == row.name);
             for link in &links {

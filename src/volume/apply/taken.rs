@@ -174,6 +174,7 @@ impl Tables {
             is_told: false,
             marked_from,
             former: Some(source),
+            has_forgotten: false,
         };
         row.takeover = Some(Takeover::Taken(taken));
         self.tell_takeover(group, &link, identity);
@@ -207,7 +208,7 @@ impl Tables {
     /// Whether this array took a group over from that one, which has not become its copy since.
     pub(super) fn took_over_from(&self, group: GroupNumber, array: ArrayNumber) -> bool {
         let takeover = self.groups.get(&group).and_then(|row| row.takeover.as_ref());
-        matches!(takeover, Some(Takeover::Taken(taken)) if taken.array == array)
+        takeover.and_then(Takeover::taken).is_some_and(|taken| taken.array == array)
     }
 
     /// With its last pair and its row among the readers the array that was overtaken concerns the group no more: this array
@@ -219,12 +220,15 @@ impl Tables {
         }
         let Some(row) = self.groups.edit(&group) else { return };
         let (name, newest) = (row.name.clone(), row.newest_counter());
-        let Some(Takeover::Taken(taken)) = row.takeover.take() else { return };
+        let Some(takeover) = row.takeover.take() else { return };
+        let taken = takeover.taken().map(|taken| taken.link.clone());
+        row.takeover = takeover.without_taken();
+        let Some(link) = taken else { return };
         row.seen_counter = newest;
         // It is named as the loser no more: there is nothing that it could copy.
         let is_order =
             |what: &Designation| matches!(what, Designation::RemoteFailback(told) if told.group == name);
-        self.forget_forwards(&taken.link, is_order);
+        self.forget_forwards(&link, is_order);
     }
 
     /// Whoever read the former primary is told who is it now.
@@ -239,16 +243,16 @@ impl Tables {
         let (group, generations) = (row.name.clone(), row.generations.clone());
         for link in links {
             let (group, generations) = (group.clone(), generations.clone());
-            let told = RemoteRejoin { group, former, generations, by: None, asks: false };
+            let told = RemoteRejoin { group, former, generations, by: None, asks: false, knows: 0 };
             self.forward(link, DesignationId(identity()), Designation::RemoteRejoin(told));
         }
     }
 
     /// There is a new link: what was said at takeovers to the arrays that were linked then is said there.
     pub(super) fn tell_takeovers_to(&mut self, link: &LinkName, array: ArrayNumber, id: DesignationId) {
-        let news = |row: &GroupRecord| match &row.takeover {
-            Some(Takeover::Taken(taken)) if taken.array != array => Some((row.number, taken.former?)),
-            _ => None,
+        let news = |row: &GroupRecord| {
+            let taken = row.takeover.as_ref()?.taken().filter(|taken| taken.array != array)?;
+            Some((row.number, taken.former?))
         };
         let news: Vec<(GroupNumber, ArrayNumber)> = self.groups.iter().filter_map(news).collect();
         let mut id = id;
@@ -352,6 +356,7 @@ impl Tables {
             generations: other.generations,
             by: Some(other.array),
             asks: false,
+            knows: 0,
         };
         let readers = self.readers_of_group(group).filter(|reader| reader.link != other.link);
         let readers: Vec<LinkName> = readers.map(|reader| reader.link.clone()).collect();
@@ -418,11 +423,13 @@ impl Tables {
             is_told: false,
             marked_from: UpdateNumber(u64::MAX), // Its readers are its own still.
             former: Some(own),
+            has_forgotten: false,
         }));
         self.tell_takeover(group, &other.link, identity);
         let others = self.readers_of_group(group).filter(|reader| reader.link != other.link);
         let others: Vec<LinkName> = others.map(|reader| reader.link.clone()).collect();
         self.tell_readers_of(group, own, &others, identity);
+        self.let_go_of_who_left(group);
     }
 
     /// This array copies the group from the one that was named to stay. Where it was written itself is told there.

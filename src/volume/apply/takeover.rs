@@ -95,6 +95,7 @@ fn retake(row: &GroupRecord) -> Result<Option<Takeover>, Refusal> {
             is_complete: false,
             attempt: 0,
             branch: None,
+            had_taken: None,
         }))),
     }
 }
@@ -184,6 +185,13 @@ fn remote_takeover(
     is_said_now(tables, (number, array), told)?;
     tables.call_rejoin_back(number);
     let row = tables.group_named(&told.group).ok_or_else(|| Refusal::missing("group", &told.group))?;
+    let had_taken = row.takeover.as_ref().and_then(Takeover::taken);
+    if let (Some(taken), Some(Takeover::Overtaken(other))) = (had_taken, &row.takeover)
+        && taken.array == array
+    {
+        return conflict(format!("is being taken over by array {} there at this moment", other.array));
+    }
+    let had_taken = had_taken.filter(|_| !told.is_complete).cloned().map(Box::new);
     let overtaken = Overtaken {
         link: link.clone(),
         array,
@@ -191,6 +199,7 @@ fn remote_takeover(
         is_complete: told.is_complete,
         attempt: told.attempt,
         branch: None,
+        had_taken,
     };
     // A rival may have been told of this array's takeover when it was none yet, and have forgotten it since.
     let is_news = matches!(&row.takeover, Some(Takeover::Taken(taken))
@@ -208,6 +217,7 @@ fn remote_takeover(
                 rival: Some(told.generations.clone()),
                 branch,
                 told: known,
+                has_forgotten: false,
                 ..taken.clone()
             })
         }
@@ -230,6 +240,9 @@ fn remote_takeover(
         None | Some(_) => Takeover::Overtaken(overtaken),
     };
     tables.drop_reversal(number);
+    if told.is_complete && next.shuts_hosts_out() {
+        tables.call_back_deletions(number, &link);
+    }
     if let Some(row) = tables.groups.edit(&number) {
         let newest = told.generations.last().map_or(0, |newest| newest.counter);
         row.seen_counter = row.seen_counter.max(newest);
@@ -267,11 +280,12 @@ fn given_up(tables: &mut Tables, group: &GroupName, attempt: u64, who: &Who) -> 
         reader.attempts_ended = reader.attempts_ended.max(attempt);
     }
     if let Some(row) = tables.groups.edit(&number)
-        && let Some(Takeover::Overtaken(other)) = &row.takeover
+        && let Some(Takeover::Overtaken(other)) = &mut row.takeover
         && (other.array, other.is_complete) == (array, false)
         && other.attempt <= attempt
     {
-        row.takeover = None;
+        // What it had overtaken itself was decided before that.
+        row.takeover = other.had_taken.take().map(|taken| Takeover::Taken(*taken));
     }
     Ok(Outcome::Done)
 }
@@ -392,15 +406,19 @@ fn remote_branch(
     let since = tables.readers.get(&(number, array)).map_or(0, |reader| reader.since);
     let mut is_other = false;
     if let Some(row) = tables.groups.edit(&number)
-        && let Some(Takeover::Taken(taken)) = &mut row.takeover
+        && let Some(taken) = row.takeover.as_mut().and_then(Takeover::taken_mut)
         && taken.array == array
-        && branch.against.counter.max(branch.of.counter) > since
         && row.generations.contains(&branch.against)
-        && taken.branch.is_none_or(|known| known.age() <= branch.age())
-        && !has_forgotten(taken, &branch)
     {
-        is_other = taken.branch.replace(branch) != Some(branch);
-        row.seen_counter = row.seen_counter.max(branch.of.counter);
+        let is_said_now = branch.against.counter.max(branch.of.counter) > since
+            && taken.branch.is_none_or(|known| known.age() <= branch.age());
+        if has_forgotten(taken, &branch) {
+            taken.has_forgotten = true;
+        } else if is_said_now {
+            taken.has_forgotten = false;
+            is_other = taken.branch.replace(branch) != Some(branch);
+            row.seen_counter = row.seen_counter.max(branch.of.counter);
+        }
     }
     if is_other {
         tables.has_told(number, array, branch.of.counter);

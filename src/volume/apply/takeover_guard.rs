@@ -1,7 +1,9 @@
 //! What is not designated of a group while a takeover of it is on its way, or has not been decided (decision 19).
 
 use crate::volume::designation::{Designation, Refusal, Which};
-use crate::volume::name::{GroupName, GroupNumber, LinkName, PairName};
+use crate::volume::name::{GroupName, GroupNumber, LinkName, PairName, PairNumber};
+use crate::volume::pair::{Asked, PairRecord};
+use crate::volume::record::{ForwardRecord, Who};
 use crate::volume::resync::RESYNC_PAIRS_MAX;
 use crate::volume::table::Tables;
 use crate::volume::takeover::Takeover;
@@ -15,7 +17,7 @@ fn groups_changed(tables: &Tables, what: &Designation) -> Vec<GroupNumber> {
         Designation::RemoteResync { pairs, .. } | Designation::RemoteSvolWrite { pairs } => {
             pairs.iter().take(RESYNC_PAIRS_MAX).filter_map(|one| of_pair(&one.pair)).collect()
         }
-        Designation::RemoteDeletePair { pair } => of_pair(pair).into_iter().collect(),
+        Designation::RemoteDeletePair { pair, .. } => of_pair(pair).into_iter().collect(),
         Designation::RemotePair(remote) => of_group(&remote.group).into_iter().collect(),
         Designation::RemoteReverse(told) => of_group(&told.group).into_iter().collect(),
         Designation::RemoteOnward(told) => of_group(&told.group).into_iter().collect(),
@@ -41,6 +43,61 @@ impl Tables {
             }
         }
         Ok(())
+    }
+}
+
+/// At a new primary: what its former one has asked of a pair before it hears that it was overtaken was not asked of this array. It hears of that first,
+/// and calls it back; or it answers why that is nothing to it, and the pair there goes.
+pub(super) fn has_heard_of_takeover(tables: &Tables, name: &PairName, who: &Who) -> Result<(), Refusal> {
+    let Who::Peer { array, .. } = who else { return Ok(()) };
+    let Some(pair) = tables.pair_named(name).filter(|pair| pair.auxiliary.array == *array) else {
+        return Ok(());
+    };
+    let Some(row) = tables.groups.get(&pair.group) else { return Ok(()) };
+    let is_unheard = |forward: &ForwardRecord| match &forward.designation {
+        Designation::RemoteTakeover(told) => told.group == row.name && forward.refusal.is_none(),
+        _ => false,
+    };
+    if tables.forwards_to(&pair.link).any(is_unheard) {
+        let text =
+            format!("group {} was taken over here, and array {array} has not heard of it yet", row.name);
+        return Err(Refusal::Conflict(text));
+    }
+    Ok(())
+}
+
+impl Tables {
+    /// At an array that another one has overtaken: that pairs with it, or the group, shall go was asked before, and of other roles. What goes is
+    /// decided with who stays. One that goes there already, because the other array had obeyed, goes.
+    pub(super) fn call_back_deletions(&mut self, group: GroupNumber, link: &LinkName) {
+        let is_going =
+            |pair: &&PairRecord| matches!(pair.control.asked, Some(Asked::Delete | Asked::DeleteSent));
+        let going: Vec<(PairNumber, PairName)> = self
+            .pairs_over(group, link)
+            .filter(is_going)
+            .map(|pair| (pair.number, pair.name.clone()))
+            .collect();
+        for (number, name) in going {
+            self.forget_forwards(
+                link,
+                |what| matches!(what, Designation::RemoteDeletePair { pair, .. } if *pair == name),
+            );
+            if let Some(pair) = self.pairs.edit(&number) {
+                pair.control.asked = None;
+            }
+        }
+        let leaving =
+            self.all_readers_of_group(group).find(|reader| reader.link == *link && reader.is_leaving);
+        if let Some(array) = leaving.map(|reader| reader.array)
+            && let Some(reader) = self.readers.edit(&(group, array))
+        {
+            reader.is_leaving = false;
+        }
+        if self.groups.get(&group).is_some_and(|row| row.is_leaving)
+            && let Some(row) = self.groups.edit(&group)
+        {
+            row.is_leaving = false;
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod asked;
 mod attempts;
+mod between;
 mod cascade;
 mod drills;
 mod figure_10;

@@ -278,7 +278,7 @@ fn a_stop_goes_with_the_pairs_that_are_taken_away() {
     assert_ne!(stops(&beta), [None; 2]);
     let primary = Who::Peer { array: ArrayNumber(1), from: "test".into() };
     for (id, pair) in [(31, "p1"), (32, "p2")] {
-        let gone = Designation::RemoteDeletePair { pair: pair.parse().unwrap() };
+        let gone = Designation::RemoteDeletePair { pair: pair.parse().unwrap(), is_gone: false };
         beta.apply(DesignationId(Identity(id)), &gone, &primary).unwrap();
     }
     assert_eq!(stops(&beta), [None; 2], "else none of them could be taken out of restore");

@@ -166,6 +166,7 @@ fn rejoin(from: &Array, former: u32, by: Option<u32>) -> Designation {
         generations: g1(from).generations,
         by: by.map(ArrayNumber),
         asks: false,
+        knows: 0,
     })
 }
 

@@ -132,6 +132,7 @@ fn a_primary_that_hears_from_another_one_by_whom_it_was_overtaken_speaks_with_th
         generations: generations.clone(),
         by,
         asks: false,
+        knows: 0,
     };
     let who = Who::Peer { array: ArrayNumber(1), from: "test".into() };
     gamma.apply(DesignationId(ids()()), &Designation::RemoteRejoin(told), &who).unwrap();
@@ -141,7 +142,7 @@ fn a_primary_that_hears_from_another_one_by_whom_it_was_overtaken_speaks_with_th
     let (_, mut beta, _) = three(true);
     takes_over(&mut beta, 40);
     let by = Some(ArrayNumber(2));
-    let told = RemoteRejoin { group: "g1".parse().unwrap(), former, generations, by, asks: false };
+    let told = RemoteRejoin { group: "g1".parse().unwrap(), former, generations, by, asks: false, knows: 0 };
     beta.apply(DesignationId(ids()()), &Designation::RemoteRejoin(told), &who).unwrap();
     assert_eq!((state(&beta).as_str(), row(&beta).rivals.len()), ("taken", 0));
 }
@@ -178,7 +179,7 @@ fn a_pair_that_is_copied_from_somebody_else_by_now_is_gone_for_its_former_primar
     let who = Who::Peer { array: ArrayNumber(2), from: "test".into() };
     for pair in &pairs {
         let before = gamma.tables.pair_named(pair).cloned();
-        let what = Designation::RemoteDeletePair { pair: pair.clone() };
+        let what = Designation::RemoteDeletePair { pair: pair.clone(), is_gone: false };
         gamma.apply(DesignationId(ids()()), &what, &who).expect("it is gone");
         assert_eq!(gamma.tables.pair_named(pair).cloned(), before);
     }
@@ -199,6 +200,7 @@ fn a_primary_that_hears_of_a_history_which_goes_on_past_its_own_is_shut_whoever_
         generations,
         by: None,
         asks: false,
+        knows: 0,
     };
     let who = Who::Peer { array: ArrayNumber(3), from: "test".into() };
     let what = Designation::RemoteRejoin(told);
@@ -491,7 +493,7 @@ fn a_question_calls_no_reader_back_and_a_copy_says_whose_it_is() {
     restarted.push(Generation { counter: 9, array: ArrayNumber(1), first: UpdateNumber(50) });
     let asks = |generations| {
         let (group, former) = ("g1".parse().unwrap(), ArrayNumber(1));
-        Designation::RemoteRejoin(RemoteRejoin { group, former, generations, by: None, asks: true })
+        Designation::RemoteRejoin(RemoteRejoin { group, former, generations, by: None, asks: true, knows: 0 })
     };
     let who = Who::Peer { array: ArrayNumber(1), from: "test".into() };
     gamma.apply(DesignationId(ids()()), &asks(restarted), &who).unwrap();
@@ -526,11 +528,12 @@ fn a_question_is_asked_again_while_the_primary_is_being_taken_over() {
         is_complete: false,
         attempt: 1,
         branch: None,
+        had_taken: None,
     };
     let number = g1(&beta);
     let open = beta.tables.groups.edit(&number).unwrap().takeover.replace(Takeover::Overtaken(other));
     let (group, former) = ("g1".parse().unwrap(), ArrayNumber(1));
-    let asked = RemoteRejoin { group, former, generations: first, by: None, asks: true };
+    let asked = RemoteRejoin { group, former, generations: first, by: None, asks: true, knows: 0 };
     let who = Who::Peer { array: ArrayNumber(1), from: "test".into() };
     let asked = Designation::RemoteRejoin(asked);
     assert!(beta.apply(DesignationId(ids()()), &asked, &who).is_err());
@@ -538,4 +541,26 @@ fn a_question_is_asked_again_while_the_primary_is_being_taken_over() {
     beta.apply(DesignationId(ids()()), &asked, &who).unwrap();
     let to_alpha: LinkName = "alpha".parse().unwrap();
     assert!(beta.tables.forwards_to(&to_alpha).next().is_some());
+}
+
+/// Alpha, which was shut for a long time, tells gamma at last that beta had overtaken it; beta has been paired anew with gamma since.
+#[test]
+fn what_a_third_array_says_late_of_one_that_is_a_reader_here_makes_no_rival_of_it() {
+    for is_reader in [true, false] {
+        let (_, _, mut gamma) = three(true);
+        takes_over(&mut gamma, 40);
+        let number = g1(&gamma);
+        if is_reader {
+            let link = "beta".parse().unwrap();
+            let reader = crate::volume::record::ReaderRecord::new(number, ArrayNumber(2), link);
+            gamma.tables.readers.put(reader);
+        }
+        let mut generations = vec![row(&gamma).generations[0]];
+        generations.push(Generation { counter: 9, array: ArrayNumber(2), first: UpdateNumber(41) });
+        let (group, former, by) = ("g1".parse().unwrap(), ArrayNumber(1), Some(ArrayNumber(2)));
+        let told = RemoteRejoin { group, former, generations, by, asks: false, knows: 0 };
+        let who = Who::Peer { array: ArrayNumber(1), from: "test".into() };
+        gamma.apply(DesignationId(ids()()), &Designation::RemoteRejoin(told), &who).unwrap();
+        assert_eq!(row(&gamma).rivals.is_empty(), is_reader);
+    }
 }

@@ -206,6 +206,7 @@ fn rejoin(from: &Array, former: u32, to: &mut Array) -> Result<Outcome, Refusal>
         generations: g1(from).generations,
         by: None,
         asks: false,
+        knows: 0,
     };
     let who = Who::Peer { array: from.tables.meta().number, from: "test".into() };
     to.apply(DesignationId(ids()()), &Designation::RemoteRejoin(told), &who)

@@ -342,7 +342,7 @@ fn what_an_array_has_is_not_given_up_because_it_has_forgotten_it() {
     let Some(Takeover::Taken(taken)) = g1(&alpha).takeover else { panic!("it is the primary") };
     assert_eq!(taken.branch, None);
     let refusal = alpha.say(fail_back("beta")).unwrap_err().to_string();
-    assert!(refusal.contains("has not said yet what it would lose"), "{refusal}");
+    assert!(refusal.contains("does not know what it would lose"), "{refusal}");
 }
 
 fn told_takeover(forward: &ForwardRecord) -> RemoteTakeover {
@@ -409,7 +409,7 @@ fn nothing_that_the_primary_says_changes_the_copies_in_the_middle_of_a_takeover(
             begins: None,
             told_by: None,
         };
-        let delete = Designation::RemoteDeletePair { pair: "p1".parse().unwrap() };
+        let delete = Designation::RemoteDeletePair { pair: "p1".parse().unwrap(), is_gone: false };
         let said = [resync, Designation::RemoteReverse(reversal), Designation::RemoteOnward(onward), delete];
         for what in said {
             let who = Who::Peer { array: ArrayNumber(1), from: "x".into() };

@@ -172,7 +172,7 @@ fn images_go_with_the_last_pair_that_needed_them() {
     assert_eq!(beta.tables.takeover_point(group, restored), Ok(TakeoverPoint::Image(UpdateNumber(60))));
     // From here on nothing more comes for it, and it is no member.
     let source = Who::Peer { array: alpha.tables.meta().number, from: "x".into() };
-    let gone = Designation::RemoteDeletePair { pair: "p1".parse().unwrap() };
+    let gone = Designation::RemoteDeletePair { pair: "p1".parse().unwrap(), is_gone: false };
     beta.apply(DesignationId(Identity(9)), &gone, &source).unwrap();
     assert_eq!(beta.tables.takeover_point(group, restored), Ok(TakeoverPoint::Volumes(UpdateNumber(90))));
     beta.tables.pair_is_gone(p1, Identity(10));
