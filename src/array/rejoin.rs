@@ -11,7 +11,7 @@ use crate::copy::inherited::Missing;
 use crate::disk::slot::Class;
 use crate::volume::apply::rejoin::{alike, check_joining, lead};
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
-use crate::volume::group::{GroupRecord, GroupState};
+use crate::volume::group::{GroupRecord, GroupRole, GroupState};
 use crate::volume::name::{ArrayNumber, GroupNumber, PairNumber, UpdateNumber as StoredNumber};
 use crate::volume::onward::{ONWARD_RUNS_MAX, Onward, OnwardPair};
 use crate::volume::pair::{PairRecord, PairState};
@@ -135,6 +135,7 @@ impl Array {
         let checked = check_joining(&tables, told, who);
         if checked.is_err() {
             self.tell_joining_whose_copy(told, who);
+            self.let_go_of_who_left(told);
         }
         let (number, former, mut onward) = checked?;
         let conflict = |text: String| Err(Refusal::Conflict(format!("group {} {text}", told.group)));
@@ -209,6 +210,27 @@ impl Array {
         match said {
             Ok(()) => self.wake(),
             Err(error) => tracing::error!(group = %told.group, %error, "readers cannot be told who stays"),
+        }
+    }
+
+    /// Whoever asks may stand here still, from before it went on from another array while this one was shut.
+    fn let_go_of_who_left(&self, told: &JoinOnward) {
+        let left = |tables: &Tables| {
+            let row = tables
+                .group_named(&told.group)
+                .filter(|row| row.role == GroupRole::Primary && !row.is_shut())?;
+            let mut readers = tables.all_readers_of_group(row.number);
+            readers.any(|reader| reader.has_left && !reader.is_leaving).then_some(row.number)
+        };
+        let Some(number) = self.store.read(left) else { return };
+        let what = format!("group {}: readers that went on from another array are none any more", told.group);
+        let done = self.store.change(&Who::Array, what, |tables| {
+            tables.let_go_of_who_left(number);
+            Ok(())
+        });
+        match done {
+            Ok(()) => self.wake(),
+            Err(error) => tracing::error!(group = %told.group, %error, "readers that left cannot be let go"),
         }
     }
 

@@ -338,6 +338,10 @@ impl World {
     async fn take_over(&mut self, index: usize) -> bool {
         // Who has taken over already is told so, and nothing changes.
         let is_again = ["taken", "split-brain"].contains(&takeover(&self.cluster, index).as_str());
+        // Nor at a primary that is open: what it has and never answered it does not owe by that.
+        let view = group(&self.cluster, index);
+        let is_again =
+            is_again || (view.role == "primary" && view.takeover.is_none() && view.reversal.is_none());
         let reached = self.reaches(index);
         let is_done = self.cluster.command(index, "group takeover g1 --yes").await.is_ok();
         if !is_done || is_again {

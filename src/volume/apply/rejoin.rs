@@ -435,7 +435,7 @@ impl Tables {
     /// At a primary that goes on: readers that went on from another one are none of its own. One that comes back is taken on like any other; as long as
     /// it stood here its asking was taken for an old word, and it waited for ever. An array that is shut keeps what it has of them until it is known
     /// who stays.
-    pub(super) fn let_go_of_who_left(&mut self, group: GroupNumber) {
+    pub(crate) fn let_go_of_who_left(&mut self, group: GroupNumber) {
         let is_open = |row: &GroupRecord| row.role == GroupRole::Primary && !row.is_shut();
         if !self.groups.get(&group).is_some_and(is_open) {
             return;

@@ -5,7 +5,7 @@ use super::takeover::branch_begins;
 use crate::volume::designation::{Designation, DesignationId, Outcome, Refusal};
 use crate::volume::group::{CommonPoint, GroupRecord, GroupRole, common_point};
 use crate::volume::name::{ArrayNumber, GroupNumber, LinkName};
-use crate::volume::record::Identity;
+use crate::volume::record::{Identity, ReaderRecord};
 use crate::volume::rejoin::{RemoteRejoin, Rival};
 use crate::volume::reversal::ReversalStep;
 use crate::volume::table::Tables;
@@ -33,8 +33,9 @@ pub(super) fn heard_at_a_primary(
     let has_met = row.takeover.as_ref().is_some_and(|takeover| takeover.link() == Some(&link));
     let Ok(Some(first)) = branch_begins(row, &told.generations) else { return Ok(Outcome::Done) };
     is_not_handed_over(row, array)?;
-    let is_reader =
-        tables.readers.get(&(group, array)).is_some_and(|reader| !reader.is_attached && !reader.has_left);
+    // One that has not heard yet that this array is its primary may have become another one.
+    let reads = |reader: &ReaderRecord| !(reader.is_attached || reader.has_left || reader.is_untold);
+    let is_reader = tables.readers.get(&(group, array)).is_some_and(reads);
     match common_point(&row.generations, &told.generations) {
         CommonPoint::OtherGoesOn(_) if !has_met => overtaken(tables, group, array, link, told),
         // Of one that reads from here it is old news: that says for itself when it takes over.

@@ -546,13 +546,14 @@ fn a_question_is_asked_again_while_the_primary_is_being_taken_over() {
 /// Alpha, which was shut for a long time, tells gamma at last that beta had overtaken it; beta has been paired anew with gamma since.
 #[test]
 fn what_a_third_array_says_late_of_one_that_is_a_reader_here_makes_no_rival_of_it() {
-    for is_reader in [true, false] {
+    for (is_reader, is_untold) in [(true, false), (true, true), (false, false)] {
         let (_, _, mut gamma) = three(true);
         takes_over(&mut gamma, 40);
         let number = g1(&gamma);
         if is_reader {
             let link = "beta".parse().unwrap();
-            let reader = crate::volume::record::ReaderRecord::new(number, ArrayNumber(2), link);
+            let mut reader = crate::volume::record::ReaderRecord::new(number, ArrayNumber(2), link);
+            reader.is_untold = is_untold; // It is about to be one, and may not know.
             gamma.tables.readers.put(reader);
         }
         let mut generations = vec![row(&gamma).generations[0]];
@@ -561,6 +562,6 @@ fn what_a_third_array_says_late_of_one_that_is_a_reader_here_makes_no_rival_of_i
         let told = RemoteRejoin { group, former, generations, by, asks: false, knows: 0 };
         let who = Who::Peer { array: ArrayNumber(1), from: "test".into() };
         gamma.apply(DesignationId(ids()()), &Designation::RemoteRejoin(told), &who).unwrap();
-        assert_eq!(row(&gamma).rivals.is_empty(), is_reader);
+        assert_eq!(row(&gamma).rivals.is_empty(), is_reader && !is_untold);
     }
 }
