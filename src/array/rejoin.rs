@@ -127,10 +127,8 @@ impl Array {
             // Said once more, or held up: it may have been taken away here since.
             return self.designate_by_peer(id, what, who);
         }
-        if let (Some(row), Who::Peer { array, .. }) = (tables.group_named(&told.group), who)
-            && tables.readers.get(&(row.number, *array)).is_some_and(|reader| !reader.has_left)
-        {
-            return Ok(Outcome::Done); // It has been taken on; it hears of it.
+        if has_taken_on(&tables, told, who) {
+            return Ok(Outcome::Done); // It hears of it.
         }
         let checked = check_joining(&tables, told, who);
         if checked.is_err() {
@@ -393,6 +391,12 @@ impl Array {
         }
         (StoredNumber(first.get()), maps)
     }
+}
+
+/// Whether who asks is a reader here by now.
+fn has_taken_on(tables: &Tables, told: &JoinOnward, who: &Who) -> bool {
+    let (Some(row), Who::Peer { array, .. }) = (tables.group_named(&told.group), who) else { return false };
+    tables.readers.get(&(row.number, *array)).is_some_and(|reader| !reader.has_left)
 }
 
 /// Of a takeover what a judgement of a reader rests on. What is heard of the other array's branch meanwhile changes nothing of that.

@@ -569,9 +569,10 @@ fn leaves_the_unit_alone(command: Command) -> bool {
 
 #[test]
 fn an_initiator_that_may_only_read_changes_nothing_by_any_command_of_the_table() {
-    let shows_protection = |admission: &Admission| match admission {
-        Admission::Done(response) if response.status == Status::Good => response.data_in[2] & 0x80 != 0,
-        _ => panic!("{admission:?}"),
+    let shows_protection = |admission: &Admission| {
+        let Admission::Done(response) = admission else { panic!("{admission:?}") };
+        assert_eq!(response.status, Status::Good);
+        response.data_in[2] & 0x80 != 0
     };
     let mut unit = thin();
     unit.set_atomic(true);
@@ -588,10 +589,9 @@ fn an_initiator_that_may_only_read_changes_nothing_by_any_command_of_the_table()
             refused += 1;
         } else {
             assert_ne!(reading, check(Sense::WRITE_PROTECTED), "{row:?}");
-            match row.command {
-                Command::Primary(Primary::ModeSense6 | Primary::ModeSense10) => {}
-                _ => assert_eq!(reading, writing, "{row:?}"),
-            }
+            let is_mode_sense =
+                matches!(row.command, Command::Primary(Primary::ModeSense6 | Primary::ModeSense10));
+            assert!(is_mode_sense || reading == writing, "{row:?}");
             // What sends data and is let through only looks at it, or asks each unit.
             let looks = matches!(
                 row.command,

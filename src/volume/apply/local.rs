@@ -1,7 +1,7 @@
 //! Designations that concern this array alone: parity groups, volumes, targets, LUNs, links, schedules.
 
 use crate::volume::designation::{
-    DesignationId, LinkSettings, NewLink, NewParityGroup, NewTarget, NewVolume, Outcome, Refusal,
+    Designation, DesignationId, LinkSettings, NewLink, NewParityGroup, NewTarget, NewVolume, Outcome, Refusal,
 };
 use crate::volume::group::GroupRole;
 use crate::volume::kind::{InitiatorRule, RaidLevel, Schedule};
@@ -142,7 +142,19 @@ pub(super) fn create_target(tables: &mut Tables, new: &NewTarget) -> Result<Outc
     Ok(Outcome::Done)
 }
 
-pub(super) fn map_lun(
+/// LUNs of targets.
+pub(super) fn dispatch_luns(tables: &mut Tables, what: &Designation) -> Result<Outcome, Refusal> {
+    match what {
+        Designation::MapLun { target, lun, volume, read_only_for } => {
+            map_lun(tables, target, *lun, volume, read_only_for)
+        }
+        Designation::SetLun { target, lun, read_only_for } => set_lun(tables, target, *lun, read_only_for),
+        Designation::UnmapLun { target, lun } => unmap_lun(tables, target, *lun),
+        other => Err(Refusal::conflict(format!("{other}: no designation of a LUN"))),
+    }
+}
+
+fn map_lun(
     tables: &mut Tables,
     target: &IscsiName,
     lun: Lun,
@@ -165,7 +177,7 @@ pub(super) fn map_lun(
     Ok(Outcome::Done)
 }
 
-pub(super) fn set_lun(
+fn set_lun(
     tables: &mut Tables,
     target: &IscsiName,
     lun: Lun,
@@ -186,7 +198,7 @@ fn few_readers(read_only_for: &[InitiatorRule]) -> Result<(), Refusal> {
     Err(Refusal::Limit { what: "initiators that may only read a LUN".into(), limit: INITIATORS_MAX })
 }
 
-pub(super) fn unmap_lun(tables: &mut Tables, target: &IscsiName, lun: Lun) -> Result<Outcome, Refusal> {
+fn unmap_lun(tables: &mut Tables, target: &IscsiName, lun: Lun) -> Result<Outcome, Refusal> {
     let row = tables.targets.edit(target).ok_or_else(|| Refusal::missing("target", target))?;
     let before = row.luns.len();
     row.luns.retain(|entry| entry.lun != lun);

@@ -114,13 +114,9 @@ impl Tables {
             Designation::CreateParityGroup(new) => local::create_parity_group(self, new),
             Designation::CreateVolume(new) => local::create_volume(self, new),
             Designation::CreateTarget(new) => local::create_target(self, new),
-            Designation::MapLun { target, lun, volume, read_only_for } => {
-                local::map_lun(self, target, *lun, volume, read_only_for)
+            Designation::MapLun { .. } | Designation::SetLun { .. } | Designation::UnmapLun { .. } => {
+                local::dispatch_luns(self, what)
             }
-            Designation::SetLun { target, lun, read_only_for } => {
-                local::set_lun(self, target, *lun, read_only_for)
-            }
-            Designation::UnmapLun { target, lun } => local::unmap_lun(self, target, *lun),
             Designation::RenameVolume { volume, name } => local::rename_volume(self, volume, name),
             Designation::ResizeVolume { volume, size_bytes } => grow::resize(self, id, volume, *size_bytes),
             Designation::DeleteVolume { volume } => local::delete_volume(self, volume),

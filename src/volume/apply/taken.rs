@@ -99,6 +99,19 @@ impl Tables {
         }
     }
 
+    /// Pairs with the array that was taken over from rest until that is a copy.
+    fn suspend_taken_over(&mut self, group: GroupNumber, link: &LinkName, last: UpdateNumber) {
+        let pairs: Vec<PairNumber> = self.pairs_over(group, link).map(|pair| pair.number).collect();
+        for number in pairs {
+            let Some(pair) = self.pairs.edit(&number) else { continue };
+            if pair.state != PairState::Abnormal {
+                pair.state = PairState::Suspended;
+                pair.reason = Some(format!("taken over from {link} as of update {last}"));
+            }
+            (pair.control.cause, pair.control.told) = (Some(SuspendCause::Operator), true);
+        }
+    }
+
     /// This array is the primary of a group from here on, from the image as of `last`: the next generation is its own. Where
     /// the S-VOLs differ from what the old primary has is not known to it yet.
     pub(crate) fn takeover_done(
@@ -146,15 +159,7 @@ impl Tables {
         let inherited = Inherited { last, volumes: self.volumes_by_records(group) };
         self.taken_over_in(group, &[], newest.saturating_add(1), identity);
         self.journal_taken_over(group, journal, row.segments, inherited);
-        let pairs: Vec<PairNumber> = self.pairs_over(group, &link).map(|pair| pair.number).collect();
-        for number in pairs {
-            let Some(pair) = self.pairs.edit(&number) else { continue };
-            if pair.state != PairState::Abnormal {
-                pair.state = PairState::Suspended;
-                pair.reason = Some(format!("taken over from {link} as of update {last}"));
-            }
-            (pair.control.cause, pair.control.told) = (Some(SuspendCause::Operator), true);
-        }
+        self.suspend_taken_over(group, &link, last);
         if let Some(other) = row.other_source {
             let what = Designation::DetachReader { group: row.name.clone() };
             self.forward(&other.link, DesignationId(identity()), what);

@@ -204,7 +204,32 @@ fn remote_takeover(
     // A rival may have been told of this array's takeover when it was none yet, and have forgotten it since.
     let is_news = matches!(&row.takeover, Some(Takeover::Taken(taken))
         if taken.array == array && !taken.is_told && taken.rival.as_ref() != Some(&told.generations));
-    let next = match &row.takeover {
+    let Some(next) = behind(row, told, overtaken)? else { return Ok(Outcome::Done) };
+    tables.drop_reversal(number);
+    if told.is_complete && next.shuts_hosts_out() {
+        tables.call_back_deletions(number, &link);
+    }
+    if let Some(row) = tables.groups.edit(&number) {
+        let newest = told.generations.last().map_or(0, |newest| newest.counter);
+        row.seen_counter = row.seen_counter.max(newest);
+        row.takeover = Some(next);
+        tables.has_told(number, array, newest);
+    }
+    if is_news {
+        tables.tell_rival(number, &link, id.caused(0));
+    }
+    Ok(Outcome::Done)
+}
+
+/// What becomes of a takeover that is known here when another array says that it has taken over; none: nothing has to be done.
+fn behind(
+    row: &GroupRecord,
+    told: &RemoteTakeover,
+    overtaken: Overtaken,
+) -> Result<Option<Takeover>, Refusal> {
+    let array = overtaken.array;
+    let conflict = |text: String| Err(Refusal::Conflict(format!("group {} {text}", told.group)));
+    Ok(Some(match &row.takeover {
         Some(Takeover::Taken(taken)) if taken.array == array => {
             if !told.is_complete {
                 return conflict("was taken over by this array".to_owned());
@@ -232,27 +257,13 @@ fn remote_takeover(
             Takeover::Overtaken(Overtaken { generations: generations.clone(), ..other.clone() })
         }
         Some(Takeover::Retaking(_)) => Takeover::Retaking(overtaken),
-        Some(Takeover::Yielding(yielding)) if yielding.to.array == array => return Ok(Outcome::Done),
+        Some(Takeover::Yielding(yielding)) if yielding.to.array == array => return Ok(None),
         Some(Takeover::Yielding(yielding)) => {
             return conflict(format!("becomes a copy of array {}", yielding.to.array));
         }
-        None if is_leaving_to(row, array) => return Ok(Outcome::Done), // It becomes its copy anyway.
+        None if is_leaving_to(row, array) => return Ok(None), // It becomes its copy anyway.
         None | Some(_) => Takeover::Overtaken(overtaken),
-    };
-    tables.drop_reversal(number);
-    if told.is_complete && next.shuts_hosts_out() {
-        tables.call_back_deletions(number, &link);
-    }
-    if let Some(row) = tables.groups.edit(&number) {
-        let newest = told.generations.last().map_or(0, |newest| newest.counter);
-        row.seen_counter = row.seen_counter.max(newest);
-        row.takeover = Some(next);
-        tables.has_told(number, array, newest);
-    }
-    if is_news {
-        tables.tell_rival(number, &link, id.caused(0));
-    }
-    Ok(Outcome::Done)
+    }))
 }
 
 /// What an array said before it was the copy that it is, or of an attempt that it has given up, comes too late.
