@@ -54,7 +54,11 @@ impl Array {
         if repeated || !is(|what| matches!(what, Designation::StopRestore { .. })) {
             let effect = self.store.designate_all(orders, who)?;
             // Before this is answered: whoever was told that a host may only read relies on it.
-            if is(|what| matches!(what, Designation::SetLun { .. })) {
+            let is_grant = |what: &Designation| {
+                use Designation::{CreateTarget, MapLun, SetLun};
+                matches!(what, SetLun { .. } | MapLun { .. } | CreateTarget(_))
+            };
+            if is(is_grant) {
                 self.restrict_luns();
             }
             self.take_up_stops(orders.iter().map(|(_, what)| what));

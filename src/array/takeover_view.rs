@@ -56,6 +56,10 @@ impl Array {
             heard_update_number: heard,
             unread_updates,
             unread_bytes: unread_bytes.filter(|_| unread_updates > 0).unwrap_or(0),
+            oldest_unread_ms: status
+                .and_then(|status| status.oldest_unread)
+                .filter(|_| unread_updates > 0)
+                .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
             heard_unix_ms: wall_ns.map(|ns| ns / 1_000_000),
             is_primary_reached,
             copy_back_bytes,

@@ -49,6 +49,8 @@ pub struct Status {
     pub source_newest: Option<u64>,
     /// How long ago what is not restored here was made, as far as the array that gives numbers was heard of.
     pub behind_top: Option<Duration>,
+    /// How long ago the oldest update was made that is not here, at most, as far as that array was heard of.
+    pub oldest_unread: Option<Duration>,
     /// What it said then that it still has for this array, and when that was by its own clock.
     pub source_unread: Option<(u64, u64)>,
     /// How reading goes, at an auxiliary.
@@ -174,6 +176,7 @@ impl Group {
             reading: seq.reading.clone(),
             source_newest: seq.source.as_ref().map(|head| head.newest_given),
             behind_top: seq.apart.top.behind(seq.restored.next(), now),
+            oldest_unread: seq.apart.top.behind(seq.journal.durable().next(), now),
             source_unread: seq.source.as_ref().map(|head| (head.unread_bytes, head.wall_ns)),
         }
     }

@@ -43,6 +43,8 @@ pub struct LossView {
     pub unread_updates: u64,
     /// Their write data, as the primary said last.
     pub unread_bytes: u64,
+    /// How long ago the oldest of them was made, at most, by the primary's clock and the time that has passed here since.
+    pub oldest_unread_ms: Option<u64>,
     /// When it said so, by its own clock.
     pub heard_unix_ms: Option<u64>,
     /// The link to it is up.

@@ -60,6 +60,7 @@ fn story(seed: u64) {
         equal(&cluster, ALPHA).await;
         // Beta hears of updates that it does not get, and alpha is written on when it is heard of no more.
         cluster.set_way("alpha", "beta", Way::Slow);
+        let began_ms = cluster.clock_ms();
         writes(&cluster, ALPHA, 0..40 + seed % 7).await;
         let loss = || group(&cluster, BETA).loss.expect("it is a copy");
         until(&cluster, "it hears of nothing", || loss().unread_updates > 5).await;
@@ -75,7 +76,13 @@ fn story(seed: u64) {
             loss.unread_updates * WRITE_BYTES,
             "each is a write of that size: {loss:?}"
         );
+        let age_ms = loss.oldest_unread_ms.expect("it knows when they were made");
+        let since_ms = cluster.clock_ms() - began_ms;
+        // It is told no finer than it hears of times.
+        assert!(age_ms >= 3_000 && age_ms <= since_ms + 500, "{age_ms} ms of {since_ms}: {loss:?}");
         let [destroys, says] = look(&cluster, "group takeover g1").await;
+        let made = format!(", the oldest of them made {}.", age_ms / 1_000);
+        assert!(destroys.contains(&made), "{made}: {destroys}");
         let lost =
             format!("{} updates ({} bytes) that alpha has said", loss.unread_updates, loss.unread_bytes);
         assert!(destroys.contains(&lost), "{lost}: {destroys}");

@@ -78,6 +78,11 @@ pub(crate) struct RelayStatus {
     tried: Option<MonotonicNs>,
 }
 
+/// Whether the second array took over, and this one took itself back: until one of the two is named that one reads nothing of this one.
+fn is_rival(group: &GroupRecord, relay: &RelayRecord) -> bool {
+    matches!(&group.takeover, Some(Takeover::Taken(taken)) if taken.array == relay.array && taken.rival.is_some())
+}
+
 impl Array {
     /// Starts the task of every relay that has none.
     pub(crate) fn start_relays(self: &Arc<Self>) {
@@ -146,6 +151,9 @@ impl Array {
                 let is_reader = tables.readers.get(&(group.number, relay.array));
                 if is_reader.is_none_or(|reader| reader.is_attached) {
                     return Err(format!("array {} does not copy group {}", relay.array, group.name));
+                }
+                if is_rival(group, relay) {
+                    return Err(format!("array {} is a primary of group {} itself", relay.array, group.name));
                 }
                 let is_open = self.runtime().groups.contains_key(&group.number.0);
                 if is_open { Ok(group.number) } else { Err(format!("group {} is not open", group.name)) }

@@ -48,18 +48,20 @@ fn what_its_first_lacks(tables: &Tables, relay: &RelayRecord) -> Option<Generati
     said.filter(|said| said.array != relay.array).map(|said| generation(Some(said)))
 }
 
-/// At the first array: nothing on any relay to the second one says that this is its copy no more.
+/// At the first array: nothing on any relay to the second one says that this is its copy no more. `goes_on`: what this array put onto the relay
+/// before is there.
 pub(super) async fn is_not_overtaken(
     array: &Array,
     relay: &RelayRecord,
     luns: &Luns,
-    newest: Option<SecondControl>,
+    (newest, goes_on): (Option<SecondControl>, bool),
 ) -> Result<(), RelayError> {
     let said = newest.map(|control| (control.sequence, stored_generation(&control.generation)));
     let tables = array.store.tables();
     let is_other = tables.relay_word(relay) != tables.next_relay_word(relay, said).as_ref();
-    // An operator clears the whole LUN.
-    let is_lost = is_other && said.is_none() && Label::decode(&luns.second.read(0, 1).await?).is_ok();
+    // An operator clears the whole LUN, and that one only: of a target that has lost all it is no word.
+    let is_blank = async || Ok::<_, RelayError>(luns.second.read(0, 1).await?.iter().all(|byte| *byte == 0));
+    let is_lost = is_other && said.is_none() && !(goes_on && is_blank().await?);
     if is_other && !is_lost {
         let noted = array.store.checkpoint(|tables| tables.note_relay_word(relay, said));
         noted.map_err(|error| trouble(format!("what the other array says cannot be recorded: {error}")))?;

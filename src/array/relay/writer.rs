@@ -94,7 +94,8 @@ impl<'a> Writer<'a> {
             Some((incarnation, ring)) if !is_part => (incarnation, ring, None),
             found => begin_chain(array, relay, group, luns, found).await?,
         };
-        is_not_overtaken(array, relay, luns, latest_second(&luns.second, id).await?).await?;
+        let newest = latest_second(&luns.second, id).await?;
+        is_not_overtaken(array, relay, luns, (newest, on_lun.is_some())).await?;
         let mut writer = Self {
             array,
             relay,
@@ -465,7 +466,7 @@ impl<'a> Writer<'a> {
     async fn look_at_second(&mut self) -> Result<(), RelayError> {
         let found = [latest_second(&self.luns.second, self.id).await?, self.open.direct.heard()];
         let newest = found.into_iter().flatten().max_by_key(|control| control.sequence);
-        is_not_overtaken(self.array, self.relay, self.luns, newest).await?;
+        is_not_overtaken(self.array, self.relay, self.luns, (newest, true)).await?;
         let Some(control) = newest else { return Ok(()) };
         let seen = self.seen.replace(control.sequence);
         if let Some((part, _)) = &self.part

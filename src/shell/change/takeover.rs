@@ -190,8 +190,11 @@ fn of_copy(group: &GroupView, loss: &LossView, link: &str, number: u64) -> (Vec<
         ));
     }
     if loss.unread_updates > 0 {
+        let age = loss.oldest_unread_ms.map_or_else(String::new, |ms| {
+            format!(", the oldest of them made {}.{} s ago", ms / 1000, ms % 1000 / 100)
+        });
         lost.push(format!(
-            "{} updates ({} bytes) that {link} has said it has and this array has not, unless it answers",
+            "{} updates ({} bytes) that {link} has said it has and this array has not{age}, unless it answers",
             loss.unread_updates, loss.unread_bytes
         ));
     }

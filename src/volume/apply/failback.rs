@@ -60,7 +60,8 @@ pub(super) fn fail_back(
     if taken.is_told {
         return Ok(Outcome::Done);
     }
-    if taken.has_forgotten {
+    // What it had said before may still be what it knows: it obeys what it has said last, and nothing else.
+    if taken.has_forgotten && taken.branch.is_none() {
         return conflict(format!(
             "{to} took over as well, and was started with an older copy of its control store since: it does not know what it would lose. \
              `group delete {group} --reader {to}` here, and pair it anew when nothing of it is wanted any more"
@@ -289,6 +290,7 @@ pub(super) fn accepted(tables: &mut Tables, told: &RemoteFailback, remote: Group
     };
     let (link, array) = (taken.link.clone(), taken.array);
     row.takeover = row.takeover.take().and_then(Takeover::without_taken);
+    tables.call_back_who_stays(told.number, array);
     if let Some(reader) = tables.readers.edit(&(told.number, array)) {
         reader.remote_group = Some(remote);
         reader.since = reader.since.max(told.since);

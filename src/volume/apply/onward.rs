@@ -258,6 +258,10 @@ pub(super) fn remote_onward(
     (row.resume, row.reading_stopped) = (None, None);
     row.forget_suspension();
     let has_moved = matches!(row.takeover.take(), Some(Takeover::Moving(_)));
+    // What it left before, and reads again, is not to hear late that it left.
+    let is_left =
+        |what: &Designation| matches!(what, Designation::LeftOnward { group } if *group == told.group);
+    tables.forget_forwards(&link, is_left);
     if let GroupRole::Auxiliary { link: old, .. } = old {
         if has_moved {
             super::rejoin::has_moved(tables, id, number, (&old, &link));
@@ -294,10 +298,12 @@ pub(super) fn remote_onward(
 pub(super) fn accepted(tables: &mut Tables, told: &RemoteOnward, array: ArrayNumber, remote: GroupNumber) {
     let Some(group) = tables.group_named(&told.group).map(|row| row.number) else { return };
     if let Some(reader) = tables.readers.edit(&(group, array)) {
-        (reader.remote_group, reader.is_untold) = (Some(remote), false);
+        // Whatever it had left before.
+        (reader.remote_group, reader.is_untold, reader.has_left) = (Some(remote), false, false);
         reader.assumed = UpdateNumber(0);
         reader.since = reader.since.max(told.generations.last().map_or(0, |newest| newest.counter));
     }
+    tables.is_no_rival(group, Some(array));
     for one in told.pairs.iter().filter(|one| one.stopped.is_some()) {
         let number = tables.pair_named(&one.name).map(|pair| pair.number);
         if let Some(pair) = number.and_then(|number| tables.pairs.edit(&number)) {

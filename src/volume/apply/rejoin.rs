@@ -206,9 +206,9 @@ pub(super) fn left_onward(tables: &mut Tables, group: &GroupName, who: &Who) -> 
     if let Some(reader) = number.and_then(|number| tables.readers.edit(&(number, array))) {
         reader.has_left = true;
     }
-    if let Some(number) = number {
-        tables.let_go_of_who_left(number);
-    }
+    // While a reader is waited for, hosts are not to go on without it because it left: it is let go where this array has taken itself back.
+    let has_met = |number: &_| matches!(tables.groups.get(number), Some(row) if matches!(row.takeover, Some(Takeover::Taken(_))));
+    number.filter(has_met).into_iter().for_each(|number| tables.let_go_of_who_left(number));
     Ok(Outcome::Done)
 }
 
@@ -308,8 +308,8 @@ pub(super) fn goes_on_from(
     }
 }
 
-/// At a reader that goes on from another array: what the old and the new one hear of that. Its journal volumes may have been replaced since the
-/// new one was asked.
+/// At a reader that was told to go on: what the old source and the new one, which may be the same, hear of that. Its journal volumes may have been
+/// replaced since the new one was asked.
 pub(super) fn has_moved(
     tables: &mut Tables,
     id: DesignationId,
@@ -325,7 +325,9 @@ pub(super) fn has_moved(
         Some(Designation::JoinJournal { group: row.name.clone(), volume, options: journal.options })
     });
     let joins: Vec<Designation> = joins.collect();
-    tables.forward(old, id.caused(255), left);
+    if old != new {
+        tables.forward(old, id.caused(255), left);
+    }
     for (index, joins) in (JOURNALS_TOLD..u8::MAX).zip(joins) {
         tables.forward(new, id.caused(index), joins);
     }

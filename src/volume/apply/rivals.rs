@@ -38,8 +38,8 @@ pub(super) fn heard_at_a_primary(
     let is_reader = tables.readers.get(&(group, array)).is_some_and(reads);
     match common_point(&row.generations, &told.generations) {
         CommonPoint::OtherGoesOn(_) if !has_met => overtaken(tables, group, array, link, told),
-        // Of one that reads from here it is old news: that says for itself when it takes over.
-        CommonPoint::Diverged(_) if !has_met && !is_reader => {
+        // Of one that reads from here it is old news if another one says it: it says for itself when it takes over.
+        CommonPoint::Diverged(_) if !has_met && (array == teller || !is_reader) => {
             let rival = Rival { link: link.clone(), array, generations: told.generations.clone(), first };
             let is_news = !row.rivals.contains(&rival);
             let answer = RemoteRejoin {
@@ -64,7 +64,9 @@ pub(super) fn heard_at_a_primary(
         }
         _ => return Ok(Outcome::Done),
     }
-    tables.has_told(group, teller, told.generations.last().map_or(0, |newest| newest.counter));
+    if told.by.is_none() {
+        tables.has_told(group, teller, told.generations.last().map_or(0, |newest| newest.counter));
+    }
     Ok(Outcome::Done)
 }
 
@@ -209,6 +211,14 @@ impl Tables {
                 self.forward(link, DesignationId(identity()), Designation::RemoteRejoin(asked.clone()));
             }
         }
+    }
+
+    /// An array that was named to stay is named as the loser by now, or gone: nobody is to hear any more that it is the primary.
+    pub(super) fn call_back_who_stays(&mut self, group: GroupNumber, array: ArrayNumber) {
+        let Some(name) = self.groups.get(&group).map(|row| row.name.clone()) else { return };
+        let links: Vec<LinkName> = self.links.iter().map(|link| link.name.clone()).collect();
+        let is_that = |what: &Designation| matches!(what, Designation::RemoteRejoin(told) if told.group == name && told.by == Some(array));
+        links.iter().for_each(|link| self.forget_forwards(link, is_that));
     }
 
     /// An array is a reader of this one, or this one a copy: it is no rival any more.

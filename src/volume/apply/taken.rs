@@ -234,6 +234,7 @@ impl Tables {
         let is_order =
             |what: &Designation| matches!(what, Designation::RemoteFailback(told) if told.group == name);
         self.forget_forwards(&link, is_order);
+        self.call_back_who_stays(group, array);
     }
 
     /// Whoever read the former primary is told who is it now.

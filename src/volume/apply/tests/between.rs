@@ -217,6 +217,19 @@ fn a_reader_that_left_a_primary_that_goes_on_is_none_of_its_own() {
     }
 }
 
+/// Gamma goes on from beta, which has taken over, and alpha does not know that yet: were gamma let go, hosts of alpha that wait for it would be answered alone.
+#[test]
+fn a_reader_that_left_is_waited_for_where_nobody_knows_yet_who_took_over() {
+    let (mut alpha, ..) = three(true);
+    let group = g1(&alpha).number;
+    let left = Designation::LeftOnward { group: "g1".parse().unwrap() };
+    let by_gamma = Who::Peer { array: ArrayNumber(3), from: "test".into() };
+    alpha.apply(DesignationId(ids()()), &left, &by_gamma).unwrap();
+    assert!(alpha.tables.readers.get(&(group, ArrayNumber(3))).is_some_and(|reader| reader.has_left));
+    let mut pairs = alpha.tables.pairs_with(group, ArrayNumber(3));
+    assert!(pairs.all(|pair| pair.control.asked.is_none()), "a fence is not opened by who leaves");
+}
+
 /// Gamma has taken over from alpha, beta, which reads gamma, begins to take over and gives that up.
 #[test]
 fn a_takeover_that_is_given_up_leaves_its_primary_what_that_had_overtaken() {

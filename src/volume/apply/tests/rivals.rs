@@ -543,10 +543,13 @@ fn a_question_is_asked_again_while_the_primary_is_being_taken_over() {
     assert!(beta.tables.forwards_to(&to_alpha).next().is_some());
 }
 
-/// Alpha, which was shut for a long time, tells gamma at last that beta had overtaken it; beta has been paired anew with gamma since.
+/// Alpha, which was shut for a long time, tells gamma at last that beta had overtaken it; beta has been paired anew with gamma since. What beta says
+/// of itself is no old news.
 #[test]
 fn what_a_third_array_says_late_of_one_that_is_a_reader_here_makes_no_rival_of_it() {
-    for (is_reader, is_untold) in [(true, false), (true, true), (false, false)] {
+    for (is_reader, is_untold, by_itself) in
+        [(true, false, false), (true, true, false), (false, false, false), (true, false, true)]
+    {
         let (_, _, mut gamma) = three(true);
         takes_over(&mut gamma, 40);
         let number = g1(&gamma);
@@ -558,10 +561,11 @@ fn what_a_third_array_says_late_of_one_that_is_a_reader_here_makes_no_rival_of_i
         }
         let mut generations = vec![row(&gamma).generations[0]];
         generations.push(Generation { counter: 9, array: ArrayNumber(2), first: UpdateNumber(41) });
-        let (group, former, by) = ("g1".parse().unwrap(), ArrayNumber(1), Some(ArrayNumber(2)));
+        let (group, former) = ("g1".parse().unwrap(), ArrayNumber(1));
+        let (by, teller) = if by_itself { (None, 2) } else { (Some(ArrayNumber(2)), 1) };
         let told = RemoteRejoin { group, former, generations, by, asks: false, knows: 0 };
-        let who = Who::Peer { array: ArrayNumber(1), from: "test".into() };
+        let who = Who::Peer { array: ArrayNumber(teller), from: "test".into() };
         gamma.apply(DesignationId(ids()()), &Designation::RemoteRejoin(told), &who).unwrap();
-        assert_eq!(row(&gamma).rivals.is_empty(), is_reader && !is_untold);
+        assert_eq!(row(&gamma).rivals.is_empty(), is_reader && !is_untold && !by_itself);
     }
 }
