@@ -151,6 +151,17 @@ fn is_moving(takeover: &TakeoverView) -> bool {
     matches!(takeover.state.as_str(), "moving" | "ahead")
 }
 
+/// What the primary has said it has, and is not here.
+fn unread(loss: &LossView, link: &str) -> String {
+    let age = loss.oldest_unread_ms.map_or_else(String::new, |ms| {
+        format!(", the oldest of them made {}.{} s ago", ms / 1000, ms % 1000 / 100)
+    });
+    let (updates, bytes) = (loss.unread_updates, loss.unread_bytes);
+    format!(
+        "{updates} updates ({bytes} bytes) that {link} has said it has and this array has not{age}, unless it answers"
+    )
+}
+
 fn of_copy(group: &GroupView, loss: &LossView, link: &str, number: u64) -> (Vec<String>, Vec<String>) {
     let (mut lost, mut says) = (Vec::new(), Vec::new());
     let received = loss.received_update_number;
@@ -190,13 +201,7 @@ fn of_copy(group: &GroupView, loss: &LossView, link: &str, number: u64) -> (Vec<
         ));
     }
     if loss.unread_updates > 0 {
-        let age = loss.oldest_unread_ms.map_or_else(String::new, |ms| {
-            format!(", the oldest of them made {}.{} s ago", ms / 1000, ms % 1000 / 100)
-        });
-        lost.push(format!(
-            "{} updates ({} bytes) that {link} has said it has and this array has not{age}, unless it answers",
-            loss.unread_updates, loss.unread_bytes
-        ));
+        lost.push(unread(loss, link));
     }
     if loss.stopped_pairs > 0 {
         lost.push(format!(
