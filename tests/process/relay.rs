@@ -84,11 +84,11 @@ pub(crate) async fn takes_over(beta: &Array, writer: &mut Writer) -> Vec<Vec<u8>
     say(beta, "group takeover g1 --yes");
     let is_primary = || (say(beta, "group show g1")["role"] == "primary").then_some(());
     beta.wait_until("beta is the primary", LIMIT, is_primary).await;
+    let audit = say(beta, "audit list --last 100").to_string();
+    assert!(audit.contains("everything that relay r1 holds is here"), "{audit}");
     let found = images(beta, writer).await;
     let observed = Observed::from_images(writer.log(), &found);
     check_crash(writer.log(), &observed, DurableRule::Acknowledged).expect_clean("the new primary");
-    let audit = say(beta, "audit list --last 100").to_string();
-    assert!(audit.contains("everything that relay r1 holds is here"), "{audit}");
     if let Err(verdict) = writer.resume_after_crash(&observed) {
         verdict.expect_clean("the new primary is a prefix");
     }
