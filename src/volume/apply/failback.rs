@@ -60,8 +60,7 @@ pub(super) fn fail_back(
     if taken.is_told {
         return Ok(Outcome::Done);
     }
-    // What it had said before may still be what it knows: it obeys what it has said last, and nothing else.
-    if taken.has_forgotten && taken.branch.is_none() {
+    if taken.has_forgotten {
         return conflict(format!(
             "{to} took over as well, and was started with an older copy of its control store since: it does not know what it would lose. \
              `group delete {group} --reader {to}` here, and pair it anew when nothing of it is wanted any more"

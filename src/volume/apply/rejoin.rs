@@ -206,9 +206,7 @@ pub(super) fn left_onward(tables: &mut Tables, group: &GroupName, who: &Who) -> 
     if let Some(reader) = number.and_then(|number| tables.readers.edit(&(number, array))) {
         reader.has_left = true;
     }
-    // While a reader is waited for, hosts are not to go on without it because it left: it is let go where this array has taken itself back.
-    let has_met = |number: &_| matches!(tables.groups.get(number), Some(row) if matches!(row.takeover, Some(Takeover::Taken(_))));
-    number.filter(has_met).into_iter().for_each(|number| tables.let_go_of_who_left(number));
+    number.into_iter().for_each(|number| tables.let_go_of_who_left(number));
     Ok(Outcome::Done)
 }
 
@@ -436,9 +434,11 @@ impl Tables {
 
     /// At a primary that goes on: readers that went on from another one are none of its own. One that comes back is taken on like any other; as long as
     /// it stood here its asking was taken for an old word, and it waited for ever. An array that is shut keeps what it has of them until it is known
-    /// who stays.
+    /// who stays; and one that does not know of another primary does not let its hosts go on without who left.
     pub(crate) fn let_go_of_who_left(&mut self, group: GroupNumber) {
-        let is_open = |row: &GroupRecord| row.role == GroupRole::Primary && !row.is_shut();
+        let knows_rival = |row: &GroupRecord| matches!(&row.takeover, Some(Takeover::Taken(taken)) if taken.rival.is_some());
+        let is_open =
+            |row: &GroupRecord| row.role == GroupRole::Primary && !row.is_shut() && knows_rival(row);
         if !self.groups.get(&group).is_some_and(is_open) {
             return;
         }

@@ -39,7 +39,7 @@ pub(super) fn heard_at_a_primary(
     match common_point(&row.generations, &told.generations) {
         CommonPoint::OtherGoesOn(_) if !has_met => overtaken(tables, group, array, link, told),
         // Of one that reads from here it is old news if another one says it: it says for itself when it takes over.
-        CommonPoint::Diverged(_) if !has_met && (array == teller || !is_reader) => {
+        CommonPoint::Diverged(_) if !has_met && (told.by.is_none() || !is_reader) => {
             let rival = Rival { link: link.clone(), array, generations: told.generations.clone(), first };
             let is_news = !row.rivals.contains(&rival);
             let answer = RemoteRejoin {

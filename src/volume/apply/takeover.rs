@@ -215,6 +215,7 @@ fn remote_takeover(
         row.takeover = Some(next);
         tables.has_told(number, array, newest);
     }
+    tables.let_go_of_who_left(number);
     if is_news {
         tables.tell_rival(number, &link, id.caused(0));
     }

@@ -228,6 +228,23 @@ fn a_reader_that_left_is_waited_for_where_nobody_knows_yet_who_took_over() {
     assert!(alpha.tables.readers.get(&(group, ArrayNumber(3))).is_some_and(|reader| reader.has_left));
     let mut pairs = alpha.tables.pairs_with(group, ArrayNumber(3));
     assert!(pairs.all(|pair| pair.control.asked.is_none()), "a fence is not opened by who leaves");
+    drop(pairs);
+    // It was only shut for a moment, and took itself back: of a primary beside it it knows nothing.
+    let taken = {
+        let (mut other, mut beta, _) = three(true);
+        takes_over(&mut beta, 40);
+        assert_eq!(deliver(&mut beta, &mut other, "alpha"), 0);
+        other.say(take_over()).unwrap();
+        other.tables.retaken(group, UpdateNumber(43), &mut ids());
+        g1(&other).takeover
+    };
+    let (mut alpha, ..) = three(true);
+    let Some(Takeover::Taken(taken)) = taken else { panic!("{taken:?}") };
+    let taken = Takeover::Taken(crate::volume::takeover::Taken { rival: None, ..taken });
+    alpha.tables.groups.edit(&group).unwrap().takeover = Some(taken);
+    alpha.apply(DesignationId(ids()()), &left, &by_gamma).unwrap();
+    let mut pairs = alpha.tables.pairs_with(group, ArrayNumber(3));
+    assert!(pairs.all(|pair| pair.control.asked.is_none()), "nor where another one gave up");
 }
 
 /// Gamma has taken over from alpha, beta, which reads gamma, begins to take over and gives that up.
